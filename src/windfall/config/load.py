@@ -1,0 +1,210 @@
+"""Reading a configuration: every error of a file at once, each with line, key, what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from windfall.config.lines import key_lines, line_of
+from windfall.config.schema import Config, SignalTable
+from windfall.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a file."""
+
+    line: int
+    key: str
+    message: str
+
+    def text(self, file: str) -> str:
+        """``file:line: key: message``."""
+        return f"{file}:{self.line}: {self.key}: {self.message}"
+
+
+class ConfigProblems(ConfigError):
+    """All problems of one file."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        super().__init__("\n".join(p.text(file) for p in problems))
+
+
+def load(path: Path) -> Config:
+    """The configuration in ``path``.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or breaks the schema (``ConfigProblems``).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `windfall init {path}` writes one to start from") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: cannot be read: {e}") from None
+    return loads(text, str(path), path.parent)
+
+
+def loads(text: str, file: str, base: Path) -> Config:
+    """The configuration in ``text``; relative paths in it are taken from ``base``."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{file}: not valid TOML: {e}") from None
+    lines = key_lines(text)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as e:
+        found = [_problem(d, lines) for d in e.errors(include_url=False)]
+        raise ConfigProblems(file, sorted(set(found), key=lambda p: (p.line, p.key))) from None
+    missing = [
+        Problem(line_of((*where, "path"), lines), _dotted((*where, "path")), f"no such file: {base / (s.path or '')}")
+        for where, s in signals(config)
+        if s.path and not s.path.startswith("bundled:") and not (base / s.path).is_file()
+    ]
+    if missing:
+        raise ConfigProblems(file, missing)
+    return _absolute(config, base)
+
+
+def signals(config: Config) -> list[tuple[tuple[str | int, ...], SignalTable]]:
+    """Every signal of a configuration with its place in the file."""
+    found: list[tuple[tuple[str | int, ...], SignalTable]] = []
+    found += [(("site", i, "signal"), s.signal) for i, s in enumerate(config.site)]
+    found += [(("counterfactual", i, "signal"), c.signal) for i, c in enumerate(config.counterfactual)]
+    return found
+
+
+def fingerprint(config: Config) -> str:
+    """Identity of what must not change between two starts of one run (not the clock's speed, port or patience)."""
+    kept = config.model_dump(mode="json")
+    identity = {k: kept[k] for k in ("model", "data", "train", "policy")}
+    identity["run"] = {k: kept["run"][k] for k in ("budget_tokens", "seed", "threshold_g_per_kwh", "clock", "start")}
+    identity["site"] = [s["name"] for s in kept["site"]]
+    identity["data"].pop("eval_sequences")
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def to_toml(config: Config) -> str:
+    """The resolved configuration as TOML (what a run directory keeps)."""
+    raw = config.model_dump(mode="json", exclude_none=True)
+    out: list[str] = []
+    _emit(raw, "", out)
+    return "\n".join(out).lstrip("\n") + "\n"
+
+
+def _emit(table: dict[str, Any], prefix: str, out: list[str]) -> None:
+    for key, value in table.items():
+        if not _is_table(value):
+            out.append(f"{key} = {_value(value)}")
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            out += ["", f"[{name}]"]
+            _emit(value, name + ".", out)
+        elif _is_table(value):
+            for row in value:
+                out += ["", f"[[{name}]]"]
+                _emit(row, name + ".", out)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _value(value: Any) -> str:
+    # JSON's strings, numbers, booleans and flat lists are TOML's.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    def fix(signal: SignalTable) -> SignalTable:
+        if not signal.path or signal.path.startswith("bundled:"):
+            return signal
+        return signal.model_copy(update={"path": str((base / signal.path).resolve())})
+
+    source = config.data.source
+    if source != "stdlib":
+        source = str((base / source).resolve())
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"source": source}),
+            "site": [s.model_copy(update={"signal": fix(s.signal)}) for s in config.site],
+            "counterfactual": [c.model_copy(update={"signal": fix(c.signal)}) for c in config.counterfactual],
+        }
+    )
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "(file)"
+
+
+def _problem(detail: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> Problem:
+    path = tuple(detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        near = _suggest(path)
+        message = f"unknown key; did you mean `{near}`?" if near else "unknown key; remove it (`windfall init` lists all keys)"
+    elif kind == "missing":
+        about = _description(path)
+        message = "missing" + (f" ({about})" if about else "") + "; add it"
+    elif not message.startswith(("a trace", "block_", "load_s", "stop_g", "two sites", "run.clock")):
+        about = _description(path)
+        message = f"{message}, got {detail['input']!r}" + (f" ({about})" if about else "")
+    return Problem(line_of(path, lines), _dotted(path), message)
+
+
+def _table_class(path: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """The schema class of the table that ``path`` lies in."""
+    cls: type[BaseModel] = Config
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = cls.model_fields.get(str(part))
+        inner = _inner(field.annotation) if field else None
+        if inner is None:
+            return None
+        cls = inner
+    return cls
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for arg in getattr(annotation, "__args__", ()):
+        if (found := _inner(arg)) is not None:
+            return found
+    return None
+
+
+def _suggest(path: tuple[str | int, ...]) -> str | None:
+    cls = _table_class(path[:-1])
+    if cls is None:
+        return None
+    name = str(path[-1])
+    near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.6)
+    if near:
+        return near[0]
+    # A right name with a wrong or missing unit: `spin_up_min`, `train_power_kw`.
+    stem = name.rsplit("_", 1)[0]
+    return next((f for f in cls.model_fields if f.rsplit("_", 1)[0] in (stem, name)), None)
+
+
+def _description(path: tuple[str | int, ...]) -> str | None:
+    cls = _table_class(path[:-1])
+    field = cls.model_fields.get(str(path[-1])) if cls and path else None
+    return field.description if field else None

@@ -1,0 +1,269 @@
+"""The configuration of a run: one class per table, one docstring line per key, units in the names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from windfall.units import parse_utc
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")]
+
+
+def _instant(text: str) -> str:
+    parse_utc(text)
+    return text
+
+
+Instant = Annotated[str, AfterValidator(_instant)]
+
+
+class Table(BaseModel):
+    """Base of every table: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunTable(Table):
+    """`[run]`: what is trained, and against which criterion windows are counted."""
+
+    name: Name = Field("windfall", description="the run's name, in reports and on nodes")
+    budget_tokens: int = Field(gt=0, description="tokens to train on; rounded up to whole blocks")
+    threshold_g_per_kwh: Positive = Field(
+        100.0, description="curtailment criterion: a region is in a window while its reading is under it"
+    )
+    seed: int = Field(0, ge=0, description="seeds the initial model, the data order and every jitter")
+    tick_s: Positive = Field(10.0, description="run time between two decisions")
+    clock: Literal["real", "scaled"] = Field("real", description="the calendar, or replayed time")
+    speed: Positive = Field(1.0, description="scaled clock: at most this many run seconds per wall second")
+    start: Instant | None = Field(None, description="scaled clock: where run time begins (ISO 8601, UTC)")
+
+
+class PolicyTable(Table):
+    """`[policy]`: when a site is wanted on."""
+
+    name: Literal["breakeven", "threshold", "paper", "always"] = Field("breakeven", description="which policy decides")
+    worth_g_per_kwh: Positive = Field(100.0, description="breakeven: what a kWh of training is worth (lambda)")
+    a_on: NonNegative = Field(0.5, description="breakeven: share of the restart cost to gain before a start")
+    a_off: NonNegative = Field(0.5, description="breakeven: share of the restart cost to lose before a stop")
+    start_g_per_kwh: Positive = Field(100.0, description="threshold: start below this")
+    stop_g_per_kwh: Positive | None = Field(
+        None, description="threshold: stop at or above this (default: start_g_per_kwh)"
+    )
+    confirm_s: NonNegative = Field(0.0, description="threshold: how long the reading must stay below before a start")
+    off_delay_s: NonNegative = Field(0.0, description="threshold: how long it must stay above before a stop")
+    min_up_s: NonNegative = Field(0.0, description="threshold: shortest on-period")
+
+    @model_validator(mode="after")
+    def _levels(self) -> PolicyTable:
+        if self.stop_g_per_kwh is not None and self.stop_g_per_kwh < self.start_g_per_kwh:
+            raise ValueError("stop_g_per_kwh must not be below start_g_per_kwh; swap the two")
+        return self
+
+
+class ModelTable(Table):
+    """`[model]`: the network, by one dial."""
+
+    depth: int = Field(4, ge=1, le=64, description="number of layers; the other sizes follow from it")
+    width: int | None = Field(None, ge=32, description="model dimension (default 64 x depth)")
+    head_dim: int | None = Field(None, ge=8, description="dimension of a head (default 128, or 32 for small models)")
+    sequence_length: int = Field(256, ge=16, description="tokens per sequence")
+
+
+class DataTable(Table):
+    """`[data]`: what is read."""
+
+    source: str = Field(
+        "stdlib", description="stdlib, a folder of text, a .jsonl or text file; or a folder made by `windfall data prepare`"
+    )
+    held_out_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="documents kept for validation")
+    eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
+
+
+class TrainTable(Table):
+    """`[train]`: optimizer step and recipe."""
+
+    batch_sequences: int = Field(8, ge=1, description="sequences per optimizer step at a site")
+    block_sequences: int = Field(4, ge=1, description="sequences per block; divides batch_sequences")
+    optimizer: Literal["normuon", "muon_plain", "adamw"] = Field("normuon", description="inner optimizer")
+    lr_scale: Positive = Field(1.0, description="multiplies every learning rate of the recipe")
+    warmdown_fraction: Annotated[float, Field(ge=0, le=1)] = Field(0.4, description="last share of the budget: lr falls to 0")
+    lr_floor: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of the learning rate left at the end")
+    reset_warmup_tokens: int = Field(8192, ge=0, description="short warm-up after the inner optimizer state was reset")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="forward and backward precision; weights stay fp32")
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainTable:
+        if self.batch_sequences % self.block_sequences:
+            raise ValueError(
+                f"block_sequences = {self.block_sequences} does not divide batch_sequences = {self.batch_sequences}; "
+                "choose a divisor, so that no step ends inside a block"
+            )
+        return self
+
+
+class FederationTable(Table):
+    """`[federation]`: rounds, merging, checkpoints."""
+
+    round_s: Positive = Field(600.0, description="longest federated round, run time")
+    solo_cut_s: Positive = Field(600.0, description="a site alone cuts a version this often, run time")
+    quorum: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of a round's sites that must have answered before grace runs")
+    grace_s: NonNegative = Field(60.0, description="wall time a round waits for late sites once it has a quorum")
+    outer: Literal["average", "nesterov"] = Field("average", description="what turns contributions into a version")
+    outer_lr: Positive = Field(0.7, description="outer Nesterov learning rate")
+    outer_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="outer Nesterov momentum")
+    codec: Literal["fp32", "int8"] = Field("fp32", description="how federated deltas travel (solo deltas are always fp32)")
+    overlap: Literal[False] = Field(False, description="sites wait for the merge before the next round")
+    max_base_age: int = Field(2, ge=0, description="a late contribution may be based on a version this old")
+    snapshot_s: Positive = Field(120.0, description="wall time between a site's local snapshots")
+    keep_versions: int = Field(5, ge=2, description="weights files kept besides every keep_every-th")
+    keep_every: int = Field(10, ge=1, description="every n-th version's weights are kept for good")
+    port: int = Field(0, ge=0, le=65535, description="SuperLink port on this machine; 0 picks a free one")
+
+
+class FleetTable(Table):
+    """`[fleet]`: how patient the controller is. Wall time, as processes live in wall time."""
+
+    start_timeout_s: Positive = Field(180.0, description="a site that is not ready by then has failed")
+    drain_timeout_s: Positive = Field(60.0, description="a draining site that has not contributed by then is stopped")
+    stop_grace_s: Positive = Field(10.0, description="between asking a site's processes to end and killing them")
+    heartbeat_timeout_s: Positive = Field(60.0, description="a training site silent for this long has failed")
+    backoff_s: Positive = Field(120.0, description="run time before a failed site is tried again; doubles, with jitter")
+    backoff_max_s: Positive = Field(3600.0, description="longest back-off")
+    max_failures: int = Field(5, ge=1, description="failed starts in a row, on every site, after which the run gives up")
+    dead_man_s: Positive = Field(120.0, description="a site that hears nothing from the coordinator for this long drains and stops")
+
+
+class TrainerTable(Table):
+    """`[backtest.trainer]`: the model that takes the trainer's place on the manual clock (DESIGN 7)."""
+
+    preset: Literal["windfall", "prototype"] = Field("windfall", description="prototype has the study's stall, windfall has none")
+    provision_s: NonNegative = Field(240.0, description="provisioning, at provisioning_power_w")
+    load_s: NonNegative = Field(100.0, description="loading, at idle power")
+    stall_s: NonNegative = Field(135.0, description="preset prototype: idle part of each cycle with two or more sites")
+    stall_cycle_s: Positive = Field(648.0, description="preset prototype: length of that cycle")
+
+
+class BacktestTable(Table):
+    """`[backtest]`: the loop on a manual clock."""
+
+    start: Instant | None = Field(None, description="first instant (default: [run] start, else the trace's first row)")
+    site_hours: Positive | None = Field(None, description="budget in site-hours (default: budget_tokens)")
+    baseline_site_hours: Positive | None = Field(None, description="site-hours of the always-on baselines (default: site_hours)")
+    tick_s: Positive | None = Field(None, description="step of the simulation (default: [run] tick_s)")
+    policies: list[Literal["breakeven", "threshold", "paper", "always"]] = Field(
+        default_factory=lambda: ["paper", "breakeven", "always"], description="policies to compare"
+    )
+    trainer: TrainerTable = Field(default_factory=TrainerTable)  # type: ignore[arg-type]
+    paper_preset: Literal["windfall", "prototype"] = Field(
+        "prototype", description="preset of the row `paper`: the study ran with its stall"
+    )
+
+
+class SignalTable(Table):
+    """`[site.signal]`: where a region's readings come from."""
+
+    kind: Literal["trace", "synthetic"] = Field("trace", description="a CSV file, or generated")
+    type: Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"] = Field(
+        "marginal_co2", description="what the values mean"
+    )
+    path: str | None = Field(None, description="trace: CSV file, relative to the config; `bundled:paper_day` or `bundled:caiso`")
+    time_column: str = Field("time_utc", description="trace: column of instants (ISO 8601, UTC)")
+    column: str | None = Field(None, description="trace: column of values")
+    region_column: str | None = Field(None, description="trace: rows of one region are chosen by this column")
+    region_value: str | None = Field(None, description="trace: and this value (default: the site's region)")
+    period_s: NonNegative = Field(300.0, description="how long a reading is fresh; 0: holds until the next row")
+    until: Instant | None = Field(None, description="trace: when the last reading stops holding (default: one period on)")
+    publication_delay_s: NonNegative = Field(0.0, description="when a reading becomes known, after valid_from")
+    stale_periods: Positive = Field(3.0, description="past this many periods without news the site is turned off")
+    seed: int = Field(0, ge=0, description="synthetic: seed")
+    days: Positive = Field(7.0, description="synthetic: length")
+
+    @model_validator(mode="after")
+    def _complete(self) -> SignalTable:
+        if self.kind == "trace" and (self.path is None or self.column is None):
+            raise ValueError("a trace needs path and column")
+        return self
+
+
+class SiteTable(Table):
+    """`[[site]]`: one GPU cluster in one grid region."""
+
+    name: Name = Field(description="unique name")
+    region: str = Field(min_length=1, description="grid region")
+    driver: Literal["local"] = Field("local", description="what turns the site on and off")
+    spin_up_s: NonNegative = Field(description="from the decision to the first optimizer step")
+    load_s: NonNegative = Field(0.0, description="last part of spin_up_s, at idle power")
+    train_power_w: Positive = Field(description="whole site while training")
+    idle_power_w: NonNegative = Field(description="whole site while on and not training")
+    provisioning_power_w: NonNegative = Field(0.0, description="whole site while nodes are being provisioned")
+    tokens_per_s: Positive = Field(description="the site's speed, in run time")
+    threads: int = Field(1, ge=1, description="CPU threads of the trainer (local driver)")
+    signal: SignalTable
+
+    @model_validator(mode="after")
+    def _load(self) -> SiteTable:
+        if self.load_s > self.spin_up_s:
+            raise ValueError(f"load_s = {self.load_s:g} is part of spin_up_s = {self.spin_up_s:g} and cannot be longer")
+        return self
+
+
+class CounterfactualTable(Table):
+    """`[[counterfactual]]`: a region without a site, for comparison only."""
+
+    region: str = Field(min_length=1, description="grid region")
+    signal: SignalTable
+
+
+class Config(Table):
+    """One run."""
+
+    run: RunTable
+    policy: PolicyTable = Field(default_factory=PolicyTable)  # type: ignore[arg-type]
+    model: ModelTable = Field(default_factory=ModelTable)  # type: ignore[arg-type]
+    data: DataTable = Field(default_factory=DataTable)  # type: ignore[arg-type]
+    train: TrainTable = Field(default_factory=TrainTable)  # type: ignore[arg-type]
+    federation: FederationTable = Field(default_factory=FederationTable)  # type: ignore[arg-type]
+    fleet: FleetTable = Field(default_factory=FleetTable)  # type: ignore[arg-type]
+    backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
+    site: list[SiteTable] = Field(min_length=1)
+    counterfactual: list[CounterfactualTable] = Field(default_factory=list)
+
+    @field_validator("site")
+    @classmethod
+    def _unique(cls, sites: list[SiteTable]) -> list[SiteTable]:
+        names = [s.name for s in sites]
+        double = sorted({n for n in names if names.count(n) > 1})
+        if double:
+            raise ValueError(f"two sites are named {', '.join(double)}; give each site a name of its own")
+        return sites
+
+    @model_validator(mode="after")
+    def _clock(self) -> Config:
+        if self.run.clock == "scaled" and self.run.start is None:
+            raise ValueError("run.clock = \"scaled\" needs run.start, the instant at which replayed time begins")
+        return self
+
+    @property
+    def tokens_per_block(self) -> int:
+        """Tokens of one block."""
+        return self.train.block_sequences * self.model.sequence_length
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step at a site."""
+        return self.train.batch_sequences * self.model.sequence_length
+
+    @property
+    def budget_blocks(self) -> int:
+        """The budget in whole blocks, itself a whole number of steps."""
+        per_step = self.train.batch_sequences // self.train.block_sequences
+        steps = -(-self.run.budget_tokens // self.tokens_per_step)
+        return steps * per_step
+
+    def site_named(self, name: str) -> SiteTable:
+        """The table of one site."""
+        return next(s for s in self.site if s.name == name)

@@ -1,0 +1,131 @@
+"""The controller: reconciles what policies want with what drivers observe, one action per site at a time.
+
+What it asks of a driver is in the journal before it asks. A driver that raises, or a site that is slow, costs that
+site its own progress and no other site anything (invariant 6).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from windfall.errors import Permanent, Transient
+from windfall.fleet.driver import Driver
+from windfall.fleet.machine import Action, Inputs, Observed, Patience, Site, State
+from windfall.fleet.workload import Workload
+from windfall.policy.base import Decision
+
+
+class Journal(Protocol):
+    """The durable record of what was asked of drivers."""
+
+    def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None: ...
+
+
+class NullJournal:
+    """Forgets. For the manual clock."""
+
+    def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None:
+        return None
+
+
+#: Called at each transition: run time, site, old state, new state.
+Observer = Callable[[float, Site, State, State], None]
+
+
+class Controller:
+    """The fleet: its sites and the rules by which they move."""
+
+    def __init__(
+        self,
+        patience: Mapping[str, Patience],
+        driver: Driver,
+        journal: Journal,
+        *,
+        gated: bool,
+        seed: int = 0,
+        stop_grace_s: float = 10.0,
+        observer: Observer | None = None,
+    ) -> None:
+        self.sites = {name: Site(name, p) for name, p in patience.items()}
+        self._driver = driver
+        self._journal = journal
+        self._gated = gated
+        self._rng = random.Random(seed)
+        self._grace = stop_grace_s
+        self._observer = observer
+        self._observed: dict[str, Observed] = dict.fromkeys(self.sites, Observed.UNKNOWN)
+
+    def observe(self) -> None:
+        """Ask the driver what there is. A driver that cannot say leaves every site unknown."""
+        try:
+            self._observed.update(self._driver.observe(self.sites))
+        except Transient:
+            self._observed = dict.fromkeys(self.sites, Observed.UNKNOWN)
+
+    def reconcile(self, t: float, wall: float, decisions: Mapping[str, Decision], work: Workload) -> None:
+        """One step for every site."""
+        for name, site in self.sites.items():
+            decision = decisions[name]
+            # A site may pass through several states in a tick (ready and training, drained and off).
+            for _ in range(3):
+                if not self._step(site, t, wall, decision, work):
+                    break
+
+    def _step(self, site: Site, t: float, wall: float, decision: Decision, work: Workload) -> bool:
+        before = site.state
+        inputs = Inputs(
+            t, wall, decision.on, decision.reason, self._observed[site.name],
+            work.ready(site.name, site.generation), work.working(site.name), work.drained(site.name),
+            work.lost(site.name),
+        )  # fmt: skip
+        action = site.step(inputs, gated=self._gated, jitter=self._rng.random() if before is not State.OFF else 0.0)
+        if site.state is not before and self._observer:
+            self._observer(t, site, before, site.state)
+        if action is not Action.NONE:
+            self._act(site, t, wall, action)
+            return False
+        return site.state is not before
+
+    def _act(self, site: Site, t: float, wall: float, action: Action) -> None:
+        self._journal.asked(t, site.name, site.generation, action.value, site.reason)
+        try:
+            if action is Action.UP:
+                self._driver.ensure_up(site.name, site.generation)
+                self._observed[site.name] = Observed.STARTING
+            else:
+                self._driver.ensure_down(site.name, self._grace, site.reason)
+                self._observed[site.name] = Observed.STOPPING
+            self.observe_one(site.name)
+        except Transient as e:
+            self._refused(site, t, wall, action, str(e))
+        except Permanent as e:
+            self._refused(site, t, wall, action, str(e))
+
+    def observe_one(self, name: str) -> None:
+        """Look at one site again, right after acting on it."""
+        self._observed.update(self._driver.observe([name]))
+
+    def _refused(self, site: Site, t: float, wall: float, action: Action, why: str) -> None:
+        before = site.state
+        if action is Action.UP:
+            failed = Inputs(t, wall, True, why, Observed.FAILED, False, False, False, lost=why)
+            site.step(failed, gated=self._gated, jitter=self._rng.random())
+            if self._observer:
+                self._observer(t, site, before, site.state)
+        else:
+            site.down_asked = False  # ask again next tick
+
+    def owes(self, t_next: float, work: Workload) -> str:
+        """What real starts and stops a gated clock waits for, or an empty string."""
+        for name, site in self.sites.items():
+            why = site.blocks_until(t_next, ready=work.ready(name, site.generation), drained=work.drained(name))
+            if why:
+                return f"{name} is {why}"
+        return ""
+
+    def mode(self) -> str:
+        """paused, local or federated, by the number of sites training."""
+        training = sum(s.state is State.TRAINING for s in self.sites.values())
+        return ("paused", "local")[training] if training < 2 else "federated"

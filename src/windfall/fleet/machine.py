@@ -1,0 +1,165 @@
+"""A site as a state machine: off, provisioning, ready, training, draining, failed.
+
+Pure: it is told what is wanted, what was observed and what the run says, and answers with at most one action. The
+controller carries actions out. ``unknown`` is an observation and never causes a transition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a site is."""
+
+    OFF = "off"
+    PROVISIONING = "provisioning"
+    READY = "ready"
+    TRAINING = "training"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Observed(StrEnum):
+    """What a driver sees of a site."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    UP = "up"
+    STOPPING = "stopping"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Action(StrEnum):
+    """What the controller does next for a site."""
+
+    NONE = "none"
+    UP = "ensure_up"
+    DOWN = "ensure_down"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything that one step of a site depends on. ``t`` is run time, ``wall`` monotonic wall time."""
+
+    t: float
+    wall: float
+    wanted: bool
+    reason: str
+    observed: Observed
+    #: The run knows this generation's node and it has answered `hello`.
+    ready: bool
+    #: The run has given the site work.
+    working: bool
+    #: The site has handed in what it had (or had nothing).
+    drained: bool
+    #: The trainer has been silent for too long, or said that it cannot go on.
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a site may take. Wall time, except ``spin_up_s`` and the back-off, which are run time."""
+
+    spin_up_s: float
+    start_timeout_s: float
+    drain_timeout_s: float
+    backoff_s: float
+    backoff_max_s: float
+
+
+@dataclass
+class Site:
+    """State of one site. ``since`` is run time, ``since_wall`` monotonic wall time."""
+
+    name: str
+    patience: Patience
+    state: State = State.OFF
+    since: float = 0.0
+    since_wall: float = 0.0
+    generation: int = 0
+    #: Run time at which the current spin-up began, and at which the site became ready.
+    started_at: float = 0.0
+    ready_at: float | None = None
+    failures: int = 0
+    retry_at: float = 0.0
+    reason: str = ""
+    starts: int = 0
+    #: `ensure_down` has been asked for since the site began to drain or failed.
+    down_asked: bool = False
+    log: list[tuple[float, State, str]] = field(default_factory=list)
+
+    def modelled_ready_at(self) -> float:
+        """Run time before which a starting site is not counted as ready on a gated clock."""
+        return self.started_at + self.patience.spin_up_s
+
+    def step(self, i: Inputs, *, gated: bool, jitter: float) -> Action:
+        """Advance by at most one transition. ``jitter`` in [0, 1) spreads retries."""
+        match self.state:
+            case State.OFF:
+                if i.wanted and i.t >= self.retry_at and i.observed is Observed.ABSENT:
+                    self.generation += 1
+                    self.starts += 1
+                    self.started_at, self.ready_at = i.t, None
+                    self._to(State.PROVISIONING, i, i.reason)
+                    return Action.UP
+            case State.PROVISIONING:
+                if not i.wanted:
+                    self._to(State.DRAINING, i, i.reason)
+                elif i.lost or i.observed is Observed.FAILED:
+                    return self._fail(i, i.lost or "its processes ended while starting", jitter)
+                elif i.ready and (not gated or i.t >= self.modelled_ready_at()):
+                    self.failures = 0
+                    self.ready_at = i.t
+                    self._to(State.READY, i, "answered hello")
+                elif i.wall - self.since_wall > self.patience.start_timeout_s and not i.ready:
+                    return self._fail(i, f"not ready after {self.patience.start_timeout_s:.0f} s of wall time", jitter)
+            case State.READY | State.TRAINING:
+                if i.lost or i.observed is Observed.FAILED:
+                    return self._fail(i, i.lost or "its processes ended", jitter)
+                if not i.wanted:
+                    self._to(State.DRAINING, i, i.reason)
+                elif i.working and self.state is State.READY:
+                    self._to(State.TRAINING, i, "has a lease")
+                elif not i.working and self.state is State.TRAINING:
+                    self._to(State.READY, i, "has no lease")
+            case State.DRAINING:
+                late = i.wall - self.since_wall > self.patience.drain_timeout_s
+                dead = bool(i.lost) or i.observed in (Observed.FAILED, Observed.ABSENT)
+                if not self.down_asked and (i.drained or late or dead):
+                    self.down_asked = True
+                    if late and not i.drained:
+                        self.reason = f"did not hand in its work within {self.patience.drain_timeout_s:.0f} s"
+                    return Action.DOWN
+                if self.down_asked and i.observed is Observed.ABSENT:
+                    self._to(State.OFF, i, self.reason)
+            case State.FAILED:
+                if i.observed is Observed.ABSENT:
+                    self._to(State.OFF, i, f"tries again in {max(0.0, self.retry_at - i.t):.0f} s")
+                elif not self.down_asked:
+                    self.down_asked = True
+                    return Action.DOWN
+        return Action.NONE
+
+    def blocks_until(self, t_next: float, *, ready: bool, drained: bool) -> str:
+        """Why a gated clock may not pass ``t_next`` yet, or an empty string."""
+        if self.state is State.PROVISIONING and not ready and t_next > self.modelled_ready_at():
+            return "starting"
+        if self.state is State.DRAINING:
+            return "draining" if not drained else "stopping"
+        return ""
+
+    def _fail(self, i: Inputs, why: str, jitter: float) -> Action:
+        self.failures += 1
+        delay = min(self.patience.backoff_max_s, self.patience.backoff_s * 2 ** (self.failures - 1))
+        self.retry_at = i.t + delay * (0.75 + 0.5 * jitter)
+        self._to(State.FAILED, i, why)
+        self.down_asked = True
+        return Action.DOWN
+
+    def _to(self, state: State, i: Inputs, reason: str) -> None:
+        self.state, self.since, self.since_wall, self.reason = state, i.t, i.wall, reason
+        self.down_asked = False
+        self.log.append((i.t, state, reason))

@@ -1,0 +1,44 @@
+"""What the loop asks of the thing that trains: the federation, or on a manual clock a model of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from windfall.fleet.machine import Site
+
+
+class Workload(Protocol):
+    """The run's view of its sites, by name. Times are run time unless said otherwise."""
+
+    def tick(self, t: float, t_next: float, sites: Mapping[str, Site]) -> None:
+        """Take note of the sites' states at ``t`` and hand out, cut, merge and commit what is due."""
+        ...
+
+    def poll(self) -> None:
+        """Take in what has arrived. Called often; never blocks."""
+        ...
+
+    def ready(self, site: str, generation: int) -> bool: ...
+    def working(self, site: str) -> bool: ...
+    def drained(self, site: str) -> bool: ...
+
+    def lost(self, site: str) -> str:
+        """Why the site must be given up, or an empty string."""
+        ...
+
+    def owes(self, t_next: float) -> str:
+        """What real work run time must wait for before it may reach ``t_next``, or an empty string."""
+        ...
+
+    def phase(self, site: str, t: float) -> str:
+        """`training` or `idle`, for a site that has work."""
+        ...
+
+    def finished(self) -> bool:
+        """Nothing is left to train on: sites drain."""
+        ...
+
+    def complete(self) -> bool:
+        """Nothing is left to do at all."""
+        ...

@@ -1,0 +1,51 @@
+"""From a configuration to the signals of its sites and counterfactual regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from windfall.config.schema import Config, SignalTable
+from windfall.grid.signal import StepSignal
+from windfall.grid.synthetic import synthetic
+from windfall.grid.trace import load_trace
+from windfall.units import parse_utc
+
+
+@dataclass
+class Grid:
+    """Signals by site, and by region for the counterfactual baselines; what was odd about their sources."""
+
+    by_site: dict[str, StepSignal]
+    by_region: dict[str, StepSignal]
+    warnings: list[str] = field(default_factory=list)
+
+    def starts_at(self) -> float:
+        """The first instant at which every signal has a row."""
+        return max(s.starts_at() for s in self.by_region.values())
+
+
+def build_grid(config: Config) -> Grid:
+    """Load every signal of ``config``.
+
+    Raises:
+        SignalError: a trace cannot be used at all.
+    """
+    grid = Grid({}, {})
+    start = parse_utc(config.run.start) if config.run.start else 0.0
+
+    def make(table: SignalTable, region: str) -> StepSignal:
+        if table.kind == "synthetic":
+            return synthetic(
+                region, table.seed, start, table.days,
+                publication_delay_s=table.publication_delay_s, stale_periods=table.stale_periods,
+            )  # fmt: skip
+        trace = load_trace(table, region)
+        grid.warnings += trace.warnings
+        return trace.signal
+
+    for site in config.site:
+        grid.by_site[site.name] = make(site.signal, site.region)
+        grid.by_region.setdefault(site.region, grid.by_site[site.name])
+    for extra in config.counterfactual:
+        grid.by_region.setdefault(extra.region, make(extra.signal, extra.region))
+    return grid

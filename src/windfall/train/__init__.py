@@ -1,0 +1,1 @@
+"""Model, optimizers, data, evaluation and text generation. Importing this package imports no torch."""

@@ -1,0 +1,222 @@
+"""The inner optimizer: which parameter is updated by which rule, at which rate, and its state as flat tensors.
+
+Matrices of the blocks take NorMuon, the embedding, the head and the scalars AdamW. The state is a plain
+dictionary of named float32 tensors, so that it can travel, be stored in safetensors, and come back bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from windfall.errors import ConfigError, DataError
+from windfall.train.model import GPT
+from windfall.train.muon import NorMuonGroup, PlainMuonGroup, _gradient
+from windfall.train.schedule import ScheduleValues
+
+Kind = Literal["normuon", "muon_plain", "adamw"]
+RECIPE_BATCH_TOKENS = 2**19
+RECIPE_WIDTH = 768
+RECIPE_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Base rates of the recipe; the defaults are tuned for 2^19 tokens per step and scale from there.
+
+    Rates are multiplied by `lr_scale`, by sqrt(batch_tokens / 2^19) unless `batch_scaling` is off, and those
+    of embedding, head and scalars also by (width / 768)^-1/2 unless `width_scaling` is off. The matrices'
+    `weight_decay` is multiplied by (12 / depth)^2 unless `depth_scaling` is off. `residual_lr_ratio` is the rate of
+    the residual scalars as a share of `scalar_lr`: they multiply the stream once per layer, so that a step
+    which suits the x0 scalars would make it explode. `adamw_lr` and `adamw_weight_decay` are for the
+    matrices under kind "adamw". Raises ConfigError for rates below 0, an unknown kind or an empty batch.
+    """
+
+    kind: Kind = "normuon"
+    batch_tokens: int = RECIPE_BATCH_TOKENS
+    matrix_lr: float = 0.02
+    embedding_lr: float = 0.3
+    head_lr: float = 0.004
+    scalar_lr: float = 0.5
+    residual_lr_ratio: float = 0.01
+    adamw_lr: float = 0.001
+    adamw_weight_decay: float = 0.1
+    weight_decay: float = 0.2
+    lr_scale: float = 1.0
+    beta1: float = 0.8
+    beta2: float = 0.95
+    epsilon: float = 1e-10
+    normuon_beta2: float = 0.95
+    batch_scaling: bool = True
+    width_scaling: bool = True
+    depth_scaling: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("normuon", "muon_plain", "adamw"):
+            raise ConfigError(f"optimizer: kind is {self.kind!r}; use normuon, muon_plain or adamw")
+        if self.batch_tokens < 1:
+            raise ConfigError(f"optimizer: batch_tokens is {self.batch_tokens}; give at least 1")
+        for name in ("beta1", "beta2", "normuon_beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"optimizer: {name} is {getattr(self, name)}; give a number from 0 to below 1")
+        for name in (*(n for n in self.__dataclass_fields__ if "lr" in n), "weight_decay", "adamw_weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"optimizer: {name} is {value}; give a finite number of at least 0")
+        if self.epsilon <= 0:
+            raise ConfigError(f"optimizer: epsilon is {self.epsilon}; give a number above 0")
+
+
+class Rule(Protocol):
+    """An update rule that owns some parameters and their state."""
+
+    def step(self, values: ScheduleValues) -> None: ...
+    def state(self) -> dict[str, Tensor]: ...
+
+
+class AdamWGroup:
+    """AdamW (decoupled weight decay, bias-corrected) for parameters that share one rate."""
+
+    def __init__(
+        self,
+        label: str,
+        named: dict[str, nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+        epsilon: float,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.label = label
+        self.names = list(named)
+        self.parameters = list(named.values())
+        self.lr, self.betas, self.epsilon, self.weight_decay = lr, betas, epsilon, weight_decay
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+        # float32 like all state; it counts exactly up to 2^24 steps.
+        self.steps = torch.zeros((), dtype=torch.float32)
+
+    @torch.no_grad()
+    def step(self, values: ScheduleValues) -> None:
+        """One update of every parameter from its .grad."""
+        beta1, beta2 = self.betas
+        weights = [p.detach() for p in self.parameters]
+        gradients = [_gradient(p) for p in self.parameters]
+        self.steps += 1
+        count = float(self.steps)
+        lr = self.lr * values.lr_multiplier
+        decay = self.weight_decay * values.weight_decay_multiplier
+        if decay:
+            torch._foreach_mul_(weights, 1.0 - lr * decay)
+        torch._foreach_lerp_(self.first, gradients, 1.0 - beta1)
+        torch._foreach_mul_(self.second, beta2)
+        torch._foreach_addcmul_(self.second, gradients, gradients, 1.0 - beta2)
+        denominator = torch._foreach_sqrt(self.second)
+        torch._foreach_div_(denominator, math.sqrt(1.0 - beta2**count))
+        torch._foreach_add_(denominator, self.epsilon)
+        torch._foreach_addcdiv_(weights, self.first, denominator, -lr / (1.0 - beta1**count))
+
+    def state(self) -> dict[str, Tensor]:
+        """Live views of the state by flat name."""
+        tensors = {f"adamw.steps.{self.label}": self.steps}
+        for name, first, second in zip(self.names, self.first, self.second, strict=True):
+            tensors[f"adamw.first_moment.{name}"] = first
+            tensors[f"adamw.second_moment.{name}"] = second
+        return tensors
+
+
+def _by_shape(named: dict[str, nn.Parameter]) -> list[dict[str, nn.Parameter]]:
+    groups: dict[torch.Size, dict[str, nn.Parameter]] = {}
+    for name, parameter in named.items():
+        groups.setdefault(parameter.shape, {})[name] = parameter
+    return list(groups.values())
+
+
+class InnerOptimizer:
+    """Updates all parameters of one model in place. The model must be on its device before this is made."""
+
+    def __init__(self, model: GPT, config: OptimConfig | None = None) -> None:
+        self.config = config = config or OptimConfig()
+        self.parameters = dict(model.named_parameters())
+        matrices = {name: p for name, p in self.parameters.items() if name.startswith("blocks.")}
+        batch = math.sqrt(config.batch_tokens / RECIPE_BATCH_TOKENS) if config.batch_scaling else 1.0
+        scale = config.lr_scale * batch
+        narrow = scale * (math.sqrt(RECIPE_WIDTH / model.config.width) if config.width_scaling else 1.0)
+        decay = config.weight_decay * ((RECIPE_DEPTH / model.config.depth) ** 2 if config.depth_scaling else 1.0)
+        betas = (config.beta1, config.beta2)
+
+        def adamw(label: str, named: dict[str, nn.Parameter], lr: float, weight_decay: float = 0.0) -> AdamWGroup:
+            return AdamWGroup(label, named, lr, betas, config.epsilon, weight_decay)
+
+        self.rules: list[Rule] = [
+            adamw("embedding", {"embedding.weight": model.embedding.weight}, config.embedding_lr * narrow),
+            adamw("head", {"head.weight": model.head.weight}, config.head_lr * narrow),
+            adamw(
+                "residual_scalars",
+                {"residual_scalars": model.residual_scalars},
+                config.scalar_lr * narrow * config.residual_lr_ratio,
+            ),
+            adamw("x0_scalars", {"x0_scalars": model.x0_scalars}, config.scalar_lr * narrow),
+        ]
+        if config.kind == "adamw":
+            self.rules.append(adamw("matrices", matrices, config.adamw_lr * scale, config.adamw_weight_decay))
+        elif config.kind == "muon_plain":
+            self.rules.append(PlainMuonGroup(matrices, config.matrix_lr * scale, decay))
+        else:
+            self.rules.extend(
+                NorMuonGroup(group, config.matrix_lr * scale, decay, config.normuon_beta2)
+                for group in _by_shape(matrices)
+            )
+
+    def step(self, values: ScheduleValues) -> None:
+        """One step from the gradients in place. Raises RuntimeError where a parameter has none."""
+        for rule in self.rules:
+            rule.step(values)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _live(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for rule in self.rules:
+            tensors.update(rule.state())
+        return tensors
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on besides weights and gradients: copies, float32, by flat name."""
+        return {name: tensor.detach().clone().contiguous() for name, tensor in self._live().items()}
+
+    @torch.no_grad()
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a state from `state_tensors` of an equal model and kind; any float dtype, kept as float32.
+
+        Raises DataError, and changes nothing, where names or shapes differ from this optimizer's.
+        """
+        live = self._live()
+        missing, surplus = sorted(live.keys() - tensors.keys()), sorted(tensors.keys() - live.keys())
+        if missing or surplus:
+            what = f"lacks {missing[0]!r}" if missing else f"has an unknown {surplus[0]!r}"
+            raise DataError(
+                f"optimizer state {what} ({len(missing)} missing, {len(surplus)} unknown);"
+                " it belongs to another model or optimizer kind: use its own config, or reset the inner state"
+            )
+        for name, target in live.items():
+            if tensors[name].shape != target.shape:
+                raise DataError(
+                    f"optimizer state {name!r} has shape {tuple(tensors[name].shape)}, expected"
+                    f" {tuple(target.shape)}; it belongs to a model of another size: use its own config"
+                )
+        for name, target in live.items():
+            target.copy_(tensors[name])
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Back to the state of a new optimizer; weights are left alone."""
+        for tensor in self._live().values():
+            tensor.zero_()

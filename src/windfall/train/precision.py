@@ -1,0 +1,17 @@
+"""Which number format the forward pass computes in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+
+
+def autocast(device: torch.device | str, precision: Precision) -> AbstractContextManager[object]:
+    """Context for a forward pass: nothing for fp32, autocast to bfloat16 for bf16. Weights stay float32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)

@@ -1,0 +1,93 @@
+"""Schedules of the inner optimizer as pure functions of progress in tokens.
+
+Progress is an argument: committed tokens plus what is expected in flight. So a site that was away for a day
+takes up the schedule where the run is, and nothing here remembers anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windfall.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Shape of the schedules. Fractions are of the budget. Raises ConfigError out of range.
+
+    The momentum ramp is in tokens (the recipe's 300 steps of 2^19), but at most a tenth of the budget, so that
+    small runs reach full momentum too.
+    """
+
+    warmdown_fraction: float = 0.4
+    final_lr_multiplier: float = 0.0
+    momentum_start: float = 0.85
+    momentum_end: float = 0.95
+    momentum_ramp_tokens: int = 300 * 2**19
+    momentum_ramp_max_fraction: float = 0.1
+    reset_warmup_fraction: float = 0.01
+    reset_warmup_start: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in (
+            "warmdown_fraction",
+            "final_lr_multiplier",
+            "momentum_ramp_max_fraction",
+            "reset_warmup_fraction",
+            "reset_warmup_start",
+        ):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"schedule: {name} is {value}; give a number from 0 to 1")
+        for name in ("momentum_start", "momentum_end"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise ConfigError(f"schedule: {name} is {value}; give a number from 0 to below 1")
+        if self.momentum_ramp_tokens < 0:
+            raise ConfigError(f"schedule: momentum_ramp_tokens is {self.momentum_ramp_tokens}; give 0 or more")
+
+
+@dataclass(frozen=True)
+class ScheduleValues:
+    """What one optimizer step is taken with: multipliers of the base rates, and Muon's momentum itself."""
+
+    lr_multiplier: float = 1.0
+    momentum: float = 0.95
+    weight_decay_multiplier: float = 1.0
+
+
+def _ramp(position: float, length: float) -> float:
+    """0 at or before 0, 1 at or after `length`, linear between; 1 everywhere for an empty ramp."""
+    if length <= 0:
+        return 1.0
+    return min(1.0, max(0.0, position / length))
+
+
+def schedule(
+    progress_tokens: float,
+    budget_tokens: float,
+    config: ScheduleConfig | None = None,
+    tokens_since_reset: float | None = None,
+) -> ScheduleValues:
+    """Values at `progress_tokens` of `budget_tokens`; outside 0..budget those at the nearer end, never negative.
+
+    The learning rate has no warm-up, is constant, and falls linearly to `final_lr_multiplier` over the last
+    `warmdown_fraction`. Weight decay falls linearly to 0 over the whole run. `tokens_since_reset` counts what
+    this site trained since its inner optimizer state was reset (None: never): a short warm-up keeps the first
+    steps small, whose second moments are estimates from almost nothing. Raises ConfigError for a budget <= 0.
+    """
+    config = config or ScheduleConfig()
+    if budget_tokens <= 0:
+        raise ConfigError(f"schedule: the budget is {budget_tokens} tokens; give more than 0")
+    done = min(1.0, max(0.0, progress_tokens / budget_tokens))
+
+    left = _ramp(1.0 - done, config.warmdown_fraction)
+    lr = config.final_lr_multiplier + (1.0 - config.final_lr_multiplier) * left
+    if tokens_since_reset is not None:
+        warm = _ramp(tokens_since_reset, config.reset_warmup_fraction * budget_tokens)
+        lr *= config.reset_warmup_start + (1.0 - config.reset_warmup_start) * warm
+
+    ramp_tokens = min(float(config.momentum_ramp_tokens), config.momentum_ramp_max_fraction * budget_tokens)
+    ramp = _ramp(done * budget_tokens, ramp_tokens)
+    momentum = config.momentum_start + (config.momentum_end - config.momentum_start) * ramp
+    return ScheduleValues(lr_multiplier=lr, momentum=momentum, weight_decay_multiplier=1.0 - done)

@@ -1,0 +1,65 @@
+"""Units and conversions, each written once.
+
+Internally: seconds, watts, joules, grams, Unix seconds (UTC). kWh, kg and hours appear only at the edges.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+J_PER_KWH = 3.6e6
+S_PER_H = 3600.0
+G_PER_KG = 1000.0
+#: Exact by the international avoirdupois pound: 1 lb/MWh = 0.45359237 g/kWh.
+G_PER_KWH_PER_LB_PER_MWH = 0.45359237
+
+UNITS = {
+    "marginal_co2": "gCO2/kWh",
+    "average_co2": "gCO2/kWh",
+    "price": "currency/MWh",
+    "curtailed_power": "MW",
+    "surplus_power": "W",
+}
+
+
+def kwh(joules: float) -> float:
+    """Kilowatt-hours of an energy in joules."""
+    return joules / J_PER_KWH
+
+
+def grams(joules: float, g_per_kwh: float) -> float:
+    """Grams of CO2 of an energy in joules at an intensity in g/kWh."""
+    return joules / J_PER_KWH * g_per_kwh
+
+
+def parse_utc(text: str) -> float:
+    """Unix seconds of an ISO 8601 instant. A missing offset is read as UTC.
+
+    Raises:
+        ValueError: the text is not an ISO 8601 instant.
+    """
+    moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def iso_utc(t: float) -> str:
+    """``2026-01-11T17:05:00Z`` for Unix seconds ``t``."""
+    return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def clock_text(t: float) -> str:
+    """``Jan 11 17:05`` for Unix seconds ``t`` (UTC)."""
+    return datetime.fromtimestamp(t, UTC).strftime("%b %d %H:%M")
+
+
+def duration_text(seconds: float) -> str:
+    """``2 h 05 min``, ``5 min``, ``40 s``."""
+    seconds = max(0.0, seconds)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
