@@ -92,7 +92,7 @@ class TrainTable(Table):
     lr_scale: Positive = Field(1.0, description="multiplies every learning rate of the recipe")
     warmdown_fraction: Annotated[float, Field(ge=0, le=1)] = Field(0.4, description="last share of the budget: lr falls to 0")
     lr_floor: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of the learning rate left at the end")
-    reset_warmup_tokens: int = Field(8192, ge=0, description="short warm-up after the inner optimizer state was reset")
+    reset_warmup_fraction: Annotated[float, Field(ge=0, le=1)] = Field(0.005, description="share of the budget over which lr rises after a reset of the inner state")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="forward and backward precision; weights stay fp32")
 
     @model_validator(mode="after")

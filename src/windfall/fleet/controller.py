@@ -117,13 +117,17 @@ class Controller:
         else:
             site.down_asked = False  # ask again next tick
 
-    def owes(self, t_next: float, work: Workload) -> str:
-        """What real starts and stops a gated clock waits for, or an empty string."""
+    def owes(self, t: float, work: Workload) -> str:
+        """What real starts and stops a gated clock waits for before it leaves ``t``, or an empty string."""
         for name, site in self.sites.items():
-            why = site.blocks_until(t_next, ready=work.ready(name, site.generation), drained=work.drained(name))
+            why = site.holds(t, ready=work.ready(name, site.generation), drained=work.drained(name))
             if why:
                 return f"{name} is {why}"
         return ""
+
+    def alive(self) -> set[str]:
+        """Sites that have work or hand it in."""
+        return {n for n, s in self.sites.items() if s.state in (State.READY, State.TRAINING, State.DRAINING)}
 
     def mode(self) -> str:
         """paused, local or federated, by the number of sites training."""

@@ -75,14 +75,34 @@ class Loop:
         """Everything that is due at run time ``t``; the work handed out may last until ``t_next``."""
         self.work.poll()
         self._decide(t)
+        self.settle(t, wall, t_next)
+
+    def settle(self, t: float, wall: float, t_next: float) -> None:
+        """Carry on with what was decided: take in what has arrived, move sites, hand out and merge work."""
+        self.work.poll()
         self.controller.observe()
         self.controller.reconcile(t, wall, self.decisions, self.work)
         self.work.tick(t, t_next, self.controller.sites)
         self.controller.reconcile(t, wall, self.decisions, self.work)
 
-    def owes(self, t_next: float) -> str:
-        """What run time must wait for before it may reach ``t_next``."""
-        return self.controller.owes(t_next, self.work) or self.work.owes(t_next)
+    def watch(self, t: float, wall: float) -> None:
+        """While sites work towards the next tick: notice those that fail, and nothing else."""
+        self.work.poll()
+        self.controller.observe()
+        self.controller.reconcile(t, wall, self.decisions, self.work)
+
+    def owes(self, t: float) -> str:
+        """What a gated clock must see done before it leaves ``t``."""
+        return self.controller.owes(t, self.work) or self.work.owes(t)
+
+    def behind(self, t_next: float) -> str:
+        """Who keeps a gated clock from reaching ``t_next``."""
+        return self.work.behind(t_next, self.controller.alive())
+
+    def done(self) -> bool:
+        """Nothing is left to do (or to do now, when stopping) and every site is off."""
+        over = self.work.complete() or bool(self.stopping)
+        return over and all(s.state is State.OFF for s in self.controller.sites.values())
 
     def book(self, t0: float, t1: float) -> None:
         """Book the time from ``t0`` to ``t1``, in the phases that the sites are in."""
@@ -126,8 +146,7 @@ class Loop:
         for name, decision in self.decisions.items():
             was = self.wanted[name]
             self.wanted[name] = Wanted(decision.on, was.since if decision.on == was.on else t, decision.memory)
-        over = self.stopping or ("nothing is left to train on" if self.work.finished() else "")
-        if over:
-            self.decisions = {
-                n: Decision(False, over, d.numbers, None, d.memory) for n, d in self.decisions.items()
-            }
+        for name, d in list(self.decisions.items()):
+            over = self.stopping or ("nothing is left to train on" if self.work.finished(name) else "")
+            if over:
+                self.decisions[name] = Decision(False, over, d.numbers, None, d.memory)

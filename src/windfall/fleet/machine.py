@@ -83,6 +83,7 @@ class Site:
     #: Run time at which the current spin-up began, and at which the site became ready.
     started_at: float = 0.0
     ready_at: float | None = None
+    #: Failures in a row; forgotten when the site's work has been taken.
     failures: int = 0
     retry_at: float = 0.0
     reason: str = ""
@@ -111,7 +112,6 @@ class Site:
                 elif i.lost or i.observed is Observed.FAILED:
                     return self._fail(i, i.lost or "its processes ended while starting", jitter)
                 elif i.ready and (not gated or i.t >= self.modelled_ready_at()):
-                    self.failures = 0
                     self.ready_at = i.t
                     self._to(State.READY, i, "answered hello")
                 elif i.wall - self.since_wall > self.patience.start_timeout_s and not i.ready:
@@ -143,12 +143,12 @@ class Site:
                     return Action.DOWN
         return Action.NONE
 
-    def blocks_until(self, t_next: float, *, ready: bool, drained: bool) -> str:
-        """Why a gated clock may not pass ``t_next`` yet, or an empty string."""
-        if self.state is State.PROVISIONING and not ready and t_next > self.modelled_ready_at():
+    def holds(self, t: float, *, ready: bool, drained: bool) -> str:
+        """Why a gated clock may not leave ``t`` yet, or an empty string."""
+        if self.state is State.PROVISIONING and not ready and t >= self.modelled_ready_at():
             return "starting"
         if self.state is State.DRAINING:
-            return "draining" if not drained else "stopping"
+            return "stopping" if drained else "draining"
         return ""
 
     def _fail(self, i: Inputs, why: str, jitter: float) -> Action:

@@ -27,16 +27,20 @@ class Workload(Protocol):
         """Why the site must be given up, or an empty string."""
         ...
 
-    def owes(self, t_next: float) -> str:
-        """What real work run time must wait for before it may reach ``t_next``, or an empty string."""
+    def owes(self, t: float) -> str:
+        """What a gated clock must see done before it leaves ``t``, or an empty string."""
+        ...
+
+    def behind(self, t_next: float, alive: set[str]) -> str:
+        """Which of the sites ``alive`` has yet to do work that it owes by ``t_next``, or an empty string."""
         ...
 
     def phase(self, site: str, t: float) -> str:
         """`training` or `idle`, for a site that has work."""
         ...
 
-    def finished(self) -> bool:
-        """Nothing is left to train on: sites drain."""
+    def finished(self, site: str) -> bool:
+        """Nothing is left for this site to train on: it drains, or stays off."""
         ...
 
     def complete(self) -> bool:

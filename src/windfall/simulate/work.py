@@ -69,7 +69,10 @@ class SimulatedWork:
     def lost(self, site: str) -> str:
         return ""
 
-    def owes(self, t_next: float) -> str:
+    def owes(self, t: float) -> str:
+        return ""
+
+    def behind(self, t_next: float, alive: set[str]) -> str:
         return ""
 
     def phase(self, site: str, t: float) -> str:
@@ -78,7 +81,7 @@ class SimulatedWork:
         into = (t - self._joint_since) % self._model.cycle_s
         return "training" if into < self._model.cycle_s - self._model.stall_s else "idle"
 
-    def finished(self) -> bool:
+    def finished(self, site: str) -> bool:
         return self.left <= 0
 
     def complete(self) -> bool:

@@ -138,13 +138,15 @@ def _jsonl_text(path: Path, number: int, line: bytes) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(f"{path}: line {number} holds half a surrogate pair at {error.start}; repair the text") from error
+        raise DataError(
+            f"{path}: line {number} holds half a surrogate pair at character {error.start}; repair the text"
+        ) from error
 
 
 def _stdlib_documents() -> Iterator[bytes]:
     """The running Python's own .py files, without tests and what was installed beside them."""
     root = Path(sysconfig.get_path("stdlib"))
-    files = []
+    files: list[Path] = []
     for parent, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in _STDLIB_LEFT_OUT]
         files.extend(Path(parent, name) for name in names if name.endswith(".py"))

@@ -49,8 +49,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that fixes the data of a run. `*_bytes` count document bytes inside sequences' targets' shards,
-    separators excluded; a shard of n tokens holds (n − 1) // sequence_length sequences."""
+    """Everything that fixes the data of a run.
+
+    `train_bytes` and `val_bytes` count the targets of all sequences that are bytes of text, not separators.
+    A shard of n tokens holds (n - 1) // sequence_length sequences.
+    """
 
     sequence_length: int
     seed: int

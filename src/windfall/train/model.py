@@ -20,6 +20,7 @@ from windfall.errors import ConfigError
 ROTARY_BASE = 10_000.0
 LOGIT_SOFTCAP = 15.0
 VOCAB_MULTIPLE = 64
+RECIPE_HEAD_DIM = 128
 IGNORED_TARGET = -1
 Reduction = Literal["mean", "sum"]
 
@@ -98,6 +99,10 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.heads, self.head_dim = config.heads, config.head_dim
+        # Normed queries and keys bound a logit by head_dim · scale. The usual 1/sqrt(head_dim) makes that
+        # sqrt(head_dim), too little for a head of 32 to pick one token among hundreds; so every size has the
+        # bound of the recipe's heads of 128, for which this is the usual scale.
+        self.scale = math.sqrt(RECIPE_HEAD_DIM) / config.head_dim
         self.query = nn.Linear(config.width, config.width, bias=False)
         self.key = nn.Linear(config.width, config.width, bias=False)
         self.value = nn.Linear(config.width, config.width, bias=False)
@@ -111,7 +116,7 @@ class Attention(nn.Module):
         key = self.key(x).view(heads).transpose(1, 2)
         value = self.value(x).view(heads).transpose(1, 2)
         query, key = rms_norm(rotate(query, cos, sin)), rms_norm(rotate(key, cos, sin))
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale)
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 

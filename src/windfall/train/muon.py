@@ -43,7 +43,8 @@ def polar_express(matrices: Tensor) -> Tensor:
         a, b, c = a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+    result: Tensor = (x.mT if tall else x).to(matrices.dtype)
+    return result
 
 
 def shape_scale(shape: torch.Size) -> float:
@@ -65,7 +66,7 @@ class NorMuonGroup:
     @torch.no_grad()
     def step(self, values: ScheduleValues) -> None:
         """One update of every parameter from its .grad."""
-        gradient = torch.stack([_gradient(p) for p in self.parameters])
+        gradient = torch.stack([gradient_of(p) for p in self.parameters])
         self.momentum.lerp_(gradient, 1.0 - values.momentum)
         update = polar_express(gradient.lerp_(self.momentum, values.momentum))  # Nesterov's look-ahead
 
@@ -111,12 +112,12 @@ class PlainMuonGroup:
     def step(self, values: ScheduleValues) -> None:
         """One update of every parameter from its .grad."""
         for parameter in self.parameters:
-            _gradient(parameter)
+            gradient_of(parameter)
         for group in self.muon.param_groups:
             group["lr"] = self.lr * values.lr_multiplier
             group["weight_decay"] = self.weight_decay * values.weight_decay_multiplier
             group["momentum"] = values.momentum
-        self.muon.step()
+        self.muon.step()  # type: ignore[no-untyped-call]
 
     def state(self) -> dict[str, Tensor]:
         """Live views of the state by flat name."""
@@ -126,7 +127,8 @@ class PlainMuonGroup:
         }
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """The gradient, or RuntimeError where backward left none."""
     if parameter.grad is None:
         raise RuntimeError("a parameter has no gradient: run backward on a loss of the whole model before step()")
     return parameter.grad

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from windfall.errors import ConfigError, DataError
 from windfall.train.model import GPT
-from windfall.train.muon import NorMuonGroup, PlainMuonGroup, _gradient
+from windfall.train.muon import NorMuonGroup, PlainMuonGroup, gradient_of
 from windfall.train.schedule import ScheduleValues
 
 Kind = Literal["normuon", "muon_plain", "adamw"]
@@ -55,6 +55,24 @@ class OptimConfig:
     batch_scaling: bool = True
     width_scaling: bool = True
     depth_scaling: bool = True
+
+    @classmethod
+    def demo(cls, batch_tokens: int, **overrides: Any) -> OptimConfig:
+        """Rates found for the demo's model (depth 4, width 128, bytes) at 2,048 to 4,096 tokens per step.
+
+        A run of a few hundred steps: the recipe's square root of the batch would make all rates an eleventh, and
+        its weight decay is for thousands of steps. Goes with `ScheduleConfig.demo`.
+        """
+        tuned: dict[str, Any] = {
+            "batch_scaling": False,
+            "matrix_lr": 0.06,
+            "embedding_lr": 0.1,
+            "head_lr": 0.004,
+            "scalar_lr": 0.05,
+            "weight_decay": 0.0,
+            "adamw_lr": 0.003,
+        }
+        return cls(**{**tuned, "batch_tokens": batch_tokens, **overrides})
 
     def __post_init__(self) -> None:
         if self.kind not in ("normuon", "muon_plain", "adamw"):
@@ -105,7 +123,7 @@ class AdamWGroup:
         """One update of every parameter from its .grad."""
         beta1, beta2 = self.betas
         weights = [p.detach() for p in self.parameters]
-        gradients = [_gradient(p) for p in self.parameters]
+        gradients = [gradient_of(p) for p in self.parameters]
         self.steps += 1
         count = float(self.steps)
         lr = self.lr * values.lr_multiplier
@@ -152,15 +170,14 @@ class InnerOptimizer:
         def adamw(label: str, named: dict[str, nn.Parameter], lr: float, weight_decay: float = 0.0) -> AdamWGroup:
             return AdamWGroup(label, named, lr, betas, config.epsilon, weight_decay)
 
+        def pick(name: str) -> dict[str, nn.Parameter]:
+            return {name: self.parameters[name]}
+
         self.rules: list[Rule] = [
-            adamw("embedding", {"embedding.weight": model.embedding.weight}, config.embedding_lr * narrow),
-            adamw("head", {"head.weight": model.head.weight}, config.head_lr * narrow),
-            adamw(
-                "residual_scalars",
-                {"residual_scalars": model.residual_scalars},
-                config.scalar_lr * narrow * config.residual_lr_ratio,
-            ),
-            adamw("x0_scalars", {"x0_scalars": model.x0_scalars}, config.scalar_lr * narrow),
+            adamw("embedding", pick("embedding.weight"), config.embedding_lr * narrow),
+            adamw("head", pick("head.weight"), config.head_lr * narrow),
+            adamw("residual_scalars", pick("residual_scalars"), config.scalar_lr * narrow * config.residual_lr_ratio),
+            adamw("x0_scalars", pick("x0_scalars"), config.scalar_lr * narrow),
         ]
         if config.kind == "adamw":
             self.rules.append(adamw("matrices", matrices, config.adamw_lr * scale, config.adamw_weight_decay))

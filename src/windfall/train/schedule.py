@@ -7,6 +7,7 @@ takes up the schedule where the run is, and nothing here remembers anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from windfall.errors import ConfigError
 
@@ -27,6 +28,11 @@ class ScheduleConfig:
     momentum_ramp_max_fraction: float = 0.1
     reset_warmup_fraction: float = 0.01
     reset_warmup_start: float = 0.1
+
+    @classmethod
+    def demo(cls, **overrides: Any) -> ScheduleConfig:
+        """Shape for runs of a few hundred steps, which a momentum of 0.95 would spend averaging."""
+        return cls(**{"momentum_start": 0.7, "momentum_end": 0.85, **overrides})
 
     def __post_init__(self) -> None:
         for name in (

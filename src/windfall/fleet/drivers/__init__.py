@@ -1,0 +1,1 @@
+"""Drivers: what turns a site on and off."""

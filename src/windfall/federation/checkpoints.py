@@ -1,0 +1,115 @@
+"""Weights files: written whole, fsynced and renamed before the ledger names them; checked when read; kept in number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from windfall.errors import DataError, StoreError
+from windfall.store.files import Envelope, sha256, write_atomic
+from windfall.store.ledger import Ledger, Received, Version
+from windfall.store.rundir import RunDir
+from windfall.store.tensors import Tensors, load_file, save_file
+
+
+T = TypeVar("T")
+
+
+class Checkpoints:
+    """The files beside a ledger."""
+
+    def __init__(self, run: RunDir, ledger: Ledger, *, keep: int, keep_every: int) -> None:
+        self._run = run
+        self._ledger = ledger
+        self._keep = keep
+        self._keep_every = keep_every
+        self._cache: tuple[int, Tensors] | None = None
+
+    def weights(self, version: Version) -> Tensors:
+        """The float32 weights of a version.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        if self._cache is None or self._cache[0] != version.version:
+            tensors = load_file(self._run.checkpoints / version.file, version.sha256)
+            self._cache = (version.version, {k: v.astype(np.float32, copy=False) for k, v in tensors.items()})
+        return self._cache[1]
+
+    def write(self, number: int, weights: Tensors) -> tuple[str, str]:
+        """Write the weights of what will be version ``number``; file name and SHA-256."""
+        name = f"v{number:06d}.safetensors"
+        digest = _guard(lambda: save_file(self._run.checkpoints / name, weights, {"version": str(number)}))
+        return name, digest
+
+    def committed(self, version: Version, weights: Tensors) -> None:
+        """Keep the newest weights at hand, and let go of old files."""
+        self._cache = (version.version, weights)
+        held = [v for v in self._ledger.versions() if v.retained]
+        for old in held[: -self._keep]:
+            if old.version % self._keep_every:
+                self._ledger.forget_weights(old.version)
+                (self._run.checkpoints / old.file).unlink(missing_ok=True)
+
+    def write_outer(self, number: int, momentum: Tensors | None) -> str | None:
+        """Write outer momentum for version ``number``, if there is any."""
+        if momentum is None:
+            return None
+        name = f"outer-v{number:06d}.safetensors"
+        _guard(lambda: save_file(self._run.checkpoints / name, momentum))
+        return name
+
+    def outer(self, version: Version) -> Tensors | None:
+        """Outer momentum stored with a version."""
+        return load_file(self._run.checkpoints / version.outer_file) if version.outer_file else None
+
+    def spool(self, envelope: Envelope, site: str, generation: int, cut: int) -> str:
+        """Keep a contribution on disk until it is committed."""
+        name = f"{site}-{generation}-{cut}.env"
+        _guard(lambda: write_atomic(self._run.spool / name, envelope.parts()))
+        return name
+
+    def spooled(self, contribution: Received) -> Envelope:
+        """A contribution's envelope. Raises DataError if it is missing or damaged."""
+        try:
+            return Envelope.load(self._run.spool / contribution.file)
+        except OSError as e:
+            raise DataError(f"{contribution.file}: cannot be read: {e.strerror}") from None
+
+    def unspool(self, names: Sequence[str]) -> None:
+        """Remove contributions that are committed or refused."""
+        for name in names:
+            (self._run.spool / name).unlink(missing_ok=True)
+
+    def write_inner(self, site: str, number: int, blob: bytes) -> tuple[str, str]:
+        """Keep a drained site's inner optimizer state with version ``number``."""
+        name = f"inner-{site}-v{number:06d}.safetensors"
+        path = self._run.checkpoints / name
+        _guard(lambda: write_atomic(path, [blob]))
+        return name, sha256(path)
+
+    def inner(self, name: str, digest: str) -> bytes | None:
+        """A stored inner state, or None if it is gone or damaged (the site then resets, and says so)."""
+        path: Path = self._run.checkpoints / name
+        if not path.is_file() or sha256(path) != digest:
+            return None
+        return path.read_bytes()
+
+    def sweep_inner(self, names: set[str]) -> None:
+        """Remove inner states that the ledger no longer names."""
+        for path in self._run.checkpoints.glob("inner-*.safetensors"):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
+
+def _guard(write: Callable[[], T]) -> T:
+    try:
+        return write()
+    except OSError as e:
+        raise StoreError(
+            f"checkpoints cannot be written ({e.strerror}); the last version is intact. Make room, then "
+            "`windfall run` again with the same run directory"
+        ) from None

@@ -1,0 +1,50 @@
+"""The ClientApp: a stateless messenger between the SuperNode and the trainer beside it. Public Flower API only.
+
+A process of its own for every message; it imports neither torch nor `train`, puts the message into the site's inbox
+as a file, and returns the trainer's answer.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from windfall import clock
+from windfall.store.files import Envelope
+
+#: How the bytes of an envelope travel in an ArrayRecord.
+STYPE = "windfall.envelope"
+
+app = ClientApp()
+
+
+def pack(envelope: Envelope) -> RecordDict:
+    """An envelope as Flower records: raw bytes, nothing pickled."""
+    data = b"".join(envelope.parts())
+    array = Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)
+    return RecordDict({"envelope": ArrayRecord({"bytes": array}), "meta": ConfigRecord({"bytes": len(data)})})
+
+
+def unpack(content: RecordDict) -> Envelope:
+    """The envelope in a message's records. Raises DataError or KeyError if there is none."""
+    record = content.array_records["envelope"]
+    return Envelope.parse(record["bytes"].data, "message")
+
+
+@app.train()
+def order(message: Message, context: Context) -> Message:
+    """Carry one message to the trainer and its answer back."""
+    folder = Path(str(context.node_config["site-dir"]))
+    # Named by time so that the trainer takes messages in the order of their arrival.
+    name = f"{int(clock.wall() * 1e6):020d}-{os.getpid()}-{secrets.token_hex(4)}"
+    unpack(message.content).save(folder / "inbox" / f"{name}.env")
+    answer = folder / "answers" / f"{name}.env"
+    while not answer.exists():
+        clock.pause(0.02)
+    data = answer.read_bytes()
+    answer.unlink()
+    return Message(pack(Envelope.parse(data, "answer")), reply_to=message)

@@ -1,0 +1,558 @@
+"""The federation: who is in, what each site is asked to do, when a round closes, and what becomes of it.
+
+It is the loop's workload. Solo is a round of one; a site that joins brings the running round's cut forward; a site
+that leaves hands in early and its work waits for the round's merge. On a gated clock run time stands still until a
+round is closed, so that the same things happen at the same run times on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from windfall import clock
+from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.intake import Events, Intake, Outcome
+from windfall.federation.messages import PROTOCOL, Ack, RoundOrder
+from windfall.federation.transport import Reply, Transport
+from windfall.fleet.machine import Site, State
+from windfall.store.bus import Bus
+from windfall.store.files import Envelope
+from windfall.store.ledger import Lease, Ledger, Version
+from windfall.store.tensors import to_bytes
+
+#: A gated clock gives a site that answers heartbeats but no messages this many heartbeat time-outs.
+_PATIENCE = 4.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the federation must know of the configuration. Run time, except ``grace_s`` and ``heartbeat_timeout_s``."""
+
+    round_s: float
+    solo_cut_s: float
+    quorum: float
+    grace_s: float
+    heartbeat_timeout_s: float
+    tick_s: float
+    gated: bool
+    codec: str
+    blocks_per_step: int
+    tokens_per_step: int
+    budget_tokens: int
+    manifest: str
+    tokens_per_s: Mapping[str, float]
+    #: Work lent out beyond what a round needs, on a clock that does not wait.
+    lease_margin: float = 1.5
+    #: Age of an inner optimizer state, as a share of the budget, past which it is reset.
+    inner_max_age: float = 0.02
+
+
+@dataclass
+class Member:
+    """One generation of a site that has answered hello."""
+
+    site: str
+    generation: int
+    node: str
+    inner_tokens: float
+    #: Version that the site's parameters equal, if they equal one.
+    aligned: int | None = None
+    began_at: float | None = None
+    steps: int = 0
+    message: str | None = None
+    round: int = 0
+    drain_sent: bool = False
+    drained: bool = False
+    first_order: bool = True
+    acks: list[Ack] = field(default_factory=list)
+
+
+@dataclass
+class Round:
+    """One round under way. ``waiting`` are participants that have not answered."""
+
+    number: int
+    base: int
+    begins_at: float
+    cut_at: float
+    participants: set[str]
+    waiting: set[str]
+    mode: str
+    #: Monotonic wall time since when the cut is due.
+    due_wall: float | None = None
+
+
+class Federation:
+    """See the module. Implements ``fleet.workload.Workload``."""
+
+    def __init__(
+        self, *, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, bus: Bus, transport: Transport,
+        events: Events, settings: Settings, fence: int, now: float, sites: list[str],
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._intake = intake
+        self._bus = bus
+        self._transport = transport
+        self._events = events
+        self._s = settings
+        self._fence = fence
+        self._sites = sites
+        self._t = now
+        self._nodes: dict[str, str] = {}  # node -> site, once hello has been answered
+        self._asked: dict[str, tuple[str, str]] = {}  # message id -> (kind, node)
+        self._members: dict[str, Member] = {}
+        self._generations: dict[str, int] = {}
+        self._round: Round | None = None
+        self._rounds = max((v.version for v in ledger.versions()), default=0)
+        self._beats: dict[str, tuple[object, float]] = {}
+        self._fatal: dict[str, str] = {}
+        self._last_block: dict[str, int] = {}
+        self._evaluated: set[int] = set()
+        self._cut_version: dict[tuple[str, int, int], int] = {}
+        self._cut_evals: dict[tuple[str, int, int], tuple[float, dict[str, float]]] = {}
+        #: Sites whose work has been taken since the last tick: their failures are forgotten.
+        self._proven: set[str] = set()
+
+    # -- what the loop asks ----------------------------------------------------------------------------------
+
+    def ready(self, site: str, generation: int) -> bool:
+        m = self._members.get(site)
+        return m is not None and m.generation == generation and m.node in self._transport.nodes()
+
+    def working(self, site: str) -> bool:
+        return self._round is not None and site in self._round.participants and site in self._members
+
+    def drained(self, site: str) -> bool:
+        m = self._members.get(site)
+        return m is None or m.drained
+
+    def lost(self, site: str) -> str:
+        if site in self._fatal:
+            return self._fatal[site]
+        m = self._members.get(site)
+        if m is None or site not in self._beats:
+            return ""
+        silent = clock.monotonic() - self._beats[site][1]
+        return f"its trainer has been silent for {silent:.0f} s" if silent > self._s.heartbeat_timeout_s else ""
+
+    def phase(self, site: str, t: float) -> str:
+        return "training" if self._round is not None and site in self._round.waiting else "idle"
+
+    def finished(self, site: str) -> bool:
+        counts = self._ledger.counts()
+        if counts.settled == self._ledger.budget_blocks:
+            return not self._wants_final_evaluation(site)
+        if counts.free or self._ledger.live_leases(site):
+            return False
+        # Nothing is free and this site holds nothing: those that do finish.
+        return any(other != site for other in (self._round.waiting if self._round else ()))
+
+    def complete(self) -> bool:
+        return self._ledger.complete() and not any(self._wants_final_evaluation(s) for s in self._members)
+
+    def evaluated_before(self, versions: Iterable[int]) -> None:
+        """Versions that need no evaluation any more."""
+        self._evaluated.update(versions)
+
+    def mode(self) -> str:
+        """The mode of the round under way."""
+        return self._round.mode if self._round else "paused"
+
+    def owes(self, t: float) -> str:
+        """What must be real before a gated clock leaves ``t``."""
+        if self._round and t >= self._round.cut_at:
+            return f"round {self._round.number} is waiting for {', '.join(sorted(self._round.waiting))}"
+        return ""
+
+    def behind(self, t_next: float, alive: set[str]) -> str:
+        """Which site has not yet done the work owed by ``t_next``, or an empty string."""
+        for site in sorted(self._round.waiting & alive if self._round else ()):
+            m = self._members.get(site)
+            if m is None or self.lost(site):
+                continue
+            progress = self._bus.get(site, "progress")
+            if not progress or progress.get("generation") != m.generation or progress.get("round", -1) < m.round:
+                return site
+            # A site that has used up its leases hands in at once; run time waits for that too.
+            if progress.get("exhausted") or float(progress["covered"]) < t_next:
+                return site
+        return ""
+
+    # -- what arrives ----------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        for node in self._transport.nodes() - self._nodes.keys():
+            self._nodes[node] = ""
+            hello = Envelope({"protocol": PROTOCOL, "kind": "hello", "fence": self._fence})
+            self._asked[self._transport.push(node, hello)] = ("hello", node)
+        for node in self._nodes.keys() - self._transport.nodes():
+            site = self._nodes.pop(node)
+            if site and site in self._members and self._members[site].node == node:
+                self._events.event(self._t, "node_gone", site=site, node=node)
+        for reply in self._transport.poll():
+            self._on_reply(reply)
+        for site in self._sites:
+            self._hear(site)
+
+    def _on_reply(self, reply: Reply) -> None:
+        kind, node = self._asked.pop(reply.message_id, ("", ""))
+        if not kind:
+            return
+        if kind == "hello":
+            self._on_hello(node, reply)
+            return
+        site = self._nodes.get(node) or next((m.site for m in self._members.values() if m.message == reply.message_id), "")
+        m = self._members.get(site)
+        if m is None:
+            # The site has been given up in the meantime; its late work is judged by the ledger all the same.
+            if site and reply.envelope:
+                self._take(site, reply.envelope)
+            return
+        if m.message == reply.message_id:
+            m.message = None
+            if self._round:
+                self._round.waiting.discard(site)
+        if reply.envelope is None or reply.envelope.header.get("kind") == "error":
+            why = reply.error or str(reply.envelope.header.get("error") if reply.envelope else "")
+            self._events.event(self._t, "message_failed", site=site, reason=why)
+            self._fatal[site] = f"its message failed: {why}"
+            return
+        if reply.envelope.header.get("drained"):
+            m.drained = True
+        self._take(site, reply.envelope)
+
+    def _on_hello(self, node: str, reply: Reply) -> None:
+        header = reply.envelope.header if reply.envelope else {}
+        site, generation = str(header.get("site", "")), header.get("generation")
+        if header.get("kind") != "hello" or header.get("protocol") != PROTOCOL or site not in self._sites:
+            self._events.event(self._t, "stranger", reason=reply.error or "did not answer hello as one of this run's sites")
+            return
+        if generation != self._generations.get(site):
+            self._events.event(self._t, "stranger", site=site, reason=f"generation {generation} is not the current one")
+            return
+        if header.get("manifest") != self._s.manifest:
+            self._fatal[site] = f"holds other data (manifest {header.get('manifest')}, the run's is {self._s.manifest})"
+            return
+        self._nodes[node] = site
+        m = Member(site, int(generation), node, float(header.get("inner_tokens", -1)))
+        self._members[site] = m
+        self._beats[site] = (None, clock.monotonic())
+        self._events.event(self._t, "hello", site=site, generation=generation, offered=len(reply.envelope.blobs if reply.envelope else ()))
+        for name, blob in (reply.envelope.blobs if reply.envelope else {}).items():
+            self._take(site, Envelope.parse(blob, name))
+
+    def _take(self, site: str, envelope: Envelope) -> None:
+        header = envelope.header
+        m = self._members.get(site)
+        if m and header.get("generation") == m.generation and isinstance(header.get("consumed"), list):
+            done = sum(c["end"] - c["start"] for c in header["consumed"])
+            m.steps += done // self._s.blocks_per_step
+        if not header.get("consumed"):
+            return  # nothing was trained: nothing to merge, nothing to refuse
+        ack = self._intake.take(self._t, envelope, site)
+        if ack is None:
+            self._proven.add(site)
+        elif m:
+            m.acks.append(ack)
+            m.aligned = None
+
+    def _hear(self, site: str) -> None:
+        beat = self._bus.get(site, "heartbeat")
+        if beat and beat.get("generation") == self._generations.get(site) and site in self._beats:
+            if self._beats[site][0] != beat.get("n"):
+                self._beats[site] = (beat.get("n"), clock.monotonic())
+            if "block" in beat:
+                self._last_block[site] = int(beat["block"])
+        for e in self._bus.poll(site):
+            kind = e.get("kind")
+            if e.get("generation") != self._generations.get(site) and kind != "eval":
+                continue
+            if kind == "step":
+                self._events.metric(float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
+                                    detail={"mode": self._round.mode if self._round else "local", "tokens_per_s_wall": e.get("rate")})  # fmt: skip
+            elif kind == "eval":
+                self._on_eval(site, e)
+            elif kind == "fatal":
+                self._fatal[site] = str(e.get("reason", "failed"))
+            elif kind == "note":
+                self._events.event(self._t, "site_note", site=site, note=str(e.get("note", "")))
+
+    def _on_eval(self, site: str, e: dict[str, object]) -> None:
+        figures = {k: float(e[k]) for k in ("val_bpb", "val_nats_per_byte")}  # type: ignore[arg-type]
+        if e.get("version") is not None:
+            self._evaluation(site, int(e["version"]), self._t, figures)  # type: ignore[call-overload]
+        else:
+            key = (site, int(e["generation"]), int(e["cut"]))  # type: ignore[call-overload]
+            if key in self._cut_version:
+                self._evaluation(site, self._cut_version[key], self._t, figures)
+            else:
+                self._cut_evals[key] = (self._t, figures)
+
+    def _evaluation(self, site: str, version: int, t: float, figures: dict[str, float]) -> None:
+        if version in self._evaluated:
+            return
+        self._evaluated.add(version)
+        found = [v for v in self._ledger.versions() if v.version == version]
+        tokens = found[0].tokens_total if found else None
+        at = found[0].t_run if found else t
+        for name, value in figures.items():
+            self._events.metric(at, site, name, value, tokens=tokens, version=version)
+        self._events.event(t, "evaluation", site=site, version=version, **{k: round(v, 5) for k, v in figures.items()})
+
+    # -- what is due -----------------------------------------------------------------------------------------
+
+    def tick(self, t: float, t_next: float, sites: Mapping[str, Site]) -> None:
+        self._t = t
+        self._generations = {n: s.generation for n, s in sites.items()}
+        for name in self._proven:
+            sites[name].failures = 0
+        self._proven.clear()
+        for name, site in sites.items():
+            if site.state in (State.OFF, State.FAILED):
+                self._forget(name, failed=site.state is State.FAILED)
+            elif site.state is State.DRAINING:
+                self._drain(name)
+        self._expire(t)
+        active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
+        if self._round:
+            newcomers = {n for n in active - self._round.participants if self._can_start(self._members[n])}
+            if newcomers and self._round.cut_at > t and self._has_work():
+                self._bring_forward(t, newcomers)
+            self._close_if_over(t)
+        elif self._ledger.pending():
+            self._after(t, self._intake.commit(t, "paused"))  # late work, with nobody training
+        if self._round is None and active:
+            self._start(t, {n for n in active if self._can_start(self._members[n])})
+
+    def _can_start(self, m: Member) -> bool:
+        return m.message is None and not m.drained
+
+    def _has_work(self) -> bool:
+        return self._ledger.counts().free > 0
+
+    def _bring_forward(self, t: float, newcomers: set[str]) -> None:
+        assert self._round is not None
+        self._round.cut_at = t
+        self._events.event(t, "cut_forward", round=self._round.number, reason=f"{', '.join(sorted(newcomers))} joins")
+        for site in self._round.waiting:
+            self._bus.send(site, {"kind": "cut", "round": self._round.number, "at": t, "generation": self._members[site].generation})
+
+    def _drain(self, site: str) -> None:
+        m = self._members.get(site)
+        if m is None or m.drained:
+            return
+        if m.message is None:
+            if self._s.gated or m.began_at is None or m.drain_sent:
+                m.drained = True  # it trained on nothing since its last cut
+            else:
+                # It went on training after its cut: one more message fetches that work.
+                m.drain_sent = True
+                self._send(m, self._order(m, self._rounds, self._t, self._t, "none", [], drain=True), {})
+        elif not m.drain_sent:
+            m.drain_sent = True
+            self._bus.send(site, {"kind": "drain", "generation": m.generation})
+
+    def _forget(self, site: str, *, failed: bool) -> None:
+        m = self._members.pop(site, None)
+        self._beats.pop(site, None)
+        self._fatal.pop(site, None)
+        if m is None:
+            return
+        if self._round:
+            self._round.waiting.discard(site)
+        if not failed:
+            for lease in self._ledger.live_leases(site):
+                self._ledger.release(lease.epoch)
+
+    def _expire(self, t: float) -> None:
+        for lease in self._ledger.live_leases():
+            if lease.expires > t:
+                continue
+            m = self._members.get(lease.site)
+            if m and m.generation == lease.generation:
+                continue  # its holder is here: the round's end decides
+            at = self._last_block.get(lease.site)
+            held = self._ledger.remaining(lease.epoch)
+            inside = at is not None and any(a <= at < b for a, b in held)
+            bad = self._ledger.release(lease.epoch, failed_at=at if inside else held[0][0] if held else None)
+            self._events.event(t, "lease_expired", site=lease.site, epoch=lease.epoch, blocks=sum(b - a for a, b in held))
+            for block in bad:
+                self._events.event(t, "quarantined", site=lease.site, block=block, reason="three leases failed at it")
+
+    def _close_if_over(self, t: float) -> None:
+        r = self._round
+        assert r is not None
+        if r.waiting:
+            due = t >= r.cut_at
+            if due and r.due_wall is None:
+                r.due_wall = clock.monotonic()
+            if r.due_wall is None:
+                return
+            over = clock.monotonic() - r.due_wall
+            answered = 1 - len(r.waiting) / max(1, len(r.participants))
+            if self._s.gated:
+                if over > _PATIENCE * self._s.heartbeat_timeout_s:
+                    for site in r.waiting:
+                        self._fatal[site] = "it does not answer its message"
+                return
+            if answered < self._s.quorum or over <= self._s.grace_s:
+                return
+            self._events.event(t, "round_closed_without", round=r.number, sites=sorted(r.waiting))
+        self._round = None
+        self._after(t, self._intake.commit(t, r.mode))
+
+    def _after(self, t: float, outcome: Outcome | None) -> None:
+        for m in self._members.values():
+            m.aligned = outcome.version.version if outcome and outcome.exact_for == m.site else m.aligned if outcome is None else None
+        if outcome is None:
+            return
+        for c in outcome.contributions:
+            key = (c.site, c.generation, c.cut)
+            self._cut_version[key] = outcome.version.version
+            if c.site in self._members:
+                self._members[c.site].acks.append(Ack(c.generation, c.cut, True, outcome.version.version))
+            early = self._cut_evals.pop(key, None)
+            if early and outcome.exact_for == c.site:
+                self._evaluation(c.site, outcome.version.version, early[0], early[1])
+
+    # -- starting a round ------------------------------------------------------------------------------------
+
+    def _start(self, t: float, participants: set[str]) -> None:
+        if not participants:
+            return
+        if self._ledger.complete():
+            self._final_evaluation(t, participants)
+            return
+        head = self._ledger.head()
+        solo = len(participants) == 1
+        length = self._s.solo_cut_s if solo else self._s.round_s
+        cut_at = t + math.ceil(length / self._s.tick_s) * self._s.tick_s
+        lent = self._lend(t, cut_at, participants)
+        if not lent:
+            return
+        self._rounds += 1
+        mode = "local" if len(lent) == 1 else "federated"
+        self._round = Round(self._rounds, head.version, t, cut_at, set(lent), set(lent), mode)
+        self._events.event(t, "round", version=head.version, round=self._rounds, mode=mode, sites=sorted(lent), cut_at=cut_at)
+        evaluator = min(lent) if head.version not in self._evaluated else None
+        weights = b""
+        for site in sorted(lent):
+            m = self._members[site]
+            model = "none" if m.aligned == head.version else "full"
+            if model == "full" and not weights:
+                weights = to_bytes(self._checkpoints.weights(head))
+            order = self._order(m, self._rounds, t, cut_at, model, lent[site], evaluate=site == evaluator, fleet=sorted(lent))
+            blobs = {"weights": weights} if model == "full" else {}
+            self._send(m, *self._with_inner(m, order, blobs, head))
+
+    def _lend(self, t: float, cut_at: float, participants: set[str]) -> dict[str, list[Lease]]:
+        """Leases for a round, by site; a site for which nothing is left is not in it."""
+        need: dict[str, int] = {}
+        have: dict[str, list[Lease]] = {}
+        per_step = self._s.blocks_per_step
+        for site in sorted(participants):
+            m = self._members[site]
+            rate = self._s.tokens_per_s[site]
+            if m.began_at is None:
+                m.began_at = t
+            if self._s.gated:
+                steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps
+            else:
+                steps = math.ceil(rate * (cut_at - t) / self._s.tokens_per_step * self._s.lease_margin * 2)
+            mine = [x for x in self._ledger.live_leases(site) if x.generation == m.generation]
+            held = sum(b - a for x in mine for a, b in self._ledger.remaining(x.epoch))
+            have[site] = mine
+            need[site] = max(0, max(1, steps) * per_step - held)
+        free = self._ledger.counts().free
+        wanted = sum(need.values())
+        result: dict[str, list[Lease]] = {}
+        for site in sorted(participants):
+            # Towards the end leases shrink: what is left is shared in proportion to speed.
+            share = need[site] if wanted <= free else math.ceil(free * need[site] / wanted / per_step) * per_step
+            expires = cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s)
+            for x in have[site]:
+                self._ledger.extend(x.epoch, expires)
+            leases = list(have[site])
+            while share > 0:
+                new = self._ledger.lease(site, self._members[site].generation, share, t, expires)
+                if new is None:
+                    break
+                share -= new.end - new.start
+                leases.append(new)
+            if any(self._ledger.remaining(x.epoch) for x in leases):
+                result[site] = leases
+        return result
+
+    def _order(
+        self, m: Member, number: int, t: float, cut_at: float, model: str, leases: list[Lease], *,
+        evaluate: bool = False, drain: bool = False, fleet: list[str] | None = None,
+    ) -> RoundOrder:  # fmt: skip
+        fleet = fleet or [m.site]
+        head = self._ledger.head()
+        own = self._s.tokens_per_s[m.site]
+        solo = len(fleet) == 1
+        segments = [
+            {"epoch": x.epoch, "start": a, "end": b} for x in leases for a, b in self._ledger.remaining(x.epoch)
+        ]
+        return RoundOrder(
+            fence=self._fence, round=number, version=head.version, model=model, inner="own",
+            after="continue" if solo and not self._s.gated and not drain else "wait",
+            cut_at=cut_at, begins_at=m.began_at if m.began_at is not None else t,
+            valid_until=cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s),
+            steps_before=m.steps, tokens_per_s=own, gated=self._s.gated, leases=segments,
+            progress_start=float(head.tokens_total),
+            progress_rate=sum(self._s.tokens_per_s[s] for s in fleet) / own,
+            acks=[asdict(a) for a in m.acks], evaluate=evaluate, drain=drain,
+            codec="fp32" if solo else self._s.codec,
+        )  # fmt: skip
+
+    def _with_inner(
+        self, m: Member, order: RoundOrder, blobs: dict[str, bytes], head: Version
+    ) -> tuple[RoundOrder, dict[str, bytes]]:
+        """Decide on a returning site's inner state: the fresher of its own and the stored one, or none if both are old."""
+        if not m.first_order or order.drain:
+            return order, blobs
+        oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
+        stored = max(self._ledger.inner_states().values(), default=None)
+        inner = "reset"
+        if m.inner_tokens >= oldest and (stored is None or m.inner_tokens >= stored[0]):
+            inner = "own"
+        elif stored and stored[0] >= oldest:
+            blob = self._checkpoints.inner(stored[1], stored[2])
+            if blob:
+                inner, blobs = "sent", {**blobs, "inner": blob}
+        self._events.event(self._t, "inner_state", site=m.site, choice=inner, version=head.version)
+        return RoundOrder(**{**asdict(order), "inner": inner}), blobs
+
+    def _send(self, m: Member, order: RoundOrder, blobs: dict[str, bytes]) -> None:
+        m.acks = []
+        m.first_order = m.first_order and order.drain
+        m.round = order.round
+        if order.model == "full":
+            m.aligned = order.version
+        m.message = self._transport.push(m.node, Envelope(order.header(), blobs))
+        self._asked[m.message] = ("round", m.node)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _wants_final_evaluation(self, site: str) -> bool:
+        if not self._ledger.complete() or self._ledger.head().version in self._evaluated:
+            return False
+        able = [s for s, m in self._members.items() if not m.drain_sent and not m.drained]
+        return bool(able) and site == min(able)
+
+    def _final_evaluation(self, t: float, participants: set[str]) -> None:
+        """One site evaluates the last version: an order without leases."""
+        site = min(participants)
+        head = self._ledger.head()
+        if head.version in self._evaluated or not self._wants_final_evaluation(site):
+            return
+        m = self._members[site]
+        self._rounds += 1
+        self._round = Round(self._rounds, head.version, t, t, {site}, {site}, "local")
+        model = "none" if m.aligned == head.version else "full"
+        blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
+        self._send(m, self._order(m, self._rounds, t, t, model, [], evaluate=True), blobs)

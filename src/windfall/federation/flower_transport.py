@@ -1,0 +1,97 @@
+"""The transport over Flower. One thread owns every call to the SuperLink, so that none of them delays the loop."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import httpx
+from flwr.app import Message
+
+from windfall import clock
+from windfall.errors import DataError, FederationError
+from windfall.federation.client_app import pack, unpack
+from windfall.federation.flower_attach import Attachment
+from windfall.federation.transport import Reply
+from windfall.store.files import Envelope
+
+_LOOK_S = 0.5
+_PULL_S = 0.1
+#: The SuperLink may be silent for this long before the run is told.
+_PATIENCE_S = 60.0
+
+
+class FlowerTransport:
+    """Messages over a SuperLink. Implements ``federation.transport.Transport``."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        self._nodes: set[str] = set()
+        self._out: queue.SimpleQueue[tuple[str, str, Envelope]] = queue.SimpleQueue()
+        self._in: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._count = 0
+        self._closing = threading.Event()
+        #: Set when the SuperLink has not answered for long: the run cannot go on.
+        self.failure = ""
+        self._thread = threading.Thread(target=self._run, name="flower", daemon=True)
+        self._thread.start()
+
+    def nodes(self) -> set[str]:
+        return self._nodes
+
+    def push(self, node: str, envelope: Envelope) -> str:
+        self._count += 1
+        name = f"w{self._count}"
+        self._out.put((name, node, envelope))
+        return name
+
+    def poll(self) -> list[Reply]:
+        found = []
+        while not self._in.empty():
+            found.append(self._in.get())
+        return found
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(timeout=10)
+        self._attachment.close()
+
+    def _run(self) -> None:
+        open_messages: dict[str, tuple[str, str]] = {}  # Flower's id -> ours, node
+        looked = -_LOOK_S
+        silent_since: float | None = None
+        while not self._closing.wait(_PULL_S):
+            try:
+                now = clock.monotonic()
+                if now - looked >= _LOOK_S:
+                    looked = now
+                    self._nodes = {str(n) for n in self._attachment.node_ids()}
+                while not self._out.empty():
+                    self._push(open_messages, *self._out.get())
+                if open_messages:
+                    self._pull(open_messages)
+                silent_since = None
+            except httpx.HTTPError as e:
+                silent_since = silent_since or clock.monotonic()
+                if clock.monotonic() - silent_since > _PATIENCE_S:
+                    self.failure = f"the SuperLink has not answered for {_PATIENCE_S:.0f} s ({type(e).__name__}: {e})"
+
+    def _push(self, open_messages: dict[str, tuple[str, str]], name: str, node: str, envelope: Envelope) -> None:
+        message = Message(pack(envelope), dst_node_id=int(node), message_type="train")
+        try:
+            open_messages[self._attachment.push(message)] = (name, node)
+        except (FederationError, httpx.HTTPError) as e:
+            self._in.put(Reply(name, node, None, f"could not be sent: {e}"))
+
+    def _pull(self, open_messages: dict[str, tuple[str, str]]) -> None:
+        # One reply at a time: a reply is as large as the model (FACTS 2).
+        for flower_id in list(open_messages):
+            for message in self._attachment.pull([flower_id]):
+                name, node = open_messages.pop(flower_id)
+                if message.has_error():
+                    self._in.put(Reply(name, node, None, str(message.error.reason)))
+                    continue
+                try:
+                    self._in.put(Reply(name, node, unpack(message.content)))
+                except (DataError, KeyError) as e:
+                    self._in.put(Reply(name, node, None, f"unreadable reply: {e}"))

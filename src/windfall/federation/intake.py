@@ -1,0 +1,148 @@
+"""Taking contributions in and making versions of them: everything between a reply and a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from windfall import clock
+from windfall.errors import DataError, Refused
+from windfall.federation import codec
+from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.merge import Outer, apply, weighted_mean
+from windfall.federation.messages import Ack, ContributionHeader
+from windfall.store.files import Envelope
+from windfall.store.ledger import Ledger, Received, Version
+from windfall.store.tensors import Tensors
+
+
+class Events(Protocol):
+    """Where events and figures go (``store.telemetry.Telemetry`` is one)."""
+
+    def event(self, t_run: float, kind: str, *, site: str | None = None, version: int | None = None, **detail: Any) -> None: ...
+
+    def metric(
+        self, t_run: float, site: str, name: str, value: float, *, tokens: int | None = None,
+        version: int | None = None, detail: dict[str, Any] | None = None,
+    ) -> None: ...  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a commit made."""
+
+    version: Version
+    contributions: list[Received]
+    #: The version is its only contributor's own parameters at its cut, bit for bit.
+    exact_for: str | None
+
+
+class Intake:
+    """Receives into the ledger, and commits what it has received."""
+
+    def __init__(
+        self, ledger: Ledger, checkpoints: Checkpoints, outer: Outer, events: Events, *, sites: set[str], max_base_age: int
+    ) -> None:
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._outer = outer
+        self._events = events
+        self._sites = sites
+        self._max_base_age = max_base_age
+
+    def take(self, t: float, envelope: Envelope, sender: str) -> Ack | None:
+        """Receive one contribution from ``sender``; an Ack if it is refused, None if it waits for its commit."""
+        try:
+            header = ContributionHeader.parse(envelope.header)
+        except Refused as e:
+            self._events.event(t, "refused", site=sender, reason=str(e))
+            return Ack(0, 0, False, None, str(e))
+        name = ""
+        try:
+            if header.site not in self._sites or header.site != sender:
+                raise Refused(f"comes from {sender} and says that it is from {header.site}")
+            if "delta" not in envelope.blobs:
+                raise Refused("has no delta")
+            like = self._checkpoints.weights(self._ledger.head())
+            codec.decode(envelope.blobs["delta"], header.codec, like)
+            name = self._checkpoints.spool(envelope, header.site, header.generation, header.cut)
+            self._ledger.receive(
+                header.site, header.generation, header.cut, header.base_version, header.tokens,
+                header.consumed, envelope.header, name, t, self._max_base_age,
+            )  # fmt: skip
+        except (Refused, DataError) as e:
+            return self._refuse(t, header, name, str(e))
+        metrics = {k: round(v, 6) for k, v in header.metrics.items()}
+        self._events.event(
+            t, "contribution", site=header.site, version=header.base_version,
+            generation=header.generation, cut=header.cut, tokens=header.tokens, drained=header.drained, **metrics,
+        )  # fmt: skip
+        return None
+
+    def _refuse(self, t: float, header: ContributionHeader, name: str, reason: str) -> Ack:
+        known = [
+            c for c in self._ledger.pending() if (c.site, c.generation, c.cut) == (header.site, header.generation, header.cut)
+        ]
+        if name and not known:
+            self._checkpoints.unspool([name])
+        self._events.event(
+            t, "refused", site=header.site, generation=header.generation, cut=header.cut, tokens=header.tokens, reason=reason
+        )
+        return Ack(header.generation, header.cut, False, None, reason)
+
+    def commit(self, t: float, mode: str) -> Outcome | None:
+        """Make a version of everything received; None, and no version, if there is nothing (invariant 3)."""
+        pending = self._sound(t, self._ledger.pending())
+        if not pending:
+            return None
+        head = self._ledger.head()
+        weights = self._checkpoints.weights(head)
+        codecs = {c.header["codec"] for c in pending}
+        if len(pending) == 1 and self._outer.kind == "average":
+            # One contribution is added as it is: previous version + delta, in float32.
+            (delta,) = (d for _, d in self._deltas(pending, weights))
+            new, momentum = {n: w + delta[n] for n, w in weights.items()}, None
+        else:
+            mean = weighted_mean(weights, self._deltas(pending, weights))
+            contributors = len({c.site for c in pending})
+            old = self._checkpoints.outer(head) if set(head.sites) == {c.site for c in pending} else None
+            new, momentum = apply(weights, mean, self._outer, old, contributors)
+        number = head.version + 1
+        file, digest = self._checkpoints.write(number, new)
+        outer_file = self._checkpoints.write_outer(number, momentum)
+        inner = []
+        for c in pending:
+            blob = self._checkpoints.spooled(c).blobs.get("inner")
+            if blob:
+                inner.append((c.site, *self._checkpoints.write_inner(c.site, number, blob)))
+        version = self._ledger.commit(
+            t_run=t, t_wall=clock.wall(), file=file, sha256=digest, mode=mode, contributions=pending,
+            outer_file=outer_file, inner=inner,
+        )  # fmt: skip
+        self._checkpoints.committed(version, new)
+        self._checkpoints.unspool([c.file for c in pending])
+        self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
+        self._events.event(
+            t, "commit", version=version.version, mode=mode, tokens=version.tokens, tokens_total=version.tokens_total,
+            sites=version.sites,
+        )  # fmt: skip
+        exact = len(pending) == 1 and pending[0].base_version == head.version and codecs == {"fp32"}
+        return Outcome(version, pending, pending[0].site if exact else None)
+
+    def _sound(self, t: float, pending: list[Received]) -> list[Received]:
+        """Those whose file is still there and whole; the others' blocks are freed."""
+        found = []
+        for c in pending:
+            try:
+                self._checkpoints.spooled(c)
+            except DataError as e:
+                self._ledger.discard(c.id, str(e))
+                self._events.event(t, "discarded", site=c.site, generation=c.generation, cut=c.cut, reason=str(e))
+                continue
+            found.append(c)
+        return found
+
+    def _deltas(self, pending: list[Received], like: Tensors) -> Iterator[tuple[int, Tensors]]:
+        for c in pending:
+            yield c.tokens, codec.decode(self._checkpoints.spooled(c).blobs["delta"], c.header["codec"], like)

@@ -1,0 +1,113 @@
+"""The two messages between coordinator and sites, as plain values. `docs/architecture.md` tells their story.
+
+``hello`` -> {protocol, site, generation, manifest, inner_tokens} with the site's unacknowledged outbox as blobs.
+``round`` {protocol, fence, round, version, model, acks, leases, cut, pace, progress, ...} waits at the site for the
+cut and returns the contribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from windfall.errors import Refused
+from windfall.store.ledger import Consumed
+
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class Ack:
+    """What became of a cut: committed as ``version``, or refused with a reason (the site sheds that work)."""
+
+    generation: int
+    cut: int
+    accepted: bool
+    version: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RoundOrder:
+    """What a site is asked to do. Times are run time.
+
+    ``model``: ``full`` (blob ``weights`` replaces the parameters), or ``none`` (the site has them). ``inner``:
+    ``own`` (keep what the site has), ``sent`` (blob ``inner``), ``reset``. ``after``: ``continue`` training past the
+    cut, or ``wait`` for the merge. ``valid_until`` ends the site's right to train under this order. On a
+    gated clock the site owes floor(tokens_per_s x (t - begins_at) / tokens per step) - steps_before steps by run time t.
+    """
+
+    fence: int
+    round: int
+    version: int
+    model: str
+    inner: str
+    after: str
+    cut_at: float
+    begins_at: float
+    valid_until: float
+    steps_before: int
+    tokens_per_s: float
+    gated: bool
+    leases: list[dict[str, int]]
+    progress_start: float
+    progress_rate: float
+    acks: list[dict[str, Any]] = field(default_factory=list)
+    evaluate: bool = False
+    drain: bool = False
+    codec: str = "fp32"
+
+    def header(self) -> dict[str, Any]:
+        """The message header."""
+        return {"protocol": PROTOCOL, "kind": "round", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class ContributionHeader:
+    """What a contribution says of itself. Its delta is blob ``delta``, its inner state (on drain) blob ``inner``."""
+
+    site: str
+    generation: int
+    cut: int
+    round: int
+    base_version: int
+    tokens: int
+    consumed: list[Consumed]
+    codec: str
+    inner_tokens: float
+    metrics: dict[str, float]
+    drained: bool
+    fence: int
+
+    def header(self) -> dict[str, Any]:
+        """The message header."""
+        return {"protocol": PROTOCOL, "kind": "contribution", **asdict(self)}
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> ContributionHeader:
+        """Read a header that came over a network.
+
+        Raises:
+            Refused: a field is missing, of a wrong type or out of range; the reason says which.
+        """
+        try:
+            if raw["protocol"] != PROTOCOL:
+                raise Refused(f"speaks protocol {raw['protocol']!r}, this coordinator {PROTOCOL}")
+            consumed = [
+                Consumed(_count(c["epoch"]), _count(c["start"]), _count(c["end"]), bool(c["skipped"])) for c in raw["consumed"]
+            ]
+            return cls(
+                site=str(raw["site"]), generation=_count(raw["generation"]), cut=_count(raw["cut"]), round=_count(raw["round"]),
+                base_version=_count(raw["base_version"]), tokens=_count(raw["tokens"]), consumed=consumed,
+                codec=str(raw["codec"]), inner_tokens=float(raw["inner_tokens"]),
+                metrics={str(k): float(v) for k, v in raw["metrics"].items()}, drained=bool(raw["drained"]),
+                fence=_count(raw["fence"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise Refused(f"its header is malformed ({type(e).__name__}: {e})") from None
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value

@@ -1,0 +1,337 @@
+"""The coordinator: one process that owns loop, fleet and ledger of one run, and a SuperLink beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from windfall import clock
+from windfall.clock import Clock, RealClock, ScaledClock
+from windfall.config.load import load
+from windfall.config.schema import Config
+from windfall.energy.account import Account, PowerModel
+from windfall.errors import ConfigError, RunError, WindfallError
+from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.engine import Federation, Settings
+from windfall.federation.flower_attach import Attachment, flower_environment
+from windfall.federation.flower_transport import FlowerTransport
+from windfall.federation.intake import Intake
+from windfall.federation.merge import Outer
+from windfall.fleet.controller import Controller
+from windfall.fleet.drivers.local import LocalDriver
+from windfall.fleet.loop import Loop
+from windfall.fleet.machine import Patience, Site, State
+from windfall.fleet.processes import spawn
+from windfall.grid.build import Grid, build_grid
+from windfall.policy.build import build_policy
+from windfall.run.recorder import TelemetryRecorder, restore
+from windfall.run.sites import describe_site
+from windfall.store.bus import FileBus
+from windfall.store.files import write_json
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir, RunLock
+from windfall.store.telemetry import Telemetry
+from windfall.units import iso_utc, parse_utc
+
+_POLL_S = 0.01
+_WATCH_S = 0.25
+_BEAT_S = 2.0
+log = logging.getLogger("windfall")
+
+
+class LedgerJournal:
+    """The controller's journal in the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None:
+        self._ledger.asked(t, clock.wall(), site, generation, action, reason)
+
+
+class Coordinator:
+    """One life of a run's coordinator."""
+
+    def __init__(self, config: Config, run: RunDir) -> None:
+        self.config = config
+        self.run = run
+        self.interrupted = ""
+        self._lock = RunLock(run)
+        self._lock.acquire()
+        self.ledger = Ledger.open(run.ledger)
+        self.telemetry = Telemetry.open(run.telemetry)
+        self.grid: Grid = build_grid(config)
+        self.run_id = self.ledger.meta("run_id") or ""
+        self.fence = self.ledger.new_fence()
+        self.gated = config.run.clock == "scaled"
+        self.port = config.federation.port or free_port()
+        check_port(self.port, config.federation.port)
+        self.driver = LocalDriver(
+            run.sites, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{self.port}", free_port()),
+            environment=flower_environment(str(run.root / "flower")),
+        )  # fmt: skip
+        swept = self.driver.sweep(self.run_id)
+        self._superlink = self._start_superlink()
+        self.recorder = TelemetryRecorder(self.telemetry)
+        now = self._begin()
+        self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
+        for o in swept:
+            self.telemetry.event(now, "swept", site=o.site, generation=o.generation, reason="left over from an earlier start")
+        for w in self.grid.warnings:
+            self.telemetry.event(now, "warning", reason=w)
+        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.port}"))
+        self.loop, self.work = self._build(now)
+
+    # -- building --------------------------------------------------------------------------------------------
+
+    def _begin(self) -> float:
+        """Where run time goes on."""
+        stored = float(self.ledger.meta("t_run") or 0)
+        latest = self.telemetry.rows("SELECT MAX(t_run) FROM decisions")[0][0]
+        resumed = latest is not None or self.ledger.head().version > 0
+        if not self.gated:
+            now = clock.wall()
+        elif resumed:
+            now = max(stored, float(latest or 0))
+        else:
+            now = parse_utc(self.config.run.start or "")
+        head = self.ledger.head()
+        self.telemetry.event(
+            now, "resumed" if resumed else "started", version=head.version, fence=self.fence,
+            tokens_total=head.tokens_total, run_id=self.run_id, pid=os.getpid(),
+        )  # fmt: skip
+        return now
+
+    def _start_superlink(self) -> subprocess.Popen[bytes]:
+        env = {**os.environ, **flower_environment(str(self.run.root / "flower"))}
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+        (self.run.root / "flower").mkdir(exist_ok=True)
+        return spawn(
+            [str(Path(sys.executable).parent / "flower-superlink"), "--insecure", "--isolation", "process",
+             "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(self.port),
+             "--database", str(self.run.root / "flower" / f"superlink-{self.fence}.db")],
+            log=self.run.logs / "superlink.log", env=env, with_parent=True,
+        )  # fmt: skip
+
+    def _build(self, now: float) -> tuple[Loop, Federation]:
+        c, f = self.config, self.config.federation
+        names = [s.name for s in c.site]
+        checkpoints = Checkpoints(self.run, self.ledger, keep=f.keep_versions, keep_every=f.keep_every)
+        intake = Intake(
+            self.ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), self.telemetry,
+            sites=set(names), max_base_age=f.max_base_age,
+        )  # fmt: skip
+        settings = Settings(
+            round_s=f.round_s, solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
+            heartbeat_timeout_s=c.fleet.heartbeat_timeout_s, tick_s=c.run.tick_s, gated=self.gated, codec=f.codec,
+            blocks_per_step=c.train.batch_sequences // c.train.block_sequences, tokens_per_step=c.tokens_per_step,
+            budget_tokens=c.budget_blocks * c.tokens_per_block, manifest=self.ledger.meta("manifest") or "",
+            tokens_per_s={s.name: s.tokens_per_s for s in c.site},
+        )  # fmt: skip
+        self.bus = FileBus(self.run.sites)
+        work = Federation(
+            ledger=self.ledger, checkpoints=checkpoints, intake=intake, bus=self.bus, transport=self.transport,
+            events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
+        )  # fmt: skip
+        work.evaluated_before(int(v) for (v,) in self.telemetry.rows("SELECT DISTINCT version FROM metrics WHERE name = 'val_bpb'"))
+        controller = Controller(
+            {
+                s.name: Patience(
+                    s.spin_up_s, c.fleet.start_timeout_s, c.fleet.drain_timeout_s, c.fleet.backoff_s, c.fleet.backoff_max_s
+                )
+                for s in c.site
+            },
+            self.driver, LedgerJournal(self.ledger), gated=self.gated, seed=c.run.seed,
+            stop_grace_s=c.fleet.stop_grace_s, observer=self._moved,
+        )  # fmt: skip
+        starts = self.ledger.starts()
+        for name, generation in self.ledger.generations().items():
+            if name in controller.sites:
+                controller.sites[name].generation = generation
+                controller.sites[name].starts = starts.get(name, 0)
+        account = Account({s.name: PowerModel.of(s) for s in c.site}, self.grid.by_site, c.run.threshold_g_per_kwh)
+        loop = Loop(
+            clock=self.clock, signals=self.grid.by_site, spin_up_s={s.name: s.spin_up_s for s in c.site},
+            policy=build_policy(c.policy), controller=controller, work=work, account=account, recorder=self.recorder,
+            load_s={s.name: s.load_s for s in c.site},
+        )  # fmt: skip
+        restore(self.telemetry, account, loop.wanted)
+        return loop, work
+
+    def _moved(self, t: float, site: Site, old: State, new: State) -> None:
+        self.recorder.moved(t, site, old, new)
+        log.info("%s %s: %s -> %s (%s)", iso_utc(t), site.name, old.value, new.value, site.reason)
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def serve(self) -> str:
+        """Run until done or stopped: `done` or `interrupted`.
+
+        Raises:
+            RunError: the run cannot go on; what is committed is safe.
+        """
+        beat = 0
+        beat_at = -_BEAT_S
+        c = self.config
+        while True:
+            t = self.clock.now()
+            t_next = t + c.run.tick_s
+            if self.interrupted:
+                self.loop.stopping = self.interrupted
+            self.loop.tick(t, clock.monotonic(), t_next)
+            granted = t
+            watched = clock.monotonic()
+            while True:
+                now = clock.monotonic()
+                if now - beat_at >= _BEAT_S:
+                    beat, beat_at = beat + 1, now
+                    self._publish(granted, beat)
+                if self.interrupted and not self.loop.stopping:
+                    break
+                owed = self.loop.owes(t) if granted == t and self.gated else ""
+                if owed or not self.gated:
+                    self.loop.settle(t, now, t_next)
+                elif granted == t:
+                    if self.loop.done():
+                        break
+                    self._note(t)
+                    granted = t_next
+                    self._publish(granted, beat)
+                elif now - watched >= _WATCH_S:
+                    watched = now
+                    self.loop.watch(t, now)
+                else:
+                    self.work.poll()
+                if (not self.gated or granted > t) and self.clock.reached(t_next) and not (self.gated and self.loop.behind(t_next)):
+                    break
+                self._check()
+                clock.pause(_POLL_S if self.gated else 0.05)
+            self._note(t)
+            if self.loop.done():
+                break
+            if self.interrupted and not self.loop.stopping:
+                continue
+            self.clock.move_to(t_next)
+            self.loop.book(t, self.clock.now())
+            self._flush(self.clock.now())
+        self._flush(self.clock.now())
+        return "interrupted" if self.loop.stopping and not self.work.complete() else "done"
+
+    def _publish(self, granted: float, beat: int) -> None:
+        for name, site in self.loop.controller.sites.items():
+            if site.state is not State.OFF:
+                self.bus.set(name, "clock", {"granted": granted, "beat": beat})
+
+    def _note(self, t: float) -> None:
+        mode = self.loop.controller.mode()
+        if self.recorder.mode(t, mode):
+            log.info("%s mode: %s", iso_utc(t), mode)
+
+    def _flush(self, t: float) -> None:
+        c = self.loop.controller
+        self.telemetry.put(
+            "INSERT OR REPLACE INTO meta VALUES ('now', ?)",
+            _now_text(t, {n: (s.state.value, s.starts, s.reason) for n, s in c.sites.items()}, c.mode()),
+        )
+        self.telemetry.flush()
+
+    def _check(self) -> None:
+        """What ends a run for good."""
+        if self.transport.failure:
+            raise RunError(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}, then run again to resume")
+        if self._superlink.poll() is not None:
+            raise RunError(
+                f"the SuperLink ended with status {self._superlink.returncode}; see {self.run.logs / 'superlink.log'}, "
+                "then run again to resume"
+            )
+        sites = self.loop.controller.sites.values()
+        limit = self.config.fleet.max_failures
+        if all(s.failures >= limit for s in sites):
+            worst = next(iter(sites))
+            raise RunError(f"every site has failed {limit} times in a row; the last reason at {worst.name}: {worst.reason}")
+        t = self.clock.now()
+        if all(s.ends_at() <= t for s in self.grid.by_site.values()) and all(s.state is State.OFF for s in sites):
+            raise RunError(
+                f"every trace has ended by {iso_utc(t)} and no site can go on again; the run is at version "
+                f"{self.ledger.head().version}. Give longer traces (or a later `until`) and run again to resume"
+            )
+
+    def close(self) -> None:
+        """End what this process started."""
+        self.driver.kill_all()
+        self.transport.close()
+        if self._superlink.poll() is None:
+            self._superlink.terminate()
+            try:
+                self._superlink.wait(timeout=3)
+            except subprocess.TimeoutExpired:
+                self._superlink.kill()
+                self._superlink.wait()
+        self.telemetry.close()
+        self.ledger.close()
+
+
+def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str) -> str:
+    import json
+
+    return json.dumps({"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()})
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def check_port(port: int, configured: int) -> None:
+    """Raise ConfigError if somebody listens on ``port`` already."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            raise ConfigError(
+                f"federation.port = {configured}: port {port} is taken on this machine; choose another, or 0 for any free one"
+            ) from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m windfall.run.coordinator RUN_DIR``: serve, and leave an outcome in ``logs/outcome.json``."""
+    root = Path((argv or sys.argv[1:])[0])
+    run = RunDir(root)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    outcome: dict[str, object] = {"outcome": "failed", "message": "the coordinator ended without a word; see logs/coordinator.log"}
+    coordinator: Coordinator | None = None
+    try:
+        coordinator = Coordinator(load(run.config), run)
+        held = coordinator
+
+        def ask(number: int, frame: object) -> None:
+            held.interrupted = "stopped by the operator"
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, ask)
+        result = coordinator.serve()
+        coordinator.telemetry.event(coordinator.clock.now(), result, version=coordinator.ledger.head().version)
+        outcome = {"outcome": result, "message": ""}
+    except WindfallError as e:
+        log.error("%s", e)
+        outcome = {"outcome": "failed", "message": str(e), "exit_code": e.exit_code}
+        if coordinator:
+            coordinator.telemetry.event(coordinator.clock.now(), "error", reason=str(e))
+    finally:
+        if coordinator:
+            coordinator.close()
+        write_json(run.logs / "outcome.json", outcome)
+    return {"done": 0, "interrupted": 130}.get(str(outcome["outcome"]), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

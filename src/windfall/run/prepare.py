@@ -1,0 +1,100 @@
+"""Making a run directory: resolved configuration, prepared data, version 0, ledger. All or nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from windfall import clock
+from windfall.config.load import fingerprint, to_toml
+from windfall.config.schema import Config
+from windfall.errors import ConfigError, StoreError
+from windfall.federation.checkpoints import Checkpoints
+from windfall.store.files import write_atomic
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.train.spec import TrainerSpec
+from windfall.units import parse_utc
+
+Say = Callable[[str], None]
+
+
+def trainer_spec(config: Config, data_dir: Path) -> TrainerSpec:
+    """What a site's trainer is built from."""
+    m, t = config.model, config.train
+    return TrainerSpec(
+        data_dir=str(data_dir), depth=m.depth, width=m.width, head_dim=m.head_dim, sequence_length=m.sequence_length,
+        seed=config.run.seed, batch_sequences=t.batch_sequences, block_sequences=t.block_sequences,
+        budget_tokens=config.budget_blocks * config.tokens_per_block, optimizer=t.optimizer, lr_scale=t.lr_scale,
+        warmdown_fraction=t.warmdown_fraction, lr_floor=t.lr_floor, reset_warmup_fraction=t.reset_warmup_fraction,
+        precision=t.precision, eval_sequences=config.data.eval_sequences,
+    )  # fmt: skip
+
+
+def data_dir(config: Config, run: RunDir) -> Path:
+    """Where the prepared corpus is: the source itself if it is one, else in the run directory."""
+    source = Path(config.data.source)
+    return source if (source / "manifest.json").is_file() else run.data
+
+
+def prepare_run(config: Config, run: RunDir, say: Say) -> None:
+    """Create the run in ``run``, or check that it is this configuration's.
+
+    Raises:
+        ConfigError: the run directory was made from another configuration.
+        StoreError: it cannot be written, or is of a newer schema.
+        DataError: the corpus cannot be read.
+    """
+    if run.exists():
+        ledger = Ledger.open(run.ledger)
+        found = ledger.meta("fingerprint")
+        ledger.close()
+        if found != fingerprint(config):
+            raise ConfigError(
+                f"{run.root}: was started with another configuration (compare {run.config}); what is trained may not "
+                "change during a run. Name a new --run-dir, or go back to the old file"
+            )
+        return
+    run.make()
+    from windfall.train.data import TrainData  # torch is imported here, not at the top: resuming does without
+    from windfall.train.model import build_model
+    from windfall.train.prepare import prepare
+    from windfall.train.trainer import model_config
+
+    folder = data_dir(config, run)
+    if not (folder / "manifest.json").is_file():
+        say(f"preparing data from {config.data.source}")
+        prepare(
+            config.data.source, folder, sequence_length=config.model.sequence_length,
+            held_out_fraction=config.data.held_out_fraction, seed=config.run.seed,
+        )  # fmt: skip
+    data = TrainData(folder, config.run.seed)
+    if data.sequence_length != config.model.sequence_length:
+        raise ConfigError(
+            f"model.sequence_length = {config.model.sequence_length}, but {folder} was prepared with {data.sequence_length}; "
+            "change one of them"
+        )
+    spec = trainer_spec(config, folder)
+    model = build_model(model_config(spec, data.manifest.tokenizer.vocab_size), config.run.seed)
+    weights = {n: p.detach().numpy() for n, p in model.named_parameters()}
+    say(f"version 0: {sum(w.size for w in weights.values()):,} parameters, {data.train_sequences:,} sequences")
+    try:
+        write_atomic(run.config, [to_toml(config).encode()])
+    except OSError as e:
+        raise StoreError(f"{run.config}: cannot be written: {e.strerror}") from None
+    temporary = run.ledger.with_suffix(".new")
+    for old in run.root.glob("ledger.new*"):
+        old.unlink()
+    ledger = Ledger.create(
+        temporary, run_id=f"{config.run.name}-{secrets.token_hex(4)}", fingerprint=fingerprint(config),
+        budget_blocks=config.budget_blocks, tokens_per_block=config.tokens_per_block,
+    )  # fmt: skip
+    checkpoints = Checkpoints(run, ledger, keep=config.federation.keep_versions, keep_every=config.federation.keep_every)
+    file, digest = checkpoints.write(0, weights)
+    start = parse_utc(config.run.start) if config.run.start else clock.wall()
+    ledger.commit(t_run=start, t_wall=clock.wall(), file=file, sha256=digest, mode="initial", contributions=[])
+    ledger.set_meta(manifest=data.manifest.hash, data_dir=str(folder), t_run=start)
+    ledger.close()
+    # The ledger appears last: a directory without one is no run yet, and the next start begins anew.
+    temporary.rename(run.ledger)

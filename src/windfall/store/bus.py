@@ -1,0 +1,198 @@
+"""The bus: commands to sites, and heartbeats, progress and metrics from them.
+
+Two kinds of traffic: *streams* (every entry arrives, in order, once: commands; events and metrics) and *registers*
+(the newest value counts: heartbeat, run time granted, progress). The embedded bus keeps both as files in the site's
+own folder: durable without a server, and a site sees nothing but its own. It is an accelerator, not a truth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from windfall.store.files import read_json, write_json
+
+Entry = dict[str, Any]
+
+
+class SiteBus(Protocol):
+    """A site's end."""
+
+    def commands(self) -> list[Entry]:
+        """Commands that have come since the last call."""
+        ...
+
+    def emit(self, entry: Entry) -> None:
+        """Append to the stream towards the coordinator."""
+        ...
+
+    def set(self, register: str, value: Entry) -> None: ...
+
+    def get(self, register: str) -> Entry | None: ...
+
+
+class Bus(Protocol):
+    """The coordinator's end."""
+
+    def send(self, site: str, command: Entry) -> None: ...
+
+    def poll(self, site: str) -> list[Entry]:
+        """What the site has emitted since the last call."""
+        ...
+
+    def set(self, site: str, register: str, value: Entry) -> None: ...
+
+    def get(self, site: str, register: str) -> Entry | None: ...
+
+
+class _Stream:
+    """An append-only file of JSON lines with one writer and one reader."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+
+    def append(self, entry: Entry) -> None:
+        data = json.dumps(entry).encode() + b"\n"
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def read(self) -> list[Entry]:
+        try:
+            if self._path.stat().st_size <= self._at:
+                return []
+            with open(self._path, "rb") as f:
+                f.seek(self._at)
+                data = f.read()
+        except FileNotFoundError:
+            return []
+        whole = data.rfind(b"\n") + 1  # a line still being written is left for the next call
+        self._at += whole
+        found = []
+        for line in data[:whole].splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # torn by a crash or a full disk: the bus may lose, the ledger may not
+            if isinstance(entry, dict):
+                found.append(entry)
+        return found
+
+    def skip(self) -> None:
+        """Pass over what is there already."""
+        try:
+            self._at = self._path.stat().st_size
+        except FileNotFoundError:
+            self._at = 0
+
+
+class FileSiteBus:
+    """Embedded bus, a site's end."""
+
+    def __init__(self, site_dir: Path, generation: int) -> None:
+        self._dir = site_dir / "bus"
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._generation = generation
+        self._commands = _Stream(self._dir / "commands.jsonl")
+        self._events = _Stream(self._dir / "events.jsonl")
+
+    def commands(self) -> list[Entry]:
+        # Commands for an earlier life of the site are not for this one.
+        return [c for c in self._commands.read() if c.get("generation") == self._generation]
+
+    def emit(self, entry: Entry) -> None:
+        self._events.append({**entry, "generation": self._generation})
+
+    def set(self, register: str, value: Entry) -> None:
+        write_json(self._dir / f"site-{register}.json", {**value, "generation": self._generation})
+
+    def get(self, register: str) -> Entry | None:
+        value = read_json(self._dir / f"run-{register}.json")
+        return value if isinstance(value, dict) else None
+
+
+class FileBus:
+    """Embedded bus, the coordinator's end."""
+
+    def __init__(self, sites_dir: Path, *, skip_old: bool = True) -> None:
+        self._root = sites_dir
+        self._skip = skip_old
+        self._events: dict[str, _Stream] = {}
+        self._commands: dict[str, _Stream] = {}
+
+    def _folder(self, site: str) -> Path:
+        folder = self._root / site / "bus"
+        if site not in self._events:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._events[site] = _Stream(folder / "events.jsonl")
+            self._commands[site] = _Stream(folder / "commands.jsonl")
+            if self._skip:
+                self._events[site].skip()
+        return folder
+
+    def send(self, site: str, command: Entry) -> None:
+        self._folder(site)
+        self._commands[site].append(command)
+
+    def poll(self, site: str) -> list[Entry]:
+        self._folder(site)
+        return self._events[site].read()
+
+    def set(self, site: str, register: str, value: Entry) -> None:
+        write_json(self._folder(site) / f"run-{register}.json", value)
+
+    def get(self, site: str, register: str) -> Entry | None:
+        value = read_json(self._folder(site) / f"site-{register}.json")
+        return value if isinstance(value, dict) else None
+
+
+class MemoryBus:
+    """Both ends in one process, for tests. ``site(name, generation)`` gives a site's end."""
+
+    def __init__(self) -> None:
+        self._commands: dict[str, list[Entry]] = {}
+        self._events: dict[str, list[Entry]] = {}
+        self._registers: dict[tuple[str, str, str], Entry] = {}
+
+    def send(self, site: str, command: Entry) -> None:
+        self._commands.setdefault(site, []).append(command)
+
+    def poll(self, site: str) -> list[Entry]:
+        return self._events.pop(site, [])
+
+    def set(self, site: str, register: str, value: Entry) -> None:
+        self._registers[(site, "run", register)] = value
+
+    def get(self, site: str, register: str) -> Entry | None:
+        return self._registers.get((site, "site", register))
+
+    def site(self, name: str, generation: int) -> MemorySiteBus:
+        """A site's end."""
+        return MemorySiteBus(self, name, generation)
+
+
+class MemorySiteBus:
+    """A site's end of a ``MemoryBus``."""
+
+    def __init__(self, bus: MemoryBus, site: str, generation: int) -> None:
+        self._bus, self._site, self._generation = bus, site, generation
+        self._at = 0
+
+    def commands(self) -> list[Entry]:
+        entries = self._bus._commands.get(self._site, [])
+        new, self._at = entries[self._at :], len(entries)
+        return [c for c in new if c.get("generation") == self._generation]
+
+    def emit(self, entry: Entry) -> None:
+        self._bus._events.setdefault(self._site, []).append({**entry, "generation": self._generation})
+
+    def set(self, register: str, value: Entry) -> None:
+        self._bus._registers[(self._site, "site", register)] = {**value, "generation": self._generation}
+
+    def get(self, register: str) -> Entry | None:
+        return self._bus._registers.get((self._site, "run", register))

@@ -1,0 +1,121 @@
+"""Files that are there whole or not at all, and the envelope in which bytes travel between processes.
+
+An envelope is a JSON header and named blobs with their SHA-256: what a message, an outbox entry and a spooled
+contribution look like on disk. Nothing in it is ever unpickled (invariant 10).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from windfall.errors import DataError
+
+_MAGIC = b"WFENV1\n\0"
+_MAX_HEADER = 64 * 1024 * 1024
+
+
+def sync_dir(folder: Path) -> None:
+    """Make a rename in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True) -> None:
+    """Write ``parts`` to ``path``: a reader sees the old file or the whole new one, after any crash if ``durable``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as f:
+            for part in parts:
+                f.write(part)
+            if durable:
+                f.flush()
+                os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Write ``value`` as JSON, atomically."""
+    write_atomic(path, [json.dumps(value).encode()], durable=durable)
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON in ``path``; None if the file is absent or not (yet) JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A header of plain values and named blobs of bytes."""
+
+    header: dict[str, Any]
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+    def parts(self) -> list[bytes]:
+        """The serialised form, in pieces."""
+        index = [[name, len(blob), hashlib.sha256(blob).hexdigest()] for name, blob in self.blobs.items()]
+        head = json.dumps({"header": self.header, "blobs": index}).encode()
+        return [_MAGIC, struct.pack("<Q", len(head)), head, *self.blobs.values()]
+
+    def save(self, path: Path) -> None:
+        """Write to ``path``, durably."""
+        write_atomic(path, self.parts())
+
+    @classmethod
+    def parse(cls, data: bytes, what: str) -> Envelope:
+        """The envelope in ``data``.
+
+        Raises:
+            DataError: truncated, changed, or not an envelope; ``what`` names it in the message.
+        """
+        start = len(_MAGIC) + 8
+        if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
+            raise DataError(f"{what}: not a Windfall envelope, or cut short")
+        (size,) = struct.unpack("<Q", data[len(_MAGIC) : start])
+        if size > _MAX_HEADER or start + size > len(data):
+            raise DataError(f"{what}: cut short in its header")
+        try:
+            head = json.loads(data[start : start + size])
+            index = [(str(n), int(length), str(digest)) for n, length, digest in head["blobs"]]
+            header = dict(head["header"])
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{what}: unreadable header") from None
+        blobs: dict[str, bytes] = {}
+        at = start + size
+        for name, length, digest in index:
+            blob = data[at : at + length]
+            at += length
+            if len(blob) != length:
+                raise DataError(f"{what}: cut short in {name}")
+            if hashlib.sha256(blob).hexdigest() != digest:
+                raise DataError(f"{what}: {name} was changed on its way (checksum)")
+            blobs[name] = blob
+        return cls(header, blobs)
+
+    @classmethod
+    def load(cls, path: Path) -> Envelope:
+        """The envelope in a file. Raises DataError as ``parse``."""
+        return cls.parse(path.read_bytes(), str(path))

@@ -1,0 +1,129 @@
+"""The run directory: everything that a run is. Views read it; one coordinator at a time writes it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from windfall.errors import StoreError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of things in a run directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, without secrets."""
+        return self.root / "config.toml"
+
+    @property
+    def ledger(self) -> Path:
+        """Durable record of versions, leases, commits, journal."""
+        return self.root / "ledger.db"
+
+    @property
+    def telemetry(self) -> Path:
+        """Events, decisions, readings, metrics, energy."""
+        return self.root / "telemetry.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Weights of versions, outer and inner optimizer states."""
+        return self.root / "checkpoints"
+
+    @property
+    def spool(self) -> Path:
+        """Contributions received and not yet committed."""
+        return self.root / "checkpoints" / "received"
+
+    @property
+    def sites(self) -> Path:
+        """One folder per local site."""
+        return self.root / "sites"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of coordinator and SuperLink."""
+        return self.root / "logs"
+
+    @property
+    def report(self) -> Path:
+        """index.html, figures, summary.json."""
+        return self.root / "report"
+
+    @property
+    def data(self) -> Path:
+        """The prepared corpus, where the run prepared it itself."""
+        return self.root / "data"
+
+    def exists(self) -> bool:
+        """Whether there is a run here."""
+        return self.ledger.is_file()
+
+    def make(self) -> None:
+        """Create the folders.
+
+        Raises:
+            StoreError: the place cannot be written, or holds something that is not a run.
+        """
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise StoreError(f"{self.root}: is a file; name a folder for the run")
+            strangers = [p.name for p in self.root.iterdir()] if self.root.is_dir() and not self.exists() else []
+            ours = {p.name for p in (self.config, self.telemetry, self.checkpoints, self.sites, self.logs, self.report, self.data)}
+            if set(strangers) - ours - {"lock"}:
+                raise StoreError(
+                    f"{self.root}: not empty and not a run directory (it has {sorted(strangers)[0]}); name a new folder"
+                )
+            for folder in (self.root, self.checkpoints, self.spool, self.sites, self.logs, self.report):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise StoreError(f"{self.root}: the run directory cannot be made: {e.strerror}") from None
+
+    def open_existing(self) -> RunDir:
+        """Self, if there is a run here.
+
+        Raises:
+            StoreError: there is none.
+        """
+        if not self.exists():
+            raise StoreError(f"{self.root}: no run here (no ledger.db); `windfall run FILE --run-dir {self.root}` starts one")
+        return self
+
+
+class RunLock:
+    """Held by the one coordinator of a run directory, released by the system when its process ends."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._path = run.root / "lock"
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            StoreError: another coordinator has it.
+        """
+        try:
+            self._file = open(self._path, "a+", encoding="utf-8")
+        except OSError as e:
+            raise StoreError(f"{self._path}: cannot be opened: {e.strerror}") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise StoreError(
+                f"{self._path.parent}: another coordinator (process {holder}) is running this run; stop it first, or look "
+                f"with `windfall status {self._path.parent}`"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()

@@ -1,0 +1,151 @@
+"""Telemetry: what happened, what was decided on what grounds, what was measured and what it cost.
+
+Views read it; nothing that must be true depends on it. A full disk stops telemetry, never a commit: what could not be
+written is counted and the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windfall import clock
+from windfall.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+  id INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, kind TEXT NOT NULL, site TEXT, version INTEGER,
+  detail TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS decisions (
+  t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, wanted INTEGER NOT NULL, reason TEXT NOT NULL,
+  numbers TEXT NOT NULL, until REAL, input TEXT NOT NULL, memory TEXT NOT NULL, PRIMARY KEY (site, t_run));
+CREATE TABLE IF NOT EXISTS readings (
+  t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, value REAL NOT NULL, unit TEXT NOT NULL,
+  valid_from REAL NOT NULL, known_at REAL NOT NULL, source TEXT NOT NULL, PRIMARY KEY (site, valid_from));
+CREATE TABLE IF NOT EXISTS metrics (
+  id INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, name TEXT NOT NULL,
+  value REAL NOT NULL, tokens INTEGER, version INTEGER, detail TEXT);
+CREATE TABLE IF NOT EXISTS energy (
+  site TEXT NOT NULL, phase TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, t_wall REAL NOT NULL, watts REAL NOT NULL,
+  g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, PRIMARY KEY (site, t0));
+CREATE TABLE IF NOT EXISTS states (
+  site TEXT NOT NULL, t_run REAL NOT NULL, t_wall REAL NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS modes (t_run REAL NOT NULL, t_wall REAL NOT NULL, mode TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (name, id);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened."""
+
+    t_run: float
+    t_wall: float
+    kind: str
+    site: str | None
+    version: int | None
+    detail: dict[str, Any]
+
+
+class Telemetry:
+    """One run's telemetry. Writes are gathered and stored by ``flush``."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._queue: list[tuple[str, tuple[Any, ...]]] = []
+        #: Rows that could not be written.
+        self.dropped = 0
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Telemetry:
+        """Open, creating what is missing unless ``read_only``.
+
+        Raises:
+            StoreError: missing or not a database (read only), or of a newer schema.
+        """
+        try:
+            if read_only:
+                if not path.is_file():
+                    raise StoreError(f"{path}: no telemetry here; is this a run directory?")
+                db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+            else:
+                db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                db.executescript(_SCHEMA)
+                db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+            row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        except sqlite3.Error as e:
+            raise StoreError(f"{path}: cannot be opened: {e}") from None
+        if row and int(row[0]) > SCHEMA_VERSION:
+            raise StoreError(f"{path}: written by a newer Windfall (schema {row[0]}); upgrade Windfall")
+        return cls(db)
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def put(self, sql: str, *values: Any) -> None:
+        """Queue one statement."""
+        self._queue.append((sql, values))
+
+    def event(self, t_run: float, kind: str, *, site: str | None = None, version: int | None = None, **detail: Any) -> None:
+        """Queue an event."""
+        self.put(
+            "INSERT INTO events (t_run, t_wall, kind, site, version, detail) VALUES (?,?,?,?,?,?)",
+            t_run, clock.wall(), kind, site, version, json.dumps(detail),
+        )  # fmt: skip
+
+    def metric(
+        self, t_run: float, site: str, name: str, value: float, *, tokens: int | None = None,
+        version: int | None = None, detail: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Queue one figure."""
+        self.put(
+            "INSERT INTO metrics (t_run, t_wall, site, name, value, tokens, version, detail) VALUES (?,?,?,?,?,?,?,?)",
+            t_run, clock.wall(), site, name, value, tokens, version, json.dumps(detail) if detail else None,
+        )  # fmt: skip
+
+    def flush(self) -> None:
+        """Write what is queued. What the disk refuses is dropped and counted."""
+        if not self._queue:
+            return
+        queue, self._queue = self._queue, []
+        try:
+            self._db.execute("BEGIN")
+            for sql, values in queue:
+                self._db.execute(sql, values)
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError:
+            self.dropped += len(queue)
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Flush and close."""
+        if not self._closed:
+            self.flush()
+            self._db.close()
+            self._closed = True
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query, for views."""
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as e:
+            raise StoreError(f"telemetry cannot be read: {e}") from None
+
+    def events(self, after_id: int = 0) -> Iterator[tuple[int, Event]]:
+        """Events in order, with their ids."""
+        for r in self.rows(
+            "SELECT id, t_run, t_wall, kind, site, version, detail FROM events WHERE id > ? ORDER BY id", after_id
+        ):
+            yield int(r[0]), Event(r[1], r[2], r[3], r[4], r[5], json.loads(r[6]))

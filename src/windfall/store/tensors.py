@@ -1,0 +1,54 @@
+"""Named float32 tensors as safetensors bytes and files, in numpy: what the coordinator handles of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as _load
+from safetensors.numpy import save as _save
+
+from windfall.errors import DataError
+from windfall.store.files import sha256, write_atomic
+
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+
+def to_bytes(tensors: Tensors, metadata: dict[str, str] | None = None) -> bytes:
+    """Safetensors bytes."""
+    return bytes(_save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
+
+
+def from_bytes(data: bytes, what: str) -> Tensors:
+    """Tensors of safetensors bytes.
+
+    Raises:
+        DataError: not safetensors, or of a type that numpy cannot hold.
+    """
+    try:
+        return dict(_load(data))
+    except (SafetensorError, KeyError, ValueError, TypeError) as e:
+        raise DataError(f"{what}: not readable as safetensors: {e}") from None
+
+
+def save_file(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
+    """Write durably and return the file's SHA-256."""
+    write_atomic(path, [to_bytes(tensors, metadata)])
+    return sha256(path)
+
+
+def load_file(path: Path, digest: str | None = None) -> Tensors:
+    """Tensors of a file, its checksum verified if given.
+
+    Raises:
+        DataError: missing, damaged or unreadable.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: the weights file is missing") from None
+    if digest is not None and sha256(path) != digest:
+        raise DataError(f"{path}: the weights file is damaged (its checksum is not the ledger's)")
+    return from_bytes(data, str(path))

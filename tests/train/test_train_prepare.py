@@ -1,0 +1,240 @@
+"""Preparing a corpus: what ends up in the shards, what is held out, and every error in one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from windfall.errors import ConfigError, DataError
+from windfall.train import prepare as prepare_module
+from windfall.train.manifest import Manifest
+from windfall.train.prepare import prepare
+
+
+def _stream(folder: Path, split: str) -> list[int]:
+    """All tokens of a split, overlaps between shards removed."""
+    manifest = Manifest.load(folder)
+    tokens: list[int] = []
+    for shard in manifest.of_split(split):
+        part = np.fromfile(folder / shard.file, dtype="<u2").tolist()
+        assert not tokens or tokens[-1] == part[0]
+        tokens = [*tokens, *(part[1:] if tokens else part)]
+    return tokens
+
+
+def _documents(tokens: list[int]) -> list[bytes]:
+    text, found = bytearray(), []
+    for token in tokens:
+        if token == 256:
+            found.append(bytes(text))
+            text = bytearray()
+        else:
+            text.append(token)
+    return [*found, bytes(text)][1:]
+
+
+def test_every_document_is_on_one_side_and_whole_but_for_each_splits_end(text_folder: Path, prepared: Path) -> None:
+    manifest = Manifest.load(prepared)
+    assert len(manifest.of_split("train")) > 1
+    train, val = _documents(_stream(prepared, "train")), _documents(_stream(prepared, "val"))
+    originals = {path.read_bytes() for path in text_folder.iterdir()}
+    assert len(val) >= 2
+    assert {*train[:-1], *val[:-1]} <= originals
+    assert not set(train) & set(val)
+    assert manifest.documents == 40
+    # The ends, cut to whole sequences, lack less than one sequence each.
+    lacking = sum(map(len, originals)) + 40 - len(_stream(prepared, "train")) - len(_stream(prepared, "val"))
+    assert 0 <= lacking < 2 * 64
+
+
+def test_counts_in_the_manifest_are_those_of_the_tokens(prepared: Path) -> None:
+    manifest = Manifest.load(prepared)
+    for split, sequences, byte_count in (
+        ("train", manifest.train_sequences, manifest.train_bytes),
+        ("val", manifest.val_sequences, manifest.val_bytes),
+    ):
+        tokens = _stream(prepared, split)
+        assert len(tokens) == sequences * 64 + 1
+        assert byte_count == sum(token != 256 for token in tokens[1:])
+    assert manifest.tokenizer.vocab_size == 257
+
+
+def test_equal_text_gives_an_equal_hash_and_another_seed_another(
+    text_folder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    def hash_of(name: str, seed: int) -> str:
+        return prepare(
+            text_folder, tmp_path / name, sequence_length=64, held_out_fraction=0.1, seed=seed, shard_tokens=8_000
+        ).hash
+
+    assert hash_of("same", 0) == Manifest.load(prepared).hash
+    assert hash_of("other", 1) != Manifest.load(prepared).hash
+
+
+def test_sources_of_every_kind_hold_the_same_text(tmp_path: Path) -> None:
+    text = "".join(f"line {number}: wind over the grid\n" for number in range(2000))
+    (tmp_path / "one.txt").write_text(text)
+    rows = [json.dumps({"text": line, "id": 1}) for line in text.splitlines(keepends=True)]
+    (tmp_path / "rows.jsonl").write_text("\n".join([*rows, "", json.dumps({"text": ""})]))
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / ".hidden").write_bytes(b"\xff")
+    (folder / "picture.bin").write_bytes(b"\x89\0\0\xff")
+    (folder / "sub" / "notes").write_text(text)
+    for source in ("one.txt", "rows.jsonl", "folder"):
+        out = tmp_path / f"out-{source}"
+        manifest = prepare(tmp_path / source, out, sequence_length=32, held_out_fraction=0.0)
+        assert manifest.val_sequences == 0
+        joined = b"".join(_documents(_stream(out, "train")))
+        assert text.encode().startswith(joined)
+        assert len(text) - len(joined) <= 32
+
+
+def test_a_long_line_is_never_cut_inside_a_character(tmp_path: Path) -> None:
+    (tmp_path / "line.txt").write_text("aß" * 20_000, encoding="utf-8")
+    prepare(tmp_path / "line.txt", tmp_path / "out", sequence_length=16)
+    for split in ("train", "val"):
+        for document in _documents(_stream(tmp_path / "out", split))[:-1]:
+            document.decode("utf-8")
+
+
+def test_a_small_corpus_still_holds_something_out(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"{n} " * 40}) + "\n" for n in range(30)))
+    manifest = prepare(tmp_path / "a.jsonl", tmp_path / "out", sequence_length=64, held_out_fraction=0.0001)
+    assert manifest.val_sequences >= 1
+    assert manifest.train_sequences > 5 * manifest.val_sequences
+
+
+def test_progress_ends_at_everything(text_folder: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    prepare(text_folder, tmp_path, sequence_length=64, progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1][0] == calls[-1][1] > 0
+    assert calls == sorted(calls)
+
+
+def test_an_interrupted_preparation_leaves_no_manifest_and_the_next_one_works(
+    text_folder: Path, tmp_path: Path
+) -> None:
+    prepare(text_folder, tmp_path, sequence_length=64)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(text_folder, tmp_path, sequence_length=64, progress=interrupt)
+    with pytest.raises(DataError, match="no manifest"):
+        Manifest.load(tmp_path)
+    manifest = prepare(text_folder, tmp_path, sequence_length=64)
+    manifest.verify(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "train-00000.bin", "val-00000.bin"]
+
+
+def test_text_that_changes_between_the_two_readings_is_noticed(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = prepare_module._survey
+    monkeypatch.setattr(prepare_module, "_survey", lambda corpus, seed: survey(corpus, seed + 1))
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepare(text_folder, tmp_path, sequence_length=64)
+
+
+def _write(name: str, data: bytes) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / name
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+def _empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nowhere", "nowhere: no such file or folder"),
+        (_empty_folder, "empty: the folder holds no text file"),
+        (_write("a.txt", b""), "a.txt: the corpus is empty"),
+        (_write("a.txt", b"short"), "a.txt: 6 tokens are too few for one sequence of 64"),
+        (_write("a.txt", b"x" * 300), "a.txt: 1 documents of 301 tokens cannot be split"),
+        (_write("a.txt", b"abc\xff" * 100), "a.txt: not UTF-8 at byte offset 3"),
+        (_write("a.jsonl", b'{"text": "fine"}\n{"text": \n'), "a.jsonl: line 2 is not JSON"),
+        (_write("a.jsonl", b'{"text": "fine"}\n\n{"body": "x"}\n'), 'a.jsonl: line 3 has no field "text"'),
+        (_write("a.jsonl", b'["text"]'), 'a.jsonl: line 1 has no field "text"'),
+        (_write("a.jsonl", b'{"text": 3}'), 'a.jsonl: line 1 has no field "text"'),
+        (_write("a.jsonl", b'{"text": "\xff"}'), "a.jsonl: line 1 is not UTF-8"),
+        (_write("a.jsonl", b'{"text": "\\ud800"}'), "a.jsonl: line 1 holds half a surrogate pair"),
+    ],
+)
+def test_a_source_that_is_no_good_is_refused_in_one_line(
+    make: Callable[[Path], Path], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(make(tmp_path), tmp_path / "out", sequence_length=64)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("x" * 1000)
+    path.chmod(0)
+    with pytest.raises(DataError, match=r"a\.txt: cannot be read"):
+        prepare(path, tmp_path / "out")
+
+
+def test_arguments_out_of_range_are_refused(text_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sequence_length"):
+        prepare(text_folder, tmp_path, sequence_length=0)
+    with pytest.raises(ConfigError, match="held_out_fraction"):
+        prepare(text_folder, tmp_path, held_out_fraction=1.0)
+
+
+def test_the_standard_library_is_a_corpus_without_tests(tmp_path: Path) -> None:
+    manifest = prepare("stdlib", tmp_path)
+    manifest.verify(tmp_path)
+    assert manifest.train_bytes > 5_000_000
+    assert 0.005 < manifest.val_bytes / manifest.train_bytes < 0.06
+
+
+def test_shards_that_are_missing_truncated_or_changed_are_named(text_folder: Path, tmp_path: Path) -> None:
+    manifest = prepare(text_folder, tmp_path, sequence_length=64)
+    path = tmp_path / "train-00000.bin"
+    whole = path.read_bytes()
+    path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(DataError, match=r"train-00000\.bin: the checksum differs"):
+        manifest.verify(tmp_path)
+    path.write_bytes(whole[:-2])
+    with pytest.raises(DataError, match=r"train-00000\.bin: .* truncated"):
+        manifest.verify(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"train-00000\.bin: the shard is missing"):
+        manifest.verify(tmp_path)
+
+
+def test_a_manifest_that_was_edited_or_is_of_another_kind_is_refused(text_folder: Path, tmp_path: Path) -> None:
+    prepare(text_folder, tmp_path, sequence_length=64)
+    path = tmp_path / "manifest.json"
+    whole = json.loads(path.read_text())
+    broken: list[tuple[str, str]] = [
+        (json.dumps({**whole, "train_sequences": 1}), "do not match"),
+        (json.dumps({**whole, "version": 99}), "not a manifest of version"),
+        (json.dumps({**whole, "surprise": 1}), "a field is missing, unknown"),
+        (json.dumps({**whole, "shards": [{**whole["shards"][0], "file": "../x"}]}), "impossible"),
+        ("[]", "not a manifest"),
+        ("{", "not JSON"),
+    ]
+    for text, message in broken:
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            Manifest.load(tmp_path)
