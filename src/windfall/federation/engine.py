@@ -257,7 +257,8 @@ class Federation:
             self._proven.add(site)
         elif m:
             m.acks.append(ack)
-            m.aligned = None
+            if not ack.accepted:
+                m.aligned = None
 
     def _hear(self, site: str) -> None:
         beat = self._bus.get(site, "heartbeat")
@@ -518,7 +519,7 @@ class Federation:
         oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
         stored = max(self._ledger.inner_states().values(), default=None)
         inner = "reset"
-        if m.inner_tokens >= oldest and (stored is None or m.inner_tokens >= stored[0]):
+        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored[0]):
             inner = "own"
         elif stored and stored[0] >= oldest:
             blob = self._checkpoints.inner(stored[1], stored[2])

@@ -52,12 +52,16 @@ class Intake:
         self._max_base_age = max_base_age
 
     def take(self, t: float, envelope: Envelope, sender: str) -> Ack | None:
-        """Receive one contribution from ``sender``; an Ack if it is refused, None if it waits for its commit."""
+        """Receive one contribution from ``sender``: None if it waits for its commit, else what became of it."""
         try:
             header = ContributionHeader.parse(envelope.header)
         except Refused as e:
             self._events.event(t, "refused", site=sender, reason=str(e))
             return Ack(0, 0, False, None, str(e))
+        fate = self._ledger.fate(header.site, header.generation, header.cut)
+        if fate and header.site == sender and fate[0] in ("received", "committed"):
+            # Sent twice (a site keeps its work until it is told): once is enough, and it may let go of it.
+            return Ack(header.generation, header.cut, True, fate[1])
         name = ""
         try:
             if header.site not in self._sites or header.site != sender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -27,9 +28,10 @@ from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.loop import Loop
 from windfall.fleet.machine import Patience, Site, State
 from windfall.fleet.processes import spawn
+from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
 from windfall.policy.build import build_policy
-from windfall.run.recorder import TelemetryRecorder, restore
+from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
 from windfall.run.sites import describe_site
 from windfall.store.bus import FileBus
 from windfall.store.files import write_json
@@ -39,19 +41,10 @@ from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc, parse_utc
 
 _POLL_S = 0.01
-_WATCH_S = 0.25
+_CALENDAR_POLL_S = 0.05
 _BEAT_S = 2.0
+_FLUSH_S = 1.0
 log = logging.getLogger("windfall")
-
-
-class LedgerJournal:
-    """The controller's journal in the ledger."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None:
-        self._ledger.asked(t, clock.wall(), site, generation, action, reason)
 
 
 class Coordinator:
@@ -61,6 +54,9 @@ class Coordinator:
         self.config = config
         self.run = run
         self.interrupted = ""
+        self._granted = float("-inf")
+        self._beat = 0
+        self._beat_at = self._flushed_at = float("-inf")
         self._lock = RunLock(run)
         self._lock.acquire()
         self.ledger = Ledger.open(run.ledger)
@@ -175,64 +171,46 @@ class Coordinator:
         Raises:
             RunError: the run cannot go on; what is committed is safe.
         """
-        beat = 0
-        beat_at = -_BEAT_S
-        c = self.config
-        while True:
-            t = self.clock.now()
-            t_next = t + c.run.tick_s
-            if self.interrupted:
-                self.loop.stopping = self.interrupted
-            self.loop.tick(t, clock.monotonic(), t_next)
-            granted = t
-            watched = clock.monotonic()
-            while True:
-                now = clock.monotonic()
-                if now - beat_at >= _BEAT_S:
-                    beat, beat_at = beat + 1, now
-                    self._publish(granted, beat)
-                if self.interrupted and not self.loop.stopping:
-                    break
-                owed = self.loop.owes(t) if granted == t and self.gated else ""
-                if owed or not self.gated:
-                    self.loop.settle(t, now, t_next)
-                elif granted == t:
-                    if self.loop.done():
-                        break
-                    self._note(t)
-                    granted = t_next
-                    self._publish(granted, beat)
-                elif now - watched >= _WATCH_S:
-                    watched = now
-                    self.loop.watch(t, now)
-                else:
-                    self.work.poll()
-                if (not self.gated or granted > t) and self.clock.reached(t_next) and not (self.gated and self.loop.behind(t_next)):
-                    break
-                self._check()
-                clock.pause(_POLL_S if self.gated else 0.05)
-            self._note(t)
-            if self.loop.done():
-                break
-            if self.interrupted and not self.loop.stopping:
-                continue
-            self.clock.move_to(t_next)
-            self.loop.book(t, self.clock.now())
-            self._flush(self.clock.now())
+        result = serve(self.loop, self.config.run.tick_s, self)
         self._flush(self.clock.now())
-        return "interrupted" if self.loop.stopping and not self.work.complete() else "done"
+        return result
 
-    def _publish(self, granted: float, beat: int) -> None:
-        for name, site in self.loop.controller.sites.items():
-            if site.state is not State.OFF:
-                self.bus.set(name, "clock", {"granted": granted, "beat": beat})
+    # These five make the coordinator the host of `fleet.serve`.
 
-    def _note(self, t: float) -> None:
+    def granted(self, t: float) -> None:
+        self._granted = t
+        self._publish()
+
+    def idle(self) -> None:
+        now = clock.monotonic()
+        if now - self._beat_at >= _BEAT_S:
+            self._beat, self._beat_at = self._beat + 1, now
+            self._publish()
+        self._check()
+        clock.pause(_POLL_S if self.gated else _CALENDAR_POLL_S)
+
+    def stop_asked(self) -> str:
+        return self.interrupted
+
+    def noted(self, t: float) -> None:
         mode = self.loop.controller.mode()
         if self.recorder.mode(t, mode):
             log.info("%s mode: %s", iso_utc(t), mode)
+        now = clock.monotonic()
+        if now - self._flushed_at >= _FLUSH_S:
+            self._flush(t)
+
+    def moved(self, t: float) -> None:
+        if self.gated or clock.monotonic() - self._flushed_at >= _FLUSH_S:
+            self._flush(t)
+
+    def _publish(self) -> None:
+        for name, site in self.loop.controller.sites.items():
+            if site.state is not State.OFF:
+                self.bus.set(name, "clock", {"granted": self._granted, "beat": self._beat})
 
     def _flush(self, t: float) -> None:
+        self._flushed_at = clock.monotonic()
         c = self.loop.controller
         self.telemetry.put(
             "INSERT OR REPLACE INTO meta VALUES ('now', ?)",
@@ -277,8 +255,6 @@ class Coordinator:
 
 
 def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str) -> str:
-    import json
-
     return json.dumps({"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()})
 
 

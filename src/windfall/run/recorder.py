@@ -10,7 +10,18 @@ from windfall.energy.account import Account, Interval, Total
 from windfall.fleet.loop import Wanted
 from windfall.fleet.machine import Site, State
 from windfall.policy.base import Decision, FleetView
+from windfall.store.ledger import Ledger
 from windfall.store.telemetry import Telemetry
+
+
+class LedgerJournal:
+    """The controller's journal in the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None:
+        self._ledger.asked(t, clock.wall(), site, generation, action, reason)
 
 
 class TelemetryRecorder:

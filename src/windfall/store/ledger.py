@@ -282,6 +282,13 @@ class Ledger:
                 self._mark(c.start, c.end, "received", lease=c.epoch, contribution=number)
             return Received(number, site, generation, cut, base_version, tokens, file, header)
 
+    def fate(self, site: str, generation: int, cut: int) -> tuple[str, int | None] | None:
+        """State and version of a contribution that was taken in, if it was."""
+        row = self._db.execute(
+            "SELECT state, version FROM contributions WHERE site = ? AND generation = ? AND cut = ?", (site, generation, cut)
+        ).fetchone()
+        return (str(row[0]), row[1]) if row else None
+
     def pending(self) -> list[Received]:
         """Contributions that wait for a commit, oldest first."""
         rows = self._db.execute(

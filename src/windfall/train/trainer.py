@@ -90,19 +90,9 @@ class LocalTrainer:
         self.model = build_model(model_config(spec, self.data.manifest.tokenizer.vocab_size), spec.seed)
         self.blocks_per_step = spec.batch_sequences // spec.block_sequences
         self.tokens_per_step = spec.batch_sequences * spec.sequence_length
-        self._optimizer = InnerOptimizer(
-            self.model,
-            OptimConfig(
-                kind=spec.optimizer,
-                batch_tokens=self.tokens_per_step,
-                lr_scale=spec.lr_scale,
-                **_small_batch(self.tokens_per_step),
-            ),  # type: ignore[arg-type]
-        )
-        self._schedule = ScheduleConfig(
-            warmdown_fraction=spec.warmdown_fraction, final_lr_multiplier=spec.lr_floor,
-            reset_warmup_fraction=spec.reset_warmup_fraction,
-        )  # fmt: skip
+        optim, schedules = recipe(spec, self.tokens_per_step)
+        self._optimizer = InnerOptimizer(self.model, optim)
+        self._schedule = schedules
         self._precision: Precision = "bf16" if spec.precision == "bf16" else "fp32"
         self._since_reset: float | None = None
         self._anchor: Tensors = {}
@@ -162,9 +152,22 @@ class LocalTrainer:
         self._since_reset = 0.0
 
 
-def _small_batch(tokens_per_step: int) -> dict[str, Any]:
-    """The recipe's rates belong to batches of 2^19 tokens; below 2^15 the square-root rule is far too timid."""
-    return {"batch_scaling": False} if tokens_per_step < 2**15 else {}
+#: Steps below this many tokens take the rates tuned for small batches: the recipe's square-root rule, made for
+#: steps of 2^19 tokens, is far too timid for them.
+SMALL_STEP_TOKENS = 2**15
+
+
+def recipe(spec: TrainerSpec, tokens_per_step: int) -> tuple[OptimConfig, ScheduleConfig]:
+    """Rates and schedules for a run's optimizer steps."""
+    shape: dict[str, Any] = {
+        "warmdown_fraction": spec.warmdown_fraction,
+        "final_lr_multiplier": spec.lr_floor,
+        "reset_warmup_fraction": spec.reset_warmup_fraction,
+    }
+    rates: dict[str, Any] = {"kind": spec.optimizer, "lr_scale": spec.lr_scale}
+    if tokens_per_step < SMALL_STEP_TOKENS:
+        return OptimConfig.demo(tokens_per_step, **rates), ScheduleConfig.demo(**shape)
+    return OptimConfig(batch_tokens=tokens_per_step, **rates), ScheduleConfig(**shape)
 
 
 @torch.no_grad()

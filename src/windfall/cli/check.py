@@ -1,0 +1,43 @@
+"""`windfall check`: every error of a configuration at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from windfall.cli.output import print_json
+from windfall.config.load import ConfigProblems, load
+from windfall.errors import ConfigError, SignalError
+from windfall.grid.build import build_grid
+from windfall.units import duration_text
+
+
+def check(file: Path, as_json: bool) -> int:
+    """Check ``file`` and the traces that it names; the exit code."""
+    try:
+        config = load(file)
+        grid = build_grid(config)
+    except ConfigProblems as e:
+        if as_json:
+            print_json({"ok": False, "problems": [{"line": p.line, "key": p.key, "message": p.message} for p in e.problems]})
+        else:
+            print(f"{e}\n{len(e.problems)} problem{'s' if len(e.problems) > 1 else ''}", file=sys.stderr)
+        return e.exit_code
+    except (ConfigError, SignalError) as e:
+        if as_json:
+            print_json({"ok": False, "problems": [{"line": None, "key": None, "message": str(e)}]})
+            return ConfigError.exit_code
+        raise ConfigError(str(e)) from None
+    rate = sum(s.tokens_per_s for s in config.site) / len(config.site)
+    hours = config.run.budget_tokens / rate / 3600
+    if as_json:
+        print_json({"ok": True, "sites": [s.name for s in config.site], "budget_blocks": config.budget_blocks,
+                    "site_hours": hours, "warnings": grid.warnings})  # fmt: skip
+        return 0
+    for w in grid.warnings:
+        print(f"warning: {w}")
+    print(
+        f"{file}: good. {len(config.site)} sites, {config.run.budget_tokens:,} tokens in {config.budget_blocks:,} blocks, "
+        f"about {duration_text(hours * 3600)} of one site's training"
+    )
+    return 0

@@ -1,0 +1,46 @@
+"""`windfall demo`: the study's day on three local sites."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Console
+
+from windfall.cli.output import say
+from windfall.cli.run import serve, with_speed
+from windfall.config.load import loads
+from windfall.errors import ConfigError
+from windfall.simulate.backtest import backtest
+from windfall.store.rundir import RunDir, RunLock
+from windfall.ui.tables import print_backtest
+
+
+def demo(run_dir: Path, speed: float | None, quiet: bool) -> int:
+    """Run the demo; the exit code."""
+    config = with_speed(loads(bundled("demo.toml"), "demo.toml", Path.cwd()), speed)
+    study = loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd())
+    _clear(run_dir)
+    console = Console()
+    print_backtest(backtest(study), console)
+    say(f"now for real: a small model, three sites, the same day; run directory {run_dir}")
+    return serve(config, run_dir, quiet=quiet)
+
+
+def bundled(name: str) -> str:
+    """A configuration that comes with Windfall."""
+    return (resources.files("windfall.cli") / "examples" / name).read_text(encoding="utf-8")
+
+
+def _clear(root: Path) -> None:
+    run = RunDir(root)
+    if not root.exists():
+        return
+    if not run.exists() and any(root.iterdir()):
+        raise ConfigError(f"{root}: not empty and not a run; name another --run-dir")
+    if run.exists():
+        lock = RunLock(run)
+        lock.acquire()
+        lock.release()
+    shutil.rmtree(root)

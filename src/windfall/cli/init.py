@@ -1,0 +1,19 @@
+"""`windfall init`: a commented configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from windfall.config.template import TEMPLATE
+from windfall.errors import ConfigError
+
+
+def init(file: Path, force: bool) -> None:
+    """Write the template to ``file``."""
+    if file.exists() and not force:
+        raise ConfigError(f"{file}: exists already; --force overwrites it")
+    try:
+        file.write_text(TEMPLATE, encoding="utf-8")
+    except OSError as e:
+        raise ConfigError(f"{file}: cannot be written: {e.strerror}") from None
+    print(f"wrote {file}; next: windfall check {file}, then windfall run {file}")

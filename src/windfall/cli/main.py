@@ -1,0 +1,182 @@
+"""The command line. One module per verb; a verb's module is imported when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from windfall import __version__
+from windfall.errors import WindfallError
+
+app = typer.Typer(
+    name="windfall",
+    help="Pretrain language models on renewable electricity that would otherwise be curtailed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Prepare training data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML)")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"windfall {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Pretrain language models on renewable electricity that would otherwise be curtailed."""
+
+
+@app.command()
+def demo(
+    run_dir: Annotated[Path, typer.Option(help="where the run goes; what is there is replaced")] = Path("runs/demo"),
+    speed: Annotated[Optional[float], typer.Option(help="at most this many run seconds per wall second")] = None,  # noqa: UP045
+    quiet: Annotated[bool, typer.Option("--quiet", help="no live view")] = False,
+) -> None:
+    """Three sites, the study's day, real training: a few minutes, ends with a report."""
+    from windfall.cli import demo as verb
+
+    raise typer.Exit(verb.demo(run_dir, speed, quiet))
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="where to write it")] = Path("windfall.toml"),
+    force: Annotated[bool, typer.Option("--force", help="overwrite")] = False,
+) -> None:
+    """Write a commented configuration to start from."""
+    from windfall.cli import init as verb
+
+    verb.init(file, force)
+
+
+@app.command()
+def check(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Say everything that is wrong with a configuration, with line and fix."""
+    from windfall.cli import check as verb
+
+    raise typer.Exit(verb.check(file, as_json))
+
+
+@data_app.command("prepare")
+def data_prepare(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="a folder of text, a .jsonl or text file, or `stdlib`")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the shards")],
+    sequence_length: Annotated[int, typer.Option(min=16, help="tokens per sequence")] = 256,
+    held_out_fraction: Annotated[float, typer.Option(min=0.0, max=0.5, help="share of documents kept for validation")] = 0.02,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the held-out choice")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Tokenise a corpus once, into memory-mapped shards with a checksummed manifest."""
+    from windfall.cli import data as verb
+
+    verb.prepare(source, out, sequence_length, held_out_fraction, seed, as_json)
+
+
+@app.command()
+def run(
+    file: FileArgument,
+    run_dir: Annotated[Optional[Path], typer.Option(help="run directory (default: runs/<name>); an existing one resumes")] = None,  # noqa: UP045
+    speed: Annotated[Optional[float], typer.Option(help="scaled clock: at most this many run seconds per wall second")] = None,  # noqa: UP045
+    quiet: Annotated[bool, typer.Option("--quiet", help="no live view")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a run, or resume the one in its run directory. Ctrl-C lets sites hand in their work, then stops."""
+    from windfall.cli import run as verb
+
+    raise typer.Exit(verb.run(file, run_dir, speed, quiet, as_json))
+
+
+@app.command()
+def status(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Where a run stands."""
+    from windfall.cli import status as verb
+
+    verb.status(run, as_json)
+
+
+@app.command()
+def events(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    kind: Annotated[Optional[list[str]], typer.Option(help="only events of this kind (again for more)")] = None,  # noqa: UP045
+) -> None:
+    """What happened in a run, one line each."""
+    from windfall.cli import events as verb
+
+    verb.events(run, as_json, kind or [])
+
+
+@app.command()
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Write a run's report (RUN/report/index.html, figures, summary.json)."""
+    from windfall.cli import report as verb
+
+    verb.report(run, as_json)
+
+
+@app.command()
+def generate(
+    run: RunArgument,
+    prompt: Annotated[str, typer.Option(help="text to go on from")],
+    tokens: Annotated[int, typer.Option(min=1, help="how many tokens")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="draw from the k likeliest; 0 from all")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the draw")] = 0,
+    version: Annotated[Optional[int], typer.Option(min=0, help="which version (default: the newest)")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """Let a run's model go on from a prompt."""
+    from windfall.cli import generate as verb
+
+    verb.generate(run, prompt, tokens, temperature, top_k, seed, version, as_json)
+
+
+@app.command()
+def backtest(
+    file: FileArgument,
+    policy: Annotated[Optional[list[str]], typer.Option(help="policy to compare (again for more)")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """What policies would have brought on a configuration's signals, on a manual clock, in seconds."""
+    from windfall.cli import backtest as verb
+
+    verb.backtest_verb(file, policy or [], as_json)
+
+
+@app.command()
+def site(site_dir: Annotated[Path, typer.Option(help="the site's folder, with its site.json")]) -> None:
+    """The agent of one site: a SuperNode and the trainer. Drivers start it."""
+    from windfall.run import agent
+
+    raise typer.Exit(agent.main([str(site_dir)]))
+
+
+def main() -> None:
+    """Entry point: errors of ours become one message and their exit code."""
+    try:
+        app(standalone_mode=True)
+    except WindfallError as e:
+        print(f"windfall: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone; that is no failure of ours.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

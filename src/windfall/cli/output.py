@@ -1,0 +1,28 @@
+"""Printing, the same way in every verb."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+
+def print_json(value: Any, *, line: bool = False) -> None:
+    """One JSON object, strict (NaN and infinities become null)."""
+    print(json.dumps(_strict(value), indent=None if line else 2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A word to the user that is not the result: to standard error."""
+    print(f"windfall: {text}", file=sys.stderr, flush=True)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(v) for v in value]
+    return value

@@ -1,0 +1,55 @@
+"""`windfall run`: start or resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from windfall.cli.output import print_json, say
+from windfall.config.load import load
+from windfall.config.schema import Config
+from windfall.errors import ConfigError
+from windfall.grid.build import build_grid
+from windfall.run.sample import write_sample
+from windfall.run.supervisor import NoView, Supervisor, View
+from windfall.store.rundir import RunDir
+from windfall.ui.live import LiveView
+from windfall.ui.report import write_report
+from windfall.ui.summary import summarise
+
+
+def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool) -> int:
+    """Run ``file``; the exit code."""
+    config = with_speed(load(file), speed)
+    code = serve(config, run_dir or Path("runs") / config.run.name, quiet=quiet or as_json, say_to_user=not as_json)
+    if as_json:
+        print_json(summarise(RunDir(run_dir or Path("runs") / config.run.name)))
+    return code
+
+
+def with_speed(config: Config, speed: float | None) -> Config:
+    """The configuration with another speed of its scaled clock."""
+    if speed is None:
+        return config
+    if config.run.clock != "scaled":
+        raise ConfigError('--speed needs run.clock = "scaled": the calendar cannot be hurried')
+    if speed <= 0:
+        raise ConfigError(f"--speed {speed:g}: give a number above 0")
+    return config.model_copy(update={"run": config.run.model_copy(update={"speed": speed})})
+
+
+def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True) -> int:
+    """Run to the end, then write the report; the exit code."""
+    build_grid(config)  # bad traces are said before anything is made
+    run = RunDir(root)
+    view: View = NoView() if quiet else LiveView(run, config, Console())
+    supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None)
+    supervisor.prepare()
+    code = supervisor.serve()
+    write_sample(config, run)
+    page = write_report(run)
+    if say_to_user:
+        what = "interrupted; run again to resume" if code else "done"
+        say(f"{what}. Report: {page}")
+    return code

@@ -1,0 +1,84 @@
+"""Opening a run for looking at it: read only, one moment of each database, and no complaint about what is not there yet."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from windfall.errors import StoreError
+from windfall.fleet.processes import start_time
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+
+#: A note (the telemetry's `now`, the lock) and its writer's start may differ by this much and still belong together.
+_SLACK_S = 2.0
+_SECRET = re.compile(
+    r"(?i)\b(password|passwd|secret|api[_-]?key|authorization|bearer|access[_-]?token|auth[_-]?token)\b[\"']?\s*[=:]?\s*\S{4,}"
+)
+_USERINFO = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
+
+
+def open_telemetry(run: RunDir) -> Telemetry | None:
+    """The run's telemetry, read only; None while it has not been written yet.
+
+    Raises:
+        StoreError: it is there and cannot be read, or is of a newer schema.
+    """
+    if not run.telemetry.is_file() or run.telemetry.stat().st_size == 0:
+        return None
+    try:
+        return Telemetry.open(run.telemetry, read_only=True)
+    except StoreError as e:
+        # Between the file's creation and its tables there is a moment in which it is neither there nor broken.
+        if "no such table" in str(e):
+            return None
+        raise
+
+
+@contextmanager
+def one_moment(telemetry: Telemetry) -> Iterator[Telemetry]:
+    """All reads inside see the same state, however much the coordinator writes meanwhile."""
+    telemetry.rows("BEGIN")
+    try:
+        yield telemetry
+    finally:
+        telemetry.rows("COMMIT")
+
+
+def coordinator_alive(run: RunDir, now: dict[str, Any]) -> bool:
+    """Whether the process that wrote the telemetry's `now` row, or holds the lock, is still there.
+
+    A process number alone is no proof, as numbers are used again: the process must have started before it wrote.
+    """
+    notes: list[tuple[int, float]] = []
+    if isinstance(now.get("pid"), int):
+        notes.append((now["pid"], float(now.get("t_wall", 0.0))))
+    lock = run.root / "lock"
+    try:
+        text = lock.read_text(encoding="utf-8").strip()
+        if text.isdigit():
+            notes.append((int(text), lock.stat().st_mtime))
+    except OSError:
+        pass
+    return any(_started_before(pid, at) for pid, at in notes)
+
+
+def _started_before(pid: int, at: float) -> bool:
+    ticks = start_time(pid)
+    if ticks is None:
+        return False
+    try:
+        stat = Path("/proc/stat").read_text(encoding="utf-8")
+        booted = next(float(line.split()[1]) for line in stat.splitlines() if line.startswith("btime "))
+    except (OSError, StopIteration):
+        return True
+    return booted + ticks / os.sysconf("SC_CLK_TCK") <= at + _SLACK_S
+
+
+def safe(text: str) -> str:
+    """``text`` without anything that looks like a credential (invariant 9, once more at the edge)."""
+    return _USERINFO.sub("://…@", _SECRET.sub(lambda m: f"{m.group(1)} …", text))

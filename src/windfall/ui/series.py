@@ -1,0 +1,229 @@
+"""What figures and tables are drawn from: the run as series over run time and tokens.
+
+Like the summary it is read from ledger and telemetry alone, with no numpy; long series are thinned here, once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Event, Telemetry
+from windfall.ui.reading import one_moment, open_telemetry
+
+_T = TypeVar("_T")
+
+#: Points of a series beyond which it is thinned: more than a figure has pixels for.
+MAX_POINTS = 2000
+
+#: Event kinds that a reader of the report should see.
+NOTABLE = (
+    "warning", "error", "refused", "discarded", "message_failed", "quarantined", "lease_expired", "stranger", "swept",
+    "round_closed_without", "site_note", "resumed", "interrupted",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version, with its evaluation if it has one."""
+
+    version: int
+    t_run: float
+    mode: str
+    tokens: int
+    tokens_total: int
+    sites: dict[str, int]
+    val_bpb: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Training loss (nats per token) of one optimizer step at a site."""
+
+    t_run: float
+    tokens: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A site in one state over ``[t0, t1)``: a state's name, or ``local`` / ``federated`` / ``idle`` for one that is on."""
+
+    t0: float
+    t1: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Energy and emissions of one site in one phase."""
+
+    site: str
+    phase: str
+    seconds: float
+    joules: float
+    grams: float
+    inside_joules: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A decision that turned a site on or off."""
+
+    t_run: float
+    site: str
+    wanted: str
+    reason: str
+
+
+@dataclass
+class Series:
+    """All of it. Times are Unix seconds of run time."""
+
+    start: float = 0.0
+    end: float = 0.0
+    versions: list[VersionRow] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    modes: list[tuple[float, float, str]] = field(default_factory=list)
+    lanes: dict[str, list[Block]] = field(default_factory=dict)
+    #: By site: (valid from, value) as they became known, and the unit.
+    readings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    unit: str = "gCO2/kWh"
+    #: By site: newest worth (or threshold) that its decisions compared with.
+    worth: dict[str, float] = field(default_factory=dict)
+    costs: list[Cost] = field(default_factory=list)
+    #: (run time, kg since the start), all sites.
+    emissions: list[tuple[float, float]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    notable: list[Event] = field(default_factory=list)
+
+
+def series(run: RunDir) -> Series:
+    """Read the series of a run, running or ended.
+
+    Raises:
+        StoreError: there is no run, or its databases cannot be read.
+    """
+    ledger = Ledger.open(run.open_existing().ledger, read_only=True)
+    try:
+        versions = ledger.versions()
+    finally:
+        ledger.close()
+    found = Series()
+    bpb: dict[int, float] = {}
+    if versions:
+        found.start, found.end = versions[0].t_run, versions[-1].t_run
+    telemetry = open_telemetry(run)
+    if telemetry is not None:
+        try:
+            with one_moment(telemetry):
+                bpb = {int(v): float(x) for v, x in telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'")}
+                _fill(found, telemetry)
+        finally:
+            telemetry.close()
+    found.versions = [
+        VersionRow(v.version, v.t_run, v.mode, v.tokens, v.tokens_total, v.sites, bpb.get(v.version)) for v in versions
+    ]
+    return found
+
+
+def thin(rows: list[_T], most: int = MAX_POINTS) -> list[_T]:
+    """Every n-th row, and the last: at most about ``most``."""
+    if len(rows) <= most:
+        return rows
+    step = -(-len(rows) // most)
+    return rows[:-1:step] + rows[-1:]
+
+
+def _fill(s: Series, t: Telemetry) -> None:
+    now = t.rows("SELECT value FROM meta WHERE key = 'now'")
+    begun = t.rows("SELECT t_run FROM events WHERE kind IN ('started', 'resumed') ORDER BY id LIMIT 1")
+    if begun:
+        s.start = float(begun[0][0])
+    at = float(json.loads(now[0][0])["t_run"]) if now else s.end
+    s.end = max(s.start, s.end, at)
+    (steps,) = t.rows("SELECT COUNT(*) FROM metrics WHERE name = 'loss'")[0]
+    # Thinned in the query: a long run has millions of steps.
+    every = max(1, -(-int(steps) // MAX_POINTS))
+    s.steps = [
+        Step(float(a), int(b or 0), float(c))
+        for a, b, c in t.rows("SELECT t_run, tokens, value FROM metrics WHERE name = 'loss' AND id % ? = 0 ORDER BY id", every)
+    ]
+    marks = [(float(a), str(m)) for a, m in t.rows("SELECT t_run, mode FROM modes ORDER BY rowid")]
+    s.modes = _stretches(marks, s.end)
+    s.costs = [
+        Cost(str(site), str(phase), *(float(x) for x in rest))
+        for site, phase, *rest in t.rows(
+            "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), SUM(joules * inside) FROM energy"
+            " GROUP BY site, phase ORDER BY site, phase"
+        )
+    ]
+    _lanes(s, t)
+    for site, valid, value, unit in t.rows("SELECT site, valid_from, value, unit FROM readings ORDER BY site, valid_from"):
+        s.readings.setdefault(str(site), []).append((float(valid), float(value)))
+        s.unit = str(unit)
+    for site in s.readings:
+        for (numbers,) in t.rows("SELECT numbers FROM decisions WHERE site = ? ORDER BY t_run DESC LIMIT 1", site):
+            if (worth := json.loads(numbers).get("worth")) is not None:
+                s.worth[site] = float(worth)
+    s.emissions = _cumulative(t.rows("SELECT t0, t1, grams FROM energy ORDER BY t0"), s.start)
+    for _, e in t.events():
+        if e.kind == "decision":
+            s.changes.append(Change(e.t_run, e.site or "", str(e.detail.get("wanted", "")), str(e.detail.get("reason", ""))))
+        elif e.kind in NOTABLE or (e.kind == "state" and e.detail.get("now") == "failed"):
+            s.notable.append(e)
+
+
+def _stretches(marks: list[tuple[float, str]], end: float) -> list[tuple[float, float, str]]:
+    """(from, to, what) of a list of changes; what lasted no time is left out, equal neighbours are joined."""
+    found: list[tuple[float, float, str]] = []
+    for i, (t0, what) in enumerate(marks):
+        t1 = marks[i + 1][0] if i + 1 < len(marks) else end
+        if t1 <= t0:
+            continue
+        if found and found[-1][2] == what and found[-1][1] == t0:
+            found[-1] = (found[-1][0], t1, what)
+        else:
+            found.append((t0, t1, what))
+    return found
+
+
+def _lanes(s: Series, t: Telemetry) -> None:
+    marks: dict[str, list[tuple[float, str]]] = {}
+    for site, at, state in t.rows("SELECT site, t_run, state FROM states ORDER BY rowid"):
+        marks.setdefault(str(site), []).append((float(at), str(state)))
+    idle: dict[str, list[tuple[float, float]]] = {}
+    # Idle time inside a spin-up is loading, inside training it is waiting for a round's end: the account knows both.
+    for site, t0, t1 in t.rows("SELECT site, t0, t1 FROM energy WHERE phase = 'idle' ORDER BY site, t0"):
+        idle.setdefault(str(site), []).append((float(t0), float(t1)))
+    for site, changes in marks.items():
+        blocks: list[Block] = []
+        for t0, t1, state in _stretches(changes, s.end):
+            if state == "off":
+                continue
+            if state == "training":
+                blocks += [Block(max(a, t0), min(b, t1), m if m != "paused" else "local") for a, b, m in s.modes if b > t0 and a < t1]
+            else:
+                blocks.append(Block(t0, t1, "idle" if state == "ready" else state))
+            blocks += [Block(max(a, t0), min(b, t1), "idle") for a, b in idle.get(site, []) if b > t0 and a < t1]
+        s.lanes[site] = blocks
+
+
+def _cumulative(rows: list[tuple[Any, ...]], start: float) -> list[tuple[float, float]]:
+    """Emissions since the start at every border of an interval; power and reading are constant within one."""
+    slopes: dict[float, float] = {}
+    for t0, t1, grams in rows:
+        if t1 > t0:
+            rate = float(grams) / (float(t1) - float(t0))
+            slopes[float(t0)] = slopes.get(float(t0), 0.0) + rate
+            slopes[float(t1)] = slopes.get(float(t1), 0.0) - rate
+    found = [(start, 0.0)]
+    rate = total = 0.0
+    for t in sorted(slopes):
+        total += rate * (t - found[-1][0])
+        found.append((t, total / 1000.0))
+        rate += slopes[t]
+    return thin(found)

@@ -1,0 +1,213 @@
+"""A whole run in one process: real ledger, real trainers, real loop; messages and bus in memory, time by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from windfall.clock import ManualClock
+from windfall.energy.account import Account, PowerModel
+from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.engine import Federation, Settings
+from windfall.federation.intake import Intake
+from windfall.federation.merge import Outer
+from windfall.federation.site import SiteWorker
+from windfall.federation.transport import MemoryTransport
+from windfall.fleet.controller import Controller
+from windfall.fleet.driver import MemoryDriver
+from windfall.fleet.loop import Loop
+from windfall.fleet.machine import Observed, Patience, Site, State
+from windfall.fleet.serve import serve
+from windfall.grid.signal import StepSignal
+from windfall.policy.base import PerSite
+from windfall.policy.threshold import Threshold
+from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
+from windfall.store.bus import MemoryBus
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+from windfall.train.prepare import prepare
+from windfall.train.spec import TrainerSpec
+from windfall.train.trainer import LocalTrainer
+
+TICK = 60.0
+T0 = 1_000_000.0
+SEQ, BATCH, BLOCK = 16, 4, 2
+TOKENS_PER_STEP = SEQ * BATCH
+
+
+def corpus(folder: Path) -> Path:
+    """A prepared corpus of generated text."""
+    source = folder / "corpus.txt"
+    rng = np.random.default_rng(0)
+    words = ["the", "wind", "turns", "and", "power", "flows", "where", "none", "is", "wanted"]
+    source.write_text("\n".join(" ".join(rng.choice(words, 12)) for _ in range(600)), encoding="utf-8")
+    prepare(source, folder / "data", sequence_length=SEQ)
+    return folder / "data"
+
+
+class Run:
+    """One life of a coordinator over a run directory, with sites that live in this process.
+
+    ``windows``: by site, the stretches (minutes from the start) in which its signal is under 100.
+    """
+
+    def __init__(
+        self, root: Path, data: Path, windows: dict[str, list[tuple[float, float]]], *, steps: int = 120,
+        steps_per_min: float = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
+        outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9,
+        trainer: Callable[[TrainerSpec, str], LocalTrainer] | None = None,
+    ) -> None:  # fmt: skip
+        torch.set_num_threads(1)
+        self.dir = RunDir(root)
+        names = list(windows)
+        blocks = steps * BATCH // BLOCK
+        self.spec = TrainerSpec(
+            str(data), 1, 32, None, SEQ, 0, BATCH, BLOCK, steps * TOKENS_PER_STEP, "normuon", 0.3, 0.4, 0.0, 0.005, "fp32", 4
+        )
+        first = LocalTrainer(self.spec)
+        if not self.dir.exists():
+            self.dir.make()
+            ledger = Ledger.create(
+                self.dir.ledger, run_id="test", fingerprint="f", budget_blocks=blocks, tokens_per_block=SEQ * BLOCK
+            )
+            file, digest = Checkpoints(self.dir, ledger, keep=3, keep_every=5).write(0, first.weights())
+            ledger.commit(t_run=T0, t_wall=0, file=file, sha256=digest, mode="initial", contributions=[])
+            ledger.close()
+        self.ledger = Ledger.open(self.dir.ledger)
+        self.telemetry = Telemetry.open(self.dir.telemetry)
+        self.fence = self.ledger.new_fence()
+        self.transport = MemoryTransport()
+        self.bus = MemoryBus()
+        self.driver = MemoryDriver()
+        self.workers: dict[str, SiteWorker] = {}
+        self.make_trainer = trainer or (lambda spec, _: LocalTrainer(spec))
+        self.snapshot_s = snapshot_s
+        self.signals = {n: _signal(w) for n, w in windows.items()}
+        self.checkpoints = Checkpoints(self.dir, self.ledger, keep=3, keep_every=5)
+        self.stop = ""
+        self.idles = 0
+        self._start_up, self._down = self.driver.ensure_up, self.driver.ensure_down
+        self.driver.ensure_up = self._up  # type: ignore[method-assign]
+        self.driver.ensure_down = self._off  # type: ignore[method-assign]
+        latest = self.telemetry.rows("SELECT MAX(t_run) FROM decisions")[0][0]
+        now = float(latest) if latest is not None else T0
+        settings = Settings(
+            round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=5, heartbeat_timeout_s=60, tick_s=TICK,
+            gated=True, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_step=TOKENS_PER_STEP,
+            budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
+            tokens_per_s=dict.fromkeys(names, steps_per_min * TOKENS_PER_STEP / 60),
+        )  # fmt: skip
+        self.federation = Federation(
+            ledger=self.ledger, checkpoints=self.checkpoints,
+            intake=Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites=set(names), max_base_age=2),
+            bus=self.bus, transport=self.transport, events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
+        )  # fmt: skip
+        self.recorder = TelemetryRecorder(self.telemetry)
+        controller = Controller(
+            {n: Patience(spin_up_s, 1e9, 1e9, 120, 3600) for n in names}, self.driver, LedgerJournal(self.ledger),
+            gated=True, observer=self._moved,
+        )  # fmt: skip
+        for name, generation in self.ledger.generations().items():
+            controller.sites[name].generation = generation
+        self.loop = Loop(
+            clock=ManualClock(now), signals=self.signals, spin_up_s=dict.fromkeys(names, spin_up_s),
+            policy=PerSite(Threshold(100.0)), controller=controller, work=self.federation,
+            account=Account({n: PowerModel(2000, 400, 0) for n in names}, self.signals, 100.0),
+            recorder=self.recorder, load_s=dict.fromkeys(names, 0.0),
+        )  # fmt: skip
+        restore(self.telemetry, self.loop.account, self.loop.wanted)
+
+    # the host of fleet.serve
+
+    def granted(self, t: float) -> None:
+        for name in self.signals:
+            self.bus.set(name, "clock", {"granted": t, "beat": self.idles})
+
+    def idle(self) -> None:
+        self.idles += 1
+        assert self.idles < 200_000, "the run makes no progress"
+        for name, worker in list(self.workers.items()):
+            self.pump(name, worker)
+
+    def pump(self, name: str, worker: SiteWorker) -> None:
+        """One unit of work at a site; a test may put something else here."""
+        worker.pump()
+
+    def stop_asked(self) -> str:
+        return self.stop
+
+    def noted(self, t: float) -> None:
+        self.recorder.mode(t, self.loop.controller.mode())
+
+    def moved(self, t: float) -> None:
+        self.telemetry.flush()
+
+    def _moved(self, t: float, site: Site, old: State, new: State) -> None:
+        self.recorder.moved(t, site, old, new)
+
+    # sites
+
+    def _up(self, site: str, generation: int) -> None:
+        self._start_up(site, generation)
+        self.driver.override.pop(site, None)
+        box = self.transport.connect(f"{site}#{generation}")
+        self.workers[site] = SiteWorker(
+            site=site, generation=generation, trainer=self.make_trainer(self.spec, site), mailbox=box,
+            bus=self.bus.site(site, generation), folder=self.dir.sites / site, snapshot_s=self.snapshot_s, dead_man_s=1e9,
+        )  # fmt: skip
+
+    def _off(self, site: str, grace_s: float, reason: str) -> None:
+        self._down(site, grace_s, reason)
+        self.kill(site, observed=False)
+
+    def kill(self, site: str, *, observed: bool = True) -> None:
+        """A site's processes are gone, with everything that was under way."""
+        worker = self.workers.pop(site, None)
+        if worker:
+            self.transport.disconnect(f"{site}#{worker.generation}")
+        if observed:
+            self.driver.override[site] = Observed.FAILED
+
+    # what tests look at
+
+    def serve(self, until_min: float | None = None) -> str:
+        """Run to the end, or to a minute of run time."""
+        return serve(self.loop, TICK, self, until=None if until_min is None else T0 + until_min * 60)
+
+    def events(self, *kinds: str) -> list[tuple[float, str, str | None, dict[str, Any]]]:
+        """Minutes from the start, kind, site, detail."""
+        self.telemetry.flush()
+        return [
+            ((e.t_run - T0) / 60, e.kind, e.site, e.detail) for _, e in self.telemetry.events() if not kinds or e.kind in kinds
+        ]
+
+    def modes(self) -> list[str]:
+        """The modes in their order."""
+        return [d["now"] for _, _, _, d in self.events("mode")]
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Those of the newest version, from its file."""
+        from windfall.store.tensors import load_file
+
+        head = self.ledger.head()
+        return load_file(self.dir.checkpoints / head.file, head.sha256)
+
+    def close(self) -> None:
+        """The coordinator ends; its sites go with it."""
+        for site in list(self.workers):
+            self.kill(site, observed=False)
+        self.telemetry.close()
+        self.ledger.close()
+
+
+def _signal(windows: Iterable[tuple[float, float]]) -> StepSignal:
+    times, values = [T0 - 3600.0], [500.0]
+    for a, b in windows:
+        times += [T0 + a * 60, T0 + b * 60]
+        values += [10.0, 500.0]
+    return StepSignal(np.array(times), np.array(values), unit="gCO2/kWh", source="test", period_s=0)

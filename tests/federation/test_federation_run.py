@@ -1,0 +1,189 @@
+"""Whole runs in one process, on a manual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from federation.harness import TOKENS_PER_STEP, Run, corpus
+
+from windfall.federation.merge import Outer
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def runs() -> Iterator[list[Run]]:
+    made: list[Run] = []
+    yield made
+    for run in made:
+        run.close()
+
+
+JOIN_AND_LEAVE = {"a": [(2, 60)], "b": [(20, 200)]}
+
+
+def test_a_run_pauses_trains_locally_federates_and_commits_every_block_once(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    runs.append(run)
+    assert run.serve() == "done"
+    assert run.modes() == ["paused", "local", "federated", "local", "paused"]
+    counts = run.ledger.counts()
+    assert counts.committed == run.ledger.budget_blocks
+    assert [(a, b) for a, b, _ in run.ledger.spans()] == [(0, run.ledger.budget_blocks)]
+    assert run.ledger.head().tokens_total == 120 * TOKENS_PER_STEP
+    sites: dict[str, int] = {}
+    for v in run.ledger.versions():
+        for s, n in v.sites.items():
+            sites[s] = sites.get(s, 0) + n
+    assert set(sites) == {"a", "b"}
+    assert sum(sites.values()) == 120 * TOKENS_PER_STEP
+
+
+def test_joining_brings_the_running_cut_forward_and_the_joint_round_starts_from_that_version(
+    tmp_path: Path, data: Path, runs: list[Run]
+) -> None:
+    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    runs.append(run)
+    run.serve()
+    (forward,) = run.events("cut_forward")
+    joint = next(e for e in run.events("round") if e[3]["mode"] == "federated")
+    commit = [e for e in run.events("commit") if e[0] == forward[0]]
+    assert forward[0] == joint[0] == 22  # b is wanted at 20 and its spin-up is modelled with two minutes
+    assert len(commit) == 1
+    assert commit[0][3]["sites"].keys() == {"a"}
+
+
+def test_a_site_that_leaves_in_a_round_hands_in_its_work_and_the_rest_goes_on(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 25)], "b": [(0, 300)]}, round_min=15)
+    runs.append(run)
+    run.serve()
+    left = next(e for e in run.events("contribution") if e[3]["drained"] and e[2] == "a")
+    merged = next(e for e in run.events("commit") if e[0] > left[0])
+    assert left[0] == 25
+    assert set(merged[3]["sites"]) == {"a", "b"}
+    # It left after 8 of the round's 15 minutes: its weight is that of the work it did.
+    assert merged[3]["sites"]["a"] < merged[3]["sites"]["b"]
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
+
+
+def test_equal_runs_give_equal_events_and_equal_weights(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    class Slow(Run):
+        """The same run on a machine where site b gets a fifth of the processor."""
+
+        def pump(self, name, worker):  # type: ignore[no-untyped-def]
+            if name == "a" or self.idles % 5 == 0:
+                worker.pump()
+
+    told = []
+    for name, kind in (("one", Run), ("two", Slow)):
+        run = kind(tmp_path / name, data, JOIN_AND_LEAVE)
+        runs.append(run)
+        run.serve()
+        story = [e for e in run.events("state", "mode", "round", "commit", "cut_forward", "decision")]
+        told.append((story, run.weights()))
+    assert told[0][0] == told[1][0]
+    for tensor in told[0][1]:
+        np.testing.assert_array_equal(told[0][1][tensor], told[1][1][tensor])
+
+
+def test_solo_training_is_plain_training(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    """Cuts, commits and messages leave no trace in the weights of a site that trains alone."""
+    often = Run(tmp_path / "often", data, {"a": [(0, 500)]}, steps=40, solo_min=5)
+    once = Run(tmp_path / "once", data, {"a": [(0, 500)]}, steps=40, solo_min=1000)
+    runs += [often, once]
+    often.serve()
+    once.serve()
+    assert len(often.ledger.versions()) > 5
+    assert len(once.ledger.versions()) == 2
+    a, b = often.weights(), once.weights()
+    for tensor in a:
+        # previous + delta is rounded once per cut, and the schedule is told progress by the coordinator
+        np.testing.assert_allclose(a[tensor], b[tensor], atol=2e-5)
+
+
+def test_a_killed_site_costs_only_itself_and_the_run_finishes(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]})
+    runs.append(run)
+    run.serve(until_min=15)
+    run.kill("a")
+    assert run.serve() == "done"
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
+    assert any(d["now"] == "failed" and s == "a" for _, _, s, d in run.events("state"))
+    later = [v for v in run.ledger.versions() if "a" in v.sites]
+    assert later, "the killed site came back and contributed"
+
+
+def test_the_work_of_a_snapshot_is_offered_after_a_crash(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, solo_min=60, snapshot_s=0.0)
+    runs.append(run)
+    run.serve(until_min=30)
+    trained = 27  # ready at 2, so 28 minutes of one step each, the last of them possibly not snapshotted
+    run.kill("a")
+    assert run.serve() == "done"
+    offered = [e for e in run.events("contribution") if e[3]["generation"] == 1]
+    assert len(offered) == 1
+    assert offered[0][3]["tokens"] >= trained * TOKENS_PER_STEP
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
+
+
+def test_a_coordinator_that_dies_goes_on_from_its_last_commit(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    first = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    first.serve(until_min=45)
+    at = first.ledger.head()
+    first.close()  # everything of this life is gone but the run directory
+    second = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    runs.append(second)
+    assert second.ledger.head() == at
+    assert second.serve() == "done"
+    assert second.ledger.counts().committed == second.ledger.budget_blocks
+    assert second.fence == 2
+
+
+def test_stopping_drains_and_resuming_finishes(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    first = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]})
+    first.serve(until_min=17)
+    first.stop = "stopped by the operator"
+    assert first.serve() == "interrupted"
+    done = first.ledger.counts()
+    assert done.leased == done.received == 0
+    assert done.committed == 2 * 15 * 2  # both were ready at 2; 15 steps of 2 blocks each
+    first.close()
+    second = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]})
+    runs.append(second)
+    assert second.serve() == "done"
+    assert second.ledger.counts().committed == second.ledger.budget_blocks
+
+
+def test_a_returning_site_gets_the_stored_inner_state_while_it_is_fresh(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 30)], "b": [(32, 300)]})
+    runs.append(run)
+    run.serve()
+    choices = [(s, d["choice"]) for _, _, s, d in run.events("inner_state")]
+    assert choices == [("a", "reset"), ("b", "sent")]
+
+
+def test_every_version_on_the_way_is_evaluated_on_a_site(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    runs.append(run)
+    run.serve()
+    run.telemetry.flush()
+    seen = dict(run.telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'"))
+    assert set(seen) == {v.version for v in run.ledger.versions()}
+    assert seen[max(seen)] < seen[0] - 1
+
+
+@pytest.mark.parametrize(("outer", "codec"), [(Outer("nesterov"), "fp32"), (Outer(), "int8")])
+def test_outer_nesterov_and_int8_deltas_train_too(tmp_path: Path, data: Path, runs: list[Run], outer: Outer, codec: str) -> None:
+    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE, outer=outer, codec=codec)
+    runs.append(run)
+    assert run.serve() == "done"
+    run.telemetry.flush()
+    values = [v for (v,) in run.telemetry.rows("SELECT value FROM metrics WHERE name = 'val_bpb' ORDER BY version")]
+    assert values[-1] < values[0] - 1
+    assert not run.events("refused")

@@ -1,0 +1,277 @@
+"""The ledger: exactly once, whatever is asked of it in whatever order."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from windfall.errors import Refused, StoreError
+from windfall.store.ledger import MAX_FAILURES, Consumed, Ledger, Received
+
+BLOCKS = 24
+PER_BLOCK = 10
+
+
+def make(path: Path) -> Ledger:
+    ledger = Ledger.create(path, run_id="r", fingerprint="f", budget_blocks=BLOCKS, tokens_per_block=PER_BLOCK)
+    commit(ledger, [])
+    return ledger
+
+
+def commit(ledger: Ledger, contributions: list[Received]) -> None:
+    ledger.commit(t_run=0, t_wall=0, file="v", sha256="s", mode="local", contributions=contributions)
+
+
+def receive(ledger: Ledger, site: str, cut: int, consumed: list[Consumed], **changes: Any) -> Received:
+    tokens = sum((c.end - c.start) * PER_BLOCK for c in consumed if not c.skipped)
+    header = {"consumed": [{"epoch": c.epoch, "start": c.start, "end": c.end, "skipped": c.skipped} for c in consumed]}
+    given = {
+        "site": site, "generation": 1, "cut": cut, "base_version": ledger.head().version, "tokens": tokens,
+        "consumed": consumed, "header": header, "file": f"{site}-{cut}", "t": 0.0, "max_base_age": 2,
+    }  # fmt: skip
+    return ledger.receive(**{**given, **changes})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return make(tmp_path / "ledger.db")
+
+
+def test_a_lease_lends_the_lowest_free_blocks_to_one_site_only(ledger: Ledger) -> None:
+    one, two = ledger.lease("a", 1, 10, 0, 9), ledger.lease("b", 1, 100, 0, 9)
+    assert one and two
+    assert (one.start, one.end, two.start, two.end) == (0, 10, 10, BLOCKS)
+    assert ledger.lease("c", 1, 1, 0, 9) is None
+
+
+def test_a_commit_takes_the_blocks_of_its_contributions_and_leaves_the_rest_leased(ledger: Ledger) -> None:
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    commit(ledger, [receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4)])])
+    counts = ledger.counts()
+    assert (counts.committed, counts.leased, counts.free) == (4, 6, BLOCKS - 10)
+    assert ledger.head().tokens_total == 4 * PER_BLOCK
+    assert ledger.remaining(lease.epoch) == [(4, 10)]
+
+
+def test_a_version_without_contributions_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(StoreError, match="invariant 3"):
+        commit(ledger, [])
+    assert ledger.head().version == 0
+
+
+@pytest.mark.parametrize(
+    ("consumed", "changes", "why"),
+    [
+        ([Consumed(1, 0, 4)], {"tokens": 39}, "claims 39 tokens for blocks worth 40"),
+        ([Consumed(1, 0, 4)], {"tokens": -40}, "claims -40 tokens"),
+        ([Consumed(1, 8, 12)], {}, "does not hold"),
+        ([Consumed(2, 0, 4)], {}, "does not hold"),
+        ([Consumed(1, 0, 4), Consumed(1, 2, 6)], {}, "does not hold"),
+        ([Consumed(1, 0, 4)], {"site": "b"}, "does not hold"),
+        ([Consumed(1, 0, 4)], {"base_version": 1}, "based on version 1; head is 0"),
+    ],
+)
+def test_a_contribution_that_breaks_a_rule_is_refused_and_changes_nothing(
+    ledger: Ledger, consumed: list[Consumed], changes: dict[str, Any], why: str
+) -> None:
+    assert ledger.lease("a", 1, 10, 0, 9)
+    before = ledger.spans()
+    with pytest.raises(Refused, match=why):
+        receive(ledger, changes.pop("site", "a"), 1, consumed, **changes)
+    assert ledger.spans() == before
+    assert ledger.pending() == []
+
+
+def test_a_contribution_is_taken_once(ledger: Ledger) -> None:
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4)])
+    with pytest.raises(Refused, match="already received"):
+        receive(ledger, "a", 1, [Consumed(lease.epoch, 4, 8)])
+
+
+def test_work_on_a_base_too_old_is_refused(ledger: Ledger) -> None:
+    lease = ledger.lease("a", 1, 20, 0, 9)
+    assert lease
+    for i in range(3):
+        commit(ledger, [receive(ledger, "a", i + 1, [Consumed(lease.epoch, 2 * i, 2 * i + 2)])])
+    with pytest.raises(Refused, match="based on version 0; head is 3"):
+        receive(ledger, "a", 9, [Consumed(lease.epoch, 10, 12)], base_version=0)
+    receive(ledger, "a", 9, [Consumed(lease.epoch, 10, 12)], base_version=1)
+
+
+def test_received_work_survives_the_end_of_its_lease(ledger: Ledger) -> None:
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4)])
+    ledger.release(lease.epoch)
+    assert ledger.counts().received == 4
+    commit(ledger, ledger.pending())
+    assert ledger.counts().committed == 4
+
+
+def test_a_block_that_breaks_three_leases_is_quarantined_and_the_budget_still_completes(ledger: Ledger) -> None:
+    for attempt in range(MAX_FAILURES):
+        lease = ledger.lease("a", attempt + 1, BLOCKS, 0, 9)
+        assert lease
+        bad = ledger.release(lease.epoch, failed_at=7)
+        assert bad == ([7] if attempt == MAX_FAILURES - 1 else [])
+        while (other := ledger.lease("x", 1, BLOCKS, 0, 9)) is not None:  # the rest stays leasable
+            ledger.release(other.epoch)
+            break
+    assert ledger.counts().quarantined == 1
+    cut = 0
+    while (lease := ledger.lease("b", 1, BLOCKS, 0, 9)) is not None:
+        cut += 1
+        commit(ledger, [receive(ledger, "b", cut, [Consumed(lease.epoch, lease.start, lease.end)])])
+    assert ledger.complete()
+
+
+def test_steps_skipped_by_a_guard_are_settled_and_counted_apart(ledger: Ledger) -> None:
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    commit(ledger, [receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4), Consumed(lease.epoch, 4, 6, skipped=True)])])
+    counts = ledger.counts()
+    assert (counts.committed, counts.skipped, counts.settled) == (4, 2, 6)
+    assert ledger.head().tokens_total == 4 * PER_BLOCK
+
+
+def test_a_reopened_ledger_is_the_same(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "ledger.db")
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4)])
+    spans, pending = ledger.spans(), ledger.pending()
+    ledger.close()
+    again = Ledger.open(tmp_path / "ledger.db")
+    assert (again.spans(), again.pending(), again.live_leases()) == (spans, pending, [lease])
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    make(tmp_path / "ledger.db").close()
+    db = sqlite3.connect(tmp_path / "ledger.db")
+    db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+    db.commit()
+    db.close()
+    with pytest.raises(StoreError, match="newer Windfall.*upgrade"):
+        Ledger.open(tmp_path / "ledger.db")
+
+
+def test_a_full_disk_stops_the_commit_and_loses_nothing(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "ledger.db")
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    got = receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4)])
+    pages = int(ledger._db.execute("PRAGMA page_count").fetchone()[0])
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")  # what a full disk looks like to SQLite
+    with pytest.raises(StoreError, match="cannot be written.*nothing committed is lost"):
+        for _ in range(2000):
+            ledger.asked(0, 0, "a", 1, "ensure_up", "x" * 500)
+    ledger._db.execute("PRAGMA max_page_count = 100000")
+    commit(ledger, [got])
+    assert ledger.counts().committed == 4
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Sites lease, send, resend, die; the coordinator commits, restarts; nothing is ever lost or counted twice."""
+
+    @initialize()
+    def start(self) -> None:
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "ledger.db"
+        self.ledger = make(self.path)
+        self.at: dict[int, int] = {}
+        self.cut = 0
+        self.committed: set[int] = set()
+
+    def teardown(self) -> None:
+        if hasattr(self, "ledger"):
+            self.ledger.close()
+            self.folder.cleanup()
+
+    @rule(site=st.sampled_from("abc"), blocks=st.integers(1, 9))
+    def lend(self, site: str, blocks: int) -> None:
+        lease = self.ledger.lease(site, 1, blocks, 0, 9)
+        if lease:
+            self.at[lease.epoch] = lease.start
+
+    @precondition(lambda self: self.ledger.live_leases())
+    @rule(data=st.data())
+    def send(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.ledger.live_leases()))
+        left = self.ledger.remaining(lease.epoch)
+        if not left:
+            return
+        start, end = left[0]
+        to = data.draw(st.integers(start + 1, end))
+        self.cut += 1
+        receive(self.ledger, lease.site, self.cut, [Consumed(lease.epoch, start, to)])
+
+    @rule(epoch=st.integers(0, 30), start=st.integers(0, BLOCKS - 1), length=st.integers(1, BLOCKS), site=st.sampled_from("abc"))
+    def send_rubbish(self, epoch: int, start: int, length: int, site: str) -> None:
+        end = min(BLOCKS, start + length)
+        legal = any(
+            x.epoch == epoch and x.site == site and any(a <= start and end <= b for a, b in self.ledger.remaining(epoch))
+            for x in self.ledger.live_leases()
+        )
+        self.cut += 1
+        try:
+            receive(self.ledger, site, self.cut, [Consumed(epoch, start, end)])
+            assert legal
+        except Refused:
+            assert not legal
+
+    @rule(failed=st.booleans(), data=st.data())
+    def end_lease(self, failed: bool, data: st.DataObject) -> None:
+        live = self.ledger.live_leases()
+        if live:
+            lease = data.draw(st.sampled_from(live))
+            self.ledger.release(lease.epoch, failed_at=lease.start if failed else None)
+
+    @rule()
+    def commit_all(self) -> None:
+        pending = self.ledger.pending()
+        if pending:
+            blocks = [b for c in pending for u in c.header["consumed"] for b in range(u["start"], u["end"])]
+            assert len(blocks) == len(set(blocks))
+            assert not self.committed & set(blocks)
+            commit(self.ledger, pending)
+            self.committed |= set(blocks)
+
+    @rule()
+    def restart(self) -> None:
+        self.ledger.close()
+        self.ledger = Ledger.open(self.path)
+
+    @invariant()
+    def spans_partition_the_budget(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        at = 0
+        for start, end, _ in self.ledger.spans():
+            assert start == at
+            at = end
+        assert at == BLOCKS
+
+    @invariant()
+    def what_was_committed_stays_so(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        now = {b for s, e, state in self.ledger.spans() if state == "committed" for b in range(s, e)}
+        assert now == self.committed
+        assert self.ledger.head().tokens_total == len(now) * PER_BLOCK
+
+
+LedgerMachine.TestCase.settings = settings(
+    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestLedgerKeepsItsInvariants = LedgerMachine.TestCase
