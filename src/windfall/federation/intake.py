@@ -76,7 +76,7 @@ class Intake:
                 header.consumed, envelope.header, name, t, self._max_base_age,
             )  # fmt: skip
         except (Refused, DataError) as e:
-            return self._refuse(t, header, name, str(e))
+            return self._refuse(t, header, sender, name, str(e))
         metrics = {k: round(v, 6) for k, v in header.metrics.items()}
         self._events.event(
             t, "contribution", site=header.site, version=header.base_version,
@@ -84,14 +84,14 @@ class Intake:
         )  # fmt: skip
         return None
 
-    def _refuse(self, t: float, header: ContributionHeader, name: str, reason: str) -> Ack:
+    def _refuse(self, t: float, header: ContributionHeader, sender: str, name: str, reason: str) -> Ack:
         known = [
             c for c in self._ledger.pending() if (c.site, c.generation, c.cut) == (header.site, header.generation, header.cut)
         ]
         if name and not known:
             self._checkpoints.unspool([name])
         self._events.event(
-            t, "refused", site=header.site, generation=header.generation, cut=header.cut, tokens=header.tokens, reason=reason
+            t, "refused", site=sender, generation=header.generation, cut=header.cut, tokens=header.tokens, reason=reason
         )
         return Ack(header.generation, header.cut, False, None, reason)
 

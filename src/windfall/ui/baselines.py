@@ -7,7 +7,7 @@ interruption from the run's start, with the region's own readings.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,13 @@ def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why
             else:
                 curve = _curve(signal, watts, float(start), hours)
         share = float(summary["kg_co2"]) / kg if kg else None
-        found.append(Baseline(region, region in own, kg, share, watts * hours / 1000.0, curve, "" if kg is not None else reason))
+        found.append(
+            Baseline(region, region in own, kg, share, watts * hours / 1000.0, curve, "" if kg is not None else reason)
+        )
     return sorted(found, key=lambda b: (b.kg is None, b.kg or 0.0))
 
 
-def headline(found: list[Baseline]) -> Baseline | None:
+def headline(found: Sequence[Baseline]) -> Baseline | None:
     """The comparison to lead with: the cheapest region that the run has a site in, which flatters the run least."""
     return next((b for b in found if b.own and b.kg is not None and b.share is not None), None)
 
@@ -79,7 +81,8 @@ def headline(found: list[Baseline]) -> Baseline | None:
 def _why_not(signal: StepSignal, start: float, hours: float) -> str:
     end = start + hours * 3600
     if end > signal.ends_at() + 1:
-        return f"its readings end at {clock_text(signal.ends_at())} UTC, {hours:.1f} h always on would last until {clock_text(end)}"
+        last = clock_text(signal.ends_at())
+        return f"its readings end at {last} UTC, {hours:.1f} h always on would last until {clock_text(end)}"
     if signal.starts_at() > start:
         return f"its readings begin at {clock_text(signal.starts_at())} UTC, after the run's start"
     return "its readings have a gap in these hours"

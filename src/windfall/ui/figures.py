@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FormatStrFormatter, NullFormatter, NullLocator
 
 from windfall.ui.baselines import Baseline
 from windfall.ui.series import Series, thin
@@ -25,21 +26,53 @@ from windfall.ui.series import Series, thin
 INK, MUTED, GRID, PAPER = "#1b2733", "#667380", "#dde3e8", "#ffffff"
 #: Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS = {
-    "local": "#0072b2", "federated": "#009e73", "paused": "#b9c2ca", "provisioning": "#cc79a7", "idle": "#e69f00",
-    "draining": "#d55e00", "failed": "#3b0a0a",
-}  # fmt: skip
+    "local": "#0072b2",
+    "federated": "#009e73",
+    "paused": "#b9c2ca",
+    "provisioning": "#cc79a7",
+    "idle": "#e69f00",
+    "draining": "#d55e00",
+    "failed": "#3b0a0a",
+}
 _NAMES = {
-    "local": "training alone", "federated": "training together", "provisioning": "provisioning",
-    "idle": "on and idle", "draining": "draining", "failed": "failed",
-}  # fmt: skip
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--card", **{c: f"--c-{n}" for n, c in COLOURS.items()}}
+    "local": "training alone",
+    "federated": "training together",
+    "provisioning": "provisioning",
+    "idle": "on and idle",
+    "draining": "draining",
+    "failed": "failed",
+}
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--line",
+    PAPER: "--card",
+    **{c: f"--c-{n}" for n, c in COLOURS.items()},
+}
 _BASELINE_COLOURS = ("#56606b", "#8a6d3b", "#7b5ea7", "#a3473f", "#4f7a5b", "#66737f")
 _RC = {
-    "svg.fonttype": "none", "font.size": 9.0, "axes.edgecolor": GRID, "axes.labelcolor": MUTED, "xtick.color": MUTED,
-    "ytick.color": MUTED, "text.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "figure.facecolor": "none", "axes.facecolor": "none",
-    "savefig.facecolor": "none", "font.family": "DejaVu Sans", "axes.linewidth": 0.8,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "axes.linewidth": 0.8,
+}
+
+#: Where a logarithmic axis of bits per byte is labelled.
+_STEPS = (0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
 
 Draw = Callable[[float], Figure]
 
@@ -64,8 +97,9 @@ def png(draw: Draw, width: float) -> bytes:
     return out.getvalue()
 
 
-def inline(document: str, name: str, label: str) -> str:
-    """An SVG document as an element of the page: no prolog or metadata, the page's colours and font, ids of its own."""
+def inline(document: str, name: str, kind: str, label: str) -> str:
+    """An SVG document as an element of the page: no prolog or metadata, the page's colours and font,
+    ids of its own (they begin with ``name``). ``kind`` becomes its class."""
     body = document[document.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
@@ -78,7 +112,7 @@ def inline(document: str, name: str, label: str) -> str:
     body = re.sub(r"font: (\S+) 'DejaVu Sans'[^;\"]*", r"font-size: \1", body)
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
-    return body.replace("<svg", f'<svg class="{name}" role="img" aria-label="{label}"', 1)
+    return body.replace("<svg", f'<svg class="{kind}" role="img" aria-label="{label}"', 1)
 
 
 def lanes(s: Series, sites: dict[str, dict[str, Any]], criterion: float) -> Draw:
@@ -87,15 +121,26 @@ def lanes(s: Series, sites: dict[str, dict[str, Any]], criterion: float) -> Draw
     def draw(inches: float) -> Figure:
         count = max(1, len(sites))
         figure = Figure(figsize=(inches, 0.95 + 1.25 * count + (0.25 if inches < 7 else 0)), layout="constrained")
-        axes = figure.subplots(1 + count, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [0.22] + [1.0] * count})[:, 0]
+        axes = figure.subplots(
+            1 + count, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [0.22] + [1.0] * count}
+        )[:, 0]
         _mode_strip(axes[0], s)
         for ax, (name, site) in zip(axes[1:], sites.items(), strict=False):
             _lane(ax, s, name, site, criterion)
         _time_axis(axes[-1], s, inches)
         seen = {b.what for blocks in s.lanes.values() for b in blocks}
         handles = [Patch(color=COLOURS[k], label=_NAMES[k]) for k in _NAMES if k in seen or k in ("local", "federated")]
-        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles) if inches >= 7 else 2, frameon=False,
-                      fontsize=8.5, handlelength=1.0, handleheight=1.0, borderaxespad=0.1, labelcolor=MUTED)  # fmt: skip
+        figure.legend(
+            handles=handles,
+            loc="outside lower left",
+            ncols=len(handles) if inches >= 7 else 2,
+            frameon=False,
+            fontsize=8.5,
+            handlelength=1.0,
+            handleheight=1.0,
+            borderaxespad=0.1,
+            labelcolor=MUTED,
+        )
         return figure
 
     return draw
@@ -112,7 +157,11 @@ def loss(s: Series) -> Draw:
         rows = [v for v in s.versions if v.val_bpb is not None]
         over = (
             ("tokens, " + unit, [v.tokens_total / scale for v in rows], [p.tokens / scale for p in s.steps]),
-            ("hours of run time", [(v.t_run - s.start) / 3600 for v in rows], [(p.t_run - s.start) / 3600 for p in s.steps]),
+            (
+                "hours of run time",
+                [(v.t_run - s.start) / 3600 for v in rows],
+                [(p.t_run - s.start) / 3600 for p in s.steps],
+            ),
         )
         for i, (ax, (label, xs, faint)) in enumerate(zip(axes, over, strict=True)):
             _loss_panel(ax, s, xs, [v.val_bpb or 0.0 for v in rows], [v.mode for v in rows], faint)
@@ -120,7 +169,9 @@ def loss(s: Series) -> Draw:
             if i == 0 or not wide:
                 ax.set_ylabel("validation bits per byte")
         if not rows:
-            axes[0].text(0.5, 0.5, "no evaluation yet", ha="center", va="center", transform=axes[0].transAxes, color=MUTED)
+            axes[0].text(
+                0.5, 0.5, "no evaluation yet", ha="center", va="center", transform=axes[0].transAxes, color=MUTED
+            )
         return figure
 
     return draw
@@ -171,28 +222,39 @@ def _lane(ax: Any, s: Series, name: str, site: dict[str, Any], criterion: float)
     values = [v for _, v in points] + ([points[-1][1]] if points else [])
     top = max([*values, criterion * 1.3, 1.0]) * 1.12
     base = min([*values, 0.0])
-    floor = base - 0.16 * (top - base)
+    # Under the signal a gap, then the strip of states: a signal at zero stays visible.
+    low = base - 0.06 * (top - base)
+    floor = low - 0.16 * (top - base)
     for b in s.lanes.get(name, []):
         x, w = _when(b.t0), _when(b.t1) - _when(b.t0)
         colour = COLOURS.get(b.what, MUTED)
         if b.what in ("local", "federated"):
-            ax.broken_barh([(x, w)], (base, top - base), facecolors=colour, alpha=0.16, linewidth=0)
-        ax.broken_barh([(x, w)], (floor, base - floor), facecolors=colour, linewidth=0, zorder=2.5 if b.what != "idle" else 2.6)
+            ax.broken_barh([(x, w)], (low, top - low), facecolors=colour, alpha=0.16, linewidth=0)
+        ax.broken_barh(
+            [(x, w)], (floor, low - floor), facecolors=colour, linewidth=0, zorder=2.5 if b.what != "idle" else 2.6
+        )
     ax.axhline(criterion, color=COLOURS["draining"], linewidth=0.9, linestyle=(0, (4, 3)))
     if points:
         ax.plot(times, values, drawstyle="steps-post", color=INK, linewidth=1.1)
     ax.set_ylim(floor, top)
-    ax.set_yticks([v for v in (0.0, criterion) if base <= v] + ([round(max(values), -1)] if values and max(values) > 2.5 * criterion else []))
+    ticks = [criterion] if criterion < 0.25 * top else [0.0, criterion]
+    ax.set_yticks(ticks + ([round(max(values), -1)] if values and max(values) > 2.5 * criterion else []))
     ax.tick_params(axis="y", labelsize=8)
     ax.grid(False)
-    ax.set_title(f"{name}" + (f"   {site['region']}" if site.get("region") else ""), loc="left", fontsize=9.5, pad=4)
-    ax.set_title(f"{site['training_hours']:.1f} h, {site['energy_kwh']:.1f} kWh, {site['kg_co2']:.2f} kg", loc="right",
-                 fontsize=8.5, color=MUTED, pad=4)  # fmt: skip
+    ax.set_title(name + (f" · {site['region']}" if site.get("region") else ""), loc="left", fontsize=9.5, pad=4)
+    ax.set_title(
+        f"{site['training_hours']:.1f} h, {site['energy_kwh']:.1f} kWh, {site['kg_co2']:.2f} kg",
+        loc="right",
+        fontsize=8.5,
+        color=MUTED,
+        pad=4,
+    )
 
 
 def _loss_panel(ax: Any, s: Series, xs: list[float], ys: list[float], modes: list[str], faint: list[float]) -> None:
+    behind = None
     if faint:
-        # A training loss is nats per token: drawn in bits on an axis of its own, only its shape is compared.
+        # A training loss is nats per token: drawn on an axis of its own, only its shape is compared.
         behind = ax.twinx()
         behind.plot(faint, [p.loss for p in s.steps], color=MUTED, linewidth=0.5, alpha=0.45)
         behind.set_yticks([])
@@ -200,15 +262,46 @@ def _loss_panel(ax: Any, s: Series, xs: list[float], ys: list[float], modes: lis
         behind.spines["right"].set_visible(False)
         behind.set_zorder(ax.get_zorder() - 1)
     for i in range(1, len(xs)):
-        ax.plot(xs[i - 1 : i + 1], ys[i - 1 : i + 1], color=COLOURS.get(modes[i], MUTED), linewidth=1.8, solid_capstyle="round")
+        ax.plot(
+            xs[i - 1 : i + 1],
+            ys[i - 1 : i + 1],
+            color=COLOURS.get(modes[i], MUTED),
+            linewidth=1.8,
+            solid_capstyle="round",
+        )
     few = len(xs) <= 120
     for mode in dict.fromkeys(modes):
         at = [i for i, m in enumerate(modes) if m == mode]
-        ax.plot([xs[i] for i in at], [ys[i] for i in at], linestyle="", marker="o", markersize=4 if few else 1.5,
-                color=COLOURS.get(mode, MUTED), markeredgecolor=PAPER, markeredgewidth=0.5 if few else 0)  # fmt: skip
+        ax.plot(
+            [xs[i] for i in at],
+            [ys[i] for i in at],
+            linestyle="",
+            marker="o",
+            markersize=4 if few else 1.5,
+            color=COLOURS.get(mode, MUTED),
+            markeredgecolor=PAPER,
+            markeredgewidth=0.5 if few else 0,
+        )
     if ys:
-        ax.annotate(f"{ys[-1]:.3f}", (xs[-1], ys[-1]), textcoords="offset points", xytext=(-2, 7), ha="right", fontsize=9, color=INK)
-        ax.margins(x=0.03)
+        ax.annotate(
+            f"{ys[-1]:.3f}",
+            (xs[-1], ys[-1]),
+            textcoords="offset points",
+            xytext=(2, -13),
+            ha="right",
+            fontsize=9.5,
+            color=INK,
+        )
+        ax.margins(x=0.03, y=0.1)
+    # The first evaluation is of random weights: on a linear axis it would flatten everything that was learned.
+    for one, values in ((ax, ys), (behind, [p.loss for p in s.steps])):
+        if one is not None and values and min(values) > 0 and max(values) > 1.8 * min(values):
+            one.set_yscale("log")
+            one.yaxis.set_minor_formatter(NullFormatter())
+            one.yaxis.set_minor_locator(NullLocator())
+            low, high = one.get_ylim()
+            one.set_yticks([v for v in _STEPS if low <= v <= high] if one is ax else [])
+            one.yaxis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def _label_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
@@ -220,8 +313,18 @@ def _label_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
     for x, y, text, colour in sorted(ends, key=lambda e: e[1]):
         at = max(y, last + gap)
         last = at
-        ax.annotate(text, (x, y), xytext=(x, at), textcoords="data", fontsize=8.5, color=colour, va="center",
-                    bbox={"pad": 2, "facecolor": "none", "edgecolor": "none"}, ha="left", annotation_clip=False)  # fmt: skip
+        ax.annotate(
+            f" {text}",
+            (x, y),
+            xytext=(x, at),
+            textcoords="data",
+            fontsize=8.5,
+            color=colour,
+            va="center",
+            bbox={"pad": 2, "facecolor": "none", "edgecolor": "none"},
+            ha="left",
+            annotation_clip=False,
+        )
 
 
 def _time_axis(ax: Any, s: Series, inches: float) -> None:

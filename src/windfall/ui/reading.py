@@ -1,4 +1,4 @@
-"""Opening a run for looking at it: read only, one moment of each database, and no complaint about what is not there yet."""
+"""Looking at a run: read only, one moment of each database, and no complaint about what is not there yet."""
 
 from __future__ import annotations
 

@@ -1,0 +1,165 @@
+"""The report: one self-contained page about a run, its figures as files, and the summary as JSON.
+
+The page loads nothing: style and figures are in it. It can be written at any time, for a run that is going on too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from windfall.config.load import load
+from windfall.config.schema import Config
+from windfall.errors import StoreError
+from windfall.store.files import write_atomic
+from windfall.store.rundir import RunDir
+from windfall.ui import figures, pieces
+from windfall.ui.baselines import Baseline, baselines, headline, load_grid
+from windfall.ui.series import Series, series
+from windfall.ui.summary import summarise
+from windfall.units import clock_text
+
+_WIDE, _NARROW = 1040.0, 440.0
+
+
+def write_report(run: RunDir) -> Path:
+    """Write ``report/`` of a run; the path of the page.
+
+    Raises:
+        StoreError: there is no run here, or its report folder cannot be written.
+        ConfigError: the run's stored configuration cannot be read.
+    """
+    summary = summarise(run)
+    config = load(run.config)
+    s = series(run)
+    grid, why = load_grid(config)
+    found = baselines(config, summary, grid, why)
+    criterion = config.run.threshold_g_per_kwh
+    draws = {
+        "lanes": figures.lanes(s, summary["sites"], criterion),
+        "loss": figures.loss(s),
+        "emissions": figures.emissions(s, found),
+    }
+    documents = {name: figures.svg(draw, _WIDE) for name, draw in draws.items()}
+    narrow = {name: figures.svg(draw, _NARROW) for name, draw in draws.items()}
+    page = _page(run, config, summary, s, found, documents, narrow)
+    files = {f"{name}.svg": document.encode() for name, document in documents.items()}
+    files["lanes.png"] = figures.png(draws["lanes"], _WIDE)
+    files["summary.json"] = (json.dumps(_as_json(summary, found), indent=2) + "\n").encode()
+    files["index.html"] = page.encode()
+    try:
+        run.report.mkdir(exist_ok=True)
+        for name, data in files.items():
+            write_atomic(run.report / name, [data], durable=False)
+    except OSError as e:
+        raise StoreError(
+            f"{run.report}: the report cannot be written: {e.strerror}; make room or give write access"
+        ) from None
+    return run.report / "index.html"
+
+
+def _as_json(summary: Mapping[str, Any], found: Sequence[Baseline]) -> dict[str, Any]:
+    """The summary with the comparison that the page leads with."""
+    best = headline(found)
+    rows = [
+        {"region": b.region, "own": b.own, "kg_co2": b.kg, "run_share": b.share, "why_not": b.why or None}
+        for b in found
+    ]
+    lead = None if best is None else {"region": best.region, "kg_co2": best.kg, "run_share": best.share}
+    return {**summary, "always_on": rows, "headline": lead}
+
+
+def _page(
+    run: RunDir, config: Config, summary: Mapping[str, Any], s: Series, found: Sequence[Baseline],
+    wide: Mapping[str, str], narrow: Mapping[str, str],
+) -> str:  # fmt: skip
+    css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
+    title = pieces.text(summary["run_id"] or config.run.name)
+    state = pieces.text(summary["state"])
+    said = f'<p class="sub">{pieces.text(summary["message"])}</p>' if summary["message"] else ""
+
+    def figure(name: str, label: str, caption: str) -> str:
+        both = figures.inline(wide[name], f"{name}-w", "wide", label)
+        both += figures.inline(narrow[name], f"{name}-n", "narrow", label)
+        return f"<figure>{both}<figcaption>{caption}</figcaption></figure>"
+
+    body = [
+        f'<header class="top"><h1>{title}</h1><span class="badge {state}">{state}</span></header>',
+        f'<p class="sub">{pieces.subtitle(summary, config)}</p>{said}',
+        f'<div class="hero">{pieces.lead(summary, found)}{pieces.facts(summary)}</div>',
+        pieces.banner(config),
+        _section("What the sites did, and why", "", figure("lanes", _LANES, _lanes_caption(config, s))),
+        _section(
+            "What was learned", "", figure("loss", "Validation bits per byte over tokens and over run time", _LOSS)
+        ),
+        _section(
+            "Emissions against one site that is always on",
+            "Equal tokens are taken as equal training hours: the run’s own "
+            f"{pieces.number(summary['training_hours'], 2)} site-hours at "
+            f"{pieces.number(summary['mean_training_watts'], 0)} W, "
+            "without interruption from the run’s start, under each region’s own readings.",
+            figure("emissions", "Cumulative kg CO2 of the run and of each region always on", _EMISSIONS)
+            + pieces.comparison(summary, found),
+        ),
+        _section("Energy account", _ACCOUNT, pieces.accounts(summary, s)),
+        _section("Versions", f"Each commit made one. {_by_mode(summary)}", pieces.versions(s)),
+        _section("Decisions that changed something", "", pieces.decisions(s)),
+        _section("Events of note", "", pieces.notable(s)),
+        _sample(run),
+        f"<footer>Read at run time {clock_text(summary['t_run'] or 0.0)} UTC from ledger and telemetry. "
+        "Figures and summary.json lie beside this page.</footer>",
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title} · Windfall</title>'
+        f"<style>{css}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def _section(title: str, about: str, inner: str) -> str:
+    return f"<section><h2>{title}</h2>{f'<p>{about}</p>' if about else ''}{inner}</section>"
+
+
+_LANES = "One lane per site: signal, criterion and states over run time"
+_LOSS = (
+    "Each point is one evaluated version on the same held-out text; its colour, and that of the line leading to it, is "
+    "the mode that made it: blue alone, green together. The faint line behind is the training loss of single steps, on "
+    "a scale of its own: look at its shape, not its height. Axes are logarithmic where the values need it. On the right, "
+    "hours without a step are hours in which the run was paused."
+)
+_EMISSIONS = (
+    "The thick line is this run, all sites and phases together; it climbs only while a site draws power. Each thin "
+    "line is the same training in one region that never stops; dashed regions have no site in this run. Numbers at the ends "
+    "are kg CO2."
+)
+_ACCOUNT = (
+    "Power of each phase times the region’s reading, interval by interval. Hours count what drew power: provisioning "
+    "at 0 W is not in them. Inside windows means: while the reading was under the criterion."
+)
+
+
+def _lanes_caption(config: Config, s: Series) -> str:
+    return (
+        f"The dark line is each region’s signal ({pieces.text(s.unit)}) as it became known; the dashed line is the criterion "
+        f"of {config.run.threshold_g_per_kwh:g}. The solid strip under a lane says what the site was doing, the tint above "
+        "it when it trained. A good schedule trains where the line is low, and is not there where it is high."
+    )
+
+
+def _by_mode(summary: Mapping[str, Any]) -> str:
+    parts = [f"{n:,} tokens {pieces.text(mode)}" for mode, n in summary["tokens_by_mode"].items()]
+    moves = summary["joins_and_leaves"]
+    done = ", ".join(parts) or "Nothing is committed yet"
+    return f"{done}; sites joined {moves['joins']} and left {moves['leaves']} times."
+
+
+def _sample(run: RunDir) -> str:
+    try:
+        sample = (run.report / "sample.txt").read_text(encoding="utf-8", errors="replace")[:4000]
+    except OSError:
+        return ""
+    about = "Generated by the newest version after the run; nothing was chosen or edited."
+    return _section("Sample text", about, f"<pre>{pieces.text(sample)}</pre>")

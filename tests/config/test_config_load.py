@@ -1,0 +1,123 @@
+"""Configuration: every error at once, each with its line, what is wrong and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from windfall.config import schema
+from windfall.config.lines import key_lines
+from windfall.config.load import ConfigProblems, fingerprint, load, loads, to_toml
+from windfall.config.template import TEMPLATE
+from windfall.errors import ConfigError
+
+HERE = Path()
+SITE = """
+[[site]]
+name = "a"
+region = "R"
+spin_up_s = 300
+train_power_w = 2000
+idle_power_w = 400
+tokens_per_s = 10
+[site.signal]
+kind = "synthetic"
+"""
+GOOD = "[run]\nbudget_tokens = 1000\n" + SITE
+
+
+def problems(text: str) -> dict[str, tuple[int, str]]:
+    with pytest.raises(ConfigProblems) as caught:
+        loads(text, "x.toml", HERE)
+    return {p.key: (p.line, p.message) for p in caught.value.problems}
+
+
+def test_a_small_file_is_enough() -> None:
+    config = loads(GOOD, "x.toml", HERE)
+    assert config.policy.name == "breakeven"
+    assert config.budget_blocks * config.tokens_per_block >= 1000
+
+
+def test_every_error_is_told_at_once_with_its_line() -> None:
+    text = GOOD.replace("spin_up_s = 300", "spin_up_min = 5").replace("train_power_w = 2000", 'train_power_w = "2 kW"')
+    found = problems(text.replace("idle_power_w = 400", "idle_power_w = -400"))
+    assert found["site[0].spin_up_min"] == (7, "unknown key; did you mean `spin_up_s`?")
+    assert found["site[0].spin_up_s"][0] == 4
+    assert "missing" in found["site[0].spin_up_s"][1]
+    assert found["site[0].train_power_w"][0] == 8
+    assert "got '2 kW'" in found["site[0].train_power_w"][1]
+    assert found["site[0].idle_power_w"][0] == 9
+    assert "greater than or equal to 0, got -400" in found["site[0].idle_power_w"][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "said"),
+    [
+        (("budget_tokens", "budget_token"), "run.budget_token", "did you mean `budget_tokens`"),
+        (("[run]", "[policy]\nname = 'breakevn'\n[run]"), "policy.name", "'breakeven', 'threshold', 'paper' or 'always'"),
+        (('kind = "synthetic"', 'kind = "trace"'), "site[0].signal", "a trace needs path and column"),
+        (("[run]", "[train]\nbatch_sequences = 9\n[run]"), "train", "does not divide"),
+        (("[run]", "[policy]\nstart_g_per_kwh = 100\nstop_g_per_kwh = 50\n[run]"), "policy", "must not be below"),
+        (("spin_up_s = 300", "spin_up_s = 300\nload_s = 400"), "site[0]", "cannot be longer"),
+        (("[run]", '[run]\nclock = "scaled"'), "(file)", "needs run.start"),
+        (("[run]", '[run]\nstart = "tomorrow"'), "run.start", "Invalid isoformat"),
+        (("[run]", "[nonsense]\n[run]"), "nonsense", "unknown key"),
+    ],
+)
+def test_each_mistake_is_told_in_words_that_help(change: tuple[str, str], key: str, said: str) -> None:
+    found = problems(GOOD.replace(*change))
+    assert said in found[key][1]
+
+
+def test_two_sites_of_one_name_are_refused() -> None:
+    assert "two sites are named a" in problems(GOOD + SITE)["site"][1]
+
+
+def test_a_missing_trace_is_told_with_its_line(tmp_path: Path) -> None:
+    text = GOOD.replace('kind = "synthetic"', 'path = "no.csv"\ncolumn = "g"')
+    with pytest.raises(ConfigProblems, match=r"x\.toml:12: site\[0\]\.signal\.path: no such file"):
+        loads(text, "x.toml", tmp_path)
+
+
+def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file; `windfall init"):
+        load(tmp_path / "no.toml")
+    (tmp_path / "bad.toml").write_text("[run\n")
+    with pytest.raises(ConfigError, match="not valid TOML.*line 1"):
+        load(tmp_path / "bad.toml")
+
+
+def test_the_template_is_valid_and_names_every_key() -> None:
+    loads(TEMPLATE, "t.toml", HERE)
+    for table in (
+        schema.RunTable, schema.PolicyTable, schema.ModelTable, schema.DataTable, schema.TrainTable, schema.FederationTable,
+        schema.FleetTable, schema.BacktestTable, schema.TrainerTable, schema.SiteTable, schema.SignalTable,
+    ):  # fmt: skip
+        for key, field in table.model_fields.items():
+            if key in ("trainer", "signal"):
+                continue
+            assert f"{key} =" in TEMPLATE, key
+            assert field.description, key
+            assert field.description in TEMPLATE, key
+
+
+@pytest.mark.parametrize("text", [GOOD, TEMPLATE])
+def test_the_resolved_file_reads_back_as_the_same_configuration(text: str) -> None:
+    config = loads(text, "x.toml", HERE)
+    assert loads(to_toml(config), "y.toml", HERE) == config
+
+
+def test_what_is_trained_makes_the_fingerprint_and_patience_does_not() -> None:
+    base = fingerprint(loads(GOOD, "x", HERE))
+    assert fingerprint(loads("[fleet]\nstart_timeout_s = 9\n" + GOOD, "x", HERE)) == base
+    assert fingerprint(loads(GOOD.replace("1000", "2000000"), "x", HERE)) != base
+    assert fingerprint(loads("[model]\ndepth = 3\n" + GOOD, "x", HERE)) != base
+
+
+def test_key_lines_follow_tables_arrays_and_multiline_strings() -> None:
+    text = 'a = """\nb = 1\n"""\n[t]\nc = 1\n[[s]]\nd = 1\n[s.u]\ne = 1\n[[s]]\nd = 2\n'
+    assert key_lines(text) == {
+        ("a",): 1, ("t",): 4, ("t", "c"): 5, ("s", 0): 6, ("s",): 6, ("s", 0, "d"): 7, ("s", 0, "u"): 8,
+        ("s", 0, "u", "e"): 9, ("s", 1): 10, ("s", 1, "d"): 11,
+    }  # fmt: skip

@@ -1,0 +1,65 @@
+"""Invariant 8: joules are the sum over phases, grams the integral of power times reading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from windfall.energy.account import PHASES, Account, PowerModel, always_on_kg
+from windfall.grid.signal import StepSignal
+
+POWER = PowerModel(2024.0, 468.0, 50.0)
+
+
+def signal(values: list[float], period: float = 300.0) -> StepSignal:
+    return StepSignal(np.arange(len(values)) * period, np.array(values), unit="gCO2/kWh", source="t", period_s=period)
+
+
+@given(
+    values=st.lists(st.floats(0, 900), min_size=1, max_size=12),
+    cuts=st.lists(st.tuples(st.floats(1, 900), st.sampled_from(PHASES)), min_size=1, max_size=20),
+)
+def test_the_account_is_the_integral_of_power_times_reading(values: list[float], cuts: list[tuple[float, str]]) -> None:
+    s = signal(values)
+    account = Account({"a": POWER}, {"a": s}, 100.0)
+    t, spans, entries = 0.0, [], []
+    for length, phase in cuts:
+        entries += account.book("a", phase, t, t + length)
+        spans.append((t, t + length, phase))
+        t += length
+    # an independent integral: second by second at the midpoints of a fine grid cut at every border
+    borders = sorted({b for a, e, _ in spans for b in (a, e)} | {i * 300.0 for i in range(len(values) + 1) if i * 300.0 < t})
+    joules = grams = 0.0
+    for a, b in zip(borders[:-1], borders[1:], strict=True):
+        middle = (a + b) / 2
+        watts = POWER.watts(next(p for x, y, p in spans if x <= middle < y))
+        joules += watts * (b - a)
+        grams += watts * (b - a) / 3.6e6 * values[min(int(middle // 300), len(values) - 1)]
+    total = account.total()
+    assert total.joules == pytest.approx(joules, rel=1e-9, abs=1e-6)
+    assert total.grams == pytest.approx(grams, rel=1e-9, abs=1e-9)
+    assert total.joules == pytest.approx(sum(account.total(phase=p).joules for p in PHASES), rel=1e-12)
+    assert total.joules == pytest.approx(sum(e.joules for e in entries), rel=1e-9)
+    assert total.grams == pytest.approx(sum(e.grams for e in entries), rel=1e-9, abs=1e-12)
+    assert total.seconds == pytest.approx(t)
+
+
+def test_inside_is_energy_under_the_criterion_and_equality_is_outside() -> None:
+    account = Account({"a": POWER}, {"a": signal([99.9, 100.0])}, 100.0)
+    account.book("a", "training", 0, 600)
+    assert account.share_inside() == pytest.approx(0.5)
+
+
+def test_energy_without_a_reading_is_shown_and_carries_no_grams() -> None:
+    account = Account({"a": POWER}, {"a": signal([50.0])}, 100.0)
+    account.book("a", "training", -300, 300)
+    total = account.total()
+    assert total.unpriced_joules == pytest.approx(2024 * 300)
+    assert total.grams == pytest.approx(2024 * 300 / 3.6e6 * 50)
+
+
+def test_the_always_on_baseline_is_null_past_the_end_of_its_trace() -> None:
+    assert always_on_kg(signal([100.0] * 12), 1000.0, 0.0, 1.0) == pytest.approx(0.1)
+    assert always_on_kg(signal([100.0] * 12), 1000.0, 0.0, 2.0) is None

@@ -1,0 +1,189 @@
+"""A site's state machine and the controller around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from windfall.errors import Permanent, Transient
+from windfall.fleet.controller import Controller, NullJournal
+from windfall.fleet.driver import MemoryDriver
+from windfall.fleet.machine import Action, Inputs, Observed, Patience, Site, State
+from windfall.policy.base import Decision
+
+PATIENCE = Patience(spin_up_s=100, start_timeout_s=30, drain_timeout_s=20, backoff_s=60, backoff_max_s=600)
+
+
+def inputs(t: float = 0, **changes: Any) -> Inputs:
+    given: dict[str, Any] = {
+        "t": t, "wall": t, "wanted": True, "reason": "because", "observed": Observed.ABSENT,
+        "ready": False, "working": False, "drained": False, "lost": "",
+    }  # fmt: skip
+    return Inputs(**{**given, **changes})
+
+
+def step(site: Site, t: float, **changes: Any) -> Action:
+    return site.step(inputs(t, **changes), gated=True, jitter=0.5)
+
+
+def up(site: Site) -> None:
+    """Bring a site to training at t = 100."""
+    assert step(site, 0) is Action.UP
+    assert step(site, 100, observed=Observed.UP, ready=True) is Action.NONE
+    step(site, 100, observed=Observed.UP, ready=True, working=True)
+    assert site.state is State.TRAINING
+
+
+def test_a_site_comes_up_trains_drains_and_goes_off() -> None:
+    site = Site("a", PATIENCE)
+    up(site)
+    step(site, 200, wanted=False, observed=Observed.UP, working=True)
+    assert site.state is State.DRAINING
+    assert step(site, 201, wanted=False, observed=Observed.UP) is Action.NONE  # its work has not come yet
+    assert step(site, 202, wanted=False, observed=Observed.UP, drained=True) is Action.DOWN
+    assert step(site, 203, wanted=False, observed=Observed.STOPPING, drained=True) is Action.NONE
+    step(site, 204, wanted=False, observed=Observed.ABSENT)
+    assert site.state is State.OFF
+    assert (site.generation, site.starts) == (1, 1)
+
+
+def test_a_process_that_exists_is_not_ready() -> None:
+    site = Site("a", PATIENCE)
+    step(site, 0)
+    step(site, 29, observed=Observed.UP)
+    assert site.state is State.PROVISIONING
+
+
+def test_on_a_gated_clock_ready_comes_no_sooner_than_the_modelled_spin_up() -> None:
+    site = Site("a", PATIENCE)
+    step(site, 0)
+    step(site, 99, wall=1, observed=Observed.UP, ready=True)
+    assert site.state is State.PROVISIONING
+    assert site.holds(99, ready=False, drained=False) == ""
+    assert site.holds(100, ready=False, drained=False) == "starting"
+    assert site.holds(100, ready=True, drained=False) == ""
+
+
+def test_a_site_that_never_becomes_ready_fails_and_is_tried_again_later_and_later() -> None:
+    site = Site("a", PATIENCE)
+    waits = []
+    t = 0.0
+    for _ in range(6):
+        assert step(site, t) is Action.UP
+        assert step(site, t + 31, observed=Observed.STARTING) is Action.DOWN
+        assert site.state is State.FAILED
+        assert "not ready after 30 s" in site.reason
+        waits.append(site.retry_at - (t + 31))
+        step(site, t + 32, observed=Observed.ABSENT)
+        assert step(site, site.retry_at - 1) is Action.NONE
+        t = site.retry_at
+    assert waits == [60, 120, 240, 480, 600, 600]
+
+
+def test_a_drain_that_takes_too_long_ends_in_a_stop() -> None:
+    site = Site("a", PATIENCE)
+    up(site)
+    step(site, 200, wanted=False, observed=Observed.UP)
+    assert step(site, 221, wanted=False, observed=Observed.UP) is Action.DOWN
+    assert "did not hand in" in site.reason
+
+
+def test_a_site_wanted_off_while_starting_is_stopped_at_once() -> None:
+    site = Site("a", PATIENCE)
+    step(site, 0)
+    step(site, 10, wanted=False, observed=Observed.STARTING, drained=True)
+    assert site.state is State.DRAINING
+    assert step(site, 11, wanted=False, observed=Observed.STARTING, drained=True) is Action.DOWN
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()), max_size=40))
+def test_unknown_never_starts_anything_and_fails_nothing(story: list[tuple[bool, bool, bool, bool]]) -> None:
+    site = Site("a", PATIENCE)
+    for t, (wanted, ready, working, drained) in enumerate(story):
+        step(site, float(t) / 10, wanted=wanted, ready=ready, working=working, drained=drained, observed=Observed.UNKNOWN)
+    assert site.state is State.OFF
+    other = Site("b", PATIENCE)
+    up(other)
+    step(other, 150, observed=Observed.UNKNOWN, ready=True, working=True)
+    assert other.state is State.TRAINING
+
+
+class Work:
+    """A workload that is ready for everything."""
+
+    def ready(self, site: str, generation: int) -> bool:
+        return True
+
+    def working(self, site: str) -> bool:
+        return True
+
+    def drained(self, site: str) -> bool:
+        return True
+
+    def lost(self, site: str) -> str:
+        return ""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
+ON = Decision(True, "on", {}, None, {})
+
+
+def controller(driver: MemoryDriver) -> Controller:
+    return Controller(dict.fromkeys("ab", Patience(0, 30, 20, 60, 600)), driver, NullJournal(), gated=False)
+
+
+@pytest.mark.parametrize("error", [Transient("later"), Permanent("never")])
+def test_a_driver_that_raises_costs_its_own_site_and_no_other(error: Exception) -> None:
+    class Broken(MemoryDriver):
+        def ensure_up(self, site: str, generation: int) -> None:
+            if site == "a":
+                raise error
+            super().ensure_up(site, generation)
+
+    c = controller(Broken())
+    for t in range(4):
+        c.observe()
+        c.reconcile(t, t, {"a": ON, "b": ON}, Work())  # type: ignore[arg-type]
+    assert c.sites["b"].state is State.TRAINING
+    assert c.sites["a"].failures == 1
+    assert str(error) in [reason for _, state, reason in c.sites["a"].log if state is State.FAILED]
+
+
+def test_a_driver_that_cannot_observe_leaves_every_site_where_it_is() -> None:
+    driver = MemoryDriver()
+    c = controller(driver)
+    for t in range(4):
+        c.observe()
+        c.reconcile(t, t, {"a": ON, "b": ON}, Work())  # type: ignore[arg-type]
+
+    def blind(sites: Iterable[str]) -> dict[str, Observed]:
+        raise Transient("no answer")
+
+    driver.observe = blind  # type: ignore[method-assign]
+    c.observe()
+    c.reconcile(9, 9, {"a": ON, "b": ON}, Work())  # type: ignore[arg-type]
+    assert {s.state for s in c.sites.values()} == {State.TRAINING}
+
+
+def test_what_is_asked_of_a_driver_is_in_the_journal_before_it_is_asked() -> None:
+    story: list[str] = []
+
+    class Journal:
+        def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None:
+            story.append(f"journal {action} {site}.{generation}")
+
+    class Telling(MemoryDriver):
+        def ensure_up(self, site: str, generation: int) -> None:
+            story.append(f"driver ensure_up {site}.{generation}")
+            super().ensure_up(site, generation)
+
+    c = Controller({"a": PATIENCE}, Telling(), Journal(), gated=False)
+    c.observe()
+    c.reconcile(0, 0, {"a": ON}, Work())  # type: ignore[arg-type]
+    assert story == ["journal ensure_up a.1", "driver ensure_up a.1"]

@@ -1,0 +1,175 @@
+"""Real processes: SuperLink, SuperNodes, agents, trainers, coordinator, supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+from run.real import T0, events, processes, start, status, windfall, write_config
+
+from windfall import clock
+from windfall.store.ledger import Ledger
+
+pytestmark = pytest.mark.slow
+JOIN_AND_LEAVE = {"a": [(0, 25)], "b": [(15, 600)]}
+
+
+def wait_for(what: str, ready, timeout: float = 120) -> None:  # type: ignore[no-untyped-def]
+    deadline = clock.monotonic() + timeout
+    while not ready():
+        assert clock.monotonic() < deadline, f"timed out waiting for {what}"
+        clock.pause(0.1)
+
+
+def versions(run: Path) -> int:
+    """Newest version, or -1."""
+    try:
+        ledger = Ledger.open(run / "ledger.db", read_only=True)
+        number = ledger.head().version
+        ledger.close()
+    except Exception:  # noqa: BLE001 - the run directory is being made
+        return -1
+    return number
+
+
+def assert_whole(run: Path) -> None:
+    """Every block of the budget was committed once, and nothing was left running."""
+    ledger = Ledger.open(run / "ledger.db", read_only=True)
+    assert ledger.counts().committed == ledger.budget_blocks
+    assert ledger.head().tokens_total == ledger.budget_blocks * ledger.tokens_per_block
+    ledger.close()
+    wait_for("processes to end", lambda: not processes(run), 15)
+
+
+def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = windfall("run", write_config(tmp_path, JOIN_AND_LEAVE), "--run-dir", run, "--quiet")
+    assert done.returncode == 0, done.stderr + (run / "logs" / "coordinator.log").read_text()
+    assert_whole(run)
+    summary = status(run)
+    assert summary["state"] == "done"
+    assert set(summary["modes_seen"]) == {"paused", "local", "federated"}
+    assert set(summary["sites"]) == {"a", "b"}
+    assert all(s["tokens"] > 0 and s["kg_co2"] > 0 and s["starts"] == 1 for s in summary["sites"].values())
+    assert summary["val_bpb"] < summary["val_bpb_start"]
+    joined = [e for e in events(run, "cut_forward")]
+    assert [(e["t_run"] - T0) / 60 for e in joined] == [17.0]
+    drained = [e for e in events(run, "contribution") if e["detail"]["drained"] and e["site"] == "a"]
+    assert [(e["t_run"] - T0) / 60 for e in drained] == [25.0]
+    page = (run / "report" / "index.html").read_text()
+    assert "Training is real" in page
+    text = windfall("generate", run, "--prompt", "the ", "--tokens", 20)
+    assert text.returncode == 0
+    assert text.stdout.startswith("the ")
+    # Nothing of the machine's environment got in (invariant 9).
+    again = windfall("run", tmp_path / "small.toml", "--run-dir", run, "--quiet")
+    assert again.returncode == 0, "a finished run is resumed to nothing"
+
+
+def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 90)
+    first = start("run", config, "--run-dir", run, "--quiet")
+    wait_for("the first commit", lambda: versions(run) >= 1)
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=60) == 130
+    wait_for("processes to end", lambda: not processes(run), 15)
+    ledger = Ledger.open(run / "ledger.db", read_only=True)
+    counts = ledger.counts()
+    ledger.close()
+    assert counts.leased == counts.received == 0
+    assert 0 < counts.committed < ledger.budget_blocks
+    assert status(run)["state"] == "interrupted"
+    second = windfall("run", config, "--run-dir", run, "--quiet")
+    assert second.returncode == 0, second.stderr
+    assert_whole(run)
+
+
+def test_kill_9_of_the_process_group_and_a_second_run_goes_on_from_the_last_commit(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 90)
+    first = start("run", config, "--run-dir", run, "--quiet")
+    wait_for("the first commit", lambda: versions(run) >= 1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    at = versions(run)
+    second = windfall("run", config, "--run-dir", run, "--quiet")
+    assert second.returncode == 0, second.stderr
+    resumed = events(run, "resumed")
+    assert [e["version"] for e in resumed] == [at]
+    assert_whole(run)
+
+
+def test_sites_without_a_coordinator_save_their_work_and_stop_by_themselves(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 2000)
+    first = start("run", config, "--run-dir", run, "--quiet")
+    wait_for("the first commit", lambda: versions(run) >= 1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    wait_for("the dead-man timer", lambda: not processes(run), 40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr_scale": 1e30}, "failed 2 times in a row.*the loss is nan"),
+        ({"start_timeout_s": 0.2}, "failed 2 times in a row.*not ready after 0 s"),
+        ({"until_min": 20, "budget": 128 * 500}, "every trace has ended by 2026-01-01T00:2"),
+    ],
+)
+def test_a_run_that_cannot_go_on_says_why_exits_1_and_leaves_nothing(tmp_path: Path, changes: dict[str, float], said: str) -> None:
+    run = tmp_path / "run"
+    config = write_config(tmp_path, {"a": [(0, 600)]}, **changes)  # type: ignore[arg-type]
+    done = windfall("run", config, "--run-dir", run, "--quiet")
+    assert done.returncode == 1, done.stderr
+    message = done.stderr.replace("\n", " ")
+    import re
+
+    assert re.search(said, message), message
+    assert "Traceback" not in message
+    wait_for("processes to end", lambda: not processes(run), 15)
+    ledger = Ledger.open(run / "ledger.db", read_only=True)
+    assert ledger.head().version >= 0
+    ledger.close()
+
+
+def test_a_port_already_taken_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        done = windfall("run", write_config(tmp_path, {"a": [(0, 9)]}, port=port), "--run-dir", tmp_path / "run", "--quiet")
+    assert done.returncode == 2
+    assert f"port {port} is taken" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_directory_of_another_configuration_or_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4)
+    assert windfall("run", config, "--run-dir", run, "--quiet").returncode == 1  # the trace ends at once
+    other = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4, budget=999_999)
+    refused = windfall("run", other, "--run-dir", run, "--quiet")
+    assert refused.returncode == 2
+    assert "another configuration" in refused.stderr
+    db = sqlite3.connect(run / "ledger.db")
+    db.execute("UPDATE meta SET value = '7' WHERE key = 'schema'")
+    db.commit()
+    db.close()
+    newer = windfall("run", config, "--run-dir", run, "--quiet")
+    assert newer.returncode == 1
+    assert "newer Windfall" in newer.stderr
+
+
+def test_an_unreadable_corpus_is_one_line(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": [(0, 9)]})
+    (tmp_path / "corpus.txt").write_bytes(b"\xff\xfe\x00broken")
+    done = windfall("run", config, "--run-dir", tmp_path / "run", "--quiet")
+    assert done.returncode == 1
+    assert "UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,95 @@
+"""The house: who may import whom, who may read the clock, what may never be used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "windfall"
+#: DESIGN 3: each imports only from those after it.
+ORDER = ["cli", "ui", "run", "simulate", "federation", "fleet", "train", "policy", "energy", "grid", "store", "config", "clock", "units", "errors"]
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def package(path: Path) -> str:
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute module names that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{a.name}" for a in node.names}
+    return found
+
+
+def test_packages_import_only_from_those_below_them() -> None:
+    wrong = []
+    for path in FILES:
+        own = package(path)
+        if own == "__init__":
+            continue
+        for name in imports(path):
+            if name.startswith("windfall."):
+                other = name.split(".")[1]
+                if other in ORDER and other != own and ORDER.index(other) < ORDER.index(own):
+                    wrong.append(f"{path.relative_to(SRC)} imports {name}")
+    assert wrong == []
+
+
+def test_every_package_has_its_place_in_the_order() -> None:
+    assert {package(p) for p in FILES} - {"__init__"} <= set(ORDER)
+
+
+def test_only_the_clock_reads_the_machines_clock() -> None:
+    wrong = [
+        str(p.relative_to(SRC)) for p in FILES
+        if p.name != "clock.py" and imports(p) & {"time", "time.time", "time.monotonic", "time.sleep"}
+    ]  # fmt: skip
+    wrong += [str(p) for p in FILES if "datetime.now" in p.read_text() or "utcnow" in p.read_text()]
+    assert wrong == []
+
+
+def test_nothing_is_pickled() -> None:
+    for p in FILES:
+        assert not imports(p) & {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}, p
+        text = p.read_text(encoding="utf-8")
+        assert "torch.load(" not in text, p
+        assert "torch.save(" not in text, p
+        assert "allow_pickle" not in text, p
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("windfall.cli.main", {"torch", "flwr", "pydantic", "numpy", "matplotlib"}),
+        ("windfall.cli.status", {"torch", "flwr", "pydantic", "matplotlib"}),
+        ("windfall.federation.client_app", {"torch", "windfall.train"}),
+        ("windfall.run.coordinator", {"torch"}),
+        ("windfall.run.agent", {"torch", "flwr", "numpy"}),
+    ],
+)
+def test_what_must_start_fast_or_stay_small_imports_nothing_heavy(module: str, never: set[str]) -> None:
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not never & set(done.stdout.split())
+
+
+def test_non_public_flower_is_imported_in_one_file_only() -> None:
+    public = {"flwr.app", "flwr.clientapp"}
+    for p in FILES:
+        if p.name == "flower_attach.py":
+            continue
+        for name in imports(p):
+            if name.split(".")[0] == "flwr":
+                assert any(name == x or name.startswith(x + ".") for x in public), f"{p}: {name}"
