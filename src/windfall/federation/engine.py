@@ -24,6 +24,8 @@ from windfall.store.tensors import to_bytes
 
 #: A gated clock gives a site that answers heartbeats but no messages this many heartbeat time-outs.
 _PATIENCE = 4.0
+#: The last round of a run takes in what would be less than this share of another one.
+_WORTH_A_ROUND = 0.25
 
 
 @dataclass(frozen=True)
@@ -431,6 +433,7 @@ class Federation:
         solo = len(participants) == 1
         length = self._s.solo_cut_s if solo else self._s.round_s
         cut_at = t + math.ceil(length / self._s.tick_s) * self._s.tick_s
+        cut_at += self._rest(participants, length)
         lent = self._lend(t, cut_at, participants)
         if not lent:
             return
@@ -448,6 +451,14 @@ class Federation:
             order = self._order(m, self._rounds, t, cut_at, model, lent[site], evaluate=site == evaluator, fleet=sorted(lent))
             blobs = {"weights": weights} if model == "full" else {}
             self._send(m, *self._with_inner(m, order, blobs, head))
+
+    def _rest(self, participants: set[str], length: float) -> float:
+        """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
+        rate = sum(self._s.tokens_per_s[s] for s in participants) * self._s.blocks_per_step / self._s.tokens_per_step
+        left = self._ledger.counts().free / rate - length
+        if not 0 < left < _WORTH_A_ROUND * length:
+            return 0.0
+        return math.ceil(left / self._s.tick_s + 1) * self._s.tick_s
 
     def _lend(self, t: float, cut_at: float, participants: set[str]) -> dict[str, list[Lease]]:
         """Leases for a round, by site; a site for which nothing is left is not in it."""

@@ -15,23 +15,16 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.energy.account import Account, PowerModel
 from windfall.errors import ConfigError, RunError, WindfallError
-from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.engine import Federation, Settings
 from windfall.federation.flower_attach import Attachment, flower_environment
 from windfall.federation.flower_transport import FlowerTransport
-from windfall.federation.intake import Intake
-from windfall.federation.merge import Outer
-from windfall.fleet.controller import Controller
 from windfall.fleet.drivers.local import LocalDriver
-from windfall.fleet.loop import Loop
-from windfall.fleet.machine import Patience, Site, State
+from windfall.fleet.machine import Site, State
 from windfall.fleet.processes import spawn
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
-from windfall.policy.build import build_policy
-from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
+from windfall.run.compose import compose
+from windfall.run.recorder import TelemetryRecorder
 from windfall.run.sites import describe_site
 from windfall.store.bus import FileBus
 from windfall.store.files import write_json
@@ -81,7 +74,11 @@ class Coordinator:
         for w in self.grid.warnings:
             self.telemetry.event(now, "warning", reason=w)
         self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.port}"))
-        self.loop, self.work = self._build(now)
+        self.bus = FileBus(run.sites)
+        self.loop, self.work = compose(
+            config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
+            bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
+        )  # fmt: skip
 
     # -- building --------------------------------------------------------------------------------------------
 
@@ -113,51 +110,6 @@ class Coordinator:
              "--database", str(self.run.root / "flower" / f"superlink-{self.fence}.db")],
             log=self.run.logs / "superlink.log", env=env, with_parent=True,
         )  # fmt: skip
-
-    def _build(self, now: float) -> tuple[Loop, Federation]:
-        c, f = self.config, self.config.federation
-        names = [s.name for s in c.site]
-        checkpoints = Checkpoints(self.run, self.ledger, keep=f.keep_versions, keep_every=f.keep_every)
-        intake = Intake(
-            self.ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), self.telemetry,
-            sites=set(names), max_base_age=f.max_base_age,
-        )  # fmt: skip
-        settings = Settings(
-            round_s=f.round_s, solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
-            heartbeat_timeout_s=c.fleet.heartbeat_timeout_s, tick_s=c.run.tick_s, gated=self.gated, codec=f.codec,
-            blocks_per_step=c.train.batch_sequences // c.train.block_sequences, tokens_per_step=c.tokens_per_step,
-            budget_tokens=c.budget_blocks * c.tokens_per_block, manifest=self.ledger.meta("manifest") or "",
-            tokens_per_s={s.name: s.tokens_per_s for s in c.site},
-        )  # fmt: skip
-        self.bus = FileBus(self.run.sites)
-        work = Federation(
-            ledger=self.ledger, checkpoints=checkpoints, intake=intake, bus=self.bus, transport=self.transport,
-            events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
-        )  # fmt: skip
-        work.evaluated_before(int(v) for (v,) in self.telemetry.rows("SELECT DISTINCT version FROM metrics WHERE name = 'val_bpb'"))
-        controller = Controller(
-            {
-                s.name: Patience(
-                    s.spin_up_s, c.fleet.start_timeout_s, c.fleet.drain_timeout_s, c.fleet.backoff_s, c.fleet.backoff_max_s
-                )
-                for s in c.site
-            },
-            self.driver, LedgerJournal(self.ledger), gated=self.gated, seed=c.run.seed,
-            stop_grace_s=c.fleet.stop_grace_s, observer=self._moved,
-        )  # fmt: skip
-        starts = self.ledger.starts()
-        for name, generation in self.ledger.generations().items():
-            if name in controller.sites:
-                controller.sites[name].generation = generation
-                controller.sites[name].starts = starts.get(name, 0)
-        account = Account({s.name: PowerModel.of(s) for s in c.site}, self.grid.by_site, c.run.threshold_g_per_kwh)
-        loop = Loop(
-            clock=self.clock, signals=self.grid.by_site, spin_up_s={s.name: s.spin_up_s for s in c.site},
-            policy=build_policy(c.policy), controller=controller, work=work, account=account, recorder=self.recorder,
-            load_s={s.name: s.load_s for s in c.site},
-        )  # fmt: skip
-        restore(self.telemetry, account, loop.wanted)
-        return loop, work
 
     def _moved(self, t: float, site: Site, old: State, new: State) -> None:
         self.recorder.moved(t, site, old, new)

@@ -49,7 +49,8 @@ _VARIABLES = {
     PAPER: "--card",
     **{c: f"--c-{n}" for n, c in COLOURS.items()},
 }
-_BASELINE_COLOURS = ("#56606b", "#8a6d3b", "#7b5ea7", "#a3473f", "#4f7a5b", "#66737f")
+_BASELINE_COLOURS = ("#56606b", "#8a6d3b", "#7b5ea7", "#a3473f", "#4f7a5b", "#2f6f8f")
+_VARIABLES |= {c: f"--b-{i}" for i, c in enumerate(_BASELINE_COLOURS)}
 _RC = {
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -314,25 +315,26 @@ def _label_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
         at = max(y, last + gap)
         last = at
         ax.annotate(
-            f" {text}",
-            (x, y),
-            xytext=(x, at),
-            textcoords="data",
+            text,
+            (x, at),
+            xytext=(6, 0),
+            textcoords="offset points",
             fontsize=8.5,
             color=colour,
             va="center",
-            bbox={"pad": 2, "facecolor": "none", "edgecolor": "none"},
-            ha="left",
             annotation_clip=False,
         )
 
 
 def _time_axis(ax: Any, s: Series, inches: float) -> None:
+    if s.end <= s.start:
+        ax.set_xticks([])
+        ax.set_xlabel("the run has not begun")
+        return
     locator = AutoDateLocator(minticks=3, maxticks=10 if inches >= 7 else 5)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    if s.end > s.start:
-        ax.set_xlim(_when(s.start), _when(s.end))
+    ax.set_xlim(_when(s.start), _when(s.end))
     ax.set_xlabel("run time, UTC")
 
 

@@ -123,11 +123,15 @@ class LiveView:
     def _events(self) -> list[Event]:
         telemetry = self._connect()
         found: list[Event] = []
-        for number, event in telemetry.events(self._last_id) if telemetry else ():
-            self._last_id = number
-            found.append(event)
-            if event.kind == "round":
-                self._cut_at = float(event.detail.get("cut_at", 0.0)) or None
+        try:
+            for number, event in telemetry.events(self._last_id) if telemetry else ():
+                self._last_id = number
+                found.append(event)
+                if event.kind == "round":
+                    self._cut_at = float(event.detail.get("cut_at", 0.0)) or None
+        except StoreError:
+            # A view that cannot read for a moment is no reason to end the process that supervises the run.
+            return found
         return found
 
     def _look(self) -> None:
@@ -142,19 +146,25 @@ class LiveView:
             self._pace.append((t_wall, t_run))
             while self._pace[-1][0] - self._pace[0][0] > _SPEED_WINDOW_S:
                 self._pace.popleft()
-        if self._telemetry is None:
-            return
-        rows = self._telemetry.rows(
+        if self._telemetry is not None:
+            try:
+                self._read_sites(self._telemetry, self._summary)
+            except StoreError:
+                return
+
+    def _read_sites(self, telemetry: Telemetry, summary: Mapping[str, Any]) -> None:
+        """New readings for the sparklines, and how fast each training site was at its last step."""
+        rows = telemetry.rows(
             "SELECT rowid, site, value FROM readings WHERE rowid > ? ORDER BY rowid", self._last_reading
         )
         for number, site, value in rows:
             self._last_reading = int(number)
             self._sparks.setdefault(str(site), deque(maxlen=_SPARK)).append(float(value))
         self._rates = {}
-        for name, x in self._summary["sites"].items():
+        for name, x in summary["sites"].items():
             if x["state"] != "training":
                 continue
-            newest = self._telemetry.rows(
+            newest = telemetry.rows(
                 "SELECT detail FROM metrics WHERE name = 'loss' AND site = ? ORDER BY id DESC LIMIT 1", name
             )
             if newest and newest[0][0]:

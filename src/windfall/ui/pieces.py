@@ -234,6 +234,8 @@ def versions(s: Series) -> str:
         )
         for v in s.versions
     ]
+    if not rows:
+        return "<p>None yet.</p>"
     return folded(
         (">version", "@run time, UTC", "mode", ">tokens", ">in all", ">val bits per byte", "from"), rows, "versions"
     )

@@ -1,0 +1,38 @@
+# Two commands do everything: `make demo` and `make test`. Each sets up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := src tests benchmarks
+
+.PHONY: demo test test-fast check bench bench-parity bench-backtest setup clean
+
+demo: setup
+	$(BIN)/windfall demo
+
+test: setup check
+	$(BIN)/python -m pytest
+
+test-fast: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+check: setup
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+bench: bench-backtest bench-parity
+
+bench-backtest: setup
+	$(BIN)/python benchmarks/backtest.py
+
+bench-parity: setup
+	$(BIN)/python benchmarks/parity.py
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml constraints.txt scripts/setup
+	PYTHON=$(PYTHON) scripts/setup
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

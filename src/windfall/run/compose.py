@@ -1,0 +1,78 @@
+"""The composition root: from a configuration and the parts that differ between machines to a loop that can be driven."""
+
+from __future__ import annotations
+
+from windfall.clock import Clock
+from windfall.config.schema import Config
+from windfall.energy.account import Account, PowerModel
+from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.engine import Federation, Settings
+from windfall.federation.intake import Intake
+from windfall.federation.merge import Outer
+from windfall.federation.transport import Transport
+from windfall.fleet.controller import Controller, Observer
+from windfall.fleet.driver import Driver
+from windfall.fleet.loop import Loop
+from windfall.fleet.machine import Patience
+from windfall.grid.build import Grid
+from windfall.policy.build import build_policy
+from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
+from windfall.store.bus import Bus
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+
+
+def compose(
+    config: Config, run: RunDir, *, ledger: Ledger, telemetry: Telemetry, grid: Grid, clock: Clock, driver: Driver,
+    bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer,
+) -> tuple[Loop, Federation]:  # fmt: skip
+    """The loop of a run and its federation, with what earlier lives of the run left in ledger and telemetry."""
+    names = [s.name for s in config.site]
+    f = config.federation
+    checkpoints = Checkpoints(run, ledger, keep=f.keep_versions, keep_every=f.keep_every)
+    intake = Intake(
+        ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
+        sites=set(names), max_base_age=f.max_base_age,
+    )  # fmt: skip
+    work = Federation(
+        ledger=ledger, checkpoints=checkpoints, intake=intake, bus=bus, transport=transport, events=telemetry,
+        settings=settings(config, ledger, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
+    )  # fmt: skip
+    known = telemetry.rows("SELECT DISTINCT version FROM metrics WHERE name = 'val_bpb'")
+    work.evaluated_before(int(v) for (v,) in known)
+    controller = Controller(
+        {s.name: patience(config, s.spin_up_s) for s in config.site}, driver, LedgerJournal(ledger),
+        gated=clock.gated, seed=config.run.seed, stop_grace_s=config.fleet.stop_grace_s, observer=observer,
+    )  # fmt: skip
+    starts = ledger.starts()
+    for name, generation in ledger.generations().items():
+        if name in controller.sites:
+            controller.sites[name].generation = generation
+            controller.sites[name].starts = starts.get(name, 0)
+    account = Account({s.name: PowerModel.of(s) for s in config.site}, grid.by_site, config.run.threshold_g_per_kwh)
+    loop = Loop(
+        clock=clock, signals=grid.by_site, spin_up_s={s.name: s.spin_up_s for s in config.site},
+        policy=build_policy(config.policy), controller=controller, work=work, account=account, recorder=recorder,
+        load_s={s.name: s.load_s for s in config.site},
+    )  # fmt: skip
+    restore(telemetry, account, loop.wanted)
+    return loop, work
+
+
+def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
+    """What the federation must know of a configuration."""
+    f, t = config.federation, config.train
+    return Settings(
+        round_s=f.round_s, solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
+        heartbeat_timeout_s=config.fleet.heartbeat_timeout_s, tick_s=config.run.tick_s, gated=gated, codec=f.codec,
+        blocks_per_step=t.batch_sequences // t.block_sequences, tokens_per_step=config.tokens_per_step,
+        budget_tokens=config.budget_blocks * config.tokens_per_block, manifest=ledger.meta("manifest") or "",
+        tokens_per_s={s.name: s.tokens_per_s for s in config.site},
+    )  # fmt: skip
+
+
+def patience(config: Config, spin_up_s: float) -> Patience:
+    """How long a site may take."""
+    f = config.fleet
+    return Patience(spin_up_s, f.start_timeout_s, f.drain_timeout_s, f.backoff_s, f.backoff_max_s)

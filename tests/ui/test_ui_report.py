@@ -1,0 +1,113 @@
+"""The report is one page that stands by itself and says what the account says."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from ui_runs import finished_run
+
+from windfall.config.load import load
+from windfall.energy.account import always_on_kg
+from windfall.grid.build import build_grid
+from windfall.store.rundir import RunDir
+from windfall.ui.report import write_report
+from windfall.ui.summary import summarise
+
+
+class Page(HTMLParser):
+    """Attributes that would load something, and ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for key, value in attrs:
+            if key in ("src", "srcset", "data") or (
+                key in ("href", "xlink:href") and not (value or "").startswith("#")
+            ):
+                self.loads.append(f"{tag} {key}={value}")
+            if key == "id":
+                self.ids.append(value or "")
+        if tag in ("link", "script", "iframe", "object"):
+            self.loads.append(tag)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A finished run with its report, sample text included: written once, as drawing takes its time."""
+    run = finished_run(tmp_path_factory.mktemp("report") / "small")
+    (run.report / "sample.txt").write_text("def f(): return '<script>alert(1)</script>'")
+    write_report(run)
+    return run
+
+
+def page_of(run: RunDir) -> str:
+    return (run.report / "index.html").read_text(encoding="utf-8")
+
+
+def test_stands_by_itself(written: RunDir) -> None:
+    text = page_of(written)
+    page = Page(text)
+    assert page.loads == []
+    assert len(page.ids) == len(set(page.ids))
+    assert "http:" not in text
+    assert "https:" not in text
+    assert not re.search(r"@import|url\((?!#)", text)
+    for reference in re.findall(r"url\(#([^)]+)\)", text):
+        assert reference in page.ids
+
+
+def test_says_what_it_must(written: RunDir) -> None:
+    text = page_of(written)
+    for said in ("Training is real", "Power is modelled", "2,000 W per site", "bundled:paper_day", "replayed time",
+                 "california", "adelaide", "start: 65 g is under worth 100 g", "based on version 9"):  # fmt: skip
+        assert said in text, said
+    for name in ("lanes.svg", "loss.svg", "emissions.svg", "lanes.png", "summary.json"):
+        assert (written.report / name).stat().st_size > 200, name
+
+
+def test_percentage_is_the_accounts(written: RunDir) -> None:
+    s = summarise(written)
+    grid = build_grid(load(written.config))
+    kg = {
+        r: always_on_kg(grid.by_region[r], 2000.0, s["started_run"], s["training_hours"])
+        for r in ("CAISO_NORTH", "NEM_SA")
+    }
+    cheapest = min(kg, key=lambda r: kg[r] or 0.0)
+    text = page_of(written)
+    assert f"<b>{s['kg_co2'] / (kg[cheapest] or 0.0) * 100:.1f} %</b>" in text
+    stored = json.loads((written.report / "summary.json").read_text())
+    assert stored["headline"]["region"] == cheapest
+    assert stored["headline"]["run_share"] == s["kg_co2"] / (kg[cheapest] or 0.0)
+    assert stored["energy_kwh"] == s["energy_kwh"]
+
+
+def test_short_trace_is_said(written: RunDir) -> None:
+    text = page_of(written)
+    assert "not computable: its readings end at Jan 11 17:10" in text
+
+
+def test_no_secrets(written: RunDir) -> None:
+    text = page_of(written) + (written.report / "summary.json").read_text()
+    assert "hunter2" not in text
+    assert "verysecret" not in text
+
+
+def test_text_of_a_run_is_escaped(written: RunDir) -> None:
+    text = page_of(written)
+    assert "Sample text" in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script" not in text
+
+
+def test_empty_run_gives_a_readable_page(empty: RunDir) -> None:
+    text = write_report(empty).read_text(encoding="utf-8")
+    assert "nothing has been trained yet" in text
+    assert "california" in text
+    assert "None yet." in text

@@ -1,0 +1,164 @@
+"""The summary says what the rows say, whatever is missing and whoever is writing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ui_runs import START, commit_all, energy, now_row
+
+from windfall import clock
+from windfall.errors import StoreError
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+from windfall.ui.series import series
+from windfall.ui.summary import summarise
+
+IDLE_J, FIRST_J, SECOND_J = 400.0 * 100, 2000.0 * 6600, 2000.0 * 3600
+
+
+def test_sums_agree_with_the_rows(small: RunDir) -> None:
+    s = summarise(small)
+    assert s["energy_kwh"] == pytest.approx((IDLE_J + FIRST_J + SECOND_J) / 3.6e6)
+    assert s["kg_co2"] == pytest.approx(((IDLE_J + FIRST_J) * 65.4 + SECOND_J * 875.4) / 3.6e9)
+    assert s["share_inside"] == pytest.approx((IDLE_J + FIRST_J) / (IDLE_J + FIRST_J + SECOND_J))
+    assert s["training_hours"] == pytest.approx((6600 + 3600) / 3600)
+    assert s["mean_training_watts"] == pytest.approx(2000.0)
+    sites = s["sites"].values()
+    assert sum(x["energy_kwh"] for x in sites) == pytest.approx(s["energy_kwh"])
+    assert sum(x["kg_co2"] for x in sites) == pytest.approx(s["kg_co2"])
+    assert sum(x["tokens"] for x in sites) == s["tokens_committed"] == s["tokens_budget"] == 8192
+    assert s["tokens_by_mode"] == {"local": 4096, "federated": 4096}
+
+
+def test_tells_the_run(small: RunDir) -> None:
+    s = summarise(small)
+    assert s["state"] == "done"
+    assert (s["run_id"], s["mode"], s["version"]) == ("small-1", "paused", 2)
+    assert s["modes_seen"] == ["paused", "local", "federated"]
+    assert (s["val_bpb_start"], s["val_bpb"], s["val_bpb_version"]) == (8.0, 2.5, 2)
+    assert s["joins_and_leaves"] == {"joins": 2, "leaves": 2}
+    assert s["run_hours"] == pytest.approx(2.0)
+    assert s["finished_run"] == START + 7200
+    assert s["blocks"]["committed"] == 8
+    assert s["sites"]["california"]["starts"] == 1
+    assert s["sites"]["adelaide"]["region"] == "NEM_SA"
+    assert (s["sites"]["adelaide"]["value"], s["sites"]["adelaide"]["worth"]) == (875.4, 100.0)
+
+
+def test_empty_run(empty: RunDir) -> None:
+    s = summarise(empty)
+    assert (s["state"], s["version"], s["val_bpb"], s["share_inside"]) == ("stopped", None, None, None)
+    assert (s["energy_kwh"], s["tokens_committed"], s["blocks"]["free"]) == (0.0, 0, 8)
+    assert set(s["sites"]) == {"california", "adelaide"}
+    assert series(empty).versions == []
+
+
+def test_empty_telemetry(empty: RunDir) -> None:
+    empty.telemetry.touch()
+    assert summarise(empty)["events_count"] == 0
+    Telemetry.open(empty.telemetry).close()
+    assert summarise(empty)["events_count"] == 0
+    assert series(empty).lanes == {}
+
+
+def test_no_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no run here"):
+        summarise(RunDir(tmp_path))
+
+
+def test_running_only_while_its_process_lives(small: RunDir) -> None:
+    t = Telemetry.open(small.telemetry)
+    now_row(t, START + 7200, {}, pid=os.getpid())
+    t.close()
+    assert summarise(small)["state"] == "running"
+    # The same number, but the note is older than the process that has it now.
+    t = Telemetry.open(small.telemetry)
+    t.put("UPDATE meta SET value = json_set(value, '$.t_wall', 1000.0) WHERE key = 'now'")
+    t.close()
+    assert summarise(small)["state"] == "done"
+
+
+def test_ends_are_told_apart(small: RunDir) -> None:
+    t = Telemetry.open(small.telemetry)
+    t.event(START + 7200, "resumed", version=2, pid=1)
+    t.close()
+    assert summarise(small)["state"] == "stopped"
+    t = Telemetry.open(small.telemetry)
+    t.event(START + 7200, "error", reason="every trace has ended")
+    t.close()
+    s = summarise(small)
+    assert (s["state"], s["message"]) == ("failed", "every trace has ended")
+    t = Telemetry.open(small.telemetry)
+    t.event(START + 7200, "interrupted", version=2)
+    t.close()
+    assert summarise(small)["state"] == "interrupted"
+
+
+def test_failure_before_the_first_event(empty: RunDir) -> None:
+    (empty.logs / "outcome.json").write_text('{"outcome": "failed", "message": "port 8000 is taken"}')
+    s = summarise(empty)
+    assert (s["state"], s["message"]) == ("failed", "port 8000 is taken")
+
+
+def test_while_another_connection_writes(small: RunDir) -> None:
+    ledger, t = Ledger.open(small.ledger), Telemetry.open(small.telemetry)
+    before = summarise(small)["kg_co2"]
+    energy(t, "california", "training", START + 7200, START + 7300, 2000.0, 65.4)
+    t._db.execute("BEGIN IMMEDIATE")
+    t._db.execute("UPDATE energy SET grams = 0")
+    ledger._db.execute("BEGIN IMMEDIATE")
+    ledger._db.execute("DELETE FROM versions")
+    try:
+        s = summarise(small)
+        assert s["kg_co2"] == before
+        assert s["version"] == 2
+    finally:
+        t._db.execute("ROLLBACK")
+        ledger._db.execute("ROLLBACK")
+    t.close()
+    ledger.close()
+    assert summarise(small)["kg_co2"] > before
+
+
+def test_series_follow_the_rows(small: RunDir) -> None:
+    s = series(small)
+    assert [(v.version, v.mode, v.val_bpb) for v in s.versions] == [
+        (0, "initial", 8.0),
+        (1, "local", 4.0),
+        (2, "federated", 2.5),
+    ]
+    what = [(b.what, b.t0 - START, b.t1 - START) for b in s.lanes["california"]]
+    assert ("provisioning", 300, 600) in what
+    assert ("idle", 500, 600) in what
+    assert ("local", 600, 3600) in what
+    assert ("federated", 3600, 7200) in what
+    assert s.emissions[-1][1] == pytest.approx(summarise(small)["kg_co2"])
+    assert [c.wanted for c in s.changes] == ["on"]
+    assert {e.kind for e in s.notable} == {"refused", "warning"}
+
+
+def test_unfinished_run_has_no_end(empty: RunDir) -> None:
+    ledger = Ledger.open(empty.ledger)
+    commit_all(ledger, "california", 2, "local", START + 600)
+    ledger.close()
+    t = Telemetry.open(empty.telemetry)
+    t.event(START, "started", version=0)
+    now_row(t, START + 900, {"california": ["training", 1, "has a lease"]}, mode="local")
+    t.close()
+    s = summarise(empty)
+    assert (s["state"], s["finished_run"], s["run_hours"]) == ("stopped", None, 0.25)
+    assert s["sites"]["california"]["state"] == "training"
+    assert s["wall_seconds"] <= clock.wall()
+
+
+def test_imports_nothing_heavy() -> None:
+    heavy = "numpy,matplotlib,rich,pydantic,torch,flwr"
+    code = "import sys, windfall.ui.summary, windfall.ui.series;"
+    code += f"print([m for m in '{heavy}'.split(',') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
