@@ -1,6 +1,6 @@
 """The study's day on the manual clock: our figures over the study's, and how fast the loop is.
 
-    make bench-backtest
+make bench-backtest
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import torch
 
 from windfall import clock
-from windfall.clock import ManualClock
 from windfall.cli.demo import bundled
+from windfall.clock import ManualClock
 from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.federation.site import SiteWorker

@@ -11,7 +11,23 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "windfall"
 #: DESIGN 3: each imports only from those after it.
-ORDER = ["cli", "ui", "run", "simulate", "federation", "fleet", "train", "policy", "energy", "grid", "store", "config", "clock", "units", "errors"]
+ORDER = [
+    "cli",
+    "ui",
+    "run",
+    "simulate",
+    "federation",
+    "fleet",
+    "train",
+    "policy",
+    "energy",
+    "grid",
+    "store",
+    "config",
+    "clock",
+    "units",
+    "errors",
+]
 FILES = sorted(SRC.rglob("*.py"))
 
 

@@ -84,7 +84,7 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file; `windfall init"):
         load(tmp_path / "no.toml")
     (tmp_path / "bad.toml").write_text("[run\n")
-    with pytest.raises(ConfigError, match="not valid TOML.*line 1"):
+    with pytest.raises(ConfigError, match=r"not valid TOML.*line 1"):
         load(tmp_path / "bad.toml")
 
 

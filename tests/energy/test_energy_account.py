@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,7 +34,7 @@ def test_the_account_is_the_integral_of_power_times_reading(values: list[float],
     # an independent integral: second by second at the midpoints of a fine grid cut at every border
     borders = sorted({b for a, e, _ in spans for b in (a, e)} | {i * 300.0 for i in range(len(values) + 1) if i * 300.0 < t})
     joules = grams = 0.0
-    for a, b in zip(borders[:-1], borders[1:], strict=True):
+    for a, b in itertools.pairwise(borders):
         middle = (a + b) / 2
         watts = POWER.watts(next(p for x, y, p in spans if x <= middle < y))
         joules += watts * (b - a)

@@ -12,8 +12,9 @@ import torch
 from windfall.clock import ManualClock
 from windfall.energy.account import Account, PowerModel
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.engine import Federation, Settings
+from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
+from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import MemoryTransport
@@ -67,7 +68,22 @@ class Run:
         names = list(windows)
         blocks = steps * BATCH // BLOCK
         self.spec = TrainerSpec(
-            str(data), 1, 32, None, SEQ, 0, BATCH, BLOCK, steps * TOKENS_PER_STEP, "normuon", 0.3, 0.4, 0.0, 0.005, "fp32", 4
+            str(data),
+            1,
+            32,
+            None,
+            SEQ,
+            0,
+            BATCH,
+            BLOCK,
+            steps * TOKENS_PER_STEP,
+            "normuon",
+            0.3,
+            0.4,
+            0.0,
+            0.005,
+            "fp32",
+            4,
         )
         first = LocalTrainer(self.spec)
         if not self.dir.exists():
@@ -105,7 +121,8 @@ class Run:
         self.federation = Federation(
             ledger=self.ledger, checkpoints=self.checkpoints,
             intake=Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites=set(names), max_base_age=2),
-            bus=self.bus, transport=self.transport, events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
+            bus=self.bus, transport=self.transport, events=self.telemetry, settings=settings, fence=self.fence,
+            now=now, sites=names,
         )  # fmt: skip
         self.recorder = TelemetryRecorder(self.telemetry)
         controller = Controller(
@@ -182,9 +199,7 @@ class Run:
     def events(self, *kinds: str) -> list[tuple[float, str, str | None, dict[str, Any]]]:
         """Minutes from the start, kind, site, detail."""
         self.telemetry.flush()
-        return [
-            ((e.t_run - T0) / 60, e.kind, e.site, e.detail) for _, e in self.telemetry.events() if not kinds or e.kind in kinds
-        ]
+        return [((e.t_run - T0) / 60, e.kind, e.site, e.detail) for _, e in self.telemetry.events() if not kinds or e.kind in kinds]
 
     def modes(self) -> list[str]:
         """The modes in their order."""

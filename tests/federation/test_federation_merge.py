@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation.harness import TOKENS_PER_STEP, Run, corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
+from federation.harness import TOKENS_PER_STEP, Run, corpus
 from windfall.errors import Refused
 from windfall.federation.codec import decode, encode
 from windfall.federation.merge import Outer, apply, weighted_mean
@@ -124,7 +124,13 @@ ATTACKS: dict[str, Any] = {
     "negative tokens": lambda e: [replace(e, header={**e.header, "tokens": -5})],
     "another site": lambda e: [replace(e, header={**e.header, "site": "zebra"})],
     "blocks not lent": lambda e: [
-        replace(e, header={**e.header, "consumed": [{**c, "start": c["start"] + 100, "end": c["end"] + 100} for c in e.header["consumed"]]})
+        replace(
+            e,
+            header={
+                **e.header,
+                "consumed": [{**c, "start": c["start"] + 100, "end": c["end"] + 100} for c in e.header["consumed"]],
+            },
+        )
     ],
     "old epoch": lambda e: [replace(e, header={**e.header, "consumed": [{**c, "epoch": 77} for c in e.header["consumed"]]})],
     "base too old": lambda e: [replace(e, header={**e.header, "base_version": 10**6})],

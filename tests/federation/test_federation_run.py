@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation.harness import TOKENS_PER_STEP, Run, corpus
 
+from federation.harness import TOKENS_PER_STEP, Run, corpus
 from windfall.federation.merge import Outer
 
 
@@ -85,7 +85,7 @@ def test_equal_runs_give_equal_events_and_equal_weights(tmp_path: Path, data: Pa
         run = kind(tmp_path / name, data, JOIN_AND_LEAVE)
         runs.append(run)
         run.serve()
-        story = [e for e in run.events("state", "mode", "round", "commit", "cut_forward", "decision")]
+        story = list(run.events("state", "mode", "round", "commit", "cut_forward", "decision"))
         told.append((story, run.weights()))
     assert told[0][0] == told[1][0]
     for tensor in told[0][1]:

@@ -96,7 +96,9 @@ def test_odd_rows_are_left_out_and_told(tmp_path: Path, rows: str, warning: str,
         (GOOD, {"path": "bundled:mars"}, "no such bundled trace; there are bundled:paper_day"),
     ],
 )
-def test_a_trace_that_cannot_be_used_says_what_and_where(tmp_path: Path, rows: str, changes: dict[str, object], message: str) -> None:
+def test_a_trace_that_cannot_be_used_says_what_and_where(
+    tmp_path: Path, rows: str, changes: dict[str, object], message: str
+) -> None:
     with pytest.raises(SignalError, match=message):
         load(tmp_path, rows, **changes)
 

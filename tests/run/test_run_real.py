@@ -9,8 +9,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from run.real import T0, events, processes, start, status, windfall, write_config
 
+from run.real import T0, events, processes, start, status, windfall, write_config
 from windfall import clock
 from windfall.store.ledger import Ledger
 
@@ -56,7 +56,7 @@ def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> N
     assert set(summary["sites"]) == {"a", "b"}
     assert all(s["tokens"] > 0 and s["kg_co2"] > 0 and s["starts"] == 1 for s in summary["sites"].values())
     assert summary["val_bpb"] < summary["val_bpb_start"]
-    joined = [e for e in events(run, "cut_forward")]
+    joined = list(events(run, "cut_forward"))
     assert [(e["t_run"] - T0) / 60 for e in joined] == [17.0]
     drained = [e for e in events(run, "contribution") if e["detail"]["drained"] and e["site"] == "a"]
     assert [(e["t_run"] - T0) / 60 for e in drained] == [25.0]

@@ -45,7 +45,8 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def test_a_lease_lends_the_lowest_free_blocks_to_one_site_only(ledger: Ledger) -> None:
     one, two = ledger.lease("a", 1, 10, 0, 9), ledger.lease("b", 1, 100, 0, 9)
-    assert one and two
+    assert one
+    assert two
     assert (one.start, one.end, two.start, two.end) == (0, 10, 10, BLOCKS)
     assert ledger.lease("c", 1, 1, 0, 9) is None
 
@@ -158,7 +159,7 @@ def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
     db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     db.commit()
     db.close()
-    with pytest.raises(StoreError, match="newer Windfall.*upgrade"):
+    with pytest.raises(StoreError, match=r"newer Windfall.*upgrade"):
         Ledger.open(tmp_path / "ledger.db")
 
 
@@ -169,9 +170,13 @@ def test_a_full_disk_stops_the_commit_and_loses_nothing(tmp_path: Path) -> None:
     got = receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4)])
     pages = int(ledger._db.execute("PRAGMA page_count").fetchone()[0])
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")  # what a full disk looks like to SQLite
-    with pytest.raises(StoreError, match="cannot be written.*nothing committed is lost"):
+
+    def fill() -> None:
         for _ in range(2000):
             ledger.asked(0, 0, "a", 1, "ensure_up", "x" * 500)
+
+    with pytest.raises(StoreError, match=r"cannot be written.*nothing committed is lost"):
+        fill()
     ledger._db.execute("PRAGMA max_page_count = 100000")
     commit(ledger, [got])
     assert ledger.counts().committed == 4

@@ -57,9 +57,7 @@ def test_greedy_text_repeats_and_seeded_text_depends_on_its_seed(small_model: GP
     assert text(1.0, 1, top_k=1) == text(0.0, 1) == text(1e-300, 1)
 
 
-def test_text_longer_than_the_context_and_bytes_that_are_no_text_come_out_as_text(
-    small_model: GPT, prepared: Path
-) -> None:
+def test_text_longer_than_the_context_and_bytes_that_are_no_text_come_out_as_text(small_model: GPT, prepared: Path) -> None:
     manifest = Manifest.load(prepared)
     long = generate(small_model, manifest, "größe " * 30, 100, temperature=5.0, top_k=None)
     assert "\N{REPLACEMENT CHARACTER}" in long  # an untrained model draws bytes at random

@@ -27,9 +27,7 @@ def test_width_and_heads_follow_from_depth_where_they_are_left_out() -> None:
     assert demo.padded_vocab_size == 320
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"depth": 0}, {"width": 100, "head_dim": 32}, {"heads": 3}, {"head_dim": 1}, {"vocab_size": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 100, "head_dim": 32}, {"heads": 3}, {"head_dim": 1}, {"vocab_size": -1}])
 def test_a_config_that_does_not_fit_together_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="model: "):
         GPTConfig(**wrong)

@@ -64,13 +64,9 @@ def test_counts_in_the_manifest_are_those_of_the_tokens(prepared: Path) -> None:
     assert manifest.tokenizer.vocab_size == 257
 
 
-def test_equal_text_gives_an_equal_hash_and_another_seed_another(
-    text_folder: Path, prepared: Path, tmp_path: Path
-) -> None:
+def test_equal_text_gives_an_equal_hash_and_another_seed_another(text_folder: Path, prepared: Path, tmp_path: Path) -> None:
     def hash_of(name: str, seed: int) -> str:
-        return prepare(
-            text_folder, tmp_path / name, sequence_length=64, held_out_fraction=0.1, seed=seed, shard_tokens=8_000
-        ).hash
+        return prepare(text_folder, tmp_path / name, sequence_length=64, held_out_fraction=0.1, seed=seed, shard_tokens=8_000).hash
 
     assert hash_of("same", 0) == Manifest.load(prepared).hash
     assert hash_of("other", 1) != Manifest.load(prepared).hash
@@ -117,9 +113,7 @@ def test_progress_ends_at_everything(text_folder: Path, tmp_path: Path) -> None:
     assert calls == sorted(calls)
 
 
-def test_an_interrupted_preparation_leaves_no_manifest_and_the_next_one_works(
-    text_folder: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_preparation_leaves_no_manifest_and_the_next_one_works(text_folder: Path, tmp_path: Path) -> None:
     prepare(text_folder, tmp_path, sequence_length=64)
 
     def interrupt(done: int, total: int) -> None:
@@ -174,9 +168,7 @@ def _empty_folder(folder: Path) -> Path:
         (_write("a.jsonl", b'{"text": "\\ud800"}'), "a.jsonl: line 1 holds half a surrogate pair"),
     ],
 )
-def test_a_source_that_is_no_good_is_refused_in_one_line(
-    make: Callable[[Path], Path], message: str, tmp_path: Path
-) -> None:
+def test_a_source_that_is_no_good_is_refused_in_one_line(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         prepare(make(tmp_path), tmp_path / "out", sequence_length=64)
     assert message in str(caught.value)

@@ -28,9 +28,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for key, value in attrs:
-            if key in ("src", "srcset", "data") or (
-                key in ("href", "xlink:href") and not (value or "").startswith("#")
-            ):
+            if key in ("src", "srcset", "data") or (key in ("href", "xlink:href") and not (value or "").startswith("#")):
                 self.loads.append(f"{tag} {key}={value}")
             if key == "id":
                 self.ids.append(value or "")
@@ -75,10 +73,7 @@ def test_says_what_it_must(written: RunDir) -> None:
 def test_percentage_is_the_accounts(written: RunDir) -> None:
     s = summarise(written)
     grid = build_grid(load(written.config))
-    kg = {
-        r: always_on_kg(grid.by_region[r], 2000.0, s["started_run"], s["training_hours"])
-        for r in ("CAISO_NORTH", "NEM_SA")
-    }
+    kg = {r: always_on_kg(grid.by_region[r], 2000.0, s["started_run"], s["training_hours"]) for r in ("CAISO_NORTH", "NEM_SA")}
     cheapest = min(kg, key=lambda r: kg[r] or 0.0)
     text = page_of(written)
     assert f"<b>{s['kg_co2'] / (kg[cheapest] or 0.0) * 100:.1f} %</b>" in text

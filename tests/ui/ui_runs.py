@@ -151,9 +151,7 @@ def tell(t: Telemetry) -> None:
     for i in range(8):
         t.metric(START + 600 + i * 60, "california", "loss", 5.0 / (i + 1), tokens=i * 512, version=0)
     t.event(START + h, "commit", version=1, mode="local", tokens=4096, tokens_total=4096, sites={"california": 4096})
-    t.event(
-        START + 2 * h, "commit", version=2, mode="federated", tokens=4096, tokens_total=8192, sites={"adelaide": 4096}
-    )
+    t.event(START + 2 * h, "commit", version=2, mode="federated", tokens=4096, tokens_total=8192, sites={"adelaide": 4096})
     t.event(START + h, "refused", site="adelaide", reason="based on version 9", password="hunter2hunter2")
     t.event(START + h, "warning", reason="api_key=sk-verysecretvalue was in a message")
     t.event(START + 2 * h, "done", version=2)

@@ -40,7 +40,7 @@ def key_lines(text: str) -> dict[Path, int]:
             path = table + tuple(p.strip().strip("\"'") for p in key[1].split("."))
             found.setdefault(path, number)
             rest = line[key.end() :]
-            for mark in ('\"\"\"', "'''"):
+            for mark in ('"""', "'''"):
                 if rest.count(mark) == 1:
                     quote = mark
     return found

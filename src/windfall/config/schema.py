@@ -10,6 +10,7 @@ from windfall.units import parse_utc
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+PolicyName = Literal["breakeven", "threshold", "paper", "always"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")]
 
 
@@ -45,14 +46,12 @@ class RunTable(Table):
 class PolicyTable(Table):
     """`[policy]`: when a site is wanted on."""
 
-    name: Literal["breakeven", "threshold", "paper", "always"] = Field("breakeven", description="which policy decides")
+    name: PolicyName = Field("breakeven", description="which policy decides")
     worth_g_per_kwh: Positive = Field(100.0, description="breakeven: what a kWh of training is worth (lambda)")
     a_on: NonNegative = Field(0.5, description="breakeven: share of the restart cost to gain before a start")
     a_off: NonNegative = Field(0.5, description="breakeven: share of the restart cost to lose before a stop")
     start_g_per_kwh: Positive = Field(100.0, description="threshold: start below this")
-    stop_g_per_kwh: Positive | None = Field(
-        None, description="threshold: stop at or above this (default: start_g_per_kwh)"
-    )
+    stop_g_per_kwh: Positive | None = Field(None, description="threshold: stop at or above this (default: start_g_per_kwh)")
     confirm_s: NonNegative = Field(0.0, description="threshold: how long the reading must stay below before a start")
     off_delay_s: NonNegative = Field(0.0, description="threshold: how long it must stay above before a stop")
     min_up_s: NonNegative = Field(0.0, description="threshold: shortest on-period")
@@ -92,7 +91,9 @@ class TrainTable(Table):
     lr_scale: Positive = Field(1.0, description="multiplies every learning rate of the recipe")
     warmdown_fraction: Annotated[float, Field(ge=0, le=1)] = Field(0.4, description="last share of the budget: lr falls to 0")
     lr_floor: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of the learning rate left at the end")
-    reset_warmup_fraction: Annotated[float, Field(ge=0, le=1)] = Field(0.005, description="share of the budget over which lr rises after a reset of the inner state")
+    reset_warmup_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.005, description="share of the budget over which lr rises after a reset of the inner state"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="forward and backward precision; weights stay fp32")
 
     @model_validator(mode="after")
@@ -110,7 +111,9 @@ class FederationTable(Table):
 
     round_s: Positive = Field(600.0, description="longest federated round, run time")
     solo_cut_s: Positive = Field(600.0, description="a site alone cuts a version this often, run time")
-    quorum: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of a round's sites that must have answered before grace runs")
+    quorum: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="share of a round's sites that must have answered before grace runs"
+    )
     grace_s: NonNegative = Field(60.0, description="wall time a round waits for late sites once it has a quorum")
     outer: Literal["average", "nesterov"] = Field("average", description="what turns contributions into a version")
     outer_lr: Positive = Field(0.7, description="outer Nesterov learning rate")
@@ -154,9 +157,7 @@ class BacktestTable(Table):
     site_hours: Positive | None = Field(None, description="budget in site-hours (default: budget_tokens)")
     baseline_site_hours: Positive | None = Field(None, description="site-hours of the always-on baselines (default: site_hours)")
     tick_s: Positive | None = Field(None, description="step of the simulation (default: [run] tick_s)")
-    policies: list[Literal["breakeven", "threshold", "paper", "always"]] = Field(
-        default_factory=lambda: ["paper", "breakeven", "always"], description="policies to compare"
-    )
+    policies: list[PolicyName] = Field(["paper", "breakeven", "always"], description="policies to compare")
     trainer: TrainerTable = Field(default_factory=TrainerTable)  # type: ignore[arg-type]
     paper_preset: Literal["windfall", "prototype"] = Field(
         "prototype", description="preset of the row `paper`: the study ran with its stall"
@@ -244,7 +245,7 @@ class Config(Table):
     @model_validator(mode="after")
     def _clock(self) -> Config:
         if self.run.clock == "scaled" and self.run.start is None:
-            raise ValueError("run.clock = \"scaled\" needs run.start, the instant at which replayed time begins")
+            raise ValueError('run.clock = "scaled" needs run.start, the instant at which replayed time begins')
         return self
 
     @property

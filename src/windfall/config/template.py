@@ -12,7 +12,14 @@ from windfall.config import schema
 
 #: What the template sets; everything else stands in it as a comment with its default.
 _SET: dict[str, dict[str, Any]] = {
-    "run": {"name": "windfall", "budget_tokens": 200_000, "clock": "scaled", "speed": 600.0, "start": "2026-01-11T17:00Z", "tick_s": 60.0},
+    "run": {
+        "name": "windfall",
+        "budget_tokens": 200_000,
+        "clock": "scaled",
+        "speed": 600.0,
+        "start": "2026-01-11T17:00Z",
+        "tick_s": 60.0,
+    },
     "policy": {"name": "breakeven"},
     "model": {"depth": 2, "width": 64, "sequence_length": 128},
     "data": {"source": "stdlib"},

@@ -79,9 +79,7 @@ class Interval:
 class Account:
     """Books intervals and keeps the sums by site and phase."""
 
-    def __init__(
-        self, power: Mapping[str, PowerModel], signals: Mapping[str, Signal], criterion_g_per_kwh: float
-    ) -> None:
+    def __init__(self, power: Mapping[str, PowerModel], signals: Mapping[str, Signal], criterion_g_per_kwh: float) -> None:
         self._power = power
         self._signals = signals
         self._criterion = criterion_g_per_kwh
@@ -98,9 +96,7 @@ class Account:
             total.seconds += t1 - t0
             return entries
         columns = self._signals[site].between(t0, t1)
-        for start, end, value in zip(
-            columns.starts.tolist(), columns.ends.tolist(), columns.values.tolist(), strict=True
-        ):
+        for start, end, value in zip(columns.starts.tolist(), columns.ends.tolist(), columns.values.tolist(), strict=True):
             joules = watts * (end - start)
             known = math.isfinite(value)
             grams = joules / J_PER_KWH * value if known else 0.0

@@ -14,7 +14,6 @@ from windfall.store.ledger import Ledger, Received, Version
 from windfall.store.rundir import RunDir
 from windfall.store.tensors import Tensors, load_file, save_file
 
-
 T = TypeVar("T")
 
 

@@ -35,7 +35,7 @@ def unpack(content: RecordDict) -> Envelope:
     return Envelope.parse(record["bytes"].data, "message")
 
 
-@app.train()
+@app.train()  # type: ignore[untyped-decorator]
 def order(message: Message, context: Context) -> Message:
     """Carry one message to the trainer and its answer back."""
     folder = Path(str(context.node_config["site-dir"]))

@@ -50,7 +50,9 @@ def decode(data: bytes, codec: str, like: Tensors) -> Tensors:
                 shape = tuple(int(n) for n in raw.get(f"d|{name}", np.array([], np.int64)))
                 scale = raw.get(f"s|{name}")
                 if scale is None or name not in like or shape != like[name].shape or value.size < like[name].size:
-                    raise Refused(f"delta {name} has shape {shape}, the model's is {like[name].shape if name in like else 'absent'}")
+                    raise Refused(
+                        f"delta {name} has shape {shape}, the model's is {like[name].shape if name in like else 'absent'}"
+                    )
                 flat = (value.astype(np.float32) * scale).ravel()
                 found[name] = flat[: like[name].size].reshape(shape)
     else:

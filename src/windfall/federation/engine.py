@@ -9,81 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 
 from windfall import clock
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.intake import Events, Intake, Outcome
+from windfall.federation.members import Member, Round, Settings
 from windfall.federation.messages import PROTOCOL, Ack, RoundOrder
+from windfall.federation.orders import Orders
 from windfall.federation.transport import Reply, Transport
 from windfall.fleet.machine import Site, State
 from windfall.store.bus import Bus
 from windfall.store.files import Envelope
-from windfall.store.ledger import Lease, Ledger, Version
+from windfall.store.ledger import Ledger
 from windfall.store.tensors import to_bytes
 
 #: A gated clock gives a site that answers heartbeats but no messages this many heartbeat time-outs.
 _PATIENCE = 4.0
-#: The last round of a run takes in what would be less than this share of another one.
-_WORTH_A_ROUND = 0.25
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the federation must know of the configuration. Run time, except ``grace_s`` and ``heartbeat_timeout_s``."""
-
-    round_s: float
-    solo_cut_s: float
-    quorum: float
-    grace_s: float
-    heartbeat_timeout_s: float
-    tick_s: float
-    gated: bool
-    codec: str
-    blocks_per_step: int
-    tokens_per_step: int
-    budget_tokens: int
-    manifest: str
-    tokens_per_s: Mapping[str, float]
-    #: Work lent out beyond what a round needs, on a clock that does not wait.
-    lease_margin: float = 1.5
-    #: Age of an inner optimizer state, as a share of the budget, past which it is reset.
-    inner_max_age: float = 0.02
-
-
-@dataclass
-class Member:
-    """One generation of a site that has answered hello."""
-
-    site: str
-    generation: int
-    node: str
-    inner_tokens: float
-    #: Version that the site's parameters equal, if they equal one.
-    aligned: int | None = None
-    began_at: float | None = None
-    steps: int = 0
-    message: str | None = None
-    round: int = 0
-    drain_sent: bool = False
-    drained: bool = False
-    first_order: bool = True
-    acks: list[Ack] = field(default_factory=list)
-
-
-@dataclass
-class Round:
-    """One round under way. ``waiting`` are participants that have not answered."""
-
-    number: int
-    base: int
-    begins_at: float
-    cut_at: float
-    participants: set[str]
-    waiting: set[str]
-    mode: str
-    #: Monotonic wall time since when the cut is due.
-    due_wall: float | None = None
 
 
 class Federation:
@@ -101,6 +42,7 @@ class Federation:
         self._events = events
         self._s = settings
         self._fence = fence
+        self._orders = Orders(ledger, checkpoints, events, settings, fence)
         self._sites = sites
         self._t = now
         self._nodes: dict[str, str] = {}  # node -> site, once hello has been answered
@@ -239,10 +181,12 @@ class Federation:
             self._fatal[site] = f"holds other data (manifest {header.get('manifest')}, the run's is {self._s.manifest})"
             return
         self._nodes[node] = site
-        m = Member(site, int(generation), node, float(header.get("inner_tokens", -1)))
+        m = Member(site, self._generations[site], node, float(header.get("inner_tokens", -1)))
         self._members[site] = m
         self._beats[site] = (None, clock.monotonic())
-        self._events.event(self._t, "hello", site=site, generation=generation, offered=len(reply.envelope.blobs if reply.envelope else ()))
+        self._events.event(
+            self._t, "hello", site=site, generation=generation, offered=len(reply.envelope.blobs if reply.envelope else ())
+        )
         for name, blob in (reply.envelope.blobs if reply.envelope else {}).items():
             self._take(site, Envelope.parse(blob, name))
 
@@ -274,8 +218,11 @@ class Federation:
             if e.get("generation") != self._generations.get(site) and kind != "eval":
                 continue
             if kind == "step":
-                self._events.metric(float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
-                                    detail={"mode": self._round.mode if self._round else "local", "tokens_per_s_wall": e.get("rate")})  # fmt: skip
+                mode = self._round.mode if self._round else "local"
+                self._events.metric(
+                    float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
+                    detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
+                )  # fmt: skip
             elif kind == "eval":
                 self._on_eval(site, e)
             elif kind == "fatal":
@@ -341,7 +288,9 @@ class Federation:
         self._round.cut_at = t
         self._events.event(t, "cut_forward", round=self._round.number, reason=f"{', '.join(sorted(newcomers))} joins")
         for site in self._round.waiting:
-            self._bus.send(site, {"kind": "cut", "round": self._round.number, "at": t, "generation": self._members[site].generation})
+            self._bus.send(
+                site, {"kind": "cut", "round": self._round.number, "at": t, "generation": self._members[site].generation}
+            )
 
     def _drain(self, site: str) -> None:
         m = self._members.get(site)
@@ -353,7 +302,7 @@ class Federation:
             else:
                 # It went on training after its cut: one more message fetches that work.
                 m.drain_sent = True
-                self._send(m, self._order(m, self._rounds, self._t, self._t, "none", [], drain=True), {})
+                self._send(m, self._orders.order(m, self._rounds, self._t, self._t, "none", [], drain=True), {})
         elif not m.drain_sent:
             m.drain_sent = True
             self._bus.send(site, {"kind": "drain", "generation": m.generation})
@@ -409,7 +358,9 @@ class Federation:
 
     def _after(self, t: float, outcome: Outcome | None) -> None:
         for m in self._members.values():
-            m.aligned = outcome.version.version if outcome and outcome.exact_for == m.site else m.aligned if outcome is None else None
+            m.aligned = (
+                outcome.version.version if outcome and outcome.exact_for == m.site else m.aligned if outcome is None else None
+            )
         if outcome is None:
             return
         for c in outcome.contributions:
@@ -433,8 +384,8 @@ class Federation:
         solo = len(participants) == 1
         length = self._s.solo_cut_s if solo else self._s.round_s
         cut_at = t + math.ceil(length / self._s.tick_s) * self._s.tick_s
-        cut_at += self._rest(participants, length)
-        lent = self._lend(t, cut_at, participants)
+        cut_at += self._orders.rest(participants, length)
+        lent = self._orders.lend(t, cut_at, {n: self._members[n] for n in participants})
         if not lent:
             return
         self._rounds += 1
@@ -448,96 +399,11 @@ class Federation:
             model = "none" if m.aligned == head.version else "full"
             if model == "full" and not weights:
                 weights = to_bytes(self._checkpoints.weights(head))
-            order = self._order(m, self._rounds, t, cut_at, model, lent[site], evaluate=site == evaluator, fleet=sorted(lent))
+            order = self._orders.order(
+                m, self._rounds, t, cut_at, model, lent[site], evaluate=site == evaluator, fleet=sorted(lent)
+            )
             blobs = {"weights": weights} if model == "full" else {}
-            self._send(m, *self._with_inner(m, order, blobs, head))
-
-    def _rest(self, participants: set[str], length: float) -> float:
-        """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
-        rate = sum(self._s.tokens_per_s[s] for s in participants) * self._s.blocks_per_step / self._s.tokens_per_step
-        left = self._ledger.counts().free / rate - length
-        if not 0 < left < _WORTH_A_ROUND * length:
-            return 0.0
-        return math.ceil(left / self._s.tick_s + 1) * self._s.tick_s
-
-    def _lend(self, t: float, cut_at: float, participants: set[str]) -> dict[str, list[Lease]]:
-        """Leases for a round, by site; a site for which nothing is left is not in it."""
-        need: dict[str, int] = {}
-        have: dict[str, list[Lease]] = {}
-        per_step = self._s.blocks_per_step
-        for site in sorted(participants):
-            m = self._members[site]
-            rate = self._s.tokens_per_s[site]
-            if m.began_at is None:
-                m.began_at = t
-            if self._s.gated:
-                steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps
-            else:
-                steps = math.ceil(rate * (cut_at - t) / self._s.tokens_per_step * self._s.lease_margin * 2)
-            mine = [x for x in self._ledger.live_leases(site) if x.generation == m.generation]
-            held = sum(b - a for x in mine for a, b in self._ledger.remaining(x.epoch))
-            have[site] = mine
-            need[site] = max(0, max(1, steps) * per_step - held)
-        free = self._ledger.counts().free
-        wanted = sum(need.values())
-        result: dict[str, list[Lease]] = {}
-        for site in sorted(participants):
-            # Towards the end leases shrink: what is left is shared in proportion to speed.
-            share = need[site] if wanted <= free else math.ceil(free * need[site] / wanted / per_step) * per_step
-            expires = cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s)
-            for x in have[site]:
-                self._ledger.extend(x.epoch, expires)
-            leases = list(have[site])
-            while share > 0:
-                new = self._ledger.lease(site, self._members[site].generation, share, t, expires)
-                if new is None:
-                    break
-                share -= new.end - new.start
-                leases.append(new)
-            if any(self._ledger.remaining(x.epoch) for x in leases):
-                result[site] = leases
-        return result
-
-    def _order(
-        self, m: Member, number: int, t: float, cut_at: float, model: str, leases: list[Lease], *,
-        evaluate: bool = False, drain: bool = False, fleet: list[str] | None = None,
-    ) -> RoundOrder:  # fmt: skip
-        fleet = fleet or [m.site]
-        head = self._ledger.head()
-        own = self._s.tokens_per_s[m.site]
-        solo = len(fleet) == 1
-        segments = [
-            {"epoch": x.epoch, "start": a, "end": b} for x in leases for a, b in self._ledger.remaining(x.epoch)
-        ]
-        return RoundOrder(
-            fence=self._fence, round=number, version=head.version, model=model, inner="own",
-            after="continue" if solo and not self._s.gated and not drain else "wait",
-            cut_at=cut_at, begins_at=m.began_at if m.began_at is not None else t,
-            valid_until=cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s),
-            steps_before=m.steps, tokens_per_s=own, gated=self._s.gated, leases=segments,
-            progress_start=float(head.tokens_total),
-            progress_rate=sum(self._s.tokens_per_s[s] for s in fleet) / own,
-            acks=[asdict(a) for a in m.acks], evaluate=evaluate, drain=drain,
-            codec="fp32" if solo else self._s.codec,
-        )  # fmt: skip
-
-    def _with_inner(
-        self, m: Member, order: RoundOrder, blobs: dict[str, bytes], head: Version
-    ) -> tuple[RoundOrder, dict[str, bytes]]:
-        """Decide on a returning site's inner state: the fresher of its own and the stored one, or none if both are old."""
-        if not m.first_order or order.drain:
-            return order, blobs
-        oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
-        stored = max(self._ledger.inner_states().values(), default=None)
-        inner = "reset"
-        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored[0]):
-            inner = "own"
-        elif stored and stored[0] >= oldest:
-            blob = self._checkpoints.inner(stored[1], stored[2])
-            if blob:
-                inner, blobs = "sent", {**blobs, "inner": blob}
-        self._events.event(self._t, "inner_state", site=m.site, choice=inner, version=head.version)
-        return RoundOrder(**{**asdict(order), "inner": inner}), blobs
+            self._send(m, *self._orders.with_inner(t, m, order, blobs, head))
 
     def _send(self, m: Member, order: RoundOrder, blobs: dict[str, bytes]) -> None:
         m.acks = []
@@ -567,4 +433,4 @@ class Federation:
         self._round = Round(self._rounds, head.version, t, t, {site}, {site}, "local")
         model = "none" if m.aligned == head.version else "full"
         blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
-        self._send(m, self._order(m, self._rounds, t, t, model, [], evaluate=True), blobs)
+        self._send(m, self._orders.order(m, self._rounds, t, t, model, [], evaluate=True), blobs)

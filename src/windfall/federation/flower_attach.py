@@ -7,6 +7,8 @@ task identity is global.
 
 from __future__ import annotations
 
+import contextlib
+
 import httpx
 from flwr.app import Message
 from flwr.cli.build import build_fab_from_files
@@ -67,12 +69,16 @@ class Attachment:
                 return
             except (httpx.HTTPError, FederationError) as e:
                 if clock.monotonic() > deadline:
-                    raise FederationError(f"SuperLink at {address}: cannot attach ({type(e).__name__}: {e}); see logs/superlink.log") from None
+                    raise FederationError(
+                        f"SuperLink at {address}: cannot attach ({type(e).__name__}: {e}); see logs/superlink.log"
+                    ) from None
                 clock.pause(0.2)
 
     def _attach(self, address: str) -> None:
         fab, _ = build_fab_from_files({"pyproject.toml": _PYPROJECT, "windfall_app/__init__.py": _MODULE})
-        control = ControlHttpClient.from_server_address(address, True, None, [RuntimeVersionHttpInterceptor(component_name="flwr-cli")])
+        control = ControlHttpClient.from_server_address(
+            address, True, None, [RuntimeVersionHttpInterceptor(component_name="flwr-cli")]
+        )
         try:
             control.StartRun(StartRunRequest(fab=Fab(hash_str="", content=fab)))
         finally:
@@ -123,9 +129,7 @@ class Attachment:
             self._heartbeat.stop()
         if self._client is not None:
             self.grid._retry_invoker.max_tries = 1
-            try:
+            # If the SuperLink is going down as well there is nobody left to tell.
+            with contextlib.suppress(httpx.HTTPError):
                 self._client.PushTaskOutput(PushTaskOutputRequest(sub_status="completed", details=""))
-            except httpx.HTTPError:
-                pass  # the SuperLink is going down as well; there is nobody left to tell
             self.grid.close()
-

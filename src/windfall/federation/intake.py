@@ -85,9 +85,7 @@ class Intake:
         return None
 
     def _refuse(self, t: float, header: ContributionHeader, sender: str, name: str, reason: str) -> Ack:
-        known = [
-            c for c in self._ledger.pending() if (c.site, c.generation, c.cut) == (header.site, header.generation, header.cut)
-        ]
+        known = [c for c in self._ledger.pending() if (c.site, c.generation, c.cut) == (header.site, header.generation, header.cut)]
         if name and not known:
             self._checkpoints.unspool([name])
         self._events.event(

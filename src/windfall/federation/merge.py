@@ -46,5 +46,7 @@ def apply(
         return {n: w + mean[n] for n, w in weights.items()}, None
     gradient = {n: -d for n, d in mean.items()}
     beta, lr = np.float32(outer.momentum), np.float32(outer.lr)
-    buffer = {n: (beta * momentum[n] if momentum else 0) + g for n, g in gradient.items()}
-    return {n: w - lr * (gradient[n] + beta * buffer[n]) for n, w in weights.items()}, buffer
+    buffer: Tensors = gradient
+    if momentum:
+        buffer = {n: (beta * momentum[n] + g).astype(np.float32) for n, g in gradient.items()}
+    return {n: (w - lr * (gradient[n] + beta * buffer[n])).astype(np.float32) for n, w in weights.items()}, buffer

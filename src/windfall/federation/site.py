@@ -265,9 +265,22 @@ class SiteWorker:
         if not math.isfinite(loss):
             raise DataError(f"the loss is {loss} at step {w.steps} since the last cut; lower train.lr_scale")
         order = self._order
-        t_run = order.begins_at + (order.steps_before + self._since_order) * tokens / order.tokens_per_s if order and order.gated else self._calendar()
+        t_run = (
+            order.begins_at + (order.steps_before + self._since_order) * tokens / order.tokens_per_s
+            if order and order.gated
+            else self._calendar()
+        )
         rate = tokens / max(1e-9, clock.monotonic() - begun)
-        self._bus.emit({"kind": "step", "loss": loss, "tokens": round(self._progress), "t_run": t_run, "version": self._base, "rate": round(rate)})
+        self._bus.emit(
+            {
+                "kind": "step",
+                "loss": loss,
+                "tokens": round(self._progress),
+                "t_run": t_run,
+                "version": self._base,
+                "rate": round(rate),
+            }
+        )
         if not self._leases or self._allowed() <= 0:
             self._report(self._now())
         if clock.monotonic() - self._saved_at >= self._snapshot_s:

@@ -45,9 +45,7 @@ class MemoryDriver:
         self.up.pop(site, None)
 
     def observe(self, sites: Iterable[str]) -> dict[str, Observed]:
-        return {
-            s: (self.override.get(s, Observed.UP) if s in self.up else Observed.ABSENT) for s in sites
-        }
+        return {s: (self.override.get(s, Observed.UP) if s in self.up else Observed.ABSENT) for s in sites}
 
     def list_owned(self, run_id: str) -> list[Owned]:
         return [Owned(s, g, s) for s, g in self.up.items()]

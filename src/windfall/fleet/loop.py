@@ -133,10 +133,7 @@ class Loop:
         """What policies see at ``t``."""
         return FleetView(
             t,
-            {
-                n: SiteView(n, self._signals[n].at(t), w.on, w.since, self._spin_up_s[n], w.memory)
-                for n, w in self.wanted.items()
-            },
+            {n: SiteView(n, self._signals[n].at(t), w.on, w.since, self._spin_up_s[n], w.memory) for n, w in self.wanted.items()},
         )
 
     def _decide(self, t: float) -> None:

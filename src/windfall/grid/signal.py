@@ -122,9 +122,7 @@ class StepSignal:
         fresh = valid + self._period + self._delay if self._period > 0 else math.inf
         stale = valid + self._stale * self._period + self._delay if self._period > 0 else math.inf
         end = self._end + self._delay
-        return Reading(
-            float(self._values[i]), self.unit, valid, valid + self._delay, min(fresh, end), min(stale, end), self.source
-        )
+        return Reading(float(self._values[i]), self.unit, valid, valid + self._delay, min(fresh, end), min(stale, end), self.source)
 
     def between(self, t0: float, t1: float) -> Columns:
         first = int(np.searchsorted(self._times, t0, side="right")) - 1

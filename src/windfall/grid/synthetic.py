@@ -23,7 +23,9 @@ _CURTAILING_DAYS = 0.6
 _DAYLIGHT_S = 8 * 3600.0
 
 
-def synthetic(region: str, seed: int, start: float, days: float, *, publication_delay_s: float = 0.0, stale_periods: float = 3.0) -> StepSignal:
+def synthetic(
+    region: str, seed: int, start: float, days: float, *, publication_delay_s: float = 0.0, stale_periods: float = 3.0
+) -> StepSignal:
     """A marginal-intensity signal (gCO2/kWh) of ``days`` days from ``start``, the same for equal region and seed.
 
     ``region`` shifts solar noon and the level of the marginal plant, so that regions differ and rarely coincide.
@@ -48,8 +50,8 @@ def synthetic(region: str, seed: int, start: float, days: float, *, publication_
             values[inside] = np.abs(rng.normal(30, 25, len(inside))).clip(0, 95)
             t = start + last * _PERIOD_S + max(_PERIOD_S, float(rng.lognormal(math.log(_CLOSED_MEDIAN_S), 0.8)))
     return StepSignal(
-        times,
-        values.round(1),
+        np.asarray(times, np.float64),
+        np.asarray(values.round(1), np.float64),
         unit=UNITS["marginal_co2"],
         source=f"synthetic:{region}:{seed}",
         period_s=_PERIOD_S,

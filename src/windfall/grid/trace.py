@@ -83,7 +83,9 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
     if bad_time:
         warnings.append(f"{label}: {bad_time} rows without a readable instant were left out")
     if bad_value:
-        warnings.append(f"{label}: {bad_value} rows of `{table.column}` without a finite number were left out; no site starts on a gap")
+        warnings.append(
+            f"{label}: {bad_value} rows of `{table.column}` without a finite number were left out; no site starts on a gap"
+        )
     if np.any(np.diff(t_array) < 0):
         warnings.append(f"{label}: rows are not in order of time and were sorted")
         order = np.argsort(t_array, kind="stable")

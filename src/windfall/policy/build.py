@@ -16,9 +16,5 @@ def build_policy(table: PolicyTable, name: str | None = None) -> Policy:
     if name == "paper":
         return PerSite(paper())
     if name == "threshold":
-        return PerSite(
-            Threshold(
-                table.start_g_per_kwh, table.stop_g_per_kwh, table.confirm_s, table.off_delay_s, table.min_up_s
-            )
-        )
+        return PerSite(Threshold(table.start_g_per_kwh, table.stop_g_per_kwh, table.confirm_s, table.off_delay_s, table.min_up_s))
     return PerSite(Breakeven(table.worth_g_per_kwh, table.a_on, table.a_off))

@@ -6,8 +6,9 @@ from windfall.clock import Clock
 from windfall.config.schema import Config
 from windfall.energy.account import Account, PowerModel
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.engine import Federation, Settings
+from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
+from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
 from windfall.federation.transport import Transport
 from windfall.fleet.controller import Controller, Observer

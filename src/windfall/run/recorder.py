@@ -61,7 +61,9 @@ class TelemetryRecorder:
         for e in entries:
             last = self._open.get(e.site)
             if last and last.t1 == e.t0 and (last.phase, last.watts, last.g_per_kwh) == (e.phase, e.watts, e.g_per_kwh):
-                e = Interval(last.t0, e.t1, e.site, e.phase, e.watts, e.g_per_kwh, last.joules + e.joules, last.grams + e.grams, e.inside)
+                e = Interval(
+                    last.t0, e.t1, e.site, e.phase, e.watts, e.g_per_kwh, last.joules + e.joules, last.grams + e.grams, e.inside
+                )
             self._open[e.site] = e
             self._t.put(
                 "INSERT OR REPLACE INTO energy VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -91,9 +93,7 @@ def restore(telemetry: Telemetry, account: Account, wanted: dict[str, Wanted]) -
     ):
         account.restore(site, phase, Total(seconds, joules, grams, inside, unpriced))
     last: float | None = None
-    for site, t, on, memory, given in telemetry.rows(
-        "SELECT site, MAX(t_run), wanted, memory, input FROM decisions GROUP BY site"
-    ):
+    for site, t, on, memory, given in telemetry.rows("SELECT site, MAX(t_run), wanted, memory, input FROM decisions GROUP BY site"):
         if site in wanted:
             was = json.loads(given)
             wanted[site] = Wanted(bool(on), float(was["since"]) if bool(was["on"]) == bool(on) else t, json.loads(memory))

@@ -22,7 +22,10 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "snapshot_s": config.federation.snapshot_s,
         "dead_man_s": config.fleet.dead_man_s,
         "trainer": asdict(spec),
-        "environment": {"OMP_NUM_THREADS": str(site.threads), "MKL_NUM_THREADS": str(site.threads),
-                        # Sites share this machine: a thread that waits must not spin on a core that another site needs.
-                        "OMP_WAIT_POLICY": "PASSIVE"},
+        "environment": {
+            "OMP_NUM_THREADS": str(site.threads),
+            "MKL_NUM_THREADS": str(site.threads),
+            # Sites share this machine: a thread that waits must not spin on a core that another site needs.
+            "OMP_WAIT_POLICY": "PASSIVE",
+        },
     }

@@ -83,7 +83,9 @@ class Supervisor:
         self._view.finish()
         if self._asked > 1:
             return 130
-        message = str(outcome.get("message") or f"the coordinator ended with status {code}; see {self._run.logs / 'coordinator.log'}")
+        message = str(
+            outcome.get("message") or f"the coordinator ended with status {code}; see {self._run.logs / 'coordinator.log'}"
+        )
         raise ConfigError(message) if outcome.get("exit_code") == ConfigError.exit_code else RunError(message)
 
     def _once(self) -> int:
@@ -117,4 +119,3 @@ class Supervisor:
             run_id = ledger.meta("run_id") or ""
             ledger.close()
             LocalDriver(self._run.sites, run_id, lambda _: {}).sweep(run_id)
-

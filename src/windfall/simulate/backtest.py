@@ -123,9 +123,7 @@ def simulate(config: Config, grid: Grid, start: float, policy: str, preset: str)
         seed=config.run.seed,
         observer=moved,
     )
-    account = Account(
-        {s.name: PowerModel.of(s) for s in config.site}, grid.by_site, config.run.threshold_g_per_kwh
-    )
+    account = Account({s.name: PowerModel.of(s) for s in config.site}, grid.by_site, config.run.threshold_g_per_kwh)
     loop = Loop(
         clock=time,
         signals=grid.by_site,

@@ -188,9 +188,7 @@ class Ledger:
     def lease(self, site: str, generation: int, blocks: int, t: float, expires: float) -> Lease | None:
         """Lend up to ``blocks`` contiguous free blocks, lowest first; None if nothing is free."""
         with self._transaction() as db:
-            row = db.execute(
-                "SELECT start, end FROM spans WHERE state = 'free' ORDER BY start LIMIT 1"
-            ).fetchone()
+            row = db.execute("SELECT start, end FROM spans WHERE state = 'free' ORDER BY start LIMIT 1").fetchone()
             if row is None or blocks < 1:
                 return None
             start, end = int(row[0]), min(int(row[1]), int(row[0]) + blocks)
@@ -295,7 +293,7 @@ class Ledger:
             "SELECT id, site, generation, cut, base_version, tokens, file, header FROM contributions"
             " WHERE state = 'received' ORDER BY id"
         )
-        return [Received(*r[:7], json.loads(r[7])) for r in rows.fetchall()]
+        return [Received(a, b, c, d, e, f, g, json.loads(h)) for a, b, c, d, e, f, g, h in rows.fetchall()]
 
     def discard(self, contribution: int, reason: str) -> None:
         """Give a received contribution up (its file is damaged): its blocks are free again."""
@@ -427,7 +425,22 @@ class Ledger:
             "SELECT version, t_run, t_wall, file, sha256, outer_file, mode, tokens, tokens_total, sites, retained FROM versions "
             + tail
         )
-        return [Version(*r[:9], json.loads(r[9]), bool(r[10])) for r in rows.fetchall()]
+        return [
+            Version(
+                version=r[0],
+                t_run=r[1],
+                t_wall=r[2],
+                file=r[3],
+                sha256=r[4],
+                outer_file=r[5],
+                mode=r[6],
+                tokens=r[7],
+                tokens_total=r[8],
+                sites=json.loads(r[9]),
+                retained=bool(r[10]),
+            )
+            for r in rows.fetchall()
+        ]
 
     def _held(self, start: int, end: int, epoch: int, site: str) -> bool:
         lease = self._db.execute("SELECT site, state FROM leases WHERE epoch = ?", (epoch,)).fetchone()

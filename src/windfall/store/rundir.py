@@ -111,7 +111,7 @@ class RunLock:
             StoreError: another coordinator has it.
         """
         try:
-            self._file = open(self._path, "a+", encoding="utf-8")
+            self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - held for the life of the lock
         except OSError as e:
             raise StoreError(f"{self._path}: cannot be opened: {e.strerror}") from None
         try:

@@ -145,7 +145,5 @@ class Telemetry:
 
     def events(self, after_id: int = 0) -> Iterator[tuple[int, Event]]:
         """Events in order, with their ids."""
-        for r in self.rows(
-            "SELECT id, t_run, t_wall, kind, site, version, detail FROM events WHERE id > ? ORDER BY id", after_id
-        ):
+        for r in self.rows("SELECT id, t_run, t_wall, kind, site, version, detail FROM events WHERE id > ? ORDER BY id", after_id):
             yield int(r[0]), Event(r[1], r[2], r[3], r[4], r[5], json.loads(r[6]))

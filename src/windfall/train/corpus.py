@@ -138,9 +138,7 @@ def _jsonl_text(path: Path, number: int, line: bytes) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{path}: line {number} holds half a surrogate pair at character {error.start}; repair the text"
-        ) from error
+        raise DataError(f"{path}: line {number} holds half a surrogate pair at character {error.start}; repair the text") from error
 
 
 def _stdlib_documents() -> Iterator[bytes]:

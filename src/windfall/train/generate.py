@@ -26,9 +26,7 @@ def generate(
     equal text on one machine. Raises ConfigError for numbers below 0, or a model of another vocabulary.
     """
     if max_tokens < 0 or temperature < 0 or (top_k or 0) < 0:
-        raise ConfigError(
-            f"generate: max_tokens {max_tokens}, temperature {temperature}, top_k {top_k}; none may be below 0"
-        )
+        raise ConfigError(f"generate: max_tokens {max_tokens}, temperature {temperature}, top_k {top_k}; none may be below 0")
     tokenizer = manifest.tokenizer
     if model.config.vocab_size != tokenizer.vocab_size:
         raise ConfigError(

@@ -91,8 +91,7 @@ class Manifest:
             document = json.loads(path.read_bytes())
         except FileNotFoundError as error:
             raise DataError(
-                f"{path}: no manifest; the data is not prepared, or preparing it was interrupted:"
-                " run `windfall data prepare`"
+                f"{path}: no manifest; the data is not prepared, or preparing it was interrupted: run `windfall data prepare`"
             ) from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error

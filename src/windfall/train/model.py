@@ -223,9 +223,7 @@ class GPT(nn.Module):
         logits = self.logits(tokens)
         if targets is None:
             return logits
-        return F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED_TARGET, reduction=reduction
-        )
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED_TARGET, reduction=reduction)
 
 
 def build_model(config: GPTConfig, seed: int, device: torch.device | str = "cpu") -> GPT:

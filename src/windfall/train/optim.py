@@ -185,8 +185,7 @@ class InnerOptimizer:
             self.rules.append(PlainMuonGroup(matrices, config.matrix_lr * scale, decay))
         else:
             self.rules.extend(
-                NorMuonGroup(group, config.matrix_lr * scale, decay, config.normuon_beta2)
-                for group in _by_shape(matrices)
+                NorMuonGroup(group, config.matrix_lr * scale, decay, config.normuon_beta2) for group in _by_shape(matrices)
             )
 
     def step(self, values: ScheduleValues) -> None:

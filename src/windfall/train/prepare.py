@@ -70,9 +70,7 @@ def prepare(
         (folder / MANIFEST_NAME).unlink(missing_ok=True)
         for stale in (*folder.glob("train-*.bin"), *folder.glob("val-*.bin"), *folder.glob("*.bin.tmp")):
             stale.unlink()
-        manifest = _write(
-            corpus, folder, hashes, sizes, held_out, sequence_length, held_out_fraction, seed, shard_tokens, progress
-        )
+        manifest = _write(corpus, folder, hashes, sizes, held_out, sequence_length, held_out_fraction, seed, shard_tokens, progress)
         manifest.save(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); check the disk and permissions") from error
@@ -100,9 +98,7 @@ def _sequences(tokens: int, sequence_length: int) -> int:
     return max(0, (tokens - 1) // sequence_length)
 
 
-def _choose_held_out(
-    corpus: Corpus, hashes: list[int], sizes: list[int], fraction: float, sequence_length: int
-) -> set[int]:
+def _choose_held_out(corpus: Corpus, hashes: list[int], sizes: list[int], fraction: float, sequence_length: int) -> set[int]:
     """Hashes of the documents held out: those below the fraction, and then the lowest until they are enough.
 
     By content, so equal documents never lie on both sides.

@@ -123,8 +123,8 @@ class LocalTrainer:
     @torch.no_grad()
     def correct(self, change: Tensors, sign: float) -> None:
         for name, p in self.model.named_parameters():
-            p += sign * torch.from_numpy(change[name])
-            self._anchor[name] = self._anchor[name] + np.float32(sign) * change[name]
+            p.add_(torch.from_numpy(change[name]), alpha=sign)
+            self._anchor[name] = np.add(self._anchor[name], np.float32(sign) * change[name], dtype=np.float32)
 
     @torch.no_grad()
     def load(self, weights: Tensors) -> None:
@@ -183,7 +183,5 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, npt.NDArray[np.fl
         raise DataError(f"weights of another model: {odd[0]} is on one side only ({len(odd)} such names)")
     for name, p in own.items():
         if tuple(p.shape) != weights[name].shape:
-            raise DataError(
-                f"weights of another model: {name} is {weights[name].shape}, the model's is {tuple(p.shape)}"
-            )
+            raise DataError(f"weights of another model: {name} is {weights[name].shape}, the model's is {tuple(p.shape)}")
         p.copy_(torch.from_numpy(np.array(weights[name], np.float32)))

@@ -122,9 +122,9 @@ def lanes(s: Series, sites: dict[str, dict[str, Any]], criterion: float) -> Draw
     def draw(inches: float) -> Figure:
         count = max(1, len(sites))
         figure = Figure(figsize=(inches, 0.95 + 1.25 * count + (0.25 if inches < 7 else 0)), layout="constrained")
-        axes = figure.subplots(
-            1 + count, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [0.22] + [1.0] * count}
-        )[:, 0]
+        axes = figure.subplots(1 + count, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [0.22] + [1.0] * count})[
+            :, 0
+        ]
         _mode_strip(axes[0], s)
         for ax, (name, site) in zip(axes[1:], sites.items(), strict=False):
             _lane(ax, s, name, site, criterion)
@@ -170,9 +170,7 @@ def loss(s: Series) -> Draw:
             if i == 0 or not wide:
                 ax.set_ylabel("validation bits per byte")
         if not rows:
-            axes[0].text(
-                0.5, 0.5, "no evaluation yet", ha="center", va="center", transform=axes[0].transAxes, color=MUTED
-            )
+            axes[0].text(0.5, 0.5, "no evaluation yet", ha="center", va="center", transform=axes[0].transAxes, color=MUTED)
         return figure
 
     return draw
@@ -231,9 +229,7 @@ def _lane(ax: Any, s: Series, name: str, site: dict[str, Any], criterion: float)
         colour = COLOURS.get(b.what, MUTED)
         if b.what in ("local", "federated"):
             ax.broken_barh([(x, w)], (low, top - low), facecolors=colour, alpha=0.16, linewidth=0)
-        ax.broken_barh(
-            [(x, w)], (floor, low - floor), facecolors=colour, linewidth=0, zorder=2.5 if b.what != "idle" else 2.6
-        )
+        ax.broken_barh([(x, w)], (floor, low - floor), facecolors=colour, linewidth=0, zorder=2.5 if b.what != "idle" else 2.6)
     ax.axhline(criterion, color=COLOURS["draining"], linewidth=0.9, linestyle=(0, (4, 3)))
     if points:
         ax.plot(times, values, drawstyle="steps-post", color=INK, linewidth=1.1)

@@ -154,9 +154,7 @@ class LiveView:
 
     def _read_sites(self, telemetry: Telemetry, summary: Mapping[str, Any]) -> None:
         """New readings for the sparklines, and how fast each training site was at its last step."""
-        rows = telemetry.rows(
-            "SELECT rowid, site, value FROM readings WHERE rowid > ? ORDER BY rowid", self._last_reading
-        )
+        rows = telemetry.rows("SELECT rowid, site, value FROM readings WHERE rowid > ? ORDER BY rowid", self._last_reading)
         for number, site, value in rows:
             self._last_reading = int(number)
             self._sparks.setdefault(str(site), deque(maxlen=_SPARK)).append(float(value))
@@ -164,9 +162,7 @@ class LiveView:
         for name, x in summary["sites"].items():
             if x["state"] != "training":
                 continue
-            newest = telemetry.rows(
-                "SELECT detail FROM metrics WHERE name = 'loss' AND site = ? ORDER BY id DESC LIMIT 1", name
-            )
+            newest = telemetry.rows("SELECT detail FROM metrics WHERE name = 'loss' AND site = ? ORDER BY id DESC LIMIT 1", name)
             if newest and newest[0][0]:
                 self._rates[name] = float(json.loads(newest[0][0]).get("tokens_per_s_wall") or 0.0)
 

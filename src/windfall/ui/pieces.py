@@ -46,9 +46,7 @@ def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> 
     kinds = [{">": "n", "@": "t"}.get(c[:1], "") for c in columns]
     head = "".join(f'<th class="{k}">{escape(c.lstrip(">@"))}</th>' for c, k in zip(columns, kinds, strict=True))
     body = "".join(
-        f'<tr class="{css}">'
-        + "".join(f'<td class="{k}">{c}</td>' for c, k in zip(cells, kinds, strict=True))
-        + "</tr>"
+        f'<tr class="{css}">' + "".join(f'<td class="{k}">{c}</td>' for c, k in zip(cells, kinds, strict=True)) + "</tr>"
         for css, cells in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -97,9 +95,7 @@ def facts(summary: Mapping[str, Any]) -> str:
         ("run time", number(summary["run_hours"], 2, "h")),
         ("wall time", duration_text(float(summary["wall_seconds"]))),
     )
-    return (
-        '<div class="facts">' + "".join(f"<div><span>{a}</span><strong>{b}</strong></div>" for a, b in cells) + "</div>"
-    )
+    return '<div class="facts">' + "".join(f"<div><span>{a}</span><strong>{b}</strong></div>" for a, b in cells) + "</div>"
 
 
 def banner(config: Config) -> str:
@@ -138,9 +134,7 @@ def comparison(summary: Mapping[str, Any], found: Sequence[Baseline]) -> str:
         kind = "site of this run" if b.own else "comparison only"
         share = percent(b.share) if b.kg is not None else f"not computable: {text(b.why)}"
         rows.append(("", (text(b.region), kind, number(b.kwh, 2) if b.kg is not None else "–", carbon(b.kg), share)))
-    rows.append(
-        ("sum", ("this run", "curtailment-aware", number(summary["energy_kwh"], 2), carbon(summary["kg_co2"]), ""))
-    )
+    rows.append(("sum", ("this run", "curtailment-aware", number(summary["energy_kwh"], 2), carbon(summary["kg_co2"]), "")))
     return table(("region", "", ">kWh", ">kg CO2", ">this run, of it"), rows)
 
 
@@ -149,9 +143,7 @@ def accounts(summary: Mapping[str, Any], s: Series) -> str:
     rows: list[tuple[str, Sequence[str]]] = []
     total = {"seconds": 0.0, "inside": 0.0}
     for name, site in summary["sites"].items():
-        parts = sorted(
-            (c for c in s.costs if c.site == name), key=lambda c: PHASES.index(c.phase) if c.phase in PHASES else 9
-        )
+        parts = sorted((c for c in s.costs if c.site == name), key=lambda c: PHASES.index(c.phase) if c.phase in PHASES else 9)
         joules = sum(c.joules for c in parts)
         inside = sum(c.inside_joules for c in parts)
         total["seconds"] += sum(c.seconds for c in parts)
@@ -236,9 +228,7 @@ def versions(s: Series) -> str:
     ]
     if not rows:
         return "<p>None yet.</p>"
-    return folded(
-        (">version", "@run time, UTC", "mode", ">tokens", ">in all", ">val bits per byte", "from"), rows, "versions"
-    )
+    return folded((">version", "@run time, UTC", "mode", ">tokens", ">in all", ">val bits per byte", "from"), rows, "versions")
 
 
 def decisions(s: Series) -> str:
@@ -253,11 +243,7 @@ def notable(s: Series) -> str:
         ("", (clock_text(e.t_run), text(e.site or "run"), text(e.kind.replace("_", " ")), text(what_happened(e))))
         for e in s.notable
     ]
-    return (
-        folded(("@run time, UTC", "site", "kind", "what"), rows, "events")
-        if rows
-        else "<p>Nothing out of the ordinary.</p>"
-    )
+    return folded(("@run time, UTC", "site", "kind", "what"), rows, "events") if rows else "<p>Nothing out of the ordinary.</p>"
 
 
 def subtitle(summary: Mapping[str, Any], config: Config) -> str:

@@ -55,19 +55,14 @@ def write_report(run: RunDir) -> Path:
         for name, data in files.items():
             write_atomic(run.report / name, [data], durable=False)
     except OSError as e:
-        raise StoreError(
-            f"{run.report}: the report cannot be written: {e.strerror}; make room or give write access"
-        ) from None
+        raise StoreError(f"{run.report}: the report cannot be written: {e.strerror}; make room or give write access") from None
     return run.report / "index.html"
 
 
 def _as_json(summary: Mapping[str, Any], found: Sequence[Baseline]) -> dict[str, Any]:
     """The summary with the comparison that the page leads with."""
     best = headline(found)
-    rows = [
-        {"region": b.region, "own": b.own, "kg_co2": b.kg, "run_share": b.share, "why_not": b.why or None}
-        for b in found
-    ]
+    rows = [{"region": b.region, "own": b.own, "kg_co2": b.kg, "run_share": b.share, "why_not": b.why or None} for b in found]
     lead = None if best is None else {"region": best.region, "kg_co2": best.kg, "run_share": best.share}
     return {**summary, "always_on": rows, "headline": lead}
 
@@ -92,9 +87,7 @@ def _page(
         f'<div class="hero">{pieces.lead(summary, found)}{pieces.facts(summary)}</div>',
         pieces.banner(config),
         _section("What the sites did, and why", "", figure("lanes", _LANES, _lanes_caption(config, s))),
-        _section(
-            "What was learned", "", figure("loss", "Validation bits per byte over tokens and over run time", _LOSS)
-        ),
+        _section("What was learned", "", figure("loss", "Validation bits per byte over tokens and over run time", _LOSS)),
         _section(
             "Emissions against one site that is always on",
             _equal_tokens(summary),

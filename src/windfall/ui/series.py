@@ -120,10 +120,7 @@ def series(run: RunDir) -> Series:
     if telemetry is not None:
         try:
             with one_moment(telemetry):
-                bpb = {
-                    int(v): float(x)
-                    for v, x in telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'")
-                }
+                bpb = {int(v): float(x) for v, x in telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'")}
                 _fill(found, telemetry)
         finally:
             telemetry.close()
@@ -153,9 +150,7 @@ def _fill(s: Series, t: Telemetry) -> None:
     every = max(1, -(-int(steps) // MAX_POINTS))
     s.steps = [
         Step(float(a), int(b or 0), float(c))
-        for a, b, c in t.rows(
-            "SELECT t_run, tokens, value FROM metrics WHERE name = 'loss' AND id % ? = 0 ORDER BY id", every
-        )
+        for a, b, c in t.rows("SELECT t_run, tokens, value FROM metrics WHERE name = 'loss' AND id % ? = 0 ORDER BY id", every)
     ]
     marks = [(float(a), str(m)) for a, m in t.rows("SELECT t_run, mode FROM modes ORDER BY rowid")]
     s.modes = _stretches(marks, s.end)
@@ -167,9 +162,7 @@ def _fill(s: Series, t: Telemetry) -> None:
         )
     ]
     _lanes(s, t)
-    for site, valid, value, unit in t.rows(
-        "SELECT site, valid_from, value, unit FROM readings ORDER BY site, valid_from"
-    ):
+    for site, valid, value, unit in t.rows("SELECT site, valid_from, value, unit FROM readings ORDER BY site, valid_from"):
         s.readings.setdefault(str(site), []).append((float(valid), float(value)))
         s.unit = str(unit)
     for site in s.readings:
@@ -179,9 +172,7 @@ def _fill(s: Series, t: Telemetry) -> None:
     s.emissions = _cumulative(t.rows("SELECT t0, t1, grams FROM energy ORDER BY t0"), s.start)
     for _, e in t.events():
         if e.kind == "decision":
-            s.changes.append(
-                Change(e.t_run, e.site or "", str(e.detail.get("wanted", "")), str(e.detail.get("reason", "")))
-            )
+            s.changes.append(Change(e.t_run, e.site or "", str(e.detail.get("wanted", "")), str(e.detail.get("reason", ""))))
         elif e.kind in NOTABLE or (e.kind == "state" and e.detail.get("now") == "failed"):
             s.notable.append(e)
 
@@ -215,9 +206,7 @@ def _lanes(s: Series, t: Telemetry) -> None:
                 continue
             if state == "training":
                 blocks += [
-                    Block(max(a, t0), min(b, t1), m if m != "paused" else "local")
-                    for a, b, m in s.modes
-                    if b > t0 and a < t1
+                    Block(max(a, t0), min(b, t1), m if m != "paused" else "local") for a, b, m in s.modes if b > t0 and a < t1
                 ]
             else:
                 blocks.append(Block(t0, t1, "idle" if state == "ready" else state))

@@ -120,9 +120,7 @@ class _Story:
         self.train_loss: float | None = float(loss[0][0]) if loss else None
         self.events_count = int(self.rows("SELECT COUNT(*) FROM events")[0][0]) if telemetry else 0
         marks = ",".join(f"'{k}'" for k in _LIVES)
-        self.lives = self.rows(
-            f"SELECT id, kind, t_run, t_wall, detail FROM events WHERE kind IN ({marks}) ORDER BY id"
-        )
+        self.lives = self.rows(f"SELECT id, kind, t_run, t_wall, detail FROM events WHERE kind IN ({marks}) ORDER BY id")
         begun = [r for r in self.lives if r[1] in ("started", "resumed")]
         self.started: float | None = float(begun[0][2]) if begun else None
         self.wall_seconds = self._wall_seconds([int(r[0]) for r in begun])

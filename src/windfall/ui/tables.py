@@ -62,9 +62,7 @@ def print_backtest(result: Backtest, console: Console, study: bool = True) -> No
         shares.add_row(r.policy, *(_percent(r.kg_co2 / kg if kg else None) for kg in result.baselines.values()))
     if with_study:
         shares.add_row("study, measured", *(_STUDY_SHARES.get(region, "-") for region in regions), style="dim")
-    shares.add_row(
-        "always on, kg", *("too short" if kg is None else f"{kg:.2f}" for kg in result.baselines.values()), style="bold"
-    )
+    shares.add_row("always on, kg", *("too short" if kg is None else f"{kg:.2f}" for kg in result.baselines.values()), style="bold")
     console.print(shares)
     if any(kg is None for kg in result.baselines.values()):
         console.print("too short: the trace ends before the always-on site would be done", style="dim")
@@ -79,11 +77,7 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
 
     s = summary
     share = s["tokens_committed"] / (s["tokens_budget"] or 1) * 100
-    bpb = (
-        "not evaluated yet"
-        if s["val_bpb"] is None
-        else f"{s['val_bpb']:.4f} bits per byte (from {s['val_bpb_start']:.4f})"
-    )
+    bpb = "not evaluated yet" if s["val_bpb"] is None else f"{s['val_bpb']:.4f} bits per byte (from {s['val_bpb_start']:.4f})"
     inside = "" if s["share_inside"] is None else f", {s['share_inside'] * 100:.1f} % inside windows"
     lines = (
         ("run", f"{s['run_id']}: {s['state']}" + (f" ({safe(s['message'])})" if s["message"] else "")),

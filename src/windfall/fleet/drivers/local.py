@@ -39,13 +39,13 @@ class LocalDriver:
         folder = self._dir / site
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "site.json", {"site": site, "generation": generation, "run_id": self._run_id, **self._describe(site)})
+            write_json(
+                folder / "site.json", {"site": site, "generation": generation, "run_id": self._run_id, **self._describe(site)}
+            )
             env = {**os.environ, **self._environment}
             # Console scripts of Flower must be found by the SuperNode that starts them.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-            agent = spawn(
-                [sys.executable, "-m", "windfall.run.agent", str(folder)], log=folder / "logs" / "agent.log", env=env
-            )
+            agent = spawn([sys.executable, "-m", "windfall.run.agent", str(folder)], log=folder / "logs" / "agent.log", env=env)
         except OSError as e:
             raise Transient(f"{site}: cannot be started: {e.strerror or e}") from None
         self._agents[site] = agent

@@ -1,0 +1,66 @@
+"""What the federation knows of its settings, its members and the round under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from windfall.federation.messages import Ack
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the federation must know of the configuration. Run time, except ``grace_s`` and ``heartbeat_timeout_s``."""
+
+    round_s: float
+    solo_cut_s: float
+    quorum: float
+    grace_s: float
+    heartbeat_timeout_s: float
+    tick_s: float
+    gated: bool
+    codec: str
+    blocks_per_step: int
+    tokens_per_step: int
+    budget_tokens: int
+    manifest: str
+    tokens_per_s: Mapping[str, float]
+    #: Work lent out beyond what a round needs, on a clock that does not wait.
+    lease_margin: float = 1.5
+    #: Age of an inner optimizer state, as a share of the budget, past which it is reset.
+    inner_max_age: float = 0.02
+
+
+@dataclass
+class Member:
+    """One generation of a site that has answered hello."""
+
+    site: str
+    generation: int
+    node: str
+    inner_tokens: float
+    #: Version that the site's parameters equal, if they equal one.
+    aligned: int | None = None
+    began_at: float | None = None
+    steps: int = 0
+    message: str | None = None
+    round: int = 0
+    drain_sent: bool = False
+    drained: bool = False
+    first_order: bool = True
+    acks: list[Ack] = field(default_factory=list)
+
+
+@dataclass
+class Round:
+    """One round under way. ``waiting`` are participants that have not answered."""
+
+    number: int
+    base: int
+    begins_at: float
+    cut_at: float
+    participants: set[str]
+    waiting: set[str]
+    mode: str
+    #: Monotonic wall time since when the cut is due.
+    due_wall: float | None = None

@@ -1,0 +1,112 @@
+"""What sites are lent and told: leases for a round, and the order that goes with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.intake import Events
+from windfall.federation.members import Member, Settings
+from windfall.federation.messages import RoundOrder
+from windfall.store.ledger import Lease, Ledger, Version
+
+#: The last round of a run takes in what would be less than this share of another one.
+_WORTH_A_ROUND = 0.25
+
+
+class Orders:
+    """Makes orders from the ledger's state and the run's settings."""
+
+    def __init__(self, ledger: Ledger, checkpoints: Checkpoints, events: Events, settings: Settings, fence: int) -> None:
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._events = events
+        self._s = settings
+        self._fence = fence
+
+    def rest(self, participants: Iterable[str], length: float) -> float:
+        """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
+        rate = sum(self._s.tokens_per_s[s] for s in participants) * self._s.blocks_per_step / self._s.tokens_per_step
+        left = self._ledger.counts().free / rate - length
+        if not 0 < left < _WORTH_A_ROUND * length:
+            return 0.0
+        return math.ceil(left / self._s.tick_s + 1) * self._s.tick_s
+
+    def lend(self, t: float, cut_at: float, members: Mapping[str, Member]) -> dict[str, list[Lease]]:
+        """Leases for a round, by site; a site for which nothing is left is not in it."""
+        need: dict[str, int] = {}
+        have: dict[str, list[Lease]] = {}
+        per_step = self._s.blocks_per_step
+        for site in sorted(members):
+            m = members[site]
+            rate = self._s.tokens_per_s[site]
+            if m.began_at is None:
+                m.began_at = t
+            if self._s.gated:
+                steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps
+            else:
+                steps = math.ceil(rate * (cut_at - t) / self._s.tokens_per_step * self._s.lease_margin * 2)
+            mine = [x for x in self._ledger.live_leases(site) if x.generation == m.generation]
+            held = sum(b - a for x in mine for a, b in self._ledger.remaining(x.epoch))
+            have[site] = mine
+            need[site] = max(0, max(1, steps) * per_step - held)
+        free = self._ledger.counts().free
+        wanted = sum(need.values())
+        result: dict[str, list[Lease]] = {}
+        for site in sorted(members):
+            # Towards the end leases shrink: what is left is shared in proportion to speed.
+            share = need[site] if wanted <= free else math.ceil(free * need[site] / wanted / per_step) * per_step
+            expires = cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s)
+            for x in have[site]:
+                self._ledger.extend(x.epoch, expires)
+            leases = list(have[site])
+            while share > 0:
+                new = self._ledger.lease(site, members[site].generation, share, t, expires)
+                if new is None:
+                    break
+                share -= new.end - new.start
+                leases.append(new)
+            if any(self._ledger.remaining(x.epoch) for x in leases):
+                result[site] = leases
+        return result
+
+    def order(
+        self, m: Member, number: int, t: float, cut_at: float, model: str, leases: list[Lease], *,
+        evaluate: bool = False, drain: bool = False, fleet: list[str] | None = None,
+    ) -> RoundOrder:  # fmt: skip
+        fleet = fleet or [m.site]
+        head = self._ledger.head()
+        own = self._s.tokens_per_s[m.site]
+        solo = len(fleet) == 1
+        segments = [{"epoch": x.epoch, "start": a, "end": b} for x in leases for a, b in self._ledger.remaining(x.epoch)]
+        return RoundOrder(
+            fence=self._fence, round=number, version=head.version, model=model, inner="own",
+            after="continue" if solo and not self._s.gated and not drain else "wait",
+            cut_at=cut_at, begins_at=m.began_at if m.began_at is not None else t,
+            valid_until=cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s),
+            steps_before=m.steps, tokens_per_s=own, gated=self._s.gated, leases=segments,
+            progress_start=float(head.tokens_total),
+            progress_rate=sum(self._s.tokens_per_s[s] for s in fleet) / own,
+            acks=[asdict(a) for a in m.acks], evaluate=evaluate, drain=drain,
+            codec="fp32" if solo else self._s.codec,
+        )  # fmt: skip
+
+    def with_inner(
+        self, t: float, m: Member, order: RoundOrder, blobs: dict[str, bytes], head: Version
+    ) -> tuple[RoundOrder, dict[str, bytes]]:
+        """Decide on a returning site's inner state: the fresher of its own and the stored one, or none if both are old."""
+        if not m.first_order or order.drain:
+            return order, blobs
+        oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
+        stored = max(self._ledger.inner_states().values(), default=None)
+        inner = "reset"
+        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored[0]):
+            inner = "own"
+        elif stored and stored[0] >= oldest:
+            blob = self._checkpoints.inner(stored[1], stored[2])
+            if blob:
+                inner, blobs = "sent", {**blobs, "inner": blob}
+        self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version)
+        return RoundOrder(**{**asdict(order), "inner": inner}), blobs
