@@ -51,6 +51,28 @@ def corpus(folder: Path) -> Path:
     return folder / "data"
 
 
+class Calendar:
+    """A calendar that a test turns by hand: it waits for nothing, as the real one does."""
+
+    gated = False
+
+    def __init__(self, start: float) -> None:
+        self.wall = self._t = start
+
+    def now(self) -> float:
+        return self._t
+
+    def reached(self, t: float) -> bool:
+        return self.wall >= t
+
+    def move_to(self, t: float) -> None:
+        self._t = max(t, self.wall)
+
+
+#: Run time that passes on a ``Calendar`` while each site does one unit of work.
+PUMP_S = 20.0
+
+
 class Run:
     """One life of a coordinator over a run directory, with sites that live in this process.
 
@@ -61,7 +83,7 @@ class Run:
         self, root: Path, data: Path, windows: dict[str, list[tuple[float, float]]], *, steps: int = 120,
         steps_per_min: float = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
         outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9,
-        trainer: Callable[[TrainerSpec, str], LocalTrainer] | None = None,
+        calendar: bool = False, trainer: Callable[[TrainerSpec, str], LocalTrainer] | None = None,
     ) -> None:  # fmt: skip
         torch.set_num_threads(1)
         self.dir = RunDir(root)
@@ -112,9 +134,10 @@ class Run:
         self.driver.ensure_down = self._off  # type: ignore[method-assign]
         latest = self.telemetry.rows("SELECT MAX(t_run) FROM decisions")[0][0]
         now = float(latest) if latest is not None else T0
+        self.clock: Calendar | ManualClock = Calendar(now) if calendar else ManualClock(now)
         settings = Settings(
             round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=5, heartbeat_timeout_s=60, tick_s=TICK,
-            gated=True, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_step=TOKENS_PER_STEP,
+            gated=not calendar, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_step=TOKENS_PER_STEP,
             budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
             tokens_per_s=dict.fromkeys(names, steps_per_min * TOKENS_PER_STEP / 60),
         )  # fmt: skip
@@ -127,12 +150,12 @@ class Run:
         self.recorder = TelemetryRecorder(self.telemetry)
         controller = Controller(
             {n: Patience(spin_up_s, 1e9, 1e9, 120, 3600) for n in names}, self.driver, LedgerJournal(self.ledger),
-            gated=True, observer=self._moved,
+            gated=not calendar, observer=self._moved,
         )  # fmt: skip
         for name, generation in self.ledger.generations().items():
             controller.sites[name].generation = generation
         self.loop = Loop(
-            clock=ManualClock(now), signals=self.signals, spin_up_s=dict.fromkeys(names, spin_up_s),
+            clock=self.clock, signals=self.signals, spin_up_s=dict.fromkeys(names, spin_up_s),
             policy=PerSite(Threshold(100.0)), controller=controller, work=self.federation,
             account=Account({n: PowerModel(2000, 400, 0) for n in names}, self.signals, 100.0),
             recorder=self.recorder, load_s=dict.fromkeys(names, 0.0),
@@ -147,6 +170,8 @@ class Run:
 
     def idle(self) -> None:
         self.idles += 1
+        if isinstance(self.clock, Calendar):
+            self.clock.wall += PUMP_S
         assert self.idles < 200_000, "the run makes no progress"
         for name, worker in list(self.workers.items()):
             self.pump(name, worker)
@@ -176,6 +201,7 @@ class Run:
         self.workers[site] = SiteWorker(
             site=site, generation=generation, trainer=self.make_trainer(self.spec, site), mailbox=box,
             bus=self.bus.site(site, generation), folder=self.dir.sites / site, snapshot_s=self.snapshot_s, dead_man_s=1e9,
+            calendar=lambda: self.clock.wall if isinstance(self.clock, Calendar) else self.clock.now(),
         )  # fmt: skip
 
     def _off(self, site: str, grace_s: float, reason: str) -> None:

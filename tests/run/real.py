@@ -93,7 +93,7 @@ def windfall(*args: object, timeout: float = 240) -> subprocess.CompletedProcess
 def start(*args: object) -> subprocess.Popen[str]:
     """Start the command line, as the leader of a process group."""
     return subprocess.Popen(
-        [sys.executable, "-m", "windfall.cli.main", *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-m", "windfall.cli.main", *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         text=True, start_new_session=True,
     )  # fmt: skip
 

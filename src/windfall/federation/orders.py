@@ -45,7 +45,8 @@ class Orders:
             if m.began_at is None:
                 m.began_at = t
             if self._s.gated:
-                steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps
+                # One step more than is owed, so that a site does not run dry before its cut; it keeps what is left.
+                steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps + 1
             else:
                 steps = math.ceil(rate * (cut_at - t) / self._s.tokens_per_step * self._s.lease_margin * 2)
             mine = [x for x in self._ledger.live_leases(site) if x.generation == m.generation]

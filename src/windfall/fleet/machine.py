@@ -85,6 +85,7 @@ class Site:
     ready_at: float | None = None
     #: Failures in a row; forgotten when the site's work has been taken.
     failures: int = 0
+    failure: str = ""
     retry_at: float = 0.0
     reason: str = ""
     starts: int = 0
@@ -153,6 +154,7 @@ class Site:
 
     def _fail(self, i: Inputs, why: str, jitter: float) -> Action:
         self.failures += 1
+        self.failure = why
         delay = min(self.patience.backoff_max_s, self.patience.backoff_s * 2 ** (self.failures - 1))
         self.retry_at = i.t + delay * (0.75 + 0.5 * jitter)
         self._to(State.FAILED, i, why)

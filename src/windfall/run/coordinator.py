@@ -183,7 +183,7 @@ class Coordinator:
         limit = self.config.fleet.max_failures
         if all(s.failures >= limit for s in sites):
             worst = next(iter(sites))
-            raise RunError(f"every site has failed {limit} times in a row; the last reason at {worst.name}: {worst.reason}")
+            raise RunError(f"every site has failed {limit} times in a row; the last reason at {worst.name}: {worst.failure}")
         t = self.clock.now()
         if all(s.ends_at() <= t for s in self.grid.by_site.values()) and all(s.state is State.OFF for s in sites):
             raise RunError(

@@ -1,0 +1,97 @@
+"""Runs on a calendar, which waits for nobody: no stall alone, late work, refused work that is shed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from federation.harness import TOKENS_PER_STEP, Run, corpus
+
+from windfall.store.files import Envelope
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def runs() -> Iterator[list[Run]]:
+    made: list[Run] = []
+    yield made
+    for run in made:
+        run.close()
+
+
+def anchored(run: Run, site: str) -> bool:
+    """The site's parameters, less its work since the last cut, are the newest version's."""
+    worker = run.workers[site]
+    trainer = worker._trainer
+    delta, now, head = trainer.delta(), trainer.weights(), run.weights()  # type: ignore[attr-defined]
+    return all(np.allclose(now[n] - delta[n], head[n], atol=1e-5) for n in head)
+
+
+def test_a_run_on_the_calendar_joins_leaves_and_commits_every_block_once(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(2, 40)], "b": [(15, 900)]}, steps_per_min=3, solo_min=5, round_min=8, calendar=True)
+    runs.append(run)
+    assert run.serve() == "done"
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
+    assert run.ledger.head().tokens_total == 120 * TOKENS_PER_STEP
+    assert [m for m in run.modes() if m != "paused"][:2] == ["local", "federated"]
+    assert not run.events("refused")
+
+
+def test_a_site_alone_goes_on_training_while_its_cut_travels(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, steps=60, calendar=True)
+    runs.append(run)
+    held: list[list[Envelope]] = [[], []]
+
+    def delay(e: Envelope) -> list[Envelope]:
+        # Each contribution arrives when the next thing is said, one long silence later.
+        held[0].append(e)
+        return []
+
+    run.serve(until_min=3)
+    run.transport.tamper = delay
+    run.serve(until_min=8)
+    assert len(held[0]) == 1, "it has cut, and nobody has answered"
+    worker = run.workers["a"]
+    assert worker._work.steps >= 5, "and it trains on"
+    run.transport.tamper = lambda e: [e]
+    run.workers["a"]._mailbox.outgoing.append(("m2", held[0][0]))  # type: ignore[attr-defined]
+    assert run.serve() == "done"
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
+
+
+def test_solo_versions_on_the_calendar_are_the_sites_own_parameters(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, calendar=True)
+    runs.append(run)
+    for minute in (12, 19, 26):
+        run.serve(until_min=minute)
+        if not run.workers["a"]._open:
+            assert anchored(run, "a")
+    assert run.serve() == "done"
+
+
+def test_work_that_was_refused_leaves_the_parameters_again(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, calendar=True)
+    runs.append(run)
+    struck: list[int] = []
+
+    def tamper(e: Envelope) -> list[Envelope]:
+        if e.header.get("consumed") and not struck and run.ledger.head().version == 1:
+            struck.append(1)
+            return [replace(e, header={**e.header, "tokens": 3})]
+        return [e]
+
+    run.transport.tamper = tamper
+    run.serve(until_min=22)
+    assert struck
+    assert len(run.events("refused")) == 1
+    if not run.workers["a"]._open:
+        assert anchored(run, "a")
+    assert run.serve() == "done"
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
