@@ -24,7 +24,7 @@ tokens_per_s = 10
 [site.signal]
 kind = "synthetic"
 """
-GOOD = "[run]\nbudget_tokens = 1000\n" + SITE
+GOOD = '[run]\nbudget_tokens = 1000\nstart = "2026-01-01T00:00Z"\n' + SITE
 
 
 def problems(text: str) -> dict[str, tuple[int, str]]:
@@ -42,12 +42,12 @@ def test_a_small_file_is_enough() -> None:
 def test_every_error_is_told_at_once_with_its_line() -> None:
     text = GOOD.replace("spin_up_s = 300", "spin_up_min = 5").replace("train_power_w = 2000", 'train_power_w = "2 kW"')
     found = problems(text.replace("idle_power_w = 400", "idle_power_w = -400"))
-    assert found["site[0].spin_up_min"] == (7, "unknown key; did you mean `spin_up_s`?")
-    assert found["site[0].spin_up_s"][0] == 4
+    assert found["site[0].spin_up_min"] == (8, "unknown key; did you mean `spin_up_s`?")
+    assert found["site[0].spin_up_s"][0] == 5
     assert "missing" in found["site[0].spin_up_s"][1]
-    assert found["site[0].train_power_w"][0] == 8
+    assert found["site[0].train_power_w"][0] == 9
     assert "got '2 kW'" in found["site[0].train_power_w"][1]
-    assert found["site[0].idle_power_w"][0] == 9
+    assert found["site[0].idle_power_w"][0] == 10
     assert "greater than or equal to 0, got -400" in found["site[0].idle_power_w"][1]
 
 
@@ -60,8 +60,9 @@ def test_every_error_is_told_at_once_with_its_line() -> None:
         (("[run]", "[train]\nbatch_sequences = 9\n[run]"), "train", "does not divide"),
         (("[run]", "[policy]\nstart_g_per_kwh = 100\nstop_g_per_kwh = 50\n[run]"), "policy", "must not be below"),
         (("spin_up_s = 300", "spin_up_s = 300\nload_s = 400"), "site[0]", "cannot be longer"),
-        (("[run]", '[run]\nclock = "scaled"'), "(file)", "needs run.start"),
-        (("[run]", '[run]\nstart = "tomorrow"'), "run.start", "Invalid isoformat"),
+        (("start =", 'clock = "scaled" #'), "(file)", "needs run.start"),
+        (("start =", "# start ="), "(file)", "synthetic signals need run.start"),
+        (("2026-01-01T00:00Z", "tomorrow"), "run.start", "Invalid isoformat"),
         (("[run]", "[nonsense]\n[run]"), "nonsense", "unknown key"),
     ],
 )
@@ -76,7 +77,7 @@ def test_two_sites_of_one_name_are_refused() -> None:
 
 def test_a_missing_trace_is_told_with_its_line(tmp_path: Path) -> None:
     text = GOOD.replace('kind = "synthetic"', 'path = "no.csv"\ncolumn = "g"')
-    with pytest.raises(ConfigProblems, match=r"x\.toml:12: site\[0\]\.signal\.path: no such file"):
+    with pytest.raises(ConfigProblems, match=r"x\.toml:13: site\[0\]\.signal\.path: no such file"):
         loads(text, "x.toml", tmp_path)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation.harness import TOKENS_PER_STEP, Run, corpus
 
+from federation.harness import TOKENS_PER_STEP, Run, corpus
 from windfall.store.files import Envelope
 
 

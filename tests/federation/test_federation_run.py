@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 
 from federation.harness import TOKENS_PER_STEP, Run, corpus
+from windfall.errors import StoreError
 from windfall.federation.merge import Outer
+from windfall.grid.signal import Reading
+from windfall.policy.base import FleetView, PerSite, SiteView
+from windfall.policy.threshold import Threshold
+from windfall.store.tensors import load_file
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +193,59 @@ def test_outer_nesterov_and_int8_deltas_train_too(tmp_path: Path, data: Path, ru
     values = [v for (v,) in run.telemetry.rows("SELECT value FROM metrics WHERE name = 'val_bpb' ORDER BY version")]
     assert values[-1] < values[0] - 1
     assert not run.events("refused")
+
+
+def test_a_full_disk_at_a_commit_stops_the_run_cleanly_and_it_resumes_with_room(
+    tmp_path: Path, data: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    first.serve(until_min=30)
+    at = first.ledger.head()
+    with monkeypatch.context() as full:
+
+        def no_room(*_: object) -> str:
+            raise OSError(28, "No space left on device")
+
+        full.setattr("windfall.federation.checkpoints.save_file", no_room)
+        with pytest.raises(StoreError, match=r"No space left on device.*the last version is intact"):
+            first.serve()
+    assert first.ledger.head() == at
+    assert first.ledger.counts().received > 0, "what had arrived waits for its commit"
+    first.weights()
+    first.close()
+    second = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    runs.append(second)
+    assert second.serve() == "done"
+    assert second.ledger.counts().committed == second.ledger.budget_blocks
+    assert second.ledger.head().tokens_total == 120 * TOKENS_PER_STEP
+
+
+def test_a_recorded_run_replayed_through_its_policy_repeats_its_decisions(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    runs.append(run)
+    run.serve()
+    run.telemetry.flush()
+    policy = PerSite(Threshold(100.0))
+    rows = run.telemetry.rows("SELECT t_run, site, wanted, reason, memory, input FROM decisions ORDER BY t_run")
+    assert len(rows) > 100
+    for t, site, wanted, reason, memory, given in rows:
+        was = json.loads(given)
+        reading = Reading(*was["reading"]) if was["reading"] else None
+        view = SiteView(site, reading, was["on"], was["since"], was["spin_up_s"], was["memory"])
+        decision = policy.decide(FleetView(t, {site: view}))[site]
+        assert (decision.on, decision.reason, dict(decision.memory)) == (bool(wanted), reason, json.loads(memory))
+
+
+def test_old_weights_are_let_go_of_and_every_retained_version_can_be_read(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 500)]}, solo_min=6)
+    runs.append(run)
+    run.serve()
+    found = run.ledger.versions()
+    kept = [v.version for v in found if v.retained]
+    newest = found[-1].version
+    assert kept == sorted({v for v in range(newest + 1) if v % 5 == 0} | set(range(newest - 2, newest + 1)))
+    for v in found:
+        assert (run.dir.checkpoints / v.file).exists() == v.retained
+        if v.retained:
+            load_file(run.dir.checkpoints / v.file, v.sha256)
+    assert not list(run.dir.spool.iterdir())

@@ -13,6 +13,7 @@ import numpy as np
 
 from windfall.units import iso_utc
 
+SECRET = "correct-horse-battery-staple"
 T0 = 1_767_225_600.0  # 2026-01-01T00:00Z
 
 CONFIG = """
@@ -87,6 +88,7 @@ def windfall(*args: object, timeout: float = 240) -> subprocess.CompletedProcess
     """Run the command line."""
     return subprocess.run(
         [sys.executable, "-m", "windfall.cli.main", *map(str, args)], capture_output=True, text=True, timeout=timeout, check=False,
+        env={**os.environ, "WINDFALL_TOKEN": SECRET},
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from run.real import T0, events, processes, start, status, windfall, write_config
+from run.real import SECRET, T0, events, processes, start, status, windfall, write_config
 from windfall import clock
 from windfall.store.ledger import Ledger
 
@@ -65,7 +65,10 @@ def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> N
     text = windfall("generate", run, "--prompt", "the ", "--tokens", 20)
     assert text.returncode == 0
     assert text.stdout.startswith("the ")
-    # Nothing of the machine's environment got in (invariant 9).
+    # Invariant 9: a secret in the environment of every process is in no file of the run.
+    for path in run.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
     again = windfall("run", tmp_path / "small.toml", "--run-dir", run, "--quiet")
     assert again.returncode == 0, "a finished run is resumed to nothing"
 

@@ -23,9 +23,13 @@ def demo(run_dir: Path, speed: float | None, quiet: bool) -> int:
     study = loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd())
     _clear(run_dir)
     console = Console()
-    print_backtest(backtest(study), console)
-    say(f"now for real: a small model, three sites, the same day; run directory {run_dir}")
-    return serve(config, run_dir, quiet=quiet)
+    say(f"a small model, three sites, the study's day; run directory {run_dir}")
+
+    def meanwhile() -> None:
+        print_backtest(backtest(study), console)
+        say("that was the day on paper; now for real, as sites come and go")
+
+    return serve(config, run_dir, quiet=quiet, meanwhile=meanwhile)
 
 
 def bundled(name: str) -> str:

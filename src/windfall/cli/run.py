@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -39,12 +40,12 @@ def with_speed(config: Config, speed: float | None) -> Config:
     return config.model_copy(update={"run": config.run.model_copy(update={"speed": speed})})
 
 
-def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True) -> int:
+def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None) -> int:
     """Run to the end, then write the report; the exit code."""
     build_grid(config)  # bad traces are said before anything is made
     run = RunDir(root)
     view: View = NoView() if quiet else LiveView(run, config, Console())
-    supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None)
+    supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None, meanwhile)
     supervisor.prepare()
     code = supervisor.serve()
     write_sample(config, run)

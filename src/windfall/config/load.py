@@ -162,7 +162,7 @@ def _problem(detail: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> P
     elif kind == "missing":
         about = _description(path)
         message = "missing" + (f" ({about})" if about else "") + "; add it"
-    elif not message.startswith(("a trace", "block_", "load_s", "stop_g", "two sites", "run.clock")):
+    elif not message.startswith(("a trace", "block_", "load_s", "stop_g", "two sites", "run.clock", "synthetic signals")):
         about = _description(path)
         message = f"{message}, got {detail['input']!r}" + (f" ({about})" if about else "")
     return Problem(line_of(path, lines), _dotted(path), message)

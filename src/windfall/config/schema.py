@@ -246,6 +246,8 @@ class Config(Table):
     def _clock(self) -> Config:
         if self.run.clock == "scaled" and self.run.start is None:
             raise ValueError('run.clock = "scaled" needs run.start, the instant at which replayed time begins')
+        if self.run.start is None and any(s.signal.kind == "synthetic" for s in self.site):
+            raise ValueError("synthetic signals need run.start, the instant from which they are generated")
         return self
 
     @property

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 from windfall import clock
@@ -44,7 +45,9 @@ class NoView:
 class Supervisor:
     """One `windfall run`."""
 
-    def __init__(self, config: Config, run: RunDir, view: View, say: Say) -> None:
+    def __init__(self, config: Config, run: RunDir, view: View, say: Say, meanwhile: Callable[[], None] | None = None) -> None:
+        """``meanwhile`` is called once, while the coordinator and the first sites start."""
+        self._meanwhile = meanwhile
         self._config = config
         self._run = run
         self._view = view
@@ -98,6 +101,9 @@ class Supervisor:
         except OSError as e:
             raise StoreError(f"{self._run.logs}: the coordinator cannot be started: {e.strerror}") from None
         self._child = child
+        if self._meanwhile:
+            self._meanwhile()
+            self._meanwhile = None
         while child.poll() is None:
             self._view.update()
             clock.pause(_POLL_S)
