@@ -150,6 +150,8 @@ class Site:
             return "starting"
         if self.state is State.DRAINING:
             return "stopping" if drained else "draining"
+        if self.state is State.FAILED:
+            return "being cleared away"
         return ""
 
     def _fail(self, i: Inputs, why: str, jitter: float) -> Action:

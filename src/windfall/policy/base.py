@@ -84,7 +84,7 @@ class PerSite:
         if reading is not None and reading.is_fresh(t):
             return self.policy.decide_site(t, site, reading)
         if reading is None or reading.is_stale(t):
-            why = "no reading" if reading is None else f"last reading is {reading.age_s(t) / 60:.0f} min old"
+            why = "no reading" if reading is None else f"the last reading ({reading.age_s(t) / 60:.0f} min old) no longer holds"
             return Decision(False, f"{why}: off", {}, None, {})
         why = f"reading is late ({reading.age_s(t) / 60:.0f} min old): stays {'on' if site.on else 'off'}"
         return Decision(site.on, why, {"value": reading.value}, reading.stale_at, self.policy.hold_site(t, site))
