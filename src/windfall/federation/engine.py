@@ -200,7 +200,9 @@ class Federation:
             return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(self._t, envelope, site)
         if ack is None:
-            self._proven.add(site)
+            # Work that an earlier life left behind proves nothing of this one.
+            if m and header.get("generation") == m.generation:
+                self._proven.add(site)
         elif m:
             m.acks.append(ack)
             if not ack.accepted:

@@ -31,10 +31,16 @@ class FlowerTransport:
         self._in: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._count = 0
         self._closing = threading.Event()
-        #: Set when the SuperLink has not answered for long: the run cannot go on.
-        self.failure = ""
+        self._failure = ""
         self._thread = threading.Thread(target=self._run, name="flower", daemon=True)
         self._thread.start()
+
+    @property
+    def failure(self) -> str:
+        """Why messages cannot go on, or an empty string."""
+        if not self._thread.is_alive() and not self._closing.is_set():
+            return "the thread that speaks to the SuperLink has ended (see logs/coordinator.log)"
+        return self._failure
 
     def nodes(self) -> set[str]:
         return self._nodes
@@ -74,7 +80,7 @@ class FlowerTransport:
             except httpx.HTTPError as e:
                 silent_since = silent_since or clock.monotonic()
                 if clock.monotonic() - silent_since > _PATIENCE_S:
-                    self.failure = f"the SuperLink has not answered for {_PATIENCE_S:.0f} s ({type(e).__name__}: {e})"
+                    self._failure = f"the SuperLink has not answered for {_PATIENCE_S:.0f} s ({type(e).__name__}: {e})"
 
     def _push(self, open_messages: dict[str, tuple[str, str]], name: str, node: str, envelope: Envelope) -> None:
         message = Message(pack(envelope), dst_node_id=int(node), message_type="train")

@@ -24,7 +24,7 @@ from windfall.fleet.processes import spawn
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
 from windfall.run.compose import compose
-from windfall.run.recorder import TelemetryRecorder
+from windfall.run.recorder import TelemetryRecorder, position
 from windfall.run.sites import describe_site
 from windfall.store.bus import FileBus
 from windfall.store.files import write_json
@@ -85,12 +85,12 @@ class Coordinator:
     def _begin(self) -> float:
         """Where run time goes on."""
         stored = float(self.ledger.meta("t_run") or 0)
-        latest = self.telemetry.rows("SELECT MAX(t_run) FROM decisions")[0][0]
+        latest = position(self.telemetry)
         resumed = latest is not None or self.ledger.head().version > 0
         if not self.gated:
             now = clock.wall()
         elif resumed:
-            now = max(stored, float(latest or 0))
+            now = max(stored, latest or 0.0, self.ledger.head().t_run)
         else:
             now = parse_utc(self.config.run.start or "")
         head = self.ledger.head()
@@ -168,6 +168,8 @@ class Coordinator:
             "INSERT OR REPLACE INTO meta VALUES ('now', ?)",
             _now_text(t, {n: (s.state.value, s.starts, s.reason) for n, s in c.sites.items()}, c.mode()),
         )
+        if self.telemetry.dropped:
+            self.telemetry.put("INSERT OR REPLACE INTO meta VALUES ('dropped', ?)", str(self.telemetry.dropped))
         self.telemetry.flush()
 
     def _check(self) -> None:

@@ -85,20 +85,24 @@ class TelemetryRecorder:
         return True
 
 
-def restore(telemetry: Telemetry, account: Account, wanted: dict[str, Wanted]) -> float | None:
-    """Take up sums and policy memory from a run's telemetry; the last run time that it knows of."""
+def position(telemetry: Telemetry) -> float | None:
+    """The run time up to which a run has been booked, if it has run at all."""
+    rows = telemetry.rows("SELECT value FROM meta WHERE key = 'now'")
+    return float(json.loads(rows[0][0])["t_run"]) if rows else None
+
+
+def restore(telemetry: Telemetry, account: Account, wanted: dict[str, Wanted]) -> None:
+    """Take up sums and policy memory from a run's telemetry."""
     for site, phase, seconds, joules, grams, inside, unpriced in telemetry.rows(
         "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), SUM(CASE WHEN inside THEN joules ELSE 0 END),"
         " SUM(CASE WHEN g_per_kwh IS NULL THEN joules ELSE 0 END) FROM energy GROUP BY site, phase"
     ):
         account.restore(site, phase, Total(seconds, joules, grams, inside, unpriced))
-    last: float | None = None
     for site, t, on, memory, given in telemetry.rows("SELECT site, MAX(t_run), wanted, memory, input FROM decisions GROUP BY site"):
         if site in wanted:
             was = json.loads(given)
-            wanted[site] = Wanted(bool(on), float(was["since"]) if bool(was["on"]) == bool(on) else t, json.loads(memory))
-        last = t if last is None else max(last, t)
-    return last
+            same = bool(was["on"]) == bool(on)
+            wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory))
 
 
 def _dump(value: object) -> str:
