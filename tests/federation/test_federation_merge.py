@@ -17,7 +17,7 @@ from windfall.federation.codec import decode, encode
 from windfall.federation.merge import Outer, apply, weighted_mean
 from windfall.federation.messages import ContributionHeader
 from windfall.store.files import Envelope
-from windfall.store.ledger import Consumed
+from windfall.store.records import Consumed
 from windfall.store.tensors import Tensors, to_bytes
 
 RNG = np.random.default_rng(0)

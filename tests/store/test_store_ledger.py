@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from windfall.errors import Refused, StoreError
-from windfall.store.ledger import MAX_FAILURES, Consumed, Ledger, Received
+from windfall.store.ledger import MAX_FAILURES, Ledger
+from windfall.store.records import Consumed, Received
 
 BLOCKS = 24
 PER_BLOCK = 10

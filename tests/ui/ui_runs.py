@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from windfall import clock
-from windfall.store.ledger import Consumed, Ledger
+from windfall.store.ledger import Ledger
+from windfall.store.records import Consumed
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import parse_utc

@@ -10,7 +10,8 @@ import numpy as np
 
 from windfall.errors import DataError, StoreError
 from windfall.store.files import Envelope, sha256, write_atomic
-from windfall.store.ledger import Ledger, Received, Version
+from windfall.store.ledger import Ledger
+from windfall.store.records import Received, Version
 from windfall.store.rundir import RunDir
 from windfall.store.tensors import Tensors, load_file, save_file
 

@@ -13,7 +13,8 @@ from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.merge import Outer, apply, weighted_mean
 from windfall.federation.messages import Ack, ContributionHeader
 from windfall.store.files import Envelope
-from windfall.store.ledger import Ledger, Received, Version
+from windfall.store.ledger import Ledger
+from windfall.store.records import Received, Version
 from windfall.store.tensors import Tensors
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from windfall.errors import Refused
-from windfall.store.ledger import Consumed
+from windfall.store.records import Consumed
 
 PROTOCOL = 1
 

@@ -10,7 +10,8 @@ from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.intake import Events
 from windfall.federation.members import Member, Settings
 from windfall.federation.messages import RoundOrder
-from windfall.store.ledger import Lease, Ledger, Version
+from windfall.store.ledger import Ledger
+from windfall.store.records import Lease, Version
 
 #: The last round of a run takes in what would be less than this share of another one.
 _WORTH_A_ROUND = 0.25

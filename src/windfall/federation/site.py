@@ -20,7 +20,7 @@ from windfall.federation.messages import PROTOCOL, ContributionHeader, RoundOrde
 from windfall.federation.transport import Mailbox
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope, read_json, write_json
-from windfall.store.ledger import Consumed
+from windfall.store.records import Consumed
 from windfall.store.tensors import Tensors, from_bytes
 from windfall.train.trainer import Trainer
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from windfall.config.schema import Config
 from windfall.errors import DataError
 from windfall.run.prepare import data_dir, trainer_spec
-from windfall.store.ledger import Ledger, Version
+from windfall.store.ledger import Ledger
+from windfall.store.records import Version
 from windfall.store.rundir import RunDir
 
 PROMPT = "def "

@@ -11,11 +11,11 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from windfall.errors import Refused, StoreError
+from windfall.store.records import Consumed, Counts, Lease, Received, Version
 
 SCHEMA_VERSION = 1
 #: Leases that may fail at a block before it is quarantined (DESIGN 4).
@@ -44,76 +44,6 @@ CREATE TABLE journal (
   id INTEGER PRIMARY KEY AUTOINCREMENT, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL,
   generation INTEGER NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Blocks ``[start, end)`` lent to one generation of a site under an epoch, until run time ``expires``."""
-
-    epoch: int
-    site: str
-    generation: int
-    start: int
-    end: int
-    expires: float
-
-
-@dataclass(frozen=True, slots=True)
-class Consumed:
-    """Blocks ``[start, end)`` really used under a lease epoch. ``skipped``: not trained (numerical guard)."""
-
-    epoch: int
-    start: int
-    end: int
-    skipped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A contribution that has been accepted into the ledger and waits for its commit."""
-
-    id: int
-    site: str
-    generation: int
-    cut: int
-    base_version: int
-    tokens: int
-    file: str
-    header: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of the global model."""
-
-    version: int
-    t_run: float
-    t_wall: float
-    file: str
-    sha256: str
-    outer_file: str | None
-    mode: str
-    tokens: int
-    tokens_total: int
-    sites: dict[str, int]
-    retained: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Blocks by state."""
-
-    free: int = 0
-    leased: int = 0
-    received: int = 0
-    committed: int = 0
-    skipped: int = 0
-    quarantined: int = 0
-
-    @property
-    def settled(self) -> int:
-        """Blocks that will not change any more."""
-        return self.committed + self.skipped + self.quarantined
 
 
 class Ledger:

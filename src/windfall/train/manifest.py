@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from windfall.errors import DataError
+from windfall.store.files import write_atomic
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -81,7 +81,7 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Write manifest.json so that it is there whole or not at all."""
         text = json.dumps({**asdict(self), "hash": self.hash}, indent=2, sort_keys=True) + "\n"
-        write_atomically(folder / MANIFEST_NAME, text.encode())
+        write_atomic(folder / MANIFEST_NAME, [text.encode()])
 
     @staticmethod
     def load(folder: str | Path) -> Manifest:
@@ -151,23 +151,3 @@ def shard_path(folder: str | Path, shard: Shard) -> Path:
             " prepare the data again"
         )
     return path
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, fsync, rename, fsync the folder."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from typing import IO
 import numpy as np
 
 from windfall.errors import ConfigError, DataError
+from windfall.store.files import sync_dir
 from windfall.train.corpus import Corpus, open_corpus
 from windfall.train.manifest import (
     MANIFEST_NAME,
@@ -27,7 +28,6 @@ from windfall.train.manifest import (
     ByteTokenizer,
     Manifest,
     Shard,
-    sync_folder,
 )
 
 Progress = Callable[[int, int], None]
@@ -242,7 +242,7 @@ def _write(
     finally:
         train.abandon()
         val.abandon()
-    sync_folder(folder)
+    sync_dir(folder)
     return Manifest(
         sequence_length=sequence_length,
         seed=seed,

@@ -1,0 +1,76 @@
+"""What the ledger is about, as values: leases, consumed blocks, received contributions, versions, counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Blocks ``[start, end)`` lent to one generation of a site under an epoch, until run time ``expires``."""
+
+    epoch: int
+    site: str
+    generation: int
+    start: int
+    end: int
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """Blocks ``[start, end)`` really used under a lease epoch. ``skipped``: not trained (numerical guard)."""
+
+    epoch: int
+    start: int
+    end: int
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A contribution that has been accepted into the ledger and waits for its commit."""
+
+    id: int
+    site: str
+    generation: int
+    cut: int
+    base_version: int
+    tokens: int
+    file: str
+    header: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of the global model."""
+
+    version: int
+    t_run: float
+    t_wall: float
+    file: str
+    sha256: str
+    outer_file: str | None
+    mode: str
+    tokens: int
+    tokens_total: int
+    sites: dict[str, int]
+    retained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Blocks by state."""
+
+    free: int = 0
+    leased: int = 0
+    received: int = 0
+    committed: int = 0
+    skipped: int = 0
+    quarantined: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Blocks that will not change any more."""
+        return self.committed + self.skipped + self.quarantined
