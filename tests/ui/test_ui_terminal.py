@@ -111,7 +111,7 @@ def test_backtest_with_the_studys_row_only_on_its_day() -> None:
     console = piped()
     print_backtest(Backtest(START, 17.86, 17.78, base, [row, unfinished], 1.0, ["a trace has a [gap]"]), console)
     text = "\n".join(lines(console))
-    assert "study, measured" in text
+    assert "the study" in text
     assert "1.379" in text
     assert "8.6" in text
     assert "too short" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 from windfall.cli.output import print_json
 from windfall.config.load import ConfigProblems, load
 from windfall.errors import ConfigError, SignalError
-from windfall.grid.build import build_grid
+from windfall.grid.build import build_grid, run_start
 from windfall.units import duration_text
 
 
@@ -17,6 +17,7 @@ def check(file: Path, as_json: bool) -> int:
     try:
         config = load(file)
         grid = build_grid(config)
+        grid.require_from(run_start(config))
     except ConfigProblems as e:
         if as_json:
             print_json({"ok": False, "problems": [{"line": p.line, "key": p.key, "message": p.message} for p in e.problems]})

@@ -11,7 +11,7 @@ from windfall.cli.output import print_json, say
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import ConfigError
-from windfall.grid.build import build_grid
+from windfall.grid.build import build_grid, run_start
 from windfall.run.sample import write_sample
 from windfall.run.supervisor import NoView, Supervisor, View
 from windfall.store.rundir import RunDir
@@ -42,8 +42,10 @@ def with_speed(config: Config, speed: float | None) -> Config:
 
 def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None) -> int:
     """Run to the end, then write the report; the exit code."""
-    build_grid(config)  # bad traces are said before anything is made
     run = RunDir(root)
+    grid = build_grid(config)  # bad traces are said before anything is made
+    if not run.exists():
+        grid.require_from(run_start(config))
     view: View = NoView() if quiet else LiveView(run, config, Console())
     supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None, meanwhile)
     supervisor.prepare()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from windfall import clock
 from windfall.config.schema import Config, SignalTable
+from windfall.errors import SignalError
 from windfall.grid.signal import StepSignal
 from windfall.grid.synthetic import synthetic
 from windfall.grid.trace import load_trace
-from windfall.units import parse_utc
+from windfall.units import iso_utc, parse_utc
 
 
 @dataclass
@@ -19,9 +21,23 @@ class Grid:
     by_region: dict[str, StepSignal]
     warnings: list[str] = field(default_factory=list)
 
+    def require_from(self, t: float) -> None:
+        """Raise SignalError if nothing is known of any site from ``t`` on: no site would ever start."""
+        ends = max(s.ends_at() for s in self.by_site.values())
+        if t >= ends:
+            raise SignalError(
+                f"the run would begin at {iso_utc(t)}, and every trace has ended by {iso_utc(ends)}; "
+                "give a run.start inside the traces, or longer traces"
+            )
+
     def starts_at(self) -> float:
         """The first instant at which every signal has a row."""
         return max(s.starts_at() for s in self.by_region.values())
+
+
+def run_start(config: Config) -> float:
+    """Where a new run of ``config`` begins: its start, or now on the calendar."""
+    return parse_utc(config.run.start) if config.run.start and config.run.clock == "scaled" else clock.wall()
 
 
 def build_grid(config: Config) -> Grid:

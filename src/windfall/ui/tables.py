@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: The study's measured run (FACTS 1): its day, budget and figures.
 _STUDY_START = "2026-01-11T17:00:00Z"
 _STUDY_REGIONS = {"CAISO_NORTH", "SPP_TX", "NEM_SA"}
-_STUDY_ROW = ("study, measured", "prototype", "14.60", "17.86", "37.72", "1.379", "", "", "97.0")
+_STUDY_ROW = ("the study", "prototype", "14.60", "17.86", "37.72", "1.379", "", "", "97.0")
 _STUDY_SHARES = {"CAISO_NORTH": "12.1", "SPP_TX": "9.5", "NEM_SA": "11.2", "DE": "5.1"}
 
 
@@ -33,8 +33,8 @@ def print_backtest(result: Backtest, console: Console, study: bool = True) -> No
 
     with_study = study and is_study_day(result)
     title = f"Backtest from {iso_utc(result.start)}, {result.site_hours:g} site-hours"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("policy", "preset", "finish h", "site-hours", "kWh", "kg CO2", "starts", "idle h", "inside %"):
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("policy", "preset", "hours", "site-h", "kWh", "kg CO2", "starts", "idle h", "inside %"):
         table.add_column(column, justify="left" if column in ("policy", "preset") else "right", no_wrap=True)
     for r in result.rows:
         table.add_row(
@@ -61,7 +61,7 @@ def print_backtest(result: Backtest, console: Console, study: bool = True) -> No
     for r in result.rows:
         shares.add_row(r.policy, *(_percent(r.kg_co2 / kg if kg else None) for kg in result.baselines.values()))
     if with_study:
-        shares.add_row("study, measured", *(_STUDY_SHARES.get(region, "-") for region in regions), style="dim")
+        shares.add_row("the study", *(_STUDY_SHARES.get(region, "-") for region in regions), style="dim")
     shares.add_row("always on, kg", *("too short" if kg is None else f"{kg:.2f}" for kg in result.baselines.values()), style="bold")
     console.print(shares)
     if any(kg is None for kg in result.baselines.values()):

@@ -1,0 +1,153 @@
+"""Verbs with good input and bad, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from windfall.cli import main as cli
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def windfall(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["windfall", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as e:
+            code = int(e.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = windfall(capsys, "--help")
+    assert code == 0
+    for verb in ("demo", "init", "check", "data", "run", "status", "events", "report", "generate", "backtest", "site"):
+        assert f"\n  {verb} " in out
+
+
+def test_what_init_writes_passes_check_and_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my.toml"
+    assert windfall(capsys, "init", file)[0] == 0
+    assert windfall(capsys, "check", file)[0] == 0
+    code, _, err = windfall(capsys, "init", file)
+    assert code == 2
+    assert "--force" in err
+    code, out, _ = windfall(capsys, "check", file, "--json")
+    assert code == 0
+    assert json.loads(out)["ok"] is True
+
+
+def test_check_tells_every_problem_as_text_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my.toml"
+    windfall(capsys, "init", file)
+    file.write_text(file.read_text().replace("spin_up_s = 340.0", "spin_up_min = 5").replace("depth = 2", "depth = 0"))
+    code, _, err = windfall(capsys, "check", file)
+    assert code == 2
+    assert "did you mean `spin_up_s`" in err
+    assert "model.depth" in err
+    code, out, _ = windfall(capsys, "check", file, "--json")
+    found = json.loads(out)
+    assert code == 2
+    assert {p["key"] for p in found["problems"]} >= {"model.depth", "site[0].spin_up_min", "site[1].spin_up_s"}
+    assert all(p["line"] > 1 for p in found["problems"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("CAISO_NORTH", "MARS"), "no usable row in column `g_per_kwh` for region = MARS"),
+        (("2026-01-11T17:00Z", "2030-01-01T00:00Z"), "every trace has ended by"),
+        (("bundled:paper_day", "gone.csv"), "no such file"),
+    ],
+)
+def test_signals_that_cannot_serve_are_found_by_check_and_before_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], said: str
+) -> None:
+    file = tmp_path / "my.toml"
+    windfall(capsys, "init", file)
+    file.write_text(file.read_text().replace(*change))
+    for args in (("check", file), ("run", file, "--run-dir", tmp_path / "run", "--quiet")):
+        code, _, err = windfall(capsys, *args)
+        assert code in (1, 2)
+        assert said in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_backtest_prints_the_promised_object(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = windfall(capsys, "backtest", EXAMPLES / "paper_day.toml", "--policy", "breakeven", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["elapsed_s"] > 0
+    assert set(found["baselines"]) == {"CAISO_NORTH", "SPP_TX", "NEM_SA", "DE"}
+    (row,) = found["rows"]
+    for key in ("policy", "preset", "finish_h", "site_hours", "energy_kwh", "kg_co2", "starts", "idle_h", "share_inside"):
+        assert row[key] is not None
+
+
+def test_backtest_as_a_table_fits_eighty_columns_uncut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = windfall(capsys, "backtest", EXAMPLES / "paper_day.toml", "--policy", "breakeven", "--policy", "always")
+    assert code == 0
+    assert "…" not in out
+    assert "the study" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("backtest", EXAMPLES / "paper_day.toml", "--policy", "guess"), 2, "no such policy; there are"),
+        (("run", EXAMPLES / "demo.toml", "--speed", "-1"), 2, "above 0"),
+        (("check", "nowhere.toml"), 2, "windfall init"),
+        (("status", "nowhere"), 1, "no run here"),
+        (("events", "nowhere"), 1, "no run here"),
+        (("report", "nowhere"), 1, "no run here"),
+        (("generate", "nowhere", "--prompt", "x"), 1, "no run here"),
+        (("data", "prepare", "nowhere", "--out", "out"), 1, "no such file or folder"),
+        (("run",), 2, "Missing argument"),
+        (("frobnicate",), 2, "No such command"),
+    ],
+)
+def test_bad_arguments_are_one_message_and_the_right_exit_code(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    args: tuple[object, ...],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, _, err = windfall(capsys, *args)
+    assert got == code
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_that_holds_no_ledger_but_rubbish_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ledger.db").write_text("hello")
+    for verb in (("status",), ("report",), ("events",)):
+        code, _, err = windfall(capsys, *verb, tmp_path)
+        assert code == 1
+        assert err.startswith("windfall: ")
+        assert "Traceback" not in err
+
+
+def test_data_prepare_tells_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("the wind turns and power flows where none is wanted\n" * 400)
+    code, out, _ = windfall(
+        capsys, "data", "prepare", tmp_path / "a.txt", "--out", tmp_path / "d", "--sequence-length", 64, "--json"
+    )
+    assert code == 0
+    facts = json.loads(out)
+    assert facts["train_sequences"] > 50
+    assert (tmp_path / "d" / "manifest.json").is_file()
+    code, _, err = windfall(capsys, "data", "prepare", tmp_path / "a.txt", "--out", tmp_path / "a.txt")
+    assert code == 1
+    assert "is a file" in err
