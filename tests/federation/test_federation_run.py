@@ -12,9 +12,11 @@ import pytest
 from federation.harness import TOKENS_PER_STEP, Run, corpus
 from windfall.errors import StoreError
 from windfall.federation.merge import Outer
+from windfall.federation.transport import Reply
 from windfall.grid.signal import Reading
 from windfall.policy.base import FleetView, PerSite, SiteView
 from windfall.policy.threshold import Threshold
+from windfall.store.files import Envelope
 from windfall.store.tensors import load_file
 
 
@@ -249,3 +251,47 @@ def test_old_weights_are_let_go_of_and_every_retained_version_can_be_read(tmp_pa
         if v.retained:
             load_file(run.dir.checkpoints / v.file, v.sha256)
     assert not list(run.dir.spool.iterdir())
+
+
+def test_an_error_about_an_earlier_life_does_not_fail_the_present_one(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]})
+    runs.append(run)
+    run.serve(until_min=10)
+    old = run.federation._members["a"].message
+    assert old
+    run.kill("a")
+    run.serve(until_min=20)
+    # Flower tells of the dead node's message up to a minute later; by then the site is back under another node.
+    run.transport._lost.append(Reply(old, "a#1", None, "Node Unavailable"))
+    assert run.serve() == "done"
+    assert [s for _, _, s, d in run.events("state") if d["now"] == "failed"] == ["a"], "it failed once, when it was killed"
+
+
+def test_a_hello_that_fails_is_asked_again(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, steps=20)
+    runs.append(run)
+    push, failed = run.transport.push, []
+
+    def flaky(node: str, envelope: Envelope) -> str:
+        if envelope.header["kind"] == "hello" and len(failed) < 2:
+            failed.append(node)
+            run.transport._lost.append(Reply(f"lost{len(failed)}", node, None, "no inbox yet"))
+            return f"lost{len(failed)}"
+        return push(node, envelope)
+
+    run.transport.push = flaky  # type: ignore[method-assign]
+    assert run.serve() == "done"
+    assert failed == ["a#1", "a#1"]
+    assert not run.events("stranger")
+
+
+def test_a_site_that_is_back_frees_what_its_earlier_life_still_held(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, solo_min=200)
+    runs.append(run)
+    run.serve(until_min=10)
+    assert run.ledger.counts().free == 0, "one lease holds the whole budget"
+    run.kill("a")
+    assert run.serve() == "done"
+    ended = run.events("lease_ended")
+    back = [t for t, _, _, _ in run.events("hello")][1]
+    assert [t for t, _, _, _ in ended] == [back]

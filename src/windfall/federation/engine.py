@@ -21,8 +21,11 @@ from windfall.fleet.machine import Site, State
 from windfall.store.bus import Bus
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
+from windfall.store.records import Lease
 from windfall.store.tensors import to_bytes
 
+#: A node that fails to answer `hello` is asked this often again (its trainer may just have died).
+_HELLO_TRIES = 5
 #: A gated clock gives a site that answers heartbeats but no messages this many heartbeat time-outs.
 _PATIENCE = 4.0
 
@@ -48,6 +51,7 @@ class Federation:
         self._nodes: dict[str, str] = {}  # node -> site, once hello has been answered
         self._asked: dict[str, tuple[str, str]] = {}  # message id -> (kind, node)
         self._members: dict[str, Member] = {}
+        self._tries: dict[str, int] = {}
         self._generations: dict[str, int] = {}
         self._round: Round | None = None
         self._rounds = max((v.version for v in ledger.versions()), default=0)
@@ -155,14 +159,16 @@ class Federation:
             if site and reply.envelope:
                 self._take(site, reply.envelope)
             return
-        if m.message == reply.message_id:
+        current = m.message == reply.message_id
+        if current:
             m.message = None
             if self._round:
                 self._round.waiting.discard(site)
         if reply.envelope is None or reply.envelope.header.get("kind") == "error":
             why = reply.error or str(reply.envelope.header.get("error") if reply.envelope else "")
-            self._events.event(self._t, "message_failed", site=site, reason=why)
-            self._fatal[site] = f"its message failed: {why}"
+            self._events.event(self._t, "message_failed", site=site, reason=why, current=current)
+            if current:  # else it was for a life of the site that is over
+                self._fatal[site] = f"its message failed: {why}"
             return
         if reply.envelope.header.get("drained"):
             m.drained = True
@@ -171,6 +177,8 @@ class Federation:
     def _on_hello(self, node: str, reply: Reply) -> None:
         header = reply.envelope.header if reply.envelope else {}
         site, generation = str(header.get("site", "")), header.get("generation")
+        if reply.envelope is None and self._hello_again(node):
+            return
         if header.get("kind") != "hello" or header.get("protocol") != PROTOCOL or site not in self._sites:
             self._events.event(self._t, "stranger", reason=reply.error or "did not answer hello as one of this run's sites")
             return
@@ -189,6 +197,18 @@ class Federation:
         )
         for name, blob in (reply.envelope.blobs if reply.envelope else {}).items():
             self._take(site, Envelope.parse(blob, name))
+        # What an earlier life of this site had to offer has been offered now.
+        for lease in self._ledger.live_leases(site):
+            if lease.generation < m.generation:
+                self._end_lease(lease)
+
+    def _hello_again(self, node: str) -> bool:
+        """Ask a node that failed to answer once more, a few times; False if it has been asked enough."""
+        tries = self._tries[node] = self._tries.get(node, 0) + 1
+        if tries > _HELLO_TRIES:
+            return False
+        self._nodes.pop(node, None)
+        return True
 
     def _take(self, site: str, envelope: Envelope) -> None:
         header = envelope.header
@@ -328,13 +348,18 @@ class Federation:
             m = self._members.get(lease.site)
             if m and m.generation == lease.generation:
                 continue  # its holder is here: the round's end decides
-            at = self._last_block.get(lease.site)
-            held = self._ledger.remaining(lease.epoch)
-            inside = at is not None and any(a <= at < b for a, b in held)
-            bad = self._ledger.release(lease.epoch, failed_at=at if inside else held[0][0] if held else None)
-            self._events.event(t, "lease_expired", site=lease.site, epoch=lease.epoch, blocks=sum(b - a for a, b in held))
-            for block in bad:
-                self._events.event(t, "quarantined", site=lease.site, block=block, reason="three leases failed at it")
+            self._end_lease(lease)
+
+    def _end_lease(self, lease: Lease) -> None:
+        """End a lease whose holder failed: its blocks are free, and one that fails again and again is set aside."""
+        at = self._last_block.get(lease.site)
+        held = self._ledger.remaining(lease.epoch)
+        inside = at is not None and any(a <= at < b for a, b in held)
+        bad = self._ledger.release(lease.epoch, failed_at=at if inside else held[0][0] if held else None)
+        blocks = sum(b - a for a, b in held)
+        self._events.event(self._t, "lease_ended", site=lease.site, epoch=lease.epoch, blocks=blocks)
+        for block in bad:
+            self._events.event(self._t, "quarantined", site=lease.site, block=block, reason="three leases failed at it")
 
     def _close_if_over(self, t: float) -> None:
         r = self._round

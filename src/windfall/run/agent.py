@@ -16,6 +16,7 @@ from typing import Any
 
 from windfall import clock
 from windfall.errors import ConfigError
+from windfall.federation.transport import FileMailbox
 from windfall.fleet.processes import spawn
 
 _POLL_S = 0.1
@@ -53,6 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     env = {**os.environ, **site.get("environment", {}), "FLWR_HOME": str(folder / "flower")}
     config = f"site-dir={shlex.quote(json.dumps(str(folder)))} site={shlex.quote(json.dumps(site['site']))}"
     (folder / "flower").mkdir(exist_ok=True)
+    # Before anything starts: messages of an earlier life have no sender any more, and the first message of this one
+    # may come before the trainer has loaded.
+    FileMailbox(folder).clear()
     children = {
         "trainer": spawn(
             [sys.executable, "-m", "windfall.run.trainer_process", str(folder)],

@@ -25,7 +25,6 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda n, _: asked.append(n))
     bus = FileSiteBus(folder, site["generation"])
     mailbox = FileMailbox(folder)
-    mailbox.clear()
     try:
         # Here and not above: whatever fails in torch or in the data is told to the coordinator.
         import torch

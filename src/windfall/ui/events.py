@@ -24,7 +24,7 @@ TRANSITIONS = frozenset(
         "discarded",
         "message_failed",
         "quarantined",
-        "lease_expired",
+        "lease_ended",
         "round_closed_without",
         "stranger",
         "swept",

@@ -21,7 +21,7 @@ MAX_POINTS = 2000
 
 #: Event kinds that a reader of the report should see.
 NOTABLE = (
-    "warning", "error", "refused", "discarded", "message_failed", "quarantined", "lease_expired", "stranger", "swept",
+    "warning", "error", "refused", "discarded", "message_failed", "quarantined", "lease_ended", "stranger", "swept",
     "round_closed_without", "site_note", "resumed", "interrupted",
 )  # fmt: skip
 
