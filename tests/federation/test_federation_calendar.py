@@ -95,3 +95,18 @@ def test_work_that_was_refused_leaves_the_parameters_again(tmp_path: Path, data:
         assert anchored(run, "a")
     assert run.serve() == "done"
     assert run.ledger.counts().committed == run.ledger.budget_blocks
+
+
+def test_a_site_stops_training_when_its_order_is_no_longer_valid(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    """Invariant 4: without an answer a site trains no longer than its message allows."""
+    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, round_min=4, steps=600, calendar=True)
+    runs.append(run)
+    run.serve(until_min=3)
+    run.transport.tamper = lambda e: []  # from now on nothing that the site says arrives
+    run.serve(until_min=60)
+    worker = run.workers["a"]
+    done = sum(c.end - c.start for c in worker._work.consumed)
+    until = worker._valid_until
+    assert until < run.clock.now()
+    run.serve(until_min=90)
+    assert sum(c.end - c.start for c in worker._work.consumed) == done

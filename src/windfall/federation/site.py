@@ -107,7 +107,8 @@ class SiteWorker:
         return False
 
     def _continuing(self) -> bool:
-        return self._after == "continue" and bool(self._leases)
+        # Past its order's validity a site has no right to train on, whoever is silent (invariant 4).
+        return self._after == "continue" and bool(self._leases) and self._now() < self._valid_until
 
     _after = "wait"
     _valid_until = math.inf
