@@ -133,6 +133,8 @@ ATTACKS: dict[str, Any] = {
         )
     ],
     "old epoch": lambda e: [replace(e, header={**e.header, "consumed": [{**c, "epoch": 77} for c in e.header["consumed"]]})],
+    "half a header": lambda e: [replace(e, header={**e.header, "consumed": [{}]})],
+    "no header": lambda e: [replace(e, header={})],
     "base too old": lambda e: [replace(e, header={**e.header, "base_version": 10**6})],
 }
 
@@ -165,4 +167,19 @@ def test_a_contribution_that_arrives_twice_counts_once(tmp_path: Path, data: Pat
     run.transport.tamper = lambda e: [e, e] if e.header.get("kind") == "contribution" else [e]
     assert run.serve() == "done"
     assert run.ledger.head().tokens_total == 60 * TOKENS_PER_STEP
+    run.close()
+
+
+def test_rubbish_on_the_bus_and_in_a_hello_is_told_and_harms_nothing(tmp_path: Path, data: Path) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 300)]}, steps=30)
+    (run.dir.sites / "a" / "outbox").mkdir(parents=True)
+    (run.dir.sites / "a" / "outbox" / "000000-000001.env").write_bytes(b"not an envelope")
+    run.serve(until_min=5)
+    for entry in ({"kind": "step"}, {"kind": "step", "t_run": "now", "loss": [], "tokens": 1, "version": 0}, {"kind": "eval"}, {}):
+        run.workers["a"]._bus.emit(entry)
+    assert run.serve() == "done"
+    reasons = [d["reason"] for _, _, _, d in run.events("refused")]
+    assert len(reasons) == 4
+    assert "not a Windfall envelope" in reasons[0]
+    assert all("malformed" in r for r in reasons[1:])
     run.close()

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from windfall import clock
+from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
-from windfall.federation.messages import PROTOCOL, Ack, RoundOrder
+from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder
 from windfall.federation.orders import Orders
 from windfall.federation.transport import Reply, Transport
 from windfall.fleet.machine import Site, State
@@ -196,7 +198,10 @@ class Federation:
             self._t, "hello", site=site, generation=generation, offered=len(reply.envelope.blobs if reply.envelope else ())
         )
         for name, blob in (reply.envelope.blobs if reply.envelope else {}).items():
-            self._take(site, Envelope.parse(blob, name))
+            try:
+                self._take(site, Envelope.parse(blob, name))
+            except DataError as e:
+                self._events.event(self._t, "refused", site=site, reason=str(e))
         # What an earlier life of this site had to offer has been offered now.
         for lease in self._ledger.live_leases(site):
             if lease.generation < m.generation:
@@ -211,17 +216,22 @@ class Federation:
         return True
 
     def _take(self, site: str, envelope: Envelope) -> None:
-        header = envelope.header
         m = self._members.get(site)
-        if m and header.get("generation") == m.generation and isinstance(header.get("consumed"), list):
-            done = sum(c["end"] - c["start"] for c in header["consumed"])
-            m.steps += done // self._s.blocks_per_step
-        if not header.get("consumed"):
+        try:
+            header = ContributionHeader.parse(envelope.header)
+        except Refused:
+            header = None  # the intake says why
+        if header and not header.consumed:
             return  # nothing was trained: nothing to merge, nothing to refuse
+        mine = m is not None and header is not None and header.generation == m.generation
+        if m and header and mine:
+            m.steps += sum(c.end - c.start for c in header.consumed) // self._s.blocks_per_step
+            since = self._round.begins_at if self._round else self._t
+            m.measured_rate = header.tokens / max(self._s.tick_s, self._t - since)
         ack = self._intake.take(self._t, envelope, site)
         if ack is None:
             # Work that an earlier life left behind proves nothing of this one.
-            if m and header.get("generation") == m.generation:
+            if mine:
                 self._proven.add(site)
         elif m:
             m.acks.append(ack)
@@ -236,28 +246,35 @@ class Federation:
             if "block" in beat:
                 self._last_block[site] = int(beat["block"])
         for e in self._bus.poll(site):
-            kind = e.get("kind")
-            if e.get("generation") != self._generations.get(site) and kind != "eval":
-                continue
-            if kind == "step":
-                mode = self._round.mode if self._round else "local"
-                self._events.metric(
-                    float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
-                    detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
-                )  # fmt: skip
-            elif kind == "eval":
-                self._on_eval(site, e)
-            elif kind == "fatal":
-                self._fatal[site] = str(e.get("reason", "failed"))
-            elif kind == "note":
-                self._events.event(self._t, "site_note", site=site, note=str(e.get("note", "")))
+            try:
+                self._on_bus_entry(site, e)
+            except (KeyError, TypeError, ValueError) as wrong:
+                why = f"malformed {e.get('kind')} on the bus ({type(wrong).__name__}: {wrong})"
+                self._events.event(self._t, "refused", site=site, reason=why)
 
-    def _on_eval(self, site: str, e: dict[str, object]) -> None:
-        figures = {k: float(e[k]) for k in ("val_bpb", "val_nats_per_byte")}  # type: ignore[arg-type]
+    def _on_bus_entry(self, site: str, e: dict[str, Any]) -> None:
+        kind = e.get("kind")
+        if e.get("generation") != self._generations.get(site) and kind != "eval":
+            return
+        if kind == "step":
+            mode = self._round.mode if self._round else "local"
+            self._events.metric(
+                float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
+                detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
+            )  # fmt: skip
+        elif kind == "eval":
+            self._on_eval(site, e)
+        elif kind == "fatal":
+            self._fatal[site] = str(e.get("reason", "failed"))
+        elif kind == "note":
+            self._events.event(self._t, "site_note", site=site, note=str(e.get("note", "")))
+
+    def _on_eval(self, site: str, e: dict[str, Any]) -> None:
+        figures = {k: float(e[k]) for k in ("val_bpb", "val_nats_per_byte")}
         if e.get("version") is not None:
-            self._evaluation(site, int(e["version"]), self._t, figures)  # type: ignore[call-overload]
+            self._evaluation(site, int(e["version"]), self._t, figures)
         else:
-            key = (site, int(e["generation"]), int(e["cut"]))  # type: ignore[call-overload]
+            key = (site, int(e["generation"]), int(e["cut"]))
             if key in self._cut_version:
                 self._evaluation(site, self._cut_version[key], self._t, figures)
             else:

@@ -43,6 +43,8 @@ class Member:
     aligned: int | None = None
     began_at: float | None = None
     steps: int = 0
+    #: Tokens per second of run time that its last contribution shows (0 before the first).
+    measured_rate: float = 0.0
     message: str | None = None
     round: int = 0
     drain_sent: bool = False

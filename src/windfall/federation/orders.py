@@ -49,7 +49,8 @@ class Orders:
                 # One step more than is owed, so that a site does not run dry before its cut; it keeps what is left.
                 steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps + 1
             else:
-                steps = math.ceil(rate * (cut_at - t) / self._s.tokens_per_step * self._s.lease_margin * 2)
+                # A site faster than its configuration says must not run dry either.
+                steps = math.ceil(max(rate, m.measured_rate) * (cut_at - t) / self._s.tokens_per_step * self._s.lease_margin * 2)
             mine = [x for x in self._ledger.live_leases(site) if x.generation == m.generation]
             held = sum(b - a for x in mine for a, b in self._ledger.remaining(x.epoch))
             have[site] = mine
