@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.harness import TOKENS_PER_STEP, Run, corpus
+from federation.harness import TOKENS_PER_STEP, Run
 from windfall.errors import Refused
 from windfall.federation.codec import decode, encode
 from windfall.federation.merge import Outer, apply, weighted_mean
@@ -96,11 +96,6 @@ def test_a_malformed_header_is_refused(change: dict[str, Any]) -> None:
         ContributionHeader.parse({**HEADER, **change})
     with pytest.raises(Refused):
         ContributionHeader.parse({k: v for k, v in HEADER.items() if k not in change})
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def with_delta(e: Envelope, value: float | None = None, shape: tuple[int, ...] | None = None) -> Envelope:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from federation.harness import TOKENS_PER_STEP, Run, corpus
+from federation.harness import TOKENS_PER_STEP, Run
 from windfall.errors import StoreError
 from windfall.federation.merge import Outer
 from windfall.federation.transport import Reply
@@ -18,20 +17,6 @@ from windfall.policy.base import FleetView, PerSite, SiteView
 from windfall.policy.threshold import Threshold
 from windfall.store.files import Envelope
 from windfall.store.tensors import load_file
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    made: list[Run] = []
-    yield made
-    for run in made:
-        run.close()
-
 
 JOIN_AND_LEAVE = {"a": [(2, 60)], "b": [(20, 200)]}
 

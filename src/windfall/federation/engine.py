@@ -14,6 +14,7 @@ from typing import Any
 from windfall import clock
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.evaluations import Evaluations
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
 from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder
@@ -60,9 +61,7 @@ class Federation:
         self._beats: dict[str, tuple[object, float]] = {}
         self._fatal: dict[str, str] = {}
         self._last_block: dict[str, int] = {}
-        self._evaluated: set[int] = set()
-        self._cut_version: dict[tuple[str, int, int], int] = {}
-        self._cut_evals: dict[tuple[str, int, int], tuple[float, dict[str, float]]] = {}
+        self._evaluations = Evaluations(ledger, events)
         #: Sites whose work has been taken since the last tick: their failures are forgotten.
         self._proven: set[str] = set()
 
@@ -105,7 +104,7 @@ class Federation:
 
     def evaluated_before(self, versions: Iterable[int]) -> None:
         """Versions that need no evaluation any more."""
-        self._evaluated.update(versions)
+        self._evaluations.known(versions)
 
     def mode(self) -> str:
         """The mode of the round under way."""
@@ -263,33 +262,11 @@ class Federation:
                 detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
             )  # fmt: skip
         elif kind == "eval":
-            self._on_eval(site, e)
+            self._evaluations.take(self._t, site, e)
         elif kind == "fatal":
             self._fatal[site] = str(e.get("reason", "failed"))
         elif kind == "note":
             self._events.event(self._t, "site_note", site=site, note=str(e.get("note", "")))
-
-    def _on_eval(self, site: str, e: dict[str, Any]) -> None:
-        figures = {k: float(e[k]) for k in ("val_bpb", "val_nats_per_byte")}
-        if e.get("version") is not None:
-            self._evaluation(site, int(e["version"]), self._t, figures)
-        else:
-            key = (site, int(e["generation"]), int(e["cut"]))
-            if key in self._cut_version:
-                self._evaluation(site, self._cut_version[key], self._t, figures)
-            else:
-                self._cut_evals[key] = (self._t, figures)
-
-    def _evaluation(self, site: str, version: int, t: float, figures: dict[str, float]) -> None:
-        if version in self._evaluated:
-            return
-        self._evaluated.add(version)
-        found = [v for v in self._ledger.versions() if v.version == version]
-        tokens = found[0].tokens_total if found else None
-        at = found[0].t_run if found else t
-        for name, value in figures.items():
-            self._events.metric(at, site, name, value, tokens=tokens, version=version)
-        self._events.event(t, "evaluation", site=site, version=version, **{k: round(v, 5) for k, v in figures.items()})
 
     # -- what is due -----------------------------------------------------------------------------------------
 
@@ -408,13 +385,9 @@ class Federation:
         if outcome is None:
             return
         for c in outcome.contributions:
-            key = (c.site, c.generation, c.cut)
-            self._cut_version[key] = outcome.version.version
             if c.site in self._members:
                 self._members[c.site].acks.append(Ack(c.generation, c.cut, True, outcome.version.version))
-            early = self._cut_evals.pop(key, None)
-            if early and outcome.exact_for == c.site:
-                self._evaluation(c.site, outcome.version.version, early[0], early[1])
+        self._evaluations.committed(t, outcome)
 
     # -- starting a round ------------------------------------------------------------------------------------
 
@@ -436,7 +409,7 @@ class Federation:
         mode = "local" if len(lent) == 1 else "federated"
         self._round = Round(self._rounds, head.version, t, cut_at, set(lent), set(lent), mode)
         self._events.event(t, "round", version=head.version, round=self._rounds, mode=mode, sites=sorted(lent), cut_at=cut_at)
-        evaluator = min(lent) if head.version not in self._evaluated else None
+        evaluator = min(lent) if not self._evaluations.has(head.version) else None
         weights = b""
         for site in sorted(lent):
             m = self._members[site]
@@ -461,7 +434,7 @@ class Federation:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _wants_final_evaluation(self, site: str) -> bool:
-        if not self._ledger.complete() or self._ledger.head().version in self._evaluated:
+        if not self._ledger.complete() or self._evaluations.has(self._ledger.head().version):
             return False
         able = [s for s, m in self._members.items() if not m.drain_sent and not m.drained]
         return bool(able) and site == min(able)
@@ -470,7 +443,7 @@ class Federation:
         """One site evaluates the last version: an order without leases."""
         site = min(participants)
         head = self._ledger.head()
-        if head.version in self._evaluated or not self._wants_final_evaluation(site):
+        if self._evaluations.has(head.version) or not self._wants_final_evaluation(site):
             return
         m = self._members[site]
         self._rounds += 1

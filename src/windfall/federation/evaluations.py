@@ -1,0 +1,67 @@
+"""Which versions have been evaluated, and by what: sites evaluate, the coordinator only keeps the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from windfall.federation.intake import Events, Outcome
+from windfall.store.ledger import Ledger
+
+_FIGURES = ("val_bpb", "val_nats_per_byte")
+
+
+class Evaluations:
+    """A site names a version, or (alone, on the calendar) the cut whose parameters it evaluated."""
+
+    def __init__(self, ledger: Ledger, events: Events) -> None:
+        self._ledger = ledger
+        self._events = events
+        self._done: set[int] = set()
+        #: (site, generation, cut) -> the version that is exactly that cut's parameters.
+        self._version_of: dict[tuple[str, int, int], int] = {}
+        #: Figures of cuts that have not been committed yet.
+        self._early: dict[tuple[str, int, int], dict[str, float]] = {}
+
+    def known(self, versions: Iterable[int]) -> None:
+        """These need no evaluation any more."""
+        self._done.update(versions)
+
+    def has(self, version: int) -> bool:
+        """Whether a version has been evaluated."""
+        return version in self._done
+
+    def take(self, t: float, site: str, entry: dict[str, Any]) -> None:
+        """An evaluation has come over the bus. Raises KeyError, TypeError or ValueError if it is malformed."""
+        figures = {k: float(entry[k]) for k in _FIGURES}
+        if entry.get("version") is not None:
+            self._keep(t, site, int(entry["version"]), figures)
+            return
+        key = (site, int(entry["generation"]), int(entry["cut"]))
+        if key in self._version_of:
+            self._keep(t, site, self._version_of.pop(key), figures)
+        else:
+            self._early[key] = figures
+
+    def committed(self, t: float, outcome: Outcome) -> None:
+        """A version has been made: if it is one cut's parameters, that cut's evaluation is its own."""
+        for c in outcome.contributions:
+            key = (c.site, c.generation, c.cut)
+            early = self._early.pop(key, None)
+            if outcome.exact_for != c.site:
+                continue
+            if early is None:
+                self._version_of[key] = outcome.version.version
+            else:
+                self._keep(t, c.site, outcome.version.version, early)
+
+    def _keep(self, t: float, site: str, version: int, figures: dict[str, float]) -> None:
+        if version in self._done:
+            return
+        self._done.add(version)
+        found = [v for v in self._ledger.versions() if v.version == version]
+        tokens = found[0].tokens_total if found else None
+        at = found[0].t_run if found else t
+        for name, value in figures.items():
+            self._events.metric(at, site, name, value, tokens=tokens, version=version)
+        self._events.event(t, "evaluation", site=site, version=version, **{k: round(v, 5) for k, v in figures.items()})
