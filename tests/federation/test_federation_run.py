@@ -79,6 +79,8 @@ def test_equal_runs_give_equal_events_and_equal_weights(tmp_path: Path, data: Pa
         runs.append(run)
         run.serve()
         story = list(run.events("state", "mode", "round", "commit", "cut_forward", "decision"))
+        run.telemetry.flush()
+        story += run.telemetry.rows("SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams) FROM energy GROUP BY 1, 2")
         told.append((story, run.weights()))
     assert told[0][0] == told[1][0]
     for tensor in told[0][1]:

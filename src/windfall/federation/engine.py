@@ -88,7 +88,9 @@ class Federation:
         return f"its trainer has been silent for {silent:.0f} s" if silent > self._s.heartbeat_timeout_s else ""
 
     def phase(self, site: str, t: float) -> str:
-        return "training" if self._round is not None and site in self._round.waiting else "idle"
+        r = self._round
+        # The tick in which a site hands in is one in which it worked, however fast its message was.
+        return "training" if r is not None and (site in r.waiting or r.answered.get(site) == t) else "idle"
 
     def finished(self, site: str) -> bool:
         counts = self._ledger.counts()
@@ -165,6 +167,7 @@ class Federation:
             m.message = None
             if self._round:
                 self._round.waiting.discard(site)
+                self._round.answered[site] = self._t
         if reply.envelope is None or reply.envelope.header.get("kind") == "error":
             why = reply.error or str(reply.envelope.header.get("error") if reply.envelope else "")
             self._events.event(self._t, "message_failed", site=site, reason=why, current=current)

@@ -64,5 +64,7 @@ class Round:
     participants: set[str]
     waiting: set[str]
     mode: str
+    #: Run time of the tick in which a participant answered.
+    answered: dict[str, float] = field(default_factory=dict)
     #: Monotonic wall time since when the cut is due.
     due_wall: float | None = None
