@@ -8,10 +8,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 J_PER_KWH = 3.6e6
-S_PER_H = 3600.0
-G_PER_KG = 1000.0
-#: Exact by the international avoirdupois pound: 1 lb/MWh = 0.45359237 g/kWh.
-G_PER_KWH_PER_LB_PER_MWH = 0.45359237
 
 UNITS = {
     "marginal_co2": "gCO2/kWh",
@@ -25,11 +21,6 @@ UNITS = {
 def kwh(joules: float) -> float:
     """Kilowatt-hours of an energy in joules."""
     return joules / J_PER_KWH
-
-
-def grams(joules: float, g_per_kwh: float) -> float:
-    """Grams of CO2 of an energy in joules at an intensity in g/kWh."""
-    return joules / J_PER_KWH * g_per_kwh
 
 
 def parse_utc(text: str) -> float:

@@ -108,10 +108,6 @@ class Federation:
         """Versions that need no evaluation any more."""
         self._evaluations.known(versions)
 
-    def mode(self) -> str:
-        """The mode of the round under way."""
-        return self._round.mode if self._round else "paused"
-
     def owes(self, t: float) -> str:
         """What must be real before a gated clock leaves ``t``."""
         if self._round and t >= self._round.cut_at:

@@ -139,8 +139,3 @@ class StepSignal:
 
     def forecast(self, t: float, horizon_s: float) -> Forecast | None:
         return None
-
-    def next_change(self, t: float) -> float:
-        """The next instant after ``t`` at which a row becomes valid; infinity past the last."""
-        i = int(np.searchsorted(self._times, t, side="right"))
-        return float(self._times[i]) if i < len(self._times) else math.inf
