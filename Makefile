@@ -4,15 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check bench bench-parity bench-backtest setup clean
+.PHONY: demo test test-fast check bench bench-parity bench-backtest setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
 
-test: setup check
+test: setup setup-tests check
 	$(BIN)/python -m pytest
 
-test-fast: setup
+test-fast: setup setup-tests
 	$(BIN)/python -m pytest -m "not slow"
 
 check: setup
@@ -29,6 +29,9 @@ bench-parity: setup
 	$(BIN)/python benchmarks/parity.py
 
 setup: $(VENV)/.done
+
+setup-tests:
+	@scripts/setup tests
 
 $(VENV)/.done: pyproject.toml constraints.txt scripts/setup
 	PYTHON=$(PYTHON) scripts/setup

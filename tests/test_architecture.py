@@ -24,6 +24,7 @@ ORDER = [
     "grid",
     "store",
     "config",
+    "faults",
     "clock",
     "units",
     "errors",

@@ -55,5 +55,13 @@ class RunError(WindfallError):
     """The run cannot go on; the run directory is intact and a later ``windfall run`` resumes it."""
 
 
+class Again(RunError):
+    """This coordinator ends, and the next one is to go on at once with the sites as they are."""
+
+
+class TakenOver(StoreError):
+    """Another coordinator runs this run now: this one stops, and touches nothing that is the other's."""
+
+
 class Refused(WindfallError):
     """A contribution or lease request breaks a rule of the ledger. The reason is kept as an event."""

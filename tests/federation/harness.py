@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from windfall import clock
 from windfall.clock import ManualClock
 from windfall.energy.account import Account, PowerModel
 from windfall.federation.checkpoints import Checkpoints
@@ -16,11 +17,12 @@ from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
 from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
+from windfall.federation.recovery import recover
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import MemoryTransport
 from windfall.fleet.controller import Controller
-from windfall.fleet.driver import MemoryDriver
-from windfall.fleet.loop import Loop
+from windfall.fleet.driver import MemoryDriver, Owned
+from windfall.fleet.loop import Hand, Loop
 from windfall.fleet.machine import Observed, Patience, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.signal import StepSignal
@@ -72,42 +74,75 @@ class Calendar:
 #: Run time that passes on a ``Calendar`` while each site does one unit of work.
 PUMP_S = 20.0
 
+#: Makes the trainer of a site ("" for the one whose first weights are version 0).
+MakeTrainer = Callable[[TrainerSpec, str], Any]
+
+
+class World(MemoryDriver):
+    """What lives on when a coordinator dies: sites and the ways to them. It is the driver as well."""
+
+    def __init__(self, root: Path, spec: TrainerSpec, make_trainer: MakeTrainer, snapshot_s: float) -> None:
+        super().__init__()
+        self.root, self.spec, self.make_trainer, self.snapshot_s = root, spec, make_trainer, snapshot_s
+        self.transport = MemoryTransport()
+        self.bus = MemoryBus()
+        self.workers: dict[str, SiteWorker] = {}
+        self.clock: Calendar | ManualClock = ManualClock(T0)
+
+    def calendar(self) -> float:
+        return self.clock.wall if isinstance(self.clock, Calendar) else self.clock.now()
+
+    def ensure_up(self, site: str, generation: int) -> None:
+        if site in self.workers:
+            return
+        super().ensure_up(site, generation)
+        self.override.pop(site, None)
+        self.workers[site] = SiteWorker(
+            site=site, generation=generation, trainer=self.make_trainer(self.spec, site),
+            mailbox=self.transport.connect(f"{site}#{generation}"), bus=self.bus.site(site, generation),
+            folder=self.root / "sites" / site, snapshot_s=self.snapshot_s, dead_man_s=1e9, calendar=self.calendar,
+        )  # fmt: skip
+
+    def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
+        super().ensure_down(site, grace_s, reason)
+        self.kill(site, observed=False)
+
+    def list_owned(self, run_id: str) -> list[Owned]:
+        return [Owned(s, w.generation, s) for s, w in self.workers.items()]
+
+    def kill(self, site: str, *, observed: bool = True) -> None:
+        """A site's processes are gone, with everything that was under way."""
+        worker = self.workers.pop(site, None)
+        if worker:
+            self.transport.disconnect(f"{site}#{worker.generation}")
+        if observed and site in self.up:
+            self.override[site] = Observed.FAILED
+
 
 class Run:
     """One life of a coordinator over a run directory, with sites that live in this process.
 
-    ``windows``: by site, the stretches (minutes from the start) in which its signal is under 100.
+    ``windows``: by site, the stretches (minutes from the start) in which its signal is under 100. ``earlier``: an
+    earlier life that was crashed (``crash``): its sites live on.
     """
 
     def __init__(
         self, root: Path, data: Path, windows: dict[str, list[tuple[float, float]]], *, steps: int = 120,
-        steps_per_min: float = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
-        outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9,
-        calendar: bool = False, trainer: Callable[[TrainerSpec, str], LocalTrainer] | None = None,
+        steps_per_min: float | dict[str, float] = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
+        outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9, round_steps: int | None = None,
+        calendar: bool = False, trainer: MakeTrainer | None = None, hand: Hand | None = None, earlier: Run | None = None,
     ) -> None:  # fmt: skip
         torch.set_num_threads(1)
         self.dir = RunDir(root)
         names = list(windows)
         blocks = steps * BATCH // BLOCK
         self.spec = TrainerSpec(
-            str(data),
-            1,
-            32,
-            None,
-            SEQ,
-            0,
-            BATCH,
-            BLOCK,
-            steps * TOKENS_PER_STEP,
-            "normuon",
-            0.3,
-            0.4,
-            0.0,
-            0.005,
-            "fp32",
-            4,
-        )
-        first = LocalTrainer(self.spec)
+            data_dir=str(data), depth=1, width=32, head_dim=None, sequence_length=SEQ, seed=0, batch_sequences=BATCH,
+            block_sequences=BLOCK, budget_tokens=steps * TOKENS_PER_STEP, optimizer="normuon", lr_scale=0.3,
+            warmdown_fraction=0.4, lr_floor=0.0, reset_warmup_fraction=0.005, precision="fp32", eval_sequences=4,
+        )  # fmt: skip
+        make_trainer = trainer or (lambda spec, _: LocalTrainer(spec))
+        first = make_trainer(self.spec, "")
         if not self.dir.exists():
             self.dir.make()
             ledger = Ledger.create(
@@ -119,37 +154,35 @@ class Run:
         self.ledger = Ledger.open(self.dir.ledger)
         self.telemetry = Telemetry.open(self.dir.telemetry)
         self.fence = self.ledger.new_fence()
-        self.transport = MemoryTransport()
-        self.bus = MemoryBus()
-        self.driver = MemoryDriver()
-        self.workers: dict[str, SiteWorker] = {}
-        self.make_trainer = trainer or (lambda spec, _: LocalTrainer(spec))
-        self.snapshot_s = snapshot_s
+        self.world = earlier.world if earlier else World(root, self.spec, make_trainer, snapshot_s)
+        self.transport, self.bus, self.workers = self.world.transport, self.world.bus, self.world.workers
         self.signals = {n: _signal(w) for n, w in windows.items()}
         self.checkpoints = Checkpoints(self.dir, self.ledger, keep=3, keep_every=5)
         self.stop = ""
         self.idles = 0
-        self._start_up, self._down = self.driver.ensure_up, self.driver.ensure_down
-        self.driver.ensure_up = self._up  # type: ignore[method-assign]
-        self.driver.ensure_down = self._off  # type: ignore[method-assign]
         latest = self.telemetry.rows("SELECT MAX(t_run) FROM decisions")[0][0]
         now = float(latest) if latest is not None else T0
-        self.clock: Calendar | ManualClock = Calendar(now) if calendar else ManualClock(now)
+        if not (earlier and calendar):
+            self.world.clock = Calendar(now) if calendar else ManualClock(now)
+        self.clock = self.world.clock
+        now = self.clock.now()
+        rates = steps_per_min if isinstance(steps_per_min, dict) else dict.fromkeys(names, steps_per_min)
         settings = Settings(
             round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=5, heartbeat_timeout_s=60, tick_s=TICK,
             gated=not calendar, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_step=TOKENS_PER_STEP,
             budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
-            tokens_per_s=dict.fromkeys(names, steps_per_min * TOKENS_PER_STEP / 60),
+            tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names}, round_steps=round_steps,
         )  # fmt: skip
+        intake = Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites=set(names), max_base_age=2)
+        recover(now, self.ledger, self.checkpoints, intake, self.telemetry)
         self.federation = Federation(
-            ledger=self.ledger, checkpoints=self.checkpoints,
-            intake=Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites=set(names), max_base_age=2),
-            bus=self.bus, transport=self.transport, events=self.telemetry, settings=settings, fence=self.fence,
-            now=now, sites=names,
+            ledger=self.ledger, checkpoints=self.checkpoints, intake=intake, bus=self.bus, transport=self.transport,
+            events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
+            generations=self.ledger.generations(),
         )  # fmt: skip
         self.recorder = TelemetryRecorder(self.telemetry)
         controller = Controller(
-            {n: Patience(spin_up_s, 1e9, 1e9, 120, 3600) for n in names}, self.driver, LedgerJournal(self.ledger),
+            {n: Patience(spin_up_s, 1e9, 1e9, 120, 3600) for n in names}, self.world, LedgerJournal(self.ledger),
             gated=not calendar, observer=self._moved,
         )  # fmt: skip
         for name, generation in self.ledger.generations().items():
@@ -158,15 +191,16 @@ class Run:
             clock=self.clock, signals=self.signals, spin_up_s=dict.fromkeys(names, spin_up_s),
             policy=PerSite(Threshold(100.0)), controller=controller, work=self.federation,
             account=Account({n: PowerModel(2000, 400, 0) for n in names}, self.signals, 100.0),
-            recorder=self.recorder, load_s=dict.fromkeys(names, 0.0),
+            recorder=self.recorder, load_s=dict.fromkeys(names, 0.0), hand=hand,
         )  # fmt: skip
         restore(self.telemetry, self.loop.account, self.loop.wanted)
+        controller.adopt(now, clock.monotonic(), self.world.list_owned("test"), self.ledger.last_asked())
 
     # the host of fleet.serve
 
     def granted(self, t: float) -> None:
         for name in self.signals:
-            self.bus.set(name, "clock", {"granted": t, "beat": self.idles})
+            self.bus.set(name, "clock", {"granted": t, "beat": self.idles, "fence": self.fence})
 
     def idle(self) -> None:
         self.idles += 1
@@ -192,29 +226,16 @@ class Run:
     def _moved(self, t: float, site: Site, old: State, new: State) -> None:
         self.recorder.moved(t, site, old, new)
 
-    # sites
+    # what befalls it
 
-    def _up(self, site: str, generation: int) -> None:
-        self._start_up(site, generation)
-        self.driver.override.pop(site, None)
-        box = self.transport.connect(f"{site}#{generation}")
-        self.workers[site] = SiteWorker(
-            site=site, generation=generation, trainer=self.make_trainer(self.spec, site), mailbox=box,
-            bus=self.bus.site(site, generation), folder=self.dir.sites / site, snapshot_s=self.snapshot_s, dead_man_s=1e9,
-            calendar=lambda: self.clock.wall if isinstance(self.clock, Calendar) else self.clock.now(),
-        )  # fmt: skip
-
-    def _off(self, site: str, grace_s: float, reason: str) -> None:
-        self._down(site, grace_s, reason)
-        self.kill(site, observed=False)
-
-    def kill(self, site: str, *, observed: bool = True) -> None:
+    def kill(self, site: str) -> None:
         """A site's processes are gone, with everything that was under way."""
-        worker = self.workers.pop(site, None)
-        if worker:
-            self.transport.disconnect(f"{site}#{worker.generation}")
-        if observed:
-            self.driver.override[site] = Observed.FAILED
+        self.world.kill(site)
+
+    def crash(self) -> None:
+        """The coordinator is gone; its sites go on."""
+        self.telemetry.close()
+        self.ledger.close()
 
     # what tests look at
 
@@ -241,9 +262,8 @@ class Run:
     def close(self) -> None:
         """The coordinator ends; its sites go with it."""
         for site in list(self.workers):
-            self.kill(site, observed=False)
-        self.telemetry.close()
-        self.ledger.close()
+            self.world.ensure_down(site, 0, "the test is over")
+        self.crash()
 
 
 def _signal(windows: Iterable[tuple[float, float]]) -> StepSignal:

@@ -98,8 +98,8 @@ def test_solo_training_is_plain_training(tmp_path: Path, data: Path, runs: list[
     assert len(once.ledger.versions()) == 2
     a, b = often.weights(), once.weights()
     for tensor in a:
-        # previous + delta is rounded once per cut, and the schedule is told progress by the coordinator
-        np.testing.assert_allclose(a[tensor], b[tensor], atol=2e-5)
+        # previous + delta is rounded once per cut, at the site as in the version, and training goes on from there
+        np.testing.assert_allclose(a[tensor], b[tensor], atol=2e-4)
 
 
 def test_a_killed_site_costs_only_itself_and_the_run_finishes(tmp_path: Path, data: Path, runs: list[Run]) -> None:
@@ -237,7 +237,8 @@ def test_old_weights_are_let_go_of_and_every_retained_version_can_be_read(tmp_pa
         assert (run.dir.checkpoints / v.file).exists() == v.retained
         if v.retained:
             load_file(run.dir.checkpoints / v.file, v.sha256)
-    assert not list(run.dir.spool.iterdir())
+    # The newest version's contributions stay, so that it can be made again should its file be damaged.
+    assert [p.name for p in run.dir.spool.iterdir()] == [c.file for c in run.ledger.contributions(newest)]
 
 
 def test_an_error_about_an_earlier_life_does_not_fail_the_present_one(tmp_path: Path, data: Path, runs: list[Run]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -40,7 +41,20 @@ class RunTable(Table):
     tick_s: Positive = Field(10.0, description="run time between two decisions")
     clock: Literal["real", "scaled"] = Field("real", description="the calendar, or replayed time")
     speed: Positive = Field(1.0, description="scaled clock: at most this many run seconds per wall second")
+    bus: str = Field(
+        "embedded", description="embedded, redis://HOST:PORT or rediss://HOST:PORT (password: WINDFALL_REDIS_PASSWORD)"
+    )
     start: Instant | None = Field(None, description="scaled clock: where run time begins (ISO 8601, UTC)")
+
+    @field_validator("bus")
+    @classmethod
+    def _bus(cls, bus: str) -> str:
+        found = urlsplit(bus)
+        if bus != "embedded" and (found.scheme not in ("redis", "rediss") or not found.hostname):
+            raise ValueError("must be embedded, redis://HOST:PORT or rediss://HOST:PORT")
+        if found.password:
+            raise ValueError("holds a password; take it out and put it into the environment as WINDFALL_REDIS_PASSWORD")
+        return bus
 
 
 class PolicyTable(Table):
@@ -110,6 +124,9 @@ class FederationTable(Table):
     """`[federation]`: rounds, merging, checkpoints."""
 
     round_s: Positive = Field(600.0, description="longest federated round, run time")
+    round_tokens: int | None = Field(
+        None, ge=1, description="tokens of each site in a round, whole steps; rounds are then bounded by tokens, not by time"
+    )
     solo_cut_s: Positive = Field(600.0, description="a site alone cuts a version this often, run time")
     quorum: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="share of a round's sites that must have answered before grace runs"
@@ -134,7 +151,8 @@ class FleetTable(Table):
     drain_timeout_s: Positive = Field(60.0, description="a draining site that has not contributed by then is stopped")
     stop_grace_s: Positive = Field(10.0, description="between asking a site's processes to end and killing them")
     heartbeat_timeout_s: Positive = Field(60.0, description="a training site silent for this long has failed")
-    backoff_s: Positive = Field(120.0, description="run time before a failed site is tried again; doubles, with jitter")
+    coordinator_timeout_s: Positive = Field(120.0, description="a coordinator silent for this long is ended and started again")
+    backoff_s: Positive = Field(120.0, description="run time before a site that keeps failing is tried again; doubles, with jitter")
     backoff_max_s: Positive = Field(3600.0, description="longest back-off")
     max_failures: int = Field(5, ge=1, description="failed starts in a row, on every site, after which the run gives up")
     dead_man_s: Positive = Field(120.0, description="a site that hears nothing from the coordinator for this long drains and stops")
@@ -203,6 +221,9 @@ class SiteTable(Table):
     provisioning_power_w: NonNegative = Field(0.0, description="whole site while nodes are being provisioned")
     tokens_per_s: Positive = Field(description="the site's speed, in run time")
     threads: int = Field(1, ge=1, description="CPU threads of the trainer (local driver)")
+    own_signal: bool = Field(
+        False, description="the site watches its signal itself, and stops by it when the coordinator is out of touch"
+    )
     signal: SignalTable
 
     @model_validator(mode="after")
@@ -248,6 +269,13 @@ class Config(Table):
             raise ValueError('run.clock = "scaled" needs run.start, the instant at which replayed time begins')
         if self.run.start is None and any(s.signal.kind == "synthetic" for s in self.site):
             raise ValueError("synthetic signals need run.start, the instant from which they are generated")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds(self) -> Config:
+        tokens = self.federation.round_tokens
+        if tokens is not None and tokens % self.tokens_per_step:
+            raise ValueError(f"federation.round_tokens = {tokens} is not a whole number of steps of {self.tokens_per_step} tokens")
         return self
 
     @property

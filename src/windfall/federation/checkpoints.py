@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from windfall import faults
 from windfall.errors import DataError, StoreError
 from windfall.store.files import Envelope, sha256, write_atomic
 from windfall.store.ledger import Ledger
@@ -39,16 +40,24 @@ class Checkpoints:
             self._cache = (version.version, {k: v.astype(np.float32, copy=False) for k, v in tensors.items()})
         return self._cache[1]
 
+    def path(self, version: Version) -> Path:
+        """Where a version's weights are."""
+        return self._run.checkpoints / version.file
+
     def write(self, number: int, weights: Tensors) -> tuple[str, str]:
         """Write the weights of what will be version ``number``; file name and SHA-256."""
         name = f"v{number:06d}.safetensors"
         digest = _guard(lambda: save_file(self._run.checkpoints / name, weights, {"version": str(number)}))
+        faults.reach("after-weights", self._run.checkpoints / name)
         return name, digest
 
     def committed(self, version: Version, weights: Tensors) -> None:
-        """Keep the newest weights at hand, and let go of old files."""
+        """Keep the newest weights at hand, and let go of old files, once the new one is known to be whole."""
         self._cache = (version.version, weights)
-        held = [v for v in self._ledger.versions() if v.retained]
+        path = self.path(version)
+        if not path.is_file() or sha256(path) != version.sha256:
+            self.write(version.version, weights)
+        held = self._ledger.retained()
         for old in held[: -self._keep]:
             if old.version % self._keep_every:
                 self._ledger.forget_weights(old.version)
@@ -63,13 +72,17 @@ class Checkpoints:
         return name
 
     def outer(self, version: Version) -> Tensors | None:
-        """Outer momentum stored with a version."""
-        return load_file(self._run.checkpoints / version.outer_file) if version.outer_file else None
+        """Outer momentum stored with a version; None if there is none, or it is damaged (it then starts anew)."""
+        try:
+            return load_file(self._run.checkpoints / version.outer_file) if version.outer_file else None
+        except DataError:
+            return None
 
     def spool(self, envelope: Envelope, site: str, generation: int, cut: int) -> str:
         """Keep a contribution on disk until it is committed."""
         name = f"{site}-{generation}-{cut}.env"
         _guard(lambda: write_atomic(self._run.spool / name, envelope.parts()))
+        faults.reach("after-send", self._run.spool / name)
         return name
 
     def spooled(self, contribution: Received) -> Envelope:
@@ -97,6 +110,19 @@ class Checkpoints:
         if not path.is_file() or sha256(path) != digest:
             return None
         return path.read_bytes()
+
+    def tidy(self) -> list[str]:
+        """Remove what a crash left between two steps: files that the ledger does not name. Their names."""
+        head = self._ledger.head()
+        kept = {v.file for v in self._ledger.retained()} | {head.outer_file}
+        kept |= {file for _, file, _ in self._ledger.inner_states().values()}
+        spooled = {c.file for c in [*self._ledger.pending(), *self._ledger.contributions(head.version)]}
+        gone = [p for p in self._run.checkpoints.glob("*.safetensors") if p.name not in kept]
+        gone += [p for p in self._run.spool.glob("*.env") if p.name not in spooled]
+        gone += [p for folder in (self._run.checkpoints, self._run.spool) for p in folder.glob(".*.tmp")]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return sorted(p.name for p in gone)
 
     def sweep_inner(self, names: set[str]) -> None:
         """Remove inner states that the ledger no longer names."""

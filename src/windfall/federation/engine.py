@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from windfall import clock
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.evaluations import Evaluations
+from windfall.federation.hearing import Hearing
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
-from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder
+from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing
 from windfall.federation.orders import Orders
+from windfall.federation.outbox import cut_of
 from windfall.federation.transport import Reply, Transport
 from windfall.fleet.machine import Site, State
 from windfall.store.bus import Bus
@@ -29,6 +30,8 @@ from windfall.store.tensors import to_bytes
 
 #: A node that fails to answer `hello` is asked this often again (its trainer may just have died).
 _HELLO_TRIES = 5
+#: A site whose node is gone and whose heartbeats go on may take this many heartbeat time-outs to connect again.
+_LINK_PATIENCE = 2.0
 #: A gated clock gives a site that answers heartbeats but no messages this many heartbeat time-outs.
 _PATIENCE = 4.0
 
@@ -38,7 +41,7 @@ class Federation:
 
     def __init__(
         self, *, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, bus: Bus, transport: Transport,
-        events: Events, settings: Settings, fence: int, now: float, sites: list[str],
+        events: Events, settings: Settings, fence: int, now: float, sites: list[str], generations: Mapping[str, int],
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._checkpoints = checkpoints
@@ -55,13 +58,12 @@ class Federation:
         self._asked: dict[str, tuple[str, str]] = {}  # message id -> (kind, node)
         self._members: dict[str, Member] = {}
         self._tries: dict[str, int] = {}
-        self._generations: dict[str, int] = {}
+        self._generations: dict[str, int] = dict(generations)
         self._round: Round | None = None
         self._rounds = max((v.version for v in ledger.versions()), default=0)
-        self._beats: dict[str, tuple[object, float]] = {}
-        self._fatal: dict[str, str] = {}
-        self._last_block: dict[str, int] = {}
         self._evaluations = Evaluations(ledger, events)
+        self._hearing = Hearing(bus, events, self._evaluations, settings.heartbeat_timeout_s)
+        self._fatal = self._hearing.fatal
         #: Sites whose work has been taken since the last tick: their failures are forgotten.
         self._proven: set[str] = set()
 
@@ -82,10 +84,11 @@ class Federation:
         if site in self._fatal:
             return self._fatal[site]
         m = self._members.get(site)
-        if m is None or site not in self._beats:
+        if m is None:
             return ""
-        silent = clock.monotonic() - self._beats[site][1]
-        return f"its trainer has been silent for {silent:.0f} s" if silent > self._s.heartbeat_timeout_s else ""
+        if m.gone_since is not None and clock.monotonic() - m.gone_since > _LINK_PATIENCE * self._s.heartbeat_timeout_s:
+            return f"its node has been gone for {clock.monotonic() - m.gone_since:.0f} s"
+        return self._hearing.silent(site)
 
     def phase(self, site: str, t: float) -> str:
         r = self._round
@@ -133,16 +136,19 @@ class Federation:
     def poll(self) -> None:
         for node in self._transport.nodes() - self._nodes.keys():
             self._nodes[node] = ""
-            hello = Envelope({"protocol": PROTOCOL, "kind": "hello", "fence": self._fence})
-            self._asked[self._transport.push(node, hello)] = ("hello", node)
+            self._say_hello(node)
         for node in self._nodes.keys() - self._transport.nodes():
             site = self._nodes.pop(node)
             if site and site in self._members and self._members[site].node == node:
+                self._members[site].gone_since = clock.monotonic()
                 self._events.event(self._t, "node_gone", site=site, node=node)
         for reply in self._transport.poll():
             self._on_reply(reply)
-        for site in self._sites:
-            self._hear(site)
+        self._hearing.listen(self._t, self._sites, self._generations, self._round.mode if self._round else "local")
+
+    def _say_hello(self, node: str) -> None:
+        hello = Envelope({"protocol": PROTOCOL, "kind": "hello", "fence": self._fence})
+        self._asked[self._transport.push(node, hello)] = ("hello", node)
 
     def _on_reply(self, reply: Reply) -> None:
         kind, node = self._asked.pop(reply.message_id, ("", ""))
@@ -159,20 +165,32 @@ class Federation:
                 self._take(site, reply.envelope)
             return
         current = m.message == reply.message_id
+        header = reply.envelope.header if reply.envelope else {}
         if current:
             m.message = None
-            if self._round:
-                self._round.waiting.discard(site)
-                self._round.answered[site] = self._t
-        if reply.envelope is None or reply.envelope.header.get("kind") == "error":
-            why = reply.error or str(reply.envelope.header.get("error") if reply.envelope else "")
-            self._events.event(self._t, "message_failed", site=site, reason=why, current=current)
+        if header.get("kind") == "error":
+            self._events.event(self._t, "message_failed", site=site, reason=str(header.get("error")), current=current)
             if current:  # else it was for a life of the site that is over
-                self._fatal[site] = f"its message failed: {why}"
+                self._fatal[site] = f"its message failed: {header.get('error')}"
             return
-        if reply.envelope.header.get("drained"):
+        if reply.envelope is None or header.get("kind") == "void":
+            if current:
+                m.unsure = True
+                # The work is still there, in the site's hands or its outbox: asked again, it says how things stand.
+                self._events.event(self._t, "message_failed", site=site, reason=reply.error or "it was given up", current=True)
+                if node in self._transport.nodes():
+                    self._say_hello(node)
+            return
+        if current and self._round:
+            self._answered(site)
+        if header.get("drained"):
             m.drained = True
         self._take(site, reply.envelope)
+
+    def _answered(self, site: str) -> None:
+        assert self._round is not None
+        self._round.waiting.discard(site)
+        self._round.answered[site] = self._t
 
     def _on_hello(self, node: str, reply: Reply) -> None:
         header = reply.envelope.header if reply.envelope else {}
@@ -188,22 +206,60 @@ class Federation:
         if header.get("manifest") != self._s.manifest:
             self._fatal[site] = f"holds other data (manifest {header.get('manifest')}, the run's is {self._s.manifest})"
             return
+        try:
+            stands = Standing.parse(header)
+        except Refused as e:
+            self._events.event(self._t, "stranger", site=site, reason=f"its hello is malformed: {e}")
+            return
         self._nodes[node] = site
-        m = Member(site, self._generations[site], node, float(header.get("inner_tokens", -1)))
-        self._members[site] = m
-        self._beats[site] = (None, clock.monotonic())
+        known = self._members.get(site)
+        m = known or Member(site, self._generations[site], node, stands.inner_tokens)
+        m.node, m.message, m.gone_since = node, None, None
+        m.unsure, m.uncut = False, stands.uncut_steps
+        blobs = reply.envelope.blobs if reply.envelope else {}
+        if known is None:
+            self._members[site] = m
+            self._hearing.begin(site)
+            # A site that an earlier coordinator of this run started may be anywhere in its work.
+            m.first_order = stands.fresh
+            m.steps = -stands.uncut_steps
+            own_cuts = any((cut_of(name) or (0, 0))[0] == m.generation for name in blobs)
+            m.aligned = None if stands.fresh or own_cuts else stands.base
         self._events.event(
-            self._t, "hello", site=site, generation=generation, offered=len(reply.envelope.blobs if reply.envelope else ())
-        )
-        for name, blob in (reply.envelope.blobs if reply.envelope else {}).items():
-            try:
-                self._take(site, Envelope.parse(blob, name))
-            except DataError as e:
-                self._events.event(self._t, "refused", site=site, reason=str(e))
+            self._t, "hello", site=site, generation=generation, offered=len(blobs), again=known is not None,
+            uncut_steps=stands.uncut_steps,
+        )  # fmt: skip
+        self._take_all(site, blobs)
+        if known is None:
+            m.steps = -stands.uncut_steps
         # What an earlier life of this site had to offer has been offered now.
         for lease in self._ledger.live_leases(site):
             if lease.generation < m.generation:
                 self._end_lease(lease)
+        r = self._round
+        if r is not None and site in r.waiting:
+            if known is not None and (stands.round, stands.order_fence) == (r.number, self._fence):
+                self._resume(m, r)
+            else:
+                self._answered(site)  # it has cut meanwhile: what it had is in its outbox
+
+    def _take_all(self, site: str, blobs: Mapping[str, bytes]) -> None:
+        """Take contributions in as they lie in the site's outbox. A damaged one is refused by its name."""
+        for name, blob in blobs.items():
+            try:
+                self._take(site, Envelope.parse(blob, name))
+            except DataError as e:
+                self._events.event(self._t, "refused", site=site, reason=str(e))
+                cut = cut_of(name)
+                if cut and site in self._members:
+                    self._members[site].acks.append(Ack(*cut, False, None, str(e)))
+                    self._members[site].aligned = None
+
+    def _resume(self, m: Member, r: Round) -> None:
+        """The same order once more: its SuperNode was restarted, the trainer has gone on under it."""
+        fleet = sorted(r.participants)
+        leases = [x for x in self._ledger.live_leases(m.site) if x.generation == m.generation]
+        self._send(m, self._orders.order(m, r.number, r.begins_at, r.cut_at, "none", leases, fleet=fleet), {})
 
     def _hello_again(self, node: str) -> bool:
         """Ask a node that failed to answer once more, a few times; False if it has been asked enough."""
@@ -219,13 +275,17 @@ class Federation:
             header = ContributionHeader.parse(envelope.header)
         except Refused:
             header = None  # the intake says why
-        if header and not header.consumed:
-            return  # nothing was trained: nothing to merge, nothing to refuse
         mine = m is not None and header is not None and header.generation == m.generation
+        late = {n: b for n, b in envelope.blobs.items() if cut_of(n)}
+        envelope = Envelope(envelope.header, {n: b for n, b in envelope.blobs.items() if n not in late})
         if m and header and mine:
+            m.uncut = 0
             m.steps += sum(c.end - c.start for c in header.consumed) // self._s.blocks_per_step
             since = self._round.begins_at if self._round else self._t
             m.measured_rate = header.tokens / max(self._s.tick_s, self._t - since)
+        if header and not header.consumed:
+            self._take_all(site, late)
+            return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(self._t, envelope, site)
         if ack is None:
             # Work that an earlier life left behind proves nothing of this one.
@@ -235,37 +295,11 @@ class Federation:
             m.acks.append(ack)
             if not ack.accepted:
                 m.aligned = None
-
-    def _hear(self, site: str) -> None:
-        beat = self._bus.get(site, "heartbeat")
-        if beat and beat.get("generation") == self._generations.get(site) and site in self._beats:
-            if self._beats[site][0] != beat.get("n"):
-                self._beats[site] = (beat.get("n"), clock.monotonic())
-            if "block" in beat:
-                self._last_block[site] = int(beat["block"])
-        for e in self._bus.poll(site):
-            try:
-                self._on_bus_entry(site, e)
-            except (KeyError, TypeError, ValueError) as wrong:
-                why = f"malformed {e.get('kind')} on the bus ({type(wrong).__name__}: {wrong})"
-                self._events.event(self._t, "refused", site=site, reason=why)
-
-    def _on_bus_entry(self, site: str, e: dict[str, Any]) -> None:
-        kind = e.get("kind")
-        if e.get("generation") != self._generations.get(site) and kind != "eval":
-            return
-        if kind == "step":
-            mode = self._round.mode if self._round else "local"
-            self._events.metric(
-                float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
-                detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
-            )  # fmt: skip
-        elif kind == "eval":
-            self._evaluations.take(self._t, site, e)
-        elif kind == "fatal":
-            self._fatal[site] = str(e.get("reason", "failed"))
-        elif kind == "note":
-            self._events.event(self._t, "site_note", site=site, note=str(e.get("note", "")))
+            elif mine and ack.version is not None:
+                # An earlier coordinator committed it and could not say so any more.
+                made = self._ledger.head()
+                m.aligned = made.version if (made.version, made.exact_for) == (ack.version, site) else None
+        self._take_all(site, late)
 
     # -- what is due -----------------------------------------------------------------------------------------
 
@@ -293,7 +327,7 @@ class Federation:
             self._start(t, {n for n in active if self._can_start(self._members[n])})
 
     def _can_start(self, m: Member) -> bool:
-        return m.message is None and not m.drained
+        return m.message is None and not m.drained and not m.unsure
 
     def _has_work(self) -> bool:
         return self._ledger.counts().free > 0
@@ -309,10 +343,11 @@ class Federation:
 
     def _drain(self, site: str) -> None:
         m = self._members.get(site)
-        if m is None or m.drained:
+        if m is None or m.drained or m.unsure:
             return
         if m.message is None:
-            if self._s.gated or m.began_at is None or m.drain_sent:
+            idle = (self._s.gated or m.began_at is None) and not m.uncut
+            if idle or m.drain_sent:
                 m.drained = True  # it trained on nothing since its last cut
             else:
                 # It went on training after its cut: one more message fetches that work.
@@ -324,8 +359,7 @@ class Federation:
 
     def _forget(self, site: str, *, failed: bool) -> None:
         m = self._members.pop(site, None)
-        self._beats.pop(site, None)
-        self._fatal.pop(site, None)
+        self._hearing.forget(site)
         if m is None:
             return
         if self._round:
@@ -345,7 +379,7 @@ class Federation:
 
     def _end_lease(self, lease: Lease) -> None:
         """End a lease whose holder failed: its blocks are free, and one that fails again and again is set aside."""
-        at = self._last_block.get(lease.site)
+        at = self._hearing.last_block.get(lease.site)
         held = self._ledger.remaining(lease.epoch)
         inside = at is not None and any(a <= at < b for a, b in held)
         bad = self._ledger.release(lease.epoch, failed_at=at if inside else held[0][0] if held else None)

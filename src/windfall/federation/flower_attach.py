@@ -46,11 +46,6 @@ clientapp = "windfall_app:app"
 _MODULE = b"from windfall.federation.client_app import app as app\nserver = None\n"
 
 
-def flower_environment(home: str) -> dict[str, str]:
-    """Environment for Flower processes: no telemetry, no update check, state under ``home``."""
-    return {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": home}
-
-
 class Attachment:
     """A grid that belongs to this process. ``close`` ends the Flower run."""
 

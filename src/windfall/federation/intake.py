@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from windfall import clock
+from windfall import clock, faults
 from windfall.errors import DataError, Refused
 from windfall.federation import codec
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.merge import Outer, apply, weighted_mean
+from windfall.federation.merge import Outer, combine
 from windfall.federation.messages import Ack, ContributionHeader
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
@@ -58,7 +57,7 @@ class Intake:
             header = ContributionHeader.parse(envelope.header)
         except Refused as e:
             self._events.event(t, "refused", site=sender, reason=str(e))
-            return Ack(0, 0, False, None, str(e))
+            return Ack(*_named(envelope.header), False, None, str(e))
         fate = self._ledger.fate(header.site, header.generation, header.cut)
         if fate and header.site == sender and fate[0] in ("received", "committed"):
             # Sent twice (a site keeps its work until it is told): once is enough, and it may let go of it.
@@ -78,6 +77,7 @@ class Intake:
             )  # fmt: skip
         except (Refused, DataError) as e:
             return self._refuse(t, header, sender, name, str(e))
+        faults.reach("received")
         metrics = {k: round(v, 6) for k, v in header.metrics.items()}
         self._events.event(
             t, "contribution", site=header.site, version=header.base_version,
@@ -100,20 +100,13 @@ class Intake:
         if not pending:
             return None
         head = self._ledger.head()
-        weights = self._checkpoints.weights(head)
-        codecs = {c.header["codec"] for c in pending}
-        if len(pending) == 1 and self._outer.kind == "average":
-            # One contribution is added as it is: previous version + delta, in float32.
-            (delta,) = (d for _, d in self._deltas(pending, weights))
-            new, momentum = {n: w + delta[n] for n, w in weights.items()}, None
-        else:
-            mean = weighted_mean(weights, self._deltas(pending, weights))
-            contributors = len({c.site for c in pending})
-            old = self._checkpoints.outer(head) if set(head.sites) == {c.site for c in pending} else None
-            new, momentum = apply(weights, mean, self._outer, old, contributors)
+        new, momentum = self.merged(head, pending)
         number = head.version + 1
         file, digest = self._checkpoints.write(number, new)
         outer_file = self._checkpoints.write_outer(number, momentum)
+        codecs = {c.header["codec"] for c in pending}
+        exact = len(pending) == 1 and pending[0].base_version == head.version and codecs == {"fp32"}
+        exact_for = pending[0].site if exact else None
         inner = []
         for c in pending:
             blob = self._checkpoints.spooled(c).blobs.get("inner")
@@ -121,17 +114,26 @@ class Intake:
                 inner.append((c.site, *self._checkpoints.write_inner(c.site, number, blob)))
         version = self._ledger.commit(
             t_run=t, t_wall=clock.wall(), file=file, sha256=digest, mode=mode, contributions=pending,
-            outer_file=outer_file, inner=inner,
+            outer_file=outer_file, inner=inner, detail={"exact_for": exact_for},
         )  # fmt: skip
+        faults.reach("after-commit", self._checkpoints.path(version))
         self._checkpoints.committed(version, new)
-        self._checkpoints.unspool([c.file for c in pending])
+        # The newest version's contributions stay: it can be made again from them, should its file be damaged.
+        self._checkpoints.unspool([c.file for c in self._ledger.contributions(head.version)])
         self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
         self._events.event(
             t, "commit", version=version.version, mode=mode, tokens=version.tokens, tokens_total=version.tokens_total,
             sites=version.sites,
         )  # fmt: skip
-        exact = len(pending) == 1 and pending[0].base_version == head.version and codecs == {"fp32"}
-        return Outcome(version, pending, pending[0].site if exact else None)
+        return Outcome(version, pending, exact_for)
+
+    def merged(self, head: Version, contributions: list[Received]) -> tuple[Tensors, Tensors | None]:
+        """What these contributions make of ``head``: weights and outer momentum. Raises DataError if a file is damaged."""
+        faults.reach("during-merge")
+        weights = self._checkpoints.weights(head)
+        # Outer momentum is of no use once the membership has changed.
+        old = self._checkpoints.outer(head) if set(head.sites) == {c.site for c in contributions} else None
+        return combine(weights, contributions, lambda c: self._delta(c, weights), self._outer, old)
 
     def _sound(self, t: float, pending: list[Received]) -> list[Received]:
         """Those whose file is still there and whole; the others' blocks are freed."""
@@ -146,6 +148,14 @@ class Intake:
             found.append(c)
         return found
 
-    def _deltas(self, pending: list[Received], like: Tensors) -> Iterator[tuple[int, Tensors]]:
-        for c in pending:
-            yield c.tokens, codec.decode(self._checkpoints.spooled(c).blobs["delta"], c.header["codec"], like)
+    def _delta(self, c: Received, like: Tensors) -> Tensors:
+        return codec.decode(self._checkpoints.spooled(c).blobs["delta"], c.header["codec"], like)
+
+
+def _named(raw: dict[str, Any]) -> tuple[int, int]:
+    """Generation and cut of a header that is malformed otherwise; zeros if it does not say."""
+    named = raw.get("generation"), raw.get("cut")
+    match named:
+        case int(generation), int(cut) if generation >= 0 and cut > 0:
+            return generation, cut
+    return 0, 0

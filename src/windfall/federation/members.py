@@ -29,6 +29,8 @@ class Settings:
     lease_margin: float = 1.5
     #: Age of an inner optimizer state, as a share of the budget, past which it is reset.
     inner_max_age: float = 0.02
+    #: Steps of one site in a round, where rounds are bounded by tokens and not by time.
+    round_steps: int | None = None
 
 
 @dataclass
@@ -50,6 +52,12 @@ class Member:
     drain_sent: bool = False
     drained: bool = False
     first_order: bool = True
+    #: Steps that it had trained and not cut when it said hello; paid for in run time that has passed.
+    uncut: int = 0
+    #: Its message is lost and it has not said yet how things stand.
+    unsure: bool = False
+    #: Monotonic wall time since when its node is not listed.
+    gone_since: float | None = None
     acks: list[Ack] = field(default_factory=list)
 
 

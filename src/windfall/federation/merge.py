@@ -6,11 +6,12 @@ of one, is added as it is. One contribution is decoded and folded in at a time (
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from windfall.store.records import Received
 from windfall.store.tensors import Tensors
 
 
@@ -50,3 +51,45 @@ def apply(
     if momentum:
         buffer = {n: (beta * momentum[n] + g).astype(np.float32) for n, g in gradient.items()}
     return {n: (w - lr * (gradient[n] + beta * buffer[n])).astype(np.float32) for n, w in weights.items()}, buffer
+
+
+def chains(contributions: Sequence[Received]) -> list[list[Received]]:
+    """Contributions by the movements that they are parts of.
+
+    Cuts of one life of a site that follow each other, with no other parameters loaded in between, are one movement:
+    their deltas add up. Anything else is a movement of its own, to be averaged.
+    """
+    found: list[list[Received]] = []
+    for c in sorted(contributions, key=lambda c: (c.site, c.generation, c.cut)):
+        last = found[-1][-1] if found else None
+        follows = (
+            last is not None
+            and (last.site, last.generation) == (c.site, c.generation)
+            and last.header["last_step"] == c.header["first_step"]
+            and not any(op[0] == "load" for op in c.header["lineage"])
+        )
+        if follows:
+            found[-1].append(c)
+        else:
+            found.append([c])
+    return found
+
+
+def combine(
+    weights: Tensors, contributions: Sequence[Received], decode: Callable[[Received], Tensors], outer: Outer,
+    momentum: Tensors | None,
+) -> tuple[Tensors, Tensors | None]:  # fmt: skip
+    """New weights and outer momentum. One contribution is added as it is: previous version + delta, in float32."""
+    if len(contributions) == 1:
+        delta = decode(contributions[0])
+        return {n: w + delta[n] for n, w in weights.items()}, None
+    movements = ((sum(c.tokens for c in chain), _total([decode(c) for c in chain])) for chain in chains(contributions))
+    sites = len({c.site for c in contributions})
+    return apply(weights, weighted_mean(weights, movements), outer, momentum, sites)
+
+
+def _total(deltas: list[Tensors]) -> Tensors:
+    total = deltas[0]
+    for delta in deltas[1:]:
+        total = {n: v + delta[n] for n, v in total.items()}
+    return total

@@ -31,6 +31,8 @@ class Ack:
 class RoundOrder:
     """What a site is asked to do. Times are run time.
 
+    An order of 0 leases means: hand in what you have.
+
     ``model``: ``full`` (blob ``weights`` replaces the parameters), or ``none`` (the site has them). ``inner``:
     ``own`` (keep what the site has), ``sent`` (blob ``inner``), ``reset``. ``after``: ``continue`` training past the
     cut, or ``wait`` for the merge. ``valid_until`` ends the site's right to train under this order. On a
@@ -56,6 +58,8 @@ class RoundOrder:
     evaluate: bool = False
     drain: bool = False
     codec: str = "fp32"
+    #: Where a ``sent`` inner state comes from: site and version.
+    inner_from: list[Any] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
         """The message header."""
@@ -78,6 +82,12 @@ class ContributionHeader:
     metrics: dict[str, float]
     drained: bool
     fence: int
+    #: Where parameters and inner state came from since the previous cut, for a replay (``federation.replay``).
+    lineage: list[list[Any]] = field(default_factory=list)
+    #: Steps of this life of the site before the first one in here.
+    first_step: int = 0
+    #: And up to its last one.
+    last_step: int = 0
 
     def header(self) -> dict[str, Any]:
         """The message header."""
@@ -101,7 +111,8 @@ class ContributionHeader:
                 base_version=_count(raw["base_version"]), tokens=_count(raw["tokens"]), consumed=consumed,
                 codec=str(raw["codec"]), inner_tokens=float(raw["inner_tokens"]),
                 metrics={str(k): float(v) for k, v in raw["metrics"].items()}, drained=bool(raw["drained"]),
-                fence=_count(raw["fence"]),
+                fence=_count(raw["fence"]), lineage=[list(op) for op in raw["lineage"]], first_step=_count(raw["first_step"]),
+                last_step=_count(raw["last_step"]),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise Refused(f"its header is malformed ({type(e).__name__}: {e})") from None
@@ -111,3 +122,31 @@ def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is not a count")
     return value
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How things stand at a site, by its hello."""
+
+    inner_tokens: float
+    cut: int
+    base: int
+    uncut_steps: int
+    round: int
+    order_fence: int
+
+    @property
+    def fresh(self) -> bool:
+        """It has not been told anything yet."""
+        return self.cut == 0 and self.uncut_steps == 0 and self.round == 0
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> Standing:
+        """Read a hello's header. Raises Refused if a field is missing or of a wrong type."""
+        try:
+            return cls(
+                float(raw["inner_tokens"]), _count(raw["cut"]), _count(raw["base"]), _count(raw["uncut_steps"]),
+                _count(raw["round"]), _count(raw["order_fence"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as e:
+            raise Refused(f"{type(e).__name__}: {e}") from None

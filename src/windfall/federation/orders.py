@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
+from windfall import faults
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.intake import Events
 from windfall.federation.members import Member, Settings
@@ -29,6 +30,10 @@ class Orders:
 
     def rest(self, participants: Iterable[str], length: float) -> float:
         """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
+        if self._s.round_steps is not None:
+            # Bounded by tokens: the time is only a limit for a site that does not come forward.
+            slowest = max(self._s.round_steps * self._s.tokens_per_step / self._s.tokens_per_s[s] for s in participants)
+            return 10 * math.ceil(slowest / self._s.tick_s) * self._s.tick_s
         rate = sum(self._s.tokens_per_s[s] for s in participants) * self._s.blocks_per_step / self._s.tokens_per_step
         left = self._ledger.counts().free / rate - length
         if not 0 < left < _WORTH_A_ROUND * length:
@@ -37,6 +42,7 @@ class Orders:
 
     def lend(self, t: float, cut_at: float, members: Mapping[str, Member]) -> dict[str, list[Lease]]:
         """Leases for a round, by site; a site for which nothing is left is not in it."""
+        faults.reach("before-lease")
         need: dict[str, int] = {}
         have: dict[str, list[Lease]] = {}
         per_step = self._s.blocks_per_step
@@ -45,7 +51,9 @@ class Orders:
             rate = self._s.tokens_per_s[site]
             if m.began_at is None:
                 m.began_at = t
-            if self._s.gated:
+            if self._s.round_steps is not None:
+                steps = self._s.round_steps
+            elif self._s.gated:
                 # One step more than is owed, so that a site does not run dry before its cut; it keeps what is left.
                 steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps + 1
             else:
@@ -89,7 +97,7 @@ class Orders:
             after="continue" if solo and not self._s.gated and not drain else "wait",
             cut_at=cut_at, begins_at=m.began_at if m.began_at is not None else t,
             valid_until=cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s),
-            steps_before=m.steps, tokens_per_s=own, gated=self._s.gated, leases=segments,
+            steps_before=m.steps + m.uncut, tokens_per_s=own, gated=self._s.gated, leases=segments,
             progress_start=float(head.tokens_total),
             progress_rate=sum(self._s.tokens_per_s[s] for s in fleet) / own,
             acks=[asdict(a) for a in m.acks], evaluate=evaluate, drain=drain,
@@ -103,13 +111,13 @@ class Orders:
         if not m.first_order or order.drain:
             return order, blobs
         oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
-        stored = max(self._ledger.inner_states().values(), default=None)
-        inner = "reset"
-        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored[0]):
+        stored = max(self._ledger.inner_states().items(), key=lambda kept: kept[1], default=None)
+        inner, source = "reset", list[str | int]()
+        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored[1][0]):
             inner = "own"
-        elif stored and stored[0] >= oldest:
-            blob = self._checkpoints.inner(stored[1], stored[2])
+        elif stored and stored[1][0] >= oldest:
+            blob = self._checkpoints.inner(*stored[1][1:])
             if blob:
-                inner, blobs = "sent", {**blobs, "inner": blob}
+                inner, blobs, source = "sent", {**blobs, "inner": blob}, [stored[0], stored[1][1]]
         self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version)
-        return RoundOrder(**{**asdict(order), "inner": inner}), blobs
+        return RoundOrder(**{**asdict(order), "inner": inner, "inner_from": source}), blobs

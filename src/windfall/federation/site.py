@@ -13,16 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from windfall import clock
+from windfall import clock, faults
 from windfall.errors import DataError, WindfallError
 from windfall.federation.codec import encode
 from windfall.federation.messages import PROTOCOL, ContributionHeader, RoundOrder
+from windfall.federation.outbox import InnerState, Outbox, Trained
 from windfall.federation.transport import Mailbox
 from windfall.store.bus import SiteBus
-from windfall.store.files import Envelope, read_json, write_json
+from windfall.store.files import Envelope
 from windfall.store.records import Consumed
 from windfall.store.tensors import Tensors, from_bytes
 from windfall.train.trainer import Trainer
+
+#: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
+_OWN_SIGNAL_S = 15.0
 
 
 @dataclass
@@ -51,29 +55,38 @@ class SiteWorker:
     def __init__(
         self, *, site: str, generation: int, trainer: Trainer, mailbox: Mailbox, bus: SiteBus, folder: Path,
         snapshot_s: float, dead_man_s: float, calendar: Callable[[], float] = clock.wall,
+        link: Callable[[], float] = lambda: -math.inf, own_window: Callable[[float], bool] | None = None,
     ) -> None:  # fmt: skip
+        """``link`` says when (monotonic) the SuperLink was last reached; ``own_window`` whether the site's own signal
+        says that its region is in a window at a run time."""
         self.site = site
         self.generation = generation
         self._trainer = trainer
         self._mailbox = mailbox
         self._bus = bus
-        self._outbox = folder / "outbox"
-        self._outbox.mkdir(parents=True, exist_ok=True)
-        self._snapshot = folder / "snapshot.env"
-        self._state = folder / "inner.json"
-        self._inner = folder / "inner.safetensors"
+        self._outbox = Outbox(folder)
+        self._trained = Trained(folder / "trained.json", generation)
         self._snapshot_s = snapshot_s
         self._dead_man_s = dead_man_s
         self._calendar = calendar
+        self._link = link
+        self._own_window = own_window
         self._fence = 0
         self._cut = 0
         self._base = 0
+        #: What the site trains under; it stays in force when its message has no sender any more.
         self._order: RoundOrder | None = None
+        #: The message to answer at the cut, if somebody still waits for it.
         self._message = ""
         self._leases: list[Segment] = []
         self._work = _Work()
         self._open: dict[int, Tensors] = {}  # cut -> what was sent and is not yet acknowledged
+        self._travelling: dict[int, list[Consumed]] = {}  # cut -> blocks of it
+        self._said = 0  # the cut that the last answer carried
         self._since_order = 0
+        self._uncut_said = 0
+        self._steps = 0
+        self._lineage: list[list[Any]] = []
         self._progress_at_cut = 0.0
         self._progress_rate = 1.0
         self._progress = 0.0
@@ -84,9 +97,8 @@ class SiteWorker:
         self._heard: tuple[Any, float] = (None, clock.monotonic())
         self._saved_at = clock.monotonic()
         self._reported: tuple[Any, ...] = ()
-        #: The coordinator has been silent for too long: the site has parked itself.
-        self.parked = False
-        self._keep_snapshot()
+        #: Why the site has stopped by itself; empty while it has not.
+        self.parked = ""
 
     # -- one unit of work ------------------------------------------------------------------------------------
 
@@ -95,11 +107,12 @@ class SiteWorker:
         self._listen()
         taken = self._mailbox.take()
         if taken:
+            self._heard = (self._heard[0], clock.monotonic())
             self._on_message(*taken)
             return True
         if self._order is not None:
             if self._should_cut():
-                self._make_cut(answer=True)
+                self._make_cut()
                 return True
             return self._step_if_allowed()
         if self._continuing() and not self._draining:
@@ -122,24 +135,38 @@ class SiteWorker:
             if self._leases:
                 beat["block"] = self._leases[0].at
             self._bus.set("heartbeat", beat)
+            self._trained.write(self._steps * self._trainer.tokens_per_step)
             self._mind_the_coordinator(now)
         for c in self._bus.commands():
             if c.get("kind") == "drain":
                 self._draining = True
-            elif c.get("kind") == "cut":
-                self._cut_by[int(c["round"])] = float(c["at"])
+            elif c.get("kind") == "cut" and isinstance(c.get("round"), int) and isinstance(c.get("at"), int | float):
+                self._cut_by = {c["round"]: float(c["at"])}
 
     def _mind_the_coordinator(self, now: float) -> None:
-        beat = (self._bus.get("clock") or {}).get("beat")
-        if beat != self._heard[0]:
-            self._heard = (beat, now)
-        elif now - self._heard[1] > self._dead_man_s and not self.parked:
+        said = self._bus.get("clock") or {}
+        if said.get("beat") != self._heard[0]:
+            self._heard = (said.get("beat"), now)
+        fence = said.get("fence")
+        if isinstance(fence, int) and fence > self._fence and self._message:
+            # A new coordinator: whoever sent this message is gone, and the SuperNode can carry no other one before it
+            # has been answered. The order stays in force until the new one speaks.
+            self._answer(Envelope({"kind": "void"}))
+        silent = now - max(self._heard[1], self._link())
+        if self.parked:
+            return
+        if silent > self._dead_man_s:
             # Invariant 4: nobody can tell this site to stop any more, so it stops by itself, its work kept.
-            self._draining = True
-            if self._work.steps:
-                self._make_cut(answer=self._order is not None)
-            self._save_inner()
-            self.parked = True
+            self.park(f"nothing heard from the coordinator for {silent:.0f} s")
+        elif self._own_window and silent > min(_OWN_SIGNAL_S, self._dead_man_s) and not self._own_window(self._calendar()):
+            self.park(f"its own signal has left the window, and nothing was heard from the coordinator for {silent:.0f} s")
+
+    def park(self, why: str) -> None:
+        """Cut, keep the work in the outbox, and take no further step."""
+        self._draining = True
+        if self._work.steps:
+            self._make_cut()
+        self.parked = why
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -148,6 +175,8 @@ class SiteWorker:
         if int(envelope.header.get("fence", 0)) < self._fence:
             self._mailbox.answer(message_id, Envelope({"kind": "error", "error": "order of an older coordinator"}))
             return
+        if self._message:
+            self._answer(Envelope({"kind": "void"}))  # a SuperNode carries one message at a time: this one's is dead
         self._fence = int(envelope.header.get("fence", 0))
         if kind == "hello":
             self._on_hello(message_id)
@@ -159,13 +188,16 @@ class SiteWorker:
             self._bus.emit({"kind": "fatal", "reason": str(e)})
 
     def _on_hello(self, message_id: str) -> None:
-        blobs = {file.name: file.read_bytes() for file in sorted(self._outbox.glob("*.env"))}
-        state = read_json(self._state) or {}
+        order = self._order
+        self._uncut_said = self._work.steps
         header = {
             "kind": "hello", "protocol": PROTOCOL, "site": self.site, "generation": self.generation,
-            "manifest": self._trainer.manifest, "inner_tokens": float(state.get("tokens", -1)) if self._inner.is_file() else -1.0,
+            "manifest": self._trainer.manifest, "inner_tokens": self._outbox.inner_tokens(), "cut": self._cut,
+            # Where it stands, for a coordinator that did not send it there.
+            "base": self._base, "uncut_steps": self._work.steps,
+            "round": order.round if order else 0, "order_fence": order.fence if order else 0,
         }  # fmt: skip
-        self._mailbox.answer(message_id, Envelope(header, blobs))
+        self._mailbox.answer(message_id, Envelope(header, self._outbox.all()))
 
     def _on_order(self, message_id: str, envelope: Envelope) -> None:
         fields = {k: v for k, v in envelope.header.items() if k not in ("protocol", "kind")}
@@ -175,16 +207,23 @@ class SiteWorker:
             raise DataError(f"the order is malformed: {e}") from None
         self._settle(order.acks)
         if order.model == "full":
+            if self._work.steps:
+                # Other parameters take the place of these: what they were trained with goes along with the next answer.
+                self._keep_cut(late=True)
             self._trainer.load(from_bytes(envelope.blobs["weights"], "weights"))
             self._open.clear()
-            self._work = _Work()
+            self._lineage.append(["load", order.version])
         self._load_inner(order, envelope)
         self._message, self._order = message_id, order
-        self._base = order.version
-        # Work trained since the last cut (solo) lies in these leases too; what it used of them is used.
-        used = {(c.epoch, b) for c in self._work.consumed for b in range(c.start, c.end)}
+        if order.leases or not self._work.steps:  # else it only asks for work done on the version before
+            self._base = order.version
+        self._lineage.append(["order", order.progress_start, order.progress_rate, self._work.steps])
+        # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
+        gone = [*self._work.consumed, *(c for cut in self._travelling.values() for c in cut)]
+        used = {(c.epoch, b) for c in gone for b in range(c.start, c.end)}
         self._leases = [s for x in order.leases for s in _without(Segment(x["epoch"], x["start"], x["end"]), used)]
-        self._since_order = 0
+        # Steps between a hello and this order are steps under this order: the hello counted those before it.
+        self._since_order = max(0, self._work.steps - self._uncut_said) if order.gated else 0
         self._progress_at_cut, self._progress_rate = order.progress_start, order.progress_rate
         self._after, self._valid_until = order.after, order.valid_until
         self._draining = self._draining or order.drain
@@ -194,30 +233,37 @@ class SiteWorker:
     def _settle(self, acks: list[dict[str, Any]]) -> None:
         """Learn what became of earlier cuts. Refused work leaves the parameters; in solo accepted work needs nothing."""
         for a in acks:
-            (self._outbox / f"{a['generation']:06d}-{a['cut']:06d}.env").unlink(missing_ok=True)
-            if a["generation"] != self.generation:
+            generation, cut = int(a["generation"]), int(a["cut"])
+            if cut == 0:  # so garbled that the coordinator could not tell: it was the last answer
+                generation, cut = self.generation, self._said
+            self._outbox.acknowledged(generation, cut)
+            if generation != self.generation:
                 continue
-            sent = self._open.pop(int(a["cut"]), None)
+            self._travelling.pop(cut, None)
+            sent = self._open.pop(cut, None)
             if sent is not None and not a["accepted"]:
                 self._trainer.correct(sent, -1.0)
+                self._lineage.append(["shed", cut])
 
     def _load_inner(self, order: RoundOrder, envelope: Envelope) -> None:
-        if order.inner == "sent":
-            try:
+        state = None
+        try:
+            if order.inner == "sent":
                 self._trainer.load_inner(envelope.blobs["inner"])
-            except DataError as e:
-                self._trainer.reset_inner()
-                self._bus.emit({"kind": "note", "note": f"stored inner state refused, reset: {e}"})
-        elif order.inner == "reset":
-            # Version 0 has nothing to warm up from: a new optimizer is already as reset as can be.
-            if order.version > 0:
-                self._trainer.reset_inner()
-        elif self._cut == 0 and self._inner.is_file():
-            try:
-                self._trainer.load_inner(self._inner.read_bytes())
-            except DataError as e:
-                self._trainer.reset_inner()
-                self._bus.emit({"kind": "note", "note": f"own inner state refused, reset: {e}"})
+                self._lineage.append(["inner", "sent", *order.inner_from])
+                return
+            if order.inner == "own":
+                state = self._outbox.inner() if self._steps == 0 else None
+                if state is not None:
+                    self._trainer.load_inner(state.data)
+                    self._lineage.append(["inner", "own", state.generation, state.steps])
+                return
+        except DataError as e:
+            self._bus.emit({"kind": "note", "note": f"{order.inner} inner state refused, reset: {e}"})
+        # Version 0 has nothing to warm up from: a new optimizer is already as reset as can be.
+        if order.version > 0:
+            self._trainer.reset_inner()
+            self._lineage.append(["inner", "reset"])
 
     # -- steps -----------------------------------------------------------------------------------------------
 
@@ -258,6 +304,8 @@ class SiteWorker:
         loss = self._trainer.step(blocks, self._schedule_progress())
         tokens = self._trainer.tokens_per_step
         self._since_order += 1
+        self._steps += 1
+        faults.reach("mid-step")
         w = self._work
         w.steps += 1
         w.loss_sum += loss
@@ -323,29 +371,42 @@ class SiteWorker:
 
     # -- cuts ------------------------------------------------------------------------------------------------
 
-    def _make_cut(self, *, answer: bool) -> None:
+    def _answer(self, envelope: Envelope) -> None:
+        self._mailbox.answer(self._message, envelope)
+        self._message = ""
+
+    def _make_cut(self) -> None:
+        order, worked = self._order, bool(self._work.steps)
+        self._order = None
+        contribution = self._keep_cut(late=not self._message, order=order)
+        if self._message:
+            late = self._outbox.take_late()
+            self._said = self._cut
+            self._answer(Envelope(contribution.header, {**contribution.blobs, **late}))
+        if not self._draining and order is not None and order.after == "continue" and worked and not order.gated:
+            self._evaluate(cut=self._cut)
+
+    def _keep_cut(self, *, late: bool, order: RoundOrder | None = None) -> Envelope:
+        """Freeze the work since the last cut as a contribution, and begin anew. Without work it is an empty one."""
         self._cut += 1
-        w, order = self._work, self._order
-        envelope = self._contribution(drained=self._draining, codec=order.codec if order else "fp32")
+        w = self._work
+        contribution = self._contribution(drained=self._draining, order=order)
         if w.steps:
-            envelope.save(self._outbox / f"{self.generation:06d}-{self._cut:06d}.env")
-            self._open[self._cut] = self._trainer.delta()
-            self._trainer.anchor()
-        self._snapshot.unlink(missing_ok=True)
+            self._outbox.save(self.generation, self._cut, contribution, self._inner_state(), late=late)
+            self._open[self._cut] = self._trainer.cut()
+            self._travelling[self._cut] = list(w.consumed)
+            self._lineage.clear()
         self._saved_at = clock.monotonic()
         self._work = _Work()
-        self._order = None
-        if order is not None and answer:
-            self._mailbox.answer(self._message, envelope)
-        if self._draining:
-            self._save_inner()
-        elif order is not None and order.after == "continue" and w.steps and not order.gated:
-            self._evaluate(cut=self._cut)
+        self._uncut_said = 0
         # The schedule goes on from what this cut will have added.
         self._progress_at_cut += self._progress_rate * w.steps * self._trainer.tokens_per_step
+        self._lineage.append(["order", self._progress_at_cut, self._progress_rate, 0])
+        return contribution
 
-    def _contribution(self, *, drained: bool, codec: str) -> Envelope:
+    def _contribution(self, *, drained: bool, order: RoundOrder | None) -> Envelope:
         w = self._work
+        codec = order.codec if order else "fp32"
         tokens = w.steps * self._trainer.tokens_per_step
         metrics = {}
         if w.steps:
@@ -354,9 +415,10 @@ class SiteWorker:
                 "train_seconds": w.seconds, "tokens_per_s": tokens / max(w.seconds, 1e-9),
             }  # fmt: skip
         header = ContributionHeader(
-            site=self.site, generation=self.generation, cut=self._cut, round=self._order.round if self._order else 0,
+            site=self.site, generation=self.generation, cut=self._cut, round=order.round if order else 0,
             base_version=self._base, tokens=tokens, consumed=list(w.consumed), codec=codec,
             inner_tokens=self._progress, metrics=metrics, drained=drained, fence=self._fence,
+            lineage=[list(op) for op in self._lineage], first_step=self._steps - w.steps, last_step=self._steps,
         )  # fmt: skip
         blobs = {"delta": encode(self._trainer.delta(), codec)} if w.steps else {}
         if drained and w.steps:
@@ -364,6 +426,7 @@ class SiteWorker:
         return Envelope(header.header(), blobs)
 
     def _evaluate(self, *, version: int | None = None, cut: int | None = None) -> None:
+        faults.reach("during-evaluation")
         result = self._trainer.evaluate()
         self._bus.emit({
             "kind": "eval", "version": version, "cut": cut,
@@ -376,31 +439,12 @@ class SiteWorker:
         """Keep the work since the last cut as if it were cut now, and the inner state: a crash loses at most this."""
         self._saved_at = clock.monotonic()
         self._cut += 1  # the number that the next cut will have
-        envelope = self._contribution(drained=False, codec="fp32")
+        contribution = self._contribution(drained=False, order=None)
         self._cut -= 1
-        envelope.save(self._snapshot)
-        self._save_inner()
+        self._outbox.snapshot(contribution, self._inner_state())
 
-    def _keep_snapshot(self) -> None:
-        """A snapshot that an earlier life left behind becomes a contribution to offer."""
-        if not self._snapshot.is_file():
-            return
-        try:
-            header = Envelope.load(self._snapshot).header
-            name = f"{int(header['generation']):06d}-{int(header['cut']):06d}.env"
-        except (DataError, KeyError, ValueError):
-            self._snapshot.unlink(missing_ok=True)
-            return
-        if (self._outbox / name).exists():
-            self._snapshot.unlink()  # the cut itself was made: it has all of this and more
-        else:
-            self._snapshot.rename(self._outbox / name)
-
-    def _save_inner(self) -> None:
-        temporary = self._inner.with_suffix(".tmp")
-        temporary.write_bytes(self._trainer.inner())
-        temporary.replace(self._inner)
-        write_json(self._state, {"tokens": self._progress}, durable=True)
+    def _inner_state(self) -> InnerState:
+        return InnerState(self._trainer.inner(exact=True), self._progress, self.generation, self._steps)
 
 
 def _without(segment: Segment, used: set[tuple[int, int]]) -> list[Segment]:

@@ -7,11 +7,11 @@ site its own progress and no other site anything (invariant 6).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from windfall.errors import Permanent, Transient
-from windfall.fleet.driver import Driver
+from windfall.fleet.driver import Driver, Owned
 from windfall.fleet.machine import Action, Inputs, Observed, Patience, Site, State
 from windfall.fleet.workload import Workload
 from windfall.policy.base import Decision
@@ -56,6 +56,24 @@ class Controller:
         self._grace = stop_grace_s
         self._observer = observer
         self._observed: dict[str, Observed] = dict.fromkeys(self.sites, Observed.UNKNOWN)
+
+    def adopt(self, t: float, wall: float, owned: Iterable[Owned], last: Mapping[str, tuple[int, str, float]]) -> list[Owned]:
+        """Go on with what an earlier coordinator started, by the journal; what it had asked to stop is stopped.
+
+        ``last`` is, by site, the generation, action and run time of the journal's last entry. Returns those adopted.
+        """
+        taken = []
+        for one in owned:
+            site = self.sites.get(one.site)
+            generation, action, asked_at = last.get(one.site, (0, "", t))
+            if site is not None and one.generation == generation and action == Action.UP.value:
+                site.adopt(generation, asked_at, t, wall)
+                taken.append(one)
+            else:
+                self._driver.ensure_down(one.site, self._grace, "left over from an earlier start")
+                if site is not None:
+                    site.state, site.down_asked, site.reason = State.DRAINING, True, "left over from an earlier start"
+        return taken
 
     def observe(self) -> None:
         """Ask the driver what there is. A driver that cannot say leaves every site unknown."""

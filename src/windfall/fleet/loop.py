@@ -32,6 +32,21 @@ class NullRecorder:
         return None
 
 
+class Hand(Protocol):
+    """The operator's, over every policy."""
+
+    def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
+        """Sites that must be off, each with the reason."""
+        ...
+
+
+class NoHand:
+    """Nobody's. For the manual clock."""
+
+    def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
+        return {}
+
+
 @dataclass
 class Wanted:
     """What was last decided for a site."""
@@ -56,6 +71,7 @@ class Loop:
         account: Account,
         recorder: Recorder,
         load_s: Mapping[str, float],
+        hand: Hand | None = None,
     ) -> None:
         self.clock = clock
         self.controller = controller
@@ -68,6 +84,7 @@ class Loop:
         self._load_s = load_s
         self._policy = policy
         self._recorder = recorder
+        self._hand: Hand = hand or NoHand()
         #: Set to stop: every site is decided off with this reason.
         self.stopping = ""
 
@@ -115,6 +132,8 @@ class Loop:
         match site.state:
             case State.OFF:
                 return [("off", t0, t1)]
+            case State.PROVISIONING if site.adopted:
+                return [("training", t0, t1)]  # as far as anybody knows it never stopped
             case State.PROVISIONING:
                 # The last load_s of a spin-up are loading on nodes that are already there: idle power.
                 load = site.started_at + max(0.0, site.patience.spin_up_s - self._load_s[site.name])
@@ -143,7 +162,8 @@ class Loop:
         for name, decision in self.decisions.items():
             was = self.wanted[name]
             self.wanted[name] = Wanted(decision.on, was.since if decision.on == was.on else t, decision.memory)
+        held = self._hand.keeps_off(t, self.decisions)
         for name, d in list(self.decisions.items()):
-            over = self.stopping or ("nothing is left to train on" if self.work.finished(name) else "")
+            over = self.stopping or held.get(name, "") or ("nothing is left to train on" if self.work.finished(name) else "")
             if over:
                 self.decisions[name] = Decision(False, over, d.numbers, None, d.memory)

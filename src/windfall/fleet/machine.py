@@ -6,7 +6,7 @@ controller carries actions out. ``unknown`` is an observation and never causes a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -91,7 +91,14 @@ class Site:
     starts: int = 0
     #: `ensure_down` has been asked for since the site began to drain or failed.
     down_asked: bool = False
-    log: list[tuple[float, State, str]] = field(default_factory=list)
+    #: An earlier coordinator started it; it may be training, and has not answered this one's `hello` yet.
+    adopted: bool = False
+
+    def adopt(self, generation: int, started_at: float, t: float, wall: float) -> None:
+        """Take over a site that lives: it counts as starting until it has answered `hello`."""
+        self.generation, self.started_at, self.ready_at = generation, started_at, None
+        self.adopted, self.down_asked = True, False
+        self.state, self.since, self.since_wall, self.reason = State.PROVISIONING, t, wall, "was found running"
 
     def modelled_ready_at(self) -> float:
         """Run time before which a starting site is not counted as ready on a gated clock."""
@@ -108,7 +115,7 @@ class Site:
                     self._to(State.PROVISIONING, i, i.reason)
                     return Action.UP
             case State.PROVISIONING:
-                if not i.wanted:
+                if not i.wanted and not (self.adopted and self._still_comes(i)):
                     self._to(State.DRAINING, i, i.reason)
                 elif i.lost or i.observed is Observed.FAILED:
                     return self._fail(i, i.lost or "its processes ended while starting", jitter)
@@ -154,10 +161,17 @@ class Site:
             return "being cleared away"
         return ""
 
+    def _still_comes(self, i: Inputs) -> bool:
+        """An adopted site that is no longer wanted has work to hand in: it is waited for, as long as a start may take."""
+        late = i.wall - self.since_wall > self.patience.start_timeout_s
+        return not (i.ready or i.lost or late) and i.observed not in (Observed.FAILED, Observed.ABSENT)
+
     def _fail(self, i: Inputs, why: str, jitter: float) -> Action:
         self.failures += 1
         self.failure = why
-        delay = min(self.patience.backoff_max_s, self.patience.backoff_s * 2 ** (self.failures - 1))
+        # A site that was up and died is started again at once; only one that fails again, or cannot start, waits.
+        again = self.failures - (1 if self.ready_at is not None else 0)
+        delay = min(self.patience.backoff_max_s, self.patience.backoff_s * 2 ** (again - 1)) if again else 0.0
         self.retry_at = i.t + delay * (0.75 + 0.5 * jitter)
         self._to(State.FAILED, i, why)
         self.down_asked = True
@@ -165,5 +179,4 @@ class Site:
 
     def _to(self, state: State, i: Inputs, reason: str) -> None:
         self.state, self.since, self.since_wall, self.reason = state, i.t, i.wall, reason
-        self.down_asked = False
-        self.log.append((i.t, state, reason))
+        self.down_asked = self.adopted = False

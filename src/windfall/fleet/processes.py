@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+#: Environment variable by which a run's processes are known again: run id, site, generation, run directory.
+MARK = "WINDFALL_PROCESS"
 
 
 def die_with_parent() -> None:
@@ -43,6 +46,44 @@ def group_members(pgid: int) -> list[int]:
         fields = stat.rpartition(")")[2].split()
         if fields[0] != "Z" and int(fields[2]) == pgid:
             found.append(int(entry))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A living process that carries a run's mark. ``site`` is empty for the run's own processes."""
+
+    pid: int
+    pgid: int
+    site: str
+    generation: int
+
+
+def mark(run_id: str, root: Path, site: str = "", generation: int = 0) -> dict[str, str]:
+    """The environment by which a process is known as one of the run ``run_id`` in the folder ``root``."""
+    return {MARK: f"{run_id} {site or '-'} {generation} {root.resolve()}"}
+
+
+def marked(run_id: str, root: Path) -> list[Marked]:
+    """Living processes of a run, by their mark: found even if nothing else was written down.
+
+    The folder is part of it, so that a copied run directory never claims the processes of the original.
+    """
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            environ = Path(f"/proc/{entry}/environ").read_bytes()
+            stat = Path(f"/proc/{entry}/stat").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        value = next((v for v in environ.split(b"\0") if v.startswith(MARK.encode() + b"=")), b"")
+        parts = value.decode(errors="surrogateescape").partition("=")[2].split(" ", 3)
+        fields = stat.rpartition(")")[2].split()
+        if fields[0] == "Z" or len(parts) != 4 or parts[0] != run_id or parts[3] != str(root.resolve()):
+            continue
+        found.append(Marked(int(entry), int(fields[2]), "" if parts[1] == "-" else parts[1], int(parts[2])))
     return found
 
 

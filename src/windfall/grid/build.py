@@ -40,6 +40,22 @@ def run_start(config: Config) -> float:
     return parse_utc(config.run.start) if config.run.start and config.run.clock == "scaled" else clock.wall()
 
 
+def make_signal(table: SignalTable, region: str, start: float) -> tuple[StepSignal, list[str]]:
+    """One region's signal, and what is odd about its source; ``start`` is where a generated one begins.
+
+    Raises:
+        SignalError: it cannot be used at all.
+    """
+    if table.kind == "synthetic":
+        made = synthetic(
+            region, table.seed, start, table.days,
+            publication_delay_s=table.publication_delay_s, stale_periods=table.stale_periods,
+        )  # fmt: skip
+        return made, []
+    trace = load_trace(table, region)
+    return trace.signal, trace.warnings
+
+
 def build_grid(config: Config) -> Grid:
     """Load every signal of ``config``.
 
@@ -50,14 +66,9 @@ def build_grid(config: Config) -> Grid:
     start = parse_utc(config.run.start) if config.run.start else 0.0
 
     def make(table: SignalTable, region: str) -> StepSignal:
-        if table.kind == "synthetic":
-            return synthetic(
-                region, table.seed, start, table.days,
-                publication_delay_s=table.publication_delay_s, stale_periods=table.stale_periods,
-            )  # fmt: skip
-        trace = load_trace(table, region)
-        grid.warnings += trace.warnings
-        return trace.signal
+        signal, warnings = make_signal(table, region, start)
+        grid.warnings += warnings
+        return signal
 
     for site in config.site:
         grid.by_site[site.name] = make(site.signal, site.region)

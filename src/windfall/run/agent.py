@@ -1,6 +1,7 @@
 """The agent: what runs at a site. It owns a standard SuperNode and the long-lived trainer, and ends both when it ends.
 
-Sees nothing but its own folder: ``site.json`` says what to do.
+A SuperNode that ends is started again beside the trainer, which goes on. Sees nothing but its own folder: ``site.json``
+says what to do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,15 @@ from windfall import clock
 from windfall.errors import ConfigError
 from windfall.federation.transport import FileMailbox
 from windfall.fleet.processes import spawn
+from windfall.store.files import write_json
 
 _POLL_S = 0.1
-_TERM_S = 3.0
+_TERM_S = 5.0
+#: How often the agent looks whether the SuperLink can be reached, and for how long it tries.
+_PROBE_S, _PROBE_TIMEOUT_S = 5.0, 1.0
+#: A SuperNode that ends again is started again after twice as long each time, up to this.
+_RESTART_MAX_S = 15.0
+_RESTART_FORGET_S = 60.0
 
 
 def load_site(folder: Path) -> dict[str, Any]:
@@ -39,8 +47,78 @@ def load_site(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: malformed ({type(e).__name__}: {e})") from None
 
 
+class Agent:
+    """One life of a site's processes."""
+
+    def __init__(self, folder: Path, site: dict[str, Any]) -> None:
+        self._folder = folder
+        self._site = site
+        self._logs = folder / "logs"
+        self._env = {**os.environ, **site.get("environment", {}), "FLWR_HOME": str(folder / "flower")}
+        (folder / "flower").mkdir(exist_ok=True)
+        # Before anything starts: messages of an earlier life have no sender any more, and the first message of this one
+        # may come before the trainer has loaded.
+        FileMailbox(folder).clear()
+        (folder / "link.json").unlink(missing_ok=True)
+        self.trainer = spawn(
+            [sys.executable, "-m", "windfall.run.trainer_process", str(folder)],
+            log=self._logs / "trainer.log", env=self._env, own_session=False, with_parent=True,
+        )  # fmt: skip
+        self.node: subprocess.Popen[bytes] | None = None
+        self._node_at = 0.0
+        self._node_wait_s = 0.25
+        self._node_started = 0.0
+        self._probed = float("-inf")
+
+    def keep(self) -> None:
+        """Start the SuperNode, or start it again; look whether the SuperLink answers."""
+        now = clock.monotonic()
+        if self.node is not None and self.node.poll() is not None:
+            print(f"{self._site['site']}: its SuperNode ended with status {self.node.returncode}; starting it again", flush=True)
+            if now - self._node_started > _RESTART_FORGET_S:
+                self._node_wait_s = 0.25
+            self._node_at, self._node_wait_s = now + self._node_wait_s, min(_RESTART_MAX_S, 2 * self._node_wait_s)
+            self.node = None
+        if self.node is None and now >= self._node_at:
+            self._node_started = now
+            self.node = self._start_node()
+        if now - self._probed >= _PROBE_S:
+            self._probed = now
+            self._probe()
+
+    def _start_node(self) -> subprocess.Popen[bytes]:
+        config = f"site-dir={shlex.quote(json.dumps(str(self._folder)))} site={shlex.quote(json.dumps(self._site['site']))}"
+        return spawn(
+            [str(Path(sys.executable).parent / "flower-supernode"), "--insecure", "--superlink", self._site["superlink"],
+             "--port", str(self._site["supernode_port"]), "--node-config", config.replace("'", "")],
+            log=self._logs / "supernode.log", env=self._env, own_session=False, with_parent=True,
+        )  # fmt: skip
+
+    def _probe(self) -> None:
+        host, _, port = str(self._site["superlink"]).rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S):
+                write_json(self._folder / "link.json", {"monotonic": clock.monotonic()})
+        except OSError:
+            return
+
+    def end(self) -> None:
+        """Ask both to end, the trainer first of all so that it can keep its work; then make sure."""
+        children = [c for c in (self.trainer, self.node) if c is not None]
+        for c in children:
+            if c.poll() is None:
+                c.terminate()
+        deadline = clock.monotonic() + _TERM_S
+        for c in children:
+            try:
+                c.wait(timeout=max(0.05, deadline - clock.monotonic()))
+            except subprocess.TimeoutExpired:
+                c.kill()
+                c.wait()
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the site in the folder named by the first argument until it is told to stop or a part of it ends."""
+    """Run the site in the folder named by the first argument until it is told to stop or its trainer ends."""
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     try:
         site = load_site(folder)
@@ -50,48 +128,18 @@ def main(argv: list[str] | None = None) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: asked.append(n))
-    logs = folder / "logs"
-    env = {**os.environ, **site.get("environment", {}), "FLWR_HOME": str(folder / "flower")}
-    config = f"site-dir={shlex.quote(json.dumps(str(folder)))} site={shlex.quote(json.dumps(site['site']))}"
-    (folder / "flower").mkdir(exist_ok=True)
-    # Before anything starts: messages of an earlier life have no sender any more, and the first message of this one
-    # may come before the trainer has loaded.
-    FileMailbox(folder).clear()
-    children = {
-        "trainer": spawn(
-            [sys.executable, "-m", "windfall.run.trainer_process", str(folder)],
-            log=logs / "trainer.log", env=env, own_session=False, with_parent=True,
-        ),
-        "SuperNode": spawn(
-            [str(Path(sys.executable).parent / "flower-supernode"), "--insecure", "--superlink", site["superlink"],
-             "--port", str(site["supernode_port"]), "--node-config", config.replace("'", "")],
-            log=logs / "supernode.log", env=env, own_session=False, with_parent=True,
-        ),
-    }  # fmt: skip
+    agent = Agent(folder, site)
     code = 0
     while not asked:
-        ended = {name: c.returncode for name, c in children.items() if c.poll() is not None}
-        if ended:
-            name, status = next(iter(ended.items()))
-            print(f"{site['site']}: its {name} ended with status {status}; see {logs}", file=sys.stderr)
-            code = 0 if status == 0 and name == "trainer" else 1
+        status = agent.trainer.poll()
+        if status is not None:
+            print(f"{site['site']}: its trainer ended with status {status}; see {folder / 'logs'}", file=sys.stderr)
+            code = 0 if status == 0 else 1
             break
+        agent.keep()
         clock.pause(_POLL_S)
-    _end(list(children.values()))
+    agent.end()
     return code
-
-
-def _end(children: list[subprocess.Popen[bytes]]) -> None:
-    for c in children:
-        if c.poll() is None:
-            c.terminate()
-    deadline = clock.monotonic() + _TERM_S
-    for c in children:
-        try:
-            c.wait(timeout=max(0.05, deadline - clock.monotonic()))
-        except subprocess.TimeoutExpired:
-            c.kill()
-            c.wait()
 
 
 if __name__ == "__main__":

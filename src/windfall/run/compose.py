@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from typing import TYPE_CHECKING
+
 from windfall.clock import Clock
 from windfall.config.schema import Config
 from windfall.energy.account import Account, PowerModel
@@ -10,10 +14,11 @@ from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
 from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
+from windfall.federation.recovery import recover
 from windfall.federation.transport import Transport
 from windfall.fleet.controller import Controller, Observer
 from windfall.fleet.driver import Driver
-from windfall.fleet.loop import Loop
+from windfall.fleet.loop import Hand, Loop
 from windfall.fleet.machine import Patience
 from windfall.grid.build import Grid
 from windfall.policy.build import build_policy
@@ -23,10 +28,14 @@ from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from windfall.store.redis_lease import RedisLease
+
 
 def compose(
     config: Config, run: RunDir, *, ledger: Ledger, telemetry: Telemetry, grid: Grid, clock: Clock, driver: Driver,
     bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer,
+    hand: Hand,
 ) -> tuple[Loop, Federation]:  # fmt: skip
     """The loop of a run and its federation, with what earlier lives of the run left in ledger and telemetry."""
     names = [s.name for s in config.site]
@@ -36,9 +45,11 @@ def compose(
         ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
         sites=set(names), max_base_age=f.max_base_age,
     )  # fmt: skip
+    recover(clock.now(), ledger, checkpoints, intake, telemetry)
     work = Federation(
         ledger=ledger, checkpoints=checkpoints, intake=intake, bus=bus, transport=transport, events=telemetry,
         settings=settings(config, ledger, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
+        generations=ledger.generations(),
     )  # fmt: skip
     known = telemetry.rows("SELECT DISTINCT version FROM metrics WHERE name = 'val_bpb'")
     work.evaluated_before(int(v) for (v,) in known)
@@ -55,7 +66,7 @@ def compose(
     loop = Loop(
         clock=clock, signals=grid.by_site, spin_up_s={s.name: s.spin_up_s for s in config.site},
         policy=build_policy(config.policy), controller=controller, work=work, account=account, recorder=recorder,
-        load_s={s.name: s.load_s for s in config.site},
+        load_s={s.name: s.load_s for s in config.site}, hand=hand,
     )  # fmt: skip
     restore(telemetry, account, loop.wanted)
     return loop, work
@@ -70,7 +81,28 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
         blocks_per_step=t.batch_sequences // t.block_sequences, tokens_per_step=config.tokens_per_step,
         budget_tokens=config.budget_blocks * config.tokens_per_block, manifest=ledger.meta("manifest") or "",
         tokens_per_s={s.name: s.tokens_per_s for s in config.site},
+        round_steps=f.round_tokens // config.tokens_per_step if f.round_tokens else None,
     )  # fmt: skip
+
+
+def take_lease(config: Config, run: RunDir, ledger: Ledger, run_id: str, fence: int) -> RedisLease | None:
+    """Where Redis is used, the run is held there as well: a copy of the run directory is not a second run.
+
+    Raises:
+        StoreError: another coordinator holds it.
+    """
+    if config.run.bus == "embedded":
+        return None
+    from windfall.store.redis_lease import RedisLease
+
+    host = socket.gethostname()
+    lease = RedisLease(
+        config.run.bus, run_id, holder=f"process {os.getpid()} on {host}", place=f"{host}:{run.root.resolve()}",
+        known_token=ledger.meta("redis_token"),
+    )  # fmt: skip
+    lease.acquire(fence)
+    ledger.set_meta(redis_token=lease.token)
+    return lease
 
 
 def patience(config: Config, spin_up_s: float) -> Patience:

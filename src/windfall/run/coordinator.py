@@ -1,13 +1,12 @@
-"""The coordinator: one process that owns loop, fleet and ledger of one run, and a SuperLink beside it."""
+"""The coordinator: one process that owns loop, fleet and ledger of one run."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,18 +14,21 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, RunError, WindfallError
-from windfall.federation.flower_attach import Attachment, flower_environment
+from windfall.errors import Again, FederationError, RunError, StoreError, TakenOver, WindfallError
+from windfall.federation.flower_attach import Attachment
+from windfall.federation.flower_environment import flower_environment
 from windfall.federation.flower_transport import FlowerTransport
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.machine import Site, State
-from windfall.fleet.processes import spawn
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
-from windfall.run.compose import compose
+from windfall.run.compose import compose, take_lease
+from windfall.run.operator import Operator
 from windfall.run.recorder import TelemetryRecorder, position
 from windfall.run.sites import describe_site
-from windfall.store.bus import FileBus
+from windfall.run.superlink import free_port
+from windfall.run.supervisor import DISK_STATUS
+from windfall.store.bus import open_bus
 from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
@@ -35,6 +37,10 @@ from windfall.units import iso_utc, parse_utc
 
 _POLL_S = 0.01
 _CALENDAR_POLL_S = 0.05
+_QUIET_POLL_S = 1.0
+_OPERATOR_S = 0.5
+#: What a full, read-only or broken disk says.
+_DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES}
 _BEAT_S = 2.0
 _FLUSH_S = 1.0
 log = logging.getLogger("windfall")
@@ -43,13 +49,19 @@ log = logging.getLogger("windfall")
 class Coordinator:
     """One life of a run's coordinator."""
 
-    def __init__(self, config: Config, run: RunDir) -> None:
+    def __init__(self, config: Config, run: RunDir, port: int) -> None:
+        """``port`` is the SuperLink's on this machine; it may still be starting.
+
+        Raises:
+            WindfallError: another coordinator runs this run, or something of it cannot be read.
+        """
         self.config = config
         self.run = run
         self.interrupted = ""
+        self.leaving = False
         self._granted = float("-inf")
         self._beat = 0
-        self._beat_at = self._flushed_at = float("-inf")
+        self._beat_at = self._flushed_at = self._looked_at = float("-inf")
         self._lock = RunLock(run)
         self._lock.acquire()
         self.ledger = Ledger.open(run.ledger)
@@ -57,28 +69,38 @@ class Coordinator:
         self.grid: Grid = build_grid(config)
         self.run_id = self.ledger.meta("run_id") or ""
         self.fence = self.ledger.new_fence()
+        self._lease = take_lease(config, run, self.ledger, self.run_id, self.fence)
         self.gated = config.run.clock == "scaled"
-        self.port = config.federation.port or free_port()
-        check_port(self.port, config.federation.port)
         self.driver = LocalDriver(
-            run.sites, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{self.port}", free_port()),
+            run.sites, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
             environment=flower_environment(str(run.root / "flower")),
         )  # fmt: skip
-        swept = self.driver.sweep(self.run_id)
-        self._superlink = self._start_superlink()
         self.recorder = TelemetryRecorder(self.telemetry)
+        booked_to = position(self.telemetry)
         now = self._begin()
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
-        for o in swept:
-            self.telemetry.event(now, "swept", site=o.site, generation=o.generation, reason="left over from an earlier start")
         for w in self.grid.warnings:
             self.telemetry.event(now, "warning", reason=w)
-        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.port}"))
-        self.bus = FileBus(run.sites)
+        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{port}"))
+        self.bus = open_bus(config.run.bus, run.sites, self.run_id, gated=self.gated)
+        self.operator = Operator(run, self.ledger, self.telemetry, sites={s.name for s in config.site})
         self.loop, self.work = compose(
             config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
+            hand=self.operator,
         )  # fmt: skip
+        self._adopt(now, booked_to)
+
+    def _adopt(self, now: float, booked_to: float | None) -> None:
+        """Go on with sites that an earlier coordinator started, and account for the time that nobody booked."""
+        controller = self.loop.controller
+        owned = self.driver.list_owned(self.run_id)
+        taken = controller.adopt(now, clock.monotonic(), owned, self.ledger.last_asked())
+        for o in owned:
+            kind = "adopted" if o in taken else "swept"
+            self.telemetry.event(now, kind, site=o.site, generation=o.generation, reason="was found running")
+        if booked_to is not None and now > booked_to:
+            self.loop.book(booked_to, now)
 
     # -- building --------------------------------------------------------------------------------------------
 
@@ -99,17 +121,6 @@ class Coordinator:
             tokens_total=head.tokens_total, run_id=self.run_id, pid=os.getpid(),
         )  # fmt: skip
         return now
-
-    def _start_superlink(self) -> subprocess.Popen[bytes]:
-        env = {**os.environ, **flower_environment(str(self.run.root / "flower"))}
-        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-        (self.run.root / "flower").mkdir(exist_ok=True)
-        return spawn(
-            [str(Path(sys.executable).parent / "flower-superlink"), "--insecure", "--isolation", "process",
-             "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(self.port),
-             "--database", str(self.run.root / "flower" / f"superlink-{self.fence}.db")],
-            log=self.run.logs / "superlink.log", env=env, with_parent=True,
-        )  # fmt: skip
 
     def _moved(self, t: float, site: Site, old: State, new: State) -> None:
         self.recorder.moved(t, site, old, new)
@@ -138,8 +149,22 @@ class Coordinator:
         if now - self._beat_at >= _BEAT_S:
             self._beat, self._beat_at = self._beat + 1, now
             self._publish()
+            self._alive()
+        if now - self._looked_at >= _OPERATOR_S:
+            self._looked_at = now
+            self.operator.look(self.clock.now())
         self._check()
-        clock.pause(_POLL_S if self.gated else _CALENDAR_POLL_S)
+        clock.pause(self._pause_s())
+
+    def _pause_s(self) -> float:
+        if self.gated:
+            return _POLL_S
+        # Nobody is on and nothing is due before the next tick: days may pass like this.
+        quiet = all(s.state is State.OFF for s in self.loop.controller.sites.values())
+        return _QUIET_POLL_S if quiet else _CALENDAR_POLL_S
+
+    def _alive(self) -> None:
+        write_json(self.run.beat, {"pid": os.getpid(), "fence": self.fence, "beat": self._beat})
 
     def stop_asked(self) -> str:
         return self.interrupted
@@ -159,7 +184,7 @@ class Coordinator:
     def _publish(self) -> None:
         for name, site in self.loop.controller.sites.items():
             if site.state is not State.OFF:
-                self.bus.set(name, "clock", {"granted": self._granted, "beat": self._beat})
+                self.bus.set(name, "clock", {"granted": self._granted, "beat": self._beat, "fence": self.fence})
 
     def _flush(self, t: float) -> None:
         self._flushed_at = clock.monotonic()
@@ -174,13 +199,13 @@ class Coordinator:
 
     def _check(self) -> None:
         """What ends a run for good."""
+        if self.leaving:
+            raise Again("asked to end; the next coordinator goes on with the sites")
         if self.transport.failure:
-            raise RunError(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}, then run again to resume")
-        if self._superlink.poll() is not None:
-            raise RunError(
-                f"the SuperLink ended with status {self._superlink.returncode}; see {self.run.logs / 'superlink.log'}, "
-                "then run again to resume"
-            )
+            raise Again(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}")
+        lost = self._lease.lost() if self._lease else ""
+        if lost:
+            raise TakenOver(f"{self.run.root}: {lost}")
         sites = self.loop.controller.sites.values()
         limit = self.config.fleet.max_failures
         if all(s.failures >= limit for s in sites):
@@ -193,17 +218,14 @@ class Coordinator:
                 f"{self.ledger.head().version}. Give longer traces (or a later `until`) and run again to resume"
             )
 
-    def close(self) -> None:
-        """End what this process started."""
-        self.driver.kill_all()
+    def close(self, *, end_sites: bool) -> None:
+        """Let go of everything; ``end_sites`` or leave them to the next coordinator."""
+        if end_sites:
+            self.driver.kill_all()
         self.transport.close()
-        if self._superlink.poll() is None:
-            self._superlink.terminate()
-            try:
-                self._superlink.wait(timeout=3)
-            except subprocess.TimeoutExpired:
-                self._superlink.kill()
-                self._superlink.wait()
+        self.bus.close()
+        if self._lease:
+            self._lease.release()
         self.telemetry.close()
         self.ledger.close()
 
@@ -212,55 +234,64 @@ def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str) -> st
     return json.dumps({"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()})
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def check_port(port: int, configured: int) -> None:
-    """Raise ConfigError if somebody listens on ``port`` already."""
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            raise ConfigError(
-                f"federation.port = {configured}: port {port} is taken on this machine; choose another, or 0 for any free one"
-            ) from None
-
-
 def main(argv: list[str] | None = None) -> int:
-    """``python -m windfall.run.coordinator RUN_DIR``: serve, and leave an outcome in ``logs/outcome.json``."""
-    root = Path((argv or sys.argv[1:])[0])
-    run = RunDir(root)
+    """``python -m windfall.run.coordinator RUN_DIR PORT``: serve, and leave an outcome in ``logs/outcome.json``."""
+    root, port = (argv or sys.argv[1:])[:2]
+    run = RunDir(Path(root))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    outcome: dict[str, object] = {"outcome": "failed", "message": "the coordinator ended without a word; see logs/coordinator.log"}
     coordinator: Coordinator | None = None
+    asked: list[int] = []
+
+    def on_signal(number: int, frame: object) -> None:
+        """Ctrl-C drains and ends the run; SIGTERM ends only this process, and the sites go on."""
+        asked.append(number)
+        if coordinator is not None:
+            coordinator.leaving = coordinator.leaving or number == signal.SIGTERM
+            coordinator.interrupted = coordinator.interrupted or ("" if number == signal.SIGTERM else "stopped by the operator")
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    outcome: dict[str, object] = {"outcome": "crashed"}
     try:
-        coordinator = Coordinator(load(run.config), run)
-        held = coordinator
-
-        def ask(number: int, frame: object) -> None:
-            held.interrupted = "stopped by the operator"
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, ask)
-        result = coordinator.serve()
-        coordinator.telemetry.event(coordinator.clock.now(), result, version=coordinator.ledger.head().version)
-        outcome = {"outcome": result, "message": ""}
+        try:
+            coordinator = Coordinator(load(run.config), run, int(port))
+            for earlier in list(asked):
+                on_signal(earlier, None)
+            result = coordinator.serve()
+            coordinator.telemetry.event(coordinator.clock.now(), result, version=coordinator.ledger.head().version)
+            outcome = {"outcome": result, "message": ""}
+        except OSError as e:
+            if e.errno not in _DISK_ERRORS:
+                raise
+            raise StoreError(
+                f"{e.filename or root}: cannot be written ({e.strerror}); nothing is lost. Make room or give write access, then "
+                "run again with the same run directory"
+            ) from e
     except WindfallError as e:
         log.error("%s", e)
-        outcome = {"outcome": "failed", "message": str(e), "exit_code": e.exit_code}
+        again = isinstance(e, Again | FederationError)
+        outcome = {"outcome": "failed", "message": str(e), "exit_code": e.exit_code, "again": again}
         if coordinator:
-            coordinator.telemetry.event(coordinator.clock.now(), "error", reason=str(e))
+            coordinator.telemetry.event(coordinator.clock.now(), "leaving" if again else "error", reason=str(e))
+        outcome["theirs"] = isinstance(e, TakenOver)
     finally:
         if coordinator:
-            coordinator.close()
-        write_json(run.logs / "outcome.json", outcome)
+            theirs = bool(outcome.get("again") or outcome.get("theirs")) or outcome["outcome"] == "crashed"
+            coordinator.close(end_sites=not theirs)
+        written = _say_outcome(run, outcome)
+    if outcome.get("message") and not written:
+        return DISK_STATUS
     return {"done": 0, "interrupted": 130}.get(str(outcome["outcome"]), 1)
+
+
+def _say_outcome(run: RunDir, outcome: dict[str, object]) -> bool:
+    try:
+        write_json(run.logs / "outcome.json", outcome)
+    except OSError as e:
+        log.error("the outcome cannot be written: %s", e)
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "threads": site.threads,
         "snapshot_s": config.federation.snapshot_s,
         "dead_man_s": config.fleet.dead_man_s,
+        "bus": config.run.bus,
+        "gated": config.run.clock == "scaled",
+        "own_signal": own_signal(config, name) if site.own_signal else None,
         "trainer": asdict(spec),
         "environment": {
             "OMP_NUM_THREADS": str(site.threads),
@@ -29,3 +33,29 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
             "OMP_WAIT_POLICY": "PASSIVE",
         },
     }
+
+
+def own_signal(config: Config, name: str) -> dict[str, Any]:
+    """What a site needs to watch its region's signal itself."""
+    site = config.site_named(name)
+    return {
+        "table": site.signal.model_dump(mode="json"), "region": site.region, "start": config.run.start,
+        "threshold_g_per_kwh": config.run.threshold_g_per_kwh,
+    }  # fmt: skip
+
+
+def own_window(given: dict[str, Any]) -> Callable[[float], bool]:
+    """From that: whether the region is known to be in a window at a run time. Stale or missing readings are no window."""
+    from windfall.config.schema import SignalTable
+    from windfall.grid.build import make_signal
+    from windfall.units import parse_utc
+
+    start = parse_utc(given["start"]) if given["start"] else 0.0
+    signal, _ = make_signal(SignalTable(**given["table"]), str(given["region"]), start)
+    threshold = float(given["threshold_g_per_kwh"])
+
+    def open_at(t: float) -> bool:
+        reading = signal.at(t)
+        return reading is not None and t < reading.stale_at and reading.value < threshold
+
+    return open_at

@@ -1,4 +1,4 @@
-"""`windfall run`: prepares the run directory, keeps the coordinator alive, shows the run, passes on Ctrl-C."""
+"""`windfall run`: prepares the run directory, keeps SuperLink and coordinator alive, shows the run, passes on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
 from windfall.fleet.drivers.local import LocalDriver
-from windfall.fleet.processes import spawn
+from windfall.fleet.processes import mark, spawn
 from windfall.run.prepare import Say, prepare_run
+from windfall.run.superlink import SuperLink
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 
 _POLL_S = 0.25
-#: A coordinator that dies of something that is no error of ours is started again, this often in a row.
-_RESTARTS = 3
+#: A coordinator that dies before it serves is started again this often in a row ...
+_STILLBORN = 4
+#: ... and one that dies later this often without a new version in between.
+_FRUITLESS = 25
+#: Exit status of a coordinator that could not write down why it stopped.
+DISK_STATUS = 74
 
 
 class View(Protocol):
@@ -54,6 +59,8 @@ class Supervisor:
         self._say = say
         self._asked = 0
         self._child: subprocess.Popen[bytes] | None = None
+        self._superlink: SuperLink | None = None
+        self._run_id = ""
 
     def prepare(self) -> None:
         """Make or check the run directory, so that what is wrong is said before anything starts."""
@@ -61,6 +68,10 @@ class Supervisor:
         lock = RunLock(self._run)
         lock.acquire()
         lock.release()
+        ledger = Ledger.open(self._run.ledger, read_only=True)
+        self._run_id = ledger.meta("run_id") or ""
+        ledger.close()
+        self._superlink = SuperLink(self._run, self._run_id, self._config.federation.port)
 
     def serve(self) -> int:
         """Run to the end; the exit code of DESIGN 6.
@@ -68,35 +79,57 @@ class Supervisor:
         Raises:
             RunError: the run failed; the message says why.
         """
+        assert self._superlink is not None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        restarts = 0
-        while True:
-            code = self._once()
-            outcome = read_json(self._run.logs / "outcome.json") or {}
-            if code in (0, 130):
-                self._view.finish()
-                return code
-            if outcome.get("message") or self._asked:
-                break
-            restarts += 1
-            if restarts > _RESTARTS:
-                break
-            self._say(f"the coordinator ended with status {code}; starting it again ({restarts} of {_RESTARTS})")
-        self._view.finish()
-        if self._asked > 1:
+        self._superlink.start()
+        try:
+            code, outcome = self._serve(self._superlink)
+        except BaseException:
+            self._end_everything()
+            raise
+        finally:
+            self._superlink.stop()
+            self._view.finish()
+        if code in (0, 130):
+            return code
+        self._end_everything()
+        if self._asked and not outcome.get("message"):
             return 130
         message = str(
             outcome.get("message") or f"the coordinator ended with status {code}; see {self._run.logs / 'coordinator.log'}"
         )
+        if code == DISK_STATUS:
+            message = f"{self._run.root}: cannot be written (no room, or read-only?); nothing is lost. Make room, then run again"
         raise ConfigError(message) if outcome.get("exit_code") == ConfigError.exit_code else RunError(message)
 
-    def _once(self) -> int:
+    def _serve(self, superlink: SuperLink) -> tuple[int, dict[str, Any]]:
+        """Coordinators, one after another, until one has said the last word."""
+        stillborn = fruitless = 0
+        version = self._version()
+        while True:
+            code, served = self._once(superlink)
+            outcome = read_json(self._run.logs / "outcome.json") or {}
+            final = code in (0, DISK_STATUS) or (bool(outcome.get("message")) and not outcome.get("again"))
+            if final or self._asked:
+                return code, outcome
+            stillborn = 0 if served else stillborn + 1
+            fruitless = 0 if self._version() > version else fruitless + 1
+            version = max(version, self._version())
+            if stillborn > _STILLBORN or fruitless > _FRUITLESS:
+                return code, outcome
+            self._say(f"the coordinator ended with status {code}; starting it again, sites go on")
+
+    def _once(self, superlink: SuperLink) -> tuple[int, bool]:
+        """One life of a coordinator: its exit status, and whether it came to serve."""
+        if self._asked:
+            return 130, False
         (self._run.logs / "outcome.json").unlink(missing_ok=True)
+        self._run.beat.unlink(missing_ok=True)
         try:
             child = spawn(
-                [sys.executable, "-m", "windfall.run.coordinator", str(self._run.root)],
-                log=self._run.logs / "coordinator.log", env=dict(os.environ), with_parent=True,
+                [sys.executable, "-m", "windfall.run.coordinator", str(self._run.root), str(superlink.port)],
+                log=self._run.logs / "coordinator.log", env={**os.environ, **mark(self._run_id, self._run.root)}, with_parent=True,
             )  # fmt: skip
         except OSError as e:
             raise StoreError(f"{self._run.logs}: the coordinator cannot be started: {e.strerror}") from None
@@ -104,12 +137,36 @@ class Supervisor:
         if self._meanwhile:
             self._meanwhile()
             self._meanwhile = None
+        beat, heard = None, clock.monotonic()
         while child.poll() is None:
             self._view.update()
+            happened = superlink.keep()
+            if happened:
+                self._say(happened)
+            now = read_json(self._run.beat)
+            if now != beat:
+                beat, heard = now, clock.monotonic()
+            elif clock.monotonic() - heard > self._config.fleet.coordinator_timeout_s:
+                self._say(f"the coordinator has been silent for {self._config.fleet.coordinator_timeout_s:.0f} s; ending it")
+                child.kill()
             clock.pause(_POLL_S)
         self._view.update()
         self._child = None
-        return child.returncode
+        return child.returncode, beat is not None
+
+    def _version(self) -> int:
+        ledger = Ledger.open(self._run.ledger, read_only=True)
+        try:
+            return ledger.head().version
+        finally:
+            ledger.close()
+
+    def _end_everything(self) -> None:
+        """Nobody is left to lead the sites: end them. What they have is in their outboxes and snapshots."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+        LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._asked += 1
@@ -118,10 +175,7 @@ class Supervisor:
             return
         if self._asked == 1:
             self._say("stopping: sites hand in their work (again to stop at once)")
-            child.send_signal(signal.SIGTERM)
+            child.send_signal(signal.SIGINT)
         else:
             child.kill()
-            ledger = Ledger.open(self._run.ledger, read_only=True)
-            run_id = ledger.meta("run_id") or ""
-            ledger.close()
-            LocalDriver(self._run.sites, run_id, lambda _: {}).sweep(run_id)
+            LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from windfall.errors import WindfallError
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import FileMailbox
 from windfall.run.agent import load_site
-from windfall.store.bus import FileSiteBus
+from windfall.run.sites import own_window
+from windfall.store.bus import open_site_bus
+from windfall.store.files import read_json
 
 _IDLE_S = 0.005
 
@@ -23,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: asked.append(n))
-    bus = FileSiteBus(folder, site["generation"])
+    bus = open_site_bus(
+        site["bus"], folder, str(site["run_id"]), site["site"], site["generation"], gated=bool(site["gated"])
+    )  # fmt: skip
     mailbox = FileMailbox(folder)
     try:
         # Here and not above: whatever fails in torch or in the data is told to the coordinator.
@@ -37,10 +42,14 @@ def main(argv: list[str] | None = None) -> int:
         worker = SiteWorker(
             site=site["site"], generation=site["generation"], trainer=trainer, mailbox=mailbox, bus=bus, folder=folder,
             snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]),
+            link=lambda: link(folder), own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
         )  # fmt: skip
         while not asked and not worker.parked:
             if not worker.pump():
                 clock.pause(_IDLE_S)
+        if not worker.parked:
+            worker.park("told to end")
+        print(f"{site['site']}: {worker.parked}; its work is in its outbox", flush=True)
         return 0
     except WindfallError as e:
         bus.emit({"kind": "fatal", "reason": str(e)})
@@ -49,6 +58,17 @@ def main(argv: list[str] | None = None) -> int:
     except (RuntimeError, OSError, MemoryError) as e:
         bus.emit({"kind": "fatal", "reason": f"{type(e).__name__}: {e}"})
         raise
+    finally:
+        bus.close()
+
+
+def link(folder: Path) -> float:
+    """When (monotonic) the agent last reached the SuperLink."""
+    said = read_json(folder / "link.json")
+    try:
+        return float(said["monotonic"]) if said else -math.inf
+    except (KeyError, TypeError, ValueError):
+        return -math.inf
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ own folder: durable without a server, and a site sees nothing but its own. It is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -32,6 +33,8 @@ class SiteBus(Protocol):
 
     def get(self, register: str) -> Entry | None: ...
 
+    def close(self) -> None: ...
+
 
 class Bus(Protocol):
     """The coordinator's end."""
@@ -46,13 +49,24 @@ class Bus(Protocol):
 
     def get(self, site: str, register: str) -> Entry | None: ...
 
+    def health(self) -> str:
+        """Why nobody can be reached over the bus at present, or an empty string."""
+        ...
+
+    def close(self) -> None: ...
+
 
 class _Stream:
-    """An append-only file of JSON lines with one writer and one reader."""
+    """An append-only file of JSON lines with one writer and one reader.
 
-    def __init__(self, path: Path) -> None:
+    ``remembered``: how far it has been read is kept in a file beside it, for the reader's next life.
+    """
+
+    def __init__(self, path: Path, *, remembered: bool = False) -> None:
         self._path = path
-        self._at = 0
+        self._mark = path.with_suffix(".at") if remembered else None
+        at = read_json(self._mark) if self._mark else 0
+        self._at = at if type(at) is int and at >= 0 else 0
 
     def append(self, entry: Entry) -> None:
         data = json.dumps(entry).encode() + b"\n"
@@ -73,6 +87,9 @@ class _Stream:
             return []
         whole = data.rfind(b"\n") + 1  # a line still being written is left for the next call
         self._at += whole
+        if self._mark and whole:
+            with contextlib.suppress(OSError):  # then the next reader sees some entries twice
+                write_json(self._mark, self._at)
         found = []
         for line in data[:whole].splitlines():
             try:
@@ -82,13 +99,6 @@ class _Stream:
             if isinstance(entry, dict):
                 found.append(entry)
         return found
-
-    def skip(self) -> None:
-        """Pass over what is there already."""
-        try:
-            self._at = self._path.stat().st_size
-        except FileNotFoundError:
-            self._at = 0
 
 
 class FileSiteBus:
@@ -115,13 +125,15 @@ class FileSiteBus:
         value = read_json(self._dir / f"run-{register}.json")
         return value if isinstance(value, dict) else None
 
+    def close(self) -> None:
+        return None
+
 
 class FileBus:
     """Embedded bus, the coordinator's end."""
 
-    def __init__(self, sites_dir: Path, *, skip_old: bool = True) -> None:
+    def __init__(self, sites_dir: Path) -> None:
         self._root = sites_dir
-        self._skip = skip_old
         self._events: dict[str, _Stream] = {}
         self._commands: dict[str, _Stream] = {}
 
@@ -129,10 +141,8 @@ class FileBus:
         folder = self._root / site / "bus"
         if site not in self._events:
             folder.mkdir(parents=True, exist_ok=True)
-            self._events[site] = _Stream(folder / "events.jsonl")
+            self._events[site] = _Stream(folder / "events.jsonl", remembered=True)
             self._commands[site] = _Stream(folder / "commands.jsonl")
-            if self._skip:
-                self._events[site].skip()
         return folder
 
     def send(self, site: str, command: Entry) -> None:
@@ -149,6 +159,12 @@ class FileBus:
     def get(self, site: str, register: str) -> Entry | None:
         value = read_json(self._folder(site) / f"site-{register}.json")
         return value if isinstance(value, dict) else None
+
+    def health(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        return None
 
 
 class MemoryBus:
@@ -170,6 +186,12 @@ class MemoryBus:
 
     def get(self, site: str, register: str) -> Entry | None:
         return self._registers.get((site, "site", register))
+
+    def health(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        return None
 
     def site(self, name: str, generation: int) -> MemorySiteBus:
         """A site's end."""
@@ -196,3 +218,84 @@ class MemorySiteBus:
 
     def get(self, register: str) -> Entry | None:
         return self._bus._registers.get((self._site, "run", register))
+
+    def close(self) -> None:
+        return None
+
+
+#: Registers by which replayed time is granted and reported.
+_PACE = {"clock", "progress"}
+
+
+class PacedBus:
+    """Coordinator's end on a gated clock: run time is granted by file, everything else goes over ``bus``.
+
+    Replayed time is part of the simulation, not of what may fail in it.
+    """
+
+    def __init__(self, bus: Bus, files: FileBus) -> None:
+        self._bus, self._files = bus, files
+
+    def send(self, site: str, command: Entry) -> None:
+        self._bus.send(site, command)
+
+    def poll(self, site: str) -> list[Entry]:
+        return self._bus.poll(site)
+
+    def set(self, site: str, register: str, value: Entry) -> None:
+        (self._files if register in _PACE else self._bus).set(site, register, value)
+
+    def get(self, site: str, register: str) -> Entry | None:
+        return (self._files if register in _PACE else self._bus).get(site, register)
+
+    def health(self) -> str:
+        return self._bus.health()
+
+    def close(self) -> None:
+        self._bus.close()
+
+
+class PacedSiteBus:
+    """A site's end of a ``PacedBus``."""
+
+    def __init__(self, bus: SiteBus, files: FileSiteBus) -> None:
+        self._bus, self._files = bus, files
+
+    def commands(self) -> list[Entry]:
+        return self._bus.commands()
+
+    def emit(self, entry: Entry) -> None:
+        self._bus.emit(entry)
+
+    def set(self, register: str, value: Entry) -> None:
+        (self._files if register in _PACE else self._bus).set(register, value)
+
+    def get(self, register: str) -> Entry | None:
+        return (self._files if register in _PACE else self._bus).get(register)
+
+    def close(self) -> None:
+        self._bus.close()
+
+
+def open_bus(url: str, sites_dir: Path, run_id: str, *, gated: bool) -> Bus:
+    """The coordinator's end of the bus that a configuration names: `embedded`, or a Redis URL without a password.
+
+    Raises:
+        ConfigError: the URL is none of these.
+    """
+    if url == "embedded":
+        return FileBus(sites_dir)
+    from windfall.store.redis_bus import RedisBus
+
+    bus = RedisBus(url, run_id)
+    return PacedBus(bus, FileBus(sites_dir)) if gated else bus
+
+
+def open_site_bus(url: str, folder: Path, run_id: str, site: str, generation: int, *, gated: bool) -> SiteBus:
+    """A site's end. Raises ConfigError as ``open_bus``."""
+    if url == "embedded":
+        return FileSiteBus(folder, generation)
+    from windfall.store.redis_bus import RedisSiteBus
+
+    bus = RedisSiteBus(url, run_id, site, generation)
+    return PacedSiteBus(bus, FileSiteBus(folder, generation)) if gated else bus

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from windfall import faults
 from windfall.errors import DataError
 
 _MAGIC = b"WFENV1\n\0"
@@ -30,8 +31,11 @@ def sync_dir(folder: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True) -> None:
-    """Write ``parts`` to ``path``: a reader sees the old file or the whole new one, after any crash if ``durable``."""
+def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True, point: str = "") -> None:
+    """Write ``parts`` to ``path``: a reader sees the old file or the whole new one, after any crash if ``durable``.
+
+    ``point`` names the fault point (``windfall.faults``) between writing and renaming.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:
@@ -40,6 +44,8 @@ def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True) ->
             if durable:
                 f.flush()
                 os.fsync(f.fileno())
+        if point:
+            faults.reach(point, temporary)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -80,9 +86,9 @@ class Envelope:
         head = json.dumps({"header": self.header, "blobs": index}).encode()
         return [_MAGIC, struct.pack("<Q", len(head)), head, *self.blobs.values()]
 
-    def save(self, path: Path) -> None:
-        """Write to ``path``, durably."""
-        write_atomic(path, self.parts())
+    def save(self, path: Path, *, point: str = "") -> None:
+        """Write to ``path``, durably; ``point`` as in ``write_atomic``."""
+        write_atomic(path, self.parts(), point=point)
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> Envelope:

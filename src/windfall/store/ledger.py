@@ -14,36 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from windfall.errors import Refused, StoreError
-from windfall.store.records import Consumed, Counts, Lease, Received, Version
+from windfall import faults
+from windfall.errors import Refused, StoreError, TakenOver
+from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
+from windfall.store.records import Consumed, Counts, Hold, Lease, Received, Version
 
-SCHEMA_VERSION = 1
 #: Leases that may fail at a block before it is quarantined (DESIGN 4).
 MAX_FAILURES = 3
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE spans (
-  start INTEGER PRIMARY KEY, end INTEGER NOT NULL, state TEXT NOT NULL,
-  lease INTEGER, contribution INTEGER, version INTEGER, failures INTEGER NOT NULL DEFAULT 0,
-  CHECK (end > start), CHECK (state IN ('free','leased','received','committed','skipped','quarantined')));
-CREATE TABLE leases (
-  epoch INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, generation INTEGER NOT NULL,
-  start INTEGER NOT NULL, end INTEGER NOT NULL, t_run REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL);
-CREATE TABLE contributions (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, generation INTEGER NOT NULL, cut INTEGER NOT NULL,
-  base_version INTEGER NOT NULL, tokens INTEGER NOT NULL, header TEXT NOT NULL, file TEXT NOT NULL,
-  state TEXT NOT NULL, version INTEGER, t_run REAL NOT NULL, UNIQUE (site, generation, cut));
-CREATE TABLE versions (
-  version INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL,
-  outer_file TEXT, mode TEXT NOT NULL, tokens INTEGER NOT NULL, tokens_total INTEGER NOT NULL,
-  sites TEXT NOT NULL, retained INTEGER NOT NULL DEFAULT 1, detail TEXT NOT NULL DEFAULT '{}');
-CREATE TABLE inner_states (
-  site TEXT PRIMARY KEY, version INTEGER NOT NULL, tokens_total INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL);
-CREATE TABLE journal (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL,
-  generation INTEGER NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL);
-"""
 
 
 class Ledger:
@@ -54,15 +31,16 @@ class Ledger:
         self._path = path
         self.budget_blocks = int(self.meta("budget_blocks") or 0)
         self.tokens_per_block = int(self.meta("tokens_per_block") or 0)
+        self._fence: int | None = None
 
     # -- opening ---------------------------------------------------------------------------------------------
 
     @classmethod
     def create(cls, path: Path, *, run_id: str, fingerprint: str, budget_blocks: int, tokens_per_block: int) -> Ledger:
         """A new ledger with every block free."""
-        db = _connect(path)
-        with _writing(path), db:
-            db.executescript("BEGIN;" + _SCHEMA)
+        db = connect(path)
+        with writing(path), db:
+            db.executescript("BEGIN;" + SCHEMA)
             for key, value in {
                 "schema": SCHEMA_VERSION, "run_id": run_id, "fingerprint": fingerprint,
                 "budget_blocks": budget_blocks, "tokens_per_block": tokens_per_block, "fence": 0,
@@ -80,16 +58,8 @@ class Ledger:
         """
         if not path.is_file():
             raise StoreError(f"{path}: no ledger here; is this a run directory?")
-        db = _connect(path, read_only=read_only)
-        try:
-            row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-        except sqlite3.DatabaseError as e:
-            raise StoreError(f"{path}: not a readable ledger ({e}); restore it from a copy") from None
-        found = int(row[0]) if row else 0
-        if found > SCHEMA_VERSION:
-            raise StoreError(
-                f"{path}: written by a newer Windfall (schema {found}, this one knows {SCHEMA_VERSION}); upgrade Windfall"
-            )
+        db = connect(path, read_only=read_only)
+        check_schema(db, path, read_only=read_only)
         return cls(db, path)
 
     def close(self) -> None:
@@ -111,6 +81,7 @@ class Ledger:
         """The next fencing token: each coordinator takes one, and sites obey only the newest."""
         fence = int(self.meta("fence") or 0) + 1
         self.set_meta(fence=fence)
+        self._fence = fence
         return fence
 
     # -- leases ----------------------------------------------------------------------------------------------
@@ -275,6 +246,27 @@ class Ledger:
                 " (SELECT 1 FROM spans WHERE spans.lease = leases.epoch AND spans.state IN ('leased','received'))"
             )
             self._coalesce()
+            faults.reach("during-commit")
+        return self.head()
+
+    def roll_back(self) -> Version:
+        """Take the newest version back, because its weights are damaged: its blocks are free again. The new head.
+
+        Raises:
+            StoreError: it is version 0.
+        """
+        lost = self.head()
+        if lost.version == 0:
+            raise StoreError(f"{self._path}: version 0 cannot be taken back; restore {lost.file} from a copy")
+        with self._transaction() as db:
+            rows = db.execute("SELECT header FROM contributions WHERE version = ?", (lost.version,)).fetchall()
+            for (header,) in rows:
+                for used in json.loads(header)["consumed"]:
+                    self._mark(used["start"], used["end"], "free")
+            db.execute("UPDATE contributions SET state = 'lost', version = NULL WHERE version = ?", (lost.version,))
+            db.execute("DELETE FROM inner_states WHERE version = ?", (lost.version,))
+            db.execute("DELETE FROM versions WHERE version = ?", (lost.version,))
+            self._coalesce()
         return self.head()
 
     def head(self) -> Version:
@@ -291,6 +283,18 @@ class Ledger:
     def versions(self) -> list[Version]:
         """Every version, oldest first."""
         return self._versions("ORDER BY version")
+
+    def retained(self) -> list[Version]:
+        """Versions whose weights are kept, oldest first."""
+        return self._versions("WHERE retained = 1 ORDER BY version")
+
+    def contributions(self, version: int) -> list[Received]:
+        """What a version was made of."""
+        rows = self._db.execute(
+            "SELECT id, site, generation, cut, base_version, tokens, file, header FROM contributions WHERE version = ? ORDER BY id",
+            (version,),
+        )
+        return [Received(a, b, c, d, e, f, g, json.loads(h)) for a, b, c, d, e, f, g, h in rows.fetchall()]
 
     def forget_weights(self, version: int) -> None:
         """Note that a version's weights are no longer kept (before its file is removed)."""
@@ -332,28 +336,77 @@ class Ledger:
         """The highest generation ever asked for, by site. A generation is never used twice."""
         return dict(self._db.execute("SELECT site, MAX(generation) FROM journal GROUP BY site").fetchall())
 
+    def last_asked(self) -> dict[str, tuple[int, str, float]]:
+        """By site: generation, action and run time of what was last asked of its driver."""
+        rows = self._db.execute(
+            "SELECT site, generation, action, t_run FROM journal WHERE id IN (SELECT MAX(id) FROM journal GROUP BY site)"
+        )
+        return {str(s): (int(g), str(a), float(t)) for s, g, a, t in rows.fetchall()}
+
+    def started_at(self, site: str, generation: int) -> float | None:
+        """Run time at which a generation was first asked to come up."""
+        (t,) = self._db.execute(
+            "SELECT MIN(t_run) FROM journal WHERE site = ? AND generation = ? AND action = 'ensure_up'", (site, generation)
+        ).fetchone()
+        return None if t is None else float(t)
+
     def starts(self) -> dict[str, int]:
         """How often each site was asked to come up."""
         rows = self._db.execute("SELECT site, COUNT(*) FROM journal WHERE action = 'ensure_up' GROUP BY site")
         return {str(s): int(n) for s, n in rows.fetchall()}
 
+    # -- the operator's hand ---------------------------------------------------------------------------------
+
+    def hold(self, hold: Hold) -> None:
+        """Keep a site off, durably; replaces what is there."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO holds VALUES (?,?,?,?,?,?)",
+                (hold.site, hold.kind, hold.t_run, hold.until, hold.who, hold.why),
+            )
+
+    def unhold(self, site: str) -> None:
+        """Give a site back to its policy."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM holds WHERE site = ?", (site,))
+
+    def holds(self) -> dict[str, Hold]:
+        """Sites that an operator keeps off."""
+        try:
+            rows = self._db.execute("SELECT site, kind, t_run, until, who, why FROM holds").fetchall()
+        except sqlite3.OperationalError:
+            return {}  # a ledger of schema 1, opened for reading
+        return {r[0]: Hold(*r) for r in rows}
+
     # -- inside ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _writing(self._path):
+        with writing(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._check_fence()
                 yield self._db
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
+    def _check_fence(self) -> None:
+        """A coordinator that was taken for dead and replaced must not write any more, whatever it still believes."""
+        if self._fence is None:
+            return
+        newest = int(self.meta("fence") or 0)
+        if newest != self._fence:
+            raise TakenOver(
+                f"{self._path}: another coordinator has taken this run over (fencing token {newest}, ours is {self._fence}); "
+                "this one stops, and nothing is lost"
+            )
+
     def _versions(self, tail: str) -> list[Version]:
         rows = self._db.execute(
-            "SELECT version, t_run, t_wall, file, sha256, outer_file, mode, tokens, tokens_total, sites, retained FROM versions "
-            + tail
+            "SELECT version, t_run, t_wall, file, sha256, outer_file, mode, tokens, tokens_total, sites, retained, detail"
+            " FROM versions " + tail
         )
         return [
             Version(
@@ -368,6 +421,7 @@ class Ledger:
                 tokens_total=r[8],
                 sites=json.loads(r[9]),
                 retained=bool(r[10]),
+                exact_for=json.loads(r[11]).get("exact_for"),
             )
             for r in rows.fetchall()
         ]
@@ -417,27 +471,3 @@ class Ledger:
                 kept[1] = end
             else:
                 kept = [start, end, state, failures]
-
-
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    try:
-        if read_only:
-            db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-        else:
-            db = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-        return db
-    except sqlite3.Error as e:
-        raise StoreError(f"{path}: cannot be opened: {e}") from None
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as e:
-        raise StoreError(
-            f"{path}: the ledger cannot be written ({e}); nothing committed is lost. Make room or give write access, "
-            "then `windfall run` again with the same run directory"
-        ) from None

@@ -57,6 +57,8 @@ class Version:
     tokens_total: int
     sites: dict[str, int]
     retained: bool
+    #: The site whose own parameters at its cut this version is, bit for bit, if it is one's.
+    exact_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +76,15 @@ class Counts:
     def settled(self) -> int:
         """Blocks that will not change any more."""
         return self.committed + self.skipped + self.quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An operator keeps a site off. ``drain`` ends with the on-period that it cut short; both end at ``until``."""
+
+    site: str
+    kind: str
+    t_run: float
+    until: float | None
+    who: str
+    why: str

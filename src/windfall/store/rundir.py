@@ -43,6 +43,16 @@ class RunDir:
         return self.root / "checkpoints" / "received"
 
     @property
+    def beat(self) -> Path:
+        """Signs of life of the coordinator, for its supervisor."""
+        return self.root / "logs" / "coordinator.json"
+
+    @property
+    def operator(self) -> Path:
+        """What an operator has asked for and the coordinator has not taken note of yet."""
+        return self.root / "operator"
+
+    @property
     def sites(self) -> Path:
         """One folder per local site."""
         return self.root / "sites"
@@ -124,9 +134,13 @@ class RunLock:
                 f"{self._path.parent}: another coordinator (process {holder}) is running this run; stop it first, or look "
                 f"with `windfall status {self._path.parent}`"
             ) from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()))
+            self._file.flush()
+        except OSError as e:
+            self._file.close()
+            raise StoreError(f"{self._path}: cannot be written: {e.strerror}; make room, then run again") from None
 
     def release(self) -> None:
         """Give the lock back."""

@@ -6,6 +6,7 @@ It knows nothing of rounds and leases. It steps over blocks, says how far its pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ from windfall.train.schedule import ScheduleConfig, schedule
 from windfall.train.spec import TrainerSpec
 
 Tensors = dict[str, npt.NDArray[np.float32]]
+#: In a stored inner state: tokens since the last reset (the warm-up goes on), or not a number.
+_SINCE_RESET = "since_reset_tokens"
 
 
 class Trainer(Protocol):
@@ -43,8 +46,12 @@ class Trainer(Protocol):
         """How far the parameters have moved since the anchor."""
         ...
 
-    def anchor(self) -> None:
-        """Take the present parameters as the anchor."""
+    def cut(self) -> Tensors:
+        """The delta; parameters and anchor become anchor + delta, rounded as the coordinator rounds it.
+
+        So a site that trains alone holds its versions bit for bit, and one that starts from a version's file instead
+        goes on exactly alike.
+        """
         ...
 
     def correct(self, change: Tensors, sign: float) -> None:
@@ -57,8 +64,8 @@ class Trainer(Protocol):
 
     def evaluate(self) -> EvalResult: ...
 
-    def inner(self) -> bytes:
-        """The inner optimizer state, bf16 where it may be, as safetensors."""
+    def inner(self, *, exact: bool = False) -> bytes:
+        """The inner optimizer state as safetensors: bf16 where it may be, or bit for bit."""
         ...
 
     def load_inner(self, data: bytes) -> None:
@@ -117,7 +124,15 @@ class LocalTrainer:
     def delta(self) -> Tensors:
         return {n: p.detach().numpy() - self._anchor[n] for n, p in self.model.named_parameters()}
 
+    @torch.no_grad()
+    def cut(self) -> Tensors:
+        delta = self.delta()
+        load_weights(self.model, {n: self._anchor[n] + d for n, d in delta.items()})
+        self.anchor()
+        return delta
+
     def anchor(self) -> None:
+        """Take the present parameters as the anchor."""
         self._anchor = self.weights()
 
     @torch.no_grad()
@@ -134,18 +149,21 @@ class LocalTrainer:
     def evaluate(self) -> EvalResult:
         return evaluate(self.model, self.data, self._spec.eval_sequences, precision=self._precision)
 
-    def inner(self) -> bytes:
+    def inner(self, *, exact: bool = False) -> bytes:
         state = self._optimizer.state_tensors()
+        since = math.nan if self._since_reset is None else self._since_reset
+        state[_SINCE_RESET] = torch.tensor(since, dtype=torch.float64)
         # bf16 keeps the range; counters and other single numbers keep every bit.
-        return bytes(save_torch({n: t.to(torch.bfloat16) if t.numel() > 1 else t for n, t in state.items()}))
+        return bytes(save_torch({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()}))
 
     def load_inner(self, data: bytes) -> None:
         try:
             state = load_torch(data)
         except (SafetensorError, ValueError, KeyError) as e:
             raise DataError(f"inner optimizer state: not readable as safetensors: {e}") from None
+        since = float(state.pop(_SINCE_RESET, torch.tensor(math.nan)))
         self._optimizer.load_state_tensors({n: t.float() for n, t in state.items()})
-        self._since_reset = None
+        self._since_reset = None if math.isnan(since) else since
 
     def reset_inner(self) -> None:
         self._optimizer.reset()

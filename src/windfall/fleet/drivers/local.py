@@ -1,4 +1,8 @@
-"""Local driver: a site is a process group of its own on this machine, led by its agent."""
+"""Local driver: a site is a process group of its own on this machine, led by its agent.
+
+Sites outlive the coordinator that started them. The next one finds them by the mark in their environment and goes on
+with them; nothing has to be written down for that, so nothing can be missed between starting and writing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +19,26 @@ from windfall import clock
 from windfall.errors import Transient
 from windfall.fleet.driver import Owned
 from windfall.fleet.machine import Observed
-from windfall.fleet.processes import group_members, signal_group, spawn, start_time
-from windfall.store.files import read_json, write_json
+from windfall.fleet.processes import group_members, mark, marked, signal_group, spawn, start_time
+from windfall.store.files import write_json
 
 #: What a site is told at start: everything that goes into its `site.json` besides its name and generation.
 Describe = Callable[[str], dict[str, Any]]
+
+
+@dataclass
+class _Agent:
+    """An agent, ours by birth or by adoption. ``born`` makes its number an identity."""
+
+    pid: int
+    generation: int
+    born: int | None
+    child: subprocess.Popen[bytes] | None = None
+
+    def lives(self) -> bool:
+        if self.child is not None:
+            return self.child.poll() is None
+        return self.born is not None and start_time(self.pid) == self.born
 
 
 class LocalDriver:
@@ -29,12 +49,23 @@ class LocalDriver:
         self._run_id = run_id
         self._describe = describe
         self._environment = environment or {}
-        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._agents: dict[str, _Agent] = {}
         self._kill_at: dict[str, float] = {}
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Know the living agents of earlier coordinators; end what has no agent any more, or not the newest one."""
+        processes = [p for p in marked(self._run_id, self._dir.parent) if p.site]
+        for p in sorted(processes, key=lambda p: p.generation):
+            if p.pid == p.pgid:
+                self._agents[p.site] = _Agent(p.pid, p.generation, start_time(p.pid))
+        leaders = {a.pid for a in self._agents.values()}
+        for pgid in {p.pgid for p in processes} - leaders:
+            signal_group(pgid, signal.SIGKILL)
 
     def ensure_up(self, site: str, generation: int) -> None:
         agent = self._agents.get(site)
-        if agent is not None and agent.poll() is None:
+        if agent is not None and agent.lives():
             return
         folder = self._dir / site
         try:
@@ -42,25 +73,24 @@ class LocalDriver:
             write_json(
                 folder / "site.json", {"site": site, "generation": generation, "run_id": self._run_id, **self._describe(site)}
             )
-            env = {**os.environ, **self._environment}
+            env = {**os.environ, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
             # Console scripts of Flower must be found by the SuperNode that starts them.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-            agent = spawn([sys.executable, "-m", "windfall.run.agent", str(folder)], log=folder / "logs" / "agent.log", env=env)
+            child = spawn([sys.executable, "-m", "windfall.run.agent", str(folder)], log=folder / "logs" / "agent.log", env=env)
         except OSError as e:
             raise Transient(f"{site}: cannot be started: {e.strerror or e}") from None
-        self._agents[site] = agent
+        self._agents[site] = _Agent(child.pid, generation, start_time(child.pid), child)
         self._kill_at.pop(site, None)
-        write_json(
-            folder / "agent.json",
-            {"pid": agent.pid, "start_time": start_time(agent.pid), "generation": generation, "run_id": self._run_id},
-        )
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
         agent = self._agents.get(site)
         if agent is None:
             return
-        if agent.poll() is None:
-            agent.send_signal(signal.SIGTERM)
+        if agent.lives():
+            try:
+                os.kill(agent.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                return
         self._kill_at[site] = clock.monotonic() + grace_s
 
     def observe(self, sites: Iterable[str]) -> dict[str, Observed]:
@@ -71,7 +101,7 @@ class LocalDriver:
         if agent is None:
             return Observed.ABSENT
         stopping = site in self._kill_at
-        if agent.poll() is None:
+        if agent.lives():
             if stopping and clock.monotonic() > self._kill_at[site]:
                 signal_group(agent.pid, signal.SIGKILL)
             return Observed.STOPPING if stopping else Observed.UP
@@ -83,37 +113,16 @@ class LocalDriver:
             return Observed.FAILED
         del self._agents[site]
         del self._kill_at[site]
-        (self._dir / site / "agent.json").unlink(missing_ok=True)
         return Observed.ABSENT
 
     def list_owned(self, run_id: str) -> list[Owned]:
-        found = []
-        for path in sorted(self._dir.glob("*/agent.json")):
-            facts = read_json(path)
-            if isinstance(facts, dict) and facts.get("run_id") == run_id and _lives(facts):
-                found.append(Owned(path.parent.name, int(facts["generation"]), str(facts["pid"])))
-        return found
-
-    def sweep(self, run_id: str, *, wait_s: float = 10.0) -> list[Owned]:
-        """End what an earlier coordinator of this run left running: its work is in its outbox and snapshot."""
-        owned = self.list_owned(run_id)
-        for one in owned:
-            signal_group(int(one.handle), signal.SIGKILL)
-        deadline = clock.monotonic() + wait_s
-        while any(group_members(int(o.handle)) for o in owned) and clock.monotonic() < deadline:
-            clock.pause(0.05)
-        for path in self._dir.glob("*/agent.json"):
-            path.unlink(missing_ok=True)
-        return owned
+        if run_id != self._run_id:
+            return []
+        return [Owned(site, a.generation, str(a.pid)) for site, a in sorted(self._agents.items()) if a.lives()]
 
     def kill_all(self) -> None:
         """End every site at once. For a forced stop."""
         for agent in self._agents.values():
             signal_group(agent.pid, signal.SIGKILL)
-            agent.poll()
-
-
-def _lives(facts: dict[str, Any]) -> bool:
-    """Whether the very process that was written down still runs (and not another one of its number)."""
-    pid = int(facts.get("pid", 0))
-    return pid > 0 and start_time(pid) is not None and start_time(pid) == facts.get("start_time")
+            if agent.child is not None:
+                agent.child.poll()

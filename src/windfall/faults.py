@@ -1,0 +1,102 @@
+"""Named points at which a test makes something go wrong, where it would hurt most.
+
+Code calls ``reach(point)``; in ordinary life that does nothing. A test arms one fault in a process
+(``arm``), or a process is born with one (``WINDFALL_FAULT=point:action[:nth]``), and at the nth time that the point is
+reached the process kills itself, hangs, raises, or damages the file that the point is about.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from windfall import clock
+
+#: Every point, and what has just happened or is about to.
+POINTS = {
+    "before-lease": "the coordinator is about to lend blocks",
+    "mid-step": "a trainer has done an optimizer step and told nobody",
+    "before-snapshot": "a trainer is about to write its local snapshot",
+    "during-snapshot": "the snapshot has been written and not yet renamed",
+    "before-send": "a cut has been made and is not in the outbox yet",
+    "mid-send": "the contribution is in the outbox and the answer is half way",
+    "after-send": "the coordinator has the contribution on disk and not in the ledger",
+    "received": "the contribution is in the ledger and not committed",
+    "during-merge": "contributions are being merged",
+    "after-weights": "the weights file is written and no version names it",
+    "during-commit": "inside the commit transaction",
+    "after-commit": "the version is committed and what it replaces has not been cleared away",
+    "during-evaluation": "a trainer is evaluating",
+}
+ACTIONS = ("kill", "hang", "raise", "truncate", "corrupt", "kill-parent")
+
+
+class InjectedFault(RuntimeError):
+    """What an armed ``raise`` raises: an error that nobody has foreseen."""
+
+
+class _Fault:
+    def __init__(self, point: str, action: str, nth: int, then: Callable[[], None] | None) -> None:
+        if point not in POINTS or action not in ACTIONS:
+            raise ValueError(f"no such fault: {point}:{action}")
+        self.action, self.left, self.then = action, nth, then
+
+
+_armed: dict[str, _Fault] = {}
+
+
+def arm(point: str, action: str, nth: int = 1, *, then: Callable[[], None] | None = None) -> None:
+    """Let the ``nth`` reaching of ``point`` do ``action``, once; ``then`` is called just before."""
+    _armed[point] = _Fault(point, action, nth, then)
+
+
+def disarm() -> None:
+    """Let nothing go wrong any more."""
+    _armed.clear()
+
+
+def reach(point: str, path: Path | None = None) -> None:
+    """Note that ``point`` has been reached; ``path`` is the file that it is about, if it is about one."""
+    if not _armed or point not in _armed:
+        return
+    fault = _armed[point]
+    fault.left -= 1
+    if fault.left > 0:
+        return
+    del _armed[point]
+    if fault.then is not None:
+        fault.then()
+    _do(fault.action, path)
+
+
+def _do(action: str, path: Path | None) -> None:
+    match action:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "kill-parent":
+            os.kill(os.getppid(), signal.SIGKILL)
+        case "hang":
+            while True:
+                clock.pause(60)
+        case "raise":
+            raise InjectedFault("a fault was injected here")
+        case "truncate" if path is not None:
+            os.truncate(path, path.stat().st_size // 2)
+        case "corrupt" if path is not None:
+            with open(path, "r+b") as f:
+                f.seek(path.stat().st_size * 2 // 3)
+                byte = f.read(1)
+                f.seek(-1, os.SEEK_CUR)
+                f.write(bytes([byte[0] ^ 0x40]))
+
+
+def _from_environment() -> None:
+    spec = os.environ.get("WINDFALL_FAULT", "")
+    if spec:
+        point, action, *nth = spec.split(":")
+        arm(point, action, int(nth[0]) if nth else 1)
+
+
+_from_environment()

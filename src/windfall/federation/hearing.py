@@ -1,0 +1,85 @@
+"""What the bus says of the sites: signs of life, step metrics, evaluations, complaints. Nothing in it can end a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from windfall import clock
+from windfall.federation.evaluations import Evaluations
+from windfall.federation.intake import Events
+from windfall.store.bus import Bus
+
+
+class Hearing:
+    """Listens to the bus for the coordinator."""
+
+    def __init__(self, bus: Bus, events: Events, evaluations: Evaluations, silent_after_s: float) -> None:
+        self._bus = bus
+        self._events = events
+        self._evaluations = evaluations
+        self._silent_after_s = silent_after_s
+        self._beats: dict[str, tuple[object, float]] = {}
+        self._trouble = ""
+        #: By site: the block that it was at, at its last heartbeat.
+        self.last_block: dict[str, int] = {}
+        #: By site: why it cannot go on, by its own word.
+        self.fatal: dict[str, str] = {}
+
+    def begin(self, site: str) -> None:
+        """From now on this site's heartbeats count."""
+        self._beats[site] = (None, clock.monotonic())
+
+    def forget(self, site: str) -> None:
+        """This life of the site is over."""
+        self._beats.pop(site, None)
+        self.fatal.pop(site, None)
+
+    def silent(self, site: str) -> str:
+        """Whether a site's trainer has been silent for too long: says so, or is empty."""
+        if site not in self._beats:
+            return ""
+        for_s = clock.monotonic() - self._beats[site][1]
+        return f"its trainer has been silent for {for_s:.0f} s" if for_s > self._silent_after_s else ""
+
+    def listen(self, t: float, sites: list[str], generations: dict[str, int], mode: str) -> None:
+        """Take in what has come."""
+        self._mind_the_bus(t)
+        for site in sites:
+            beat = self._bus.get(site, "heartbeat")
+            if beat and beat.get("generation") == generations.get(site) and site in self._beats:
+                if self._beats[site][0] != beat.get("n"):
+                    self._beats[site] = (beat.get("n"), clock.monotonic())
+                if isinstance(beat.get("block"), int):
+                    self.last_block[site] = int(beat["block"])
+            for e in self._bus.poll(site):
+                try:
+                    self._entry(t, site, e, generations.get(site), mode)
+                except (KeyError, TypeError, ValueError) as wrong:
+                    why = f"malformed {e.get('kind')} on the bus ({type(wrong).__name__}: {wrong})"
+                    self._events.event(t, "refused", site=site, reason=why)
+
+    def _mind_the_bus(self, t: float) -> None:
+        """While the bus is down nobody can be heard, so nobody is called silent; the round's rules go on."""
+        trouble = self._bus.health()
+        if trouble:
+            now = clock.monotonic()
+            self._beats = {site: (n, now) for site, (n, _) in self._beats.items()}
+        if bool(trouble) != bool(self._trouble):
+            self._events.event(t, "bus_down" if trouble else "bus_up", reason=trouble or "it answers again")
+        self._trouble = trouble
+
+    def _entry(self, t: float, site: str, e: dict[str, Any], generation: int | None, mode: str) -> None:
+        kind = e.get("kind")
+        if e.get("generation") != generation and kind != "eval":
+            return
+        if kind == "step":
+            self._events.metric(
+                float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
+                detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
+            )  # fmt: skip
+        elif kind == "eval":
+            self._evaluations.take(t, site, e)
+        elif kind == "fatal":
+            self.fatal[site] = str(e.get("reason", "failed"))
+        elif kind == "note":
+            self._events.event(t, "site_note", site=site, note=str(e.get("note", "")))

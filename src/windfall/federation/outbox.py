@@ -1,0 +1,169 @@
+"""What a site keeps on its own disk: contributions nobody has acknowledged, the snapshot, the inner optimizer state.
+
+Everything is written whole, fsynced and checksummed. A file that is damaged all the same is offered no more and said so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from windfall import faults
+from windfall.errors import DataError
+from windfall.store.files import Envelope, read_json, write_json
+
+_NAME = re.compile(r"^(\d{6})-(\d{6})\.env$")
+
+
+def name_of(generation: int, cut: int) -> str:
+    """File name of a cut's contribution; also its name in a ``hello``."""
+    return f"{generation:06d}-{cut:06d}.env"
+
+
+def cut_of(name: str) -> tuple[int, int] | None:
+    """Generation and cut of such a name."""
+    found = _NAME.match(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True)
+class InnerState:
+    """A stored inner optimizer state, and after which step of which life of the site it was taken."""
+
+    data: bytes
+    tokens: float
+    generation: int
+    steps: int
+
+
+class Trained:
+    """How many tokens each life of the site has trained, lost or not: what goodput is measured against."""
+
+    def __init__(self, path: Path, generation: int) -> None:
+        self._path = path
+        known = read_json(path)
+        self._tokens = {str(g): int(n) for g, n in known.items()} if isinstance(known, dict) else {}
+        self._generation = str(generation)
+
+    def write(self, tokens: int) -> None:
+        """Note this life's tokens; not durable (a figure, not a record)."""
+        if self._tokens.get(self._generation) != tokens:
+            self._tokens[self._generation] = tokens
+            with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
+                write_json(self._path, self._tokens)
+
+
+class Outbox:
+    """A site's files. ``late`` are cuts that no answer has carried yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "outbox"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._snapshot = folder / "snapshot.env"
+        self._inner = folder / "inner.env"
+        self._inner_next = folder / "inner-next.env"
+        self.late: set[str] = set()
+        self._keep_snapshot()
+        self._keep_inner()
+
+    # -- contributions ---------------------------------------------------------------------------------------
+
+    def save(self, generation: int, cut: int, contribution: Envelope, inner: InnerState, *, late: bool) -> None:
+        """Keep a cut's contribution until it is acknowledged, and the inner state at it. It replaces the snapshot."""
+        faults.reach("before-send")
+        name = name_of(generation, cut)
+        self._write_inner(inner)
+        contribution.save(self._folder / name)
+        self._inner_next.replace(self._inner)
+        self._snapshot.unlink(missing_ok=True)
+        if late:
+            self.late.add(name)
+        faults.reach("mid-send", self._folder / name)
+
+    def acknowledged(self, generation: int, cut: int) -> None:
+        """The coordinator has said what became of it."""
+        name = name_of(generation, cut)
+        (self._folder / name).unlink(missing_ok=True)
+        self.late.discard(name)
+
+    def all(self) -> dict[str, bytes]:
+        """Everything unacknowledged, by name, as it lies on disk."""
+        self.late.clear()
+        return {file.name: file.read_bytes() for file in sorted(self._folder.glob("*.env"))}
+
+    def take_late(self) -> dict[str, bytes]:
+        """The oldest cut that no answer has carried yet, if there is one: an answer carries one at a time."""
+        for name in sorted(self.late):
+            self.late.discard(name)
+            file = self._folder / name
+            if file.is_file():
+                return {name: file.read_bytes()}
+        return {}
+
+    # -- snapshot --------------------------------------------------------------------------------------------
+
+    def snapshot(self, contribution: Envelope, inner: InnerState) -> None:
+        """Keep the work since the last cut as if it were cut now, and the inner state at this step."""
+        faults.reach("before-snapshot")
+        self._write_inner(inner)
+        contribution.save(self._snapshot, point="during-snapshot")
+        self._inner_next.replace(self._inner)
+
+    def _keep_snapshot(self) -> None:
+        """A snapshot that an earlier life left behind becomes a contribution to offer."""
+        if not self._snapshot.is_file():
+            return
+        try:
+            header = Envelope.load(self._snapshot).header
+            name = name_of(int(header["generation"]), int(header["cut"]))
+        except (DataError, KeyError, ValueError, TypeError):
+            self._snapshot.unlink(missing_ok=True)
+            return
+        if (self._folder / name).exists():
+            self._snapshot.unlink()  # the cut itself was made: it has all of this and more
+        else:
+            self._snapshot.rename(self._folder / name)
+
+    # -- inner state -----------------------------------------------------------------------------------------
+
+    # The inner state goes with a contribution: it is written first, under a name of its own, and counts once the
+    # contribution is there. So a site that dies in between does not go on with a state from work that is lost.
+
+    def _write_inner(self, state: InnerState) -> None:
+        label = {"tokens": state.tokens, "generation": state.generation, "steps": state.steps}
+        Envelope(label, {"inner": state.data}).save(self._inner_next)
+
+    def _keep_inner(self) -> None:
+        """What an earlier life left between the two steps: it counts if its contribution is there."""
+        if not self._inner_next.is_file():
+            return
+        state = _read_inner(self._inner_next)
+        for file in sorted(self._folder.glob("*.env"), reverse=True):
+            try:
+                header = Envelope.load(file).header
+            except (DataError, OSError):
+                continue
+            if state and (header.get("generation"), header.get("last_step")) == (state.generation, state.steps):
+                self._inner_next.replace(self._inner)
+                return
+        self._inner_next.unlink(missing_ok=True)
+
+    def inner(self) -> InnerState | None:
+        """The stored inner state, if there is a whole one."""
+        return _read_inner(self._inner)
+
+    def inner_tokens(self) -> float:
+        """Progress at which the stored inner state was taken; -1 without one."""
+        state = self.inner()
+        return state.tokens if state else -1.0
+
+
+def _read_inner(path: Path) -> InnerState | None:
+    try:
+        envelope = Envelope.load(path)
+        h = envelope.header
+        return InnerState(envelope.blobs["inner"], float(h["tokens"]), int(h["generation"]), int(h["steps"]))
+    except (DataError, OSError, KeyError, ValueError, TypeError):
+        return None

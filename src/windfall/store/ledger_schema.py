@@ -1,0 +1,94 @@
+"""The ledger's tables, and opening the file: durability settings, schema versions and their migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from windfall.errors import StoreError
+
+SCHEMA_VERSION = 2
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE spans (
+  start INTEGER PRIMARY KEY, end INTEGER NOT NULL, state TEXT NOT NULL,
+  lease INTEGER, contribution INTEGER, version INTEGER, failures INTEGER NOT NULL DEFAULT 0,
+  CHECK (end > start), CHECK (state IN ('free','leased','received','committed','skipped','quarantined')));
+CREATE TABLE leases (
+  epoch INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, generation INTEGER NOT NULL,
+  start INTEGER NOT NULL, end INTEGER NOT NULL, t_run REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL);
+CREATE TABLE contributions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, generation INTEGER NOT NULL, cut INTEGER NOT NULL,
+  base_version INTEGER NOT NULL, tokens INTEGER NOT NULL, header TEXT NOT NULL, file TEXT NOT NULL,
+  state TEXT NOT NULL, version INTEGER, t_run REAL NOT NULL, UNIQUE (site, generation, cut));
+CREATE TABLE versions (
+  version INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL,
+  outer_file TEXT, mode TEXT NOT NULL, tokens INTEGER NOT NULL, tokens_total INTEGER NOT NULL,
+  sites TEXT NOT NULL, retained INTEGER NOT NULL DEFAULT 1, detail TEXT NOT NULL DEFAULT '{}');
+CREATE TABLE inner_states (
+  site TEXT PRIMARY KEY, version INTEGER NOT NULL, tokens_total INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE journal (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL,
+  generation INTEGER NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE holds (
+  site TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('hold', 'drain')), t_run REAL NOT NULL, until REAL,
+  who TEXT NOT NULL, why TEXT NOT NULL);
+"""
+
+#: What leads from a schema to the next one.
+_MIGRATIONS = {
+    1: """
+CREATE TABLE holds (
+  site TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('hold', 'drain')), t_run REAL NOT NULL, until REAL,
+  who TEXT NOT NULL, why TEXT NOT NULL);
+""",
+}
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the file. Raises StoreError if that is impossible."""
+    try:
+        if read_only:
+            db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+        else:
+            db = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+        return db
+    except sqlite3.Error as e:
+        raise StoreError(f"{path}: cannot be opened: {e}") from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what a refused write means: a full or read-only disk, not a damaged ledger."""
+    try:
+        yield
+    except sqlite3.OperationalError as e:
+        raise StoreError(
+            f"{path}: the ledger cannot be written ({e}); nothing committed is lost. Make room or give write access, "
+            "then `windfall run` again with the same run directory"
+        ) from None
+
+
+def check_schema(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+    """Bring an older ledger up to this schema (a reader leaves it as it is).
+
+    Raises:
+        StoreError: not a ledger, or of a newer schema than this program knows.
+    """
+    try:
+        row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    except sqlite3.DatabaseError as e:
+        raise StoreError(f"{path}: not a readable ledger ({e}); restore it from a copy") from None
+    found = int(row[0]) if row else 0
+    if found > SCHEMA_VERSION:
+        raise StoreError(f"{path}: written by a newer Windfall (schema {found}, this one knows {SCHEMA_VERSION}); upgrade Windfall")
+    if read_only:
+        return
+    for step in range(found, SCHEMA_VERSION):
+        with writing(path), db:
+            db.executescript(f"BEGIN;{_MIGRATIONS[step]}UPDATE meta SET value = '{step + 1}' WHERE key = 'schema';COMMIT;")
