@@ -28,7 +28,8 @@ def windfall(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, st
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = windfall(capsys, "--help")
     assert code == 0
-    for verb in ("demo", "init", "check", "data", "run", "status", "events", "report", "generate", "backtest", "site"):
+    for verb in ("demo", "init", "check", "data", "run", "status", "events", "report", "hold", "release", "drain", "gc", "generate",
+                 "backtest", "site"):  # fmt: skip
         assert f"\n  {verb} " in out
 
 
@@ -110,6 +111,12 @@ def test_backtest_as_a_table_fits_eighty_columns_uncut(capsys: pytest.CaptureFix
         (("events", "nowhere"), 1, "no run here"),
         (("report", "nowhere"), 1, "no run here"),
         (("generate", "nowhere", "--prompt", "x"), 1, "no run here"),
+        (("hold", "nowhere", "a"), 1, "no run here"),
+        (("release", "nowhere", "a"), 1, "no run here"),
+        (("drain", "nowhere", "a"), 1, "no run here"),
+        (("gc", "nowhere"), 1, "no run here"),
+        (("hold", "nowhere"), 2, "Missing argument"),
+        (("release", "nowhere", "a", "--for", "2h"), 2, "No such option"),
         (("data", "prepare", "nowhere", "--out", "out"), 1, "no such file or folder"),
         (("run",), 2, "Missing argument"),
         (("frobnicate",), 2, "No such command"),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import sqlite3
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from ui_runs import START, empty_run, mode, state, tell
 
 from windfall.config.load import load
+from windfall.run.operator import request
 from windfall.simulate.backtest import Backtest, Row
+from windfall.store.ledger import Ledger
+from windfall.store.records import Hold
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
-from windfall.ui.events import TRANSITIONS
+from windfall.ui.events import TRANSITIONS, what_happened
 from windfall.ui.live import LiveView, sparkline
 from windfall.ui.summary import summarise
 from windfall.ui.tables import format_event, print_backtest, print_status
@@ -93,6 +99,39 @@ def test_sparkline() -> None:
     assert len(sparkline(range(100))) == 24
 
 
+def test_a_hold_is_seen_on_the_screen_and_in_the_table(small: RunDir) -> None:
+    ledger = Ledger.open(small.ledger)
+    ledger.hold(Hold("california", "hold", START, START + 7200, "ann@desk", "a [fuse]"))
+    ledger.hold(Hold("adelaide", "drain", START, None, "bob@desk", "password: hunter2hunter2"))
+    ledger.close()
+    request(small, "release", "adelaide", for_s=None, who="ann@desk", why="")
+    summary = summarise(small)
+    assert [h["site"] for h in summary["holds"]] == ["adelaide", "california"]
+    assert summary["sites"]["california"]["state"] == "off"
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    print_status(summary, console)
+    text = "\n".join(lines(console))
+    assert "held by ann@desk: a [fuse] (until 2026-01-11T19:00:00Z); the policy: off: 65 g" in text
+    assert "release asked by ann@desk, not yet noted" in text
+    assert "hunter2" not in text
+    screen = Console(file=io.StringIO(), width=200, force_terminal=True)
+    view = LiveView(small, load(small.config), screen)
+    view.update()
+    view.finish()
+    assert isinstance(screen.file, io.StringIO)
+    drawn = screen.file.getvalue()
+    for said in ("held by ann@desk: a [fuse]", "release, 19:00", "its release"):
+        assert said in drawn, said
+    assert "hunter2" not in drawn
+
+
+def test_a_ledger_from_before_holds_has_none(small: RunDir) -> None:
+    db = sqlite3.connect(small.ledger)
+    db.executescript("DROP TABLE holds; UPDATE meta SET value = '1' WHERE key = 'schema';")
+    db.close()
+    assert summarise(small)["holds"] == []
+
+
 def test_status(small: RunDir, empty: RunDir) -> None:
     console = piped()
     print_status(summarise(small), console)
@@ -121,16 +160,90 @@ def test_backtest_with_the_studys_row_only_on_its_day() -> None:
     assert "study" not in "\n".join(lines(other))
 
 
-def test_event_lines() -> None:
-    def line(kind: str, version: int | None = None, site: str | None = None, **detail: object) -> str:
-        return format_event(Event(START, 0.0, kind, site, version, dict(detail)))
+def line(kind: str, version: int | None = None, site: str | None = None, **detail: object) -> str:
+    return format_event(Event(START, 0.0, kind, site, version, dict(detail)))
 
+
+def test_event_lines() -> None:
     assert line("mode", was="", now="paused") == "2026-01-11 17:00:00  run  mode new -> paused"
     assert "version 3 (local): 1,024 tokens from a 1,024; 9,000 in all" in line(
         "commit", 3, mode="local", tokens=1024, tokens_total=9000, sites={"a": 1024}
     )
-    assert "quarantined: three leases failed at it (block 7)" in line(
-        "quarantined", site="a", block=7, reason="three leases failed at it"
-    )
     assert "hunter2" not in line("warning", reason="password: hunter2hunter2")
     assert "s3cret" not in line("warning", reason="see https://me:s3cret@host/x")
+
+
+#: Kinds with the details that their sources give them, and what a reader is told.
+TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
+    ("adopted", None, {"generation": 2, "reason": "was found running"}, "generation 2 was found running; the run goes on with it"),
+    ("swept", None, {"generation": 2, "reason": "was found running"},
+     "generation 2 was found running and is not wanted any more; it is ended"),
+    ("held", None, {"who": "ann@desk", "reason": "a fuse", "until": START + 3600},
+     "held by ann@desk until 2026-01-11T18:00:00Z: a fuse"),
+    ("held", None, {"who": "ann@desk", "reason": "no reason given", "until": None}, "held by ann@desk: no reason given"),
+    ("drain_asked", None, {"who": "ann@desk", "reason": "a fuse", "until": None}, "drain asked by ann@desk: a fuse"),
+    ("released", None, {"who": "bob@desk", "reason": "repaired"}, "released by bob@desk: repaired"),
+    ("released", None, {"who": "ann@desk", "reason": "the hold is over"},
+     "the hold is over: it was asked by ann@desk, and the policy decides again"),
+    ("bus_down", None, {"reason": "Redis at h:1 cannot be reached"}, "the bus is down: Redis at h:1 cannot be reached"),
+    ("bus_up", None, {"reason": "it answers again"}, "the bus is up again"),
+    ("checkpoint_repaired", 3, {"reason": "v3 is damaged; made again from its contributions"},
+     "the weights of version 3 were damaged and are whole again: v3 is damaged; made again from its contributions"),
+    ("checkpoint_damaged", 3, {"reason": "v3 is damaged; going back to version 2"},
+     "the weights of version 3 are damaged: v3 is damaged; going back to version 2"),
+    ("tidied", None, {"files": ["a", "b"], "count": 5}, "removed 5 files that the ledger does not name: a, b and 3 more"),
+    ("tidied", None, {"files": ["a"], "count": 1}, "removed 1 file that the ledger does not name: a"),
+    ("leaving", None, {"reason": "asked to end"}, "this coordinator ends and the next one goes on: asked to end"),
+    ("site_note", None, {"note": "own inner state refused, reset"}, "own inner state refused, reset"),
+    ("lease_ended", None, {"epoch": 4, "blocks": 1}, "lease 4 ended; 1 block of it can be lent again"),
+    ("quarantined", None, {"block": 7, "reason": "three leases failed at it"}, "block 7 is quarantined: three leases failed at it"),
+    ("refused", None, {"generation": 1, "cut": 2, "tokens": 1024, "reason": "too old"}, "refused cut 1.2 (1,024 tokens): too old"),
+    ("refused", None, {"reason": "request 1.json: KeyError: 'site'"}, "refused: request 1.json: KeyError: 'site'"),
+    ("discarded", None, {"generation": 1, "cut": 2, "reason": "its file is damaged"}, "discarded cut 1.2: its file is damaged"),
+    ("hello", None, {"generation": 2, "offered": 0, "again": False, "uncut_steps": 0}, "generation 2 says hello"),
+    ("hello", None, {"generation": 2, "offered": 1, "again": True, "uncut_steps": 3},
+     "generation 2 says hello again and hands in 1 contribution, 3 steps into its next"),
+    ("node_gone", None, {"node": "1234"}, "its SuperNode is gone; what the site trains stays with it"),
+    ("message_failed", None, {"reason": "it was given up", "current": True}, "a message failed: it was given up"),
+    ("message_failed", None, {"reason": "x", "current": False}, "a message to an earlier life of the site failed: x"),
+    ("stranger", None, {"reason": "generation 1 is not the current one"},
+     "a node that is not one of this run's sites as they are now: generation 1 is not the current one"),
+    ("round_closed_without", None, {"round": 3, "sites": ["a", "b"]}, "round 3 closed without a, b"),
+    ("round", 2, {"round": 3, "mode": "local", "sites": ["a"], "cut_at": START},
+     "round 3 (local) on version 2: a; cut at Jan 11 17:00"),
+    ("cut_forward", None, {"round": 3, "reason": "b joins"}, "the cut of round 3 is brought forward: b joins"),
+    ("inner_state", 2, {"choice": "own"}, "starts at version 2; inner optimizer state: own"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "version", "detail", "said"), TOLD)
+def test_every_kind_has_its_words(kind: str, version: int | None, detail: dict[str, object], said: str) -> None:
+    assert what_happened(Event(START, 0.0, kind, "a", version, detail)) == said
+
+
+@pytest.mark.parametrize("kind", sorted({kind for kind, *_ in TOLD}))
+def test_an_event_with_nothing_in_it_is_one_line_all_the_same(kind: str) -> None:
+    text = what_happened(Event(START, 0.0, kind, None, None, {}))
+    assert text
+    assert "\n" not in text
+
+
+def test_no_kind_in_the_sources_is_without_words() -> None:
+    """What the sources report, found in them, has a sentence of its own: a new kind needs one here."""
+    plain = {"warning", "error"}  # their reason is all there is to say
+    named = {kind for kind, *_ in TOLD} | plain
+    named |= {"state", "mode", "decision", "started", "resumed", "done", "interrupted", "commit", "evaluation", "contribution"}
+    found: set[str] = set()
+    for path in (Path(__file__).parents[2] / "src" / "windfall").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "event"
+                and len(node.args) > 1
+            ):
+                kind = node.args[1]
+                kinds = [kind.body, kind.orelse] if isinstance(kind, ast.IfExp) else [kind]
+                found |= {str(k.value) for k in kinds if isinstance(k, ast.Constant)}
+    assert found >= {"held", "drain_asked", "bus_down", "bus_up", "leaving", "checkpoint_damaged", "hello"}
+    assert found <= named, found - named

@@ -24,6 +24,12 @@ app.add_typer(data_app, name="data")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML)")]
+SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="one of the run's sites")]
+ForOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--for", metavar="TIME", help="for how much run time: 90s, 30m, 2h, 1.5d"),
+]
+WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="the reason, kept with the run")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -126,6 +132,42 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     from windfall.cli import report as verb
 
     verb.report(run, as_json)
+
+
+@app.command()
+def hold(run: RunArgument, site: SiteArgument, span: ForOption = None, why: WhyOption = "", as_json: JsonOption = False) -> None:
+    """Keep a site off whatever its policy says, until it is released or the time is over; a running one hands in its work."""
+    from windfall.cli import operate as verb
+
+    verb.operate("hold", run, site, span, why, as_json)
+
+
+@app.command()
+def release(run: RunArgument, site: SiteArgument, why: WhyOption = "", as_json: JsonOption = False) -> None:
+    """Give a held or drained site back to its policy."""
+    from windfall.cli import operate as verb
+
+    verb.operate("release", run, site, None, why, as_json)
+
+
+@app.command()
+def drain(run: RunArgument, site: SiteArgument, span: ForOption = None, why: WhyOption = "", as_json: JsonOption = False) -> None:
+    """Let a site hand in its work and stop; its policy decides again after this on-period, or after --for."""
+    from windfall.cli import operate as verb
+
+    verb.operate("drain", run, site, span, why, as_json)
+
+
+@app.command()
+def gc(
+    run: RunArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be ended and removed")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """End and remove what a run that has died left behind: processes, unfinished files. Never of a run that lives."""
+    from windfall.cli import gc as verb
+
+    raise typer.Exit(verb.gc(run, dry_run, as_json))
 
 
 @app.command()

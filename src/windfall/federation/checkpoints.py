@@ -111,15 +111,22 @@ class Checkpoints:
             return None
         return path.read_bytes()
 
-    def tidy(self) -> list[str]:
-        """Remove what a crash left between two steps: files that the ledger does not name. Their names."""
+    def leftovers(self) -> list[Path]:
+        """What a crash left between two steps: files that the ledger does not name."""
         head = self._ledger.head()
-        kept = {v.file for v in self._ledger.retained()} | {head.outer_file}
+        held = self._ledger.retained()
+        # The outer state before the newest is what the newest is made again from, should its file be damaged.
+        kept = {v.file for v in held} | {v.outer_file for v in held[-2:]} | {head.outer_file}
         kept |= {file for _, file, _ in self._ledger.inner_states().values()}
         spooled = {c.file for c in [*self._ledger.pending(), *self._ledger.contributions(head.version)]}
         gone = [p for p in self._run.checkpoints.glob("*.safetensors") if p.name not in kept]
         gone += [p for p in self._run.spool.glob("*.env") if p.name not in spooled]
         gone += [p for folder in (self._run.checkpoints, self._run.spool) for p in folder.glob(".*.tmp")]
+        return gone
+
+    def tidy(self) -> list[str]:
+        """Remove what is left over. The names of what is gone."""
+        gone = self.leftovers()
         for path in gone:
             path.unlink(missing_ok=True)
         return sorted(p.name for p in gone)

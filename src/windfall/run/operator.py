@@ -6,44 +6,103 @@ the ledger, says so in an event with who and why, and keeps to it until it is re
 
 from __future__ import annotations
 
+import fcntl
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windfall import clock
 from windfall.errors import ConfigError
-from windfall.policy.base import Decision
-from windfall.store.files import read_json, write_json
+from windfall.store.files import read_json, sync_dir, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc
 
+if TYPE_CHECKING:  # views read holds too, and import nothing heavy
+    from windfall.policy.base import Decision
+
 KINDS = ("hold", "release", "drain")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: Ten years: a time beyond it is a slip of the hand, and further on there is no calendar to write it with.
+_MOST_S = 3650 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that no coordinator has taken note of yet. ``at``: wall time (Unix seconds) at which it was left."""
+
+    kind: str
+    site: str
+    for_s: float | None
+    who: str
+    why: str
+    at: float | None
 
 
 def seconds(text: str) -> float:
     """`90s`, `30m`, `2h`, `1.5d` in seconds.
 
     Raises:
-        ConfigError: it is none of these, or not above 0.
+        ConfigError: it is none of these, not above 0, or beyond ten years.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if not found or float(found[1]) <= 0:
         raise ConfigError(f"--for {text}: give a number and s, m, h or d, as in 90s, 30m, 2h or 1.5d")
-    return float(found[1]) * _UNITS[found[2]]
+    found_s = float(found[1]) * _UNITS[found[2]]
+    if found_s > _MOST_S:
+        raise ConfigError(f"--for {text}: more than ten years; without --for it is until it is released")
+    return found_s
 
 
 def request(run: RunDir, kind: str, site: str, *, for_s: float | None, who: str, why: str) -> Path:
-    """Leave a request for the coordinator; the file that it is in."""
-    run.operator.mkdir(exist_ok=True)
+    """Leave a request for the coordinator, durably; the file that it is in. Raises OSError if it cannot be written."""
+    if not run.operator.is_dir():
+        run.operator.mkdir(exist_ok=True)
+        sync_dir(run.root)
     path = run.operator / f"{clock.wall():020.6f}-{secrets.token_hex(3)}.json"
     write_json(path, {"kind": kind, "site": site, "for_s": for_s, "who": who, "why": why}, durable=True)
     return path
+
+
+def pending(run: RunDir) -> list[Asked]:
+    """What has been asked and not been taken note of yet, oldest first; what the coordinator will refuse is left out."""
+    found = []
+    for path in sorted(run.operator.glob("*.json")):
+        try:
+            asked = dict(read_json(path) or {})
+            kind, site, for_s = asked["kind"], asked["site"], _span(asked["for_s"])
+            at = float(path.name.split("-")[0]) if re.match(r"\d+\.\d+-", path.name) else None
+        except (OSError, KeyError, TypeError, ValueError):
+            continue  # taken note of at this very moment, or malformed
+        if kind in KINDS and isinstance(site, str):
+            found.append(Asked(kind, site, for_s, str(asked.get("who", "")), str(asked.get("why", "")), at))
+    return found
+
+
+def running(run: RunDir) -> bool:
+    """Whether a coordinator of this run lives: somebody holds its lock. Writes nothing, and keeps the lock only for a look."""
+    try:
+        with open(run.root / "lock", "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no lock file: no coordinator has ever been
+    return False
+
+
+def _span(value: Any) -> float | None:
+    """A request's seconds. Raises ValueError or TypeError for what `seconds` would not have given."""
+    if value is None:
+        return None
+    if not 0 < float(value) <= _MOST_S:
+        raise ValueError(f"for_s = {value!r} is not between 0 and ten years")
+    return float(value)
 
 
 class Operator:
@@ -55,17 +114,24 @@ class Operator:
         self._telemetry = telemetry
         self._sites = sites
         self._holds = ledger.holds()
+        self._seen: set[str] = set()
 
     def look(self, t: float) -> None:
         """Take note of what has been asked since the last look."""
         if not self._folder.is_dir():
             return
         for path in sorted(self._folder.glob("*.json")):
+            if path.name in self._seen:
+                continue
             try:
                 self._take(t, dict(read_json(path) or {}))
-            except (KeyError, TypeError, ValueError, AttributeError) as e:
+            except (KeyError, TypeError, ValueError, AttributeError, OSError) as e:
                 self._telemetry.event(t, "refused", reason=f"operator request {path.name}: {type(e).__name__}: {e}")
-            path.unlink(missing_ok=True)
+            self._seen.add(path.name)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as e:  # another user's: no reason to end a run
+                self._telemetry.event(t, "warning", reason=f"operator request {path.name} cannot be removed: {e.strerror}")
 
     def _take(self, t: float, asked: dict[str, Any]) -> None:
         kind, site, who, why = asked["kind"], asked["site"], str(asked["who"]), str(asked["why"])
@@ -76,7 +142,8 @@ class Operator:
             self._holds.pop(site, None)
             self._telemetry.event(t, "released", site=site, who=who, reason=why or "no reason given")
             return
-        until = None if asked["for_s"] is None else t + float(asked["for_s"])
+        for_s = _span(asked["for_s"])
+        until = None if for_s is None else t + for_s
         hold = Hold(site, kind, t, until, who, why)
         self._ledger.hold(hold)
         self._holds[site] = hold
@@ -85,6 +152,7 @@ class Operator:
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         """Sites that must be off whatever their policy says, each with the reason."""
+        self.look(t)  # so that the first decision of a run that is started again knows what was asked meanwhile
         for site, hold in list(self._holds.items()):
             over = hold.until is not None and t >= hold.until
             # A drain cuts one on-period short; without a time of its own it ends with that.

@@ -7,7 +7,7 @@ from typing import Any
 
 from windfall.store.telemetry import Event
 from windfall.ui.reading import safe
-from windfall.units import iso_utc
+from windfall.units import clock_text, iso_utc
 
 #: Kinds that mark a transition or something that went wrong; the plain live view prints these and no others.
 TRANSITIONS = frozenset(
@@ -28,6 +28,18 @@ TRANSITIONS = frozenset(
         "round_closed_without",
         "stranger",
         "swept",
+        "adopted",
+        "held",
+        "drain_asked",
+        "released",
+        "bus_down",
+        "bus_up",
+        "checkpoint_repaired",
+        "checkpoint_damaged",
+        "tidied",
+        "node_gone",
+        "site_note",
+        "leaving",
         "done",
         "interrupted",
     }
@@ -43,34 +55,124 @@ def format_event(event: Event) -> str:
 def what_happened(event: Event) -> str:
     """The same without time and site."""
     d = event.detail
-    reason = f": {d['reason']}" if d.get("reason") else ""
+    text = _life(event, d) or _work(event, d) or _trouble(event, d) or _hand(event, d)
+    return safe(text or event.kind.replace("_", " ") + _because(d) + _rest(d, event.version))
+
+
+def _because(d: Mapping[str, Any]) -> str:
+    return f": {d['reason']}" if d.get("reason") else ""
+
+
+def _life(event: Event, d: Mapping[str, Any]) -> str:
+    """Coordinators and sites come and go."""
     match event.kind:
         case "state":
-            text = f"{d.get('was')} -> {d.get('now')}{reason}"
+            return f"{d.get('was')} -> {d.get('now')}{_because(d)}"
         case "mode":
-            text = f"mode {d.get('was') or 'new'} -> {d.get('now')}"
+            return f"mode {d.get('was') or 'new'} -> {d.get('now')}"
         case "decision":
-            text = f"wanted {d.get('wanted')}{reason}"
+            return f"wanted {d.get('wanted')}{_because(d)}"
+        case "started":
+            return f"run {d.get('run_id', '')} started"
+        case "resumed":
+            return f"run {d.get('run_id', '')} resumed at version {event.version}"
+        case "done":
+            return f"done at version {event.version}"
+        case "interrupted":
+            return f"interrupted at version {event.version}; run again to resume"
+        case "leaving":
+            return f"this coordinator ends and the next one goes on{_because(d)}"
+        case "adopted":
+            return f"generation {d.get('generation')} was found running; the run goes on with it"
+        case "swept":
+            return f"generation {d.get('generation')} was found running and is not wanted any more; it is ended"
+        case "hello":
+            said = f"generation {d.get('generation')} says hello" + (" again" if d.get("again") else "")
+            said += f" and hands in {_count(d.get('offered'), 'contribution')}" if d.get("offered") else ""
+            return said + (f", {_count(d['uncut_steps'], 'step')} into its next" if d.get("uncut_steps") else "")
+        case "node_gone":
+            return "its SuperNode is gone; what the site trains stays with it"
+    return ""
+
+
+def _work(event: Event, d: Mapping[str, Any]) -> str:
+    """Rounds, cuts and versions."""
+    match event.kind:
+        case "round":
+            cut = f"; cut at {clock_text(float(d['cut_at']))}" if d.get("cut_at") else ""
+            return f"round {d.get('round')} ({d.get('mode')}) on version {event.version}: {_names(d.get('sites'))}{cut}"
+        case "cut_forward":
+            return f"the cut of round {d.get('round')} is brought forward{_because(d)}"
+        case "round_closed_without":
+            return f"round {d.get('round')} closed without {_names(d.get('sites'))}"
+        case "contribution":
+            text = f"cut {d.get('generation')}.{d.get('cut')} on version {event.version}: "
+            return text + f"{int(d.get('tokens', 0)):,} tokens" + (", its last" if d.get("drained") else "")
         case "commit":
             shares = ", ".join(f"{site} {int(n):,}" for site, n in sorted(d.get("sites", {}).items()))
             text = f"version {event.version} ({d.get('mode')}): {int(d.get('tokens', 0)):,} tokens from {shares}"
-            text += f"; {int(d.get('tokens_total', 0)):,} in all"
+            return text + f"; {int(d.get('tokens_total', 0)):,} in all"
         case "evaluation":
-            text = f"version {event.version}: {float(d.get('val_bpb', float('nan'))):.4f} bits per byte"
-        case "contribution":
-            text = f"cut {d.get('generation')}.{d.get('cut')} on version {event.version}: "
-            text += f"{int(d.get('tokens', 0)):,} tokens"
-        case "started":
-            text = f"run {d.get('run_id', '')} started"
-        case "resumed":
-            text = f"run {d.get('run_id', '')} resumed at version {event.version}"
-        case "done":
-            text = f"done at version {event.version}"
-        case "interrupted":
-            text = f"interrupted at version {event.version}; run again to resume"
-        case _:
-            text = event.kind.replace("_", " ") + reason + _rest(d, event.version)
-    return safe(text)
+            return f"version {event.version}: {float(d.get('val_bpb', float('nan'))):.4f} bits per byte"
+        case "inner_state":
+            return f"starts at version {event.version}; inner optimizer state: {d.get('choice')}"
+    return ""
+
+
+def _trouble(event: Event, d: Mapping[str, Any]) -> str:
+    """What went wrong, and what was done about it."""
+    match event.kind:
+        case "refused" | "discarded":
+            cut = f" cut {d['generation']}.{d['cut']}" if "cut" in d and "generation" in d else ""
+            tokens = f" ({int(d['tokens']):,} tokens)" if cut and "tokens" in d else ""
+            return f"{event.kind}{cut}{tokens}{_because(d)}"
+        case "message_failed":
+            return f"a message {'failed' if d.get('current', True) else 'to an earlier life of the site failed'}{_because(d)}"
+        case "stranger":
+            return f"a node that is not one of this run's sites as they are now{_because(d)}"
+        case "lease_ended":
+            return f"lease {d.get('epoch')} ended; {_count(d.get('blocks'), 'block')} of it can be lent again"
+        case "quarantined":
+            return f"block {d.get('block')} is quarantined{_because(d)}"
+        case "site_note":
+            return str(d.get("note", ""))
+        case "bus_down":
+            return f"the bus is down{_because(d)}"
+        case "bus_up":
+            return "the bus is up again"
+        case "checkpoint_repaired":
+            return f"the weights of version {event.version} were damaged and are whole again{_because(d)}"
+        case "checkpoint_damaged":
+            return f"the weights of version {event.version} are damaged{_because(d)}"
+        case "tidied":
+            named = list(d.get("files", []))
+            more = int(d.get("count", len(named))) - len(named)
+            text = f"removed {_count(d.get('count'), 'file')} that the ledger does not name: {_names(named)}"
+            return text + (f" and {more} more" if more > 0 else "")
+    return ""
+
+
+def _hand(event: Event, d: Mapping[str, Any]) -> str:
+    """What the operator has asked for."""
+    until = f" until {iso_utc(float(d['until']))}" if d.get("until") is not None else ""
+    match event.kind:
+        case "held":
+            return f"held by {d.get('who')}{until}{_because(d)}"
+        case "drain_asked":
+            return f"drain asked by {d.get('who')}{until}{_because(d)}"
+        case "released" if str(d.get("reason", "")) in ("the hold is over", "the drain is over"):
+            return f"{d['reason']}: it was asked by {d.get('who')}, and the policy decides again"
+        case "released":
+            return f"released by {d.get('who')}{_because(d)}"
+    return ""
+
+
+def _names(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) and value else "nobody"
+
+
+def _count(n: Any, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _rest(detail: Mapping[str, Any], version: int | None) -> str:

@@ -25,6 +25,7 @@ from windfall.store.telemetry import Event, Telemetry
 from windfall.ui.events import TRANSITIONS, format_event
 from windfall.ui.reading import open_telemetry, safe
 from windfall.ui.summary import summarise
+from windfall.ui.tables import last_word
 from windfall.units import clock_text, duration_text
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ class LiveView:
         table.add_column("g/worth", no_wrap=True, justify="right", width=9)
         table.add_column("waits for", no_wrap=True, overflow="ellipsis", width=15)
         table.add_column("last decision", no_wrap=True, overflow="ellipsis", ratio=1)
+        held = {h["site"]: h["until"] for h in s["holds"]}
         for name, x in s["sites"].items():
             value = "–" if x["value"] is None else f"{x['value']:.0f}"
             worth = "" if x["worth"] is None else f"/{x['worth']:.0f}"
@@ -245,12 +247,12 @@ class LiveView:
                 Text(x["state"], style=_STATE_STYLES.get(x["state"], "")),
                 sparkline(self._sparks.get(name, ())),
                 value + worth,
-                Text(self._waits(name, x)),
-                Text(safe(x["reason"])),
+                Text(self._waits(name, x, held)),
+                Text(safe(last_word(x))),
             )
         return table
 
-    def _waits(self, name: str, x: Mapping[str, Any]) -> str:
+    def _waits(self, name: str, x: Mapping[str, Any], held: Mapping[str, float | None]) -> str:
         match x["state"]:
             case "provisioning":
                 spin_up = next((c.spin_up_s for c in self._config.site if c.name == name), 0.0)
@@ -263,6 +265,9 @@ class LiveView:
                 return "its last work"
             case "failed":
                 return "its next try"
+        if name in held:
+            until = held[name]
+            return "its release" if until is None else f"release, {clock_text(until)[-5:]}"
         return f"start, {clock_text(x['until'])[-5:]}" if x["until"] is not None else "a window"
 
 

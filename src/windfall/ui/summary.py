@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import asdict
 from typing import Any
 
+from windfall.run.operator import pending, words
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -94,6 +96,11 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "run_hours": (until - started) / 3600.0 if until is not None and started is not None else 0.0,
         "wall_seconds": story.wall_seconds,
         "sites": _sites(run, ledger, story, tokens_by_site),
+        "holds": [
+            {"site": h.site, "kind": h.kind, "until": h.until, "who": h.who, "why": h.why, "since": h.t_run}
+            for _, h in sorted(ledger.holds().items())
+        ],
+        "asked": [asdict(a) for a in pending(run)],
         "tokens_by_mode": tokens_by_mode,
         "joins_and_leaves": story.joins_and_leaves(),
         "events_count": story.events_count,
@@ -200,6 +207,8 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
             latest[name] = (str(reason), json.loads(numbers), until, bool(wanted))
     since = {str(s): float(t) for s, t in story.rows("SELECT site, MAX(t_run) FROM states GROUP BY site")}
     starts = ledger.starts()
+    held = {name: words(hold) for name, hold in ledger.holds().items()}
+    asked = {a.site: f"{a.kind} asked by {a.who}, not yet noted" for a in pending(run)}
     sites: dict[str, dict[str, Any]] = {}
     for name in names:
         joules, grams, seconds = energy.get(name, (0.0, 0.0, 0.0))
@@ -215,6 +224,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
             "starts": starts.get(name, 0),
             "wanted": wanted,
             "reason": reason,
+            "held": "; ".join(w for w in (held.get(name), asked.get(name)) if w),
             "until": until,
             "value": numbers.get("value"),
             "worth": numbers.get("worth"),

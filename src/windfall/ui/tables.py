@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from windfall.run.operator import words
+from windfall.store.records import Hold
 from windfall.ui.events import format_event as format_event
 from windfall.ui.reading import safe
 from windfall.units import clock_text, duration_text, iso_utc
@@ -92,7 +94,7 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
         ("energy", f"{s['energy_kwh']:.3f} kWh, {s['kg_co2']:.3f} kg CO2{inside}"),
         ("blocks", ", ".join(f"{n} {k}" for k, n in s["blocks"].items() if n)),
     )
-    for name, value in lines:
+    for name, value in (*lines, *_hands(s)):
         console.print(f"{name:<11}{value}", markup=False, highlight=False)
     console.print()
     table = Table(box=None, pad_edge=False)
@@ -111,9 +113,29 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
             f"{x['kg_co2']:.3f}",
             str(x["starts"]),
             "-" if x["value"] is None else f"{x['value']:.0f}",
-            _plain(x["reason"]),
+            _plain(last_word(x)),
         )
     console.print(table)
+
+
+def last_word(site: Mapping[str, Any]) -> str:
+    """Why a site of a summary is as it is: the operator's hand, which is over every policy, and then the policy's reason."""
+    if not site["held"]:
+        return str(site["reason"])
+    return f"{site['held']}; the policy: {site['reason']}" if site["reason"] else str(site["held"])
+
+
+def _hands(s: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What operators keep off, and what they have asked for."""
+    found = []
+    for h in s["holds"]:
+        hold = Hold(h["site"], h["kind"], h["since"], h["until"], h["who"], h["why"])
+        found.append(("held", f"{h['site']}: {safe(words(hold))}, since {clock_text(h['since'])} UTC"))
+    for a in s["asked"]:
+        what = f"{a['kind']} of {a['site']} by {a['who']}"
+        what += f" for {duration_text(a['for_s'])}" if a["for_s"] is not None else ""
+        found.append(("asked", safe(what + (f": {a['why']}" if a["why"] else "")) + " (asked, not yet noted)"))
+    return found
 
 
 def _percent(share: float | None) -> str:

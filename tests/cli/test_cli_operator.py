@@ -1,0 +1,212 @@
+"""`windfall hold`, `release`, `drain` and `gc`, as a user types them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.test_cli import windfall
+from ui.ui_runs import START, empty_run, finished_run
+from windfall.fleet.processes import mark
+from windfall.store.ledger import Ledger
+from windfall.store.records import Hold
+from windfall.store.rundir import RunDir, RunLock
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return empty_run(tmp_path / "run")
+
+
+def requests(run: RunDir) -> list[dict[str, Any]]:
+    return [json.loads(p.read_text()) for p in sorted(run.operator.glob("*"))]
+
+
+def text(out: str) -> str:
+    return " ".join(out.split())
+
+
+@pytest.mark.parametrize("kind", ["hold", "drain", "release"])
+def test_a_request_is_left_and_said(run: RunDir, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    code, out, err = windfall(capsys, kind, run.root, "california", "--why", "a  fuse\nblew")
+    assert (code, err) == (0, "")
+    assert out.startswith("noted; it takes effect when the run is started again: california ")
+    assert len(out.splitlines()) == 1
+    (left,) = requests(run)
+    assert left["who"].endswith(f"@{socket.gethostname()}")
+    assert (left["kind"], left["site"], left["for_s"], left["why"]) == (kind, "california", None, "a fuse blew")
+
+
+@pytest.mark.parametrize("kind", ["hold", "drain"])
+def test_for_a_time_as_json(run: RunDir, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    code, out, _ = windfall(capsys, kind, run.root, "adelaide", "--for", "2h", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["kind"], found["site"], found["for_s"], found["running"]) == (kind, "adelaide", 7200.0, False)
+    assert Path(found["request"]).is_file()
+    assert requests(run)[0]["for_s"] == 7200.0
+
+
+def test_while_a_coordinator_runs_it_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = RunLock(run)
+    lock.acquire()
+    try:
+        _, out, _ = windfall(capsys, "hold", run.root, "california", "--for", "30m")
+        assert "the coordinator acts at its next tick" in out
+        assert "30 min of run time from now on" in out
+        assert json.loads(windfall(capsys, "drain", run.root, "california", "--json")[1])["running"] is True
+    finally:
+        lock.release()
+    _, out, _ = windfall(capsys, "drain", run.root, "california")
+    assert "when the run is started again" in out
+
+
+def test_release_of_a_site_that_is_not_held_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = windfall(capsys, "release", run.root, "california")
+    assert (code, "california is not held" in out) == (0, True)
+    windfall(capsys, "hold", run.root, "california")  # not noted yet, and counts
+    assert "is not held" not in windfall(capsys, "release", run.root, "california")[1]
+    assert "is not held" in windfall(capsys, "release", run.root, "california")[1]
+    ledger = Ledger.open(run.ledger)
+    ledger.hold(Hold("adelaide", "hold", START, None, "ann@desk", ""))
+    ledger.close()
+    assert "is not held" not in windfall(capsys, "release", run.root, "adelaide")[1]
+    assert json.loads(windfall(capsys, "release", run.root, "adelaide", "--json")[1])["note"] != ""
+
+
+@pytest.mark.parametrize("kind", ["hold", "drain", "release"])
+def test_unknown_site(run: RunDir, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    code, _, err = windfall(capsys, kind, run.root, "atlantis")
+    assert (code, err) == (2, "windfall: atlantis: no such site in this run; there are california, adelaide\n")
+    assert requests(run) == []
+
+
+@pytest.mark.parametrize("span", ["0h", "-1h", "2", "h", "soon", "", "1h30m", "99999d"])
+@pytest.mark.parametrize("kind", ["hold", "drain"])
+def test_bad_times(run: RunDir, capsys: pytest.CaptureFixture[str], kind: str, span: str) -> None:
+    code, _, err = windfall(capsys, kind, run.root, "california", f"--for={span}")
+    assert code == 2
+    assert err.startswith(f"windfall: --for {span}")
+    assert len(err.splitlines()) == 1
+    assert requests(run) == []
+
+
+@pytest.mark.parametrize("kind", ["hold", "drain", "release"])
+def test_a_finished_run_has_nothing_to_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    run = finished_run(tmp_path / "done")
+    code, _, err = windfall(capsys, kind, run.root, "california")
+    assert code == 2
+    assert "the run is done" in err
+    assert requests(run) == []
+
+
+def test_a_run_directory_that_cannot_be_written(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.operator.write_text("in the way")
+    code, _, err = windfall(capsys, "hold", run.root, "california")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "cannot be written" in err
+    run.operator.unlink()
+    # Root may write anywhere; ask the system as it would answer on a read-only disk.
+    monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK)
+    code, _, err = windfall(capsys, "hold", run.root, "california")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "cannot be written" in err
+    assert requests(run) == []
+
+
+def test_a_configuration_that_cannot_be_read(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    for damage in ("[[site]\n", "[run]\n", 'site = "x"\n'):
+        run.config.write_text(damage)
+        code, _, err = windfall(capsys, "hold", run.root, "california")
+        assert (code, len(err.splitlines())) == (1, 1)
+        assert "sites cannot be read" in err
+
+
+def test_a_user_without_a_name(run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert windfall(capsys, "hold", run.root, "california")[0] == 0
+    assert requests(run)[0]["who"] == f"uid-{os.getuid()}@{socket.gethostname()}"
+
+
+def test_status_shows_what_is_held_and_what_was_asked(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    ledger = Ledger.open(run.ledger)
+    ledger.hold(Hold("california", "hold", START, START + 7200, "ann@desk", "a fuse"))
+    ledger.close()
+    windfall(capsys, "drain", run.root, "adelaide", "--for", "2h", "--why", "noise")
+    found = json.loads(windfall(capsys, "status", run.root, "--json")[1])
+    assert found["holds"] == [
+        {"site": "california", "kind": "hold", "until": START + 7200, "who": "ann@desk", "why": "a fuse", "since": START}
+    ]
+    (asked,) = found["asked"]
+    assert (asked["site"], asked["kind"], asked["for_s"], asked["why"]) == ("adelaide", "drain", 7200.0, "noise")
+    said = text(windfall(capsys, "status", run.root)[1])
+    assert "held california: held by ann@desk: a fuse (until 2026-01-11T19:00:00Z), since Jan 11 17:00 UTC" in said
+    assert "for 2 h 00 min: noise (asked, not yet noted)" in said
+
+
+# -- gc ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def left(run: RunDir) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a site of the run."""
+    child = subprocess.Popen(
+        ["sleep", "1000"], env={**os.environ, **mark("small-1", run.root, "california", 3)}, start_new_session=True
+    )
+    yield child
+    child.kill()
+    child.wait()
+
+
+def test_gc_tells_what_it_would_do_and_does_it(
+    run: RunDir, left: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.root / ".x.tmp").write_text("half")
+    code, out, _ = windfall(capsys, "gc", run.root, "--dry-run")
+    assert code == 0
+    assert f"would end california: process {left.pid}" in out
+    assert "would remove 1 file:\n  .x.tmp" in out
+    code, out, _ = windfall(capsys, "gc", run.root, "--dry-run", "--json")
+    expected = {"processes": [{"pid": left.pid, "site": "california", "generation": 3}], "files": [".x.tmp"], "keys": 0,
+                "notes": [], "stuck": [], "dry_run": True, "alive": False}  # fmt: skip
+    assert json.loads(out) == expected
+    assert left.poll() is None
+    code, out, _ = windfall(capsys, "gc", run.root, "--json")
+    assert json.loads(out) == {**expected, "dry_run": False}
+    assert left.wait(timeout=20) == -signal.SIGTERM
+    assert windfall(capsys, "gc", run.root)[:2] == (0, "nothing is left over\n")
+
+
+def test_gc_of_a_living_run(run: RunDir, left: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]) -> None:
+    (run.root / ".x.tmp").write_text("half")
+    lock = RunLock(run)
+    lock.acquire()
+    try:
+        code, out, err = windfall(capsys, "gc", run.root)
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert "the run is alive" in err
+        assert "windfall drain" in err
+        code, out, _ = windfall(capsys, "gc", run.root, "--json")
+        found = json.loads(out)
+        assert (code, found["alive"], found["processes"], found["files"]) == (1, True, [], [])
+    finally:
+        lock.release()
+    assert left.poll() is None
+    assert (run.root / ".x.tmp").exists()
