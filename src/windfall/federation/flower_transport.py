@@ -31,6 +31,7 @@ class FlowerTransport:
         self._in: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._count = 0
         self._closing = threading.Event()
+        self._polled = threading.Event()
         self._failure = ""
         self._thread = threading.Thread(target=self._run, name="flower", daemon=True)
         self._thread.start()
@@ -52,6 +53,7 @@ class FlowerTransport:
         return name
 
     def poll(self) -> list[Reply]:
+        self._polled.set()
         found = []
         while not self._in.empty():
             found.append(self._in.get())
@@ -59,6 +61,7 @@ class FlowerTransport:
 
     def close(self) -> None:
         self._closing.set()
+        self._polled.set()
         self._thread.join(timeout=10)
         self._attachment.close()
 
@@ -67,6 +70,9 @@ class FlowerTransport:
         looked = -_LOOK_S
         silent_since: float | None = None
         while not self._closing.wait(_PULL_S):
+            # As often as anybody wants to know: a coordinator whose sites are all off asks once a second.
+            self._polled.wait()
+            self._polled.clear()
             try:
                 now = clock.monotonic()
                 if now - looked >= _LOOK_S:

@@ -65,7 +65,7 @@ class SiteWorker:
         self._mailbox = mailbox
         self._bus = bus
         self._outbox = Outbox(folder)
-        self._trained = Trained(folder / "trained.json", generation)
+        self._trained = Trained(folder / "trained", generation)
         self._snapshot_s = snapshot_s
         self._dead_man_s = dead_man_s
         self._calendar = calendar
@@ -135,7 +135,6 @@ class SiteWorker:
             if self._leases:
                 beat["block"] = self._leases[0].at
             self._bus.set("heartbeat", beat)
-            self._trained.write(self._steps * self._trainer.tokens_per_step)
             self._mind_the_coordinator(now)
         for c in self._bus.commands():
             if c.get("kind") == "drain":
@@ -305,6 +304,7 @@ class SiteWorker:
         tokens = self._trainer.tokens_per_step
         self._since_order += 1
         self._steps += 1
+        self._trained.write(self._steps * tokens)
         faults.reach("mid-step")
         w = self._work
         w.steps += 1
