@@ -87,6 +87,7 @@ class World(MemoryDriver):
         self.transport = MemoryTransport()
         self.bus = MemoryBus()
         self.workers: dict[str, SiteWorker] = {}
+        self.nodes: dict[str, str] = {}
         self.clock: Calendar | ManualClock = ManualClock(T0)
 
     def calendar(self) -> float:
@@ -97,9 +98,10 @@ class World(MemoryDriver):
             return
         super().ensure_up(site, generation)
         self.override.pop(site, None)
+        self.nodes[site] = f"{site}#{generation}"
         self.workers[site] = SiteWorker(
             site=site, generation=generation, trainer=self.make_trainer(self.spec, site),
-            mailbox=self.transport.connect(f"{site}#{generation}"), bus=self.bus.site(site, generation),
+            mailbox=self.transport.connect(self.nodes[site]), bus=self.bus.site(site, generation),
             folder=self.root / "sites" / site, snapshot_s=self.snapshot_s, dead_man_s=1e9, calendar=self.calendar,
         )  # fmt: skip
 
@@ -110,11 +112,17 @@ class World(MemoryDriver):
     def list_owned(self, run_id: str) -> list[Owned]:
         return [Owned(s, w.generation, s) for s, w in self.workers.items()]
 
-    def kill(self, site: str, *, observed: bool = True) -> None:
-        """A site's processes are gone, with everything that was under way."""
-        worker = self.workers.pop(site, None)
-        if worker:
-            self.transport.disconnect(f"{site}#{worker.generation}")
+    def only_the_living(self) -> None:
+        """A driver's new life finds what lives, and knows nothing of the dead."""
+        for site in self.up.keys() - self.workers.keys():
+            del self.up[site]
+            self.override.pop(site, None)
+
+    def kill(self, site: str, *, observed: bool = True, node_too: bool = True) -> None:
+        """A site's processes are gone, with everything that was under way; its SuperNode may linger."""
+        self.workers.pop(site, None)
+        if node_too and site in self.nodes:
+            self.transport.disconnect(self.nodes.pop(site))
         if observed and site in self.up:
             self.override[site] = Observed.FAILED
 
@@ -155,6 +163,7 @@ class Run:
         self.telemetry = Telemetry.open(self.dir.telemetry)
         self.fence = self.ledger.new_fence()
         self.world = earlier.world if earlier else World(root, self.spec, make_trainer, snapshot_s)
+        self.world.only_the_living()
         self.transport, self.bus, self.workers = self.world.transport, self.world.bus, self.world.workers
         self.signals = {n: _signal(w) for n, w in windows.items()}
         self.checkpoints = Checkpoints(self.dir, self.ledger, keep=3, keep_every=5)

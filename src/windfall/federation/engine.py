@@ -133,7 +133,8 @@ class Federation:
 
     # -- what arrives ----------------------------------------------------------------------------------------
 
-    def poll(self) -> None:
+    def poll(self, sites: Mapping[str, Site]) -> None:
+        self._know(sites)
         for node in self._transport.nodes() - self._nodes.keys():
             self._nodes[node] = ""
             self._say_hello(node)
@@ -145,6 +146,14 @@ class Federation:
         for reply in self._transport.poll():
             self._on_reply(reply)
         self._hearing.listen(self._t, self._sites, self._generations, self._round.mode if self._round else "local")
+
+    def _know(self, sites: Mapping[str, Site]) -> None:
+        """Which life of each site counts. Between two ticks a site may have failed and been started again."""
+        for name, site in sites.items():
+            self._generations[name] = site.generation
+            m = self._members.get(name)
+            if m is not None and m.generation != site.generation:
+                self._forget(name, failed=True)
 
     def _say_hello(self, node: str) -> None:
         hello = Envelope({"protocol": PROTOCOL, "kind": "hello", "fence": self._fence})
@@ -280,7 +289,7 @@ class Federation:
         envelope = Envelope(envelope.header, {n: b for n, b in envelope.blobs.items() if n not in late})
         if m and header and mine:
             m.uncut = 0
-            m.steps += sum(c.end - c.start for c in header.consumed) // self._s.blocks_per_step
+            m.steps += header.last_step - header.first_step
             since = self._round.begins_at if self._round else self._t
             m.measured_rate = header.tokens / max(self._s.tick_s, self._t - since)
         if header and not header.consumed:
@@ -305,7 +314,7 @@ class Federation:
 
     def tick(self, t: float, t_next: float, sites: Mapping[str, Site]) -> None:
         self._t = t
-        self._generations = {n: s.generation for n, s in sites.items()}
+        self._know(sites)
         for name in self._proven:
             sites[name].failures = 0
         self._proven.clear()

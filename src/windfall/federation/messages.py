@@ -103,6 +103,8 @@ class ContributionHeader:
         try:
             if raw["protocol"] != PROTOCOL:
                 raise Refused(f"speaks protocol {raw['protocol']!r}, this coordinator {PROTOCOL}")
+            if _count(raw["first_step"]) > _count(raw["last_step"]):
+                raise Refused(f"counts steps {raw['first_step']} to {raw['last_step']}")
             consumed = [
                 Consumed(_count(c["epoch"]), _count(c["start"]), _count(c["end"]), bool(c["skipped"])) for c in raw["consumed"]
             ]

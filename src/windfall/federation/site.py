@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from windfall.errors import DataError, WindfallError
 from windfall.federation.codec import encode
 from windfall.federation.messages import PROTOCOL, ContributionHeader, RoundOrder
 from windfall.federation.outbox import InnerState, Outbox, Trained
+from windfall.federation.position import Leases, Segment, Work
 from windfall.federation.transport import Mailbox
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
@@ -27,26 +27,6 @@ from windfall.train.trainer import Trainer
 
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0
-
-
-@dataclass
-class Segment:
-    """What is left of a lease: blocks ``[at, end)`` under ``epoch``."""
-
-    epoch: int
-    at: int
-    end: int
-
-
-@dataclass
-class _Work:
-    """What has been trained since the last cut."""
-
-    consumed: list[Consumed] = field(default_factory=list)
-    steps: int = 0
-    loss_sum: float = 0.0
-    last_loss: float = 0.0
-    seconds: float = 0.0
 
 
 class SiteWorker:
@@ -78,14 +58,15 @@ class SiteWorker:
         self._order: RoundOrder | None = None
         #: The message to answer at the cut, if somebody still waits for it.
         self._message = ""
-        self._leases: list[Segment] = []
-        self._work = _Work()
+        self._leases = Leases()
+        self._work = Work()
         self._open: dict[int, Tensors] = {}  # cut -> what was sent and is not yet acknowledged
         self._travelling: dict[int, list[Consumed]] = {}  # cut -> blocks of it
         self._said = 0  # the cut that the last answer carried
         self._since_order = 0
         self._uncut_said = 0
         self._steps = 0
+        self._tokens = 0
         self._lineage: list[list[Any]] = []
         self._progress_at_cut = 0.0
         self._progress_rate = 1.0
@@ -133,7 +114,7 @@ class SiteWorker:
             self._beat += 1
             beat: dict[str, Any] = {"n": self._beat}
             if self._leases:
-                beat["block"] = self._leases[0].at
+                beat["block"] = self._leases.at
             self._bus.set("heartbeat", beat)
             self._mind_the_coordinator(now)
         for c in self._bus.commands():
@@ -219,8 +200,7 @@ class SiteWorker:
         self._lineage.append(["order", order.progress_start, order.progress_rate, self._work.steps])
         # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
         gone = [*self._work.consumed, *(c for cut in self._travelling.values() for c in cut)]
-        used = {(c.epoch, b) for c in gone for b in range(c.start, c.end)}
-        self._leases = [s for x in order.leases for s in _without(Segment(x["epoch"], x["start"], x["end"]), used)]
+        self._leases.replace([Segment(x["epoch"], x["start"], x["end"]) for x in order.leases], gone)
         # Steps between a hello and this order are steps under this order: the hello counted those before it.
         self._since_order = max(0, self._work.steps - self._uncut_said) if order.gated else 0
         self._progress_at_cut, self._progress_rate = order.progress_start, order.progress_rate
@@ -299,23 +279,24 @@ class SiteWorker:
             self._report(self._now())
             return False
         begun = clock.monotonic()
-        blocks = self._next_blocks()
+        w = self._work
+        blocks = self._leases.take(self._trainer.blocks_per_step, w)
+        tokens = self._trainer.tokens_per_step * len(blocks) // self._trainer.blocks_per_step
+        if len(blocks) < self._trainer.blocks_per_step:
+            # The last blocks of the budget, where one was quarantined, may be fewer than a step's.
+            self._lineage.append(["short", w.steps, len(blocks)])
         loss = self._trainer.step(blocks, self._schedule_progress())
-        tokens = self._trainer.tokens_per_step
         self._since_order += 1
         self._steps += 1
-        self._trained.write(self._steps * tokens)
+        self._tokens += tokens
+        self._trained.write(self._tokens)
         faults.reach("mid-step")
-        w = self._work
-        w.steps += 1
-        w.loss_sum += loss
-        w.last_loss = loss
-        w.seconds += clock.monotonic() - begun
+        w.add(tokens, loss, clock.monotonic() - begun)
         if not math.isfinite(loss):
             raise DataError(f"the loss is {loss} at step {w.steps} since the last cut; lower train.lr_scale")
         order = self._order
         t_run = (
-            order.begins_at + (order.steps_before + self._since_order) * tokens / order.tokens_per_s
+            order.begins_at + (order.steps_before + self._since_order) * self._trainer.tokens_per_step / order.tokens_per_s
             if order and order.gated
             else self._calendar()
         )
@@ -336,26 +317,9 @@ class SiteWorker:
             self._take_snapshot()
         return True
 
-    def _next_blocks(self) -> list[int]:
-        """The next blocks of the leases, one step's worth, noted as consumed."""
-        blocks: list[int] = []
-        while len(blocks) < self._trainer.blocks_per_step and self._leases:
-            s = self._leases[0]
-            take = min(self._trainer.blocks_per_step - len(blocks), s.end - s.at)
-            blocks += range(s.at, s.at + take)
-            last = self._work.consumed[-1] if self._work.consumed else None
-            if last and last.epoch == s.epoch and last.end == s.at:
-                self._work.consumed[-1] = Consumed(s.epoch, last.start, s.at + take)
-            else:
-                self._work.consumed.append(Consumed(s.epoch, s.at, s.at + take))
-            s.at += take
-            if s.at >= s.end:
-                self._leases.pop(0)
-        return blocks
-
     def _schedule_progress(self) -> float:
         """Committed tokens plus what the fleet is expected to have in flight; never falls at one site."""
-        here = self._progress_at_cut + self._progress_rate * self._work.steps * self._trainer.tokens_per_step
+        here = self._progress_at_cut + self._progress_rate * self._work.tokens
         self._progress = max(self._progress, here)
         return self._progress
 
@@ -397,27 +361,20 @@ class SiteWorker:
             self._travelling[self._cut] = list(w.consumed)
             self._lineage.clear()
         self._saved_at = clock.monotonic()
-        self._work = _Work()
+        self._work = Work()
         self._uncut_said = 0
         # The schedule goes on from what this cut will have added.
-        self._progress_at_cut += self._progress_rate * w.steps * self._trainer.tokens_per_step
+        self._progress_at_cut += self._progress_rate * w.tokens
         self._lineage.append(["order", self._progress_at_cut, self._progress_rate, 0])
         return contribution
 
     def _contribution(self, *, drained: bool, order: RoundOrder | None) -> Envelope:
         w = self._work
         codec = order.codec if order else "fp32"
-        tokens = w.steps * self._trainer.tokens_per_step
-        metrics = {}
-        if w.steps:
-            metrics = {
-                "loss_mean": w.loss_sum / w.steps, "loss_last": w.last_loss,
-                "train_seconds": w.seconds, "tokens_per_s": tokens / max(w.seconds, 1e-9),
-            }  # fmt: skip
         header = ContributionHeader(
             site=self.site, generation=self.generation, cut=self._cut, round=order.round if order else 0,
-            base_version=self._base, tokens=tokens, consumed=list(w.consumed), codec=codec,
-            inner_tokens=self._progress, metrics=metrics, drained=drained, fence=self._fence,
+            base_version=self._base, tokens=w.tokens, consumed=list(w.consumed), codec=codec,
+            inner_tokens=self._progress, metrics=w.metrics(), drained=drained, fence=self._fence,
             lineage=[list(op) for op in self._lineage], first_step=self._steps - w.steps, last_step=self._steps,
         )  # fmt: skip
         blobs = {"delta": encode(self._trainer.delta(), codec)} if w.steps else {}
@@ -445,16 +402,3 @@ class SiteWorker:
 
     def _inner_state(self) -> InnerState:
         return InnerState(self._trainer.inner(exact=True), self._progress, self.generation, self._steps)
-
-
-def _without(segment: Segment, used: set[tuple[int, int]]) -> list[Segment]:
-    """A lease segment without blocks that have been used already."""
-    result: list[Segment] = []
-    for block in range(segment.at, segment.end):
-        if (segment.epoch, block) in used:
-            continue
-        if result and result[-1].end == block:
-            result[-1].end += 1
-        else:
-            result.append(Segment(segment.epoch, block, block + 1))
-    return result

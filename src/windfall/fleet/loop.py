@@ -90,13 +90,13 @@ class Loop:
 
     def tick(self, t: float, wall: float, t_next: float) -> None:
         """Everything that is due at run time ``t``; the work handed out may last until ``t_next``."""
-        self.work.poll()
+        self.poll()
         self._decide(t)
         self.settle(t, wall, t_next)
 
     def settle(self, t: float, wall: float, t_next: float) -> None:
         """Carry on with what was decided: take in what has arrived, move sites, hand out and merge work."""
-        self.work.poll()
+        self.poll()
         self.controller.observe()
         self.controller.reconcile(t, wall, self.decisions, self.work)
         self.work.tick(t, t_next, self.controller.sites)
@@ -104,9 +104,13 @@ class Loop:
 
     def watch(self, t: float, wall: float) -> None:
         """While sites work towards the next tick: notice those that fail, and nothing else."""
-        self.work.poll()
+        self.poll()
         self.controller.observe()
         self.controller.reconcile(t, wall, self.decisions, self.work)
+
+    def poll(self) -> None:
+        """Take in what has arrived."""
+        self.work.poll(self.controller.sites)
 
     def owes(self, t: float) -> str:
         """What a gated clock must see done before it leaves ``t``."""

@@ -82,7 +82,7 @@ def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
             watched = now
             loop.watch(t, now)
         else:
-            loop.work.poll()
+            loop.poll()
     return True
 
 

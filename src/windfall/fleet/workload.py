@@ -15,8 +15,8 @@ class Workload(Protocol):
         """Take note of the sites' states at ``t`` and hand out, cut, merge and commit what is due."""
         ...
 
-    def poll(self) -> None:
-        """Take in what has arrived. Called often; never blocks."""
+    def poll(self, sites: Mapping[str, Site]) -> None:
+        """Take in what has arrived; ``sites`` as they are now. Called often; never blocks."""
         ...
 
     def ready(self, site: str, generation: int) -> bool: ...

@@ -53,7 +53,7 @@ class SimulatedWork:
             self.left = 0.0
             self.done_at = t + took
 
-    def poll(self) -> None:
+    def poll(self, sites: Mapping[str, Site]) -> None:
         return None
 
     def ready(self, site: str, generation: int) -> bool:

@@ -1,0 +1,100 @@
+"""Where a site is in its leases: what is left of them, and what it has trained since its last cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from windfall.store.records import Consumed
+
+
+@dataclass
+class Segment:
+    """What is left of a lease: blocks ``[at, end)`` under ``epoch``."""
+
+    epoch: int
+    at: int
+    end: int
+
+
+@dataclass
+class Work:
+    """What has been trained since the last cut."""
+
+    consumed: list[Consumed] = field(default_factory=list)
+    steps: int = 0
+    tokens: int = 0
+    loss_sum: float = 0.0
+    last_loss: float = 0.0
+    seconds: float = 0.0
+
+    def use(self, epoch: int, start: int, end: int) -> None:
+        """Note blocks as consumed."""
+        last = self.consumed[-1] if self.consumed else None
+        if last and last.epoch == epoch and last.end == start:
+            self.consumed[-1] = Consumed(epoch, last.start, end)
+        else:
+            self.consumed.append(Consumed(epoch, start, end))
+
+    def add(self, tokens: int, loss: float, seconds: float) -> None:
+        """Note a step."""
+        self.steps += 1
+        self.tokens += tokens
+        self.loss_sum += loss
+        self.last_loss = loss
+        self.seconds += seconds
+
+    def metrics(self) -> dict[str, float]:
+        """What the contribution says of it."""
+        if not self.steps:
+            return {}
+        return {
+            "loss_mean": self.loss_sum / self.steps, "loss_last": self.last_loss,
+            "train_seconds": self.seconds, "tokens_per_s": self.tokens / max(self.seconds, 1e-9),
+        }  # fmt: skip
+
+
+class Leases:
+    """The blocks that a site may train on, in order."""
+
+    def __init__(self) -> None:
+        self._segments: list[Segment] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._segments)
+
+    @property
+    def at(self) -> int | None:
+        """The next block, if there is one."""
+        return self._segments[0].at if self._segments else None
+
+    def replace(self, segments: Iterable[Segment], gone: Iterable[Consumed]) -> None:
+        """These are in force now. ``gone``: what is used already and not acknowledged, and so may be in them still."""
+        used = {(c.epoch, b) for c in gone for b in range(c.start, c.end)}
+        self._segments = [left for s in segments for left in _without(s, used)]
+
+    def take(self, blocks: int, work: Work) -> list[int]:
+        """The next ``blocks`` blocks (fewer at the end of the leases), noted in ``work``."""
+        found: list[int] = []
+        while len(found) < blocks and self._segments:
+            s = self._segments[0]
+            end = min(s.at + blocks - len(found), s.end)
+            found += range(s.at, end)
+            work.use(s.epoch, s.at, end)
+            s.at = end
+            if s.at >= s.end:
+                self._segments.pop(0)
+        return found
+
+
+def _without(segment: Segment, used: set[tuple[int, int]]) -> list[Segment]:
+    """A lease segment without blocks that have been used already."""
+    result: list[Segment] = []
+    for block in range(segment.at, segment.end):
+        if (segment.epoch, block) in used:
+            continue
+        if result and result[-1].end == block:
+            result[-1].end += 1
+        else:
+            result.append(Segment(segment.epoch, block, block + 1))
+    return result
