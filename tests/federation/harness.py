@@ -138,7 +138,8 @@ class Run:
         self, root: Path, data: Path, windows: dict[str, list[tuple[float, float]]], *, steps: int = 120,
         steps_per_min: float | dict[str, float] = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
         outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9, round_steps: int | None = None,
-        calendar: bool = False, trainer: MakeTrainer | None = None, hand: Hand | None = None, earlier: Run | None = None,
+        inner_max_age: float = 0.02, calendar: bool = False, trainer: MakeTrainer | None = None, hand: Hand | None = None,
+        earlier: Run | None = None,
     ) -> None:  # fmt: skip
         torch.set_num_threads(1)
         self.dir = RunDir(root)
@@ -180,7 +181,7 @@ class Run:
             round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=5, heartbeat_timeout_s=60, tick_s=TICK,
             gated=not calendar, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_step=TOKENS_PER_STEP,
             budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
-            tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names}, round_steps=round_steps,
+            tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names}, round_steps=round_steps, inner_max_age=inner_max_age,
         )  # fmt: skip
         intake = Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites=set(names), max_base_age=2)
         recover(now, self.ledger, self.checkpoints, intake, self.telemetry)

@@ -7,6 +7,7 @@ round is closed, so that the same things happen at the same run times on any mac
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 
@@ -59,13 +60,25 @@ class Federation:
         self._members: dict[str, Member] = {}
         self._tries: dict[str, int] = {}
         self._generations: dict[str, int] = dict(generations)
-        self._round: Round | None = None
-        self._rounds = max((v.version for v in ledger.versions()), default=0)
+        self._round = self._round_under_way()
+        self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
         self._hearing = Hearing(bus, events, self._evaluations, settings.heartbeat_timeout_s)
         self._fatal = self._hearing.fatal
         #: Sites whose work has been taken since the last tick: their failures are forgotten.
         self._proven: set[str] = set()
+
+    def _round_under_way(self) -> Round | None:
+        """The round that an earlier coordinator left, where rounds are of fixed tokens: it is done as it was begun."""
+        stored = json.loads(self._ledger.meta("round") or "{}")
+        if self._s.round_steps is None or stored.get("base") != self._ledger.head().version:
+            return None
+        found = Round(**{**stored, "participants": set(stored["participants"]), "waiting": set(stored["participants"])})
+        found.waiting -= {site for site in found.participants if self._handed_in(site, found)}
+        return found
+
+    def _handed_in(self, site: str, r: Round) -> bool:
+        return any(c.site == site and c.base_version == r.base for c in self._ledger.pending())
 
     # -- what the loop asks ----------------------------------------------------------------------------------
 
@@ -249,6 +262,8 @@ class Federation:
         if r is not None and site in r.waiting:
             if known is not None and (stands.round, stands.order_fence) == (r.number, self._fence):
                 self._resume(m, r)
+            elif self._s.round_steps is not None and not self._handed_in(site, r):
+                self._begin_again(m, r)
             else:
                 self._answered(site)  # it has cut meanwhile: what it had is in its outbox
 
@@ -269,6 +284,14 @@ class Federation:
         fleet = sorted(r.participants)
         leases = [x for x in self._ledger.live_leases(m.site) if x.generation == m.generation]
         self._send(m, self._orders.order(m, r.number, r.begins_at, r.cut_at, "none", leases, fleet=fleet), {})
+
+    def _begin_again(self, m: Member, r: Round) -> None:
+        """A round of fixed tokens is done again by a site that was killed in it, or gone on with under a new coordinator."""
+        lent = self._orders.lend(self._t, r.cut_at, {m.site: m})
+        if m.site not in lent:
+            self._answered(m.site)
+            return
+        self._order_to(m, r, lent[m.site], evaluate=False)
 
     def _hello_again(self, node: str) -> bool:
         """Ask a node that failed to answer once more, a few times; False if it has been asked enough."""
@@ -323,6 +346,9 @@ class Federation:
                 self._forget(name, failed=site.state is State.FAILED)
             elif site.state is State.DRAINING:
                 self._drain(name)
+            r = self._round
+            if r and name in r.waiting and name not in self._members and (site.state is State.OFF or t >= r.cut_at):
+                r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
         self._expire(t)
         active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
         if self._round:
@@ -371,7 +397,7 @@ class Federation:
         self._hearing.forget(site)
         if m is None:
             return
-        if self._round:
+        if self._round and not (failed and self._s.round_steps is not None):
             self._round.waiting.discard(site)
         if not failed:
             for lease in self._ledger.live_leases(site):
@@ -449,20 +475,29 @@ class Federation:
             return
         self._rounds += 1
         mode = "local" if len(lent) == 1 else "federated"
-        self._round = Round(self._rounds, head.version, t, cut_at, set(lent), set(lent), mode)
+        r = self._round = Round(self._rounds, head.version, t, cut_at, set(lent), set(lent), mode)
+        if self._s.round_steps is not None:
+            kept = {
+                "number": r.number,
+                "base": r.base,
+                "begins_at": t,
+                "cut_at": cut_at,
+                "participants": sorted(lent),
+                "mode": mode,
+            }
+            self._ledger.set_meta(round=json.dumps(kept))
         self._events.event(t, "round", version=head.version, round=self._rounds, mode=mode, sites=sorted(lent), cut_at=cut_at)
         evaluator = min(lent) if not self._evaluations.has(head.version) else None
-        weights = b""
         for site in sorted(lent):
-            m = self._members[site]
-            model = "none" if m.aligned == head.version else "full"
-            if model == "full" and not weights:
-                weights = to_bytes(self._checkpoints.weights(head))
-            order = self._orders.order(
-                m, self._rounds, t, cut_at, model, lent[site], evaluate=site == evaluator, fleet=sorted(lent)
-            )
-            blobs = {"weights": weights} if model == "full" else {}
-            self._send(m, *self._orders.with_inner(t, m, order, blobs, head))
+            self._order_to(self._members[site], r, lent[site], evaluate=site == evaluator)
+
+    def _order_to(self, m: Member, r: Round, leases: list[Lease], *, evaluate: bool) -> None:
+        head = self._ledger.head()
+        model = "none" if m.aligned == head.version else "full"
+        fleet = sorted(r.participants)
+        order = self._orders.order(m, r.number, self._t, r.cut_at, model, leases, evaluate=evaluate, fleet=fleet)
+        blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
+        self._send(m, *self._orders.with_inner(self._t, m, order, blobs, head))
 
     def _send(self, m: Member, order: RoundOrder, blobs: dict[str, bytes]) -> None:
         m.acks = []

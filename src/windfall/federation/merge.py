@@ -66,7 +66,7 @@ def chains(contributions: Sequence[Received]) -> list[list[Received]]:
             last is not None
             and (last.site, last.generation) == (c.site, c.generation)
             and last.header["last_step"] == c.header["first_step"]
-            and not any(op[0] == "load" for op in c.header["lineage"])
+            and not any(op[1:2] == ["load"] for op in c.header["lineage"])
         )
         if follows:
             found[-1].append(c)

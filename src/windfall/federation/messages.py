@@ -82,7 +82,8 @@ class ContributionHeader:
     metrics: dict[str, float]
     drained: bool
     fence: int
-    #: Where parameters and inner state came from since the previous cut, for a replay (``federation.replay``).
+    #: Where parameters, inner state and progress came from since the previous cut: [step, what, ...] entries, each
+    #: before the step (counted from the cut) that it precedes. ``federation.replay`` reads them.
     lineage: list[list[Any]] = field(default_factory=list)
     #: Steps of this life of the site before the first one in here.
     first_step: int = 0
@@ -92,6 +93,11 @@ class ContributionHeader:
     def header(self) -> dict[str, Any]:
         """The message header."""
         return {"protocol": PROTOCOL, "kind": "contribution", **asdict(self)}
+
+    def replayable(self) -> dict[str, Any]:
+        """What a replay needs of it."""
+        kept = ("generation", "cut", "consumed", "lineage", "first_step", "last_step")
+        return {k: v for k, v in asdict(self).items() if k in kept}
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> ContributionHeader:

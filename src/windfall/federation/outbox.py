@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windfall import faults
-from windfall.errors import DataError
+from windfall.errors import DataError, Refused
+from windfall.federation.messages import ContributionHeader
 from windfall.store.files import Envelope
 
 _NAME = re.compile(r"^(\d{6})-(\d{6})\.env$")
@@ -92,6 +93,13 @@ class Outbox:
         name = name_of(generation, cut)
         (self._folder / name).unlink(missing_ok=True)
         self.late.discard(name)
+
+    def header(self, generation: int, cut: int) -> ContributionHeader | None:
+        """What an unacknowledged contribution says of itself; None if it is not there or damaged."""
+        try:
+            return ContributionHeader.parse(Envelope.load(self._folder / name_of(generation, cut)).header)
+        except (DataError, Refused, OSError):
+            return None
 
     def all(self) -> dict[str, bytes]:
         """Everything unacknowledged, by name, as it lies on disk."""

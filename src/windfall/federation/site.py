@@ -21,7 +21,6 @@ from windfall.federation.position import Leases, Segment, Work
 from windfall.federation.transport import Mailbox
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
-from windfall.store.records import Consumed
 from windfall.store.tensors import Tensors, from_bytes
 from windfall.train.trainer import Trainer
 
@@ -61,7 +60,7 @@ class SiteWorker:
         self._leases = Leases()
         self._work = Work()
         self._open: dict[int, Tensors] = {}  # cut -> what was sent and is not yet acknowledged
-        self._travelling: dict[int, list[Consumed]] = {}  # cut -> blocks of it
+        self._travelling: dict[int, ContributionHeader] = {}  # cut -> what was said of it
         self._said = 0  # the cut that the last answer carried
         self._since_order = 0
         self._uncut_said = 0
@@ -192,14 +191,14 @@ class SiteWorker:
                 self._keep_cut(late=True)
             self._trainer.load(from_bytes(envelope.blobs["weights"], "weights"))
             self._open.clear()
-            self._lineage.append(["load", order.version])
+            self._note("load", order.version)
         self._load_inner(order, envelope)
         self._message, self._order = message_id, order
         if order.leases or not self._work.steps:  # else it only asks for work done on the version before
             self._base = order.version
-        self._lineage.append(["order", order.progress_start, order.progress_rate, self._work.steps])
+        self._note("order", order.progress_start, order.progress_rate)
         # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
-        gone = [*self._work.consumed, *(c for cut in self._travelling.values() for c in cut)]
+        gone = [*self._work.consumed, *(c for sent in self._travelling.values() for c in sent.consumed)]
         self._leases.replace([Segment(x["epoch"], x["start"], x["end"]) for x in order.leases], gone)
         # Steps between a hello and this order are steps under this order: the hello counted those before it.
         self._since_order = max(0, self._work.steps - self._uncut_said) if order.gated else 0
@@ -215,34 +214,42 @@ class SiteWorker:
             generation, cut = int(a["generation"]), int(a["cut"])
             if cut == 0:  # so garbled that the coordinator could not tell: it was the last answer
                 generation, cut = self.generation, self._said
+            refused = not a["accepted"]
+            earlier = self._outbox.header(generation, cut) if refused and generation != self.generation else None
             self._outbox.acknowledged(generation, cut)
-            if generation != self.generation:
+            record = earlier if generation != self.generation else self._travelling.pop(cut, None)
+            sent = self._open.pop(cut, None) if generation == self.generation else None
+            if not refused:
                 continue
-            self._travelling.pop(cut, None)
-            sent = self._open.pop(cut, None)
-            if sent is not None and not a["accepted"]:
+            if sent is not None:
                 self._trainer.correct(sent, -1.0)
-                self._lineage.append(["shed", cut])
+            if record is not None:
+                # No ledger will know of this work; the inner state does, and a replay must.
+                self._note("shed", sent is not None, record.replayable())
+
+    def _note(self, what: str, *values: Any) -> None:
+        """Where parameters, inner state and progress come from: an entry of the lineage, with the step that it precedes."""
+        self._lineage.append([self._work.steps, what, *values])
 
     def _load_inner(self, order: RoundOrder, envelope: Envelope) -> None:
         state = None
         try:
             if order.inner == "sent":
                 self._trainer.load_inner(envelope.blobs["inner"])
-                self._lineage.append(["inner", "sent", *order.inner_from])
+                self._note("inner", "sent", *order.inner_from)
                 return
             if order.inner == "own":
                 state = self._outbox.inner() if self._steps == 0 else None
                 if state is not None:
                     self._trainer.load_inner(state.data)
-                    self._lineage.append(["inner", "own", state.generation, state.steps])
+                    self._note("inner", "own", state.generation, state.steps)
                 return
         except DataError as e:
             self._bus.emit({"kind": "note", "note": f"{order.inner} inner state refused, reset: {e}"})
         # Version 0 has nothing to warm up from: a new optimizer is already as reset as can be.
         if order.version > 0:
             self._trainer.reset_inner()
-            self._lineage.append(["inner", "reset"])
+            self._note("inner", "reset")
 
     # -- steps -----------------------------------------------------------------------------------------------
 
@@ -284,7 +291,7 @@ class SiteWorker:
         tokens = self._trainer.tokens_per_step * len(blocks) // self._trainer.blocks_per_step
         if len(blocks) < self._trainer.blocks_per_step:
             # The last blocks of the budget, where one was quarantined, may be fewer than a step's.
-            self._lineage.append(["short", w.steps, len(blocks)])
+            self._note("short", len(blocks))
         loss = self._trainer.step(blocks, self._schedule_progress())
         self._since_order += 1
         self._steps += 1
@@ -354,21 +361,21 @@ class SiteWorker:
         """Freeze the work since the last cut as a contribution, and begin anew. Without work it is an empty one."""
         self._cut += 1
         w = self._work
-        contribution = self._contribution(drained=self._draining, order=order)
+        contribution, header = self._contribution(drained=self._draining, order=order)
         if w.steps:
             self._outbox.save(self.generation, self._cut, contribution, self._inner_state(), late=late)
             self._open[self._cut] = self._trainer.cut()
-            self._travelling[self._cut] = list(w.consumed)
+            self._travelling[self._cut] = header
             self._lineage.clear()
         self._saved_at = clock.monotonic()
         self._work = Work()
         self._uncut_said = 0
         # The schedule goes on from what this cut will have added.
         self._progress_at_cut += self._progress_rate * w.tokens
-        self._lineage.append(["order", self._progress_at_cut, self._progress_rate, 0])
+        self._note("order", self._progress_at_cut, self._progress_rate)
         return contribution
 
-    def _contribution(self, *, drained: bool, order: RoundOrder | None) -> Envelope:
+    def _contribution(self, *, drained: bool, order: RoundOrder | None) -> tuple[Envelope, ContributionHeader]:
         w = self._work
         codec = order.codec if order else "fp32"
         header = ContributionHeader(
@@ -380,7 +387,7 @@ class SiteWorker:
         blobs = {"delta": encode(self._trainer.delta(), codec)} if w.steps else {}
         if drained and w.steps:
             blobs["inner"] = self._trainer.inner()
-        return Envelope(header.header(), blobs)
+        return Envelope(header.header(), blobs), header
 
     def _evaluate(self, *, version: int | None = None, cut: int | None = None) -> None:
         faults.reach("during-evaluation")
@@ -396,7 +403,7 @@ class SiteWorker:
         """Keep the work since the last cut as if it were cut now, and the inner state: a crash loses at most this."""
         self._saved_at = clock.monotonic()
         self._cut += 1  # the number that the next cut will have
-        contribution = self._contribution(drained=False, order=None)
+        contribution, _ = self._contribution(drained=False, order=None)
         self._cut -= 1
         self._outbox.snapshot(contribution, self._inner_state())
 
