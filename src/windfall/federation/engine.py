@@ -60,6 +60,8 @@ class Federation:
         self._members: dict[str, Member] = {}
         self._tries: dict[str, int] = {}
         self._generations: dict[str, int] = dict(generations)
+        #: Who did the last round, where rounds are of fixed tokens.
+        self._regulars: set[str] = set()
         self._round = self._round_under_way()
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
@@ -71,7 +73,10 @@ class Federation:
     def _round_under_way(self) -> Round | None:
         """The round that an earlier coordinator left, where rounds are of fixed tokens: it is done as it was begun."""
         stored = json.loads(self._ledger.meta("round") or "{}")
-        if self._s.round_steps is None or stored.get("base") != self._ledger.head().version:
+        if self._s.round_steps is None or not stored:
+            return None
+        self._regulars = set(stored["participants"])
+        if stored["base"] != self._ledger.head().version:
             return None
         found = Round(**{**stored, "participants": set(stored["participants"]), "waiting": set(stored["participants"])})
         found.waiting -= {site for site in found.participants if self._handed_in(site, found)}
@@ -343,11 +348,11 @@ class Federation:
         self._proven.clear()
         for name, site in sites.items():
             if site.state in (State.OFF, State.FAILED):
-                self._forget(name, failed=site.state is State.FAILED)
+                self._forget(name, failed=_comes_back(t, site))
             elif site.state is State.DRAINING:
                 self._drain(name)
             r = self._round
-            if r and name in r.waiting and name not in self._members and (site.state is State.OFF or t >= r.cut_at):
+            if r and name in r.waiting and name not in self._members and (not _comes_back(t, site) or t >= r.cut_at):
                 r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
         self._expire(t)
         active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
@@ -358,8 +363,15 @@ class Federation:
             self._close_if_over(t)
         elif self._ledger.pending():
             self._after(t, self._intake.commit(t, "paused"))  # late work, with nobody training
-        if self._round is None and active:
-            self._start(t, {n for n in active if self._can_start(self._members[n])})
+        able = {n for n in active if self._can_start(self._members[n])}
+        if self._round is None and able and not self._expects(t, able, sites):
+            self._start(t, able)
+
+    def _expects(self, t: float, able: set[str], sites: Mapping[str, Site]) -> bool:
+        """Rounds of fixed tokens are begun by those who did the one before, if they are on their way back."""
+        if self._s.round_steps is None or not self._has_work():
+            return False
+        return any(_comes_back(t, sites[n]) for n in self._regulars - able if n in sites)
 
     def _can_start(self, m: Member) -> bool:
         return m.message is None and not m.drained and not m.unsure
@@ -477,15 +489,10 @@ class Federation:
         mode = "local" if len(lent) == 1 else "federated"
         r = self._round = Round(self._rounds, head.version, t, cut_at, set(lent), set(lent), mode)
         if self._s.round_steps is not None:
-            kept = {
-                "number": r.number,
-                "base": r.base,
-                "begins_at": t,
-                "cut_at": cut_at,
-                "participants": sorted(lent),
-                "mode": mode,
-            }
-            self._ledger.set_meta(round=json.dumps(kept))
+            self._regulars = set(lent)
+            self._ledger.set_meta(round=json.dumps({
+                "number": r.number, "base": r.base, "begins_at": t, "cut_at": cut_at, "mode": mode, "participants": sorted(lent),
+            }))  # fmt: skip
         self._events.event(t, "round", version=head.version, round=self._rounds, mode=mode, sites=sorted(lent), cut_at=cut_at)
         evaluator = min(lent) if not self._evaluations.has(head.version) else None
         for site in sorted(lent):
@@ -528,3 +535,8 @@ class Federation:
         model = "none" if m.aligned == head.version else "full"
         blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
         self._send(m, self._orders.order(m, self._rounds, t, t, model, [], evaluate=True), blobs)
+
+
+def _comes_back(t: float, site: Site) -> bool:
+    """Whether a site that is not there is on its way: it starts, has failed just now, or waits for its next try."""
+    return site.retry_at > t if site.state is State.OFF else site.state is not State.DRAINING
