@@ -1,8 +1,9 @@
 """Named points at which a test makes something go wrong, where it would hurt most.
 
 Code calls ``reach(point)``; in ordinary life that does nothing. A test arms one fault in a process
-(``arm``), or a process is born with one (``WINDFALL_FAULT=point:action[:nth]``), and at the nth time that the point is
-reached the process kills itself, hangs, raises, or damages the file that the point is about.
+(``arm``), or a process is born with one (``WINDFALL_FAULT=point:action:nth:latch``), and at the nth time that the point is
+reached the process kills itself, hangs, raises, or damages the file that the point is about. ``latch`` names a file by which
+of all processes that inherit the variable only the first to come to its fault has it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ POINTS = {
     "after-commit": "the version is committed and what it replaces has not been cleared away",
     "during-evaluation": "a trainer is evaluating",
 }
-ACTIONS = ("kill", "hang", "raise", "truncate", "corrupt", "kill-parent")
+ACTIONS = ("kill", "hang", "raise", "truncate", "corrupt", "kill-parent", "stop-parent")
 
 
 class InjectedFault(RuntimeError):
@@ -38,18 +39,28 @@ class InjectedFault(RuntimeError):
 
 
 class _Fault:
-    def __init__(self, point: str, action: str, nth: int, then: Callable[[], None] | None) -> None:
+    def __init__(self, point: str, action: str, nth: int, latch: str, then: Callable[[], None] | None) -> None:
         if point not in POINTS or action not in ACTIONS:
             raise ValueError(f"no such fault: {point}:{action}")
-        self.action, self.left, self.then = action, nth, then
+        self.action, self.left, self.latch, self.then = action, nth, latch, then
+
+    def is_first(self) -> bool:
+        """Whether no other process has had this fault."""
+        if not self.latch:
+            return True
+        try:
+            os.close(os.open(self.latch, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return False
+        return True
 
 
 _armed: dict[str, _Fault] = {}
 
 
-def arm(point: str, action: str, nth: int = 1, *, then: Callable[[], None] | None = None) -> None:
+def arm(point: str, action: str, nth: int = 1, *, latch: str = "", then: Callable[[], None] | None = None) -> None:
     """Let the ``nth`` reaching of ``point`` do ``action``, once; ``then`` is called just before."""
-    _armed[point] = _Fault(point, action, nth, then)
+    _armed[point] = _Fault(point, action, nth, latch, then)
 
 
 def disarm() -> None:
@@ -66,6 +77,8 @@ def reach(point: str, path: Path | None = None) -> None:
     if fault.left > 0:
         return
     del _armed[point]
+    if not fault.is_first():
+        return
     if fault.then is not None:
         fault.then()
     _do(fault.action, path)
@@ -77,6 +90,8 @@ def _do(action: str, path: Path | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "kill-parent":
             os.kill(os.getppid(), signal.SIGKILL)
+        case "stop-parent":
+            os.kill(os.getppid(), signal.SIGSTOP)
         case "hang":
             while True:
                 clock.pause(60)
@@ -95,8 +110,8 @@ def _do(action: str, path: Path | None) -> None:
 def _from_environment() -> None:
     spec = os.environ.get("WINDFALL_FAULT", "")
     if spec:
-        point, action, *nth = spec.split(":")
-        arm(point, action, int(nth[0]) if nth else 1)
+        point, action, nth, latch = spec.split(":", 3)
+        arm(point, action, int(nth), latch=latch)
 
 
 _from_environment()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from federation.harness import BATCH, BLOCK, TOKENS_PER_STEP
+from federation.sizes import BATCH, BLOCK, TOKENS_PER_STEP
 from windfall.errors import DataError
 from windfall.store.tensors import Tensors, from_bytes, to_bytes
-from windfall.train.evaluate import EvalResult
+
+
+class Figures(NamedTuple):
+    """What an evaluation gives (``train.evaluate.EvalResult`` would bring torch in)."""
+
+    bits_per_byte: float = 1.0
+    nats_per_byte: float = 1.0
 
 
 class CountingTrainer:
@@ -52,8 +58,8 @@ class CountingTrainer:
         self._now = {n: np.array(v, np.float32) for n, v in weights.items()}
         self._anchor = self.weights()
 
-    def evaluate(self) -> EvalResult:
-        return EvalResult(1.0, 1.0, 1, 1)
+    def evaluate(self) -> Figures:
+        return Figures()
 
     def inner(self, *, exact: bool = False) -> bytes:
         return to_bytes({"steps": np.array([self._steps], np.float32)})

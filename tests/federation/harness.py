@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall import clock
 from windfall.clock import ManualClock
 from windfall.energy.account import Account, PowerModel
@@ -39,8 +40,6 @@ from windfall.train.trainer import LocalTrainer
 
 TICK = 60.0
 T0 = 1_000_000.0
-SEQ, BATCH, BLOCK = 16, 4, 2
-TOKENS_PER_STEP = SEQ * BATCH
 
 
 def corpus(folder: Path) -> Path:

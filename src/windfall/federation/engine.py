@@ -462,6 +462,11 @@ class Federation:
             m.aligned = (
                 outcome.version.version if outcome and outcome.exact_for == m.site else m.aligned if outcome is None else None
             )
+        for c, why in self._intake.discarded:
+            if c.site in self._members:
+                self._members[c.site].acks.append(Ack(c.generation, c.cut, False, None, why))
+                self._members[c.site].aligned = None
+        self._intake.discarded.clear()
         if outcome is None:
             return
         for c in outcome.contributions:

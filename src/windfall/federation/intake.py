@@ -50,6 +50,8 @@ class Intake:
         self._events = events
         self._sites = sites
         self._max_base_age = max_base_age
+        #: Contributions given up since the last look, whose sites have to be told, with the reason.
+        self.discarded: list[tuple[Received, str]] = []
 
     def take(self, t: float, envelope: Envelope, sender: str) -> Ack | None:
         """Receive one contribution from ``sender``: None if it waits for its commit, else what became of it."""
@@ -143,6 +145,7 @@ class Intake:
                 self._checkpoints.spooled(c)
             except DataError as e:
                 self._ledger.discard(c.id, str(e))
+                self.discarded.append((c, str(e)))
                 self._events.event(t, "discarded", site=c.site, generation=c.generation, cut=c.cut, reason=str(e))
                 continue
             found.append(c)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windfall.errors import DataError
 from windfall.federation import codec
@@ -19,10 +19,12 @@ from windfall.federation.merge import Outer, combine
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
 from windfall.store.tensors import Tensors
-from windfall.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from windfall.train.trainer import Trainer
 
 #: Makes a trainer as every site of the run makes it, with version 0 as its parameters.
-MakeTrainer = Callable[[], Trainer]
+MakeTrainer = Callable[[], "Trainer"]
 
 
 @dataclass(frozen=True)

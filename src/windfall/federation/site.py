@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
 from windfall.errors import DataError, WindfallError
@@ -22,7 +22,9 @@ from windfall.federation.transport import Mailbox
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.store.tensors import Tensors, from_bytes
-from windfall.train.trainer import Trainer
+
+if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
+    from windfall.train.trainer import Trainer
 
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0

@@ -25,6 +25,11 @@ class Reply:
 class Transport(Protocol):
     """The coordinator's side. Never blocks; a node is an opaque name that dies with its connection."""
 
+    @property
+    def failure(self) -> str:
+        """Why messages cannot go on, or an empty string."""
+        ...
+
     def nodes(self) -> set[str]: ...
 
     def push(self, node: str, envelope: Envelope) -> str: ...
@@ -60,6 +65,8 @@ class MemoryMailbox:
 
 class MemoryTransport:
     """Messages within one process, by way of bytes as over a network. For tests and for work without Flower."""
+
+    failure = ""
 
     def __init__(self) -> None:
         self._boxes: dict[str, MemoryMailbox] = {}

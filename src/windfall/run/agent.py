@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Agent:
         FileMailbox(folder).clear()
         (folder / "link.json").unlink(missing_ok=True)
         self.trainer = spawn(
-            [sys.executable, "-m", "windfall.run.trainer_process", str(folder)],
+            self.trainer_command(),
             log=self._logs / "trainer.log", env=self._env, own_session=False, with_parent=True,
         )  # fmt: skip
         self.node: subprocess.Popen[bytes] | None = None
@@ -81,18 +82,24 @@ class Agent:
             self.node = None
         if self.node is None and now >= self._node_at:
             self._node_started = now
-            self.node = self._start_node()
+            self.node = spawn(
+                self.node_command(), log=self._logs / "supernode.log", env=self._env, own_session=False, with_parent=True
+            )
         if now - self._probed >= _PROBE_S:
             self._probed = now
             self._probe()
 
-    def _start_node(self) -> subprocess.Popen[bytes]:
+    def trainer_command(self) -> list[str]:
+        """What runs the trainer."""
+        return [sys.executable, "-m", "windfall.run.trainer_process", str(self._folder)]
+
+    def node_command(self) -> list[str]:
+        """What runs the SuperNode."""
         config = f"site-dir={shlex.quote(json.dumps(str(self._folder)))} site={shlex.quote(json.dumps(self._site['site']))}"
-        return spawn(
-            [str(Path(sys.executable).parent / "flower-supernode"), "--insecure", "--superlink", self._site["superlink"],
-             "--port", str(self._site["supernode_port"]), "--node-config", config.replace("'", "")],
-            log=self._logs / "supernode.log", env=self._env, own_session=False, with_parent=True,
-        )  # fmt: skip
+        return [
+            str(Path(sys.executable).parent / "flower-supernode"), "--insecure", "--superlink", self._site["superlink"],
+            "--port", str(self._site["supernode_port"]), "--node-config", config.replace("'", ""),
+        ]  # fmt: skip
 
     def _probe(self) -> None:
         host, _, port = str(self._site["superlink"]).rpartition(":")
@@ -117,7 +124,7 @@ class Agent:
                 c.wait()
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]], Agent] = Agent) -> int:
     """Run the site in the folder named by the first argument until it is told to stop or its trainer ends."""
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     try:
@@ -128,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: asked.append(n))
-    agent = Agent(folder, site)
+    agent = make(folder, site)
     code = 0
     while not asked:
         status = agent.trainer.poll()

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from windfall import clock
@@ -15,10 +16,9 @@ from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import Again, FederationError, RunError, StoreError, TakenOver, WindfallError
-from windfall.federation.flower_attach import Attachment
 from windfall.federation.flower_environment import flower_environment
-from windfall.federation.flower_transport import FlowerTransport
-from windfall.fleet.drivers.local import LocalDriver
+from windfall.federation.transport import Transport
+from windfall.fleet.drivers.local import AGENT, LocalDriver
 from windfall.fleet.machine import Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
@@ -46,11 +46,25 @@ _FLUSH_S = 1.0
 log = logging.getLogger("windfall")
 
 
+#: From the address of a SuperLink to a way to the sites.
+Connect = Callable[[str], Transport]
+
+
+def over_flower(address: str) -> Transport:
+    """The way to the sites over the SuperLink at ``host:port``, which may still be starting. Raises FederationError."""
+    from windfall.federation.flower_attach import Attachment  # flwr takes a while to import
+    from windfall.federation.flower_transport import FlowerTransport
+
+    return FlowerTransport(Attachment(address))
+
+
 class Coordinator:
     """One life of a run's coordinator."""
 
-    def __init__(self, config: Config, run: RunDir, port: int) -> None:
-        """``port`` is the SuperLink's on this machine; it may still be starting.
+    def __init__(
+        self, config: Config, run: RunDir, port: int, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT
+    ) -> None:
+        """``port`` is the SuperLink's on this machine; ``agent`` the command that runs a site, besides its folder.
 
         Raises:
             WindfallError: another coordinator runs this run, or something of it cannot be read.
@@ -73,7 +87,7 @@ class Coordinator:
         self.gated = config.run.clock == "scaled"
         self.driver = LocalDriver(
             run.sites, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
-            environment=flower_environment(str(run.root / "flower")),
+            environment=flower_environment(str(run.root / "flower")), agent=agent,
         )  # fmt: skip
         self.recorder = TelemetryRecorder(self.telemetry)
         booked_to = position(self.telemetry)
@@ -81,7 +95,7 @@ class Coordinator:
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
         for w in self.grid.warnings:
             self.telemetry.event(now, "warning", reason=w)
-        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{port}"))
+        self.transport = connect(f"127.0.0.1:{port}")
         self.bus = open_bus(config.run.bus, run.sites, self.run_id, gated=self.gated)
         self.operator = Operator(run, self.ledger, self.telemetry, sites={s.name for s in config.site})
         self.loop, self.work = compose(
@@ -234,7 +248,7 @@ def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str) -> st
     return json.dumps({"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()})
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:
     """``python -m windfall.run.coordinator RUN_DIR PORT``: serve, and leave an outcome in ``logs/outcome.json``."""
     root, port = (argv or sys.argv[1:])[:2]
     run = RunDir(Path(root))
@@ -255,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     outcome: dict[str, object] = {"outcome": "crashed"}
     try:
         try:
-            coordinator = Coordinator(load(run.config), run, int(port))
+            coordinator = Coordinator(load(run.config), run, int(port), connect=connect, agent=agent)
             for earlier in list(asked):
                 on_signal(earlier, None)
             result = coordinator.serve()

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from windfall import clock
@@ -18,7 +18,7 @@ from windfall.run.prepare import Say, prepare_run
 from windfall.run.superlink import SuperLink
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
-from windfall.store.rundir import RunDir, RunLock
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 
 _POLL_S = 0.25
 #: A coordinator that dies before it serves is started again this often in a row ...
@@ -50,6 +50,9 @@ class NoView:
 class Supervisor:
     """One `windfall run`."""
 
+    #: What runs a coordinator, besides the run directory and the SuperLink's port.
+    coordinator: Sequence[str] = (sys.executable, "-m", "windfall.run.coordinator")
+
     def __init__(self, config: Config, run: RunDir, view: View, say: Say, meanwhile: Callable[[], None] | None = None) -> None:
         """``meanwhile`` is called once, while the coordinator and the first sites start."""
         self._meanwhile = meanwhile
@@ -60,10 +63,16 @@ class Supervisor:
         self._asked = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._superlink: SuperLink | None = None
+        self._lock = RunLock(run, SUPERVISOR_LOCK)
         self._run_id = ""
 
     def prepare(self) -> None:
         """Make or check the run directory, so that what is wrong is said before anything starts."""
+        if not self._run.exists():
+            self._run.make()
+        # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
+        # SuperLink each on the same database and end each other's sites.
+        self._lock.acquire()
         prepare_run(self._config, self._run, self._say)
         lock = RunLock(self._run)
         lock.acquire()
@@ -71,7 +80,11 @@ class Supervisor:
         ledger = Ledger.open(self._run.ledger, read_only=True)
         self._run_id = ledger.meta("run_id") or ""
         ledger.close()
-        self._superlink = SuperLink(self._run, self._run_id, self._config.federation.port)
+        self._superlink = self.make_superlink(self._run_id)
+
+    def make_superlink(self, run_id: str) -> SuperLink:
+        """The run's SuperLink, to be started."""
+        return SuperLink(self._run, run_id, self._config.federation.port)
 
     def serve(self) -> int:
         """Run to the end; the exit code of DESIGN 6.
@@ -128,7 +141,7 @@ class Supervisor:
         self._run.beat.unlink(missing_ok=True)
         try:
             child = spawn(
-                [sys.executable, "-m", "windfall.run.coordinator", str(self._run.root), str(superlink.port)],
+                [*self.coordinator, str(self._run.root), str(superlink.port)],
                 log=self._run.logs / "coordinator.log", env={**os.environ, **mark(self._run_id, self._run.root)}, with_parent=True,
             )  # fmt: skip
         except OSError as e:

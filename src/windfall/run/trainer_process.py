@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from windfall import clock
 from windfall.errors import WindfallError
@@ -16,10 +18,28 @@ from windfall.run.sites import own_window
 from windfall.store.bus import open_site_bus
 from windfall.store.files import read_json
 
+if TYPE_CHECKING:
+    from windfall.train.trainer import Trainer
+
 _IDLE_S = 0.005
 
 
-def main(argv: list[str] | None = None) -> int:
+#: From ``site.json`` to a trainer.
+MakeTrainer = Callable[[Mapping[str, Any]], "Trainer"]
+
+
+def local_trainer(site: Mapping[str, Any]) -> Trainer:
+    """A trainer on this machine's processors."""
+    import torch
+
+    from windfall.train.spec import TrainerSpec
+    from windfall.train.trainer import LocalTrainer
+
+    torch.set_num_threads(int(site["threads"]))
+    return LocalTrainer(TrainerSpec(**site["trainer"]))
+
+
+def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) -> int:
     """Serve the site in the folder named by the first argument."""
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     site = load_site(folder)
@@ -32,13 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     mailbox = FileMailbox(folder)
     try:
         # Here and not above: whatever fails in torch or in the data is told to the coordinator.
-        import torch
-
-        from windfall.train.spec import TrainerSpec
-        from windfall.train.trainer import LocalTrainer
-
-        torch.set_num_threads(int(site["threads"]))
-        trainer = LocalTrainer(TrainerSpec(**site["trainer"]))
+        trainer = make(site)
         worker = SiteWorker(
             site=site["site"], generation=site["generation"], trainer=trainer, mailbox=mailbox, bus=bus, folder=folder,
             snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]),

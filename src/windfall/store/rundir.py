@@ -10,6 +10,8 @@ from typing import IO
 
 from windfall.errors import StoreError
 
+SUPERVISOR_LOCK = "supervisor.lock"
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -87,7 +89,7 @@ class RunDir:
                 raise StoreError(f"{self.root}: is a file; name a folder for the run")
             strangers = [p.name for p in self.root.iterdir()] if self.root.is_dir() and not self.exists() else []
             ours = {p.name for p in (self.config, self.telemetry, self.checkpoints, self.sites, self.logs, self.report, self.data)}
-            if set(strangers) - ours - {"lock"}:
+            if set(strangers) - ours - {"lock", SUPERVISOR_LOCK}:
                 raise StoreError(
                     f"{self.root}: not empty and not a run directory (it has {sorted(strangers)[0]}); name a new folder"
                 )
@@ -108,10 +110,13 @@ class RunDir:
 
 
 class RunLock:
-    """Held by the one coordinator of a run directory, released by the system when its process ends."""
+    """Held by the one coordinator of a run directory, released by the system when its process ends.
 
-    def __init__(self, run: RunDir) -> None:
-        self._path = run.root / "lock"
+    Under the name ``SUPERVISOR_LOCK``, the same for the one `windfall run` that starts its coordinators.
+    """
+
+    def __init__(self, run: RunDir, name: str = "lock") -> None:
+        self._path = run.root / name
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from windfall.store.files import write_json
 
 #: What a site is told at start: everything that goes into its `site.json` besides its name and generation.
 Describe = Callable[[str], dict[str, Any]]
+#: The command that runs a site, besides its folder.
+AGENT = (sys.executable, "-m", "windfall.run.agent")
 
 
 @dataclass
@@ -44,11 +46,15 @@ class _Agent:
 class LocalDriver:
     """Starts `windfall site` in the site's folder. Implements ``fleet.driver.Driver``."""
 
-    def __init__(self, sites_dir: Path, run_id: str, describe: Describe, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, sites_dir: Path, run_id: str, describe: Describe, *, environment: dict[str, str] | None = None,
+        agent: Sequence[str] = AGENT,
+    ) -> None:  # fmt: skip
         self._dir = sites_dir
         self._run_id = run_id
         self._describe = describe
         self._environment = environment or {}
+        self._agent = agent
         self._agents: dict[str, _Agent] = {}
         self._kill_at: dict[str, float] = {}
         self._adopt()
@@ -76,7 +82,7 @@ class LocalDriver:
             env = {**os.environ, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
             # Console scripts of Flower must be found by the SuperNode that starts them.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-            child = spawn([sys.executable, "-m", "windfall.run.agent", str(folder)], log=folder / "logs" / "agent.log", env=env)
+            child = spawn([*self._agent, str(folder)], log=folder / "logs" / "agent.log", env=env)
         except OSError as e:
             raise Transient(f"{site}: cannot be started: {e.strerror or e}") from None
         self._agents[site] = _Agent(child.pid, generation, start_time(child.pid), child)

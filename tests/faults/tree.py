@@ -1,0 +1,177 @@
+"""A run's real processes (supervisor, coordinator, agents, trainers) without Flower and without torch, so that they live
+short: messages travel as files, and the trainer counts. ``python -m faults.tree ROLE ...``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faults.file_transport import FileTransport, join
+from federation.fake import CountingTrainer
+from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
+from windfall.config.load import fingerprint, load, to_toml
+from windfall.errors import WindfallError
+from windfall.federation.checkpoints import Checkpoints
+from windfall.run import agent, coordinator, trainer_process
+from windfall.run.superlink import SuperLink
+from windfall.run.supervisor import NoView, Supervisor
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.units import iso_utc, parse_utc
+
+T0 = parse_utc("2026-01-01T00:00Z")
+STEPS = 60
+#: By site, the minute from which it is in a window.
+WINDOWS = {"a": 0, "b": 4}
+
+CONFIG = f"""
+[run]
+name = "tree"
+budget_tokens = {STEPS * TOKENS_PER_STEP}
+clock = "scaled"
+speed = 1e9
+start = "2026-01-01T00:00Z"
+tick_s = 60
+[policy]
+name = "threshold"
+[model]
+sequence_length = {SEQ}
+[train]
+batch_sequences = {BATCH}
+block_sequences = {BLOCK}
+[federation]
+round_s = 480
+solo_cut_s = 480
+snapshot_s = 0.001
+keep_versions = 3
+[fleet]
+start_timeout_s = 60
+drain_timeout_s = 10
+stop_grace_s = 0.3
+heartbeat_timeout_s = 4
+coordinator_timeout_s = 6
+dead_man_s = 60
+backoff_s = 60
+max_failures = 10
+"""
+SITE = f"""
+[[site]]
+name = "{{name}}"
+region = "{{name}}"
+spin_up_s = 60
+train_power_w = 2000
+idle_power_w = 400
+tokens_per_s = {TOKENS_PER_STEP / 60}
+[site.signal]
+path = "{{name}}.csv"
+column = "g"
+period_s = 0
+until = "{iso_utc(T0 + 1e6)}"
+"""
+
+
+def make(root: Path) -> RunDir:
+    """A run directory with version 0, beside its configuration; no corpus, since nobody reads it."""
+    root.mkdir(parents=True)
+    text = CONFIG
+    for name, minute in WINDOWS.items():
+        text += SITE.format(name=name)
+        (root / f"{name}.csv").write_text(f"time_utc,g\n{iso_utc(T0 - 3600)},500\n{iso_utc(T0 + 60 * minute)},10\n")
+    (root / "tree.toml").write_text(text)
+    config = load(root / "tree.toml")
+    run = RunDir(root / "run")
+    run.make()
+    run.config.write_text(to_toml(config))
+    ledger = Ledger.create(
+        run.ledger, run_id="tree-1", fingerprint=fingerprint(config), budget_blocks=config.budget_blocks,
+        tokens_per_block=config.tokens_per_block,
+    )  # fmt: skip
+    weights = {"count": np.zeros(config.budget_blocks, np.float32)}
+    file, digest = Checkpoints(run, ledger, keep=3, keep_every=5).write(0, weights)
+    ledger.commit(t_run=T0, t_wall=0, file=file, sha256=digest, mode="initial", contributions=[])
+    ledger.set_meta(manifest=CountingTrainer.manifest, data_dir=str(root), t_run=T0)
+    ledger.close()
+    return run
+
+
+def command(role: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "faults.tree", role)
+
+
+class NoSuperLink(SuperLink):
+    """Files need none."""
+
+    def start(self) -> None:
+        return None
+
+
+class TreeSupervisor(Supervisor):
+    """Starts coordinators of this tree."""
+
+    coordinator = command("coordinator")
+
+    def make_superlink(self, run_id: str) -> SuperLink:
+        return NoSuperLink(self._run, run_id, 0)
+
+
+class TreeAgent(agent.Agent):
+    """Its SuperNode is itself."""
+
+    def __init__(self, folder: Path, site: dict[str, Any]) -> None:
+        super().__init__(folder, site)
+        join(folder, site["site"], site["generation"])
+
+    def trainer_command(self) -> list[str]:
+        return [*command("trainer"), str(self._folder)]
+
+    def node_command(self) -> list[str]:
+        return ["sleep", "1000000"]
+
+
+def counting(site: Mapping[str, Any]) -> Any:
+    return CountingTrainer(int(site["trainer"]["budget_tokens"]) // (SEQ * BLOCK))
+
+
+def run(root: Path) -> int:
+    """Make a run in ``root`` if there is none, and see it to its end."""
+    config = load(root / "tree.toml")
+    supervisor = TreeSupervisor(config, RunDir(root / "run"), NoView(), lambda text: print(text, flush=True))
+    try:
+        supervisor.prepare()
+        return supervisor.serve()
+    except WindfallError as e:
+        print(e, flush=True)
+        return e.exit_code
+
+
+def start(root: Path, **environment: str) -> subprocess.Popen[str]:
+    """The same in a process of its own."""
+    return subprocess.Popen(
+        [*command("run"), str(root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+    )  # fmt: skip
+
+
+def main(role: str, *args: str) -> int:
+    match role:
+        case "run":
+            return run(Path(args[0]))
+        case "coordinator":
+            sites = Path(args[0]) / "sites"
+            return coordinator.main(list(args), connect=lambda _: FileTransport(sites), agent=command("agent"))
+        case "agent":
+            return agent.main(list(args), make=TreeAgent)
+        case "trainer":
+            return trainer_process.main(list(args), make=counting)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
