@@ -95,3 +95,23 @@ def test_a_site_stops_training_when_its_order_is_no_longer_valid(tmp_path: Path,
     assert until < run.clock.now()
     run.serve(until_min=90)
     assert sum(c.end - c.start for c in worker._work.consumed) == done
+
+
+def test_a_site_found_running_keeps_its_leases_however_long_the_coordinator_was_away(
+    tmp_path: Path, data: Path, runs: list[Run]
+) -> None:
+    given = {"steps_per_min": 3, "solo_min": 4, "round_min": 4, "calendar": True}
+    first = Run(tmp_path / "r", data, {"a": [(0, 900)]}, **given)  # type: ignore[arg-type]
+    first.serve(until_min=9)
+    for _ in range(6):
+        first.idle()  # it trains on
+    first.crash()
+    world = first.world
+    assert world.workers["a"]._work.steps > 0, "work that nobody has heard of"
+    world.clock.wall += 3600  # type: ignore[union-attr]
+    second = Run(tmp_path / "r", data, {"a": [(0, 900)]}, earlier=first, **given)  # type: ignore[arg-type]
+    runs.append(second)
+    assert all(x.expires < second.clock.wall for x in second.ledger.live_leases()), "its leases are over"  # type: ignore[union-attr]
+    assert second.serve() == "done"
+    assert not second.events("lease_ended", "refused")
+    assert second.ledger.counts().committed == second.ledger.budget_blocks

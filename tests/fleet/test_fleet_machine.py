@@ -187,3 +187,13 @@ def test_what_is_asked_of_a_driver_is_in_the_journal_before_it_is_asked() -> Non
     c.observe()
     c.reconcile(0, 0, {"a": ON}, Work())  # type: ignore[arg-type]
     assert story == ["journal ensure_up a.1", "driver ensure_up a.1"]
+
+
+@pytest.mark.parametrize("observed", [Observed.FAILED, Observed.UP, Observed.STARTING])
+def test_what_is_found_at_a_site_that_is_off_is_cleared_away_before_it_starts_again(observed: Observed) -> None:
+    """An agent that an earlier coordinator started may die between being found and being taken over."""
+    site = Site("a", PATIENCE)
+    assert step(site, 0, observed=observed) is Action.DOWN
+    assert step(site, 1, observed=Observed.STOPPING) is Action.NONE
+    assert site.state is State.OFF
+    assert step(site, 2, observed=Observed.ABSENT) is Action.UP

@@ -354,7 +354,7 @@ class Federation:
             r = self._round
             if r and name in r.waiting and name not in self._members and (not _comes_back(t, site) or t >= r.cut_at):
                 r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
-        self._expire(t)
+        self._expire(t, sites)
         active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
         if self._round:
             newcomers = {n for n in active - self._round.participants if self._can_start(self._members[n])}
@@ -415,13 +415,13 @@ class Federation:
             for lease in self._ledger.live_leases(site):
                 self._ledger.release(lease.epoch)
 
-    def _expire(self, t: float) -> None:
+    def _expire(self, t: float, sites: Mapping[str, Site]) -> None:
         for lease in self._ledger.live_leases():
+            holder = sites.get(lease.site)
             if lease.expires > t:
                 continue
-            m = self._members.get(lease.site)
-            if m and m.generation == lease.generation:
-                continue  # its holder is here: the round's end decides
+            if holder and holder.generation == lease.generation and holder.state not in (State.OFF, State.FAILED):
+                continue  # its holder is here, or found running and about to say what it has: the round's end decides
             self._end_lease(lease)
 
     def _end_lease(self, lease: Lease) -> None:

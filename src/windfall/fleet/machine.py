@@ -114,6 +114,9 @@ class Site:
                     self.started_at, self.ready_at = i.t, None
                     self._to(State.PROVISIONING, i, i.reason)
                     return Action.UP
+                if i.observed in (Observed.FAILED, Observed.UP, Observed.STARTING):
+                    # What nobody asked for, or what died while nobody looked, is cleared away; else it never starts again.
+                    return Action.DOWN
             case State.PROVISIONING:
                 if not i.wanted and not (self.adopted and self._still_comes(i)):
                     self._to(State.DRAINING, i, i.reason)

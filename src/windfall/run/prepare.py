@@ -55,6 +55,8 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
                 f"{run.root}: was started with another configuration (compare {run.config}); what is trained may not "
                 "change during a run. Name a new --run-dir, or go back to the old file"
             )
+        # The rest may change (speed, patience, port, bus, longer traces), and the coordinator reads it here.
+        _keep_config(config, run)
         return
     run.make()
     from windfall.train.data import TrainData  # torch is imported here, not at the top: resuming does without
@@ -79,10 +81,7 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     model = build_model(model_config(spec, data.manifest.tokenizer.vocab_size), config.run.seed)
     weights = {n: p.detach().numpy() for n, p in model.named_parameters()}
     say(f"version 0: {sum(w.size for w in weights.values()):,} parameters, {data.train_sequences:,} sequences")
-    try:
-        write_atomic(run.config, [to_toml(config).encode()])
-    except OSError as e:
-        raise StoreError(f"{run.config}: cannot be written: {e.strerror}") from None
+    _keep_config(config, run)
     temporary = run.ledger.with_suffix(".new")
     for old in run.root.glob("ledger.new*"):
         old.unlink()
@@ -98,3 +97,13 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     ledger.close()
     # The ledger appears last: a directory without one is no run yet, and the next start begins anew.
     temporary.rename(run.ledger)
+
+
+def _keep_config(config: Config, run: RunDir) -> None:
+    """Store the resolved configuration, if it is not there already. Raises StoreError if it cannot be written."""
+    text = to_toml(config).encode()
+    try:
+        if not run.config.is_file() or run.config.read_bytes() != text:
+            write_atomic(run.config, [text])
+    except OSError as e:
+        raise StoreError(f"{run.config}: cannot be written: {e.strerror}") from None
