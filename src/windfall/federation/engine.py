@@ -7,7 +7,6 @@ round is closed, so that the same things happen at the same run times on any mac
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +14,7 @@ from windfall import clock
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.evaluations import Evaluations
+from windfall.federation.fixed_rounds import FixedRounds, comes_back
 from windfall.federation.hearing import Hearing
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
@@ -60,30 +60,14 @@ class Federation:
         self._members: dict[str, Member] = {}
         self._tries: dict[str, int] = {}
         self._generations: dict[str, int] = dict(generations)
-        #: Who did the last round, where rounds are of fixed tokens.
-        self._regulars: set[str] = set()
-        self._round = self._round_under_way()
+        self._fixed = FixedRounds(ledger) if settings.round_steps is not None else None
+        self._round: Round | None = self._fixed.under_way() if self._fixed else None
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
         self._hearing = Hearing(bus, events, self._evaluations, settings.heartbeat_timeout_s)
         self._fatal = self._hearing.fatal
         #: Sites whose work has been taken since the last tick: their failures are forgotten.
         self._proven: set[str] = set()
-
-    def _round_under_way(self) -> Round | None:
-        """The round that an earlier coordinator left, where rounds are of fixed tokens: it is done as it was begun."""
-        stored = json.loads(self._ledger.meta("round") or "{}")
-        if self._s.round_steps is None or not stored:
-            return None
-        self._regulars = set(stored["participants"])
-        if stored["base"] != self._ledger.head().version:
-            return None
-        found = Round(**{**stored, "participants": set(stored["participants"]), "waiting": set(stored["participants"])})
-        found.waiting -= {site for site in found.participants if self._handed_in(site, found)}
-        return found
-
-    def _handed_in(self, site: str, r: Round) -> bool:
-        return any(c.site == site and c.base_version == r.base for c in self._ledger.pending())
 
     # -- what the loop asks ----------------------------------------------------------------------------------
 
@@ -262,12 +246,12 @@ class Federation:
         # What an earlier life of this site had to offer has been offered now.
         for lease in self._ledger.live_leases(site):
             if lease.generation < m.generation:
-                self._end_lease(lease)
+                self._orders.end(self._t, lease, self._hearing.last_block.get(site))
         r = self._round
         if r is not None and site in r.waiting:
             if known is not None and (stands.round, stands.order_fence) == (r.number, self._fence):
                 self._resume(m, r)
-            elif self._s.round_steps is not None and not self._handed_in(site, r):
+            elif self._fixed and not self._fixed.handed_in(site, r):
                 self._begin_again(m, r)
             else:
                 self._answered(site)  # it has cut meanwhile: what it had is in its outbox
@@ -348,13 +332,13 @@ class Federation:
         self._proven.clear()
         for name, site in sites.items():
             if site.state in (State.OFF, State.FAILED):
-                self._forget(name, failed=_comes_back(t, site))
+                self._forget(name, failed=comes_back(t, site))
             elif site.state is State.DRAINING:
                 self._drain(name)
             r = self._round
-            if r and name in r.waiting and name not in self._members and (not _comes_back(t, site) or t >= r.cut_at):
+            if r and name in r.waiting and name not in self._members and (not comes_back(t, site) or t >= r.cut_at):
                 r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
-        self._expire(t, sites)
+        self._orders.expire(t, sites, self._hearing.last_block)
         active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
         if self._round:
             newcomers = {n for n in active - self._round.participants if self._can_start(self._members[n])}
@@ -364,14 +348,9 @@ class Federation:
         elif self._ledger.pending():
             self._after(t, self._intake.commit(t, "paused"))  # late work, with nobody training
         able = {n for n in active if self._can_start(self._members[n])}
-        if self._round is None and able and not self._expects(t, able, sites):
+        expected = self._fixed is not None and self._has_work() and self._fixed.expects(t, able, sites)
+        if self._round is None and able and not expected:
             self._start(t, able)
-
-    def _expects(self, t: float, able: set[str], sites: Mapping[str, Site]) -> bool:
-        """Rounds of fixed tokens are begun by those who did the one before, if they are on their way back."""
-        if self._s.round_steps is None or not self._has_work():
-            return False
-        return any(_comes_back(t, sites[n]) for n in self._regulars - able if n in sites)
 
     def _can_start(self, m: Member) -> bool:
         return m.message is None and not m.drained and not m.unsure
@@ -409,31 +388,11 @@ class Federation:
         self._hearing.forget(site)
         if m is None:
             return
-        if self._round and not (failed and self._s.round_steps is not None):
+        if self._round and not (failed and self._fixed):
             self._round.waiting.discard(site)
         if not failed:
             for lease in self._ledger.live_leases(site):
                 self._ledger.release(lease.epoch)
-
-    def _expire(self, t: float, sites: Mapping[str, Site]) -> None:
-        for lease in self._ledger.live_leases():
-            holder = sites.get(lease.site)
-            if lease.expires > t:
-                continue
-            if holder and holder.generation == lease.generation and holder.state not in (State.OFF, State.FAILED):
-                continue  # its holder is here, or found running and about to say what it has: the round's end decides
-            self._end_lease(lease)
-
-    def _end_lease(self, lease: Lease) -> None:
-        """End a lease whose holder failed: its blocks are free, and one that fails again and again is set aside."""
-        at = self._hearing.last_block.get(lease.site)
-        held = self._ledger.remaining(lease.epoch)
-        inside = at is not None and any(a <= at < b for a, b in held)
-        bad = self._ledger.release(lease.epoch, failed_at=at if inside else held[0][0] if held else None)
-        blocks = sum(b - a for a, b in held)
-        self._events.event(self._t, "lease_ended", site=lease.site, epoch=lease.epoch, blocks=blocks)
-        for block in bad:
-            self._events.event(self._t, "quarantined", site=lease.site, block=block, reason="three leases failed at it")
 
     def _close_if_over(self, t: float) -> None:
         r = self._round
@@ -493,11 +452,8 @@ class Federation:
         self._rounds += 1
         mode = "local" if len(lent) == 1 else "federated"
         r = self._round = Round(self._rounds, head.version, t, cut_at, set(lent), set(lent), mode)
-        if self._s.round_steps is not None:
-            self._regulars = set(lent)
-            self._ledger.set_meta(round=json.dumps({
-                "number": r.number, "base": r.base, "begins_at": t, "cut_at": cut_at, "mode": mode, "participants": sorted(lent),
-            }))  # fmt: skip
+        if self._fixed:
+            self._fixed.begun(r)
         self._events.event(t, "round", version=head.version, round=self._rounds, mode=mode, sites=sorted(lent), cut_at=cut_at)
         evaluator = min(lent) if not self._evaluations.has(head.version) else None
         for site in sorted(lent):
@@ -540,8 +496,3 @@ class Federation:
         model = "none" if m.aligned == head.version else "full"
         blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
         self._send(m, self._orders.order(m, self._rounds, t, t, model, [], evaluate=True), blobs)
-
-
-def _comes_back(t: float, site: Site) -> bool:
-    """Whether a site that is not there is on its way: it starts, has failed just now, or waits for its next try."""
-    return site.retry_at > t if site.state is State.OFF else site.state is not State.DRAINING

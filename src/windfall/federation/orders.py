@@ -11,6 +11,7 @@ from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.intake import Events
 from windfall.federation.members import Member, Settings
 from windfall.federation.messages import RoundOrder
+from windfall.fleet.machine import Site, State
 from windfall.store.ledger import Ledger
 from windfall.store.records import Lease, Version
 
@@ -82,6 +83,28 @@ class Orders:
             if any(self._ledger.remaining(x.epoch) for x in leases):
                 result[site] = leases
         return result
+
+    def expire(self, t: float, sites: Mapping[str, Site], last_block: Mapping[str, int]) -> None:
+        """End the leases whose time is over and whose holder is not there. ``last_block``: where each site was last."""
+        for lease in self._ledger.live_leases():
+            holder = sites.get(lease.site)
+            if lease.expires > t:
+                continue
+            if holder and holder.generation == lease.generation and holder.state not in (State.OFF, State.FAILED):
+                continue  # its holder is here, or found running and about to say what it has: the round's end decides
+            self.end(t, lease, last_block.get(lease.site))
+
+    def end(self, t: float, lease: Lease, at: int | None) -> None:
+        """End a lease whose holder failed, at block ``at`` if that is known: its blocks are free.
+
+        A block at which it happens again and again is set aside.
+        """
+        held = self._ledger.remaining(lease.epoch)
+        inside = at is not None and any(a <= at < b for a, b in held)
+        bad = self._ledger.release(lease.epoch, failed_at=at if inside else held[0][0] if held else None)
+        self._events.event(t, "lease_ended", site=lease.site, epoch=lease.epoch, blocks=sum(b - a for a, b in held))
+        for block in bad:
+            self._events.event(t, "quarantined", site=lease.site, block=block, reason="three leases failed at it")
 
     def order(
         self, m: Member, number: int, t: float, cut_at: float, model: str, leases: list[Lease], *,
