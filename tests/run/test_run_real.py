@@ -10,39 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from run.real import SECRET, T0, events, processes, start, status, windfall, write_config
-from windfall import clock
+from run.real import SECRET, T0, assert_whole, events, processes, start, status, versions, wait_for, windfall, write_config
 from windfall.store.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 JOIN_AND_LEAVE = {"a": [(0, 25)], "b": [(15, 600)]}
-
-
-def wait_for(what: str, ready, timeout: float = 120) -> None:  # type: ignore[no-untyped-def]
-    deadline = clock.monotonic() + timeout
-    while not ready():
-        assert clock.monotonic() < deadline, f"timed out waiting for {what}"
-        clock.pause(0.1)
-
-
-def versions(run: Path) -> int:
-    """Newest version, or -1."""
-    try:
-        ledger = Ledger.open(run / "ledger.db", read_only=True)
-        number = ledger.head().version
-        ledger.close()
-    except Exception:  # noqa: BLE001 - the run directory is being made
-        return -1
-    return number
-
-
-def assert_whole(run: Path) -> None:
-    """Every block of the budget was committed once, and nothing was left running."""
-    ledger = Ledger.open(run / "ledger.db", read_only=True)
-    assert ledger.counts().committed == ledger.budget_blocks
-    assert ledger.head().tokens_total == ledger.budget_blocks * ledger.tokens_per_block
-    ledger.close()
-    wait_for("processes to end", lambda: not processes(run), 15)
 
 
 def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import redis
 
+from needs import missing
 from windfall import clock
 
 
@@ -27,10 +27,7 @@ def wait_for(what: str, ready: Callable[[], object], timeout: float = 20) -> Non
 def need_redis() -> None:
     """Skip without `redis-server`; where everything is required, fail."""
     if shutil.which("redis-server") is None:
-        message = "redis-server is not installed (Debian: apt-get install redis-server)"
-        if os.environ.get("CI_REQUIRE_ALL"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing("redis-server (Debian: apt-get install redis-server)")
 
 
 class RedisServer:
