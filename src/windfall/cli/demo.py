@@ -13,7 +13,7 @@ from windfall.cli.run import serve, with_speed
 from windfall.config.load import loads
 from windfall.errors import ConfigError
 from windfall.simulate.backtest import backtest
-from windfall.store.rundir import RunDir, RunLock
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 from windfall.ui.tables import print_backtest
 
 
@@ -44,7 +44,7 @@ def _clear(root: Path) -> None:
     if not run.exists() and any(root.iterdir()):
         raise ConfigError(f"{root}: not empty and not a run; name another --run-dir")
     if run.exists():
-        lock = RunLock(run)
-        lock.acquire()
-        lock.release()
+        for lock in (RunLock(run, SUPERVISOR_LOCK), RunLock(run)):
+            lock.acquire()
+            lock.release()
     shutil.rmtree(root)

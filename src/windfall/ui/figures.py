@@ -327,7 +327,8 @@ def _time_axis(ax: Any, s: Series, inches: float) -> None:
         ax.set_xticks([])
         ax.set_xlabel("the run has not begun")
         return
-    locator = AutoDateLocator(minticks=3, maxticks=10 if inches >= 7 else 5)
+    # Seven is the least for which the locator finds an interval for every span (12 h x 6 for just under three days).
+    locator = AutoDateLocator(minticks=3, maxticks=10 if inches >= 7 else 7)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     ax.set_xlim(_when(s.start), _when(s.end))
