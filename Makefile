@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check bench bench-parity bench-backtest setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-parity bench-backtest bench-long-run setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -20,13 +20,23 @@ check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-bench: bench-backtest bench-parity
+bench: bench-backtest bench-parity bench-long-run
 
 bench-backtest: setup
 	$(BIN)/python benchmarks/backtest.py
 
 bench-parity: setup
 	$(BIN)/python benchmarks/parity.py
+
+bench-long-run: setup
+	$(BIN)/python benchmarks/long_run.py
+
+# A hundred faults in real runs, about forty minutes; the short form takes under three and is part of CI.
+chaos: setup setup-tests
+	$(BIN)/python benchmarks/chaos.py
+
+chaos-short: setup setup-tests
+	$(BIN)/python benchmarks/chaos.py --short
 
 setup: $(VENV)/.done
 

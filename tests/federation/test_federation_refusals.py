@@ -5,9 +5,10 @@ And what is damaged on the coordinator's own disk: the newest checkpoint, whenev
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,34 @@ import numpy as np
 import pytest
 
 from federation.fake import CountingTrainer
-from federation.harness import BATCH, BLOCK, SEQ, TOKENS_PER_STEP, MakeTrainer, Run
+from federation.harness import BATCH, BLOCK, SEQ, MakeTrainer, Run
 from federation.storm import Storm
 from windfall import faults
 from windfall.errors import DataError, StoreError
-from windfall.federation.codec import encode
 from windfall.federation.outbox import name_of
 from windfall.federation.transport import Reply
 from windfall.store.files import Envelope
-from windfall.store.tensors import Tensors, load_file, to_bytes
+from windfall.store.ledger_schema import connect
+from windfall.store.tensors import Tensors, from_bytes, load_file, to_bytes
 from windfall.train.spec import TrainerSpec
 
 STEPS = 40
 BLOCKS = STEPS * BATCH // BLOCK
 ALONE = {"a": [(0.0, 100_000.0)]}
 PAIR = {"a": [(0.0, 100_000.0)], "b": [(0.0, 100_000.0)]}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power fails here: what is written need not have reached the disk."""
+
+    def quick(path: Path, **options: bool) -> sqlite3.Connection:
+        db = connect(path, **options)
+        db.execute("PRAGMA synchronous = OFF")
+        return db
+
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    monkeypatch.setattr("windfall.store.ledger.connect", quick)
 
 
 class Remembering(CountingTrainer):
@@ -66,6 +80,10 @@ class Watched(Run):
 
         self.transport.push = noting  # type: ignore[method-assign]
 
+    def idle(self) -> None:
+        super().idle()
+        assert self.idles < 3000, "the run makes no progress"
+
     def refusals(self) -> list[tuple[str | None, str]]:
         """Who was refused, and why."""
         return [(site, detail["reason"]) for _, _, site, detail in self.events("refused")]
@@ -89,8 +107,6 @@ def header(e: Envelope, **changes: Any) -> Envelope:
 
 def delta(e: Envelope, change: Callable[[np.ndarray], np.ndarray]) -> Envelope:
     """Another delta, whole by its checksum."""
-    from windfall.store.tensors import from_bytes
-
     found = from_bytes(e.blobs["delta"], "test")
     return blob(e, to_bytes({"count": change(found["count"])}))
 
@@ -112,6 +128,11 @@ def moved(e: Envelope, by: int) -> list[dict[str, Any]]:
     return [{**c, "start": c["start"] + by, "end": c["end"] + by} for c in e.header["consumed"]]
 
 
+def claiming(e: Envelope, **changes: Callable[[dict[str, Any]], int]) -> Envelope:
+    """Other blocks than those it was trained on."""
+    return header(e, consumed=[{**c, **{k: f(c) for k, f in changes.items()}} for c in e.header["consumed"]])
+
+
 def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :]
 
@@ -127,24 +148,24 @@ ATTACKS: dict[str, tuple[Callable[[Envelope], Envelope], str]] = {
     "empty delta": (lambda e: blob(e, b""), "delta: not readable as safetensors"),
     "bit flipped in the delta's header": (lambda e: blob(e, flipped(e.blobs["delta"], 3)), "delta: not readable as safetensors"),
     "no delta": (lambda e: replace(e, blobs={}), "has no delta"),
-    "wrong shape": (lambda e: delta(e, lambda d: d[:-1]), f"delta count is float32({BLOCKS - 1},), the model's is float32({BLOCKS},)"),
+    "wrong shape": (
+        lambda e: delta(e, lambda d: d[:-1]), f"delta count is float32({BLOCKS - 1},), the model's is float32({BLOCKS},)"),
     "wrong type": (lambda e: delta(e, lambda d: d.astype(np.float64)), "delta count is float64"),
     "another model's tensors": (
         lambda e: blob(e, to_bytes({"weight": np.zeros(3, np.float32)})), "other tensors than the model (count and more)"),
     "NaN": (lambda e: delta(e, poison(float("nan"))), "delta count has values that are not finite"),
     "Inf": (lambda e: delta(e, poison(float("inf"))), "delta count has values that are not finite"),
-    "minus Inf": (lambda e: delta(e, poison(float("-inf"))), "delta count has values that are not finite"),
     "unknown codec": (lambda e: header(e, codec="zip"), "unknown codec 'zip'"),
     "unknown site": (lambda e: header(e, site="zebra"), "comes from a and says that it is from zebra"),
     "another protocol": (lambda e: header(e, protocol=9), "speaks protocol 9, this coordinator 1"),
-    "old lease epoch": (
-        lambda e: header(e, consumed=[{**c, "epoch": c["epoch"] - 1} for c in e.header["consumed"]]), "which it does not hold"),
+    "old lease epoch": (lambda e: claiming(e, epoch=lambda c: c["epoch"] - 1), "which it does not hold"),
     "blocks that were not lent": (lambda e: header(e, consumed=moved(e, BLOCKS)), "which it does not hold"),
-    "blocks that are committed": (lambda e: header(e, consumed=moved(e, -e.header["consumed"][0]["start"])), "which it does not hold"),
+    "blocks that are committed": (
+        lambda e: header(e, consumed=moved(e, -e.header["consumed"][0]["start"])), "which it does not hold"),
     "the same blocks twice": (
         lambda e: header(e, consumed=e.header["consumed"] * 2, tokens=e.header["tokens"] * 2), "which it does not hold"),
     "blocks from end to start": (
-        lambda e: header(e, consumed=[{**c, "start": c["end"], "end": c["start"]} for c in e.header["consumed"]]), "tokens for blocks"),
+        lambda e: claiming(e, start=lambda c: c["end"], end=lambda c: c["start"]), "blocks"),
     "negative tokens": (lambda e: header(e, tokens=-5), "its header is malformed (ValueError: -5 is not a count)"),
     "too many tokens": (lambda e: header(e, tokens=e.header["tokens"] + 1), "tokens for blocks worth"),
     "no tokens": (lambda e: header(e, tokens=0), "claims 0 tokens for blocks worth"),
@@ -155,7 +176,7 @@ ATTACKS: dict[str, tuple[Callable[[Envelope], Envelope], str]] = {
     "no header": (lambda e: replace(e, header={}), "its header is malformed (KeyError: 'protocol')"),
     "text for a number": (lambda e: header(e, cut="one"), "its header is malformed (ValueError: 'one' is not a count)"),
     "a number beyond any": (lambda e: header(e, inner_tokens=10**400), "its header is malformed"),
-    "a count beyond any": (lambda e: header(e, base_version=10**30), "its header is malformed"),
+    "a count beyond any": (lambda e: header(e, cut=10**30), "its header is malformed"),
     "steps beyond any": (lambda e: header(e, last_step=10**30), "its header is malformed"),
     "tokens beyond any": (lambda e: header(e, tokens=10**400), "its header is malformed"),
     "metrics that are none": (lambda e: header(e, metrics={"loss": "x"}), "its header is malformed (ValueError"),
@@ -413,7 +434,7 @@ def test_work_of_a_lease_that_has_expired_is_refused_when_its_site_comes_back_wi
     ((site, reason),) = run.refusals()
     assert site == "a"
     assert "a cut 1.1" in reason
-    back = next(t for t, _, s, d in run.events("hello") if s == "a" and d["generation"] == 2)
+    back = next(t for t, _, s, d in run.events("hello") if s == "a" and d["generation"] > 1)
     assert ended[0][0] < back
     told = [a for who, a in run.acks if who == "a" and a["generation"] == 1]
     assert [(a["cut"], a["accepted"]) for a in told] == [(1, False)]
@@ -424,7 +445,7 @@ def test_work_of_a_lease_that_has_expired_is_refused_when_its_site_comes_back_wi
 @pytest.mark.parametrize(
     "entry",
     [
-        {"kind": "eval", "val_bpb": float("nan"), "val_nats_per_byte": 1.0, "version": 0},
+        {"kind": "eval", "val_bpb": float("nan"), "val_nats_per_byte": 1.0, "version": 2},
         {"kind": "eval", "val_bpb": 10**400, "val_nats_per_byte": 1.0, "version": 0},
         {"kind": "eval", "val_bpb": 1.0, "val_nats_per_byte": 1.0, "version": 10**30},
         {"kind": "step", "t_run": 0.0, "loss": float("nan"), "tokens": 1, "version": 0},
@@ -434,9 +455,7 @@ def test_work_of_a_lease_that_has_expired_is_refused_when_its_site_comes_back_wi
     ],
     ids=["nan", "huge float", "huge version", "nan loss", "huge tokens", "infinite tokens", "huge time"],
 )
-def test_no_number_on_the_bus_can_end_the_coordinator(
-    tmp_path: Path, data: Path, runs: list[Run], entry: dict[str, Any]
-) -> None:
+def test_no_number_on_the_bus_can_end_the_coordinator(tmp_path: Path, data: Path, runs: list[Run], entry: dict[str, Any]) -> None:
     run = Watched(tmp_path / "r", data, ALONE)
     runs.append(run)
     run.serve(until_min=3)
@@ -548,8 +567,9 @@ def half_way(root: Path, data: Path, windows: dict[str, list[tuple[float, float]
     return first
 
 
-@pytest.mark.parametrize("windows", [ALONE, PAIR], ids=["alone", "two sites"])
-@pytest.mark.parametrize("harm", list(HARM))
+@pytest.mark.parametrize(
+    ("harm", "windows"), [*((harm, ALONE) for harm in HARM), ("truncated", PAIR)], ids=[*HARM, "truncated, two sites"]
+)
 def test_a_damaged_newest_checkpoint_is_made_again_bit_for_bit_from_its_contributions(
     tmp_path: Path, data: Path, runs: list[Run], harm: str, windows: dict[str, list[tuple[float, float]]]
 ) -> None:
@@ -624,7 +644,7 @@ def test_if_no_version_is_left_whole_the_run_says_what_to_restore(tmp_path: Path
 
 @pytest.mark.parametrize("point", ["after-weights", "after-commit"])
 @pytest.mark.parametrize("action", ["truncate", "corrupt"])
-@pytest.mark.parametrize("nth", [1, 4, 5])
+@pytest.mark.parametrize("nth", [1, 5])
 def test_retention_lets_go_of_older_versions_only_once_the_newest_is_known_to_be_whole(
     tmp_path: Path, data: Path, runs: list[Run], point: str, action: str, nth: int
 ) -> None:
@@ -668,6 +688,3 @@ def test_a_damaged_contribution_that_waits_for_its_commit_is_given_up_and_its_bl
     assert site == waiting.site
     assert "cut short" in detail["reason"]
     assert_exactly_once(second)
-
-
-_ = (partial, encode, TOKENS_PER_STEP)

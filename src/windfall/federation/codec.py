@@ -47,13 +47,17 @@ def decode(data: bytes, codec: str, like: Tensors) -> Tensors:
             if kind == "f":
                 found[name] = value
             elif kind == "q":
-                shape = tuple(int(n) for n in raw.get(f"d|{name}", np.array([], np.int64)))
-                scale = raw.get(f"s|{name}")
-                if scale is None or name not in like or shape != like[name].shape or value.size < like[name].size:
-                    raise Refused(
-                        f"delta {name} has shape {shape}, the model's is {like[name].shape if name in like else 'absent'}"
-                    )
-                flat = (value.astype(np.float32) * scale).ravel()
+                shape, scale = raw.get(f"d|{name}"), raw.get(f"s|{name}")
+                if name not in like or shape is None or shape.tolist() != list(like[name].shape):
+                    said, ours = None if shape is None else shape.tolist(), like[name].shape if name in like else "absent"
+                    raise Refused(f"delta {name} has shape {said}, the model's is {ours}")
+                groups = -(-like[name].size // _GROUP)
+                if value.shape != (groups, _GROUP) or str(value.dtype) != "int8":
+                    raise Refused(f"delta {name} is {value.dtype}{value.shape}, not int8{(groups, _GROUP)}")
+                if scale is None or scale.shape != (groups, 1) or str(scale.dtype) != "float32" or not np.isfinite(scale).all():
+                    raise Refused(f"delta {name} has no scales that fit, or some that are not finite")
+                with np.errstate(over="ignore"):  # what is too large is not finite, and refused below
+                    flat = (value.astype(np.float32) * scale).ravel()
                 found[name] = flat[: like[name].size].reshape(shape)
     else:
         raise Refused(f"unknown codec {codec!r}")

@@ -126,10 +126,13 @@ class Federation:
             if m is None or self.lost(site):
                 continue
             progress = self._bus.get(site, "progress")
-            if not progress or progress.get("generation") != m.generation or progress.get("round", -1) < m.round:
+            if not progress or progress.get("generation") != m.generation:
                 return site
+            number, covered = progress.get("round"), progress.get("covered")
+            if not isinstance(number, int) or not isinstance(covered, int | float) or number < m.round:
+                return site  # what makes no sense is no word of it
             # A site that has used up its leases hands in at once; run time waits for that too.
-            if progress.get("exhausted") or float(progress["covered"]) < t_next:
+            if progress.get("exhausted") or covered < t_next:
                 return site
         return ""
 
@@ -244,9 +247,12 @@ class Federation:
         if known is None:
             m.steps = -stands.uncut_steps
         # What an earlier life of this site had to offer has been offered now.
+        held: list[tuple[int, int]] = []
         for lease in self._ledger.live_leases(site):
             if lease.generation < m.generation:
-                self._orders.end(self._t, lease, self._hearing.last_block.get(site))
+                held += self._orders.end(self._t, lease)
+        if known is None and self._orders.broke(self._t, site, stands, self._hearing.last_block.pop(site, None), held):
+            self._proven.add(site)  # it was the block's fault, and that is out of the way
         r = self._round
         if r is not None and site in r.waiting:
             if known is not None and (stands.round, stands.order_fence) == (r.number, self._fence):
@@ -304,7 +310,13 @@ class Federation:
             m.steps += header.last_step - header.first_step
             since = self._round.begins_at if self._round else self._t
             m.measured_rate = header.tokens / max(self._s.tick_s, self._t - since)
-        if header and not header.consumed:
+        if m and header and mine and header.drained:
+            m.owes_inner = False
+        elif m and header and mine and header.consumed:
+            m.owes_inner = True
+        if header and not header.consumed and "delta" not in envelope.blobs and not header.tokens:
+            if header.site == site and header.drained and "inner" in envelope.blobs:
+                self._intake.keep_inner(site, envelope.blobs["inner"])
             self._take_all(site, late)
             return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(self._t, envelope, site)
@@ -338,7 +350,7 @@ class Federation:
             r = self._round
             if r and name in r.waiting and name not in self._members and (not comes_back(t, site) or t >= r.cut_at):
                 r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
-        self._orders.expire(t, sites, self._hearing.last_block)
+        self._orders.expire(t, sites)
         active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
         if self._round:
             newcomers = {n for n in active - self._round.participants if self._can_start(self._members[n])}
@@ -372,7 +384,7 @@ class Federation:
         if m is None or m.drained or m.unsure:
             return
         if m.message is None:
-            idle = (self._s.gated or m.began_at is None) and not m.uncut
+            idle = (self._s.gated or m.began_at is None) and not m.uncut and not m.owes_inner
             if idle or m.drain_sent:
                 m.drained = True  # it trained on nothing since its last cut
             else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from windfall.federation.intake import Events, Outcome
+from windfall.federation.messages import count, figure
 from windfall.store.ledger import Ledger
 
 _FIGURES = ("val_bpb", "val_nats_per_byte")
@@ -33,11 +34,11 @@ class Evaluations:
 
     def take(self, t: float, site: str, entry: dict[str, Any]) -> None:
         """An evaluation has come over the bus. Raises KeyError, TypeError or ValueError if it is malformed."""
-        figures = {k: float(entry[k]) for k in _FIGURES}
+        figures = {k: figure(entry[k]) for k in _FIGURES}
         if entry.get("version") is not None:
-            self._keep(t, site, int(entry["version"]), figures)
+            self._keep(t, site, count(entry["version"]), figures)
             return
-        key = (site, int(entry["generation"]), int(entry["cut"]))
+        key = (site, count(entry["generation"]), count(entry["cut"]))
         if key in self._version_of:
             self._keep(t, site, self._version_of.pop(key), figures)
         else:
@@ -59,9 +60,9 @@ class Evaluations:
         if version in self._done:
             return
         self._done.add(version)
-        found = [v for v in self._ledger.versions() if v.version == version]
-        tokens = found[0].tokens_total if found else None
-        at = found[0].t_run if found else t
+        found = self._ledger.version(version)
+        tokens = found.tokens_total if found else None
+        at = found.t_run if found else t
         for name, value in figures.items():
             self._events.metric(at, site, name, value, tokens=tokens, version=version)
         self._events.event(t, "evaluation", site=site, version=version, **{k: round(v, 5) for k, v in figures.items()})

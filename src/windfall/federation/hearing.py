@@ -7,6 +7,7 @@ from typing import Any
 from windfall import clock
 from windfall.federation.evaluations import Evaluations
 from windfall.federation.intake import Events
+from windfall.federation.messages import count, figure
 from windfall.store.bus import Bus
 
 
@@ -54,7 +55,7 @@ class Hearing:
             for e in self._bus.poll(site):
                 try:
                     self._entry(t, site, e, generations.get(site), mode)
-                except (KeyError, TypeError, ValueError) as wrong:
+                except (KeyError, TypeError, ValueError, OverflowError) as wrong:
                     why = f"malformed {e.get('kind')} on the bus ({type(wrong).__name__}: {wrong})"
                     self._events.event(t, "refused", site=site, reason=why)
 
@@ -74,7 +75,7 @@ class Hearing:
             return
         if kind == "step":
             self._events.metric(
-                float(e["t_run"]), site, "loss", float(e["loss"]), tokens=int(e["tokens"]), version=int(e["version"]),
+                figure(e["t_run"]), site, "loss", figure(e["loss"]), tokens=count(e["tokens"]), version=count(e["version"]),
                 detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
             )  # fmt: skip
         elif kind == "eval":

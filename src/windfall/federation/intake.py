@@ -10,7 +10,7 @@ from windfall.errors import DataError, Refused
 from windfall.federation import codec
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.merge import Outer, combine
-from windfall.federation.messages import Ack, ContributionHeader
+from windfall.federation.messages import MOST, Ack, ContributionHeader
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
@@ -68,6 +68,8 @@ class Intake:
         try:
             if header.site not in self._sites or header.site != sender:
                 raise Refused(f"comes from {sender} and says that it is from {header.site}")
+            if not header.consumed:
+                raise Refused("names no blocks for its work")
             if "delta" not in envelope.blobs:
                 raise Refused("has no delta")
             like = self._checkpoints.weights(self._ledger.head())
@@ -95,6 +97,12 @@ class Intake:
             t, "refused", site=sender, generation=header.generation, cut=header.cut, tokens=header.tokens, reason=reason
         )
         return Ack(header.generation, header.cut, False, None, reason)
+
+    def keep_inner(self, site: str, blob: bytes) -> None:
+        """Keep the inner state of a site that leaves right after its cut."""
+        head = self._ledger.head()
+        self._ledger.keep_inner(site, head, *self._checkpoints.write_inner(site, head.version, blob))
+        self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
 
     def commit(self, t: float, mode: str) -> Outcome | None:
         """Make a version of everything received; None, and no version, if there is nothing (invariant 3)."""
@@ -159,6 +167,6 @@ def _named(raw: dict[str, Any]) -> tuple[int, int]:
     """Generation and cut of a header that is malformed otherwise; zeros if it does not say."""
     named = raw.get("generation"), raw.get("cut")
     match named:
-        case int(generation), int(cut) if generation >= 0 and cut > 0:
+        case int(generation), int(cut) if 0 <= generation <= MOST and 0 < cut <= MOST:
             return generation, cut
     return 0, 0

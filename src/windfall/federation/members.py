@@ -50,6 +50,8 @@ class Member:
     message: str | None = None
     round: int = 0
     drain_sent: bool = False
+    #: It has handed in work and not the inner state that goes with it: a site that leaves leaves that too.
+    owes_inner: bool = False
     drained: bool = False
     first_order: bool = True
     #: Steps that it had trained and not cut when it said hello; paid for in run time that has passed.

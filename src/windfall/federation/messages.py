@@ -7,6 +7,7 @@ cut and returns the contribution.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from windfall.errors import Refused
 from windfall.store.records import Consumed
 
 PROTOCOL = 1
+#: No count that a site may name is beyond this: it must fit into the ledger, and into a float.
+MOST = 2**53
 
 
 @dataclass(frozen=True)
@@ -109,27 +112,37 @@ class ContributionHeader:
         try:
             if raw["protocol"] != PROTOCOL:
                 raise Refused(f"speaks protocol {raw['protocol']!r}, this coordinator {PROTOCOL}")
-            if _count(raw["first_step"]) > _count(raw["last_step"]):
-                raise Refused(f"counts steps {raw['first_step']} to {raw['last_step']}")
             consumed = [
-                Consumed(_count(c["epoch"]), _count(c["start"]), _count(c["end"]), bool(c["skipped"])) for c in raw["consumed"]
+                Consumed(count(c["epoch"]), count(c["start"]), count(c["end"]), bool(c["skipped"])) for c in raw["consumed"]
             ]
+            steps = count(raw["last_step"]) - count(raw["first_step"])
+            if not 0 <= steps <= sum(c.end - c.start for c in consumed if c.end > c.start):
+                raise Refused(f"counts steps {raw['first_step']} to {raw['last_step']} for the blocks that it names")
             return cls(
-                site=str(raw["site"]), generation=_count(raw["generation"]), cut=_count(raw["cut"]), round=_count(raw["round"]),
-                base_version=_count(raw["base_version"]), tokens=_count(raw["tokens"]), consumed=consumed,
-                codec=str(raw["codec"]), inner_tokens=float(raw["inner_tokens"]),
+                site=str(raw["site"]), generation=count(raw["generation"]), cut=count(raw["cut"]), round=count(raw["round"]),
+                base_version=count(raw["base_version"]), tokens=count(raw["tokens"]), consumed=consumed,
+                codec=str(raw["codec"]), inner_tokens=figure(raw["inner_tokens"]),
                 metrics={str(k): float(v) for k, v in raw["metrics"].items()}, drained=bool(raw["drained"]),
-                fence=_count(raw["fence"]), lineage=[list(op) for op in raw["lineage"]], first_step=_count(raw["first_step"]),
-                last_step=_count(raw["last_step"]),
+                fence=count(raw["fence"]), lineage=[list(op) for op in raw["lineage"]], first_step=count(raw["first_step"]),
+                last_step=count(raw["last_step"]),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
             raise Refused(f"its header is malformed ({type(e).__name__}: {e})") from None
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+def count(value: Any) -> int:
+    """A count that came over a network. Raises ValueError if it is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
         raise ValueError(f"{value!r} is not a count")
     return value
+
+
+def figure(value: Any) -> float:
+    """A finite number that came over a network. Raises ValueError, TypeError or OverflowError if it is none."""
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError(f"{value!r} is not a finite number")
+    return found
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,8 @@ class Standing:
     uncut_steps: int
     round: int
     order_fence: int
+    broke_at: int | None = None
+    remembers: bool = False
 
     @property
     def fresh(self) -> bool:
@@ -153,8 +168,9 @@ class Standing:
         """Read a hello's header. Raises Refused if a field is missing or of a wrong type."""
         try:
             return cls(
-                float(raw["inner_tokens"]), _count(raw["cut"]), _count(raw["base"]), _count(raw["uncut_steps"]),
-                _count(raw["round"]), _count(raw["order_fence"]),
+                float(raw["inner_tokens"]), count(raw["cut"]), count(raw["base"]), count(raw["uncut_steps"]),
+                count(raw["round"]), count(raw["order_fence"]),
+                None if raw.get("broke_at") is None else count(raw["broke_at"]), bool(raw.get("remembers")),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, OverflowError) as e:
             raise Refused(f"{type(e).__name__}: {e}") from None

@@ -10,7 +10,7 @@ from windfall import faults
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.intake import Events
 from windfall.federation.members import Member, Settings
-from windfall.federation.messages import RoundOrder
+from windfall.federation.messages import RoundOrder, Standing
 from windfall.fleet.machine import Site, State
 from windfall.store.ledger import Ledger
 from windfall.store.records import Lease, Version
@@ -84,27 +84,36 @@ class Orders:
                 result[site] = leases
         return result
 
-    def expire(self, t: float, sites: Mapping[str, Site], last_block: Mapping[str, int]) -> None:
-        """End the leases whose time is over and whose holder is not there. ``last_block``: where each site was last."""
+    def expire(self, t: float, sites: Mapping[str, Site]) -> None:
+        """End the leases whose time is over and whose holder is not there."""
         for lease in self._ledger.live_leases():
             holder = sites.get(lease.site)
             if lease.expires > t:
                 continue
             if holder and holder.generation == lease.generation and holder.state not in (State.OFF, State.FAILED):
                 continue  # its holder is here, or found running and about to say what it has: the round's end decides
-            self.end(t, lease, last_block.get(lease.site))
+            self.end(t, lease)
 
-    def end(self, t: float, lease: Lease, at: int | None) -> None:
-        """End a lease whose holder failed, at block ``at`` if that is known: its blocks are free.
-
-        A block at which it happens again and again is set aside.
-        """
+    def end(self, t: float, lease: Lease) -> list[tuple[int, int]]:
+        """End a lease whose holder failed: its blocks are free. What it still held."""
         held = self._ledger.remaining(lease.epoch)
-        inside = at is not None and any(a <= at < b for a, b in held)
-        bad = self._ledger.release(lease.epoch, failed_at=at if inside else held[0][0] if held else None)
+        self._ledger.release(lease.epoch)
         self._events.event(t, "lease_ended", site=lease.site, epoch=lease.epoch, blocks=sum(b - a for a, b in held))
-        for block in bad:
-            self._events.event(t, "quarantined", site=lease.site, block=block, reason="three leases failed at it")
+        return held
+
+    def broke(self, t: float, site: str, stands: Standing, seen: int | None, held: list[tuple[int, int]]) -> bool:
+        """Note where a site's last life ended; whether the block there is now set aside, as it happened again and again.
+
+        The site's own word counts, written down at every step. Without it (its disk is gone) the place of its last
+        heartbeat, ``seen``, must do, which is up to a second old, or the first block that it ``held``.
+        """
+        at = stands.broke_at
+        if at is None and held and not stands.remembers:
+            at = seen if seen is not None and any(a <= seen < b for a, b in held) else held[0][0]
+        if at is None or not self._ledger.fail(at):
+            return False
+        self._events.event(t, "quarantined", site=site, block=at, reason="three leases failed at it")
+        return True
 
     def order(
         self, m: Member, number: int, t: float, cut_at: float, model: str, leases: list[Lease], *,

@@ -48,6 +48,8 @@ class Trained:
 
     def __init__(self, folder: Path, generation: int) -> None:
         folder.mkdir(exist_ok=True)
+        #: Whether the life before left its own word of where it ended, and the block if it was in a step.
+        self.remembers, self.broke_at = self._last(folder, generation)
         self._file = os.open(folder / f"{generation:06d}", os.O_WRONLY | os.O_CREAT, 0o644)
 
     def write(self, tokens: int) -> None:
@@ -55,10 +57,21 @@ class Trained:
         with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
             os.pwrite(self._file, b"%020d\n" % tokens, 0)
 
+    def at(self, block: int | None) -> None:
+        """Note the first block of the step that begins, or that it is done: whoever dies in it has said where."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, b"%020d\n" % block if block is not None else b" " * 20 + b"\n", 21)
+
+    @staticmethod
+    def _last(folder: Path, generation: int) -> tuple[bool, int | None]:
+        before = max((f for f in folder.iterdir() if f.name < f"{generation:06d}"), default=None)
+        said = before.read_bytes()[21:].strip() if before else b""
+        return before is not None, int(said) if said.isdigit() else None
+
     @staticmethod
     def total(folder: Path) -> int:
         """Tokens of all lives of a site."""
-        return sum(int(f.read_bytes() or b"0") for f in folder.iterdir()) if folder.is_dir() else 0
+        return sum(int(f.read_bytes()[:20] or b"0") for f in folder.iterdir()) if folder.is_dir() else 0
 
 
 class Outbox:

@@ -76,7 +76,6 @@ class Replay:
         #: What will be needed later on, so that nothing else has to be kept.
         self._loaded = {int(op[2]) for op in lineages if op[1] == "load"}
         self._own: dict[tuple[str, int, int], bytes] = {}
-        self._sent: dict[tuple[str, int], bytes] = {}
 
     def versions(self) -> Iterator[tuple[Version, Tensors]]:
         """Every version with the weights that training it again gives; shapes as in the run's files.
@@ -88,8 +87,6 @@ class Replay:
         for (before, _), (version, made_of) in zip(self._versions, self._versions[1:], strict=False):
             for c in made_of:
                 self._play(c.site, c.generation, c.cut)
-                if c.header["drained"]:
-                    self._sent[c.site, version.version] = self._lives[c.site, c.generation].trainer.inner()
             weights = self._weights[before.version]
             momentum = self._momentum if set(before.sites) == {c.site for c in made_of} else None
             new, self._momentum = combine(weights, made_of, lambda c, like=weights: self._delta(c, like), self._outer, momentum)  # type: ignore[misc]
@@ -151,11 +148,20 @@ class Replay:
             case ["inner", "reset"]:
                 life.trainer.reset_inner()
             case ["inner", "sent", str(giver), int(version)]:
-                life.trainer.load_inner(self._sent[giver, version])
+                life.trainer.load_inner(self._left_state(giver, version))
             case ["inner", "own", int(earlier), int(steps)]:
                 life.trainer.load_inner(self._own_state(site, earlier, steps))
             case _:
                 raise DataError(f"the record of {site}, generation {generation}, has an entry that is not known: {op}")
+
+    def _left_state(self, site: str, version: int) -> bytes:
+        """The inner state that a site handed in when it left: that of its newest life by then, as that life ended."""
+        lives = [c.generation for v, made_of in self._versions if v.version <= version for c in made_of if c.site == site]
+        if not lives:
+            raise DataError(f"the record has a gap: {site} had handed nothing in by version {version}")
+        life = self._life(site, max(lives))
+        self._play(site, max(lives), max(c.cut for c in life.cuts))
+        return life.trainer.inner()
 
     def _own_state(self, site: str, generation: int, steps: int) -> bytes:
         """The inner state that an earlier life of a site left behind."""

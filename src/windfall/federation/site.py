@@ -177,6 +177,8 @@ class SiteWorker:
             # Where it stands, for a coordinator that did not send it there.
             "base": self._base, "uncut_steps": self._work.steps,
             "round": order.round if order else 0, "order_fence": order.fence if order else 0,
+            # The block at which its last life ended in the middle of a step, if its disk still knows.
+            "broke_at": self._trained.broke_at, "remembers": self._trained.remembers,
         }  # fmt: skip
         self._mailbox.answer(message_id, Envelope(header, self._outbox.all()))
 
@@ -294,7 +296,9 @@ class SiteWorker:
         if len(blocks) < self._trainer.blocks_per_step:
             # The last blocks of the budget, where one was quarantined, may be fewer than a step's.
             self._note("short", len(blocks))
+        self._trained.at(blocks[0])
         loss = self._trainer.step(blocks, self._schedule_progress())
+        self._trained.at(None)
         self._since_order += 1
         self._steps += 1
         self._tokens += tokens
@@ -328,9 +332,12 @@ class SiteWorker:
 
     def _schedule_progress(self) -> float:
         """Committed tokens plus what the fleet is expected to have in flight; never falls at one site."""
-        here = self._progress_at_cut + self._progress_rate * self._work.tokens
-        self._progress = max(self._progress, here)
+        self._progress = self._reached()
         return self._progress
+
+    def _reached(self) -> float:
+        """Progress after the last step, which is the one at which the next would be taken."""
+        return max(self._progress, self._progress_at_cut + self._progress_rate * self._work.tokens)
 
     def _report(self, t: float) -> None:
         """Tell a gated clock how far this site has come."""
@@ -383,11 +390,11 @@ class SiteWorker:
         header = ContributionHeader(
             site=self.site, generation=self.generation, cut=self._cut, round=order.round if order else 0,
             base_version=self._base, tokens=w.tokens, consumed=list(w.consumed), codec=codec,
-            inner_tokens=self._progress, metrics=w.metrics(), drained=drained, fence=self._fence,
+            inner_tokens=self._reached(), metrics=w.metrics(), drained=drained, fence=self._fence,
             lineage=[list(op) for op in self._lineage], first_step=self._steps - w.steps, last_step=self._steps,
         )  # fmt: skip
         blobs = {"delta": encode(self._trainer.delta(), codec)} if w.steps else {}
-        if drained and w.steps:
+        if drained and self._steps:
             blobs["inner"] = self._trainer.inner()
         return Envelope(header.header(), blobs), header
 
@@ -410,4 +417,4 @@ class SiteWorker:
         self._outbox.snapshot(contribution, self._inner_state())
 
     def _inner_state(self) -> InnerState:
-        return InnerState(self._trainer.inner(exact=True), self._progress, self.generation, self._steps)
+        return InnerState(self._trainer.inner(exact=True), self._reached(), self.generation, self._steps)

@@ -128,6 +128,21 @@ class Ledger:
             self._coalesce()
             return bad
 
+    def fail(self, block: int) -> bool:
+        """Note that a site failed at a block that is free again; whether that has quarantined it."""
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT failures FROM spans WHERE start <= ? AND end > ? AND state = 'free'", (block, block)
+            ).fetchone()
+            if row is None:
+                return False
+            self._carve(block, block + 1)
+            bad = int(row[0]) + 1 >= MAX_FAILURES
+            db.execute(
+                "UPDATE spans SET failures = failures + 1, state = ? WHERE start = ?", ("quarantined" if bad else "free", block)
+            )
+            return bad
+
     def live_leases(self, site: str | None = None) -> list[Lease]:
         """Leases that still hold blocks."""
         rows = self._db.execute(
@@ -276,6 +291,10 @@ class Ledger:
             raise StoreError(f"{self._path}: there is no version yet")
         return found[0]
 
+    def version(self, number: int) -> Version | None:
+        """One version, if there is one of that number."""
+        return next(iter(self._versions(f"WHERE version = {int(number)}")), None)
+
     def has_version(self) -> bool:
         """Whether version 0 has been written."""
         return bool(self._db.execute("SELECT 1 FROM versions LIMIT 1").fetchone())
@@ -300,6 +319,11 @@ class Ledger:
         """Note that a version's weights are no longer kept (before its file is removed)."""
         with self._transaction() as db:
             db.execute("UPDATE versions SET retained = 0 WHERE version = ?", (version,))
+
+    def keep_inner(self, site: str, at: Version, file: str, sha256: str) -> None:
+        """Note a site's inner optimizer state that goes with version ``at``."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO inner_states VALUES (?,?,?,?,?)", (site, at.version, at.tokens_total, file, sha256))
 
     def inner_states(self) -> dict[str, tuple[int, str, str]]:
         """By site: tokens committed when its inner state was stored, file, SHA-256."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from windfall.errors import StoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -36,6 +36,10 @@ CREATE TABLE journal (
 CREATE TABLE holds (
   site TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('hold', 'drain')), t_run REAL NOT NULL, until REAL,
   who TEXT NOT NULL, why TEXT NOT NULL);
+CREATE INDEX contributions_by_version ON contributions (version);
+CREATE INDEX contributions_by_state ON contributions (state);
+CREATE INDEX leases_by_state ON leases (state);
+CREATE INDEX journal_by_site ON journal (site);
 """
 
 #: What leads from a schema to the next one.
@@ -44,6 +48,12 @@ _MIGRATIONS = {
 CREATE TABLE holds (
   site TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('hold', 'drain')), t_run REAL NOT NULL, until REAL,
   who TEXT NOT NULL, why TEXT NOT NULL);
+""",
+    2: """
+CREATE INDEX contributions_by_version ON contributions (version);
+CREATE INDEX contributions_by_state ON contributions (state);
+CREATE INDEX leases_by_state ON leases (state);
+CREATE INDEX journal_by_site ON journal (site);
 """,
 }
 

@@ -122,7 +122,7 @@ class Telemetry:
             for sql, values in queue:
                 self._db.execute(sql, values)
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError:
+        except (sqlite3.Error, OverflowError):
             self.dropped += len(queue)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
