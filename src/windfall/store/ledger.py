@@ -18,6 +18,7 @@ from windfall import faults
 from windfall.errors import Refused, StoreError, TakenOver
 from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
 from windfall.store.records import Consumed, Counts, Hold, Lease, Received, Version
+from windfall.store.spans import Spans
 
 #: Leases that may fail at a block before it is quarantined (DESIGN 4).
 MAX_FAILURES = 3
@@ -28,6 +29,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
+        self._spans = Spans(db)
         self._path = path
         self.budget_blocks = int(self.meta("budget_blocks") or 0)
         self.tokens_per_block = int(self.meta("tokens_per_block") or 0)
@@ -98,7 +100,7 @@ class Ledger:
                 (site, generation, start, end, t, expires),
             )
             epoch = int(cursor.lastrowid or 0)
-            self._mark(start, end, "leased", lease=epoch)
+            self._spans.mark(start, end, "leased", lease=epoch)
             return Lease(epoch, site, generation, start, end, expires)
 
     def extend(self, epoch: int, expires: float) -> None:
@@ -106,37 +108,22 @@ class Ledger:
         with self._transaction() as db:
             db.execute("UPDATE leases SET expires = MAX(expires, ?) WHERE epoch = ? AND state = 'live'", (expires, epoch))
 
-    def release(self, epoch: int, *, failed_at: int | None = None) -> list[int]:
-        """End a lease: what it still holds becomes free again.
-
-        ``failed_at`` is the block at which the site failed; a block at which ``MAX_FAILURES`` leases failed is
-        quarantined. Returns the blocks quarantined now.
-        """
+    def release(self, epoch: int) -> None:
+        """End a lease: what it still holds becomes free again."""
         with self._transaction() as db:
             db.execute("UPDATE leases SET state = 'ended' WHERE epoch = ? AND state = 'live'", (epoch,))
-            held = db.execute("SELECT start, end FROM spans WHERE lease = ? AND state = 'leased'", (epoch,)).fetchall()
-            bad: list[int] = []
-            for start, end in held:
-                db.execute("UPDATE spans SET state = 'free', lease = NULL WHERE start = ?", (start,))
-                if failed_at is not None and start <= failed_at < end:
-                    self._carve(failed_at, failed_at + 1)
-                    db.execute("UPDATE spans SET failures = failures + 1 WHERE start = ?", (failed_at,))
-                    (failures,) = db.execute("SELECT failures FROM spans WHERE start = ?", (failed_at,)).fetchone()
-                    if failures >= MAX_FAILURES:
-                        db.execute("UPDATE spans SET state = 'quarantined' WHERE start = ?", (failed_at,))
-                        bad.append(failed_at)
-            self._coalesce()
-            return bad
+            db.execute("UPDATE spans SET state = 'free', lease = NULL WHERE lease = ? AND state = 'leased'", (epoch,))
+            self._spans.coalesce()
 
     def fail(self, block: int) -> bool:
-        """Note that a site failed at a block that is free again; whether that has quarantined it."""
+        """Note that a site failed at a block that is free again. Whether that has quarantined it (``MAX_FAILURES``)."""
         with self._transaction() as db:
             row = db.execute(
                 "SELECT failures FROM spans WHERE start <= ? AND end > ? AND state = 'free'", (block, block)
             ).fetchone()
             if row is None:
                 return False
-            self._carve(block, block + 1)
+            self._spans.carve(block, block + 1)
             bad = int(row[0]) + 1 >= MAX_FAILURES
             db.execute(
                 "UPDATE spans SET failures = failures + 1, state = ? WHERE start = ?", ("quarantined" if bad else "free", block)
@@ -154,8 +141,7 @@ class Ledger:
 
     def remaining(self, epoch: int) -> list[tuple[int, int]]:
         """Block ranges that a lease still holds and nobody has handed in."""
-        rows = self._db.execute("SELECT start, end FROM spans WHERE lease = ? AND state = 'leased' ORDER BY start", (epoch,))
-        return [(int(a), int(b)) for a, b in rows.fetchall()]
+        return self._spans.of_lease(epoch)
 
     # -- contributions ---------------------------------------------------------------------------------------
 
@@ -193,7 +179,7 @@ class Ledger:
                         f"{site} cut {generation}.{cut} claims blocks {c.start}..{c.end - 1} under lease {c.epoch}, "
                         "which it does not hold"
                     )
-                self._mark(c.start, c.end, "received", lease=c.epoch, contribution=number)
+                self._spans.mark(c.start, c.end, "received", lease=c.epoch, contribution=number)
             return Received(number, site, generation, cut, base_version, tokens, file, header)
 
     def fate(self, site: str, generation: int, cut: int) -> tuple[str, int | None] | None:
@@ -219,7 +205,7 @@ class Ledger:
                 "UPDATE spans SET state = 'free', lease = NULL, contribution = NULL WHERE contribution = ? AND state = 'received'",
                 (contribution,),
             )
-            self._coalesce()
+            self._spans.coalesce()
 
     # -- versions --------------------------------------------------------------------------------------------
 
@@ -251,7 +237,7 @@ class Ledger:
                 db.execute("UPDATE contributions SET state = 'committed', version = ? WHERE id = ?", (number, c.id))
                 for used in c.header["consumed"]:
                     state = "skipped" if used["skipped"] else "committed"
-                    self._mark(used["start"], used["end"], state, version=number)
+                    self._spans.mark(used["start"], used["end"], state, version=number)
             for site, inner_file, digest in inner:
                 db.execute(
                     "INSERT OR REPLACE INTO inner_states VALUES (?,?,?,?,?)", (site, number, before + tokens, inner_file, digest)
@@ -260,7 +246,7 @@ class Ledger:
                 "UPDATE leases SET state = 'done' WHERE state = 'live' AND NOT EXISTS"
                 " (SELECT 1 FROM spans WHERE spans.lease = leases.epoch AND spans.state IN ('leased','received'))"
             )
-            self._coalesce()
+            self._spans.coalesce()
             faults.reach("during-commit")
         return self.head()
 
@@ -277,11 +263,11 @@ class Ledger:
             rows = db.execute("SELECT header FROM contributions WHERE version = ?", (lost.version,)).fetchall()
             for (header,) in rows:
                 for used in json.loads(header)["consumed"]:
-                    self._mark(used["start"], used["end"], "free")
+                    self._spans.mark(used["start"], used["end"], "free")
             db.execute("UPDATE contributions SET state = 'lost', version = NULL WHERE version = ?", (lost.version,))
             db.execute("DELETE FROM inner_states WHERE version = ?", (lost.version,))
             db.execute("DELETE FROM versions WHERE version = ?", (lost.version,))
-            self._coalesce()
+            self._spans.coalesce()
         return self.head()
 
     def head(self) -> Version:
@@ -334,13 +320,11 @@ class Ledger:
 
     def counts(self) -> Counts:
         """Blocks by state."""
-        rows = self._db.execute("SELECT state, SUM(end - start) FROM spans GROUP BY state")
-        return Counts(**{str(s): int(n) for s, n in rows.fetchall()})
+        return self._spans.counts()
 
     def spans(self) -> list[tuple[int, int, str]]:
         """The partition of the budget."""
-        rows = self._db.execute("SELECT start, end, state FROM spans ORDER BY start")
-        return [(int(a), int(b), str(s)) for a, b, s in rows.fetchall()]
+        return self._spans.all()
 
     def complete(self) -> bool:
         """Every block is committed or quarantined."""
@@ -454,44 +438,4 @@ class Ledger:
         lease = self._db.execute("SELECT site, state FROM leases WHERE epoch = ?", (epoch,)).fetchone()
         if lease is None or lease[0] != site or lease[1] != "live" or end <= start:
             return False
-        (held,) = self._db.execute(
-            "SELECT COALESCE(SUM(MIN(end, ?) - MAX(start, ?)), 0) FROM spans"
-            " WHERE lease = ? AND state = 'leased' AND end > ? AND start < ?",
-            (end, start, epoch, start, end),
-        ).fetchone()
-        return int(held) == end - start
-
-    def _carve(self, start: int, end: int) -> None:
-        """Make ``start`` and ``end`` borders of spans."""
-        for border in (start, end):
-            row = self._db.execute(
-                "SELECT start, end, state, lease, contribution, version, failures FROM spans WHERE start < ? AND end > ?",
-                (border, border),
-            ).fetchone()
-            if row:
-                self._db.execute("UPDATE spans SET end = ? WHERE start = ?", (border, row[0]))
-                self._db.execute("INSERT INTO spans VALUES (?,?,?,?,?,?,?)", (border, *row[1:]))
-
-    def _mark(
-        self, start: int, end: int, state: str, *, lease: int | None = None,
-        contribution: int | None = None, version: int | None = None,
-    ) -> None:  # fmt: skip
-        self._carve(start, end)
-        self._db.execute(
-            "UPDATE spans SET state = ?, lease = ?, contribution = ?, version = ? WHERE start >= ? AND end <= ?",
-            (state, lease, contribution, version, start, end),
-        )
-
-    def _coalesce(self) -> None:
-        """Join neighbours that no longer differ, so that the table stays small over a long run."""
-        rows = self._db.execute(
-            "SELECT start, end, state, failures FROM spans WHERE state IN ('free','committed','skipped') ORDER BY start"
-        ).fetchall()
-        kept: list[Any] | None = None
-        for start, end, state, failures in rows:
-            if kept and kept[1] == start and kept[2:] == [state, failures]:
-                self._db.execute("DELETE FROM spans WHERE start = ?", (start,))
-                self._db.execute("UPDATE spans SET end = ? WHERE start = ?", (end, kept[0]))
-                kept[1] = end
-            else:
-                kept = [start, end, state, failures]
+        return self._spans.leased(epoch, start, end) == end - start
