@@ -19,6 +19,7 @@ from windfall.federation.hearing import Hearing
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
 from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing
+from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.outbox import cut_of
 from windfall.federation.transport import Reply, Transport
@@ -29,8 +30,6 @@ from windfall.store.ledger import Ledger
 from windfall.store.records import Lease
 from windfall.store.tensors import to_bytes
 
-#: A node that fails to answer `hello` is asked this often again (its trainer may just have died).
-_HELLO_TRIES = 5
 #: A site whose node is gone and whose heartbeats go on may take this many heartbeat time-outs to connect again.
 _LINK_PATIENCE = 2.0
 #: A gated clock gives a site that answers heartbeats but no messages this many heartbeat time-outs.
@@ -48,17 +47,14 @@ class Federation:
         self._checkpoints = checkpoints
         self._intake = intake
         self._bus = bus
-        self._transport = transport
+        self._nodes = Nodes(transport, fence)
         self._events = events
         self._s = settings
         self._fence = fence
         self._orders = Orders(ledger, checkpoints, events, settings, fence)
         self._sites = sites
         self._t = now
-        self._nodes: dict[str, str] = {}  # node -> site, once hello has been answered
-        self._asked: dict[str, tuple[str, str]] = {}  # message id -> (kind, node)
         self._members: dict[str, Member] = {}
-        self._tries: dict[str, int] = {}
         self._generations: dict[str, int] = dict(generations)
         self._fixed = FixedRounds(ledger) if settings.round_steps is not None else None
         self._round: Round | None = self._fixed.under_way() if self._fixed else None
@@ -73,7 +69,7 @@ class Federation:
 
     def ready(self, site: str, generation: int) -> bool:
         m = self._members.get(site)
-        return m is not None and m.generation == generation and m.node in self._transport.nodes()
+        return m is not None and m.generation == generation and self._nodes.listed(m.node)
 
     def working(self, site: str) -> bool:
         return self._round is not None and site in self._round.participants and site in self._members
@@ -140,16 +136,15 @@ class Federation:
 
     def poll(self, sites: Mapping[str, Site]) -> None:
         self._know(sites)
-        for node in self._transport.nodes() - self._nodes.keys():
-            self._nodes[node] = ""
-            self._say_hello(node)
-        for node in self._nodes.keys() - self._transport.nodes():
-            site = self._nodes.pop(node)
-            if site and site in self._members and self._members[site].node == node:
+        for node, site in self._nodes.look():
+            if site in self._members and self._members[site].node == node:
                 self._members[site].gone_since = clock.monotonic()
                 self._events.event(self._t, "node_gone", site=site, node=node)
-        for reply in self._transport.poll():
-            self._on_reply(reply)
+        for kind, node, site, reply in self._nodes.replies():
+            if kind == "hello":
+                self._on_hello(node, reply)
+            else:
+                self._on_reply(node, site, reply)
         self._hearing.listen(self._t, self._sites, self._generations, self._round.mode if self._round else "local")
 
     def _know(self, sites: Mapping[str, Site]) -> None:
@@ -160,18 +155,8 @@ class Federation:
             if m is not None and m.generation != site.generation:
                 self._forget(name, failed=True)
 
-    def _say_hello(self, node: str) -> None:
-        hello = Envelope({"protocol": PROTOCOL, "kind": "hello", "fence": self._fence})
-        self._asked[self._transport.push(node, hello)] = ("hello", node)
-
-    def _on_reply(self, reply: Reply) -> None:
-        kind, node = self._asked.pop(reply.message_id, ("", ""))
-        if not kind:
-            return
-        if kind == "hello":
-            self._on_hello(node, reply)
-            return
-        site = self._nodes.get(node) or next((m.site for m in self._members.values() if m.message == reply.message_id), "")
+    def _on_reply(self, node: str, site: str, reply: Reply) -> None:
+        site = site or next((m.site for m in self._members.values() if m.message == reply.message_id), "")
         m = self._members.get(site)
         if m is None:
             # The site has been given up in the meantime; its late work is judged by the ledger all the same.
@@ -192,8 +177,8 @@ class Federation:
                 m.unsure = True
                 # The work is still there, in the site's hands or its outbox: asked again, it says how things stand.
                 self._events.event(self._t, "message_failed", site=site, reason=reply.error or "it was given up", current=True)
-                if node in self._transport.nodes():
-                    self._say_hello(node)
+                if self._nodes.listed(node):
+                    self._nodes.greet(node)
             return
         if current and self._round:
             self._answered(site)
@@ -209,7 +194,7 @@ class Federation:
     def _on_hello(self, node: str, reply: Reply) -> None:
         header = reply.envelope.header if reply.envelope else {}
         site, generation = str(header.get("site", "")), header.get("generation")
-        if reply.envelope is None and self._hello_again(node):
+        if reply.envelope is None and self._nodes.greet_again(node):
             return
         if header.get("kind") != "hello" or header.get("protocol") != PROTOCOL or site not in self._sites:
             self._events.event(self._t, "stranger", reason=reply.error or "did not answer hello as one of this run's sites")
@@ -225,7 +210,7 @@ class Federation:
         except Refused as e:
             self._events.event(self._t, "stranger", site=site, reason=f"its hello is malformed: {e}")
             return
-        self._nodes[node] = site
+        self._nodes.belongs(node, site)
         known = self._members.get(site)
         m = known or Member(site, self._generations[site], node, stands.inner_tokens)
         m.node, m.message, m.gone_since = node, None, None
@@ -239,6 +224,8 @@ class Federation:
             m.steps = -stands.uncut_steps
             own_cuts = any((cut_of(name) or (0, 0))[0] == m.generation for name in blobs)
             m.aligned = None if stands.fresh or own_cuts else stands.base
+        elif (stands.round, stands.order_fence) != (m.round, self._fence):
+            m.aligned = None  # whether its last order arrived, and the parameters with it, nobody knows
         self._events.event(
             self._t, "hello", site=site, generation=generation, offered=len(blobs), again=known is not None,
             uncut_steps=stands.uncut_steps,
@@ -287,14 +274,6 @@ class Federation:
             self._answered(m.site)
             return
         self._order_to(m, r, lent[m.site], evaluate=False)
-
-    def _hello_again(self, node: str) -> bool:
-        """Ask a node that failed to answer once more, a few times; False if it has been asked enough."""
-        tries = self._tries[node] = self._tries.get(node, 0) + 1
-        if tries > _HELLO_TRIES:
-            return False
-        self._nodes.pop(node, None)
-        return True
 
     def _take(self, site: str, envelope: Envelope) -> None:
         m = self._members.get(site)
@@ -485,8 +464,7 @@ class Federation:
         m.round = order.round
         if order.model == "full":
             m.aligned = order.version
-        m.message = self._transport.push(m.node, Envelope(order.header(), blobs))
-        self._asked[m.message] = ("round", m.node)
+        m.message = self._nodes.send(m.node, order, blobs)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
