@@ -18,8 +18,8 @@ CHAOS = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 def test_a_run_under_chaos_finishes_and_loses_and_repeats_nothing(tmp_path: Path) -> None:
     need_redis()
     done = subprocess.run(
-        [sys.executable, str(CHAOS), "--short", "--seed", "1", "--keep", str(tmp_path)], capture_output=True, text=True, timeout=600,
-        check=False,
+        [sys.executable, str(CHAOS), "--short", "--seed", "1", "--keep", str(tmp_path)],
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
