@@ -17,6 +17,7 @@ Exits 1 unless nothing was lost or repeated and every run finished.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -230,6 +231,18 @@ class Chaos:
             [sys.executable, "-m", "windfall.cli.main", "run", str(config), "--run-dir", str(self.run.root), "--quiet"],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+        try:
+            self._storm(child)
+            finished = child.poll() == 0
+            if child.poll() is None:
+                say("  the run did not end in time")
+        finally:
+            finished = self._clear_away(child) and finished
+            log.close()
+        return self._result(finished)
+
+    def _storm(self, child: subprocess.Popen[bytes]) -> None:
+        """Strike until the run ends."""
         give_up = clock.monotonic() + 60 * (8 * self.minutes + 5)
         strike_at = float("inf")
         begun = clock.monotonic()
@@ -245,20 +258,23 @@ class Chaos:
                 strike_at = clock.monotonic() + self.every_s * self.rng.uniform(0.6, 1.4)
                 for _ in range(self.rng.choice((1, 1, 1, 2))):
                     self._strike()
-        finished = child.poll() == 0
+
+    def _clear_away(self, child: subprocess.Popen[bytes]) -> bool:
+        """End what is still there; whether the run had ended everything itself."""
+        self._thaw(all_of_them=True)
+        ended = child.poll() == 0
         if child.poll() is None:
-            say("  the run did not end in time")
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        log.close()
-        self._thaw(all_of_them=True)
         self.redis.end()
-        if not finished:
+        if not ended:
             say((self.folder / "windfall.log").read_text(errors="replace")[-2000:])
         for p in marked(self.run_id, self.run.root):
             say(f"  left over: {p}")
-            finished = False
-        return self._result(finished)
+            ended = False
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(p.pid, signal.SIGKILL)
+        return ended
 
     def _version(self) -> int:
         try:

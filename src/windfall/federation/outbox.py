@@ -51,6 +51,7 @@ class Trained:
         #: Whether the life before left its own word of where it ended, and the block if it was in a step.
         self.remembers, self.broke_at = self._last(folder, generation)
         self._file = os.open(folder / f"{generation:06d}", os.O_WRONLY | os.O_CREAT, 0o644)
+        self.write(0)
 
     def write(self, tokens: int) -> None:
         """Note this life's tokens; not durable (a figure, not a record)."""
