@@ -122,3 +122,17 @@ def test_key_lines_follow_tables_arrays_and_multiline_strings() -> None:
         ("a",): 1, ("t",): 4, ("t", "c"): 5, ("s", 0): 6, ("s",): 6, ("s", 0, "d"): 7, ("s", 0, "u"): 8,
         ("s", 0, "u", "e"): 9, ("s", 1): 10, ("s", 1, "d"): 11,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "bus", ["redis://h/0?password=hunter2", "redis://u:hunter2@h:6379/0", "redis://:hunter2@h", "http://u:hunter2@h"]
+)
+def test_a_secret_in_the_bus_url_is_refused_and_not_repeated(bus: str) -> None:
+    ((_, message),) = [problems(GOOD.replace("[run]", f'[run]\nbus = "{bus}"'))["run.bus"]]
+    assert "hunter2" not in message
+    assert "WINDFALL_REDIS_PASSWORD" in message or "redis://HOST:PORT" in message
+
+
+def test_a_bus_url_may_name_certificates() -> None:
+    url = "rediss://h:6380/0?ssl_ca_certs=/etc/ca.pem"
+    assert loads(GOOD.replace("[run]", f'[run]\nbus = "{url}"'), "x.toml", HERE).run.bus == url

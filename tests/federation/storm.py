@@ -18,6 +18,7 @@ import numpy as np
 from federation.fake import counting
 from federation.harness import BATCH, BLOCK, SEQ, Run
 from windfall import clock, faults
+from windfall.errors import WindfallError
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import Reply
 from windfall.store.files import Envelope
@@ -47,7 +48,7 @@ class StormRun(Run):
             return
         try:
             worker.pump()
-        except faults.InjectedFault:
+        except (faults.InjectedFault, WindfallError):  # as the trainer process ends, whichever it is
             self.world.kill(name)
 
 

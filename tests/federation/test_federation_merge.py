@@ -130,7 +130,7 @@ ATTACKS: dict[str, Any] = {
     "old epoch": lambda e: [replace(e, header={**e.header, "consumed": [{**c, "epoch": 77} for c in e.header["consumed"]]})],
     "half a header": lambda e: [replace(e, header={**e.header, "consumed": [{}]})],
     "no header": lambda e: [replace(e, header={})],
-    "base too old": lambda e: [replace(e, header={**e.header, "base_version": 10**6})],
+    "base not there yet": lambda e: [replace(e, header={**e.header, "base_version": 10**6})],
 }
 
 

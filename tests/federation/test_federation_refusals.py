@@ -5,6 +5,7 @@ And what is damaged on the coordinator's own disk: the newest checkpoint, whenev
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable
@@ -282,7 +283,7 @@ def test_blocks_lent_to_another_site_are_not_taken_from_it(tmp_path: Path, data:
         (lambda data: flipped(data, len(data) - 9), "delta was changed on its way (checksum)"),
         (lambda data: flipped(data, 2), "not a Windfall envelope, or cut short"),
         (lambda data: flipped(data, 14), "cut short in its header"),
-        (lambda data: flipped(data, 16), "unreadable header"),
+        (lambda data: flipped(data, 80), "its header was changed on its way (checksum)"),
     ],
     ids=["end missing", "beginning only", "bit in the delta", "bit in the mark", "bit in the length", "bit in the header"],
 )  # fmt: skip
@@ -481,12 +482,14 @@ def test_rubbish_in_a_sites_report_of_its_pace_does_not_end_the_coordinator(
 # -- a block that breaks whoever trains on it --------------------------------------------------------------------
 
 
-def deadly(block: int, blocks: int) -> MakeTrainer:
-    """Trainers that die at one block every time."""
+def deadly(block: int, blocks: int, *, loss: float | None = None) -> MakeTrainer:
+    """Trainers that die at one block every time, or that find ``loss`` there."""
 
     class Deadly(CountingTrainer):
         def step(self, first_blocks: list[int], progress_tokens: float) -> float:
             if block in first_blocks:
+                if loss is not None:
+                    return loss
                 raise faults.InjectedFault("this block is not to be trained on")
             return super().step(first_blocks, progress_tokens)
 
@@ -513,7 +516,7 @@ def test_a_block_at_which_three_leases_break_is_quarantined_and_reported_and_the
     assert there <= set(range(block - step + 1, block + step)), "no more than the step it was in"
     told = [d["block"] for _, _, _, d in run.events("quarantined")]
     assert sorted(told) == sorted(there)
-    assert all(d["reason"] == "three leases failed at it" for _, _, _, d in run.events("quarantined"))
+    assert all(d["reason"] == "three leases failed at its step" for _, _, _, d in run.events("quarantined"))
     counts = run.ledger.counts()
     assert (counts.committed, counts.quarantined) == (BLOCKS - len(there), len(there))
     expected = [0.0 if b in there else 1.0 for b in range(BLOCKS)]
@@ -688,3 +691,60 @@ def test_a_damaged_contribution_that_waits_for_its_commit_is_given_up_and_its_bl
     assert site == waiting.site
     assert "cut short" in detail["reason"]
     assert_exactly_once(second)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_block_whose_loss_is_no_number_is_quarantined_too(tmp_path: Path, data: Path, loss: float) -> None:
+    storm = Paced(tmp_path / "r", data, ALONE, steps=STEPS, trainer=deadly(46, BLOCKS, loss=loss), snapshot_s=3.0, solo_min=6)
+    with storm.weather():
+        storm.to_the_end()
+    assert {d["block"] for _, _, _, d in storm.run.events("quarantined")} == {46, 47}
+    assert storm.run.weights()["count"].tolist() == [0.0 if b in (46, 47) else 1.0 for b in range(BLOCKS)]
+    storm.close()
+
+
+@pytest.mark.parametrize("metrics", [{"site": 1.0}, {"t_run": 1.0, "kind": 2.0}, {"cut": 5.0}])
+def test_figures_of_a_contribution_cannot_take_the_place_of_what_counts(
+    tmp_path: Path, data: Path, runs: list[Run], metrics: dict[str, float]
+) -> None:
+    run = Watched(tmp_path / "r", data, ALONE)
+    runs.append(run)
+    run.transport.tamper = lambda e: [replace(e, header={**e.header, "metrics": metrics} if "metrics" in e.header else e.header)]
+    assert run.serve() == "done"
+    assert all(s == "a" for _, _, s, _ in run.events("contribution"))
+    assert_exactly_once(run)
+
+
+def test_a_complaint_that_is_no_text_does_not_end_the_coordinator(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Watched(tmp_path / "r", data, ALONE)
+    runs.append(run)
+    run.serve(until_min=3)
+    run.workers["a"]._bus.emit({"kind": "fatal", "reason": "no such file: \udcff" + "x" * 10_000})
+    assert run.serve() == "done"
+    (failed,) = [d for _, _, _, d in run.events("state") if d["now"] == "failed"]
+    assert failed["reason"].startswith("no such file: ?x")
+    assert len(failed["reason"]) == 500
+    assert run.telemetry.dropped == 0
+    assert_exactly_once(run)
+
+
+def test_finite_work_that_makes_the_parameters_infinite_is_given_up_and_its_site_told(
+    tmp_path: Path, data: Path, runs: list[Run]
+) -> None:
+    run = Watched(tmp_path / "r", data, ALONE)
+    runs.append(run)
+    struck: list[int] = []
+
+    def huge(e: Envelope) -> list[Envelope]:
+        if e.header.get("consumed") and run.ledger.head().version in (1, 2) and len(struck) < 2:
+            struck.append(e.header["cut"])
+            value = np.full(BLOCKS, 3e38, np.float32)
+            return [replace(e, blobs={**e.blobs, "delta": to_bytes({"count": value})})]
+        return [e]
+
+    run.transport.tamper = huge
+    assert run.serve() == "done"
+    assert len(struck) == 2
+    ((_, _, site, detail),) = run.events("discarded")
+    assert (site, detail["reason"]) == ("a", "merged, the parameters are not finite any more")
+    assert (np.isfinite(run.weights()["count"])).all()

@@ -181,3 +181,18 @@ def test_rubbish_in_a_stream_is_passed_over(kind: Kind) -> None:
     assert [e["n"] for e in events.wait(2)] == [0, 1]
     assert [c["n"] for c in commands.wait(2)] == [0, 1]
     assert run.health() == ""
+
+
+def test_a_long_stream_that_has_been_read_is_emptied_when_its_site_begins_anew(tmp_path: Path) -> None:
+    run, site = FileBus(tmp_path), FileSiteBus(tmp_path / "a", 1)
+    for n in range(40):
+        site.emit({"n": n, "text": "x" * 50_000})
+    assert len(run.poll("a")) == 40
+    site.emit({"n": 40})
+    FileSiteBus(tmp_path / "a", 2)
+    assert [e["n"] for e in run.poll("a")] == [40], "what has not been read stays"
+    site = FileSiteBus(tmp_path / "a", 3)
+    assert (tmp_path / "a" / "bus" / "events.jsonl").stat().st_size == 0
+    site.emit({"n": 41})
+    assert [e["n"] for e in run.poll("a")] == [41]
+    assert [e["n"] for e in FileBus(tmp_path).poll("a")] == [], "nor does the next coordinator hear it again"

@@ -124,10 +124,10 @@ def test_a_block_that_breaks_three_leases_is_quarantined_and_the_budget_still_co
         held = []
         while (lease := ledger.lease("a", attempt + 1, BLOCKS, 0, 9)) is not None:
             held.append(lease)
-        assert not ledger.fail(7), "it is lent: nobody can have failed at it"
         for x in held:
             ledger.release(x.epoch)
-        assert ledger.fail(7) == (attempt == MAX_FAILURES - 1)
+        assert ledger.fail("a", attempt + 2, [7]) == ([7] if attempt == MAX_FAILURES - 1 else [])
+        assert ledger.fail("a", attempt + 2, [7]) == [], "a life is counted once, however many coordinators hear of it"
     assert ledger.counts().quarantined == 1
     cut = 0
     while (lease := ledger.lease("b", 1, BLOCKS, 0, 9)) is not None:
@@ -197,6 +197,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = make(self.path)
         self.at: dict[int, int] = {}
         self.cut = 0
+        self.failures = 0
         self.committed: set[int] = set()
 
     def teardown(self) -> None:
@@ -243,7 +244,8 @@ class LedgerMachine(RuleBasedStateMachine):
             lease = data.draw(st.sampled_from(live))
             self.ledger.release(lease.epoch)
             if failed:
-                self.ledger.fail(lease.start)
+                self.failures += 1
+                self.ledger.fail("a", self.failures, [lease.start])
 
     @rule()
     def commit_all(self) -> None:

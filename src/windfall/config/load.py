@@ -164,7 +164,9 @@ def _problem(detail: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> P
         message = "missing" + (f" ({about})" if about else "") + "; add it"
     elif not message.startswith(("a trace", "block_", "load_s", "stop_g", "two sites", "run.clock", "synthetic signals")):
         about = _description(path)
-        message = f"{message}, got {detail['input']!r}" + (f" ({about})" if about else "")
+        # A URL is not repeated: it may be wrong by holding a secret.
+        got = "" if path == ("run", "bus") else f", got {detail['input']!r}"
+        message = f"{message}{got}" + (f" ({about})" if about else "")
     return Problem(line_of(path, lines), _dotted(path), message)
 
 

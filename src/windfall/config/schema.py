@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -52,8 +52,11 @@ class RunTable(Table):
         found = urlsplit(bus)
         if bus != "embedded" and (found.scheme not in ("redis", "rediss") or not found.hostname):
             raise ValueError("must be embedded, redis://HOST:PORT or rediss://HOST:PORT")
-        if found.password:
-            raise ValueError("holds a password; take it out and put it into the environment as WINDFALL_REDIS_PASSWORD")
+        if found.username or found.password or not all(q.startswith("ssl_") for q in parse_qs(found.query)):
+            raise ValueError(
+                "may hold no user, password or other secret (of options only ssl_*); put the password into the environment as "
+                "WINDFALL_REDIS_PASSWORD"
+            )
         return bus
 
 

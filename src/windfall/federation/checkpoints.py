@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -99,7 +100,8 @@ class Checkpoints:
 
     def write_inner(self, site: str, number: int, blob: bytes) -> tuple[str, str]:
         """Keep a drained site's inner optimizer state with version ``number``."""
-        name = f"inner-{site}-v{number:06d}.safetensors"
+        # A name of its own: until the ledger names this file it must not take the place of one that it does name.
+        name = f"inner-{site}-v{number:06d}-{secrets.token_hex(3)}.safetensors"
         path = self._run.checkpoints / name
         _guard(lambda: write_atomic(path, [blob]))
         return name, sha256(path)

@@ -18,7 +18,7 @@ from windfall.federation.fixed_rounds import FixedRounds, comes_back
 from windfall.federation.hearing import Hearing
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
-from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing
+from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing, text
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.outbox import cut_of
@@ -32,8 +32,11 @@ from windfall.store.tensors import to_bytes
 
 #: A site whose node is gone and whose heartbeats go on may take this many heartbeat time-outs to connect again.
 _LINK_PATIENCE = 2.0
-#: A gated clock gives a site that answers heartbeats but no messages this many heartbeat time-outs.
+#: A site that answers heartbeats but no messages has this many heartbeat time-outs from the round's end.
 _PATIENCE = 4.0
+
+#: A site counts as faster than its configuration says by this factor at the most.
+_FASTEST = 4.0
 
 
 class Federation:
@@ -168,9 +171,10 @@ class Federation:
         if current:
             m.message = None
         if header.get("kind") == "error":
-            self._events.event(self._t, "message_failed", site=site, reason=str(header.get("error")), current=current)
+            error = text(header.get("error"))
+            self._events.event(self._t, "message_failed", site=site, reason=error, current=current)
             if current:  # else it was for a life of the site that is over
-                self._fatal[site] = f"its message failed: {header.get('error')}"
+                self._fatal[site] = f"its message failed: {error}"
             return
         if reply.envelope is None or header.get("kind") == "void":
             if current:
@@ -182,7 +186,7 @@ class Federation:
             return
         if current and self._round:
             self._answered(site)
-        if header.get("drained"):
+        if header.get("drained") and header.get("generation") == m.generation:
             m.drained = True
         self._take(site, reply.envelope)
 
@@ -203,7 +207,7 @@ class Federation:
             self._events.event(self._t, "stranger", site=site, reason=f"generation {generation} is not the current one")
             return
         if header.get("manifest") != self._s.manifest:
-            self._fatal[site] = f"holds other data (manifest {header.get('manifest')}, the run's is {self._s.manifest})"
+            self._fatal[site] = f"holds other data (manifest {text(header.get('manifest'))}, the run's is {self._s.manifest})"
             return
         try:
             stands = Standing.parse(header)
@@ -238,7 +242,7 @@ class Federation:
         for lease in self._ledger.live_leases(site):
             if lease.generation < m.generation:
                 held += self._orders.end(self._t, lease)
-        if known is None and self._orders.broke(self._t, site, stands, self._hearing.last_block.pop(site, None), held):
+        if known is None and self._orders.broke(self._t, m, stands, self._hearing.last_block.pop(site, None), held):
             self._proven.add(site)  # it was the block's fault, and that is out of the way
         r = self._round
         if r is not None and site in r.waiting:
@@ -286,9 +290,6 @@ class Federation:
         envelope = Envelope(envelope.header, {n: b for n, b in envelope.blobs.items() if n not in late})
         if m and header and mine:
             m.uncut = 0
-            m.steps += header.last_step - header.first_step
-            since = self._round.begins_at if self._round else self._t
-            m.measured_rate = header.tokens / max(self._s.tick_s, self._t - since)
         if m and header and mine and header.drained:
             m.owes_inner = False
         elif m and header and mine and header.consumed:
@@ -299,6 +300,11 @@ class Federation:
             self._take_all(site, late)
             return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(self._t, envelope, site)
+        if m and header and mine and (ack is None or ack.accepted):
+            m.steps += header.last_step - header.first_step
+            since = self._round.begins_at if self._round else self._t
+            rate = header.tokens / max(self._s.tick_s, self._t - since)
+            m.measured_rate = min(rate, _FASTEST * self._s.tokens_per_s[site])
         if ack is None:
             # Work that an earlier life left behind proves nothing of this one.
             if mine:
@@ -354,9 +360,8 @@ class Federation:
         self._round.cut_at = t
         self._events.event(t, "cut_forward", round=self._round.number, reason=f"{', '.join(sorted(newcomers))} joins")
         for site in self._round.waiting:
-            self._bus.send(
-                site, {"kind": "cut", "round": self._round.number, "at": t, "generation": self._members[site].generation}
-            )
+            command = {"kind": "cut", "round": self._round.number, "at": t, "fence": self._fence}
+            self._bus.send(site, {**command, "generation": self._members[site].generation})
 
     def _drain(self, site: str) -> None:
         m = self._members.get(site)
@@ -364,7 +369,7 @@ class Federation:
             return
         if m.message is None:
             idle = (self._s.gated or m.began_at is None) and not m.uncut and not m.owes_inner
-            if idle or m.drain_sent:
+            if idle or (m.drain_sent and not m.uncut):
                 m.drained = True  # it trained on nothing since its last cut
             else:
                 # It went on training after its cut: one more message fetches that work.
@@ -381,7 +386,7 @@ class Federation:
             return
         if self._round and not (failed and self._fixed):
             self._round.waiting.discard(site)
-        if not failed:
+        if not failed and m.drained:  # else its next life may still have work of these leases to offer
             for lease in self._ledger.live_leases(site):
                 self._ledger.release(lease.epoch)
 
@@ -402,6 +407,9 @@ class Federation:
                         self._fatal[site] = "it does not answer its message"
                 return
             if answered < self._s.quorum or over <= self._s.grace_s:
+                if over > self._s.grace_s + _PATIENCE * self._s.heartbeat_timeout_s:
+                    for site in r.waiting:
+                        self._fatal[site] = "it does not answer its message"
                 return
             self._events.event(t, "round_closed_without", round=r.number, sites=sorted(r.waiting))
         self._round = None

@@ -7,7 +7,7 @@ from typing import Any
 from windfall import clock
 from windfall.federation.evaluations import Evaluations
 from windfall.federation.intake import Events
-from windfall.federation.messages import count, figure
+from windfall.federation.messages import count, figure, text
 from windfall.store.bus import Bus
 
 
@@ -81,6 +81,6 @@ class Hearing:
         elif kind == "eval":
             self._evaluations.take(t, site, e)
         elif kind == "fatal":
-            self.fatal[site] = str(e.get("reason", "failed"))
+            self.fatal[site] = text(e.get("reason", "failed"))
         elif kind == "note":
             self._events.event(t, "site_note", site=site, note=str(e.get("note", "")))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from windfall import clock, faults
 from windfall.errors import DataError, Refused
 from windfall.federation import codec
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.merge import Outer, combine
-from windfall.federation.messages import MOST, Ack, ContributionHeader
+from windfall.federation.messages import METRICS, MOST, Ack, ContributionHeader
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
@@ -82,7 +84,7 @@ class Intake:
         except (Refused, DataError) as e:
             return self._refuse(t, header, sender, name, str(e))
         faults.reach("received")
-        metrics = {k: round(v, 6) for k, v in header.metrics.items()}
+        metrics = {k: round(header.metrics[k], 6) for k in METRICS if k in header.metrics}
         self._events.event(
             t, "contribution", site=header.site, version=header.base_version,
             generation=header.generation, cut=header.cut, tokens=header.tokens, drained=header.drained, **metrics,
@@ -111,6 +113,10 @@ class Intake:
             return None
         head = self._ledger.head()
         new, momentum = self.merged(head, pending)
+        if not all(np.isfinite(w).all() for w in new.values()):
+            for c in pending:  # each was finite by itself; which of them is to blame nobody can say
+                self._give_up(t, c, "merged, the parameters are not finite any more")
+            return None
         number = head.version + 1
         file, digest = self._checkpoints.write(number, new)
         outer_file = self._checkpoints.write_outer(number, momentum)
@@ -143,7 +149,8 @@ class Intake:
         weights = self._checkpoints.weights(head)
         # Outer momentum is of no use once the membership has changed.
         old = self._checkpoints.outer(head) if set(head.sites) == {c.site for c in contributions} else None
-        return combine(weights, contributions, lambda c: self._delta(c, weights), self._outer, old)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is given up by `commit`
+            return combine(weights, contributions, lambda c: self._delta(c, weights), self._outer, old)
 
     def _sound(self, t: float, pending: list[Received]) -> list[Received]:
         """Those whose file is still there and whole; the others' blocks are freed."""
@@ -152,12 +159,16 @@ class Intake:
             try:
                 self._checkpoints.spooled(c)
             except DataError as e:
-                self._ledger.discard(c.id, str(e))
-                self.discarded.append((c, str(e)))
-                self._events.event(t, "discarded", site=c.site, generation=c.generation, cut=c.cut, reason=str(e))
+                self._give_up(t, c, str(e))
                 continue
             found.append(c)
         return found
+
+    def _give_up(self, t: float, c: Received, why: str) -> None:
+        """Discard a received contribution: its blocks are free again, and its site is told."""
+        self._ledger.discard(c.id, why)
+        self.discarded.append((c, why))
+        self._events.event(t, "discarded", site=c.site, generation=c.generation, cut=c.cut, reason=why)
 
     def _delta(self, c: Received, like: Tensors) -> Tensors:
         return codec.decode(self._checkpoints.spooled(c).blobs["delta"], c.header["codec"], like)

@@ -17,6 +17,8 @@ from windfall.store.records import Consumed
 PROTOCOL = 1
 #: No count that a site may name is beyond this: it must fit into the ledger, and into a float.
 MOST = 2**53
+#: What a contribution may say of its work, besides what counts.
+METRICS = ("loss_mean", "loss_last", "train_seconds", "tokens_per_s")
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,11 @@ def count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
         raise ValueError(f"{value!r} is not a count")
     return value
+
+
+def text(value: Any) -> str:
+    """Text that came over a network: whole characters, and not without end."""
+    return str(value)[:500].encode("utf-8", "replace").decode()
 
 
 def figure(value: Any) -> float:

@@ -101,19 +101,22 @@ class Orders:
         self._events.event(t, "lease_ended", site=lease.site, epoch=lease.epoch, blocks=sum(b - a for a, b in held))
         return held
 
-    def broke(self, t: float, site: str, stands: Standing, seen: int | None, held: list[tuple[int, int]]) -> bool:
-        """Note where a site's last life ended; whether the block there is now set aside, as it happened again and again.
+    def broke(self, t: float, m: Member, stands: Standing, seen: int | None, held: list[tuple[int, int]]) -> bool:
+        """Note where a site's last life ended; whether the blocks there are now set aside, as it happened again and again.
 
-        The site's own word counts, written down at every step. Without it (its disk is gone) the place of its last
-        heartbeat, ``seen``, must do, which is up to a second old, or the first block that it ``held``.
+        The site's own word counts, written down at every step; which block of a step is to blame nobody can say. Without
+        it (its disk is gone) the place of its last heartbeat, ``seen``, must do, which is up to a second old, or the first
+        block that it ``held``.
         """
         at = stands.broke_at
         if at is None and held and not stands.remembers:
             at = seen if seen is not None and any(a <= seen < b for a, b in held) else held[0][0]
-        if at is None or not self._ledger.fail(at):
+        if at is None:
             return False
-        self._events.event(t, "quarantined", site=site, block=at, reason="three leases failed at it")
-        return True
+        bad = self._ledger.fail(m.site, m.generation, range(at, at + self._s.blocks_per_step))
+        for block in bad:
+            self._events.event(t, "quarantined", site=m.site, block=block, reason="three leases failed at its step")
+        return bool(bad)
 
     def order(
         self, m: Member, number: int, t: float, cut_at: float, model: str, leases: list[Lease], *,

@@ -85,6 +85,9 @@ class Outbox:
         self._inner = folder / "inner.env"
         self._inner_next = folder / "inner-next.env"
         self.late: set[str] = set()
+        ours = (".snapshot.env.*.tmp", ".inner*.env.*.tmp", "outbox/.*.tmp")
+        for half in (path for pattern in ours for path in folder.glob(pattern)):
+            half.unlink(missing_ok=True)  # an earlier life died while it wrote
         self._keep_snapshot()
         self._keep_inner()
 

@@ -122,6 +122,8 @@ class SiteWorker:
             if c.get("kind") == "drain":
                 self._draining = True
             elif c.get("kind") == "cut" and isinstance(c.get("round"), int) and isinstance(c.get("at"), int | float):
+                if c.get("fence") != self._fence:
+                    continue  # an earlier coordinator's, whose rounds have the same numbers
                 self._cut_by = {c["round"]: float(c["at"])}
 
     def _mind_the_coordinator(self, now: float) -> None:
@@ -139,8 +141,11 @@ class SiteWorker:
         if silent > self._dead_man_s:
             # Invariant 4: nobody can tell this site to stop any more, so it stops by itself, its work kept.
             self.park(f"nothing heard from the coordinator for {silent:.0f} s")
-        elif self._own_window and silent > min(_OWN_SIGNAL_S, self._dead_man_s) and not self._own_window(self._calendar()):
-            self.park(f"its own signal has left the window, and nothing was heard from the coordinator for {silent:.0f} s")
+            return
+        # A SuperLink that answers can tell it nothing: a site with a signal of its own listens for the coordinator alone.
+        unled = now - self._heard[1]
+        if self._own_window and unled > min(_OWN_SIGNAL_S, self._dead_man_s) and not self._own_window(self._calendar()):
+            self.park(f"its own signal has left the window, and nothing was heard from the coordinator for {unled:.0f} s")
 
     def park(self, why: str) -> None:
         """Cut, keep the work in the outbox, and take no further step."""
@@ -298,6 +303,9 @@ class SiteWorker:
             self._note("short", len(blocks))
         self._trained.at(blocks[0])
         loss = self._trainer.step(blocks, self._schedule_progress())
+        if not math.isfinite(loss):
+            # Said before the step is noted as done: it is these blocks at which this life ends.
+            raise DataError(f"the loss is {loss} at step {w.steps + 1} since the last cut; lower train.lr_scale")
         self._trained.at(None)
         self._since_order += 1
         self._steps += 1
@@ -305,8 +313,6 @@ class SiteWorker:
         self._trained.write(self._tokens)
         faults.reach("mid-step")
         w.add(tokens, loss, clock.monotonic() - begun)
-        if not math.isfinite(loss):
-            raise DataError(f"the loss is {loss} at step {w.steps} since the last cut; lower train.lr_scale")
         order = self._order
         t_run = (
             order.begins_at + (order.steps_before + self._since_order) * self._trainer.tokens_per_step / order.tokens_per_s

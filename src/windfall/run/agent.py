@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,10 +20,12 @@ from windfall import clock
 from windfall.errors import ConfigError
 from windfall.federation.transport import FileMailbox
 from windfall.fleet.processes import spawn
+from windfall.run.superlink import answers
 from windfall.store.files import write_json
 
 _POLL_S = 0.1
-_TERM_S = 5.0
+#: The driver's grace where the site was not told of it, and the part of it that the trainer has.
+_TERM_S, _TERM_SHARE = 10.0, 0.8
 #: How often the agent looks whether the SuperLink can be reached, and for how long it tries.
 _PROBE_S, _PROBE_TIMEOUT_S = 5.0, 1.0
 #: A SuperNode that ends again is started again after twice as long each time, up to this.
@@ -103,11 +104,8 @@ class Agent:
 
     def _probe(self) -> None:
         host, _, port = str(self._site["superlink"]).rpartition(":")
-        try:
-            with socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S):
-                write_json(self._folder / "link.json", {"monotonic": clock.monotonic()})
-        except OSError:
-            return
+        if answers(host, int(port), _PROBE_TIMEOUT_S):
+            write_json(self._folder / "link.json", {"monotonic": clock.monotonic()})
 
     def end(self) -> None:
         """Ask both to end, the trainer first of all so that it can keep its work; then make sure."""
@@ -115,7 +113,8 @@ class Agent:
         for c in children:
             if c.poll() is None:
                 c.terminate()
-        deadline = clock.monotonic() + _TERM_S
+        # The driver kills the whole site after its grace: the trainer has most of it to save what it has.
+        deadline = clock.monotonic() + _TERM_SHARE * float(self._site.get("stop_grace_s", _TERM_S))
         for c in children:
             try:
                 c.wait(timeout=max(0.05, deadline - clock.monotonic()))

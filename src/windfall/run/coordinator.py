@@ -79,7 +79,7 @@ class Coordinator:
         self._lock = RunLock(run)
         self._lock.acquire()
         self.ledger = Ledger.open(run.ledger)
-        self.telemetry = Telemetry.open(run.telemetry)
+        self.telemetry, mended = Telemetry.open_or_begin(run.telemetry)
         self.grid: Grid = build_grid(config)
         self.run_id = self.ledger.meta("run_id") or ""
         self.fence = self.ledger.new_fence()
@@ -93,7 +93,7 @@ class Coordinator:
         booked_to = position(self.telemetry)
         now = self._begin()
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
-        for w in self.grid.warnings:
+        for w in [*self.grid.warnings, *([mended] if mended else [])]:
             self.telemetry.event(now, "warning", reason=w)
         self.transport = connect(f"127.0.0.1:{port}")
         self.bus = open_bus(config.run.bus, run.sites, self.run_id, gated=self.gated)

@@ -32,7 +32,6 @@ class TelemetryRecorder:
         self._readings: dict[str, float] = {}
         self._open: dict[str, Interval] = {}
         self._mode = ""
-        self._reasons: dict[str, tuple[bool, str]] = {}
 
     def decided(self, view: FleetView, decisions: Mapping[str, Decision]) -> None:
         wall = clock.wall()

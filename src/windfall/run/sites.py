@@ -22,6 +22,7 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "threads": site.threads,
         "snapshot_s": config.federation.snapshot_s,
         "dead_man_s": config.fleet.dead_man_s,
+        "stop_grace_s": config.fleet.stop_grace_s,
         "bus": config.run.bus,
         "gated": config.run.clock == "scaled",
         "own_signal": own_signal(config, name) if site.own_signal else None,

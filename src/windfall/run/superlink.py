@@ -6,6 +6,7 @@ It keeps its port and its database from start to start, so that sites find it ag
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from windfall.store.rundir import RunDir
 
 #: A SuperLink that ends sooner than this has not worked.
 _YOUNG_S = 5.0
+#: It is asked this often, with this patience; silent for longer than that (but running) it is ended.
+_PROBE_S, _PROBE_TIMEOUT_S, _SILENT_S = 5.0, 1.0, 45.0
 #: So many in a row, and its database is set aside; twice as many, and the run gives up.
 _FAILS = 3
 
@@ -41,6 +44,7 @@ class SuperLink:
         self._child: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._fails = 0
+        self._probed = self._heard = float("-inf")
         last = (read_json(self._folder / "superlink.json") or {}).get("port")
         if configured_port:
             if not port_is_free(configured_port):
@@ -77,9 +81,13 @@ class SuperLink:
         Raises:
             RunError: it ends every time.
         """
-        if self._child is None or self._child.poll() is None:
+        if self._child is None:
             return ""
+        if self._child.poll() is None:
+            return self._mind_its_silence(self._child)
         status = self._child.returncode
+        if status < 0:
+            self._started = 0.0  # somebody has killed it: that says nothing about its health
         self._fails = self._fails + 1 if clock.monotonic() - self._started < _YOUNG_S else 0
         if self._fails >= 2 * _FAILS:
             raise RunError(f"the SuperLink ends as soon as it is started (status {status}); see {self._run.logs / 'superlink.log'}")
@@ -88,6 +96,18 @@ class SuperLink:
                 part.replace(part.with_name(f"damaged-{part.name}"))
         self.start()
         return f"the SuperLink ended with status {status}; started again"
+
+    def _mind_its_silence(self, child: subprocess.Popen[bytes]) -> str:
+        now = clock.monotonic()
+        if now - self._probed < _PROBE_S:
+            return ""
+        self._probed = now
+        if answers("127.0.0.1", self.port, _PROBE_TIMEOUT_S):
+            self._heard = clock.monotonic()
+        elif now - max(self._heard, self._started) > _SILENT_S:
+            child.kill()
+            return f"the SuperLink has not answered for {_SILENT_S:.0f} s; ending it"
+        return ""
 
     def stop(self) -> None:
         """End it."""
@@ -99,6 +119,19 @@ class SuperLink:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+
+def answers(host: str, port: int, timeout_s: float) -> bool:
+    """Whether a SuperLink is there and awake: a frozen one still accepts connections, and says nothing."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def free_port() -> int:

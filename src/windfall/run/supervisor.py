@@ -25,6 +25,8 @@ _POLL_S = 0.25
 _STILLBORN = 4
 #: ... and one that dies later this often without a new version in between.
 _FRUITLESS = 25
+#: One that has lived this long has been of use, whether a site was in a window or not.
+_LONG_LIFE_S = 600.0
 #: Exit status of a coordinator that could not write down why it stopped.
 DISK_STATUS = 74
 
@@ -121,13 +123,14 @@ class Supervisor:
         stillborn = fruitless = 0
         version = self._version()
         while True:
+            begun = clock.monotonic()
             code, served = self._once(superlink)
             outcome = read_json(self._run.logs / "outcome.json") or {}
             final = code in (0, DISK_STATUS) or (bool(outcome.get("message")) and not outcome.get("again"))
             if final or self._asked:
                 return code, outcome
             stillborn = 0 if served else stillborn + 1
-            fruitless = 0 if self._version() > version else fruitless + 1
+            fruitless = 0 if self._version() > version or clock.monotonic() - begun > _LONG_LIFE_S else fruitless + 1
             version = max(version, self._version())
             if stillborn > _STILLBORN or fruitless > _FRUITLESS:
                 return code, outcome

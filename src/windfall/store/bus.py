@@ -56,6 +56,10 @@ class Bus(Protocol):
     def close(self) -> None: ...
 
 
+#: Bytes from which a stream's file is worth emptying.
+_LONG = 1_000_000
+
+
 class _Stream:
     """An append-only file of JSON lines with one writer and one reader.
 
@@ -68,6 +72,13 @@ class _Stream:
         at = read_json(self._mark) if self._mark else 0
         self._at = at if type(at) is int and at >= 0 else 0
 
+    def forget_what_was_read(self) -> None:
+        """For a writer that begins: empty a long file whose reader has read all of it."""
+        mark = read_json(self._path.with_suffix(".at"))
+        with contextlib.suppress(FileNotFoundError):
+            if mark == self._path.stat().st_size > _LONG:
+                os.truncate(self._path, 0)
+
     def append(self, entry: Entry) -> None:
         data = json.dumps(entry).encode() + b"\n"
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -78,7 +89,10 @@ class _Stream:
 
     def read(self) -> list[Entry]:
         try:
-            if self._path.stat().st_size <= self._at:
+            size = self._path.stat().st_size
+            if size < self._at:
+                self._at = 0  # its writer has begun anew
+            if size <= self._at:
                 return []
             with open(self._path, "rb") as f:
                 f.seek(self._at)
@@ -94,7 +108,7 @@ class _Stream:
         for line in data[:whole].splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # torn by a crash or a full disk: the bus may lose, the ledger may not
             if isinstance(entry, dict):
                 found.append(entry)
@@ -110,6 +124,7 @@ class FileSiteBus:
         self._generation = generation
         self._commands = _Stream(self._dir / "commands.jsonl")
         self._events = _Stream(self._dir / "events.jsonl")
+        self._events.forget_what_was_read()
 
     def commands(self) -> list[Entry]:
         # Commands for an earlier life of the site are not for this one.

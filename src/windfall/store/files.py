@@ -1,6 +1,6 @@
 """Files that are there whole or not at all, and the envelope in which bytes travel between processes.
 
-An envelope is a JSON header and named blobs with their SHA-256: what a message, an outbox entry and a spooled
+An envelope is a JSON header and named blobs, each with its SHA-256: what a message, an outbox entry and a spooled
 contribution look like on disk. Nothing in it is ever unpickled (invariant 10).
 """
 
@@ -18,7 +18,9 @@ from typing import Any
 from windfall import faults
 from windfall.errors import DataError
 
-_MAGIC = b"WFENV1\n\0"
+_MAGIC = b"WFENV2\n\0"
+#: Before the header: the magic, its length, its SHA-256.
+_PROLOGUE = len(_MAGIC) + 8 + 32
 _MAX_HEADER = 64 * 1024 * 1024
 
 
@@ -63,7 +65,7 @@ def read_json(path: Path) -> Any | None:
     """The JSON in ``path``; None if the file is absent or not (yet) JSON."""
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 
@@ -84,7 +86,7 @@ class Envelope:
         """The serialised form, in pieces."""
         index = [[name, len(blob), hashlib.sha256(blob).hexdigest()] for name, blob in self.blobs.items()]
         head = json.dumps({"header": self.header, "blobs": index}).encode()
-        return [_MAGIC, struct.pack("<Q", len(head)), head, *self.blobs.values()]
+        return [_MAGIC, struct.pack("<Q", len(head)), hashlib.sha256(head).digest(), head, *self.blobs.values()]
 
     def save(self, path: Path, *, point: str = "") -> None:
         """Write to ``path``, durably; ``point`` as in ``write_atomic``."""
@@ -97,17 +99,19 @@ class Envelope:
         Raises:
             DataError: truncated, changed, or not an envelope; ``what`` names it in the message.
         """
-        start = len(_MAGIC) + 8
+        start = _PROLOGUE
         if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
             raise DataError(f"{what}: not a Windfall envelope, or cut short")
-        (size,) = struct.unpack("<Q", data[len(_MAGIC) : start])
+        size, digest_of_head = struct.unpack("<Q32s", data[len(_MAGIC) : start])
         if size > _MAX_HEADER or start + size > len(data):
             raise DataError(f"{what}: cut short in its header")
+        if hashlib.sha256(data[start : start + size]).digest() != digest_of_head:
+            raise DataError(f"{what}: its header was changed on its way (checksum)")
         try:
             head = json.loads(data[start : start + size])
             index = [(str(n), int(length), str(digest)) for n, length, digest in head["blobs"]]
             header = dict(head["header"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise DataError(f"{what}: unreadable header") from None
         blobs: dict[str, bytes] = {}
         at = start + size

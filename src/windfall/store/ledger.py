@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,19 +115,27 @@ class Ledger:
             db.execute("UPDATE spans SET state = 'free', lease = NULL WHERE lease = ? AND state = 'leased'", (epoch,))
             self._spans.coalesce()
 
-    def fail(self, block: int) -> bool:
-        """Note that a site failed at a block that is free again. Whether that has quarantined it (``MAX_FAILURES``)."""
+    def fail(self, site: str, generation: int, blocks: Iterable[int]) -> list[int]:
+        """Note that life ``generation`` of a site has found its last life to have failed at these blocks.
+
+        It counts once for each life, and only for blocks that are free again. Those quarantined now (``MAX_FAILURES``).
+        """
+        key = f"failed:{site}"
         with self._transaction() as db:
-            row = db.execute(
-                "SELECT failures FROM spans WHERE start <= ? AND end > ? AND state = 'free'", (block, block)
-            ).fetchone()
-            if row is None:
-                return False
-            self._spans.carve(block, block + 1)
-            bad = int(row[0]) + 1 >= MAX_FAILURES
-            db.execute(
-                "UPDATE spans SET failures = failures + 1, state = ? WHERE start = ?", ("quarantined" if bad else "free", block)
-            )
+            if int(self.meta(key) or 0) >= generation:
+                return []
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(generation)))
+            bad = []
+            for block in blocks:
+                row = db.execute(
+                    "SELECT failures FROM spans WHERE start <= ? AND end > ? AND state = 'free'", (block, block)
+                ).fetchone()
+                if row is None:
+                    continue
+                self._spans.carve(block, block + 1)
+                state = "quarantined" if int(row[0]) + 1 >= MAX_FAILURES else "free"
+                db.execute("UPDATE spans SET failures = failures + 1, state = ? WHERE start = ?", (state, block))
+                bad += [block] if state == "quarantined" else []
             return bad
 
     def live_leases(self, site: str | None = None) -> list[Lease]:

@@ -82,6 +82,10 @@ def writing(path: Path) -> Iterator[None]:
             f"{path}: the ledger cannot be written ({e}); nothing committed is lost. Make room or give write access, "
             "then `windfall run` again with the same run directory"
         ) from None
+    except sqlite3.IntegrityError:
+        raise  # a mistake of ours, to be seen as one
+    except sqlite3.DatabaseError as e:
+        raise StoreError(f"{path}: the ledger is damaged ({e}); restore it from a copy of the run directory") from None
 
 
 def check_schema(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:

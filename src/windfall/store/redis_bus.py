@@ -127,7 +127,7 @@ class _Reader:
         try:
             entry = json.loads((fields or {})["entry"])
             known = not self._seen.first(str((fields or {})["id"]))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return None
         return entry if isinstance(entry, dict) and not known else None
 
@@ -176,7 +176,7 @@ class _Registers:
 def _value(text: str | None) -> Entry | None:
     try:
         value = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

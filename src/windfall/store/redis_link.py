@@ -68,6 +68,8 @@ class RedisThread:
     def trouble(self) -> str:
         """Why Redis is of no use at present, or an empty string."""
         asking = self._asking_since
+        if not self._thread.is_alive() and not self._stop.is_set():
+            return f"the thread that speaks to Redis at {where(self._url)} has ended"
         if self._error:
             return self._error
         if asking is not None and clock.monotonic() - asking > _SLOW_S:
@@ -92,7 +94,7 @@ class RedisThread:
                 self._cycle(client)
                 self._error, back_off = "", _BACK_OFF_S
                 wait = self._pause_s
-            except (redis.RedisError, OSError) as e:
+            except (redis.RedisError, OSError, ValueError) as e:  # ValueError: what is there is no text
                 self._error = why(e, self._url)
                 client.close()
                 client = connect(self._url)

@@ -89,6 +89,31 @@ class Telemetry:
             raise StoreError(f"{path}: written by a newer Windfall (schema {row[0]}); upgrade Windfall")
         return cls(db)
 
+    @classmethod
+    def open_or_begin(cls, path: Path) -> tuple[Telemetry, str]:
+        """Open for writing; a damaged file is set aside, since nothing that must be true depends on it. What was done, or "".
+
+        Raises:
+            StoreError: it cannot be written at all, or is of a newer schema.
+        """
+        try:
+            found = cls.open(path)
+            damage = found.rows("PRAGMA quick_check(1)")[0][0]
+            if damage == "ok":
+                return found, ""
+            found.close()
+        except StoreError as e:
+            if not isinstance(e.__cause__ or e.__context__, sqlite3.DatabaseError) or isinstance(
+                e.__cause__ or e.__context__, sqlite3.OperationalError
+            ):
+                raise
+            damage = str(e)
+        aside = path.with_name(f"damaged-{int(clock.wall())}-{path.name}")
+        path.replace(aside)
+        for part in ("-wal", "-shm"):
+            path.with_name(path.name + part).unlink(missing_ok=True)
+        return cls.open(path), f"telemetry was damaged ({damage}); it is set aside as {aside.name} and begins anew"
+
     # -- writing ---------------------------------------------------------------------------------------------
 
     def put(self, sql: str, *values: Any) -> None:
@@ -122,7 +147,7 @@ class Telemetry:
             for sql, values in queue:
                 self._db.execute(sql, values)
             self._db.execute("COMMIT")
-        except (sqlite3.Error, OverflowError):
+        except (sqlite3.Error, OverflowError, UnicodeError):
             self.dropped += len(queue)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
