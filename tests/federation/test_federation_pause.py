@@ -441,6 +441,15 @@ def test_with_its_own_window_closing_a_site_out_of_touch_parks_sooner(alone: Alo
     assert kept.header["tokens"] == done * TOKENS_PER_STEP
 
 
+def test_a_superlink_that_answers_is_no_coordinator_to_a_site_with_a_signal_of_its_own(alone: Alone) -> None:
+    closes = T0 + alone.wall + 40
+    alone.own_window = lambda t: t < closes
+    alone.start().order()
+    alone.live(20, beats=True, linked=True)
+    alone.live(25, linked=True)
+    assert alone.worker.parked.startswith("its own signal has left the window")
+
+
 def test_while_the_coordinator_speaks_its_own_signal_decides_nothing(alone: Alone) -> None:
     alone.own_window = lambda t: False
     alone.start().order()

@@ -24,5 +24,5 @@ def test_a_run_under_chaos_finishes_and_loses_and_repeats_nothing(tmp_path: Path
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["faults"] >= 12
-    assert (said["lost"], said["repeated"], said["finished"]) == (0, 0, 1.0)
-    assert 0 < said["goodput"] <= 1
+    assert (said["lost"], said["repeated"], said["quarantined"], said["finished"]) == (0, 0, 0, 1.0)
+    assert said["goodput"] > 0.5, "a snapshot every two seconds keeps most of what is trained"

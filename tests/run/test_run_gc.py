@@ -250,7 +250,7 @@ def test_leftover_files_go_and_named_ones_stay(run: RunDir) -> None:
     names = litter(run)
     found = collect(run, dry_run=False)
     assert set(found.files) == names
-    assert set(everything(run.root)) - {str(run.root / "lock")} == before
+    assert set(everything(run.root)) - {str(run.root / "lock"), str(run.root / "supervisor.lock")} == before
     ledger = Ledger.open(run.ledger)
     assert ledger.complete()
     ledger.close()

@@ -22,7 +22,7 @@ from windfall.federation.checkpoints import Checkpoints
 from windfall.fleet.processes import Marked, group_members, marked, signal_group, start_time
 from windfall.run.operator import running
 from windfall.store.ledger import Ledger
-from windfall.store.rundir import RunDir, RunLock
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 
 #: How long processes have to end by themselves: an agent gives its trainer about 5 s to save what it has.
 TERM_S = 10.0
@@ -56,30 +56,40 @@ def collect(run: RunDir, *, dry_run: bool, term_s: float = TERM_S) -> Collected:
         StoreError: there is no run, its ledger cannot be read, or its lock cannot be written.
     """
     run_id = _run_id(run)
-    if running(run):
-        return Collected(alive=f"its coordinator lives (process {_holder(run)})")
-    led_by = _supervisor(marked(run_id, run.root))
-    if led_by:
-        return Collected(alive=led_by)
+    alive = _alive(run, run_id)
+    if alive:
+        return Collected(alive=alive)
     if dry_run:
         return _collect(run, run_id, dry_run=True, term_s=term_s)
-    lock = RunLock(run)
+    # Neither a supervisor nor a coordinator starts meanwhile.
+    locks = [RunLock(run, SUPERVISOR_LOCK), RunLock(run)]
     try:
-        lock.acquire()  # no coordinator starts meanwhile
-    except StoreError:
-        if running(run):
-            return Collected(alive="a coordinator has just started")
-        raise
-    try:
+        for lock in locks:
+            lock.acquire()
         led_by = _supervisor(marked(run_id, run.root))
         return Collected(alive=led_by) if led_by else _collect(run, run_id, dry_run=False, term_s=term_s)
+    except StoreError:
+        for lock in locks:
+            lock.release()
+        if running(run) or running(run, SUPERVISOR_LOCK):
+            return Collected(alive="it has just been started")
+        raise
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
 
 
-def _holder(run: RunDir) -> str:
+def _alive(run: RunDir, run_id: str) -> str:
+    if running(run):
+        return f"its coordinator lives (process {_holder(run, 'lock')})"
+    if running(run, SUPERVISOR_LOCK):
+        return f"its supervisor lives (process {_holder(run, SUPERVISOR_LOCK)})"
+    return _supervisor(marked(run_id, run.root))
+
+
+def _holder(run: RunDir, lock: str) -> str:
     try:
-        return (run.root / "lock").read_text(encoding="utf-8").strip() or "unknown"
+        return (run.root / lock).read_text(encoding="utf-8").strip() or "unknown"
     except OSError:
         return "unknown"
 

@@ -84,10 +84,13 @@ def pending(run: RunDir) -> list[Asked]:
     return found
 
 
-def running(run: RunDir) -> bool:
-    """Whether a coordinator of this run lives: somebody holds its lock. Writes nothing, and keeps the lock only for a look."""
+def running(run: RunDir, lock: str = "lock") -> bool:
+    """Whether a coordinator of this run lives (or its supervisor, by another ``lock``): somebody holds its lock.
+
+    Writes nothing, and keeps the lock only for a look.
+    """
     try:
-        with open(run.root / "lock", "rb") as f:
+        with open(run.root / lock, "rb") as f:
             fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
