@@ -128,7 +128,7 @@ class FederationTable(Table):
 
     round_s: Positive = Field(600.0, description="longest federated round, run time")
     round_tokens: int | None = Field(
-        None, ge=1, description="tokens of each site in a round, whole steps; rounds are then bounded by tokens, not by time"
+        None, ge=1, description="tokens of each site per round, whole steps, instead of round_s; repeatable if snapshot_s is longer"
     )
     solo_cut_s: Positive = Field(600.0, description="a site alone cuts a version this often, run time")
     quorum: Annotated[float, Field(gt=0, le=1)] = Field(
