@@ -1,6 +1,6 @@
 """Chaos: real runs whose processes are killed, ended and frozen at random, and what that cost.
 
-    make chaos          (100 faults, one every 20 s; about 40 minutes)
+    make chaos          (100 faults, one every 20 s; about half an hour)
     make chaos-short    (one run, a dozen faults; under 3 minutes)
     .venv/bin/python benchmarks/chaos.py --seed 7 --faults 20 --every 10 --keep DIR
 
