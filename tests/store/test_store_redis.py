@@ -85,6 +85,23 @@ def test_a_command_that_no_site_had_acknowledged_is_sent_again_to_an_empty_redis
     later.close()
 
 
+def test_a_redis_that_comes_back_from_an_older_copy_is_told_again(server: RedisServer, ends: tuple[RedisBus, RedisSiteBus]) -> None:
+    run, site = ends
+    site.close()
+    run.send("a", {"n": 1, "generation": 2})
+    wait_for("the command to be in Redis", lambda: run._open)
+    server.kill()
+    wait_for("the trouble to be noticed", lambda: run.poll("a") == [] and "cannot be reached" in run.health())
+    server.start()
+    with server.client() as client:
+        client.setnx("windfall:r:instance", run._token)  # it knows the coordinator, and not its last command any more
+    later = RedisSiteBus(server.url, "r", "a", 2)
+    commands = Collected(later.commands)
+    wait_for("the command", lambda: run.poll("a") == [] and (commands.wait(0) or commands.all))
+    assert [c["n"] for c in commands.all] == [1]
+    later.close()
+
+
 def test_a_redis_that_hangs_blocks_nobody_and_what_was_said_arrives(
     server: RedisServer, ends: tuple[RedisBus, RedisSiteBus]
 ) -> None:

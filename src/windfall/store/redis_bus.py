@@ -225,7 +225,9 @@ class RedisBus:
     # -- in the thread ---------------------------------------------------------------------------------------
 
     def _cycle(self, client: Any) -> None:
-        self._mind_the_instance(client)
+        # Whoever comes back after a failure may have come back from an older copy: what counts is said again.
+        known, self._known = self._known, False
+        self._mind_the_instance(client, known)
         for key, identity, text, number in self._writer.send(client):
             self._open[number] = (key, identity, text)
         if self._open:
@@ -233,18 +235,18 @@ class RedisBus:
         self._registers.exchange(client)
         for reader in self._readers.values():
             reader.read(client)
+        self._known = True
 
-    def _mind_the_instance(self, client: Any) -> None:
-        """Notice a Redis that has lost its memory, and say everything again that still counts."""
+    def _mind_the_instance(self, client: Any, known: bool) -> None:
+        """Notice a Redis that may have lost its memory, and say everything again that still counts."""
         key = f"{self._prefix}instance"
-        if self._known and client.get(key) == self._token:
+        if known and client.get(key) == self._token:
             return
         client.set(key, self._token)
         self._registers.again()
         lost, self._open = self._open, {}
         for command in reversed(lost.values()):
             self._writer.waiting.appendleft(command)
-        self._known = True
 
     def _settle(self, client: Any) -> None:
         """Forget commands that have been acknowledged."""
