@@ -266,7 +266,9 @@ def fill(path: Path) -> None:
                     pass
 
 
-def test_a_run_on_a_full_disk_stops_with_one_message_and_goes_on_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+def test_a_run_on_a_full_or_read_only_disk_stops_with_one_message_and_goes_on_when_there_is_room(
+    tmp_path: Path, small_disk: Path
+) -> None:
     run = small_disk / "run"
     config = write_config(tmp_path, {"a": [(0, 600)]}, budget=STEP * 80, speed=200, solo_cut_s=1200)
     with Living(config, run) as r:
@@ -284,6 +286,14 @@ def test_a_run_on_a_full_disk_stops_with_one_message_and_goes_on_when_there_is_r
     assert again.returncode == 1, "still full"
     assert "Traceback" not in again.stderr
     os.unlink(small_disk / "filler")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    closed = windfall("run", config, "--run-dir", run, "--quiet")
+    assert closed.returncode == 1, "read-only"
+    assert "Read-only" in closed.stderr or "readonly" in closed.stderr, closed.stderr
+    assert "Traceback" not in closed.stderr
+    assert versions(run) == at
+    assert status(run)["version"] == at, "it can still be looked at"
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     with Living(config, run, *QUICKLY) as r:
         assert r.end() == 0, r.said
     assert_whole(run)

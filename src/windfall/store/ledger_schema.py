@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from windfall.errors import StoreError
+from windfall.store.reading import open_for_reading
 
 SCHEMA_VERSION = 3
 
@@ -62,11 +63,10 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the file. Raises StoreError if that is impossible."""
     try:
         if read_only:
-            db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-        else:
-            db = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
+            return open_for_reading(path)
+        db = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
         return db
     except sqlite3.Error as e:
         raise StoreError(f"{path}: cannot be opened: {e}") from None

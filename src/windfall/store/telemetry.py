@@ -15,6 +15,7 @@ from typing import Any
 
 from windfall import clock
 from windfall.errors import StoreError
+from windfall.store.reading import open_for_reading
 
 SCHEMA_VERSION = 1
 
@@ -75,7 +76,7 @@ class Telemetry:
             if read_only:
                 if not path.is_file():
                     raise StoreError(f"{path}: no telemetry here; is this a run directory?")
-                db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+                db = open_for_reading(path)
             else:
                 db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
                 db.execute("PRAGMA journal_mode = WAL")

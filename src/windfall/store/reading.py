@@ -1,0 +1,34 @@
+"""Opening a database to look at it, wherever it lies."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A read-only connection that sees what the writer has committed.
+
+    Where SQLite cannot make the files that it shares with a writer (a read-only disk, another user's folder), the
+    database is copied into memory as it is now. Raises sqlite3.Error if it cannot be read at all.
+    """
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    try:
+        db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        return db
+    except sqlite3.OperationalError:
+        db.close()
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("", "-wal"):  # what is committed and not yet in the main file is in the second
+            source = path.with_name(path.name + part)
+            if source.is_file():
+                shutil.copyfile(source, Path(folder) / (path.name + part))
+        whole = sqlite3.connect(Path(folder) / path.name, isolation_level=None)
+        try:
+            whole.backup(copy)
+        finally:
+            whole.close()
+    return copy
