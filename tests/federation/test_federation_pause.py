@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +24,6 @@ from windfall.policy.base import Decision
 from windfall.run.operator import Operator, request
 from windfall.store.bus import MemoryBus
 from windfall.store.files import Envelope
-from windfall.store.ledger_schema import connect
 from windfall.store.tensors import to_bytes
 from windfall.train.spec import TrainerSpec
 
@@ -37,19 +34,6 @@ WEEK = 7 * 24 * 60.0
 TICK_MIN = 10.0
 #: On for half of the budget, off for a week, on again.
 BROKEN_BY_A_WEEK = [(0.0, 40.0), (WEEK, WEEK + 100_000.0)]
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power fails here: what is written need not have reached the disk."""
-
-    def quick(path: Path, **options: bool) -> sqlite3.Connection:
-        db = connect(path, **options)
-        db.execute("PRAGMA synchronous = OFF")
-        return db
-
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-    monkeypatch.setattr("windfall.store.ledger.connect", quick)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,6 @@ And what is damaged on the coordinator's own disk: the newest checkpoint, whenev
 from __future__ import annotations
 
 import math
-import os
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,6 @@ from windfall.errors import DataError, StoreError
 from windfall.federation.outbox import name_of
 from windfall.federation.transport import Reply
 from windfall.store.files import Envelope
-from windfall.store.ledger_schema import connect
 from windfall.store.tensors import Tensors, from_bytes, load_file, to_bytes
 from windfall.train.spec import TrainerSpec
 
@@ -32,19 +29,6 @@ STEPS = 40
 BLOCKS = STEPS * BATCH // BLOCK
 ALONE = {"a": [(0.0, 100_000.0)]}
 PAIR = {"a": [(0.0, 100_000.0)], "b": [(0.0, 100_000.0)]}
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power fails here: what is written need not have reached the disk."""
-
-    def quick(path: Path, **options: bool) -> sqlite3.Connection:
-        db = connect(path, **options)
-        db.execute("PRAGMA synchronous = OFF")
-        return db
-
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-    monkeypatch.setattr("windfall.store.ledger.connect", quick)
 
 
 class Remembering(CountingTrainer):
