@@ -13,15 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from windfall import clock
+from windfall.config.load import load
 from windfall.errors import StoreError
+from windfall.federation.merge import Outer
 from windfall.federation.outbox import Trained
+from windfall.federation.replay import Replay
 from windfall.fleet.processes import marked, start_time
+from windfall.run.prepare import data_dir, trainer_spec
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
+from windfall.store.tensors import load_file
+from windfall.train.trainer import LocalTrainer
 from windfall.units import iso_utc
 
 SECRET = "correct-horse-battery-staple"
@@ -169,6 +176,24 @@ def versions(run: Path) -> int:
         return ledger.head().version
     finally:
         ledger.close()
+
+
+def assert_replays(run: Path) -> None:
+    """Training the run again from its record gives its weights, bit for bit."""
+    torch.set_num_threads(1)  # as the sites had
+    at = RunDir(run)
+    config = load(at.config)
+    spec = trainer_spec(config, data_dir(config, at).resolve())
+    ledger = Ledger.open(at.ledger, read_only=True)
+    kept = [v for v in ledger.retained() if v.version]
+    weights = {
+        v.version: w for v, w in Replay(ledger, LocalTrainer(spec).weights(), lambda: LocalTrainer(spec), Outer()).versions()
+    }
+    ledger.close()
+    assert kept
+    for v in kept:
+        for name, value in load_file(at.checkpoints / v.file, v.sha256).items():
+            np.testing.assert_array_equal(value, weights[v.version][name], err_msg=f"version {v.version}: {name}")
 
 
 def assert_whole(run: Path) -> None:

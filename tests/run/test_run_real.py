@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from run.real import SECRET, T0, assert_whole, events, processes, start, status, versions, wait_for, windfall, write_config
+from run.real import (
+    SECRET,
+    T0,
+    assert_replays,
+    assert_whole,
+    events,
+    processes,
+    start,
+    status,
+    versions,
+    wait_for,
+    windfall,
+    write_config,
+)
 from windfall.store.ledger import Ledger
 
 pytestmark = pytest.mark.slow
@@ -22,6 +35,7 @@ def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> N
     done = windfall("run", write_config(tmp_path, JOIN_AND_LEAVE), "--run-dir", run, "--quiet")
     assert done.returncode == 0, done.stderr + (run / "logs" / "coordinator.log").read_text()
     assert_whole(run)
+    assert_replays(run)
     summary = status(run)
     assert summary["state"] == "done"
     assert set(summary["modes_seen"]) == {"paused", "local", "federated"}
