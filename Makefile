@@ -31,7 +31,7 @@ bench-parity: setup
 bench-long-run: setup
 	$(BIN)/python benchmarks/long_run.py
 
-# A hundred faults in real runs, about half an hour; the short form takes under three and is part of CI.
+# A hundred faults in real runs, about half an hour; the short form takes about three minutes and is part of CI.
 chaos: setup setup-tests
 	$(BIN)/python benchmarks/chaos.py
 

@@ -1,7 +1,7 @@
 """Chaos: real runs whose processes are killed, ended and frozen at random, and what that cost.
 
     make chaos          (100 faults, one every 20 s; about half an hour)
-    make chaos-short    (one run, a dozen faults; under 3 minutes)
+    make chaos-short    (one run, a dozen faults; about 3 minutes)
     .venv/bin/python benchmarks/chaos.py --seed 7 --faults 20 --every 10 --keep DIR
 
 Runs on the calendar: a supervisor with coordinator and SuperLink, three sites with SuperNode, agent and trainer each, a
