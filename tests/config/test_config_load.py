@@ -9,6 +9,7 @@ import pytest
 from windfall.config import schema
 from windfall.config.lines import key_lines
 from windfall.config.load import ConfigProblems, fingerprint, load, loads, to_toml
+from windfall.config.signals import SignalTable
 from windfall.config.template import TEMPLATE
 from windfall.errors import ConfigError
 
@@ -55,7 +56,7 @@ def test_every_error_is_told_at_once_with_its_line() -> None:
     ("change", "key", "said"),
     [
         (("budget_tokens", "budget_token"), "run.budget_token", "did you mean `budget_tokens`"),
-        (("[run]", "[policy]\nname = 'breakevn'\n[run]"), "policy.name", "'breakeven', 'threshold', 'paper' or 'always'"),
+        (("[run]", "[policy]\nname = 'breakevn'\n[run]"), "policy.name", "'breakeven', 'threshold', 'paper', 'percentile'"),
         (('kind = "synthetic"', 'kind = "trace"'), "site[0].signal", "a trace needs path and column"),
         (("[run]", "[train]\nbatch_sequences = 9\n[run]"), "train", "does not divide"),
         (("[run]", "[policy]\nstart_g_per_kwh = 100\nstop_g_per_kwh = 50\n[run]"), "policy", "must not be below"),
@@ -93,12 +94,12 @@ def test_the_template_is_valid_and_names_every_key() -> None:
     loads(TEMPLATE, "t.toml", HERE)
     for table in (
         schema.RunTable, schema.PolicyTable, schema.ModelTable, schema.DataTable, schema.TrainTable, schema.FederationTable,
-        schema.FleetTable, schema.BacktestTable, schema.TrainerTable, schema.SiteTable, schema.SignalTable,
+        schema.FleetTable, schema.BacktestTable, schema.TrainerTable, schema.SiteTable, schema.LimitsTable, SignalTable,
     ):  # fmt: skip
         for key, field in table.model_fields.items():
             if key in ("trainer", "signal"):
                 continue
-            assert f"{key} =" in TEMPLATE, key
+            assert f"{key} =" in TEMPLATE or f"{key}]]" in TEMPLATE, key
             assert field.description, key
             assert field.description in TEMPLATE, key
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from windfall.config.schema import SignalTable
+from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.synthetic import synthetic
 from windfall.grid.trace import Trace, load_trace

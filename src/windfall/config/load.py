@@ -14,8 +14,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from windfall.config.lines import key_lines, line_of
-from windfall.config.schema import Config, SignalTable
+from windfall.config.schema import Config
+from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError
+
+#: How messages begin that say all there is to say: the value is not repeated after them.
+_OURS = (
+    "a trace", "block_", "load_s", "stop_g", "two ", "run.clock", "synthetic signals", "kind =", "latitude", "forecast =",
+    "trigger", "deadline", "policy.name",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,11 +74,11 @@ def loads(text: str, file: str, base: Path) -> Config:
     except ValidationError as e:
         found = [_problem(d, lines) for d in e.errors(include_url=False)]
         raise ConfigProblems(file, sorted(set(found), key=lambda p: (p.line, p.key))) from None
-    missing = [
-        Problem(line_of((*where, "path"), lines), _dotted((*where, "path")), f"no such file: {base / (s.path or '')}")
-        for where, s in signals(config)
-        if s.path and not s.path.startswith("bundled:") and not (base / s.path).is_file()
-    ]
+    missing = []
+    for where, s in signals(config):
+        for key, path in (("path", s.path), ("credentials_file", s.credentials_file)):
+            if path and not path.startswith("bundled:") and not (base / path).expanduser().is_file():
+                missing.append(Problem(line_of((*where, key), lines), _dotted((*where, key)), f"no such file: {base / path}"))
     if missing:
         raise ConfigProblems(file, missing)
     return _absolute(config, base)
@@ -81,6 +88,7 @@ def signals(config: Config) -> list[tuple[tuple[str | int, ...], SignalTable]]:
     """Every signal of a configuration with its place in the file."""
     found: list[tuple[tuple[str | int, ...], SignalTable]] = []
     found += [(("site", i, "signal"), s.signal) for i, s in enumerate(config.site)]
+    found += [(("site", i, "signals", k), more) for i, s in enumerate(config.site) for k, more in enumerate(s.signals)]
     found += [(("counterfactual", i, "signal"), c.signal) for i, c in enumerate(config.counterfactual)]
     return found
 
@@ -129,9 +137,12 @@ def _value(value: Any) -> str:
 
 def _absolute(config: Config, base: Path) -> Config:
     def fix(signal: SignalTable) -> SignalTable:
-        if not signal.path or signal.path.startswith("bundled:"):
-            return signal
-        return signal.model_copy(update={"path": str((base / signal.path).resolve())})
+        changed = {
+            key: str((base / path).expanduser().resolve())
+            for key, path in (("path", signal.path), ("credentials_file", signal.credentials_file))
+            if path and not path.startswith("bundled:")
+        }
+        return signal.model_copy(update=changed) if changed else signal
 
     source = config.data.source
     if source != "stdlib":
@@ -139,7 +150,7 @@ def _absolute(config: Config, base: Path) -> Config:
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"source": source}),
-            "site": [s.model_copy(update={"signal": fix(s.signal)}) for s in config.site],
+            "site": [s.model_copy(update={"signal": fix(s.signal), "signals": [fix(x) for x in s.signals]}) for s in config.site],
             "counterfactual": [c.model_copy(update={"signal": fix(c.signal)}) for c in config.counterfactual],
         }
     )
@@ -162,7 +173,7 @@ def _problem(detail: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> P
     elif kind == "missing":
         about = _description(path)
         message = "missing" + (f" ({about})" if about else "") + "; add it"
-    elif not message.startswith(("a trace", "block_", "load_s", "stop_g", "two sites", "run.clock", "synthetic signals")):
+    elif not message.startswith(_OURS):
         about = _description(path)
         # A URL is not repeated: it may be wrong by holding a secret.
         got = "" if path == ("run", "bus") else f", got {detail['input']!r}"

@@ -5,28 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from windfall.units import parse_utc
+from windfall.config.base import Instant, Name, NonNegative, Positive, Table
+from windfall.config.signals import SignalTable
+from windfall.config.trigger import parse_trigger
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-PolicyName = Literal["breakeven", "threshold", "paper", "always"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")]
-
-
-def _instant(text: str) -> str:
-    parse_utc(text)
-    return text
-
-
-Instant = Annotated[str, AfterValidator(_instant)]
-
-
-class Table(BaseModel):
-    """Base of every table: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+PolicyName = Literal[
+    "breakeven", "threshold", "paper", "percentile", "lookahead", "budgeted", "oracle", "always", "random_duty",
+]  # fmt: skip
+#: Policies that know the future or nothing: for comparison, not for runs.
+BACKTEST_ONLY = ("oracle", "random_duty")
 
 
 class RunTable(Table):
@@ -36,6 +25,9 @@ class RunTable(Table):
     budget_tokens: int = Field(gt=0, description="tokens to train on; rounded up to whole blocks")
     threshold_g_per_kwh: Positive = Field(
         100.0, description="curtailment criterion: a region is in a window while its reading is under it"
+    )
+    threshold_price_per_mwh: float = Field(
+        0.0, description="the same criterion for sites whose signal is a price: in a window while it is under this"
     )
     seed: int = Field(0, ge=0, description="seeds the initial model, the data order and every jitter")
     tick_s: Positive = Field(10.0, description="run time between two decisions")
@@ -64,7 +56,9 @@ class PolicyTable(Table):
     """`[policy]`: when a site is wanted on."""
 
     name: PolicyName = Field("breakeven", description="which policy decides")
-    worth_g_per_kwh: Positive = Field(100.0, description="breakeven: what a kWh of training is worth (lambda)")
+    worth_g_per_kwh: Positive = Field(100.0, description="what a kWh of training is worth (lambda), against intensities")
+    worth_per_mwh: float = Field(0.0, description="the same against prices: train while electricity costs less than this")
+    value_scale_per_mwh: Positive = Field(20.0, description="how far under worth_per_mwh a price is worth as much as 0 g is")
     a_on: NonNegative = Field(0.5, description="breakeven: share of the restart cost to gain before a start")
     a_off: NonNegative = Field(0.5, description="breakeven: share of the restart cost to lose before a stop")
     start_g_per_kwh: Positive = Field(100.0, description="threshold: start below this")
@@ -72,12 +66,34 @@ class PolicyTable(Table):
     confirm_s: NonNegative = Field(0.0, description="threshold: how long the reading must stay below before a start")
     off_delay_s: NonNegative = Field(0.0, description="threshold: how long it must stay above before a stop")
     min_up_s: NonNegative = Field(0.0, description="threshold: shortest on-period")
+    percentile: Annotated[float, Field(gt=0, lt=100)] = Field(
+        10.0, description="percentile: on in the lowest readings, this many %"
+    )
+    window_days: Positive = Field(7.0, description="percentile: of the trailing days that count")
+    lookahead_h: Positive = Field(3.0, description="lookahead: how much of the forecast is used")
+    deadline: Instant | None = Field(None, description="budgeted: when the budget must be trained (ISO 8601, UTC)")
+    deadline_h: Positive | None = Field(None, description="budgeted: the same, in hours of run time from the start")
+    climatology_days: Positive = Field(28.0, description="budgeted: past days that stand for the future beyond the forecast")
+    replan_s: Positive = Field(900.0, description="budgeted: run time between two plans")
+    duty: Annotated[float, Field(gt=0, le=1)] = Field(0.25, description="random_duty: share of the time on")
+    duty_period_s: Positive = Field(3600.0, description="random_duty: time between two draws")
 
     @model_validator(mode="after")
     def _levels(self) -> PolicyTable:
         if self.stop_g_per_kwh is not None and self.stop_g_per_kwh < self.start_g_per_kwh:
             raise ValueError("stop_g_per_kwh must not be below start_g_per_kwh; swap the two")
+        if self.deadline is not None and self.deadline_h is not None:
+            raise ValueError("deadline and deadline_h are the same thing; give one of them")
         return self
+
+
+class LimitsTable(Table):
+    """`[limits]`: what all sites together may not exceed. The sites that gain most go first."""
+
+    max_sites: int | None = Field(None, ge=1, description="sites on at a time")
+    max_power_w: Positive | None = Field(None, description="sum of train_power_w of the sites that are on")
+    max_spend_per_h: Positive | None = Field(None, description="what the sites that are on may cost an hour, in the prices' unit")
+    max_spend: Positive | None = Field(None, description="what the run may cost in all; then sites train at prices of 0 or less")
 
 
 class ModelTable(Table):
@@ -171,44 +187,41 @@ class TrainerTable(Table):
     stall_cycle_s: Positive = Field(648.0, description="preset prototype: length of that cycle")
 
 
+class ReferenceTable(Table):
+    """`[[backtest.reference]]`: figures from elsewhere, shown beside the rows."""
+
+    name: str = Field(min_length=1, description="whose they are")
+    preset: str = Field("measured", description="how they came about")
+    finish_h: Positive | None = Field(None, description="hours from the start to the end")
+    site_hours: Positive | None = Field(None, description="site-hours of training")
+    energy_kwh: Positive | None = Field(None, description="energy")
+    kg_co2: Positive | None = Field(None, description="emissions")
+    share_inside: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="share of the energy inside windows")
+
+
 class BacktestTable(Table):
     """`[backtest]`: the loop on a manual clock."""
 
-    start: Instant | None = Field(None, description="first instant (default: [run] start, else the trace's first row)")
+    start: Instant | None = Field(None, description="first instant (default: [run] start, else the first row that all traces have)")
+    until: Instant | None = Field(None, description="last instant (default: the end of the traces)")
+    target: Literal["budget", "none"] = Field(
+        "budget", description="budget: until it is trained; none: from start to until, whatever that trains"
+    )
     site_hours: Positive | None = Field(None, description="budget in site-hours (default: budget_tokens)")
     baseline_site_hours: Positive | None = Field(None, description="site-hours of the always-on baselines (default: site_hours)")
     tick_s: Positive | None = Field(None, description="step of the simulation (default: [run] tick_s)")
-    policies: list[PolicyName] = Field(["paper", "breakeven", "always"], description="policies to compare")
+    policies: list[PolicyName] = Field(["paper", "breakeven", "always", "oracle"], description="policies to compare")
+    deadlines_h: list[Positive] = Field(
+        default_factory=list, description="budgeted and oracle: hours by which the budget must be trained, a row for each"
+    )
+    publication_delays_s: list[NonNegative] = Field(
+        default_factory=list, description="rows for readings that are known so late (default: as the signals say)"
+    )
     trainer: TrainerTable = Field(default_factory=TrainerTable)  # type: ignore[arg-type]
     paper_preset: Literal["windfall", "prototype"] = Field(
         "prototype", description="preset of the row `paper`: the study ran with its stall"
     )
-
-
-class SignalTable(Table):
-    """`[site.signal]`: where a region's readings come from."""
-
-    kind: Literal["trace", "synthetic"] = Field("trace", description="a CSV file, or generated")
-    type: Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"] = Field(
-        "marginal_co2", description="what the values mean"
-    )
-    path: str | None = Field(None, description="trace: CSV file, relative to the config; `bundled:paper_day` or `bundled:caiso`")
-    time_column: str = Field("time_utc", description="trace: column of instants (ISO 8601, UTC)")
-    column: str | None = Field(None, description="trace: column of values")
-    region_column: str | None = Field(None, description="trace: rows of one region are chosen by this column")
-    region_value: str | None = Field(None, description="trace: and this value (default: the site's region)")
-    period_s: NonNegative = Field(300.0, description="how long a reading is fresh; 0: holds until the next row")
-    until: Instant | None = Field(None, description="trace: when the last reading stops holding (default: one period on)")
-    publication_delay_s: NonNegative = Field(0.0, description="when a reading becomes known, after valid_from")
-    stale_periods: Positive = Field(3.0, description="past this many periods without news the site is turned off")
-    seed: int = Field(0, ge=0, description="synthetic: seed")
-    days: Positive = Field(7.0, description="synthetic: length")
-
-    @model_validator(mode="after")
-    def _complete(self) -> SignalTable:
-        if self.kind == "trace" and (self.path is None or self.column is None):
-            raise ValueError("a trace needs path and column")
-        return self
+    reference: list[ReferenceTable] = Field(default_factory=list, description="figures from elsewhere, shown beside the rows")
 
 
 class SiteTable(Table):
@@ -227,13 +240,36 @@ class SiteTable(Table):
     own_signal: bool = Field(
         False, description="the site watches its signal itself, and stops by it when the coordinator is out of touch"
     )
+    trigger: str | None = Field(
+        None, description="when the site may be on, over its signals' names: `moer < 100 or price <= 0` (default: its first signal)"
+    )
+    max_starts_per_h: int | None = Field(None, ge=1, description="starts in any hour")
+    ramp_w_per_min: Positive | None = Field(
+        None, description="how fast its load may rise again: after a switch of P watts no start for P / this minutes"
+    )
     signal: SignalTable
+    signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 
     @model_validator(mode="after")
     def _load(self) -> SiteTable:
         if self.load_s > self.spin_up_s:
             raise ValueError(f"load_s = {self.load_s:g} is part of spin_up_s = {self.spin_up_s:g} and cannot be longer")
+        labels = [s.label for s in self.all_signals]
+        double = sorted({x for x in labels if labels.count(x) > 1})
+        if double:
+            raise ValueError(f"two of its signals are called {double[0]}; give each a name")
+        if self.trigger is not None:
+            trigger = parse_trigger(self.trigger)
+            aliases = {"moer"} if "marginal_co2" in [s.type for s in self.all_signals] else set()
+            strange = sorted(trigger.names() - set(labels) - aliases)
+            if strange:
+                raise ValueError(f"trigger names {strange[0]}, and the site's signals are {', '.join(labels)}; use one of these")
         return self
+
+    @property
+    def all_signals(self) -> list[SignalTable]:
+        """The first signal and the others."""
+        return [self.signal, *self.signals]
 
 
 class CounterfactualTable(Table):
@@ -253,6 +289,7 @@ class Config(Table):
     train: TrainTable = Field(default_factory=TrainTable)  # type: ignore[arg-type]
     federation: FederationTable = Field(default_factory=FederationTable)  # type: ignore[arg-type]
     fleet: FleetTable = Field(default_factory=FleetTable)  # type: ignore[arg-type]
+    limits: LimitsTable = Field(default_factory=LimitsTable)  # type: ignore[arg-type]
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
     site: list[SiteTable] = Field(min_length=1)
     counterfactual: list[CounterfactualTable] = Field(default_factory=list)
@@ -270,7 +307,12 @@ class Config(Table):
     def _clock(self) -> Config:
         if self.run.clock == "scaled" and self.run.start is None:
             raise ValueError('run.clock = "scaled" needs run.start, the instant at which replayed time begins')
-        if self.run.start is None and any(s.signal.kind == "synthetic" for s in self.site):
+        every = [x for s in self.site for x in s.all_signals]
+        if self.run.clock == "scaled" and any(x.live for x in every):
+            raise ValueError('run.clock = "scaled" replays the past, and a live signal has none; use clock = "real", or traces')
+        if self.policy.name in BACKTEST_ONLY:
+            raise ValueError(f"policy.name = {self.policy.name} is for comparison in backtests; choose another")
+        if self.run.start is None and any(x.kind == "synthetic" for x in every):
             raise ValueError("synthetic signals need run.start, the instant from which they are generated")
         return self
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from windfall.config import schema
+from windfall.config.signals import SignalTable
 
 #: What the template sets; everything else stands in it as a comment with its default.
 _SET: dict[str, dict[str, Any]] = {
@@ -46,6 +47,8 @@ def _line(key: str, field: Any, chosen: dict[str, Any]) -> str:
         shown = f"# {key} ="
     else:
         shown = f"# {key} = {json.dumps(default)}"
+    if len(shown) > 33:
+        return f"{shown}  # {about}"
     return shown.ljust(34) + f"# {about}"
 
 
@@ -56,8 +59,8 @@ def _table(name: str, cls: type[BaseModel], chosen: dict[str, Any]) -> list[str]
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             continue
-        if key == "policies":
-            lines.append('# policies = ["paper", "breakeven", "always"]'.ljust(34) + f"  # {field.description}")
+        if field.default_factory is list and getattr(inner, "__args__", [None])[0] in (schema.ReferenceTable, SignalTable):
+            lines.append(f"# [[{name.strip('[]')}.{key}]]".ljust(34) + f"# {field.description}")
             continue
         lines.append(_line(key, field, chosen))
     return lines
@@ -72,14 +75,14 @@ def template() -> str:
     for name, cls in (
         ("run", schema.RunTable), ("policy", schema.PolicyTable), ("model", schema.ModelTable), ("data", schema.DataTable),
         ("train", schema.TrainTable), ("federation", schema.FederationTable), ("fleet", schema.FleetTable),
-        ("backtest", schema.BacktestTable),
+        ("limits", schema.LimitsTable), ("backtest", schema.BacktestTable),
     ):  # fmt: skip
         lines += _table(f"[{name}]", cls, _SET.get(name, {}))
     lines += _table("[backtest.trainer]", schema.TrainerTable, {})
     for i, site in enumerate(_SITES):
         if i == 0:
             lines += _table("[[site]]", schema.SiteTable, {**site, **_SITE})
-            lines += _table("[site.signal]", schema.SignalTable, _SIGNAL)
+            lines += _table("[site.signal]", SignalTable, _SIGNAL)
         else:
             lines += ["", "[[site]]", *(f"{k} = {json.dumps(v)}" for k, v in {**site, **_SITE}.items())]
             lines += ["", "[site.signal]", *(f"{k} = {json.dumps(v)}" for k, v in _SIGNAL.items())]

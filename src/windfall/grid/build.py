@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from windfall import clock
-from windfall.config.schema import Config, SignalTable
+from windfall.config.schema import Config
+from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.signal import StepSignal
+from windfall.grid.signal import Signal, StepSignal
 from windfall.grid.synthetic import synthetic
 from windfall.grid.trace import load_trace
 from windfall.units import iso_utc, parse_utc
@@ -15,10 +16,15 @@ from windfall.units import iso_utc, parse_utc
 
 @dataclass
 class Grid:
-    """Signals by site, and by region for the counterfactual baselines; what was odd about their sources."""
+    """Signals by site (the first, which the others stand behind) and by region for the counterfactual baselines.
 
-    by_site: dict[str, StepSignal]
-    by_region: dict[str, StepSignal]
+    ``signals`` holds every signal of a site by its label. Live ones are asked for news between ``start`` and ``close``.
+    """
+
+    by_site: dict[str, Signal] = field(default_factory=dict)
+    by_region: dict[str, Signal] = field(default_factory=dict)
+    signals: dict[str, dict[str, Signal]] = field(default_factory=dict)
+    #: What was odd about their sources.
     warnings: list[str] = field(default_factory=list)
 
     def require_from(self, t: float) -> None:
@@ -31,8 +37,23 @@ class Grid:
             )
 
     def starts_at(self) -> float:
-        """The first instant at which every signal has a row."""
-        return max(s.starts_at() for s in self.by_region.values())
+        """The first instant at which every signal has a row.
+
+        Raises:
+            SignalError: one of them is live and has no past here.
+        """
+        return max(recorded(s).starts_at() for s in self.by_region.values())
+
+
+def recorded(signal: Signal) -> StepSignal:
+    """``signal``, if it is a recorded or generated one.
+
+    Raises:
+        SignalError: it is live: what it will say is not known.
+    """
+    if not isinstance(signal, StepSignal):
+        raise SignalError('a backtest needs recorded signals, and one here is live; give a trace for it (kind = "trace")')
+    return signal
 
 
 def run_start(config: Config) -> float:
@@ -40,16 +61,20 @@ def run_start(config: Config) -> float:
     return parse_utc(config.run.start) if config.run.start and config.run.clock == "scaled" else clock.wall()
 
 
-def make_signal(table: SignalTable, region: str, start: float) -> tuple[StepSignal, list[str]]:
-    """One region's signal, and what is odd about its source; ``start`` is where a generated one begins.
+def make_signal(table: SignalTable, region: str, start: float) -> tuple[Signal, list[str]]:
+    """One signal of a region, and what is odd about its source; ``start`` is where a generated one begins.
 
     Raises:
         SignalError: it cannot be used at all.
     """
+    if table.live:
+        from windfall.grid.live import live_signal  # httpx takes a while to import, and traces do without
+
+        return live_signal(table, region), []
     if table.kind == "synthetic":
         made = synthetic(
-            region, table.seed, start, table.days,
-            publication_delay_s=table.publication_delay_s, stale_periods=table.stale_periods,
+            region, table.seed, start, table.days, publication_delay_s=table.publication_delay_s,
+            stale_periods=table.stale_periods, perfect=table.forecast == "perfect",
         )  # fmt: skip
         return made, []
     trace = load_trace(table, region)
@@ -57,21 +82,25 @@ def make_signal(table: SignalTable, region: str, start: float) -> tuple[StepSign
 
 
 def build_grid(config: Config) -> Grid:
-    """Load every signal of ``config``.
+    """Load every signal of ``config``. Signals of equal description are one and the same, so that each source is asked once.
 
     Raises:
         SignalError: a trace cannot be used at all.
     """
-    grid = Grid({}, {})
+    grid = Grid()
     start = parse_utc(config.run.start) if config.run.start else 0.0
+    made: dict[str, Signal] = {}
 
-    def make(table: SignalTable, region: str) -> StepSignal:
-        signal, warnings = make_signal(table, region, start)
-        grid.warnings += warnings
-        return signal
+    def make(table: SignalTable, region: str) -> Signal:
+        key = f"{region} {table.model_dump_json(exclude={'name'})}"
+        if key not in made:
+            made[key], warnings = make_signal(table, region, start)
+            grid.warnings += warnings
+        return made[key]
 
     for site in config.site:
-        grid.by_site[site.name] = make(site.signal, site.region)
+        grid.signals[site.name] = {t.label: make(t, site.region) for t in site.all_signals}
+        grid.by_site[site.name] = grid.signals[site.name][site.signal.label]
         grid.by_region.setdefault(site.region, grid.by_site[site.name])
     for extra in config.counterfactual:
         grid.by_region.setdefault(extra.region, make(extra.signal, extra.region))

@@ -14,8 +14,9 @@ import numpy.typing as npt
 class Reading:
     """One value of a signal.
 
-    ``value`` in ``unit``; it describes the time from ``valid_from`` on and was known at ``known_at``. It is
-    fresh before ``fresh_until`` and worthless from ``stale_at`` on (Unix seconds, all of them).
+    ``value`` in ``unit``; it describes the time from ``valid_from`` to ``valid_until`` (infinity: until the next one, whenever
+    that comes) and was known at ``known_at``. It is fresh before ``fresh_until`` and worthless from ``stale_at`` on (Unix
+    seconds, all of them).
     """
 
     value: float
@@ -25,6 +26,7 @@ class Reading:
     fresh_until: float
     stale_at: float
     source: str
+    valid_until: float = math.inf
 
     def age_s(self, t: float) -> float:
         """Seconds since ``valid_from``."""
@@ -50,11 +52,12 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A prediction made at ``made_at``: ``values[i]`` expected from ``times[i]`` on."""
+    """A prediction known since ``made_at``: ``values[i]`` expected from ``times[i]`` until the next, the last until ``ends_at``."""
 
     made_at: float
     times: npt.NDArray[np.float64]
     values: npt.NDArray[np.float64]
+    ends_at: float
 
 
 class Signal(Protocol):
@@ -74,7 +77,15 @@ class Signal(Protocol):
         ...
 
     def forecast(self, t: float, horizon_s: float) -> Forecast | None:
-        """The newest forecast known at ``t``, if the source makes any."""
+        """The newest forecast known at ``t``, of the time from ``t`` to at most ``t + horizon_s``, if the source makes any."""
+        ...
+
+    def history(self, t: float, span_s: float) -> Columns:
+        """What was known at ``t`` of the ``span_s`` before it; shorter where less is known."""
+        ...
+
+    def starts_at(self) -> float:
+        """The first instant of which anything is known; infinity where nothing is."""
         ...
 
     def ends_at(self) -> float:
@@ -82,8 +93,19 @@ class Signal(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Leads:
+    """Forecasts that came with each reading: ``values[j][i]`` was expected, at instant i, for ``seconds[j]`` later."""
+
+    seconds: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+
+
 class StepSignal:
-    """A signal held in memory: sorted instants, finite values, each valid until the next."""
+    """A signal held in memory: sorted instants, finite values, each valid until the next.
+
+    ``leads`` are the source's own forecasts; ``perfect`` makes every forecast what will really be (backtests).
+    """
 
     def __init__(
         self,
@@ -96,6 +118,8 @@ class StepSignal:
         until: float | None = None,
         publication_delay_s: float = 0.0,
         stale_periods: float = 3.0,
+        leads: Leads | None = None,
+        perfect: bool = False,
     ) -> None:
         self.unit = unit
         self.source = source
@@ -104,6 +128,8 @@ class StepSignal:
         self._period = period_s
         self._delay = publication_delay_s
         self._stale = stale_periods
+        self._leads = leads
+        self._perfect = perfect
         natural = float(times[-1]) + period_s if period_s > 0 else math.inf
         self._end = natural if until is None else until
 
@@ -111,18 +137,36 @@ class StepSignal:
         return self._end
 
     def starts_at(self) -> float:
-        """First instant."""
         return float(self._times[0])
 
+    def delayed(self, publication_delay_s: float) -> StepSignal:
+        """The same signal, each reading known so much later than its instant."""
+        return StepSignal(
+            self._times, self._values, unit=self.unit, source=self.source, period_s=self._period, until=self._end,
+            publication_delay_s=publication_delay_s, stale_periods=self._stale, leads=self._leads, perfect=self._perfect,
+        )  # fmt: skip
+
+    def _known(self, t: float) -> int:
+        """Index of the newest row known at ``t``; -1 if there is none."""
+        return int(np.searchsorted(self._times, t - self._delay, side="right")) - 1
+
     def at(self, t: float) -> Reading | None:
-        i = int(np.searchsorted(self._times, t - self._delay, side="right")) - 1
-        if i < 0:
-            return None
+        i = self._known(t)
+        return None if i < 0 else self.reading(i)
+
+    def reading(self, i: int) -> Reading:
+        """Row ``i`` as a reading."""
         valid = float(self._times[i])
+        until = valid + self._period if self._period > 0 else math.inf
+        if i + 1 < len(self._times):
+            until = min(until, float(self._times[i + 1])) if self._period > 0 else until
         fresh = valid + self._period + self._delay if self._period > 0 else math.inf
         stale = valid + self._stale * self._period + self._delay if self._period > 0 else math.inf
         end = self._end + self._delay
-        return Reading(float(self._values[i]), self.unit, valid, valid + self._delay, min(fresh, end), min(stale, end), self.source)
+        return Reading(
+            float(self._values[i]), self.unit, valid, valid + self._delay, min(fresh, end), min(stale, end), self.source,
+            min(until, self._end) if self._period > 0 else math.inf,
+        )  # fmt: skip
 
     def between(self, t0: float, t1: float) -> Columns:
         first = int(np.searchsorted(self._times, t0, side="right")) - 1
@@ -137,5 +181,35 @@ class StepSignal:
         keep = ends > starts
         return Columns(starts[keep], ends[keep], values[keep])
 
+    def history(self, t: float, span_s: float) -> Columns:
+        last = self._known(t)
+        begin = max(t - span_s, self.starts_at())
+        end = t if last + 1 >= len(self._times) else min(t, float(self._times[last + 1]))
+        if last < 0 or end <= begin:
+            none = np.empty(0)
+            return Columns(none, none, none)
+        return self.between(begin, end)
+
     def forecast(self, t: float, horizon_s: float) -> Forecast | None:
-        return None
+        end = min(t + horizon_s, self._end)
+        if self._perfect:
+            c = self.between(t, end) if end > t else None
+            return Forecast(t, c.starts, c.values, end) if c is not None and len(c.values) and np.isfinite(c.values).all() else None
+        i = self._known(t)
+        if self._leads is None or i < 0:
+            return None
+        made = float(self._times[i])
+        known = np.isfinite(self._leads.values[:, i])
+        points = np.concatenate(([0.0], self._leads.seconds[known]))
+        values = np.concatenate(([self._values[i]], self._leads.values[known, i]))
+        if len(points) < 2:
+            return None
+        step = self._period or 300.0
+        steps = np.arange(0.0, min(points[-1], t + horizon_s - made) + step, step)
+        steps = steps[steps <= points[-1]]
+        # Points are minutes to hours apart: between them the expectation is a straight line.
+        times = made + steps
+        keep = times + step > t
+        if not keep.any():
+            return None
+        return Forecast(made + self._delay, times[keep], np.interp(steps, points, values)[keep], float(times[-1]) + step)

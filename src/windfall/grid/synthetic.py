@@ -24,7 +24,14 @@ _DAYLIGHT_S = 8 * 3600.0
 
 
 def synthetic(
-    region: str, seed: int, start: float, days: float, *, publication_delay_s: float = 0.0, stale_periods: float = 3.0
+    region: str,
+    seed: int,
+    start: float,
+    days: float,
+    *,
+    publication_delay_s: float = 0.0,
+    stale_periods: float = 3.0,
+    perfect: bool = False,
 ) -> StepSignal:
     """A marginal-intensity signal (gCO2/kWh) of ``days`` days from ``start``, the same for equal region and seed.
 
@@ -57,4 +64,5 @@ def synthetic(
         period_s=_PERIOD_S,
         publication_delay_s=publication_delay_s,
         stale_periods=stale_periods,
+        perfect=perfect,
     )

@@ -14,10 +14,11 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from windfall.config.schema import SignalTable
+from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.signal import StepSignal
+from windfall.grid.signal import Leads, StepSignal
 from windfall.units import UNITS, parse_utc
 
 BUNDLED = {"paper_day": "paper_day.csv", "caiso": "caiso_moer_2021-04.csv"}
@@ -52,22 +53,22 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
     times: list[float] = []
     values: list[float] = []
     bad_time = bad_value = 0
+    ahead: list[list[float]] = []
     try:
-        for time_text, value_text in _rows(file, label, table, wanted):
+        for time_text, value_text, *forecasts in _rows(file, label, table, wanted):
             try:
                 t = parse_utc(time_text)
             except ValueError:
                 bad_time += 1
                 continue
-            try:
-                value = float(value_text)
-            except ValueError:
-                value = math.nan
+            value = _number(value_text)
             if not math.isfinite(value):
                 bad_value += 1
                 continue
             times.append(t)
             values.append(value)
+            if forecasts:
+                ahead.append([_number(f) for f in forecasts])
     except FileNotFoundError:
         raise SignalError(f"{label}: no such trace file; check `path`") from None
     except (OSError, UnicodeDecodeError, csv.Error) as e:
@@ -79,6 +80,7 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
             + f" ({bad_time} bad instants, {bad_value} bad values); check `column` and `region_value`"
         )
     t_array, v_array = np.array(times), np.array(values)
+    f_array = np.array(ahead).T if ahead else np.empty((0, len(times)))
     warnings = []
     if bad_time:
         warnings.append(f"{label}: {bad_time} rows without a readable instant were left out")
@@ -89,12 +91,12 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
     if np.any(np.diff(t_array) < 0):
         warnings.append(f"{label}: rows are not in order of time and were sorted")
         order = np.argsort(t_array, kind="stable")
-        t_array, v_array = t_array[order], v_array[order]
+        t_array, v_array, f_array = t_array[order], v_array[order], f_array[:, order]
     repeated = np.append(np.diff(t_array) == 0, False)
     if repeated.any():
         # The last of several rows for one instant is the revision that counts.
         warnings.append(f"{label}: {int(repeated.sum())} repeated instants; the last row of each counts")
-        t_array, v_array = t_array[~repeated], v_array[~repeated]
+        t_array, v_array, f_array = t_array[~repeated], v_array[~repeated], f_array[:, ~repeated]
     if table.period_s > 0:
         gaps = int((np.diff(t_array) > 1.5 * table.period_s).sum())
         if gaps:
@@ -108,15 +110,34 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
         until=parse_utc(table.until) if table.until else None,
         publication_delay_s=table.publication_delay_s,
         stale_periods=table.stale_periods,
+        leads=_leads(table, f_array),
+        perfect=table.forecast == "perfect",
     )
     return Trace(signal, warnings)
 
 
-def _rows(file: Path, label: str, table: SignalTable, wanted: str) -> Iterator[tuple[str, str]]:
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _leads(table: SignalTable, values: npt.NDArray[np.float64]) -> Leads | None:
+    if not table.forecast_columns or table.forecast == "none":
+        return None
+    seconds = np.array(list(table.forecast_columns.values()))
+    order = np.argsort(seconds)
+    return Leads(seconds[order], values[order])
+
+
+def _rows(file: Path, label: str, table: SignalTable, wanted: str) -> Iterator[list[str]]:
+    forecasts = list(table.forecast_columns) if table.forecast == "provider" else []
     with open(file, newline="", encoding="utf-8") as f:
         reader = csv.reader(f)
         header = next(reader, [])
-        needed = [table.time_column, table.column or ""] + ([table.region_column] if table.region_column else [])
+        needed = [table.time_column, table.column or "", *forecasts]
+        needed += [table.region_column] if table.region_column else []
         absent = [c for c in needed if c not in header]
         if absent:
             raise SignalError(f"{label}: no column {', '.join(absent)}; the file has {', '.join(header) or 'no header'}")
@@ -124,8 +145,8 @@ def _rows(file: Path, label: str, table: SignalTable, wanted: str) -> Iterator[t
         for row in reader:
             if len(row) <= max(places):
                 if row:
-                    yield "", ""
+                    yield ["", ""]
                 continue
-            if table.region_column and row[places[2]] != wanted:
+            if table.region_column and row[places[-1]] != wanted:
                 continue
-            yield row[places[0]], row[places[1]]
+            yield [row[p] for p in places[: 2 + len(forecasts)]]

@@ -41,7 +41,7 @@ class TelemetryRecorder:
             given = {
                 "on": s.on, "since": s.since, "spin_up_s": s.spin_up_s, "memory": dict(s.memory),
                 "reading": None if r is None else
-                [r.value, r.unit, r.valid_from, r.known_at, r.fresh_until, r.stale_at, r.source],
+                [r.value, r.unit, r.valid_from, r.known_at, r.fresh_until, r.stale_at, r.source, r.valid_until],
             }  # fmt: skip
             self._t.put(
                 "INSERT OR REPLACE INTO decisions VALUES (?,?,?,?,?,?,?,?,?)",

@@ -47,7 +47,7 @@ def own_signal(config: Config, name: str) -> dict[str, Any]:
 
 def own_window(given: dict[str, Any]) -> Callable[[float], bool]:
     """From that: whether the region is known to be in a window at a run time. Stale or missing readings are no window."""
-    from windfall.config.schema import SignalTable
+    from windfall.config.signals import SignalTable
     from windfall.grid.build import make_signal
     from windfall.units import parse_utc
 

@@ -15,7 +15,7 @@ from windfall.config.schema import Config
 from windfall.energy.account import always_on_kg
 from windfall.errors import SignalError
 from windfall.grid.build import Grid, build_grid
-from windfall.grid.signal import StepSignal
+from windfall.grid.signal import Signal
 from windfall.units import J_PER_KWH, clock_text
 
 #: A comparison with less training behind it than this says nothing.
@@ -76,7 +76,7 @@ def headline(found: Sequence[Baseline]) -> Baseline | None:
     return next((b for b in found if b.own and b.kg is not None and b.share is not None), None)
 
 
-def _why_not(signal: StepSignal, start: float, hours: float) -> str:
+def _why_not(signal: Signal, start: float, hours: float) -> str:
     end = start + hours * 3600
     if end > signal.ends_at() + 1:
         last = clock_text(signal.ends_at())
@@ -86,7 +86,7 @@ def _why_not(signal: StepSignal, start: float, hours: float) -> str:
     return "its readings have a gap in these hours"
 
 
-def _curve(signal: StepSignal, watts: float, start: float, hours: float) -> list[tuple[float, float]]:
+def _curve(signal: Signal, watts: float, start: float, hours: float) -> list[tuple[float, float]]:
     columns = signal.between(start, start + hours * 3600)
     total = 0.0
     found = [(start, 0.0)]

@@ -7,7 +7,8 @@ from html import escape
 from pathlib import PurePath
 from typing import Any
 
-from windfall.config.schema import Config, SignalTable
+from windfall.config.schema import Config
+from windfall.config.signals import SignalTable
 from windfall.energy.account import PHASES
 from windfall.ui.baselines import Baseline, headline
 from windfall.ui.events import what_happened

@@ -1,0 +1,27 @@
+"""What every table of a configuration shares."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from windfall.units import parse_utc
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")]
+
+
+def _instant(text: str) -> str:
+    parse_utc(text)
+    return text
+
+
+Instant = Annotated[str, AfterValidator(_instant)]
+
+
+class Table(BaseModel):
+    """Base of every table: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

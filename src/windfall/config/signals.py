@@ -1,0 +1,122 @@
+"""`[site.signal]`: where a region's readings come from. One table for every kind; keys of another kind are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from windfall.config.base import Instant, Name, NonNegative, Positive, Table
+
+SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"]
+SignalKind = Literal["trace", "synthetic", "watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim"]
+#: Kinds that are asked over a network while a run goes on.
+LIVE = ("watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim")
+
+_REQUEST = {"timeout_s", "poll_s"}
+_PROVIDER = {*_REQUEST, "zone", "base_url", "credentials_file", "horizon_h"}
+#: Which keys belong to which kind, besides those that belong to all.
+_KEYS: dict[str, set[str]] = {
+    "trace": {"path", "time_column", "column", "region_column", "region_value", "until", "forecast_columns"},
+    "synthetic": {"seed", "days"},
+    "watttime": {*_PROVIDER, "latitude", "longitude"},
+    "electricity_maps": {*_PROVIDER, "latitude", "longitude"},
+    "openelectricity": {*_PROVIDER, "network"},
+    "gridstatus": {*_REQUEST, "iso", "market", "location"},
+    "http": {*_REQUEST, "url", "value_path", "time_path", "scale", "headers_from_env", "credentials_file"},
+    "vessim": {*_REQUEST, "url", "microgrid", "field", "scale"},
+}
+_COMMON = {"kind", "name", "type", "currency", "period_s", "publication_delay_s", "stale_periods", "forecast"}
+#: What each kind can deliver.
+_TYPES: dict[str, tuple[str, ...]] = {
+    "watttime": ("marginal_co2",),
+    "electricity_maps": ("average_co2",),
+    "openelectricity": ("price", "curtailed_power"),
+    "gridstatus": ("price",),
+}
+
+
+class SignalTable(Table):
+    """`[site.signal]`: where a region's readings come from."""
+
+    kind: SignalKind = Field("trace", description="a CSV file, generated, a provider, or any HTTP address with JSON")
+    name: Name | None = Field(None, description="what triggers call it (default: its type)")
+    type: SignalType = Field("marginal_co2", description="what the values mean")
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field("USD", description="price: of the values, as three letters")
+    path: str | None = Field(None, description="trace: CSV file, relative to the config; `bundled:paper_day` or `bundled:caiso`")
+    time_column: str = Field("time_utc", description="trace: column of instants (ISO 8601, UTC)")
+    column: str | None = Field(None, description="trace: column of values")
+    region_column: str | None = Field(None, description="trace: rows of one region are chosen by this column")
+    region_value: str | None = Field(None, description="trace: and this value (default: the site's region)")
+    forecast_columns: dict[str, Positive] = Field(
+        default_factory=dict, description="trace: columns of forecasts made in each row, and how many seconds ahead each looks"
+    )
+    period_s: NonNegative = Field(300.0, description="how long a reading is fresh; 0: holds until the next row")
+    until: Instant | None = Field(None, description="trace: when the last reading stops holding (default: one period on)")
+    publication_delay_s: NonNegative = Field(0.0, description="when a reading becomes known, after valid_from")
+    stale_periods: Positive = Field(3.0, description="past this many periods without news the site is turned off")
+    forecast: Literal["provider", "perfect", "none"] = Field(
+        "provider", description="which forecast policies see: the source's own, what will really be (traces), or none"
+    )
+    seed: int = Field(0, ge=0, description="synthetic: seed")
+    days: Positive = Field(7.0, description="synthetic: length")
+    zone: str | None = Field(None, description="providers: their name of the region (default: the site's region)")
+    latitude: Annotated[float, Field(ge=-90, le=90)] | None = Field(
+        None, description="watttime, electricity_maps: the zone is looked up from the place instead"
+    )
+    longitude: Annotated[float, Field(ge=-180, le=180)] | None = Field(None, description="with latitude")
+    base_url: str | None = Field(None, description="providers: another address than the provider's own (a proxy)")
+    credentials_file: str | None = Field(
+        None, description="file with NAME=value lines, for what is not in the environment (see `windfall signals`)"
+    )
+    poll_s: Positive | None = Field(None, description="live: how often to ask (default: every period_s)")
+    timeout_s: Positive = Field(10.0, description="live: how long one request may take")
+    horizon_h: Positive = Field(24.0, description="providers with forecasts: how far to look ahead")
+    network: str = Field("NEM", description="openelectricity: NEM or WEM")
+    iso: str | None = Field(None, description="gridstatus: the operator's class, CAISO or Ercot for example")
+    market: str = Field("REAL_TIME_5_MIN", description="gridstatus: which market's prices")
+    location: str | None = Field(None, description="gridstatus: pricing node or hub")
+    url: str | None = Field(None, description="http: the address to ask; vessim: the broker's address")
+    value_path: str | None = Field(None, description="http: where the value is in the JSON, `data.0.value` for example")
+    time_path: str | None = Field(None, description="http: where its instant is (default: it holds from when it was asked for)")
+    scale: float = Field(1.0, description="http, vessim: what the value is multiplied with to give the type's unit")
+    headers_from_env: dict[str, str] = Field(
+        default_factory=dict, description="http: header names, and the environment variable that holds each value"
+    )
+    microgrid: str | None = Field(None, description="vessim: name of the microgrid")
+    field: str = Field("p_delta", description="vessim: which figure of the microgrid's state")
+
+    @model_validator(mode="after")
+    def _complete(self) -> SignalTable:
+        # A resolved configuration has every key: one at its default is no stranger.
+        fields = type(self).model_fields
+        strangers = sorted(
+            k for k in self.model_fields_set - _COMMON - _KEYS[self.kind]
+            if getattr(self, k) != fields[k].get_default(call_default_factory=True)
+        )  # fmt: skip
+        if strangers:
+            of = next((k for k, keys in _KEYS.items() if strangers[0] in keys), "another kind")
+            raise ValueError(f'{", ".join(strangers)}: not for kind = "{self.kind}" (it belongs to {of}); remove it')
+        if self.kind == "trace" and (self.path is None or self.column is None):
+            raise ValueError("a trace needs path and column")
+        needs = {"http": ("url", "value_path"), "vessim": ("url", "microgrid"), "gridstatus": ("iso", "location")}
+        missing = [k for k in needs.get(self.kind, ()) if getattr(self, k) is None]
+        if missing:
+            raise ValueError(f'kind = "{self.kind}" needs {" and ".join(missing)}')
+        if self.type not in _TYPES.get(self.kind, (self.type,)):
+            raise ValueError(f'kind = "{self.kind}" delivers {" or ".join(_TYPES[self.kind])}; set type')
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError("latitude and longitude go together; give both or neither")
+        if self.forecast == "perfect" and self.live:
+            raise ValueError('forecast = "perfect" is for traces: nobody knows a live signal\'s future')
+        return self
+
+    @property
+    def live(self) -> bool:
+        """Whether readings arrive while the run goes on."""
+        return self.kind in LIVE
+
+    @property
+    def label(self) -> str:
+        """What triggers and reports call it."""
+        return self.name or self.type
