@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windfall.energy.account import PHASES, Account, PowerModel, always_on_kg
+from windfall.energy.account import PHASES, Account, Meter, PowerModel, always_on_kg
 from windfall.grid.signal import StepSignal
 
 POWER = PowerModel(2024.0, 468.0, 50.0)
@@ -25,7 +25,7 @@ def signal(values: list[float], period: float = 300.0) -> StepSignal:
 )
 def test_the_account_is_the_integral_of_power_times_reading(values: list[float], cuts: list[tuple[float, str]]) -> None:
     s = signal(values)
-    account = Account({"a": POWER}, {"a": s}, 100.0)
+    account = Account({"a": POWER}, {"a": Meter.plain(s, 100.0)})
     t, spans, entries = 0.0, [], []
     for length, phase in cuts:
         entries += account.book("a", phase, t, t + length)
@@ -49,13 +49,13 @@ def test_the_account_is_the_integral_of_power_times_reading(values: list[float],
 
 
 def test_inside_is_energy_under_the_criterion_and_equality_is_outside() -> None:
-    account = Account({"a": POWER}, {"a": signal([99.9, 100.0])}, 100.0)
+    account = Account({"a": POWER}, {"a": Meter.plain(signal([99.9, 100.0]), 100.0)})
     account.book("a", "training", 0, 600)
     assert account.share_inside() == pytest.approx(0.5)
 
 
 def test_energy_without_a_reading_is_shown_and_carries_no_grams() -> None:
-    account = Account({"a": POWER}, {"a": signal([50.0])}, 100.0)
+    account = Account({"a": POWER}, {"a": Meter.plain(signal([50.0]), 100.0)})
     account.book("a", "training", -300, 300)
     total = account.total()
     assert total.unpriced_joules == pytest.approx(2024 * 300)

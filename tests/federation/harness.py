@@ -12,7 +12,7 @@ import torch
 from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall import clock
 from windfall.clock import ManualClock
-from windfall.energy.account import Account, PowerModel
+from windfall.energy.account import Account, Meter, PowerModel
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
@@ -23,11 +23,12 @@ from windfall.federation.site import SiteWorker
 from windfall.federation.transport import MemoryTransport
 from windfall.fleet.controller import Controller
 from windfall.fleet.driver import MemoryDriver, Owned
-from windfall.fleet.loop import Hand, Loop
+from windfall.fleet.loop import Facts, Hand, Loop
 from windfall.fleet.machine import Observed, Patience, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.signal import StepSignal
 from windfall.policy.base import PerSite
+from windfall.policy.criterion import under
 from windfall.policy.threshold import Threshold
 from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
 from windfall.store.bus import MemoryBus
@@ -197,12 +198,15 @@ class Run:
         for name, generation in self.ledger.generations().items():
             controller.sites[name].generation = generation
         self.loop = Loop(
-            clock=self.clock, signals=self.signals, spin_up_s=dict.fromkeys(names, spin_up_s),
-            policy=PerSite(Threshold(100.0)), controller=controller, work=self.federation,
-            account=Account({n: PowerModel(2000, 400, 0) for n in names}, self.signals, 100.0),
-            recorder=self.recorder, load_s=dict.fromkeys(names, 0.0), hand=hand,
+            clock=self.clock, signals={n: {"marginal_co2": s} for n, s in self.signals.items()},
+            facts={n: Facts(spin_up_s, 0.0, 1.0, 2000.0) for n in names},
+            policy=PerSite(Threshold(100.0), dict.fromkeys(names, under(100.0))), controller=controller, work=self.federation,
+            account=Account(
+                {n: PowerModel(2000, 400, 0) for n in names}, {n: Meter.plain(s, 100.0) for n, s in self.signals.items()}
+            ),
+            recorder=self.recorder, hand=hand,
         )  # fmt: skip
-        restore(self.telemetry, self.loop.account, self.loop.wanted)
+        restore(self.telemetry, self.loop.account, self.loop)
         controller.adopt(now, clock.monotonic(), self.world.list_owned("test"), self.ledger.last_asked())
 
     # the host of fleet.serve

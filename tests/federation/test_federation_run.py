@@ -14,6 +14,7 @@ from windfall.federation.merge import Outer
 from windfall.federation.transport import Reply
 from windfall.grid.signal import Reading
 from windfall.policy.base import FleetView, PerSite, SiteView
+from windfall.policy.criterion import under
 from windfall.policy.threshold import Threshold
 from windfall.store.files import Envelope
 from windfall.store.tensors import load_file
@@ -214,7 +215,7 @@ def test_a_recorded_run_replayed_through_its_policy_repeats_its_decisions(tmp_pa
     runs.append(run)
     run.serve()
     run.telemetry.flush()
-    policy = PerSite(Threshold(100.0))
+    policy = PerSite(Threshold(100.0), {"a": under(100.0), "b": under(100.0)})
     rows = run.telemetry.rows("SELECT t_run, site, wanted, reason, memory, input FROM decisions ORDER BY t_run")
     assert len(rows) > 100
     for t, site, wanted, reason, memory, given in rows:

@@ -12,7 +12,7 @@ from windfall.config.signals import SignalTable
 from windfall.config.trigger import parse_trigger
 
 PolicyName = Literal[
-    "breakeven", "threshold", "paper", "percentile", "lookahead", "budgeted", "oracle", "always", "random_duty",
+    "breakeven", "threshold", "paper", "percentile", "learned", "lookahead", "budgeted", "oracle", "always", "random_duty",
 ]  # fmt: skip
 #: Policies that know the future or nothing: for comparison, not for runs.
 BACKTEST_ONLY = ("oracle", "random_duty")

@@ -7,12 +7,19 @@ of power times reading. Nothing is computed from an average intensity or from th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from windfall.config.schema import SiteTable
+import numpy as np
+import numpy.typing as npt
+
+from windfall.config.schema import RunTable, SiteTable
 from windfall.grid.signal import Signal
 from windfall.units import J_PER_KWH
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 PHASES = ("off", "provisioning", "idle", "training", "draining")
 
@@ -41,6 +48,51 @@ class PowerModel:
         }[phase]
 
 
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Which signals price a site's energy, and when it counts as inside a window (DESIGN 2).
+
+    ``emissions`` is marginal where the site has such a signal, else average; the two are never mixed in one sum.
+    """
+
+    first: Signal
+    inside: Callable[[Array], Mask]
+    emissions: Signal | None
+    method: str
+    average: Signal | None = None
+    price: Signal | None = None
+    currency: str = ""
+
+    @classmethod
+    def plain(cls, signal: Signal, criterion_g_per_kwh: float) -> Meter:
+        """The meter of a site with one marginal intensity."""
+        return cls(signal, lambda v: v < criterion_g_per_kwh, signal, "marginal")
+
+    @classmethod
+    def of(cls, site: SiteTable, signals: Mapping[str, Signal], run: RunTable) -> Meter:
+        """The meter of a configured site; ``signals`` by label."""
+        by_type = {t.type: t for t in reversed(site.all_signals)}
+        marginal, average, price = (by_type.get(k) for k in ("marginal_co2", "average_co2", "price"))
+        main = marginal or average
+        return cls(
+            signals[site.signal.label], inside_of(site, run), signals[main.label] if main else None,
+            "marginal" if marginal else "average" if average else "none", signals[average.label] if average else None,
+            signals[price.label] if price else None, price.currency if price else "",
+        )  # fmt: skip
+
+
+def inside_of(site: SiteTable, run: RunTable) -> Callable[[Array], Mask]:
+    """The curtailment criterion on values of the site's first signal. Unknown values (NaN) are outside."""
+    match site.signal.type:
+        case "price":
+            return lambda v: v < run.threshold_price_per_mwh
+        case "curtailed_power" | "surplus_power":
+            demand = site.train_power_w / (1e6 if site.signal.type == "curtailed_power" else 1.0)
+            return lambda v: v >= demand
+        case _:
+            return lambda v: v < run.threshold_g_per_kwh
+
+
 @dataclass
 class Total:
     """Sums of one site and phase."""
@@ -49,8 +101,11 @@ class Total:
     joules: float = 0.0
     grams: float = 0.0
     inside_joules: float = 0.0
-    #: Joules whose reading was unknown; they carry no grams and are shown, not hidden.
+    #: Joules whose intensity was unknown; they carry no grams and are shown, not hidden.
     unpriced_joules: float = 0.0
+    #: By average intensity, where the site has such a signal; and what the energy cost, in its price's currency.
+    average_grams: float = 0.0
+    money: float = 0.0
 
     def add(self, other: Total) -> None:
         """Add another sum to this one."""
@@ -59,11 +114,13 @@ class Total:
         self.grams += other.grams
         self.inside_joules += other.inside_joules
         self.unpriced_joules += other.unpriced_joules
+        self.average_grams += other.average_grams
+        self.money += other.money
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One entry: a site in one phase under one reading."""
+    """One entry: a site in one phase under one reading of each of its signals."""
 
     t0: float
     t1: float
@@ -74,36 +131,65 @@ class Interval:
     joules: float
     grams: float
     inside: bool
+    average_grams: float | None = None
+    money: float | None = None
 
 
 class Account:
     """Books intervals and keeps the sums by site and phase."""
 
-    def __init__(self, power: Mapping[str, PowerModel], signals: Mapping[str, Signal], criterion_g_per_kwh: float) -> None:
+    def __init__(self, power: Mapping[str, PowerModel], meters: Mapping[str, Meter]) -> None:
         self._power = power
-        self._signals = signals
-        self._criterion = criterion_g_per_kwh
+        self.meters = meters
         self.totals: dict[tuple[str, str], Total] = {}
 
     def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
         """Book ``[t0, t1)`` (run time) of ``site`` in ``phase``; one entry per reading that held in it."""
-        entries: list[Interval] = []
-        if t1 <= t0:
-            return entries
         watts = self._power[site].watts(phase)
+        found = self._price(site, phase, watts, t0, t1)
+        if found is None:
+            return []
+        starts, ends, joules, intensity, grams, inside, average, money = found
+        meter = self.meters[site]
+        return [
+            Interval(a, b, site, phase, watts, c if math.isfinite(c) else None, j, g, bool(i),
+                     av if meter.average is not None else None, m if meter.price is not None else None)
+            for a, b, j, c, g, i, av, m in zip(
+                starts.tolist(), ends.tolist(), joules.tolist(), intensity.tolist(), grams.tolist(), inside.tolist(),
+                average.tolist(), money.tolist(), strict=True,
+            )
+        ]  # fmt: skip
+
+    def add(self, site: str, phase: str, t0: float, t1: float) -> None:
+        """Book without the entries."""
+        self._price(site, phase, self._power[site].watts(phase), t0, t1)
+
+    def _price(self, site: str, phase: str, watts: float, t0: float, t1: float) -> tuple[npt.NDArray[Any], ...] | None:
+        """Add to the sums; the intervals and what each of them carries, or None where no energy is used."""
+        if t1 <= t0:
+            return None
         total = self.totals.setdefault((site, phase), Total())
         if watts == 0.0:
             total.seconds += t1 - t0
-            return entries
-        columns = self._signals[site].between(t0, t1)
-        for start, end, value in zip(columns.starts.tolist(), columns.ends.tolist(), columns.values.tolist(), strict=True):
-            joules = watts * (end - start)
-            known = math.isfinite(value)
-            grams = joules / J_PER_KWH * value if known else 0.0
-            inside = known and value < self._criterion
-            total.add(Total(end - start, joules, grams, joules if inside else 0.0, 0.0 if known else joules))
-            entries.append(Interval(start, end, site, phase, watts, value if known else None, joules, grams, inside))
-        return entries
+            return None
+        meter = self.meters[site]
+        starts, ends, (first, intensity, average, price) = _together(
+            (meter.first, meter.emissions, meter.average, meter.price), t0, t1
+        )
+        length = ends - starts
+        joules = watts * length
+        known = np.isfinite(intensity)
+        grams = np.where(known, joules / J_PER_KWH * intensity, 0.0)
+        inside = meter.inside(first)
+        by_average = np.nan_to_num(joules / J_PER_KWH * average, nan=0.0)
+        money = np.nan_to_num(joules / J_PER_KWH * price / 1000.0, nan=0.0)
+        total.add(
+            Total(
+                float(length.sum()), float(joules.sum()), float(grams.sum()), float(joules[inside].sum()),
+                float(joules[~known].sum()), float(by_average.sum()), float(money.sum()),
+            )
+        )  # fmt: skip
+        return starts, ends, joules, intensity, grams, inside, by_average, money
 
     def restore(self, site: str, phase: str, total: Total) -> None:
         """Take over sums that were booked before a restart."""
@@ -117,10 +203,32 @@ class Account:
                 result.add(part)
         return result
 
+    def spent(self) -> float:
+        """What all energy has cost, in the prices' currency (of several, the sum of their numbers)."""
+        return sum(t.money for t in self.totals.values())
+
     def share_inside(self) -> float | None:
         """Energy used while the region's reading was under the criterion, over all energy (DESIGN 7)."""
         total = self.total()
         return total.inside_joules / total.joules if total.joules > 0 else None
+
+
+def _together(signals: tuple[Signal | None, ...], t0: float, t1: float) -> tuple[Array, Array, list[Array]]:
+    """Intervals over ``[t0, t1)`` in which none of ``signals`` changes, and each one's values in them (NaN: unknown)."""
+    columns = {id(s): s.between(t0, t1) for s in signals if s is not None}
+    first = next(iter(columns.values()))
+    starts, ends = first.starts, first.ends
+    if len(columns) > 1:
+        starts = np.unique(np.concatenate([c.starts for c in columns.values()]))
+        ends = np.append(starts[1:], t1)
+    found = []
+    for s in signals:
+        if s is None:
+            found.append(np.full(len(starts), np.nan))
+            continue
+        c = columns[id(s)]
+        found.append(c.values if len(columns) == 1 else c.values[np.searchsorted(c.starts, starts, side="right") - 1])
+    return starts, ends, found
 
 
 def always_on_kg(signal: Signal, watts: float, start: float, hours: float) -> float | None:

@@ -91,10 +91,15 @@ class Federation:
             return f"its node has been gone for {clock.monotonic() - m.gone_since:.0f} s"
         return self._hearing.silent(site)
 
-    def phase(self, site: str, t: float) -> str:
+    def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
         r = self._round
         # The tick in which a site hands in is one in which it worked, however fast its message was.
-        return "training" if r is not None and (site in r.waiting or r.answered.get(site) == t) else "idle"
+        works = r is not None and (site in r.waiting or r.answered.get(site) == t0)
+        return [("training" if works else "idle", t0, t1)]
+
+    def left(self) -> float:
+        counts = self._ledger.counts()
+        return float((self._ledger.budget_blocks - counts.settled) * self._ledger.tokens_per_block)
 
     def finished(self, site: str) -> bool:
         counts = self._ledger.counts()

@@ -7,7 +7,7 @@ site its own progress and no other site anything (invariant 6).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 from windfall.errors import Permanent, Transient
@@ -75,16 +75,20 @@ class Controller:
                     site.state, site.down_asked, site.reason = State.DRAINING, True, "left over from an earlier start"
         return taken
 
-    def observe(self) -> None:
-        """Ask the driver what there is. A driver that cannot say leaves every site unknown."""
+    def observe(self, names: Collection[str] | None = None) -> None:
+        """Ask the driver what there is of all sites or of ``names``. A driver that cannot say leaves them unknown."""
+        asked = self.sites if names is None else names
         try:
-            self._observed.update(self._driver.observe(self.sites))
+            self._observed.update(self._driver.observe(asked))
         except Transient:
-            self._observed = dict.fromkeys(self.sites, Observed.UNKNOWN)
+            self._observed.update(dict.fromkeys(asked, Observed.UNKNOWN))
 
-    def reconcile(self, t: float, wall: float, decisions: Mapping[str, Decision], work: Workload) -> None:
-        """One step for every site."""
-        for name, site in self.sites.items():
+    def reconcile(
+        self, t: float, wall: float, decisions: Mapping[str, Decision], work: Workload, names: Collection[str] | None = None
+    ) -> None:
+        """One step for every site, or for those of ``names``."""
+        for name in self.sites if names is None else names:
+            site = self.sites[name]
             decision = decisions[name]
             # A site may pass through several states in a tick (ready and training, drained and off).
             for _ in range(3):

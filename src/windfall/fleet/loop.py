@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,12 @@ from windfall.energy.account import Account, Interval
 from windfall.fleet.controller import Controller
 from windfall.fleet.machine import Site, State
 from windfall.fleet.workload import Workload
-from windfall.grid.signal import Signal
+from windfall.grid.signal import Columns, Forecast, Signal
 from windfall.policy.base import Decision, FleetView, Policy, SiteView
+
+#: How much of a newly seen start counts in what a start is taken to last (DESIGN 7).
+_ALPHA = 0.3
+_HOUR_S = 3600.0
 
 
 class Recorder(Protocol):
@@ -56,6 +60,72 @@ class Wanted:
     memory: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the loop must know of a site. ``spin_up_s`` until starts have been seen; ``load_s`` is its last part, at idle power.
+
+    ``rate``: tokens per second while it trains; ``watts``: power then.
+    """
+
+    spin_up_s: float
+    load_s: float
+    rate: float
+    watts: float
+
+
+class SignalOutlook:
+    """What one signal knows at one instant, asked only if a policy asks."""
+
+    __slots__ = ("_signal", "_t", "asked_forecast", "asked_history")
+
+    def __init__(self, signal: Signal, t: float) -> None:
+        self._signal = signal
+        self._t = t
+        #: What was asked and answered, for the record.
+        self.asked_forecast: Forecast | None = None
+        self.asked_history: Columns | None = None
+
+    def forecast(self, horizon_s: float) -> Forecast | None:
+        self.asked_forecast = self._signal.forecast(self._t, horizon_s)
+        return self.asked_forecast
+
+    def history(self, span_s: float) -> Columns:
+        self.asked_history = self._signal.history(self._t, span_s)
+        return self.asked_history
+
+
+class Starts:
+    """What a site's starts have been: when within the last hour, and how long one takes.
+
+    The latter is the configured time, then the moving average (weight 0.3) of the starts that came to work; failed ones apart.
+    """
+
+    def __init__(self, spin_up_s: float) -> None:
+        self.spin_up_s = spin_up_s
+        self.seen = 0
+        self.recent: tuple[float, ...] = ()
+        self._generation = 0
+        self._measured = 0
+
+    def look(self, t: float, site: Site) -> None:
+        """Take note of where the site is."""
+        if site.generation != self._generation and site.state is not State.OFF and not site.adopted:
+            self._generation = site.generation
+            self.recent = (*self.recent, site.started_at)
+        if self.recent and t - self.recent[0] >= _HOUR_S:
+            self.recent = tuple(s for s in self.recent if t - s < _HOUR_S)
+        ours = site.generation == self._generation and site.generation != self._measured
+        if ours and site.state is State.TRAINING and site.ready_at is not None:
+            self._measured = site.generation
+            took = site.ready_at - site.started_at
+            self.spin_up_s = took if not self.seen else (1 - _ALPHA) * self.spin_up_s + _ALPHA * took
+            self.seen += 1
+
+    def restore(self, spin_up_s: float, seen: int, recent: tuple[float, ...], generation: int) -> None:
+        """Go on where an earlier life of the run ended."""
+        self.spin_up_s, self.seen, self.recent, self._generation = spin_up_s, seen, recent, generation
+
+
 class Loop:
     """One tick at a time; the caller owns the waiting between ticks."""
 
@@ -63,44 +133,51 @@ class Loop:
         self,
         *,
         clock: Clock,
-        signals: Mapping[str, Signal],
-        spin_up_s: Mapping[str, float],
+        signals: Mapping[str, Mapping[str, Signal]],
+        facts: Mapping[str, Facts],
         policy: Policy,
         controller: Controller,
         work: Workload,
         account: Account,
         recorder: Recorder,
-        load_s: Mapping[str, float],
+        begun: float | None = None,
         hand: Hand | None = None,
     ) -> None:
+        """``signals`` by site and label, each site's first one first; ``begun``: run time of the run's begin (default: now)."""
         self.clock = clock
         self.controller = controller
         self.work = work
         self.account = account
+        self.begun = clock.now() if begun is None else begun
         self.wanted: dict[str, Wanted] = {n: Wanted(False, clock.now(), {}) for n in controller.sites}
         self.decisions: dict[str, Decision] = {}
-        self._signals = signals
-        self._spin_up_s = spin_up_s
-        self._load_s = load_s
+        self.starts = {n: Starts(f.spin_up_s) for n, f in facts.items()}
+        self._first = {n: next(iter(s.values())) for n, s in signals.items()}
+        self._signals = {n: tuple(s.items()) for n, s in signals.items()}
+        self._facts = facts
         self._policy = policy
         self._recorder = recorder
         self._hand: Hand = hand or NoHand()
         #: Set to stop: every site is decided off with this reason.
         self.stopping = ""
 
-    def tick(self, t: float, wall: float, t_next: float) -> None:
-        """Everything that is due at run time ``t``; the work handed out may last until ``t_next``."""
-        self.poll()
-        self._decide(t)
-        self.settle(t, wall, t_next)
+    def tick(self, t: float, wall: float, t_next: float, names: Collection[str] | None = None) -> None:
+        """Everything that is due at run time ``t``; the work handed out may last until ``t_next``.
 
-    def settle(self, t: float, wall: float, t_next: float) -> None:
+        ``names``: only these sites have anything due, as a backtest that skips ahead knows (default: all).
+        """
+        self.poll()
+        self._decide(t, names)
+        self.settle(t, wall, t_next, names)
+
+    def settle(self, t: float, wall: float, t_next: float, names: Collection[str] | None = None) -> None:
         """Carry on with what was decided: take in what has arrived, move sites, hand out and merge work."""
         self.poll()
-        self.controller.observe()
-        self.controller.reconcile(t, wall, self.decisions, self.work)
-        self.work.tick(t, t_next, self.controller.sites)
-        self.controller.reconcile(t, wall, self.decisions, self.work)
+        self.controller.observe(names)
+        self.controller.reconcile(t, wall, self.decisions, self.work, names)
+        sites = self.controller.sites
+        self.work.tick(t, t_next, sites if names is None else {n: sites[n] for n in names})
+        self.controller.reconcile(t, wall, self.decisions, self.work, names)
 
     def watch(self, t: float, wall: float) -> None:
         """While sites work towards the next tick: notice those that fail, and nothing else."""
@@ -128,23 +205,23 @@ class Loop:
     def book(self, t0: float, t1: float) -> None:
         """Book the time from ``t0`` to ``t1``, in the phases that the sites are in."""
         for name, site in self.controller.sites.items():
-            for phase, start, end in self.phases(site, t0, t1):
+            for phase, start, end in self.phases(site, site.state, t0, t1):
                 self._recorder.booked(self.account.book(name, phase, start, end))
 
-    def phases(self, site: Site, t0: float, t1: float) -> list[tuple[str, float, float]]:
-        """The energy phases of one site over ``[t0, t1)``."""
-        match site.state:
+    def phases(self, site: Site, state: State, t0: float, t1: float) -> list[tuple[str, float, float]]:
+        """The energy phases of one site that was in ``state`` over ``[t0, t1)``."""
+        match state:
             case State.OFF:
                 return [("off", t0, t1)]
             case State.PROVISIONING if site.adopted:
                 return [("training", t0, t1)]  # as far as anybody knows it never stopped
             case State.PROVISIONING:
                 # The last load_s of a spin-up are loading on nodes that are already there: idle power.
-                load = site.started_at + max(0.0, site.patience.spin_up_s - self._load_s[site.name])
+                load = site.started_at + max(0.0, site.patience.spin_up_s - self._facts[site.name].load_s)
                 parts = [("provisioning", t0, min(t1, load)), ("idle", max(t0, load), t1)]
                 return [p for p in parts if p[2] > p[1]]
             case State.TRAINING:
-                return [(self.work.phase(site.name, t0), t0, t1)]
+                return self.work.phases(site.name, t0, t1)
             case State.READY:
                 return [("idle", t0, t1)]
             case State.DRAINING:
@@ -152,22 +229,31 @@ class Loop:
             case State.FAILED:
                 return [("idle" if site.ready_at is not None else "provisioning", t0, t1)]
 
-    def view(self, t: float) -> FleetView:
-        """What policies see at ``t``."""
-        return FleetView(
-            t,
-            {n: SiteView(n, self._signals[n].at(t), w.on, w.since, self._spin_up_s[n], w.memory) for n, w in self.wanted.items()},
-        )
+    def view(self, t: float, names: Collection[str] | None = None) -> FleetView:
+        """What policies see at ``t``, of all sites or of ``names``."""
+        seen = {n: self._site_view(t, n) for n in (self.wanted if names is None else names)}
+        return FleetView(t, seen, self.begun, self.work.left(), self.account.spent())
 
-    def _decide(self, t: float) -> None:
-        view = self.view(t)
-        self.decisions = self._policy.decide(view)
-        self._recorder.decided(view, self.decisions)
-        for name, decision in self.decisions.items():
+    def _site_view(self, t: float, name: str) -> SiteView:
+        wanted, facts, starts, site = self.wanted[name], self._facts[name], self.starts[name], self.controller.sites[name]
+        starts.look(t, site)
+        readings = {label: signal.at(t) for label, signal in self._signals[name]}
+        ready_in = max(0.0, site.started_at + starts.spin_up_s - t) if site.state is State.PROVISIONING else 0.0
+        return SiteView(
+            name, readings[self._signals[name][0][0]], wanted.on, wanted.since, starts.spin_up_s, wanted.memory, readings,
+            SignalOutlook(self._first[name], t), site.state.value, ready_in, facts.rate, facts.watts, starts.recent,
+        )  # fmt: skip
+
+    def _decide(self, t: float, names: Collection[str] | None) -> None:
+        view = self.view(t, None if self._policy.whole else names)
+        fresh = self._policy.decide(view)
+        self._recorder.decided(view, fresh)
+        self.decisions.update(fresh)
+        for name, decision in fresh.items():
             was = self.wanted[name]
             self.wanted[name] = Wanted(decision.on, was.since if decision.on == was.on else t, decision.memory)
         held = self._hand.keeps_off(t, self.decisions)
-        for name, d in list(self.decisions.items()):
+        for name, d in fresh.items():
             over = self.stopping or held.get(name, "") or ("nothing is left to train on" if self.work.finished(name) else "")
             if over:
                 self.decisions[name] = Decision(False, over, d.numbers, None, d.memory)

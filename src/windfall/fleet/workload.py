@@ -35,8 +35,12 @@ class Workload(Protocol):
         """Which of the sites ``alive`` has yet to do work that it owes by ``t_next``, or an empty string."""
         ...
 
-    def phase(self, site: str, t: float) -> str:
-        """`training` or `idle`, for a site that has work."""
+    def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
+        """`training` or `idle` over ``[t0, t1)``, for a site that has work: (phase, from, to)."""
+        ...
+
+    def left(self) -> float:
+        """What has still to be trained, in tokens (or in whatever sites' rates are given in)."""
         ...
 
     def finished(self, site: str) -> bool:

@@ -130,6 +130,7 @@ class StepSignal:
         self._stale = stale_periods
         self._leads = leads
         self._perfect = perfect
+        self._leaving: dict[tuple[float, float], npt.NDArray[np.float64]] = {}
         natural = float(times[-1]) + period_s if period_s > 0 else math.inf
         self._end = natural if until is None else until
 
@@ -168,6 +169,22 @@ class StepSignal:
             min(until, self._end) if self._period > 0 else math.inf,
         )  # fmt: skip
 
+    def leaves(self, t: float, low: float, high: float) -> float:
+        """The first instant after ``t`` at which the newest reading known is not in [low, high), or is not fresh."""
+        found = self._leaving.get((low, high))
+        if found is None:
+            outside = ~((self._values >= low) & (self._values < high))
+            known = self._times + self._delay
+            if self._period > 0:
+                fresh_until = np.minimum(known + self._period, self._end + self._delay)
+                following = np.append(known[1:], np.inf)
+                instants = np.where(outside, known, fresh_until)[outside | (following > fresh_until)]
+            else:
+                instants = np.append(known[outside], self._end + self._delay)
+            found = self._leaving[(low, high)] = instants
+        i = int(np.searchsorted(found, t, side="right"))
+        return float(found[i]) if i < len(found) else math.inf
+
     def between(self, t0: float, t1: float) -> Columns:
         first = int(np.searchsorted(self._times, t0, side="right")) - 1
         last = int(np.searchsorted(self._times, t1, side="left"))
@@ -184,7 +201,7 @@ class StepSignal:
     def history(self, t: float, span_s: float) -> Columns:
         last = self._known(t)
         begin = max(t - span_s, self.starts_at())
-        end = t if last + 1 >= len(self._times) else min(t, float(self._times[last + 1]))
+        end = min(t, float(self._times[last]) + self._period) if last >= 0 and self._period > 0 else t
         if last < 0 or end <= begin:
             none = np.empty(0)
             return Columns(none, none, none)

@@ -5,57 +5,77 @@ Off: acc = max(0, acc + (lambda - c) dt), on when c < lambda and acc >= a_on R.
 On:  acc = max(0, acc + (c - lambda) dt), off when c >= lambda and acc >= a_off R.
 The accumulator is zero at every transition; a value equal to the worth is off. This is the ski-rental rule: whatever
 comes, it loses at most a constant factor to one who knew the future.
+
+A reading counts for the whole interval that it is about as soon as it is known: five minutes at 20 g are a gain already when
+they begin. One that holds until the next (no period) counts for the time that has passed.
 """
 
 from __future__ import annotations
 
-from windfall.grid.signal import Reading
-from windfall.policy.base import Decision, Memory, SiteView
+import math
+
+from windfall.policy.base import Decision, Judged, Memory, SiteView
 from windfall.units import duration_text
 
 
+def accumulate(t: float, memory: Memory, judged: Judged, on: bool) -> tuple[float, float]:
+    """The accumulator with what is known at ``t``, and until when it counts. ``memory`` has the same of the last decision."""
+    sign = -1.0 if on else 1.0
+    acc, to = memory.get("acc", 0.0), memory.get("to", -math.inf)
+    if "gain" in memory and to > -math.inf:
+        # The last reading held until now: its interval is priced in arrears.
+        acc, to = max(0.0, acc + sign * memory["gain"] * (t - to)), t
+    if judged.valid_until == math.inf:
+        return acc, max(to, t)
+    begins = max(to, judged.valid_from)
+    if judged.valid_until > begins:
+        acc, to = max(0.0, acc + sign * judged.gain * (judged.valid_until - begins)), judged.valid_until
+    return acc, to
+
+
 class Breakeven:
-    """Break-even on a marginal or average intensity (gCO2/kWh)."""
+    """Break-even on any criterion."""
 
     name = "breakeven"
 
-    def __init__(self, worth_g_per_kwh: float = 100.0, a_on: float = 0.5, a_off: float = 0.5) -> None:
-        self.worth = worth_g_per_kwh
+    def __init__(self, a_on: float = 0.5, a_off: float = 0.5) -> None:
         self.a_on = a_on
         self.a_off = a_off
 
-    def decide_site(self, t: float, site: SiteView, reading: Reading) -> Decision:
-        c, worth = reading.value, self.worth
-        restart = site.spin_up_s * worth
-        # The interval since the last decision is priced at the value that held over it.
-        dt = t - site.memory.get("t", t)
-        past = site.memory.get("value", c)
-        gain = (past - worth) if site.on else (worth - past)
-        acc = max(0.0, site.memory.get("acc", 0.0) + gain * dt)
+    def decide_site(self, t: float, site: SiteView, judged: Judged) -> Decision:
+        scale, gain = judged.scale, judged.gain
+        restart = site.spin_up_s * scale
+        acc, to = accumulate(t, site.memory, judged, site.on)
         need = (self.a_off if site.on else self.a_on) * restart
-        under = c < worth
-        flip = under != site.on and acc >= need
+        flip = judged.open != site.on and acc >= need
         on = site.on != flip
-        numbers = {"value": c, "worth": worth, "accumulated": acc, "needed": need, "restart_cost": restart}
+        numbers = {"value": judged.value, "worth": judged.level, "accumulated": acc, "needed": need, "restart_cost": restart}
+        unit = "s" if scale == 1.0 else "g·s/kWh"
+        until, quiet = None, None
+        state = "on" if on else "off"
         if flip:
-            verb = "start" if on else "stop"
-            side = "under" if under else "at or over"
-            reason = f"{verb}: {c:.0f} g is {side} worth {worth:.0f} g and {acc:.0f} of {need:.0f} g·s/kWh are reached"
+            reason = f"{'start' if on else 'stop'}: {judged.text} and {acc:.0f} of {need:.0f} {unit} are reached"
             acc = 0.0
-            until = None
-        elif under == site.on:
-            reason = f"{'on' if on else 'off'}: {c:.0f} g is {'under' if under else 'at or over'} worth {worth:.0f} g"
-            until = None
+        elif judged.open == site.on:
+            reason = f"{state}: {judged.text}"
         else:
-            wait = (need - acc) / abs(worth - c) if c != worth else float("inf")
-            until = t + wait if wait != float("inf") else None
-            what = "start" if under else "stop"
+            wait = (need - acc) / abs(gain) if gain else math.inf
+            pays = t + wait if math.isfinite(wait) else None
+            what = "start" if judged.open else "stop"
             reason = (
-                f"{'on' if on else 'off'}: {c:.0f} g is {'under' if under else 'at or over'} worth {worth:.0f} g; "
-                f"{what} pays in {duration_text(wait) if until else 'never'} ({acc:.0f} of {need:.0f} g·s/kWh)"
+                f"{state}: {judged.text}; {what} pays in {duration_text(wait) if pays else 'never'} "
+                f"({acc:.0f} of {need:.0f} {unit})"
             )
-        return Decision(on, reason, numbers, until, {"t": t, "value": c, "acc": acc})
+            until = pays
+        if judged.open == on and acc == 0.0 and judged.single:
+            quiet = (-math.inf, judged.level) if on else (judged.level, math.inf)
+        memory = {"acc": acc, "to": to}
+        if judged.valid_until == math.inf:
+            memory["gain"] = gain
+        return Decision(on, reason, numbers, until, memory, quiet)
 
-    def hold_site(self, t: float, site: SiteView) -> Memory:
+    def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
+        if stale:
+            return {}
         # Nothing is gained or lost over an interval of which nothing is known.
-        return {"acc": site.memory.get("acc", 0.0)}
+        return {k: v for k, v in site.memory.items() if k in ("acc", "to")}

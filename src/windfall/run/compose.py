@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from windfall.clock import Clock
 from windfall.config.schema import Config
-from windfall.energy.account import Account, PowerModel
+from windfall.energy.account import Account, Meter, PowerModel
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
@@ -18,11 +18,11 @@ from windfall.federation.recovery import recover
 from windfall.federation.transport import Transport
 from windfall.fleet.controller import Controller, Observer
 from windfall.fleet.driver import Driver
-from windfall.fleet.loop import Hand, Loop
+from windfall.fleet.loop import Facts, Hand, Loop
 from windfall.fleet.machine import Patience
 from windfall.grid.build import Grid
 from windfall.policy.build import build_policy
-from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
+from windfall.run.recorder import LedgerJournal, TelemetryRecorder, begun, restore
 from windfall.store.bus import Bus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -62,14 +62,21 @@ def compose(
         if name in controller.sites:
             controller.sites[name].generation = generation
             controller.sites[name].starts = starts.get(name, 0)
-    account = Account({s.name: PowerModel.of(s) for s in config.site}, grid.by_site, config.run.threshold_g_per_kwh)
+    account = Account(
+        {s.name: PowerModel.of(s) for s in config.site},
+        {s.name: Meter.of(s, grid.signals[s.name], config.run) for s in config.site},
+    )
     loop = Loop(
-        clock=clock, signals=grid.by_site, spin_up_s={s.name: s.spin_up_s for s in config.site},
-        policy=build_policy(config.policy), controller=controller, work=work, account=account, recorder=recorder,
-        load_s={s.name: s.load_s for s in config.site}, hand=hand,
+        clock=clock, signals=grid.signals, facts=facts(config), policy=build_policy(config), controller=controller, work=work,
+        account=account, recorder=recorder, begun=begun(telemetry, clock.now()), hand=hand,
     )  # fmt: skip
-    restore(telemetry, account, loop.wanted)
+    restore(telemetry, account, loop)
     return loop, work
+
+
+def facts(config: Config) -> dict[str, Facts]:
+    """What the loop must know of the sites."""
+    return {s.name: Facts(s.spin_up_s, s.load_s, s.tokens_per_s, s.train_power_w) for s in config.site}
 
 
 def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:

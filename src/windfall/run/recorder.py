@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from windfall import clock
 from windfall.energy.account import Account, Interval, Total
-from windfall.fleet.loop import Wanted
+from windfall.fleet.loop import Loop, SignalOutlook, Wanted
 from windfall.fleet.machine import Site, State
-from windfall.policy.base import Decision, FleetView
+from windfall.grid.signal import Forecast, Reading
+from windfall.policy.base import Decision, FleetView, SiteView
 from windfall.store.ledger import Ledger
 from windfall.store.telemetry import Telemetry
 
@@ -29,7 +32,10 @@ class TelemetryRecorder:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._t = telemetry
-        self._readings: dict[str, float] = {}
+        #: Instants of the readings, and the newest forecast, that are in their tables already, by site.
+        self._noted: dict[str, set[float]] = {}
+        self._forecasts: dict[str, float] = {}
+        self._alarm = ""
         self._open: dict[str, Interval] = {}
         self._mode = ""
 
@@ -37,36 +43,77 @@ class TelemetryRecorder:
         wall = clock.wall()
         for name, d in decisions.items():
             s = view.sites[name]
-            r = s.reading
-            given = {
-                "on": s.on, "since": s.since, "spin_up_s": s.spin_up_s, "memory": dict(s.memory),
-                "reading": None if r is None else
-                [r.value, r.unit, r.valid_from, r.known_at, r.fresh_until, r.stale_at, r.source, r.valid_until],
-            }  # fmt: skip
             self._t.put(
                 "INSERT OR REPLACE INTO decisions VALUES (?,?,?,?,?,?,?,?,?)",
-                view.t, wall, name, d.on, d.reason, json.dumps(dict(d.numbers)), d.until, _dump(given), json.dumps(dict(d.memory)),
+                view.t, wall, name, d.on, d.reason, json.dumps(dict(d.numbers)), d.until, json.dumps(self._given(view, s)),
+                json.dumps(dict(d.memory)),
             )  # fmt: skip
-            if r is not None and self._readings.get(name) != r.valid_from:
-                self._readings[name] = r.valid_from
-                self._t.put(
-                    "INSERT OR REPLACE INTO readings VALUES (?,?,?,?,?,?,?,?)",
-                    view.t, wall, name, r.value, r.unit, r.valid_from, r.known_at, r.source,
-                )  # fmt: skip
             if d.on != s.on:
                 self._t.event(view.t, "decision", site=name, wanted="on" if d.on else "off", reason=d.reason)
+        # One event when it begins, not one at every tick.
+        alarm = next((d.alarm for d in decisions.values() if d.alarm), "")
+        if alarm and alarm != self._alarm:
+            self._t.event(view.t, "warning", reason=alarm)
+        self._alarm = alarm
+
+    def _given(self, view: FleetView, s: SiteView) -> dict[str, Any]:
+        """A decision's whole input, so that it can be made again (invariant 7).
+
+        What was asked of forecast and past goes into tables of their own, each value once. Infinity (a reading that holds until
+        the next) is no JSON number; Python reads its own spelling back.
+        """
+        given: dict[str, Any] = {
+            "begun": view.begun, "left": view.left, "spent": view.spent, "on": s.on, "since": s.since, "spin_up_s": s.spin_up_s,
+            "memory": dict(s.memory), "state": s.state, "ready_in_s": s.ready_in_s, "rate": s.rate, "watts": s.watts,
+            "starts": list(s.starts), "reading": _row(s.reading),
+        }  # fmt: skip
+        if len(s.readings) > 1:
+            given["readings"] = {label: _row(r) for label, r in s.readings.items()}
+        if s.reading is not None:
+            self._note(view.t, s.name, s.reading)
+        if isinstance(s.outlook, SignalOutlook):
+            past, forecast = s.outlook.asked_history, s.outlook.asked_forecast
+            if past is not None:
+                for valid, value in zip(past.starts.tolist(), past.values.tolist(), strict=True):
+                    if valid not in self._noted.setdefault(s.name, set()):
+                        unit = s.reading.unit if s.reading else ""
+                        self._note(view.t, s.name, Reading(value, unit, valid, view.t, valid, valid, "history"))
+            if forecast is not None:
+                given["forecast"] = forecast.made_at
+                self._keep_forecast(s.name, forecast)
+        return given
+
+    def _note(self, t: float, site: str, r: Reading) -> None:
+        noted = self._noted.setdefault(site, set())
+        if r.valid_from not in noted:
+            noted.add(r.valid_from)
+            self._t.put(
+                "INSERT OR REPLACE INTO readings VALUES (?,?,?,?,?,?,?,?)",
+                t, clock.wall(), site, r.value, r.unit, r.valid_from, r.known_at, r.source,
+            )  # fmt: skip
+
+    def _keep_forecast(self, site: str, f: Forecast) -> None:
+        if self._forecasts.get(site) != f.made_at:
+            self._forecasts[site] = f.made_at
+            self._t.put(
+                "INSERT OR REPLACE INTO forecasts VALUES (?,?,?,?,?)",
+                site, f.made_at, json.dumps(f.times.tolist()), json.dumps(f.values.tolist()), f.ends_at,
+            )  # fmt: skip
 
     def booked(self, entries: list[Interval]) -> None:
         for e in entries:
             last = self._open.get(e.site)
             if last and last.t1 == e.t0 and (last.phase, last.watts, last.g_per_kwh) == (e.phase, e.watts, e.g_per_kwh):
-                e = Interval(
-                    last.t0, e.t1, e.site, e.phase, e.watts, e.g_per_kwh, last.joules + e.joules, last.grams + e.grams, e.inside
-                )
+                e = replace(
+                    e, t0=last.t0, joules=last.joules + e.joules, grams=last.grams + e.grams,
+                    average_grams=_sum(last.average_grams, e.average_grams), money=_sum(last.money, e.money),
+                )  # fmt: skip
             self._open[e.site] = e
             self._t.put(
-                "INSERT OR REPLACE INTO energy VALUES (?,?,?,?,?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO energy (site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside,"
+                " average_grams, money) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                 e.site, e.phase, e.t0, e.t1, clock.wall(), e.watts, e.g_per_kwh, e.joules, e.grams, e.inside,
+                e.average_grams, e.money,
             )  # fmt: skip
 
     def moved(self, t: float, site: Site, old: State, new: State) -> None:
@@ -90,20 +137,37 @@ def position(telemetry: Telemetry) -> float | None:
     return float(json.loads(rows[0][0])["t_run"]) if rows else None
 
 
-def restore(telemetry: Telemetry, account: Account, wanted: dict[str, Wanted]) -> None:
-    """Take up sums and policy memory from a run's telemetry."""
-    for site, phase, seconds, joules, grams, inside, unpriced in telemetry.rows(
+def begun(telemetry: Telemetry, now: float) -> float:
+    """The run time at which a run began; ``now`` if this is its beginning."""
+    rows = telemetry.rows("SELECT t_run FROM events WHERE kind = 'started' ORDER BY id LIMIT 1")
+    return float(rows[0][0]) if rows else now
+
+
+def restore(telemetry: Telemetry, account: Account, loop: Loop) -> None:
+    """Take up sums, policy memory and what has been learned of starts from a run's telemetry."""
+    for site, phase, seconds, joules, grams, inside, unpriced, average, money in telemetry.rows(
         "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), SUM(CASE WHEN inside THEN joules ELSE 0 END),"
-        " SUM(CASE WHEN g_per_kwh IS NULL THEN joules ELSE 0 END) FROM energy GROUP BY site, phase"
+        " SUM(CASE WHEN g_per_kwh IS NULL THEN joules ELSE 0 END), TOTAL(average_grams), TOTAL(money) FROM energy"
+        " GROUP BY site, phase"
     ):
-        account.restore(site, phase, Total(seconds, joules, grams, inside, unpriced))
+        account.restore(site, phase, Total(seconds, joules, grams, inside, unpriced, average, money))
     for site, t, on, memory, given in telemetry.rows("SELECT site, MAX(t_run), wanted, memory, input FROM decisions GROUP BY site"):
-        if site in wanted:
-            was = json.loads(given)
-            same = bool(was["on"]) == bool(on)
-            wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory))
+        if site not in loop.wanted:
+            continue
+        was = json.loads(given)
+        same = bool(was["on"]) == bool(on)
+        loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory))
+        starts = loop.starts[site]
+        learned = float(was["spin_up_s"])
+        recent = tuple(float(s) for s in was.get("starts", []))
+        starts.restore(learned, int(learned != starts.spin_up_s), recent, loop.controller.sites[site].generation)
 
 
-def _dump(value: object) -> str:
-    # Infinity (a reading that holds until the next row) is no JSON number; Python reads its own spelling back.
-    return json.dumps(value)
+def _row(r: Reading | None) -> list[Any] | None:
+    if r is None:
+        return None
+    return [r.value, r.unit, r.valid_from, r.known_at, r.fresh_until, r.stale_at, r.source, r.valid_until]
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None and b is None else (a or 0.0) + (b or 0.0)

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from windfall import clock
-from windfall.clock import ManualClock
 from windfall.config.schema import Config
-from windfall.energy.account import Account, PowerModel, always_on_kg
+from windfall.energy.account import always_on_kg
 from windfall.errors import RunError
-from windfall.fleet.controller import Controller, NullJournal
-from windfall.fleet.driver import MemoryDriver
-from windfall.fleet.loop import Loop, NullRecorder
-from windfall.fleet.machine import Patience, Site, State
-from windfall.grid.build import Grid, build_grid
-from windfall.policy.build import build_policy
-from windfall.simulate.work import SimulatedWork, TrainerModel
-from windfall.units import kwh, parse_utc
+from windfall.grid.build import Grid, build_grid, recorded
+from windfall.policy.criterion import intensity
+from windfall.simulate.oracle import BudgetOracle, best_value
+from windfall.simulate.simulation import Outcome, Simulation, Span
+from windfall.units import parse_utc
 
-#: Stop a simulation that makes no progress: nothing trained for this long.
-_GIVE_UP_S = 400 * 86400.0
+Lanes = dict[str, list[tuple[float, float, str]]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One policy's outcome. Hours are run time from the start; null figures could not be computed."""
+    """One policy's outcome. Hours are run time from the start; null figures could not be computed.
+
+    ``share_of_oracle`` compares the schedule's value with the largest possible over the same time, ``kg_over_oracle`` its
+    emissions with the least possible for the same tokens by ``deadline_h``.
+    """
 
     policy: str
     preset: str
+    publication_delay_s: float | None
+    deadline_h: float | None
     finish_h: float | None
     site_hours: float
     energy_kwh: float
-    kg_co2: float
+    kg_co2: float | None
+    kg_by_method: dict[str, float]
+    money: float | None
+    money_by_currency: dict[str, float]
     starts: int
     idle_h: float
     share_inside: float | None
+    share_of_oracle: float | None
+    kg_over_oracle: float | None
+    value: float | None
     site_hours_by_site: dict[str, float]
+    notes: list[str] = field(default_factory=list)
     #: (start, end, state) per site: what figures draw. Left out of JSON.
-    lanes: dict[str, list[tuple[float, float, str]]]
+    lanes: Lanes = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The row without its lanes."""
@@ -52,120 +62,196 @@ class Backtest:
     """All rows, the always-on baselines by region (kg), and how long the simulation alone took."""
 
     start: float
-    site_hours: float
+    end: float
+    target: str
+    site_hours: float | None
     baseline_site_hours: float
     baselines: dict[str, float | None]
     rows: list[Row]
     elapsed_s: float
     warnings: list[str]
+    references: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall backtest --json` prints."""
         return {
             "baselines": self.baselines,
             "baseline_site_hours": self.baseline_site_hours,
+            "references": self.references,
             "rows": [r.as_json() for r in self.rows],
             "elapsed_s": round(self.elapsed_s, 4),
             "warnings": self.warnings,
         }
 
 
-def backtest(config: Config, policies: list[str] | None = None) -> Backtest:
-    """Run every policy (default: ``[backtest] policies``) over the configuration's signals.
+def backtest(
+    config: Config, policies: list[str] | None = None, *, start: float | None = None, until: float | None = None
+) -> Backtest:
+    """Run every policy (default: ``[backtest] policies``) over the configuration's signals, from ``start`` to ``until``.
 
     Raises:
-        SignalError: a trace cannot be used.
+        SignalError: a trace cannot be used, or a signal is live.
+        ConfigError: a policy cannot decide on these signals.
     """
     grid = build_grid(config)
-    table = config.backtest
-    begun = table.start or config.run.start
-    start = parse_utc(begun) if begun else grid.starts_at()
+    span = span_of(config, grid, start, until)
     mean_rate = sum(s.tokens_per_s for s in config.site) / len(config.site)
-    site_hours = table.site_hours or config.run.budget_tokens / mean_rate / 3600
-    baseline_hours = table.baseline_site_hours or site_hours
+    site_hours = None
+    if config.backtest.target == "budget":
+        site_hours = config.backtest.site_hours or config.run.budget_tokens / mean_rate / 3600
+    baseline_hours = config.backtest.baseline_site_hours or site_hours or (span.end - span.start) / 3600
     before = clock.monotonic()
-    rows = [
-        simulate(config, grid, start, name, table.paper_preset if name == "paper" else table.trainer.preset)
-        for name in policies or table.policies
-    ]
+    rows = compare(config, grid, span, policies or list(config.backtest.policies))
     elapsed = clock.monotonic() - before
+    tables = {s.region: s.signal for s in reversed(config.site)} | {c.region: c.signal for c in reversed(config.counterfactual)}
+    watts = config.site[0].train_power_w
     baselines = {
-        region: always_on_kg(signal, config.site[0].train_power_w, start, baseline_hours)
+        region: always_on_kg(signal, watts, span.start, baseline_hours) if intensity(tables[region].type) else None
         for region, signal in grid.by_region.items()
     }
-    return Backtest(start, site_hours, baseline_hours, baselines, rows, elapsed, grid.warnings)
-
-
-def simulate(config: Config, grid: Grid, start: float, policy: str, preset: str) -> Row:
-    """One policy from ``start`` until the budget is trained or the signals end."""
-    model = TrainerModel.of(config.backtest.trainer, preset)
-    tick = config.backtest.tick_s or config.run.tick_s
-    in_hours = config.backtest.site_hours is not None
-    rates = {s.name: 1.0 if in_hours else s.tokens_per_s for s in config.site}
-    budget = (config.backtest.site_hours or 0.0) * 3600 if in_hours else float(config.run.budget_tokens)
-    work = SimulatedWork(model, rates, budget)
-    spin_up = model.provision_s + model.load_s
-    lanes: dict[str, list[tuple[float, float, str]]] = {s.name: [] for s in config.site}
-    opened: dict[str, tuple[float, State]] = {s.name: (start, State.OFF) for s in config.site}
-
-    def moved(t: float, site: Site, old: State, new: State) -> None:
-        since, state = opened[site.name]
-        if t > since:
-            lanes[site.name].append((since, t, state.value))
-        opened[site.name] = (t, new)
-
-    time = ManualClock(start)
-    controller = Controller(
-        {s.name: Patience(spin_up, 1e9, 1e9, 120.0, 3600.0) for s in config.site},
-        MemoryDriver(),
-        NullJournal(),
-        gated=True,
-        seed=config.run.seed,
-        observer=moved,
+    references = [r.model_dump(exclude_none=True) for r in config.backtest.reference]
+    return Backtest(
+        span.start,
+        span.end,
+        config.backtest.target,
+        site_hours,
+        baseline_hours,
+        baselines,
+        rows,
+        elapsed,
+        grid.warnings,
+        references,
     )
-    account = Account({s.name: PowerModel.of(s) for s in config.site}, grid.by_site, config.run.threshold_g_per_kwh)
-    loop = Loop(
-        clock=time,
-        signals=grid.by_site,
-        # The policy is told the site's configured restart time, as in a real run.
-        spin_up_s={s.name: s.spin_up_s for s in config.site},
-        policy=build_policy(config.policy, policy),
-        controller=controller,
-        work=work,
-        account=account,
-        recorder=NullRecorder(),
-        load_s={s.name: model.load_s for s in config.site},
-    )
-    end = min(start + _GIVE_UP_S, max(s.ends_at() for s in grid.by_site.values()))
-    while not work.complete() and time.now() < end:
-        t = time.now()
-        t_next = min(t + tick, end)
-        loop.tick(t, t, t_next)
-        t_next = t_next if work.done_at is None else work.done_at
-        loop.book(t, t_next)
-        time.move_to(t_next)
-    for name in lanes:
-        moved(time.now(), controller.sites[name], controller.sites[name].state, State.OFF)
-    total = account.total()
-    trained = {s.name: account.total(s.name, "training").seconds / 3600 for s in config.site}
-    return Row(
-        policy=policy,
-        preset=preset,
-        finish_h=(work.done_at - start) / 3600 if work.done_at is not None else None,
-        site_hours=sum(trained.values()),
-        energy_kwh=kwh(total.joules),
-        kg_co2=total.grams / 1000,
-        starts=sum(s.starts for s in controller.sites.values()),
-        idle_h=(account.total(phase="idle").seconds + account.total(phase="draining").seconds) / 3600,
-        share_inside=account.share_inside(),
-        site_hours_by_site=trained,
-        lanes=lanes,
-    )
+
+
+def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> Span:
+    """From when to when a backtest goes: as asked, else as configured, else as far as the traces reach."""
+    table = config.backtest
+    begun = table.start or config.run.start
+    first = start if start is not None else parse_utc(begun) if begun else grid.starts_at()
+    ends = max(recorded(s).ends_at() for s in grid.by_site.values())
+    last = until if until is not None else parse_utc(table.until) if table.until else ends
+    end = min(last, ends)
+    if end <= first:
+        raise RunError(
+            f"nothing to simulate: the backtest would begin at {_iso(first)} and its signals end at {_iso(end)}; "
+            "choose another --from, --to or [backtest] start"
+        )
+    return Span(first, end)
+
+
+def compare(config: Config, grid: Grid, span: Span, policies: Sequence[str]) -> list[Row]:
+    """A row for every policy, deadline and publication delay."""
+    table = config.backtest
+    rows: list[Row] = []
+    deadlines = list(table.deadlines_h)
+    own = config.policy.deadline_h
+    if config.policy.deadline:
+        own = (parse_utc(config.policy.deadline) - span.start) / 3600
+    if not deadlines and own is not None:
+        deadlines = [own]
+    delays: list[float | None] = list(table.publication_delays_s) or [None]
+    judge = _Judge(config, grid, span, deadlines)
+    for delay in delays:
+        for name in policies:
+            if delay != delays[0] and name in ("oracle", "always", "random_duty"):
+                continue  # they do not look at readings
+            preset = table.paper_preset if name == "paper" else table.trainer.preset
+            if name == "oracle":
+                rows += judge.oracles(rows, delay)
+            elif name == "budgeted" and table.target == "budget":
+                for deadline in deadlines or (None,):
+                    outcome = Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=deadline)
+                    rows.append(judge.row(outcome, delay, deadline))
+            else:
+                rows.append(judge.row(Simulation(config, grid, span, preset, delay_s=delay).run(name), delay, None))
+    return rows
+
+
+class _Judge:
+    """Puts outcomes beside the oracle."""
+
+    def __init__(self, config: Config, grid: Grid, span: Span, deadlines: list[float]) -> None:
+        self._config = config
+        self._grid = grid
+        self._span = span
+        self._deadlines = sorted(deadlines)
+        self._simulation = Simulation(config, grid, span, config.backtest.trainer.preset)
+        s = self._simulation
+        self._budget = BudgetOracle(config, s.signals, s.model, span.start, s.rates, s.budget)
+        self._values: dict[float, float | None] = {}
+
+    def row(self, o: Outcome, delay: float | None, deadline: float | None) -> Row:
+        """One outcome as a row."""
+        finish_h = None if o.done_at is None else (o.done_at - self._span.start) / 3600
+        against = deadline if deadline is not None else self._deadline_for(finish_h)
+        kg_over = None
+        if self._config.backtest.target == "budget" and finish_h is not None and against is not None and o.kg is not None:
+            best = self._budget.plan(against) if finish_h <= against + 1e-6 else None
+            if best is not None and best.reachable and best.cost > 0 and self._in_grams():
+                kg_over = o.kg * 1000.0 / (best.cost / 3600.0)
+        share = None
+        if o.value is not None:
+            most = self._most(o.done_at if o.done_at is not None else self._span.end)
+            share = o.value / most if most is not None and most > 0 else None
+        money = next(iter(o.money_by_currency.values())) if len(o.money_by_currency) == 1 else None
+        return Row(
+            policy=o.policy, preset=o.preset, publication_delay_s=delay, deadline_h=against, finish_h=finish_h,
+            site_hours=o.site_hours, energy_kwh=o.kwh, kg_co2=o.kg, kg_by_method=o.kg_by_method, money=money,
+            money_by_currency=o.money_by_currency, starts=o.starts, idle_h=o.idle_h, share_inside=o.share_inside,
+            share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site, notes=o.notes,
+            lanes=o.lanes,
+        )  # fmt: skip
+
+    def oracles(self, rows: list[Row], delay: float | None) -> list[Row]:
+        """The oracle's own rows, carried out by the controller like any policy's."""
+        if self._config.backtest.target == "none":
+            best = best_value(self._config, self._simulation.signals, self._simulation.model, self._span.start, self._span.end)
+            if best is None:
+                return []
+            self._values[self._span.end] = best[0]
+            return [self.row(self._again().scheduled(best[1]), delay, None)]
+        finished = [r.finish_h for r in rows if r.finish_h is not None]
+        found = []
+        for deadline in self._deadlines or finished[-1:]:
+            made = self._budget.plan(deadline)
+            if made is None:
+                continue
+            stretches = {n: [(s.start, s.stop) for s in x] for n, x in made.stretches.items()}
+            row = self.row(self._again().scheduled(stretches), delay, deadline)
+            slack = (made.cost - made.bound) / made.cost if made.cost > 0 and math.isfinite(made.bound) else 0.0
+            note = f"no schedule is cheaper by more than {slack * 100:.2f} %" if made.reachable else "cannot be met: every site on"
+            found.append(replace(row, notes=[*row.notes, note]))
+        return found
+
+    def _again(self) -> Simulation:
+        return Simulation(self._config, self._grid, self._span, self._config.backtest.trainer.preset)
+
+    def _deadline_for(self, finish_h: float | None) -> float | None:
+        """The deadline that a finish is judged by: the first it keeps, or where none is set (or kept) its own."""
+        if finish_h is None or self._config.backtest.target == "none":
+            return None
+        return next((d for d in self._deadlines if finish_h <= d + 1e-6), finish_h)
+
+    def _most(self, end: float) -> float | None:
+        if end not in self._values:
+            best = best_value(self._config, self._simulation.signals, self._simulation.model, self._span.start, end)
+            self._values[end] = None if best is None else best[0]
+        return self._values[end]
+
+    def _in_grams(self) -> bool:
+        return intensity(self._config.site[0].signal.type)
 
 
 def require_finished(result: Backtest) -> None:
     """Raise RunError if no policy finished its budget before the signals ended."""
-    if result.rows and all(r.finish_h is None for r in result.rows):
+    if result.target == "budget" and result.rows and all(r.finish_h is None for r in result.rows):
         raise RunError(
             "no policy finished the budget before the traces ended; lower site_hours or budget_tokens, or use longer traces"
         )
+
+
+def _iso(t: float) -> str:
+    from windfall.units import iso_utc
+
+    return iso_utc(t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,31 +28,80 @@ class TrainerModel:
 
 
 class SimulatedWork:
-    """Sites that train at ``tokens_per_s`` while they are in work and not stalled."""
+    """Sites that train at ``tokens_per_s`` while they are in work and not stalled. Time moves with ``tick``."""
 
     def __init__(self, model: TrainerModel, tokens_per_s: Mapping[str, float], budget: float) -> None:
         """``budget`` in tokens, or in site-seconds where every ``tokens_per_s`` is 1."""
         self._model = model
         self._rate = tokens_per_s
-        self.left = budget
+        self._left = budget
         self.done_at: float | None = None
-        self._working: set[str] = set()
+        self._working: dict[str, float] = {}
+        self._at = -math.inf
         self._joint_since: float | None = None
 
     def tick(self, t: float, t_next: float, sites: Mapping[str, Site]) -> None:
-        self._working = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING)}
+        self.advance(t)
+        for name, site in sites.items():
+            self.place(t, name, site.state)
+
+    def place(self, t: float, name: str, state: State) -> None:
+        """A site is in ``state`` from ``t`` on; the time until then must have been worked off (``advance``)."""
+        works = state in (State.READY, State.TRAINING)
+        if works == (name in self._working):
+            return
+        if works:
+            self._working[name] = self._rate[name]
+        else:
+            del self._working[name]
         if len(self._working) < 2:
             self._joint_since = None
         elif self._joint_since is None:
             self._joint_since = t
-        active = sum(self._rate[n] for n in self._working if self.phase(n, t) == "training")
-        if active <= 0 or self.left <= 0:
-            return
-        took = min(t_next - t, self.left / active)
-        self.left -= active * took
-        if self.left <= 1e-9:
-            self.left = 0.0
-            self.done_at = t + took
+
+    def advance(self, t: float) -> None:
+        """Work off the time until ``t``."""
+        if t > self._at and self._left > 0 and self._working:
+            rate = sum(self._working.values())
+            worked = rate * self._steps_s(self._at, t)
+            if worked >= self._left * (1 - 1e-12):
+                self.done_at = self._finish(rate)
+                self._left = 0.0
+            else:
+                self._left -= worked
+        self._at = max(self._at, t)
+
+    def finishes_at(self) -> float:
+        """When the budget will be trained if no site changes; infinity if none works."""
+        if self.done_at is not None:
+            return self.done_at
+        rate = sum(self._working.values())
+        return self._finish(rate) if rate > 0 and math.isfinite(self._left) else math.inf
+
+    def _finish(self, rate: float) -> float:
+        need = self._left / rate
+        if self._joint_since is None or self._model.stall_s <= 0:
+            return self._at + need
+        # Whole cycles first, then the rest of one.
+        cycle, stall = self._model.cycle_s, self._model.stall_s
+        steps = cycle - stall
+        done = self._steps_until(self._at) + need
+        cycles, rest = divmod(done, steps)
+        if rest == 0 and cycles:
+            cycles, rest = cycles - 1, steps
+        return self._joint_since + cycles * cycle + rest
+
+    def _steps_until(self, t: float) -> float:
+        """Seconds with steps from the joint training's begin to ``t``."""
+        assert self._joint_since is not None
+        cycles, into = divmod(t - self._joint_since, self._model.cycle_s)
+        steps = self._model.cycle_s - self._model.stall_s
+        return cycles * steps + min(into, steps)
+
+    def _steps_s(self, t0: float, t1: float) -> float:
+        if self._joint_since is None or self._model.stall_s <= 0:
+            return t1 - t0
+        return self._steps_until(t1) - self._steps_until(max(t0, self._joint_since))
 
     def poll(self, sites: Mapping[str, Site]) -> None:
         return None
@@ -75,14 +125,27 @@ class SimulatedWork:
     def behind(self, t_next: float, alive: set[str]) -> str:
         return ""
 
-    def phase(self, site: str, t: float) -> str:
-        if self._joint_since is None or self._model.stall_s <= 0:
-            return "training"
-        into = (t - self._joint_since) % self._model.cycle_s
-        return "training" if into < self._model.cycle_s - self._model.stall_s else "idle"
+    def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
+        if self._joint_since is None or self._model.stall_s <= 0 or t1 <= self._joint_since:
+            return [("training", t0, t1)]
+        found: list[tuple[str, float, float]] = []
+        if t0 < self._joint_since:
+            found.append(("training", t0, self._joint_since))
+        cycle, steps = self._model.cycle_s, self._model.cycle_s - self._model.stall_s
+        into = max(t0, self._joint_since) - self._joint_since
+        begin = self._joint_since + math.floor(into / cycle) * cycle
+        while begin < t1:
+            for phase, a, b in (("training", begin, begin + steps), ("idle", begin + steps, begin + cycle)):
+                if min(b, t1) > max(a, t0):
+                    found.append((phase, max(a, t0), min(b, t1)))
+            begin += cycle
+        return found
+
+    def left(self) -> float:
+        return self._left
 
     def finished(self, site: str) -> bool:
-        return self.left <= 0
+        return self._left <= 0
 
     def complete(self) -> bool:
-        return self.left <= 0
+        return self._left <= 0

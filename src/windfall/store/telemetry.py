@@ -17,7 +17,7 @@ from windfall import clock
 from windfall.errors import StoreError
 from windfall.store.reading import open_for_reading
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -35,7 +35,11 @@ CREATE TABLE IF NOT EXISTS metrics (
   value REAL NOT NULL, tokens INTEGER, version INTEGER, detail TEXT);
 CREATE TABLE IF NOT EXISTS energy (
   site TEXT NOT NULL, phase TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, t_wall REAL NOT NULL, watts REAL NOT NULL,
-  g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, PRIMARY KEY (site, t0));
+  g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, average_grams REAL, money REAL,
+  PRIMARY KEY (site, t0));
+CREATE TABLE IF NOT EXISTS forecasts (
+  site TEXT NOT NULL, made_at REAL NOT NULL, times TEXT NOT NULL, vals TEXT NOT NULL, ends_at REAL NOT NULL,
+  PRIMARY KEY (site, made_at));
 CREATE TABLE IF NOT EXISTS states (
   site TEXT NOT NULL, t_run REAL NOT NULL, t_wall REAL NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS modes (t_run REAL NOT NULL, t_wall REAL NOT NULL, mode TEXT NOT NULL);
@@ -53,6 +57,18 @@ class Event:
     site: str | None
     version: int | None
     detail: dict[str, Any]
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Give a telemetry of an older schema what is new, and note the schema; one of a newer schema is left as it is."""
+    db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+    row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if int(row[0]) < SCHEMA_VERSION:
+        there = {str(c[1]) for c in db.execute("PRAGMA table_info(energy)")}
+        for column in ("average_grams", "money"):
+            if column not in there:
+                db.execute(f"ALTER TABLE energy ADD COLUMN {column} REAL")
+        db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
 
 
 class Telemetry:
@@ -82,7 +98,7 @@ class Telemetry:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")
                 db.executescript(_SCHEMA)
-                db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+                _upgrade(db)
             row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         except sqlite3.Error as e:
             raise StoreError(f"{path}: cannot be opened: {e}") from None

@@ -26,7 +26,7 @@ _STUDY_SHARES = {"CAISO_NORTH": "12.1", "SPP_TX": "9.5", "NEM_SA": "11.2", "DE":
 def is_study_day(result: Backtest) -> bool:
     """Whether a backtest is of the study's day and budget, so that its measured run may stand beside it."""
     same_grid = iso_utc(result.start) == _STUDY_START and set(result.baselines) >= _STUDY_REGIONS
-    return same_grid and abs(result.site_hours - 17.86) < 0.01
+    return same_grid and result.site_hours is not None and abs(result.site_hours - 17.86) < 0.01
 
 
 def print_backtest(result: Backtest, console: Console, study: bool = True) -> None:
@@ -61,7 +61,9 @@ def print_backtest(result: Backtest, console: Console, study: bool = True) -> No
     for region in regions:
         shares.add_column(region, justify="right", no_wrap=True)
     for r in result.rows:
-        shares.add_row(r.policy, *(_percent(r.kg_co2 / kg if kg else None) for kg in result.baselines.values()))
+        shares.add_row(
+            r.policy, *(_percent(r.kg_co2 / kg if kg and r.kg_co2 is not None else None) for kg in result.baselines.values())
+        )
     if with_study:
         shares.add_row("the study", *(_STUDY_SHARES.get(region, "-") for region in regions), style="dim")
     shares.add_row("always on, kg", *("too short" if kg is None else f"{kg:.2f}" for kg in result.baselines.values()), style="bold")

@@ -1,0 +1,243 @@
+"""Budgeted: a number of tokens by a deadline, in the cheapest windows (DESIGN 7).
+
+One worth lambda for all sites, found by bisection so that what is planned meets what is left. The forecast, as far as it
+reaches, is planned on exactly (`planner`); the time beyond it is taken to be like the trailing days at the same hours
+(climatology): how long a site would train at a worth, its starts taken off. Where the forecast reaches the deadline, sites do
+what was planned; where it does not, each weighs its readings by break-even at the worth that was found, and the plan says so.
+
+When everything must run from now on to be in time, everything runs. When even that is too late, too, with an alarm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from windfall.grid.signal import Columns, Forecast
+from windfall.policy.base import Criterion, Decision, FleetView, Judged, SiteView, Unknown, unknown
+from windfall.policy.breakeven import Breakeven
+from windfall.policy.planner import Planned, Programme, Series, SpinUp, Stretch, plan
+from windfall.units import clock_text, duration_text
+
+#: Kept free before the deadline: for the last commit, and for starts that take a little longer than the last ones.
+_SPARE_S = 60.0
+_SPARE_SHARE = 0.002
+#: Without a forecast to the deadline the future may be worse than the past: more is kept free.
+_SPARE_SHARE_BLIND = 0.05
+_LEAST_HISTORY_S = 86400.0
+#: A plan is remembered as its next few switches.
+_EDGES = 8
+
+
+class Budgeted:
+    """A token target and a deadline."""
+
+    name = "budgeted"
+    whole = True
+
+    def __init__(
+        self, criteria: Mapping[str, Criterion], spins: Mapping[str, SpinUp], *, deadline: float | None, deadline_h: float | None,
+        climatology_s: float, replan_s: float, breakeven: Breakeven,
+    ) -> None:  # fmt: skip
+        """``deadline`` in Unix seconds, or ``deadline_h`` hours from the run's begin; ``spins``: starts and their power by site."""
+        self._criteria = criteria
+        self._spins = spins
+        self._deadline = deadline
+        self._deadline_h = deadline_h
+        self._climatology_s = climatology_s
+        self._replan_s = replan_s
+        self._breakeven = breakeven
+
+    def deadline(self, view: FleetView) -> float:
+        """When the budget must be trained."""
+        return self._deadline if self._deadline is not None else view.begun + 3600.0 * (self._deadline_h or 0.0)
+
+    def decide(self, view: FleetView) -> dict[str, Decision]:
+        deadline = self.deadline(view)
+        found = self._urgent(view, deadline)
+        if found is None:
+            found = self._planned(view, deadline)
+        for name, site in view.sites.items():
+            judged = self._criteria[name].judge(view.t, site)
+            if isinstance(judged, Unknown) and (found[name].on or judged.stale):
+                # Whatever was planned: nothing starts on a reading that is not there (invariant 5).
+                found[name] = unknown(site, judged, {})
+        return found
+
+    def _urgent(self, view: FleetView, deadline: float) -> dict[str, Decision] | None:
+        """Everything on, if nothing less will do."""
+        rate = sum(s.rate for s in view.sites.values())
+        left = deadline - view.t
+        warm = sum(s.rate * (0.0 if s.on and s.state in ("ready", "training") else s.spin_up_s) for s in view.sites.values())
+        need_s = (view.left + warm) / rate + _SPARE_S
+        if math.isinf(need_s) or left > need_s * (1.0 + _SPARE_SHARE):
+            return None
+        late = need_s - _SPARE_S - left
+        numbers = {"left_tokens": view.left, "left_s": left, "needed_s": need_s}
+        if late > 0 and any(s.rate for s in view.sites.values()) and view.left > 0:
+            reason = f"on: {duration_text(late)} too little is left before {clock_text(deadline)} UTC even with every site on"
+            alarm = f"the deadline {clock_text(deadline)} UTC cannot be met any more; every site trains"
+        else:
+            reason, alarm = f"on: every site is needed from now to {clock_text(deadline)} UTC", ""
+        return {n: Decision(True, reason, numbers, None, {"worth": math.inf}, None, alarm) for n in view.sites}
+
+    def _planned(self, view: FleetView, deadline: float) -> dict[str, Decision]:
+        t = view.t
+        at = min((s.memory.get("plan_at", -math.inf) for s in view.sites.values()), default=-math.inf)
+        fresh = t - at < self._replan_s and all(s.memory.get("worth", math.inf) < math.inf for s in view.sites.values())
+        if not fresh:
+            return self._replan(view, deadline)
+        return {n: self._carry_on(t, s, s.memory) for n, s in view.sites.items()}
+
+    def _replan(self, view: FleetView, deadline: float) -> dict[str, Decision]:
+        t = view.t
+        forecasts = {n: s.outlook.forecast(deadline - t) if s.outlook else None for n, s in view.sites.items()}
+        blind = any(f is None or f.ends_at < deadline - 1.0 for f in forecasts.values())
+        spare = _SPARE_S + (_SPARE_SHARE_BLIND if blind else _SPARE_SHARE) * (deadline - t)
+        end = max(t + 60.0, deadline - spare)
+        sites = {n: s for n, s in ((n, self._site(view.sites[n], f, t, end)) for n, f in forecasts.items()) if s is not None}
+        past = {n: self._past(s, forecasts[n], t, end) for n, s in view.sites.items()}
+        if blind:
+            worth = self._bisect(view, sites, past)
+            stretches: dict[str, list[Stretch]] = {}
+        else:
+            made = plan(sites, view.left)
+            worth, stretches = made.worth, made.stretches
+        scale = {n: view.sites[n].rate / view.sites[n].watts for n in view.sites}
+        mean = sum(scale.values()) / len(scale)
+        found = {}
+        for name, site in view.sites.items():
+            memory = {"plan_at": t, "worth": worth * scale[name] / mean if not blind else worth, "blind": float(blind)}
+            if not blind:
+                edges = [x for s in stretches.get(name, []) for x in (s.start, s.stop)][:_EDGES]
+                memory |= {f"e{i}": x for i, x in enumerate(edges)}
+            else:
+                memory |= {k: v for k, v in site.memory.items() if k in ("acc", "to", "gain")}
+                memory["known"] = float(past[name] is not None)
+            found[name] = self._carry_on(t, site, memory)
+        return found
+
+    def _carry_on(self, t: float, site: SiteView, memory: Mapping[str, float]) -> Decision:
+        """What the plan in ``memory`` says for one site."""
+        worth = memory["worth"]
+        if memory["blind"]:
+            return self._by_worth(t, site, memory)
+        edges = [memory[f"e{i}"] for i in range(_EDGES) if f"e{i}" in memory]
+        on = sum(x <= t + 1e-3 for x in edges) % 2 == 1
+        coming = [x for x in edges if x > t + 1e-3]
+        until = min([*coming, memory["plan_at"] + self._replan_s])
+        numbers = {"value": site.reading.value} if site.reading else {}
+        reason = f"{'on' if on else 'off'}: planned to the deadline at worth {worth:.1f} g/kWh"
+        if coming:
+            reason += f"; {'off' if on else 'on'} at {clock_text(coming[0])} UTC"
+        return Decision(on, reason, {**numbers, "worth": worth}, until, dict(memory))
+
+    def _by_worth(self, t: float, site: SiteView, memory: Mapping[str, float]) -> Decision:
+        """Break-even at the plan's worth."""
+        plan_part = {k: memory[k] for k in ("plan_at", "worth", "blind", "known") if k in memory}
+        judged = self._criteria[site.name].judge(t, site)
+        if isinstance(judged, Unknown):
+            return unknown(site, judged, {**plan_part, **self._breakeven.hold_site(t, replace(site, memory=memory), judged.stale)})
+        worth = memory["worth"]
+        under = judged.value < worth
+        text = f"{judged.value:.0f} is {'under' if under else 'at or over'} {worth:.0f}, the worth that meets the deadline"
+        scale = max(1e-9, abs(worth))
+        at_worth = Judged(
+            under, worth - judged.value, scale, judged.value, worth, text, judged.valid_from, judged.valid_until, False
+        )
+        rest = {k: v for k, v in memory.items() if k in ("acc", "to", "gain")}
+        d = self._breakeven.decide_site(t, replace(site, memory=rest), at_worth)
+        how = "climatology, no forecast to the deadline" if memory.get("known", 1.0) else "no forecast and no past"
+        return Decision(d.on, f"{d.reason} ({how})", d.numbers, d.until, {**d.memory, **plan_part})
+
+    def _site(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> Planned | None:
+        if forecast is None:
+            return None
+        edges = np.clip(np.append(forecast.times, forecast.ends_at), t, end)
+        lasts = np.diff(edges) > 0
+        if not lasts.any():
+            return None
+        values, edges = forecast.values[lasts], np.append(edges[:-1][lasts], edges[-1])
+        running = site.on and site.state in ("provisioning", "ready", "training")
+        spin = self._spins[site.name]
+        shape = spin.seconds or 1.0
+        learned = SpinUp(tuple((s * site.spin_up_s / shape, share) for s, share in spin.parts))
+        programme = Programme(Series(edges, values), learned, on=running, ready_in_s=site.ready_in_s)
+        return Planned(programme, site.rate, site.watts / 1000.0)
+
+    def _past(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> _Climate | None:
+        begin = t if forecast is None else min(end, forecast.ends_at)
+        past = site.outlook.history(self._climatology_s) if site.outlook else None
+        if past is None or not len(past.values) or past.ends[-1] - past.starts[0] < _LEAST_HISTORY_S:
+            return None
+        return _Climate(past, begin, end, site.spin_up_s)
+
+    def _bisect(self, view: FleetView, sites: Mapping[str, Planned], past: Mapping[str, _Climate | None]) -> float:
+        """The worth at which forecast and climatology together train what is left; what is set where nothing is known."""
+        known = [c for c in past.values() if c is not None]
+        if not known and not sites:
+            levels = [j.level for n, s in view.sites.items() if isinstance(j := self._criteria[n].judge(view.t, s), Judged)]
+            return max(levels, default=0.0)
+        mean = sum(s.rate / s.watts for s in view.sites.values()) / len(view.sites)
+
+        def tokens(worth: float) -> float:
+            total = 0.0
+            for name, site in view.sites.items():
+                own = worth * (site.rate / site.watts) / mean
+                if name in sites:
+                    total += site.rate * sum(s.stop - s.ready for s in sites[name].programme.solve(own)[1])
+                climate = past[name]
+                if climate is not None:
+                    total += site.rate * climate.seconds(own)
+            return total
+
+        low = min([float(c.values.min()) for c in known] + [float(p.programme.series.values.min()) for p in sites.values()]) - 1.0
+        high = max([float(c.values.max()) for c in known] + [float(p.programme.series.values.max()) for p in sites.values()]) + 1.0
+        if tokens(high) < view.left:
+            return high
+        for _ in range(12):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if tokens(middle) >= view.left else (middle, high)
+        return high
+
+
+class _Climate:
+    """The trailing days as a picture of the time between two instants, hour by hour."""
+
+    def __init__(self, past: Columns, begin: float, end: float, spin_up_s: float) -> None:
+        self._length = past.ends - past.starts
+        self.values = past.values
+        self._spin = spin_up_s
+        # How often each hour of the day comes in the time ahead, over how often it is in the past.
+        ahead = np.zeros(24)
+        for hour in range(24):
+            ahead[hour] = _overlap(begin, end, hour)
+        hours = ((past.starts % 86400) // 3600).astype(int)
+        behind = np.bincount(hours, weights=self._length, minlength=24)
+        self._weight = np.divide(ahead, behind, out=np.zeros(24), where=behind > 0)[hours]
+
+    def seconds(self, worth: float) -> float:
+        """How long a site would train at ``worth``, starts taken off."""
+        under = self.values < worth
+        if not under.any():
+            return 0.0
+        begins = under & ~np.append(False, under[:-1])
+        # Time since the window began, at the end of each interval: what of it lies beyond the start-up is trained.
+        total = np.cumsum(np.where(under, self._length, 0.0))
+        base = np.maximum.accumulate(np.where(begins, total - self._length, 0.0))
+        into = np.where(under, total - base, 0.0)
+        trained = np.clip(into - self._spin, 0.0, self._length)
+        return float((trained * np.where(under, self._weight, 0.0)).sum())
+
+
+def _overlap(begin: float, end: float, hour: int) -> float:
+    """Seconds of [begin, end) that lie in one hour of the day (UTC)."""
+
+    def before(t: float) -> float:
+        days, rest = divmod(t, 86400.0)
+        return days * 3600.0 + min(max(rest - hour * 3600.0, 0.0), 3600.0)
+
+    return max(0.0, before(end) - before(begin))

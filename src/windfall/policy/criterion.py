@@ -1,0 +1,167 @@
+"""Criteria: what a site's readings are worth (DESIGN 7).
+
+One signal against its level: an intensity against the worth (gCO2/kWh), a price against ``worth_per_mwh`` on the scale
+``value_scale_per_mwh``, power at or above the site's demand (+1) or not (−1). Several, joined by a trigger: any takes the
+largest gain, all the smallest, each divided by its scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from windfall.config.schema import Config, PolicyTable, SiteTable
+from windfall.config.signals import SignalTable
+from windfall.config.trigger import Comparison, Joined, Trigger, parse_trigger
+from windfall.grid.signal import Reading
+from windfall.policy.base import Criterion, Judged, SiteView, Unknown
+
+
+def quantity(value: float, kind: str, currency: str = "") -> str:
+    """A reading of a signal type as it is written in reasons: `65 g`, `-3.20 USD/MWh`, `12 MW`."""
+    match kind:
+        case "price":
+            return f"{value:.2f} {currency}/MWh"
+        case "curtailed_power":
+            return f"{value:.3g} MW"
+        case "surplus_power":
+            return f"{value:.0f} W"
+        case _:
+            return f"{value:.0f} g"
+
+
+def intensity(kind: str) -> bool:
+    """Whether a signal type is emissions per energy."""
+    return kind in ("marginal_co2", "average_co2")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One signal against one level. ``sign`` is 1 where low values are good, −1 where high ones are.
+
+    ``scale`` is the gain that counts as a whole second's worth; None: only the sign counts (power).
+    """
+
+    label: str
+    kind: str
+    currency: str
+    level: float
+    sign: float
+    scale: float | None
+    holds: Callable[[float], bool]
+    first: bool = True
+
+    def judge(self, t: float, site: SiteView) -> Judged | Unknown:
+        reading = site.reading if self.first else site.readings.get(self.label)
+        missing = lacking(t, reading)
+        if missing is not None:
+            return missing
+        assert reading is not None
+        return self.of(reading)
+
+    def of(self, reading: Reading) -> Judged:
+        """A reading judged, whatever its age."""
+        value = reading.value
+        open_ = self.holds(value)
+        if self.scale is None:
+            gain, scale = (1.0 if open_ else -1.0), 1.0
+        else:
+            gain, scale = self.sign * (self.level - value), self.scale
+        shown = quantity(value, self.kind, self.currency)
+        level = quantity(self.level, self.kind, self.currency)
+        side = ("under" if open_ else "at or over") if self.sign > 0 else ("at or over" if open_ else "under")
+        name = "worth" if intensity(self.kind) else "the demand" if self.scale is None else "worth"
+        return Judged(
+            open_, gain, scale, value, self.level, f"{shown} is {side} {name} {level}", reading.valid_from,
+            reading.valid_until, self.first and self.sign > 0,
+        )  # fmt: skip
+
+
+def under(worth_g_per_kwh: float) -> Level:
+    """The plainest criterion: one marginal intensity under a worth."""
+    return Level("marginal_co2", "marginal_co2", "", worth_g_per_kwh, 1.0, worth_g_per_kwh, lambda v: v < worth_g_per_kwh)
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Criteria joined: ``any`` of them, or ``all``."""
+
+    how: str
+    parts: tuple[Criterion, ...]
+
+    def judge(self, t: float, site: SiteView) -> Judged | Unknown:
+        found = [p.judge(t, site) for p in self.parts]
+        fresh = [j for j in found if isinstance(j, Judged)]
+        missing = [u for u in found if isinstance(u, Unknown)]
+        if (self.how == "all" and missing) or not fresh:
+            # Of `all`, one that is stale is enough to know nothing; of `any`, every one must be.
+            stale = [u for u in missing if u.stale]
+            worst = stale[0] if stale and (self.how == "all" or len(stale) == len(found)) else missing[0]
+            gone = worst.stale and (self.how == "all" or len(stale) == len(found))
+            ends = [u.stale_at for u in missing if u.stale_at is not None and not u.stale]
+            return Unknown(gone, worst.text, worst.value, min(ends) if ends else None)
+        pick = max if self.how == "any" else min
+        best = pick(fresh, key=lambda j: (j.open, j.gain / j.scale))
+        whole = any(j.open for j in fresh) if self.how == "any" else all(j.open for j in fresh)
+        return Judged(
+            whole, best.gain / best.scale, 1.0, best.value, best.level, best.text, max(j.valid_from for j in fresh),
+            min(j.valid_until for j in fresh), False,
+        )  # fmt: skip
+
+
+def lacking(t: float, reading: Reading | None) -> Unknown | None:
+    """What there is to say of a reading that is not fresh at ``t``; None if it is."""
+    if reading is None:
+        return Unknown(True, "no reading", None, None)
+    if not math.isfinite(reading.value):
+        return Unknown(True, "the reading is no number", None, None)
+    if reading.is_fresh(t):
+        return None
+    minutes = f"{reading.age_s(t) / 60:.0f} min old"
+    if reading.is_stale(t):
+        return Unknown(True, f"the last reading ({minutes}) no longer holds", None, None)
+    return Unknown(False, f"reading is late ({minutes})", reading.value, reading.stale_at)
+
+
+def criteria(config: Config, policy: PolicyTable) -> dict[str, Criterion]:
+    """The criterion of every site."""
+    return {s.name: _of_site(s, policy) for s in config.site}
+
+
+def _of_site(site: SiteTable, policy: PolicyTable) -> Criterion:
+    if site.trigger is None:
+        return plain(site.signal, site, policy)
+    tables = {t.label: t for t in site.all_signals}
+    for t in site.all_signals:
+        if t.type == "marginal_co2":
+            tables.setdefault("moer", t)
+    return _joined(parse_trigger(site.trigger), tables, site, policy)
+
+
+def plain(table: SignalTable, site: SiteTable, policy: PolicyTable) -> Level:
+    """One signal against what the policy says that training is worth."""
+    if intensity(table.type):
+        level = policy.worth_g_per_kwh
+        return Level(table.label, table.type, "", level, 1.0, level, lambda v: v < level)
+    if table.type == "price":
+        worth = policy.worth_per_mwh
+        return Level(table.label, table.type, table.currency, worth, 1.0, policy.value_scale_per_mwh, lambda v: v < worth)
+    demand = site.train_power_w / (1e6 if table.type == "curtailed_power" else 1.0)
+    return Level(table.label, table.type, "", demand, -1.0, None, lambda v: v >= demand)
+
+
+def _joined(trigger: Trigger, tables: dict[str, SignalTable], site: SiteTable, policy: PolicyTable) -> Criterion:
+    if isinstance(trigger, Joined):
+        return Several(trigger.how, tuple(_joined(p, tables, site, policy) for p in trigger.parts))
+    return _compared(trigger, tables[trigger.signal], site, policy)
+
+
+def _compared(c: Comparison, table: SignalTable, site: SiteTable, policy: PolicyTable) -> Level:
+    # An intensity's gain is measured by its own level, a price's by the scale; of power only the side counts.
+    scale = (abs(c.level) or policy.worth_g_per_kwh) if intensity(table.type) else policy.value_scale_per_mwh
+    power = table.type in ("curtailed_power", "surplus_power")
+    first = table.label == site.signal.label
+    return Level(
+        table.label, table.type, table.currency, c.level, 1.0 if c.below else -1.0, None if power else scale, c.holds, first
+    )

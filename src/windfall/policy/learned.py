@@ -1,0 +1,193 @@
+"""Learned: start and stop by what being on has been worth before, learned as the run goes; and `lookahead`, with forecasts.
+
+Let D be the value of being on from the next interval on over being off, in units of a start's cost R. With an interval's gain g,
+
+    v = g·dt / R + E[D next]        off: start when v >= 1        on: stop when v < 0
+
+is the optimum (but for starts that are given up half way), and the D of the interval before was clip(v, 0, 1). So all that a
+policy needs is a guess of E[D next], between 0 and 1. Here it is a logistic function of how far the reading is from the worth,
+fitted online: one Newton step an interval on the value that followed (temporal difference), with slow forgetting and a prior.
+`lookahead` adds what the receding-horizon dynamic programme on the provider's forecast says, the same recursion run backwards over
+the forecast; what that is worth is learned too, and starts from no trust.
+
+A shadow of break-even runs beside it. The two schedules' values are kept, with forgetting, and break-even decides while it leads:
+where the learned guess, or the forecast behind it, has been poor. On California's marginal intensities this brings more of the
+oracle's value than break-even does (benchmarks/RESULTS.md); where signals are not "near nothing or far over the worth" the gate is
+what keeps it from losing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from windfall.grid.signal import Forecast
+from windfall.policy.base import Decision, Judged, Memory, SiteView
+from windfall.policy.breakeven import Breakeven
+
+_HALF_LIFE_S = 28 * 86400.0
+_RIDGE = 3.0
+#: Of (1, distance, programme): being on is worth most of a start at a reading of 0 and little at the worth; no trust in forecasts.
+_PRIOR = (3.0, -4.0, 0.0)
+#: Distances beyond this are all alike, and intervals beyond that teach nothing about when to start or stop.
+_FAR, _TEACHES = 3.0, 2.5
+#: How many starts' worth one schedule must lead the other by before it takes over.
+_MARGIN = 2.0
+#: Readings without an end of their own are looked at this often.
+_STEP_S = 300.0
+#: A forecast older than this is as good as none.
+_FORECAST_STALE_S = 3600.0
+
+
+class Learned:
+    """The learned rule behind its gate. ``horizon_s``: how much of the forecast the programme looks at; None: no forecast."""
+
+    def __init__(self, name: str, breakeven: Breakeven, horizon_s: float | None = None) -> None:
+        self.name = name
+        self._breakeven = breakeven
+        self._horizon_s = horizon_s
+        self._size = 2 if horizon_s is None else 3
+
+    def decide_site(self, t: float, site: SiteView, judged: Judged) -> Decision:
+        m = dict(site.memory)
+        bounded = math.isfinite(judged.valid_until)
+        seen = m.get("seen", -math.inf)
+        new = judged.valid_from > m.get("from", -math.inf) or (not bounded and t - seen >= _STEP_S)
+        shadow = self._shadow(t, site, judged, m)
+        ahead: float | None = 0.0
+        if new:
+            dt = judged.valid_until - judged.valid_from if bounded else _STEP_S
+            ahead = self._ahead(t, site, judged)
+            self._learn(t, m, site, judged, dt, shadow, ahead)
+            m["from"], m["seen"] = judged.valid_from, judged.valid_from if bounded else t
+        m |= {f"b_{k}": v for k, v in shadow.memory.items()}
+        m["b_on"] = float(shadow.on)
+        trusts = bool(m["leads"]) and bool(m["informed"])
+        on = bool(m["l_on"]) if trusts else shadow.on
+        numbers = {"value": judged.value, "worth": judged.level, "expected": m["v"], "lead": m["lead"]}
+        return Decision(on, self._reason(site, on, judged, m, shadow, trusts), numbers, None, m, self._quiet(judged, m, on))
+
+    def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
+        # What was learned stays; what was under way does not go on over an interval of which nothing is known.
+        gone = {"x1", "x2", "seen", "b_gain"} | ({"l_on", "b_on", "b_acc", "b_to", "l_spin", "b_spin", "v"} if stale else set())
+        kept = {k: v for k, v in site.memory.items() if k not in gone}
+        return {**kept, "l_on": 0.0, "b_on": 0.0, "v": 0.0} if stale and kept else kept
+
+    def _shadow(self, t: float, site: SiteView, judged: Judged, m: dict[str, float]) -> Decision:
+        """Break-even, as if it alone had always decided."""
+        own = {k: m[f"b_{k}"] for k in ("acc", "to", "gain") if f"b_{k}" in m}
+        m.pop("b_gain", None)
+        return self._breakeven.decide_site(t, replace(site, on=bool(m.get("b_on", 0.0)), memory=own), judged)
+
+    def _learn(
+        self, t: float, m: dict[str, float], site: SiteView, judged: Judged, dt: float, shadow: Decision, ahead: float | None
+    ) -> None:
+        """Take in one interval: judge both schedules by it, fit, and let the learned rule move."""
+        restart = max(site.spin_up_s, 1e-9)
+        gain = judged.gain / judged.scale
+        x = [1.0, min(max(1.0 - gain, -_FAR), _FAR), ahead or 0.0][: self._size]
+        if "c0" not in m:
+            m |= {f"c{i}": _PRIOR[i] for i in range(self._size)} | {"lead": 0.0, "leads": 1.0, "l_on": 0.0, "seen": t}
+            m |= {f"h{i}{j}": _RIDGE * (i == j) for i in range(self._size) for j in range(i, self._size)}
+        guess = _sigmoid(sum(m[f"c{i}"] * x[i] for i in range(self._size)))
+        v = gain * dt / restart + guess
+        if "x1" in m and min(x[1], m["x1"]) < _TEACHES and (ahead is not None or self._size == 2):
+            self._fit(m, min(1.0, max(0.0, v)), dt)
+        m["informed"] = float(ahead is not None)
+        was = {"l": bool(m["l_on"]), "b": bool(m.get("b_on", 0.0))}
+        m["l_on"] = float(v >= 0.0 if was["l"] else v >= 1.0)
+        now = {"l": bool(m["l_on"]), "b": shadow.on}
+        # Up to the interval before: who decides is settled by what has been, not by what both are about to do.
+        if abs(m["lead"]) > _MARGIN * restart and now["l"] == now["b"]:
+            m["leads"] = float(m["lead"] > 0)
+        m["lead"] *= 0.5 ** (max(0.0, t - m.get("lead_at", t)) / _HALF_LIFE_S)
+        m["lead_at"] = t
+        for who, sign in (("l", 1.0), ("b", -1.0)):
+            m["lead"] += sign * _net(m, who, now[who], was[who], gain, dt, site.spin_up_s)
+        for i in range(1, self._size):
+            m[f"x{i}"] = x[i]
+        m["v"] = v
+
+    def _fit(self, m: dict[str, float], target: float, dt: float) -> None:
+        """One Newton step of the ridge-regularised logistic fit, with forgetting, on what the last interval came to be worth."""
+        n = self._size
+        q = [1.0] + [m[f"x{i}"] for i in range(1, n)]
+        p = _sigmoid(sum(m[f"c{i}"] * q[i] for i in range(n)))
+        keep = 0.5 ** (dt / _HALF_LIFE_S)
+        anew = (1.0 - keep) * _RIDGE
+        rows = [[0.0] * n for _ in range(n)]
+        right = [q[i] * (target - p) + anew * (_PRIOR[i] - m[f"c{i}"]) for i in range(n)]
+        for i in range(n):
+            for j in range(i, n):
+                h = keep * m[f"h{i}{j}"] + p * (1.0 - p) * q[i] * q[j] + (anew if i == j else 0.0)
+                m[f"h{i}{j}"] = rows[i][j] = rows[j][i] = h
+        for i, step in enumerate(_solve(rows, right)):
+            m[f"c{i}"] += step
+
+    def _ahead(self, t: float, site: SiteView, judged: Judged) -> float | None:
+        """What the programme on the forecast makes of being on from the next interval: 0 to 1. None without a forecast."""
+        if self._horizon_s is None:
+            return 0.0
+        forecast = site.outlook.forecast(self._horizon_s) if site.outlook else None
+        if forecast is None or t - forecast.made_at > _FORECAST_STALE_S:
+            return None
+        begin = judged.valid_until if math.isfinite(judged.valid_until) else t
+        return programme(forecast, begin, judged, max(site.spin_up_s, 1e-9))
+
+    def _reason(self, site: SiteView, on: bool, judged: Judged, m: Mapping[str, float], shadow: Decision, trusts: bool) -> str:
+        if not trusts:
+            why = "no forecast" if not m["informed"] else "break-even has done better"
+            return f"{shadow.reason} ({why})"
+        verb = ("start" if on else "stop") if on != site.on else ("on" if on else "off")
+        return f"{verb}: {judged.text}; to be on is expected to be worth {m['v']:.2f} of a start (starts at 1, stops under 0)"
+
+    def _quiet(self, judged: Judged, m: Mapping[str, float], on: bool) -> tuple[float, float] | None:
+        """Far over the worth, off and with nothing under way, the next such reading changes nothing."""
+        far = judged.level + (_FAR - 1.0) * judged.scale
+        still = not on and not m["l_on"] and not m["b_on"] and m.get("b_acc", 0.0) == 0.0
+        last = m.get("x1", 0.0) >= _FAR and judged.value >= far
+        return (far, math.inf) if self._size == 2 and judged.single and still and last else None
+
+
+def programme(forecast: Forecast, begin: float, judged: Judged, restart_s: float) -> float:
+    """D at ``begin`` if the forecast came true: the recursion of the module, from the forecast's end backwards."""
+    edges = [*forecast.times.tolist(), forecast.ends_at]
+    d = 0.0
+    for i in range(len(edges) - 2, -1, -1):
+        a, b = max(edges[i], begin), edges[i + 1]
+        if b <= a:
+            break
+        d = min(1.0, max(0.0, d + (judged.level - float(forecast.values[i])) / judged.scale * (b - a) / restart_s))
+    return d
+
+
+def _net(m: dict[str, float], who: str, on: bool, was: bool, gain: float, dt: float, spin_up_s: float) -> float:
+    """What an interval brings a schedule: the gain once it runs, and during a start what the energy costs."""
+    if on and not was:
+        m[f"{who}_spin"] = spin_up_s
+    if not on:
+        return 0.0
+    spin = min(dt, m.get(f"{who}_spin", 0.0))
+    m[f"{who}_spin"] = m.get(f"{who}_spin", 0.0) - spin
+    # The signal over the worth is 1 − gain: that is what a second of start-up costs.
+    return gain * (dt - spin) - (1.0 - gain) * spin
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x > -30.0 else 0.0
+
+
+def _solve(rows: list[list[float]], right: list[float]) -> list[float]:
+    """A small positive definite system, by elimination."""
+    n = len(right)
+    a = [[*row, y] for row, y in zip(rows, right, strict=True)]
+    for i in range(n):
+        for j in range(i + 1, n):
+            f = a[j][i] / a[i][i]
+            for k in range(i, n + 1):
+                a[j][k] -= f * a[i][k]
+    x = [0.0] * n
+    for i in reversed(range(n)):
+        x[i] = (a[i][n] - sum(a[i][k] * x[k] for k in range(i + 1, n))) / a[i][i]
+    return x

@@ -1,0 +1,332 @@
+"""The planner: when to run, if the signal to come were known. A two-state dynamic programme, exact in continuous time.
+
+For one site, off and on: running earns ``worth − c`` a second (per kW of training power), a start costs its spin-up, which
+takes its time and uses power. With a step-held signal an optimum switches only where the signal changes, or where a start
+begun there would be done; so the programme visits these instants and no others. The oracle of backtests, `lookahead` and
+`budgeted` are this programme on what will be, or on what is forecast.
+
+For a budget by a deadline, sites are coupled by one worth per token: a Lagrange multiplier, found by bisection. The schedules
+at both sides of it bound the optimum from below; what is over the budget is trimmed where it is dearest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+_NEVER = -1e300
+#: Unix seconds have room for a quarter of a microsecond: instants closer than this are one.
+_TICK_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class SpinUp:
+    """A start in parts: seconds, and power as a share of the training power."""
+
+    parts: tuple[tuple[float, float], ...]
+
+    @property
+    def seconds(self) -> float:
+        """From the decision to the first step."""
+        return sum(s for s, _ in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One on-period: decided at ``start``, training from ``ready`` to ``stop``. ``start`` is ``ready`` where it runs already."""
+
+    start: float
+    ready: float
+    stop: float
+
+
+class Series:
+    """A step-held signal over a time, ready to be planned on: ``values[i]`` holds over ``[edges[i], edges[i+1])``."""
+
+    def __init__(self, edges: Array, values: Array) -> None:
+        # Equal neighbours are one: fewer instants to visit.
+        keep = np.append(True, np.diff(values) != 0)
+        self.values = values[keep]
+        self.edges = np.append(edges[:-1][keep], edges[-1])
+        self.integral = np.append(0.0, np.cumsum(self.values * np.diff(self.edges)))
+
+    @property
+    def start(self) -> float:
+        """First instant."""
+        return float(self.edges[0])
+
+    @property
+    def end(self) -> float:
+        """Last instant."""
+        return float(self.edges[-1])
+
+    def until(self, t: Array) -> Array:
+        """The integral from the start to each of ``t``."""
+        return np.asarray(np.interp(t, self.edges, self.integral), np.float64)
+
+    def over(self, a: float, b: float) -> float:
+        """The integral over one stretch."""
+        x = self.until(np.array([a, b]))
+        return float(x[1] - x[0])
+
+
+class Programme:
+    """One site's dynamic programme, prepared once and solved for any worth.
+
+    ``on`` and ``ready_in_s``: the site runs at the start, or will be ready that much later. ``tail`` is what being on at the
+    end is worth (per kW), for horizons beyond which life goes on.
+    """
+
+    def __init__(self, series: Series, spin: SpinUp, *, on: bool = False, ready_in_s: float = 0.0, tail: float = 0.0) -> None:
+        self.series = series
+        self.spin = spin
+        self._tail = tail
+        begun = series.start + ready_in_s if on else math.inf
+        offsets = [0.0]
+        for seconds, _ in spin.parts:  # a start may begin, or any part of it end, where the signal changes
+            offsets.append(offsets[-1] + seconds)
+        nodes = np.unique(np.concatenate([series.edges - x for x in offsets] + [series.edges[:1]]))
+        nodes = nodes[(nodes >= series.start) & (nodes <= series.end)]
+        # The ends of starts begun at a node must be nodes too.
+        ends = nodes + spin.seconds
+        extra = [ends[ends <= series.end]] + ([np.array([begun])] if begun <= series.end else [])
+        nodes = np.unique(np.concatenate([nodes, *extra]))
+        if len(nodes) > 1:  # what rounding has split is one instant
+            nodes = nodes[np.append(True, np.diff(nodes) > _TICK_S)]
+        self.nodes = nodes
+        places = np.searchsorted(nodes, nodes + spin.seconds - _TICK_S)
+        ok = places < len(nodes)
+        ok[ok] = np.abs(nodes[places[ok]] - (nodes[ok] + spin.seconds)) < _TICK_S
+        self._jump = np.where(ok, places, -1).tolist()
+        integral = series.until(nodes)
+        self._cost = np.diff(integral).tolist()
+        self._length = np.diff(nodes).tolist()
+        price = np.zeros(len(nodes))
+        at = nodes
+        for seconds, share in spin.parts:
+            price += share * (series.until(np.minimum(at + seconds, series.end)) - series.until(np.minimum(at, series.end)))
+            at = at + seconds
+        self._price = price.tolist()
+        self._begun = int(np.searchsorted(nodes, begun - _TICK_S)) if begun <= series.end else -1
+
+    def solve(self, worth: float) -> tuple[float, list[Stretch]]:
+        """The best value (worth x seconds, per kW) at ``worth``, and the stretches that bring it.
+
+        Equal values: the schedule with fewer starts.
+        """
+        cost, length, jump, price = self._cost, self._length, self._jump, self._price
+        n = len(self.nodes)
+        off, on = [_NEVER] * n, [_NEVER] * n
+        # Where each state came from: off from on (a stop), on from a start at that node.
+        stopped, started = bytearray(n), [-1] * n
+        off[0] = 0.0
+        if self._begun >= 0:
+            on[self._begun] = 0.0
+        for i in range(n):
+            a, b = off[i], on[i]
+            if b > a:
+                off[i] = a = b
+                stopped[i] = 1
+            j = jump[i]
+            if j >= 0:
+                v = a - price[i]
+                if v > on[j]:
+                    on[j], started[j] = v, i
+            if i + 1 < n:
+                if a > off[i + 1]:
+                    off[i + 1] = a
+                v = b + worth * length[i] - cost[i]
+                if v >= on[i + 1]:
+                    on[i + 1], started[i + 1] = v, -1
+        return self._back(off[n - 1], on[n - 1] + self._tail, stopped, started)
+
+    def _back(self, off: float, on: float, stopped: bytearray, started: list[int]) -> tuple[float, list[Stretch]]:
+        nodes = self.nodes
+        i = len(nodes) - 1
+        running = on >= off and on > _NEVER / 2
+        value = on if running else off
+        found: list[Stretch] = []
+        stop = i
+        while i >= 0:
+            if not running:
+                if stopped[i]:
+                    running, stop = True, i
+                else:
+                    i -= 1
+                    continue
+            if started[i] >= 0:
+                begin = started[i]
+                found.append(Stretch(float(nodes[begin]), float(nodes[i]), float(nodes[stop])))
+                i, running = begin, False
+                if stopped[begin] == 0:
+                    i -= 1
+                continue
+            if i == self._begun or i == 0:
+                found.append(Stretch(float(nodes[0]), float(nodes[i]), float(nodes[stop])))
+                break
+            i -= 1
+        return value, [s for s in reversed(found) if s.stop > s.ready]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Schedules that train a budget. ``worth`` is what a second at rate 1 and 1 kW is worth at the bound."""
+
+    stretches: dict[str, list[Stretch]]
+    worth: float
+    trained: float
+    cost: float
+    #: No schedule costs less (Lagrange's bound).
+    bound: float
+    reachable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A site in a plan: its programme, tokens per second, and training power in kW."""
+
+    programme: Programme
+    rate: float
+    kw: float
+
+
+def seconds(stretches: Sequence[Stretch]) -> float:
+    """Training time of a schedule."""
+    return sum(s.stop - s.ready for s in stretches)
+
+
+def cost_of(site: Planned, stretches: Sequence[Stretch]) -> float:
+    """What a schedule costs: the signal's integral times power, starts included."""
+    series, total = site.programme.series, 0.0
+    for s in stretches:
+        total += series.over(s.ready, s.stop)
+        at = s.start
+        if s.ready > s.start and abs(s.ready - s.start - site.programme.spin.seconds) < 2 * _TICK_S:
+            for length, share in site.programme.spin.parts:
+                total += share * series.over(at, at + length)
+                at += length
+    return total * site.kw
+
+
+def plan(sites: Mapping[str, Planned], target: float, *, beyond: float = 0.0, rounds: int = 40) -> Plan:
+    """The cheapest way found to train ``target`` tokens at ``sites``, of which ``beyond`` will be trained elsewhere anyway."""
+    need = target - beyond
+
+    def at(worth: float) -> tuple[dict[str, list[Stretch]], float, float]:
+        """Schedules at a worth per token, their tokens, and the Lagrangian's value."""
+        found, tokens, value = {}, 0.0, 0.0
+        for name, site in sites.items():
+            v, stretches = site.programme.solve(worth * site.rate / site.kw)
+            found[name] = stretches
+            tokens += site.rate * seconds(stretches)
+            value += v * site.kw
+        return found, tokens, value
+
+    scale = max((p.kw / p.rate for p in sites.values()), default=1.0)
+    top = max((float(np.max(np.abs(p.programme.series.values))) for p in sites.values()), default=1.0)
+    low, high = -(top + 1.0) * scale, (top + 1.0) * scale
+    best = at(high)
+    for _ in range(12):  # starts are paid for as well: the last stretch may be worth more than the dearest hour
+        if best[1] >= need:
+            break
+        high *= 4.0
+        best = at(high)
+    if best[1] < need:
+        cost = sum(cost_of(sites[n], s) for n, s in best[0].items())
+        return Plan(best[0], math.inf, best[1] + beyond, cost, cost, False)
+    under = at(low)
+    bound = -math.inf
+    for _ in range(rounds):
+        middle = 0.5 * (low + high)
+        found = at(middle)
+        bound = max(bound, middle * need - found[2])
+        if found[1] >= need:
+            high, best = middle, found
+        else:
+            low, under = middle, found
+        if high - low <= 1e-9 * max(abs(high), abs(low)):
+            break
+    chosen = _mix(sites, under[0], best[0], need)
+    cost = sum(cost_of(sites[n], s) for n, s in chosen.items())
+    trained = sum(sites[n].rate * seconds(s) for n, s in chosen.items())
+    return Plan(chosen, high / scale, trained + beyond, cost, bound, True)
+
+
+def _mix(
+    sites: Mapping[str, Planned], under: dict[str, list[Stretch]], over: dict[str, list[Stretch]], need: float
+) -> dict[str, list[Stretch]]:
+    """Between the schedules at both sides of the multiplier: site by site, then trimmed at the dearest edges."""
+    best: dict[str, list[Stretch]] | None = None
+    cheapest = math.inf
+    names = list(sites)
+    for order in (names, names[::-1]):
+        mixed = dict(over)
+        for name in order:
+            tried = {**mixed, name: under.get(name, [])}
+            if sum(sites[n].rate * seconds(s) for n, s in tried.items()) >= need:
+                mixed = tried
+        trimmed = trim(sites, mixed, need)
+        cost = sum(cost_of(sites[n], s) for n, s in trimmed.items())
+        if cost < cheapest:
+            best, cheapest = trimmed, cost
+    assert best is not None
+    return best
+
+
+def trim(sites: Mapping[str, Planned], schedule: dict[str, list[Stretch]], need: float) -> dict[str, list[Stretch]]:
+    """Take away what is over ``need`` tokens, dearest first, from the ends of stretches (and whole ones where that is dearer)."""
+    surplus = sum(sites[n].rate * seconds(s) for n, s in schedule.items()) - need
+    stretches = {n: list(s) for n, s in schedule.items()}
+    queue: list[tuple[float, str, int, str]] = []
+    least = 1e-9 * max(1.0, need)
+
+    def offer(name: str, i: int) -> None:
+        s, series = stretches[name][i], sites[name].programme.series
+        if s.stop - s.ready <= _TICK_S:
+            return
+        per_token = sites[name].kw / sites[name].rate
+        last = series.values[max(0, int(np.searchsorted(series.edges, s.stop - _TICK_S, side="right")) - 1)]
+        heapq.heappush(queue, (-float(last) * per_token, name, i, "stop"))
+        if s.ready > s.start or s.ready > sites[name].programme.series.start:
+            place = int(np.searchsorted(series.edges, s.ready + _TICK_S, side="right")) - 1
+            first = series.values[min(len(series.values) - 1, place)]
+            heapq.heappush(queue, (-float(first) * per_token, name, i, "ready"))
+        whole = cost_of(sites[name], [s]) / (sites[name].rate * (s.stop - s.ready))
+        heapq.heappush(queue, (-whole, name, i, "whole"))
+
+    for name, found in stretches.items():
+        for i in range(len(found)):
+            offer(name, i)
+    while surplus > least and queue:
+        _, name, i, edge = heapq.heappop(queue)
+        s, site = stretches[name][i], sites[name]
+        room = surplus / site.rate
+        length = s.stop - s.ready
+        if length <= _TICK_S:
+            continue
+        if edge == "whole":
+            if length * site.rate <= surplus + least:
+                stretches[name][i] = Stretch(s.start, s.ready, s.ready)
+                surplus -= length * site.rate
+            continue
+        edges = site.programme.series.edges
+        if edge == "stop":
+            inner = float(edges[max(0, int(np.searchsorted(edges, s.stop - _TICK_S, side="right")) - 1)])
+            cut = min(room, s.stop - max(inner, s.ready))
+            stretches[name][i] = Stretch(s.start, s.ready, s.stop - cut)
+        else:
+            outer = float(edges[min(len(edges) - 1, int(np.searchsorted(edges, s.ready + _TICK_S, side="right")))])
+            cut = min(room, min(outer, s.stop) - s.ready)
+            stretches[name][i] = Stretch(s.start + cut, s.ready + cut, s.stop)
+        surplus -= cut * site.rate
+        # Old offers of this stretch are out of date; new ones replace them.
+        queue = [q for q in queue if (q[1], q[2]) != (name, i)]
+        heapq.heapify(queue)
+        offer(name, i)
+    return {n: [s for s in found if s.stop > s.ready + _TICK_S] for n, found in stretches.items()}

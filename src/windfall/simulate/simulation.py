@@ -1,0 +1,189 @@
+"""One simulation: a policy over recorded signals, through the real controller, policies and account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from windfall.clock import ManualClock
+from windfall.config.schema import Config
+from windfall.energy.account import Account, Meter, PowerModel
+from windfall.fleet.controller import Controller, NullJournal
+from windfall.fleet.driver import MemoryDriver
+from windfall.fleet.loop import Facts, Loop, NullRecorder, Recorder
+from windfall.fleet.machine import Patience, Site, State
+from windfall.grid.build import Grid, recorded
+from windfall.grid.signal import StepSignal
+from windfall.policy.base import Policy
+from windfall.policy.build import build_policy
+from windfall.policy.fixed import Scheduled
+from windfall.simulate.drive import Drive
+from windfall.simulate.oracle import worth_of
+from windfall.simulate.work import SimulatedWork, TrainerModel
+from windfall.units import kwh
+
+#: A budget that cannot be trained ends here: nothing is simulated for longer.
+_GIVE_UP_S = 400 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From when to when (Unix seconds)."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulation brought. ``value`` in kW·s, scaled by the worth; None where the signals have none."""
+
+    policy: str
+    preset: str
+    done_at: float | None
+    site_hours: float
+    kwh: float
+    kg: float | None
+    kg_by_method: dict[str, float]
+    money_by_currency: dict[str, float]
+    starts: int
+    idle_h: float
+    share_inside: float | None
+    value: float | None
+    tokens: float
+    hours_by_site: dict[str, float]
+    lanes: dict[str, list[tuple[float, float, str]]]
+    notes: list[str] = field(default_factory=list)
+
+
+class Simulation:
+    """Everything that a run has except trainers and time. One use each."""
+
+    def __init__(
+        self, config: Config, grid: Grid, span: Span, preset: str, *, delay_s: float | None = None, skip: bool = True
+    ) -> None:
+        """``delay_s`` takes the place of the signals' publication delays; ``skip=False`` asks every site at every tick.
+
+        Raises:
+            SignalError: a signal is live.
+        """
+        self._config = config
+        self._span = span
+        self._skip = skip
+        self._grid = grid
+        self.model = TrainerModel.of(config.backtest.trainer, preset)
+        self.signals: dict[str, StepSignal] = {n: recorded(s) for n, s in grid.by_site.items()}
+        self._all = {n: {label: recorded(s) for label, s in found.items()} for n, found in grid.signals.items()}
+        if delay_s is not None:
+            late = {id(s): s.delayed(delay_s) for found in self._all.values() for s in found.values()}
+            self._all = {n: {label: late[id(s)] for label, s in found.items()} for n, found in self._all.items()}
+            self.signals = {n: next(iter(found.values())) for n, found in self._all.items()}
+        in_hours = config.backtest.site_hours is not None
+        self.rates = {s.name: 1.0 if in_hours else s.tokens_per_s for s in config.site}
+        self.budget = (config.backtest.site_hours or 0.0) * 3600 if in_hours else float(config.run.budget_tokens)
+        if config.backtest.target == "none":
+            self.budget = float("inf")
+
+    def run(self, policy: str, *, deadline_h: float | None = None, recorder: Recorder | None = None) -> Outcome:
+        """Let a policy decide. Raises ConfigError if it cannot on these signals."""
+        return self._go(build_policy(self._config, policy, deadline_h=deadline_h), recorder, exact=False)
+
+    def scheduled(self, stretches: Mapping[str, Sequence[tuple[float, float]]]) -> Outcome:
+        """Carry out a schedule, to the second."""
+        return self._go(Scheduled(stretches), None, exact=True)
+
+    def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> Outcome:
+        config, span, model = self._config, self._span, self.model
+        work = SimulatedWork(model, self.rates, self.budget)
+        account = Account(
+            {s.name: PowerModel.of(s) for s in config.site},
+            {s.name: Meter.of(s, self._all[s.name], config.run) for s in config.site},
+        )
+        lanes: dict[str, list[tuple[float, float, str]]] = {s.name: [] for s in config.site}
+        opened: dict[str, tuple[float, State]] = {s.name: (span.start, State.OFF) for s in config.site}
+        booked: dict[str, float] = dict.fromkeys(lanes, span.start)
+
+        def book(site: Site, state: State, t: float) -> None:
+            if t > booked[site.name] and state is not State.OFF:
+                for phase, a, b in loop.phases(site, state, booked[site.name], t):
+                    account.add(site.name, phase, a, b)
+            booked[site.name] = t
+
+        def moved(t: float, site: Site, old: State, new: State) -> None:
+            since, state = opened[site.name]
+            if t > since:
+                lanes[site.name].append((since, t, state.value))
+            book(site, old, t)
+            opened[site.name] = (t, new)
+
+        time = ManualClock(span.start)
+        controller = Controller(
+            {s.name: Patience(model.provision_s + model.load_s, 1e9, 1e9, 120.0, 3600.0) for s in config.site},
+            MemoryDriver(), NullJournal(), gated=True, seed=config.run.seed, observer=moved,
+        )  # fmt: skip
+        loop = Loop(
+            clock=time, signals=self._all, policy=policy, controller=controller, work=work, account=account,
+            # The policy is told the site's configured restart time, as in a real run.
+            facts={s.name: Facts(s.spin_up_s, model.load_s, self.rates[s.name], s.train_power_w) for s in config.site},
+            recorder=recorder or NullRecorder(),
+        )  # fmt: skip
+
+        def book_all(t: float) -> None:
+            for site in controller.sites.values():
+                book(site, site.state, t)
+
+        # Who shares a stall, and what has been spent, must be known at each step; else a site is booked when it moves.
+        eager = model.stall_s > 0 or config.limits.max_spend is not None
+        drive = Drive(
+            loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
+            skip=self._skip, exact=exact, before=book_all if eager else None,
+        )  # fmt: skip
+        end = drive.run(min(span.start + _GIVE_UP_S, span.end))
+        for name, site in controller.sites.items():
+            moved(end, site, site.state, State.OFF)
+            assert booked[name] == end
+        return self._outcome(policy.name, work, account, controller, lanes)
+
+    def _outcome(
+        self, name: str, work: SimulatedWork, account: Account, controller: Controller,
+        lanes: dict[str, list[tuple[float, float, str]]],
+    ) -> Outcome:  # fmt: skip
+        total = account.total()
+        hours = {n: account.total(n, "training").seconds / 3600 for n in lanes}
+        kg: dict[str, float] = {}
+        money: dict[str, float] = {}
+        for n in lanes:
+            meter, own = account.meters[n], account.total(n)
+            if meter.method != "none":
+                kg[meter.method] = kg.get(meter.method, 0.0) + own.grams / 1000
+            if meter.method == "marginal" and meter.average is not None:
+                kg["average"] = kg.get("average", 0.0) + own.average_grams / 1000
+            if meter.price is not None:
+                money[meter.currency] = money.get(meter.currency, 0.0) + own.money
+        trained = self.budget - work.left() if np.isfinite(self.budget) else sum(hours[n] * 3600 * self.rates[n] for n in hours)
+        return Outcome(
+            policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
+            kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
+            starts=sum(s.starts for s in controller.sites.values()),
+            idle_h=(account.total(phase="idle").seconds + account.total(phase="draining").seconds) / 3600,
+            share_inside=account.share_inside(), value=self._value(lanes), tokens=trained, hours_by_site=hours, lanes=lanes,
+        )  # fmt: skip
+
+    def _value(self, lanes: Mapping[str, Sequence[tuple[float, float, str]]]) -> float | None:
+        """The value of the schedule that came about (DESIGN 7)."""
+        total, any_site = 0.0, False
+        for site in self._config.site:
+            worth = worth_of(site, self._config)
+            if worth is None:
+                continue
+            any_site = True
+            for t0, t1, state in lanes[site.name]:
+                if state not in ("provisioning", "ready", "training"):
+                    continue
+                c = self.signals[site.name].between(t0, t1)
+                paid = float(np.nansum(c.values * (c.ends - c.starts)))
+                earned = worth.level * (t1 - t0) if state != "provisioning" else 0.0
+                total += (earned - paid) / worth.scale * site.train_power_w / 1000.0
+        return total if any_site else None
