@@ -2,29 +2,161 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
+from windfall import clock
 from windfall.cli.output import print_json, say
 from windfall.config.load import load
-from windfall.errors import ConfigError
-from windfall.simulate.backtest import backtest, require_finished
+from windfall.config.schema import Config, PolicyName
+from windfall.errors import ConfigError, RunError
+from windfall.grid.build import build_grid
+from windfall.simulate.backtest import Backtest, backtest, require_finished, span_of
+from windfall.simulate.regions import jobs_for, rank_regions
+from windfall.simulate.replay import replay
+from windfall.simulate.spread import SpreadPoint
+from windfall.simulate.sweep import Point, combinations, parse_setting, summarise, sweep
+from windfall.store.rundir import RunDir
 from windfall.ui.tables import print_backtest
+from windfall.ui.tables_sweep import print_ranking, print_replay, print_sweep
+from windfall.units import parse_utc
 
-POLICIES = ("paper", "breakeven", "threshold", "always")
+POLICIES: tuple[str, ...] = get_args(PolicyName)
 
 
-def backtest_verb(file: Path, policies: list[str], as_json: bool) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says, besides the file."""
+
+    policies: Sequence[str] = ()
+    begin: str | None = None
+    until: str | None = None
+    starts: int = 1
+    span_days: float | None = None
+    sweeps: Sequence[str] = ()
+    html: Path | None = None
+    csv: Path | None = None
+    jobs: int | None = None
+
+
+def backtest_verb(file: Path, asked: Asked, as_json: bool) -> None:
     """Compare policies on the signals of ``file``."""
-    unknown = [p for p in policies if p not in POLICIES]
-    if unknown:
-        raise ConfigError(f"--policy {unknown[0]}: no such policy; there are {', '.join(POLICIES)}")
-    result = backtest(load(file), policies or None)
+    config, start, until = _prepare(file, asked)
+    if asked.starts > 1 or asked.sweeps:
+        _many(config, asked, start, until, as_json)
+        return
+    result = backtest(config, list(asked.policies) or None, start=start, until=until)
+    _write(asked, config, result, ())
     if as_json:
         print_json(result.as_json())
     else:
-        for w in result.warnings:
-            say(w)
         print_backtest(result, Console())
     require_finished(result)
+
+
+def rank_verb(file: Path, asked: Asked, as_json: bool) -> None:
+    """Which region to train in."""
+    config, start, until = _prepare(file, asked)
+    if start is not None or until is not None:
+        config = _between(config, asked)
+    policy = asked.policies[0] if asked.policies else config.policy.name
+    if policy in ("oracle",) or len(asked.policies) > 1:
+        raise ConfigError("--rank-regions: regions are ranked under one policy that could run; give one --policy")
+    before = clock.monotonic()
+    count = asked.starts if asked.starts > 1 else 12
+    ranked = rank_regions(config, policy, count=count, span_days=asked.span_days, workers=asked.jobs)
+    elapsed = clock.monotonic() - before
+    if as_json:
+        print_json({"policy": policy, "regions": [r.as_json() for r in ranked], "elapsed_s": round(elapsed, 4)})
+    else:
+        print_ranking(ranked, config, Console())
+
+
+def replay_verb(path: Path, as_json: bool) -> None:
+    """A run's recorded readings through its policy again. Raises RunError if a decision comes out otherwise."""
+    found = replay(RunDir(path))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_replay(found, Console())
+    if found.differences:
+        raise RunError(f"{path}: {len(found.differences)} of {found.decisions} decisions came out otherwise than recorded")
+
+
+def _prepare(file: Path, asked: Asked) -> tuple[Config, float | None, float | None]:
+    unknown = [p for p in asked.policies if p not in POLICIES]
+    if unknown:
+        raise ConfigError(f"--policy {unknown[0]}: no such policy; there are {', '.join(POLICIES)}")
+    start, until = _instant("--from", asked.begin), _instant("--to", asked.until)
+    if start is not None and until is not None and until <= start:
+        raise ConfigError(f"--to {asked.until}: is not after --from {asked.begin}")
+    if asked.starts < 1 or (asked.jobs is not None and asked.jobs < 1):
+        raise ConfigError("--starts and --jobs must be at least 1")
+    if asked.span_days is not None and asked.span_days <= 0:
+        raise ConfigError("--span-days must be more than 0")
+    return load(file), start, until
+
+
+def _between(config: Config, asked: Asked) -> Config:
+    table = config.backtest.model_copy(
+        update={"start": asked.begin or config.backtest.start, "until": asked.until or config.backtest.until}
+    )
+    return config.model_copy(update={"backtest": table})
+
+
+def _many(config: Config, asked: Asked, start: float | None, until: float | None, as_json: bool) -> None:
+    policies = list(asked.policies) or list(config.backtest.policies)
+    sweeps: dict[str, list[float]] = {}
+    for text in asked.sweeps:
+        key, values = parse_setting(text)
+        sweeps[key] = values
+    span = span_of(config, build_grid(config), start, until)
+    jobs = jobs_for(config, span, policies, asked.starts, asked.span_days, combinations(sweeps))
+    before = clock.monotonic()
+    points = sweep(config, jobs, workers=asked.jobs)
+    elapsed = clock.monotonic() - before
+    found = summarise(points, with_budget=config.backtest.target == "budget")
+    if asked.html or asked.csv:
+        # The page's lanes are of one simulation: the whole span, with nothing set otherwise.
+        _write(asked, config, backtest(config, policies, start=start, until=until), points)
+    if as_json:
+        print_json({
+            "sweep": [s.as_json() for s in found],
+            "points": [{"start": p.start, "settings": dict(p.settings), **p.row.as_json()} for p in points],
+            "simulations": len(jobs), "elapsed_s": round(elapsed, 4),
+        })  # fmt: skip
+    else:
+        print_sweep(found, len(jobs), elapsed, config, Console())
+    if points and all(s.finished == 0 for s in found):
+        raise RunError("no simulation finished the budget before the traces ended; lower site_hours or budget_tokens")
+
+
+def _write(asked: Asked, config: Config, result: Backtest, points: Sequence[Point]) -> None:
+    if asked.html:
+        from windfall.ui.backtest_page import write_backtest_page  # matplotlib takes a while to import
+
+        write_backtest_page(asked.html, result, config, [SpreadPoint(p.row.policy, p.start, p.row) for p in points])
+        say(f"wrote {asked.html}")
+    if asked.csv:
+        from windfall.ui.frames import backtest_frames
+
+        try:
+            asked.csv.mkdir(parents=True, exist_ok=True)
+            for name, frame in backtest_frames(result).items():
+                frame.to_csv(asked.csv / f"{name}.csv")
+        except OSError as e:
+            raise RunError(f"{asked.csv}: cannot be written: {e.strerror}") from None
+        say(f"wrote rows, lanes and baselines to {asked.csv}")
+
+
+def _instant(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parse_utc(text)
+    except ValueError:
+        raise ConfigError(f"{option} {text}: not an instant; write 2021-04-01 or 2021-04-01T12:00Z") from None

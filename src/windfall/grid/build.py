@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from windfall import clock
 from windfall.config.schema import Config
@@ -12,6 +14,10 @@ from windfall.grid.signal import Signal, StepSignal
 from windfall.grid.synthetic import synthetic
 from windfall.grid.trace import load_trace
 from windfall.units import iso_utc, parse_utc
+
+if TYPE_CHECKING:
+    from windfall.grid.live import LiveSignal
+    from windfall.grid.poller import Poller
 
 
 @dataclass
@@ -26,6 +32,48 @@ class Grid:
     signals: dict[str, dict[str, Signal]] = field(default_factory=dict)
     #: What was odd about their sources.
     warnings: list[str] = field(default_factory=list)
+    #: How much of the past live signals are asked for at the start: what policies look back on.
+    past_s: float = 0.0
+    _poller: Poller | None = field(default=None, repr=False)
+
+    def live(self) -> list[LiveSignal]:
+        """Every live signal, once each."""
+        from windfall.grid.live import LiveSignal
+
+        found = dict.fromkeys(s for s in self._all() if isinstance(s, LiveSignal))
+        return list(found)
+
+    def start(self) -> None:
+        """Begin to ask live signals for news, each in its own time. Returns at once; without live signals nothing happens.
+
+        Raises:
+            Unauthorized: one lacks its credentials.
+            SignalError: one lacks a package.
+        """
+        if self._poller is not None or not any(not isinstance(s, StepSignal) for s in self._all()):
+            return
+        from windfall.grid.poller import Poller
+
+        live = self.live()
+        for signal in live:
+            signal.require()
+        self._poller = Poller(live, past_s=self.past_s)
+        self._poller.start()
+
+    def close(self) -> None:
+        """Stop asking, and close connections. What was heard stays; ``start`` may follow."""
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
+        elif any(not isinstance(s, StepSignal) for s in self._all()):
+            for signal in self.live():
+                signal.close()
+
+    def _all(self) -> Iterator[Signal]:
+        yield from self.by_site.values()
+        for signals in self.signals.values():
+            yield from signals.values()
+        yield from self.by_region.values()
 
     def require_from(self, t: float) -> None:
         """Raise SignalError if nothing is known of any site from ``t`` on: no site would ever start."""
@@ -70,7 +118,9 @@ def make_signal(table: SignalTable, region: str, start: float) -> tuple[Signal, 
     if table.live:
         from windfall.grid.live import live_signal  # httpx takes a while to import, and traces do without
 
-        return live_signal(table, region), []
+        signal = live_signal(table, region)
+        lacking = signal.lacking()
+        return signal, [lacking] if lacking else []
     if table.kind == "synthetic":
         made = synthetic(
             region, table.seed, start, table.days, publication_delay_s=table.publication_delay_s,
@@ -87,7 +137,8 @@ def build_grid(config: Config) -> Grid:
     Raises:
         SignalError: a trace cannot be used at all.
     """
-    grid = Grid()
+    days = max(config.policy.window_days, config.policy.climatology_days)
+    grid = Grid(past_s=days * 86400.0)
     start = parse_utc(config.run.start) if config.run.start else 0.0
     made: dict[str, Signal] = {}
 

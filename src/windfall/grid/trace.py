@@ -1,4 +1,4 @@
-"""Trace files: a CSV with a column of instants and a column of values becomes a signal.
+"""Trace files: a CSV (or .csv.gz) with a column of instants and a column of values becomes a signal.
 
 A malformed row is left out, never guessed: the reading before it then grows old, and policies treat it as
 invariant 5 says (too old to start on, later too old to stay on). What was left out is told once, in words.
@@ -7,7 +7,9 @@ invariant 5 says (too old to start on, later too old to stay on). What was left 
 from __future__ import annotations
 
 import csv
+import gzip
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import resources
@@ -21,7 +23,7 @@ from windfall.errors import SignalError
 from windfall.grid.signal import Leads, StepSignal
 from windfall.units import UNITS, parse_utc
 
-BUNDLED = {"paper_day": "paper_day.csv", "caiso": "caiso_moer_2021-04.csv"}
+BUNDLED = {"paper_day": "paper_day.csv", "caiso": "caiso_moer_2020-09_2021-08.csv.gz"}
 
 
 @dataclass
@@ -71,7 +73,7 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
                 ahead.append([_number(f) for f in forecasts])
     except FileNotFoundError:
         raise SignalError(f"{label}: no such trace file; check `path`") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as e:
         raise SignalError(f"{label}: cannot be read as CSV: {e}") from None
     if not times:
         raise SignalError(
@@ -133,7 +135,8 @@ def _leads(table: SignalTable, values: npt.NDArray[np.float64]) -> Leads | None:
 
 def _rows(file: Path, label: str, table: SignalTable, wanted: str) -> Iterator[list[str]]:
     forecasts = list(table.forecast_columns) if table.forecast == "provider" else []
-    with open(file, newline="", encoding="utf-8") as f:
+    packed = file.suffix == ".gz"
+    with gzip.open(file, "rt", newline="", encoding="utf-8") if packed else open(file, newline="", encoding="utf-8") as f:
         reader = csv.reader(f)
         header = next(reader, [])
         needed = [table.time_column, table.column or "", *forecasts]

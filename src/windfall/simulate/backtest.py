@@ -46,6 +46,8 @@ class Row:
     kg_over_oracle: float | None
     value: float | None
     site_hours_by_site: dict[str, float]
+    #: Hours from the start to the finish, or to where the simulation ended.
+    span_h: float
     notes: list[str] = field(default_factory=list)
     #: (start, end, state) per site: what figures draw. Left out of JSON.
     lanes: Lanes = field(default_factory=dict)
@@ -199,7 +201,8 @@ class _Judge:
             policy=o.policy, preset=o.preset, publication_delay_s=delay, deadline_h=against, finish_h=finish_h,
             site_hours=o.site_hours, energy_kwh=o.kwh, kg_co2=o.kg, kg_by_method=o.kg_by_method, money=money,
             money_by_currency=o.money_by_currency, starts=o.starts, idle_h=o.idle_h, share_inside=o.share_inside,
-            share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site, notes=o.notes,
+            share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site,
+            span_h=((o.done_at or self._span.end) - self._span.start) / 3600, notes=o.notes,
             lanes=o.lanes,
         )  # fmt: skip
 

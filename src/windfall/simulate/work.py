@@ -64,8 +64,9 @@ class SimulatedWork:
         if t > self._at and self._left > 0 and self._working:
             rate = sum(self._working.values())
             worked = rate * self._steps_s(self._at, t)
-            if worked >= self._left * (1 - 1e-12):
-                self.done_at = self._finish(rate)
+            # Unix seconds resolve a quarter of a microsecond, and a site trains several tokens in less: a millisecond is no work.
+            if worked >= self._left - rate * 1e-3:
+                self.done_at = max(self._at, min(t, self._finish(rate)))
                 self._left = 0.0
             else:
                 self._left -= worked

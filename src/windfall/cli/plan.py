@@ -1,0 +1,41 @@
+"""`windfall plan`: what the days to come will probably bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from windfall import clock
+from windfall.cli.output import print_json, say
+from windfall.config.load import load
+from windfall.errors import ConfigError
+from windfall.grid.build import build_grid, run_start
+from windfall.simulate.plan import make_plan
+from windfall.ui.tables_sweep import print_plan
+from windfall.units import parse_utc
+
+
+def plan(file: Path, at: str | None, days: int, draws: int, as_json: bool) -> None:
+    """Plan the run of ``file`` from ``at`` (default: its start, or now) on."""
+    config = load(file)
+    try:
+        moment = parse_utc(at) if at else run_start(config)
+    except ValueError:
+        raise ConfigError(f"--at {at}: not an instant; write 2021-04-01T12:00Z") from None
+    grid = build_grid(config)
+    try:
+        live = grid.live()
+        for signal in live:
+            signal.require()
+            signal.load_past(clock.wall(), grid.past_s)
+            signal.refresh(clock.wall())
+        found = make_plan(config, grid, clock.wall() if live and not at else moment, days=days, draws=draws)
+    finally:
+        grid.close()
+    if as_json:
+        print_json(found.as_json())
+        return
+    for w in grid.warnings:
+        say(w)
+    print_plan(found, Console())

@@ -1,0 +1,83 @@
+"""Credentials of providers: from the environment, or from a file of NAME=value lines that only its owner can read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from windfall.errors import Unauthorized
+
+#: What each kind of signal needs. Its own package asks for nothing else.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "watttime": ("WATTTIME_USERNAME", "WATTTIME_PASSWORD"),
+    "electricity_maps": ("ELECTRICITY_MAPS_API_KEY",),
+    "openelectricity": ("OPENELECTRICITY_API_KEY",),
+}
+#: Where an account comes from.
+WHERE = {
+    "watttime": "https://docs.watttime.org (free accounts see CAISO_NORTH)",
+    "electricity_maps": "https://portal.electricitymaps.com",
+    "openelectricity": "https://platform.openelectricity.org.au",
+}
+
+
+class Credentials:
+    """Values by name: the environment's, else those of ``file``. Has no repr that shows any."""
+
+    def __init__(self, file: str | None = None, environ: Mapping[str, str] | None = None) -> None:
+        self._file = Path(file).expanduser() if file else None
+        self._environ = os.environ if environ is None else environ
+
+    def missing(self, names: tuple[str, ...]) -> list[str]:
+        """Those of ``names`` that have no value.
+
+        Raises:
+            Unauthorized: the file cannot be read, or others can read it too.
+        """
+        found = self._look_up(names)
+        return [n for n in names if not found[n]]
+
+    def need(self, names: tuple[str, ...], who: str) -> list[str]:
+        """The values of ``names``; ``who`` opens the message.
+
+        Raises:
+            Unauthorized: one has no value, or the file cannot be used.
+        """
+        found = self._look_up(names)
+        missing = [n for n in names if not found[n]]
+        if missing:
+            place = f" or in {self._file}" if self._file else ", or name a credentials_file"
+            raise Unauthorized(f"{who}: {' and '.join(missing)} not set; set {'it' if len(missing) == 1 else 'them'} in the "
+                               f"environment{place}")  # fmt: skip
+        return [found[n] for n in names]
+
+    def _look_up(self, names: tuple[str, ...]) -> dict[str, str]:
+        found = {n: self._environ.get(n, "").strip() for n in names}
+        if self._file is not None and not all(found.values()):
+            stored = _read(self._file)
+            found = {n: v or stored.get(n, "") for n, v in found.items()}
+        return found
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        with open(file, encoding="utf-8") as f:
+            mode = os.fstat(f.fileno()).st_mode
+            if mode & 0o077:
+                raise Unauthorized(f"{file}: others can read these credentials; run: chmod 600 {file}")
+            lines = f.read().splitlines()
+    except FileNotFoundError:
+        raise Unauthorized(f"{file}: no such credentials_file; make it, with NAME=value lines") from None
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not text"
+        raise Unauthorized(f"{file}: these credentials cannot be read ({reason})") from None
+    found = {}
+    for line in lines:
+        name, sign, value = line.strip().removeprefix("export ").partition("=")
+        if sign and not name.startswith("#"):
+            value = value.strip()
+            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+                value = value[1:-1]
+            found[name.strip()] = value
+    return found

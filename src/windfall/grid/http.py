@@ -1,0 +1,302 @@
+"""Asking an HTTP service for JSON: time-outs, limits, patience, and errors in words that hold no secret.
+
+One ``get`` is one request, so that a poller never waits in here: what may pass is raised as ``Later`` with the time
+before which not to ask again, and who polls plans the next attempt with ``backoff_s``. A verb may give it patience.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import httpx
+
+from windfall import clock
+from windfall.errors import SignalError, Transient, Unauthorized
+
+#: A service that asks for more patience than this is asked again after this.
+MAX_RETRY_AFTER_S = 3600.0
+#: An answer longer than this is none of ours.
+_MAX_BYTES = 32 * 1024 * 1024
+#: Tries that one patient ``get`` makes at most.
+_TRIES = 4
+#: Words by which the name of a query parameter tells that its value is a secret.
+_SECRET_WORDS = ("key", "token", "secret", "passw", "auth", "sig", "credential")
+
+Params = Mapping[str, str | int | float]
+
+# httpx tells every URL at INFO, and a URL may hold somebody's key.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class Later(Transient):
+    """It may work later; ``retry_after_s`` is what the service (or our own limit) asked for, if anything."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Denied(Unauthorized):
+    """HTTP 401 or 403; ``status`` is which."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NoSuch(SignalError):
+    """The service knows no such thing (HTTP 404 or another 4xx); ``status`` is which."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RateLimit:
+    """At most ``limit`` requests in any ``per_s`` seconds. Thread-safe."""
+
+    def __init__(self, limit: int, per_s: float) -> None:
+        self.limit, self.per_s = limit, per_s
+        self._sent: deque[float] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, now: float) -> float:
+        """0 if a request may be sent at ``now`` (and counts it), else the seconds until one may."""
+        with self._lock:
+            while self._sent and not 0 <= now - self._sent[0] < self.per_s:
+                self._sent.popleft()
+            if len(self._sent) >= self.limit:
+                return self._sent[0] + self.per_s - now
+            self._sent.append(now)
+            return 0.0
+
+
+class RateLimits:
+    """Limits by host and purpose, shared by every client of a process: a service counts an account, not our objects."""
+
+    def __init__(self) -> None:
+        self._limits: dict[tuple[str, str], RateLimit] = {}
+        self._lock = threading.Lock()
+
+    def of(self, host: str, purpose: str, limit: int, per_s: float) -> RateLimit:
+        """The limit of that name; made with these figures if it is new."""
+        with self._lock:
+            return self._limits.setdefault((host, purpose), RateLimit(limit, per_s))
+
+
+SHARED_LIMITS = RateLimits()
+
+
+def public_url(url: str) -> str:
+    """``url`` without what may be secret in it: user, password, and values of query parameters with telling names."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no valid URL)"
+    host = parts.netloc.rpartition("@")[2]
+    query = [(k, "***" if any(w in k.lower() for w in _SECRET_WORDS) else v) for k, v in parse_qsl(parts.query, True)]
+    return urlunsplit((parts.scheme, host, parts.path, urlencode(query, safe="*"), ""))
+
+
+def backoff_s(failures: int, base_s: float, rng: random.Random, *, cap_s: float = 900.0, at_least_s: float | None = None) -> float:
+    """Seconds before attempt ``failures`` + 1: doubling from ``base_s``, capped, with jitter; never under ``at_least_s``."""
+    delay = min(cap_s, base_s * 2.0 ** min(failures - 1, 30)) * rng.uniform(0.5, 1.0)
+    return max(delay, at_least_s or 0.0)
+
+
+def retry_after_s(text: str | None, now: float) -> float | None:
+    """Seconds that a ``Retry-After`` header (RFC 9110 10.2.3: seconds or a date) asks for, at most an hour; None if unreadable."""
+    if not text:
+        return None
+    if text.strip().isdecimal():
+        return min(float(text.strip()[:12]), MAX_RETRY_AFTER_S)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return min(max(moment.timestamp() - now, 0.0), MAX_RETRY_AFTER_S)
+
+
+class Http:
+    """A client of one service on behalf of one signal.
+
+    ``who`` opens every message (`watttime CAISO_NORTH`); ``secrets`` never appear in one, wherever they came from.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        *,
+        timeout_s: float,
+        now: Callable[[], float] = clock.wall,
+        pause: Callable[[float], None] = clock.pause,
+        rng: random.Random | None = None,
+        limits: RateLimits = SHARED_LIMITS,
+    ) -> None:
+        self.who = who
+        #: Requests made so far.
+        self.requests = 0
+        #: Seconds that one ``get`` may wait in all for another try; 0 while polling.
+        self.patience_s = 0.0
+        self._timeout_s = timeout_s
+        self._now = now
+        self._pause = pause
+        self._rng = rng or random.Random()
+        self._limits = limits
+        self._secrets: set[str] = set()
+        self._client: httpx.Client | None = None
+
+    def hide(self, *secrets: str) -> None:
+        """Never let these be seen in a message."""
+        self._secrets |= {s for s in secrets if s}
+
+    def close(self) -> None:
+        """Close its connections; a later ``get`` opens new ones."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def get(
+        self,
+        url: str,
+        params: Params | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        limit: tuple[str, int, float] = ("requests", 60, 60.0),
+    ) -> Any:
+        """The JSON that ``url`` answers. ``limit``: name, number and seconds of our own limit for such requests.
+
+        Raises:
+            Denied: HTTP 401 or 403.
+            Later: a limit, a time-out, a failed connection, HTTP 429, 408 or 5xx.
+            SignalError: another status (``NoSuch``), an answer that is not JSON, or an address or header that cannot be sent.
+        """
+        waited = 0.0
+        for failures in range(1, _TRIES + 1):
+            try:
+                return self._once(url, params, headers or {}, auth, limit)
+            except Later as e:
+                delay = backoff_s(failures, 1.0, self._rng, at_least_s=e.retry_after_s)
+                if failures == _TRIES or waited + delay > self.patience_s:
+                    raise
+                waited += delay
+                self._pause(delay)
+        raise AssertionError("unreachable")
+
+    def _once(
+        self,
+        url: str,
+        params: Params | None,
+        headers: Mapping[str, str],
+        auth: tuple[str, str] | None,
+        limit: tuple[str, int, float],
+    ) -> Any:
+        host = host_of(url)
+        wait = self._limits.of(host, *limit).take(self._now())
+        if wait > 0:
+            raise Later(
+                f"{self.who}: {limit[1]} {limit[0]} in {limit[2]:g} s to {host} is our limit; asked again in {wait:.0f} s", wait
+            )
+        self.requests += 1
+        if self._client is None:
+            self._client = httpx.Client(timeout=self._timeout_s, headers={"Accept": "application/json", "User-Agent": "windfall"})
+        try:
+            status, kind, again, body = self._read(url, params, headers, auth)
+        except httpx.TimeoutException:
+            raise Later(f"{self.who}: no answer from {host} within {self._timeout_s:g} s; it is asked again") from None
+        except UnicodeEncodeError:
+            raise SignalError(f"{self.who}: a credential or header has characters that HTTP cannot carry; correct it") from None
+        except httpx.InvalidURL:
+            raise SignalError(f"{self.who}: its address is no valid URL; correct it in the configuration") from None
+        except httpx.UnsupportedProtocol:
+            raise SignalError(f"{self.who}: its address does not begin with http:// or https://; correct it") from None
+        except (httpx.TransportError, httpx.DecodingError) as e:
+            raise Later(f"{self.who}: no connection to {host} ({_plain(e, self._secrets)}); it is asked again") from None
+        if status in (401, 403):
+            raise Denied(f"{self.who}: {host} refuses access (HTTP {status}{self._said(body)}); check the credentials", status)
+        if status in (408, 429) or status >= 500:
+            wait_s = retry_after_s(again, self._now())
+            what = "asks for fewer requests" if status == 429 else "does not answer properly"
+            raise Later(f"{self.who}: {host} {what} (HTTP {status}{self._said(body)}); it is asked again", wait_s)
+        if not 200 <= status < 300:
+            raise NoSuch(f"{self.who}: {host} answers HTTP {status}{self._said(body)}; check zone and address", status)
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise SignalError(f"{self.who}: {host} answers {kind or 'something'} that is not JSON; check the address") from None
+
+    def _read(
+        self, url: str, params: Params | None, headers: Mapping[str, str], auth: tuple[str, str] | None
+    ) -> tuple[int, str, str | None, bytes]:
+        assert self._client is not None
+        begun = self._now()
+        # A URL's own query stays, which httpx's own `params` would replace.
+        target = httpx.URL(url).copy_merge_params(dict(params or {}))
+        with self._client.stream("GET", target, headers=dict(headers), auth=auth or httpx.USE_CLIENT_DEFAULT) as answer:
+            parts, size = [], 0
+            for part in answer.iter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > _MAX_BYTES:
+                    raise SignalError(f"{self.who}: {host_of(url)} answers more than {_MAX_BYTES >> 20} MiB; check the address")
+                # httpx times each read: a service that trickles would hold a thread for ever.
+                if self._now() - begun > 3 * self._timeout_s:
+                    raise Later(f"{self.who}: {host_of(url)} answers too slowly; it is asked again")
+            kind = answer.headers.get("content-type", "").partition(";")[0]
+            return answer.status_code, kind, answer.headers.get("retry-after"), b"".join(parts)
+
+    def _said(self, body: bytes) -> str:
+        """What the service said of an error, short, in one line and without secrets."""
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            return ""
+        text = _message(found)
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        text = " ".join(text.split())[:200]
+        return f": {text}" if text else ""
+
+
+def _message(value: Any) -> str:
+    """The text in the shapes of error bodies that services use."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return _message(value[0]) if value else ""
+    if isinstance(value, dict):
+        for key in ("message", "msg", "detail", "error_description", "error"):
+            if text := _message(value.get(key)):
+                return text
+    return ""
+
+
+def host_of(url: str) -> str:
+    """Host and port of ``url``, for messages."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or "its address"
+    except ValueError:
+        return "its address"
+
+
+def _plain(e: Exception, secrets: set[str]) -> str:
+    text = str(e) or type(e).__name__
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return " ".join(text.split())[:120]
+
+
+def instant_text(t: float, offset_s: float = 0.0) -> str:
+    """``2026-01-11T17:05:00`` of Unix seconds ``t`` on a clock that is ``offset_s`` ahead of UTC, without an offset."""
+    return datetime.fromtimestamp(t + offset_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,0 +1,285 @@
+"""A live signal: asks a source for news, keeps what it heard, and answers from that. What it has not heard it does not know.
+
+A failed question changes nothing but when the next one is asked: readings grow old by themselves, and policies treat them
+as invariant 5 says.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from windfall import clock
+from windfall.config.signals import SignalTable
+from windfall.errors import Unauthorized, WindfallError
+from windfall.grid.cache import SignalCache, cache_folder
+from windfall.grid.credentials import Credentials
+from windfall.grid.http import SHARED_LIMITS, Later, RateLimits, backoff_s
+from windfall.grid.series import Series
+from windfall.grid.signal import Columns, Forecast, Reading
+from windfall.grid.source import Expected, News, Source
+from windfall.units import UNITS, duration_text, iso_utc
+
+#: Readings that the cache on disk keeps.
+_CACHED_POINTS = 300
+#: A source that refuses our credentials is not asked again before this: a person has to do something first.
+_UNAUTHORIZED_S = 300.0
+#: A period for sources that hold until the next reading (period_s = 0), where one is needed.
+_NO_PERIOD_S = 300.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a live signal stands. Instants are Unix seconds; None: not yet, or nothing."""
+
+    source: str
+    last_success: float | None
+    last_error: str | None
+    next_attempt: float | None
+    requests: int
+    dropped: int
+    warnings: tuple[str, ...]
+
+
+class LiveSignal:
+    """A signal (see ``grid.signal.Signal``) that arrives while a run goes on. Any thread may ask it anything.
+
+    ``step`` and ``refresh`` ask the source; one question is under way at a time.
+    """
+
+    def __init__(
+        self,
+        table: SignalTable,
+        source: Source,
+        *,
+        folder: Path | None = None,
+        now: Callable[[], float] = clock.wall,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.unit = UNITS[table.type]
+        self.poll_s = table.poll_s or table.period_s or _NO_PERIOD_S
+        #: How long one request may take.
+        self.timeout_s = table.timeout_s
+        self._table = table
+        #: How far ahead of our clock a source's may be: one period.
+        self._ahead_s = table.period_s or _NO_PERIOD_S
+        self._asked = source
+        self._now = now
+        self._rng = rng or random.Random()
+        self._cache = SignalCache(folder, source.identity(), table.type)
+        self._asking = threading.Lock()
+        #: Guards what follows; held for moments only.
+        self._lock = threading.Lock()
+        self._series = Series()
+        self._forecasts: tuple[Forecast, ...] = ()
+        self._last_success: float | None = None
+        self._last_error: str | None = None
+        self._next: float | None = None
+        self._failures = 0
+        self._dropped = 0
+        self._warnings: dict[str, None] = {}
+        self._remember()
+
+    @property
+    def source(self) -> str:
+        """What it is called: provider and zone. A zone looked up from a place is known once it was asked for."""
+        return self._asked.who
+
+    # -- the signal
+
+    def at(self, t: float) -> Reading | None:
+        return self._series.at(t, self._ahead_s)
+
+    def between(self, t0: float, t1: float) -> Columns:
+        return self._series.between(t0, t1)
+
+    def history(self, t: float, span_s: float) -> Columns:
+        return self._series.history(t, span_s)
+
+    def forecast(self, t: float, horizon_s: float) -> Forecast | None:
+        if self._table.forecast == "none":
+            return None
+        known = [f for f in self._forecasts if f.made_at <= t]
+        if not known:
+            return None
+        f = known[-1]
+        until = np.append(f.times[1:], f.ends_at)
+        keep = (until > t) & (f.times < t + horizon_s)
+        if not keep.any():
+            return None
+        return Forecast(f.made_at, f.times[keep], f.values[keep], min(float(until[keep][-1]), t + horizon_s))
+
+    def starts_at(self) -> float:
+        return self._series.starts_at()
+
+    def ends_at(self) -> float:
+        return math.inf
+
+    # -- asking
+
+    def due(self) -> float:
+        """When it wants to ask next (Unix seconds); minus infinity: at once."""
+        with self._lock:
+            return -math.inf if self._next is None else self._next
+
+    def step(self, now: float) -> float:
+        """Ask if it is time to; when to come again. Never raises what a source raises."""
+        if now >= self.due():
+            self._ask(now, 0.0)
+        return self.due()
+
+    def refresh(self, now: float, patience_s: float = 0.0) -> None:
+        """Ask now, unless it asked less than ``poll_s`` ago or was told to wait; ``status`` says what came of it.
+
+        ``patience_s`` is how long in all it may wait for another try where the first one fails.
+        """
+        if now >= self.due():
+            self._ask(now, patience_s)
+
+    def load_past(self, now: float, span_s: float) -> None:
+        """Ask for the last ``span_s`` seconds, once. A failure is a warning: the past is of use, not of need."""
+        with self._asking:
+            self._asked.patience_s = 0.0
+            try:
+                news = self._asked.past(now, span_s)
+            except WindfallError as e:
+                self._warn(f"its past is not known: {e}")
+                return
+        if news is not None:
+            self._take(news, now, forecast=False)
+
+    def require(self) -> None:
+        """Raise if it cannot be asked as things are.
+
+        Raises:
+            Unauthorized: credentials are missing.
+            SignalError: a package is missing.
+        """
+        self._asked.require()
+
+    def lacking(self) -> str | None:
+        """What it needs and has not, in words; None if it can be asked."""
+        try:
+            self.require()
+        except WindfallError as e:
+            return str(e)
+        return None
+
+    def status(self) -> Status:
+        """How it stands."""
+        with self._lock:
+            return Status(
+                self.source, self._last_success, self._last_error, self._next, self._asked.requests, self._dropped,
+                tuple(self._warnings),
+            )  # fmt: skip
+
+    def note(self, error: str) -> None:
+        """Put ``error`` on record as what went wrong last."""
+        with self._lock:
+            self._last_error = error
+
+    def close(self) -> None:
+        """Close its connections, unless a question is under way: who asks it closes them then."""
+        if self._asking.acquire(blocking=False):
+            try:
+                self._asked.close()
+            finally:
+                self._asking.release()
+
+    def _ask(self, now: float, patience_s: float) -> None:
+        with self._asking:
+            self._asked.patience_s = patience_s
+            try:
+                news = self._asked.fetch(now)
+            except WindfallError as e:
+                self._failed(e)
+                return
+        heard = self._now()
+        self._take(news, heard)
+        # Sooner than poll_s by a little, so that many runs do not ask in step.
+        with self._lock:
+            self._last_success, self._last_error, self._failures = heard, None, 0
+            self._next = heard + self.poll_s * self._rng.uniform(0.95, 1.0)
+        self._cache.save(heard, news.points[-_CACHED_POINTS:], news.expected)
+
+    def _failed(self, e: WindfallError) -> None:
+        with self._lock:
+            self._failures += 1
+            base = max(_UNAUTHORIZED_S, self.poll_s) if isinstance(e, Unauthorized) else min(self.poll_s, 15.0)
+            wait = e.retry_after_s if isinstance(e, Later) else None
+            self._next = self._now() + backoff_s(self._failures, base, self._rng, at_least_s=wait)
+            self._last_error = str(e)
+
+    def _take(self, news: News, heard: float, *, forecast: bool = True) -> None:
+        readings = [self._reading(p.valid_from, p.value, p.period_s, p.source, heard) for p in news.points]
+        early = [r for r in readings if r.valid_from > heard + self._ahead_s]
+        if early:
+            ahead = duration_text(early[-1].valid_from - heard)
+            self._warn(f"a reading is about a time {ahead} ahead ({iso_utc(early[-1].valid_from)}) and is not used before; "
+                       "check this machine's clock")  # fmt: skip
+        for text in news.warnings:
+            self._warn(text)
+        with self._lock:
+            self._dropped += news.dropped
+            self._series = self._series.with_readings(readings)
+            if forecast and news.expected is not None and news.expected.points:
+                self._forecasts = (*self._forecasts[-1:], _forecast(news.expected, heard))
+
+    def _reading(self, valid: float, value: float, period_s: float, source: str, heard: float) -> Reading:
+        table = self._table
+        period = max(table.period_s, period_s) if table.period_s > 0 else 0.0
+        label = f"{self.source} {source}".strip()
+        if period == 0:
+            return Reading(value, self.unit, valid, heard, math.inf, math.inf, label)
+        stale = valid + table.stale_periods * period + table.publication_delay_s
+        # The next reading is heard up to one poll after it is there.
+        fresh = valid + period + table.publication_delay_s + self.poll_s
+        return Reading(value, self.unit, valid, heard, min(fresh, stale), stale, label, valid + period)
+
+    def _remember(self) -> None:
+        now = self._now()
+        found = self._cache.load(now)
+        if found is None:
+            return
+        fetched, points, expected = found
+        self._take(News(points, expected), fetched)
+        self._last_success = fetched
+        self._next = fetched + self.poll_s
+
+    def _warn(self, text: str) -> None:
+        with self._lock:
+            if len(self._warnings) < 20:
+                self._warnings.setdefault(text)
+
+
+def _forecast(expected: Expected, heard: float) -> Forecast:
+    times = np.array([p.valid_from for p in expected.points], np.float64)
+    return Forecast(heard, times, np.array([p.value for p in expected.points], np.float64), expected.ends_at)
+
+
+def live_signal(
+    table: SignalTable,
+    region: str,
+    *,
+    now: Callable[[], float] = clock.wall,
+    pause: Callable[[float], None] = clock.pause,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    rng: random.Random | None = None,
+    limits: RateLimits = SHARED_LIMITS,
+) -> LiveSignal:
+    """The live signal that ``table`` describes. Nothing is asked yet; what is cached on disk is known at once.
+
+    ``folder`` is where the cache lives (default: the user's), ``environ`` where credentials are looked up.
+    """
+    from windfall.grid.providers import Tools, make_source
+
+    folder = folder or cache_folder(environ)
+    tools = Tools(Credentials(table.credentials_file, environ), now, pause, rng or random.Random(), limits, folder)
+    return LiveSignal(table, make_source(table, region, tools), folder=folder, now=now, rng=rng)

@@ -1,0 +1,162 @@
+"""WattTime v3: marginal intensity (co2_moer), forecast up to 72 h, history. https://docs.watttime.org
+
+Written after the API's description (docs.watttime.org) and the official client (watttime 1.4.0). `GET /login` with basic
+auth gives a token for 30 minutes. The first point of `/v3/forecast` is the newest value there is ("real-time"); the rest
+is the forecast. `/v3/historical` answers at most 32 days a request and may be revised. Points are five minutes apart,
+instants are UTC. Limits: 3,000 requests, of those 100 logins, in any five minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+from windfall.config.signals import SignalTable
+from windfall.errors import SignalError
+from windfall.grid.cache import SignalCache
+from windfall.grid.credentials import NEEDED
+from windfall.grid.http import Denied, Params
+from windfall.grid.providers.base import Provider, Tools
+from windfall.grid.source import Expected, News, instant, number, points_of
+from windfall.units import iso_utc
+
+#: 1 lb is 0.45359237 kg (exactly), so 1 lb/MWh is 0.45359237 g/kWh.
+G_PER_KWH = {"lbs_co2_per_mwh": 0.45359237}
+_SIGNAL = "co2_moer"
+_PERIOD_S = 300.0
+_MAX_HORIZON_H = 72
+_MAX_PAST_S = 32 * 86400.0
+#: Tokens live 30 minutes; a new one is fetched a little before.
+_TOKEN_S = 28 * 60.0
+#: Regions are redrawn now and then; WattTime asks to look them up again at least monthly.
+_ZONE_S = 28 * 86400.0
+#: Of the 3,000 requests some room is left for logins, which are counted apart.
+_REQUESTS = ("requests", 2900, 300.0)
+_LOGINS = ("logins", 100, 300.0)
+
+
+class WattTime(Provider):
+    """Marginal intensity of one WattTime region, in g/kWh."""
+
+    kind = "watttime"
+    base = "https://api.watttime.org"
+
+    def __init__(self, table: SignalTable, region: str, tools: Tools) -> None:
+        super().__init__(table, region, tools)
+        self._token = ""
+        self._token_ends = -math.inf
+        self._placed = table.latitude is not None
+        if self._placed:
+            place = {"kind": self.kind, "url": self.url, "place": f"{table.latitude:.4f},{table.longitude:.4f}"}
+            self._zones = SignalCache(tools.folder, place, table.type)
+            self.zone = self._zones.zone(tools.now(), _ZONE_S) or ""
+            self.who = self.http.who = f"{self.kind}:{self.zone or region}"
+
+    def identity(self) -> dict[str, str]:
+        found = super().identity()
+        if self._placed:
+            found["zone"] = f"{self.table.latitude:.4f},{self.table.longitude:.4f}"
+        return found
+
+    def fetch(self, now: float) -> News:
+        ahead = 0 if self.table.forecast == "none" else min(math.ceil(self.table.horizon_h), _MAX_HORIZON_H)
+        answer = self._region_data("/v3/forecast", {"horizon_hours": ahead})
+        rows, scale, model = self._checked(answer)
+        timed = [(t, what) for when, what in rows if (t := instant(when)) is not None]
+        if not timed:
+            raise self.malformed("no point has a readable `point_time`")
+        # The first point is the present. Where it is no number the second, a forecast, must not stand for it.
+        first, value = min(timed, key=lambda row: row[0])
+        points, dropped = points_of(rows, self.table.type, scale=scale, period_s=_PERIOD_S, source=f"{_SIGNAL} forecast{model}")
+        if number(value, self.table.type, scale) is None:
+            raise SignalError(f"{self.who}: the newest point ({iso_utc(first)}) has no usable value; it is asked again")
+        expected = Expected(tuple(points), points[-1].valid_from + _PERIOD_S) if ahead and len(points) > 1 else None
+        return News(points[:1], expected, dropped)
+
+    def past(self, now: float, span_s: float) -> News | None:
+        news = News()
+        edges = [now - span_s]
+        while edges[-1] < now:
+            edges.append(min(edges[-1] + _MAX_PAST_S, now))
+        for begin, end in pairwise(edges):
+            answer = self._region_data("/v3/historical", {"start": iso_utc(begin), "end": iso_utc(end)})
+            rows, scale, model = self._checked(answer)
+            points, dropped = points_of(
+                rows, self.table.type, scale=scale, period_s=_PERIOD_S, source=f"{_SIGNAL} historical{model}"
+            )
+            news.points += points
+            news.dropped += dropped
+        return news
+
+    def _region_data(self, path: str, params: Params) -> Any:
+        region = self._region()
+        try:
+            return self._get(path, {"region": region, "signal_type": _SIGNAL, **params})
+        except Denied as e:
+            if e.status != 403:
+                raise
+            raise Denied(
+                f"{self.who}: the account's plan does not cover region {region} for {path} (HTTP 403); free accounts see "
+                "CAISO_NORTH: set zone to a region of the plan, or extend the plan", 403,
+            ) from None  # fmt: skip
+
+    def _region(self) -> str:
+        if not self.zone:
+            place = {"latitude": self.table.latitude or 0.0, "longitude": self.table.longitude or 0.0}
+            answer = self._get("/v3/region-from-loc", {"signal_type": _SIGNAL, **place})
+            region = answer.get("region") if isinstance(answer, dict) else None
+            if not isinstance(region, str) or not region:
+                raise self.malformed("the place's answer has no `region`")
+            self.zone = region
+            self.who = self.http.who = f"{self.kind}:{region}"
+            self._zones.save_zone(region, self.tools.now())
+        return self.zone
+
+    def _get(self, path: str, params: Params) -> Any:
+        renewed = self._log_in() if self.tools.now() >= self._token_ends else False
+        try:
+            return self.http.get(self.url + path, params, headers=self._bearer(), limit=_REQUESTS)
+        except Denied as e:
+            if e.status != 401 or renewed:
+                raise
+        # A token may end early: one new login, and no more, or a wrong password would be tried for ever.
+        self._log_in()
+        return self.http.get(self.url + path, params, headers=self._bearer(), limit=_REQUESTS)
+
+    def _bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"}
+
+    def _log_in(self) -> bool:
+        name, password = self.tools.credentials.need(NEEDED[self.kind], self.who)
+        self.http.hide(password)
+        self._token_ends = -math.inf
+        try:
+            answer = self.http.get(f"{self.url}/login", auth=(name, password), limit=_LOGINS)
+        except Denied as e:
+            raise Denied(
+                f"{self.who}: WattTime refuses the login (HTTP {e.status}); check WATTTIME_USERNAME and WATTTIME_PASSWORD", e.status
+            ) from None
+        token = answer.get("token") if isinstance(answer, dict) else None
+        if not isinstance(token, str) or not token:
+            raise self.malformed("the login's answer has no `token`")
+        self.http.hide(token)
+        self._token, self._token_ends = token, self.tools.now() + _TOKEN_S
+        return True
+
+    def _checked(self, answer: Any) -> tuple[list[tuple[Any, Any]], float, str]:
+        """Rows, factor to g/kWh, and the model for the source's name. The region and the unit must be what was asked for."""
+        data = self.rows(answer, "data")
+        meta = answer.get("meta")
+        if not isinstance(meta, dict):
+            raise self.malformed("the answer has no `meta`")
+        units = meta.get("units")
+        if not isinstance(units, str) or units not in G_PER_KWH:
+            raise SignalError(f"{self.who}: values are in {units!r}, not in lbs_co2_per_mwh; none is used")
+        for key, asked in (("region", self.zone), ("signal_type", _SIGNAL)):
+            if meta.get(key, asked) != asked:
+                raise self.malformed(f"{asked} was asked for, and the answer is about {str(meta.get(key))[:40]}")
+        model = meta.get("model")
+        date = model.get("date") if isinstance(model, dict) else None
+        rows = [(p.get("point_time"), p.get("value")) if isinstance(p, dict) else (None, None) for p in data]
+        return rows, G_PER_KWH[units], f", model {date}" if isinstance(date, str) else ""

@@ -1,0 +1,102 @@
+"""Readings received so far, in order of the time that they are about: what a live signal answers from.
+
+A reading holds until the next one, and no longer than it may be believed at all (``stale_at``): beyond that, and before the
+first, nothing is known. Several readings may be about one instant; the one heard last counts, as soon as it was heard.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from windfall.grid.signal import Columns, Reading
+
+#: What is older than this before the newest reading is forgotten: the longest past that a policy looks at, and some.
+KEEP_S = 40 * 86400.0
+
+
+class Series:
+    """An immutable, sorted set of readings; ``with_readings`` makes the next. Safe to read from any thread."""
+
+    def __init__(self, readings: tuple[Reading, ...] = ()) -> None:
+        #: By ``valid_from``, then by ``known_at``.
+        self.readings = readings
+        self._times = [r.valid_from for r in readings]
+        self._from = np.array(self._times, np.float64)
+        self._values = np.array([r.value for r in readings], np.float64)
+        self._stale = np.array([r.stale_at for r in readings], np.float64)
+        self._known = np.array([r.known_at for r in readings], np.float64)
+
+    def with_readings(self, news: Iterable[Reading]) -> Series:
+        """This series with ``news``. What says the same of the same time as before is no news: it keeps when it was known."""
+        last: dict[float, Reading] = {r.valid_from: r for r in self.readings}
+        rows = list(self.readings)
+        for r in news:
+            old = last.get(r.valid_from)
+            if old is None or (old.value, old.stale_at) != (r.value, r.stale_at):
+                rows.append(r)
+                last[r.valid_from] = r
+        if len(rows) == len(self.readings):
+            return self
+        rows.sort(key=lambda r: (r.valid_from, r.known_at))
+        oldest = rows[-1].valid_from - KEEP_S
+        return Series(tuple(r for r in rows if r.valid_from >= oldest))
+
+    def at(self, t: float, ahead_s: float = 0.0) -> Reading | None:
+        """The newest reading about ``t`` or before, known at ``t``.
+
+        If that is not fresh any more, one about at most ``ahead_s`` later is taken for it: clocks differ.
+        """
+        i = bisect_right(self._times, t) - 1
+        while i >= 0 and self._known[i] > t:
+            i -= 1
+        found = self.readings[i] if i >= 0 else None
+        if found is not None and found.is_fresh(t):
+            return found
+        for j in range(bisect_right(self._times, t), bisect_right(self._times, t + ahead_s)):
+            if self._known[j] <= t:
+                return self.readings[j]
+        return found
+
+    def between(self, t0: float, t1: float, known_by: float | None = None) -> Columns:
+        """What held over ``[t0, t1)``, NaN where nothing is known; only what was known at ``known_by``, if given."""
+        if t1 <= t0:
+            none = np.empty(0)
+            return Columns(none, none, none)
+        starts, values, stale = self._last_words(known_by, t1)
+        ends = np.minimum(np.append(starts[1:], np.inf), stale)
+        first = max(int(np.searchsorted(starts, t0, side="right")) - 1, 0)
+        starts, ends, values = starts[first:], ends[first:], values[first:]
+        # Between the end of one and the start of the next nothing is known.
+        marks = np.unique(np.concatenate(([t0, t1], starts, ends)))
+        marks = marks[(marks >= t0) & (marks <= t1)]
+        lows, highs = marks[:-1], marks[1:]
+        i = np.searchsorted(starts, lows, side="right") - 1
+        held = (i >= 0) & (lows < ends[i]) if len(starts) else np.zeros(len(lows), bool)
+        found = np.where(held, values[i] if len(values) else np.nan, np.nan)
+        return Columns(lows, highs, found)
+
+    def history(self, t: float, span_s: float) -> Columns:
+        """What was known at ``t`` of the ``span_s`` before it, from the first instant of which anything was."""
+        known = self._from[self._known <= t]
+        begin = max(t - span_s, float(known[0]) if len(known) else t)
+        columns = self.between(begin, t, t)
+        held = np.isfinite(columns.values)
+        return Columns(columns.starts[held], columns.ends[held], columns.values[held])
+
+    def starts_at(self) -> float:
+        """The first instant of which anything is known; infinity where nothing is."""
+        return self._times[0] if self._times else np.inf
+
+    def _last_words(
+        self, known_by: float | None, before: float
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Instants, values and ``stale_at`` of the last reading about each instant before ``before``."""
+        end = bisect_left(self._times, before)
+        mask = np.ones(end, bool) if known_by is None else self._known[:end] <= known_by
+        starts = self._from[:end][mask]
+        last = np.append(starts[1:] != starts[:-1], True)[: len(starts)]
+        return starts[last], self._values[:end][mask][last], self._stale[:end][mask][last]

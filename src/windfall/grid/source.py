@@ -1,0 +1,139 @@
+"""What a live source is: something that can be asked for news, and what it brings home, already in our units.
+
+Whatever is not a plain finite number within reason, or has no readable instant, is dropped and counted, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Protocol
+
+#: What values of a signal type can be at all, in its unit. Market caps and the dirtiest plants are well inside.
+PLAUSIBLE = {
+    "marginal_co2": (0.0, 5000.0),
+    "average_co2": (0.0, 5000.0),
+    "price": (-100_000.0, 100_000.0),
+    "curtailed_power": (-1000.0, 1e6),
+    "surplus_power": (-1e12, 1e12),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """``value`` (in the signal type's unit) from ``valid_from`` on, for ``period_s`` (0: the source does not say)."""
+
+    valid_from: float
+    value: float
+    period_s: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A forecast: points sorted by time, and when the last one ends (Unix seconds)."""
+
+    points: tuple[Point, ...]
+    ends_at: float
+
+
+@dataclass
+class News:
+    """What one question brought: readings, perhaps a forecast, how many values were dropped, what was odd."""
+
+    points: list[Point] = field(default_factory=list)
+    expected: Expected | None = None
+    dropped: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """A live source of one region's signal. Used by one thread at a time."""
+
+    #: What status, readings and messages call it: `watttime CAISO_NORTH`.
+    who: str
+    #: Seconds that one question may wait for another try; 0 while polling.
+    patience_s: float
+
+    @property
+    def requests(self) -> int:
+        """Requests made so far."""
+        ...
+
+    def identity(self) -> dict[str, str]:
+        """What tells this source from others, without secrets."""
+        ...
+
+    def require(self) -> None:
+        """Raise Unauthorized without the credentials that it needs, SignalError without a package."""
+        ...
+
+    def fetch(self, now: float) -> News:
+        """The newest readings and forecast. Raises WindfallError."""
+        ...
+
+    def past(self, now: float, span_s: float) -> News | None:
+        """Readings of the last ``span_s`` seconds, as far as the source has any; None if it never has. Raises WindfallError."""
+        ...
+
+    def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
+def number(value: Any, kind: str, scale: float = 1.0) -> float | None:
+    """``value`` times ``scale`` as a value of signal type ``kind``; None if it is no plausible number.
+
+    Text is no number, even if it could be read as one: a source that changes its types may have changed its meaning.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        scaled = float(value) * scale
+    except OverflowError:
+        return None
+    low, high = PLAUSIBLE[kind]
+    return scaled if math.isfinite(scaled) and low <= scaled <= high else None
+
+
+def instant(value: Any, offset_s: float = 0.0) -> float | None:
+    """Unix seconds of an ISO 8601 text; without an offset it is on a clock ``offset_s`` ahead of UTC. None if unreadable."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone(timedelta(seconds=offset_s)) if offset_s else UTC)
+        return moment.timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def moment(value: Any) -> float | None:
+    """Unix seconds of an ISO 8601 text (UTC if it has no offset) or of Unix seconds or milliseconds. None if unreadable."""
+    if isinstance(value, str) and value.strip().lstrip("-").replace(".", "", 1).isdecimal() and len(value) > 8:
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return instant(value)
+    if not math.isfinite(value) or value < 0:
+        return None
+    # As seconds that would be after the year 5000.
+    return value / 1000.0 if value > 1e11 else float(value)
+
+
+def points_of(
+    rows: Iterable[tuple[Any, Any]], kind: str, *, scale: float = 1.0, shift_s: float = 0.0, offset_s: float = 0.0,
+    period_s: float = 0.0, source: str = "",
+) -> tuple[list[Point], int]:  # fmt: skip
+    """Points of (instant, value) rows, sorted by time, the last of equal instants; and how many rows were dropped."""
+    found: dict[float, Point] = {}
+    dropped = 0
+    for when, what in rows:
+        t, value = instant(when, offset_s), number(what, kind, scale)
+        if t is None or value is None:
+            dropped += 1
+        else:
+            found[t + shift_s] = Point(t + shift_s, value, period_s, source)
+    return [found[t] for t in sorted(found)], dropped

@@ -1,0 +1,167 @@
+"""A backtest's row over time: what each site was doing, and what it had emitted by when.
+
+A row keeps states (its lanes); phases and emissions follow from them with the trainer's and the power's model, the study's stall
+included. The last value of ``emissions`` is the row's ``kg_co2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from windfall.config.schema import Config
+from windfall.energy.account import Meter, PowerModel
+from windfall.grid.build import Grid
+from windfall.simulate.backtest import Row
+from windfall.simulate.work import TrainerModel
+from windfall.units import J_PER_KWH
+
+Array = npt.NDArray[np.float64]
+#: States in which a site takes optimizer steps, stalls apart.
+_WORKING = ("ready", "training")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A site over ``[t0, t1)`` (Unix seconds): provisioning, idle, local (training alone), federated or draining."""
+
+    t0: float
+    t1: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A quantity that grows along straight lines between ``times`` (Unix seconds): ``values`` since the start."""
+
+    times: Array
+    values: Array
+
+    def at(self, t: Array) -> Array:
+        """The values at any instants; constant before the first and after the last."""
+        return np.interp(t, self.times, self.values)
+
+
+def stretches(row: Row, config: Config) -> dict[str, list[Stretch]]:
+    """What every site of a row was doing, time off left out."""
+    model = TrainerModel.of(config.backtest.trainer, row.preset)
+    joint = _joint(row)
+    found: dict[str, list[Stretch]] = {}
+    for site, lane in row.lanes.items():
+        own: list[Stretch] = []
+        for t0, t1, state in lane:
+            match state:
+                case "provisioning":
+                    # The last load_s of a spin-up are loading on nodes that are already there.
+                    load = min(t0 + model.provision_s, t1)
+                    own += [Stretch(t0, load, "provisioning"), Stretch(load, t1, "idle")]
+                case "training":
+                    own += _trained(t0, t1, joint, model)
+                case "ready":
+                    own.append(Stretch(t0, t1, "idle"))
+                case "draining":
+                    own.append(Stretch(t0, t1, "draining"))
+        found[site] = [s for s in own if s.t1 > s.t0]
+    return found
+
+
+def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
+    """kgCO2 of all sites since the start of a row; None where it has no emissions."""
+    if row.kg_co2 is None:
+        return None
+    method = "marginal" if "marginal" in row.kg_by_method else "average"
+    doing = stretches(row, config)
+    parts = []
+    for site in config.site:
+        meter = Meter.of(site, grid.signals[site.name], config.run)
+        # Marginal and average intensities are never mixed in one sum.
+        if meter.method != method or meter.emissions is None or not row.lanes.get(site.name):
+            continue
+        lane, power = row.lanes[site.name], PowerModel.of(site)
+        columns = meter.emissions.between(lane[0][0], lane[-1][1])
+        edges, watts = _power(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts)
+        values = columns.values[np.searchsorted(columns.starts, edges[:-1], side="right") - 1]
+        grams = np.nan_to_num(watts * np.diff(edges) / J_PER_KWH * values, nan=0.0)
+        parts.append(Curve(edges, np.concatenate(([0.0], np.cumsum(grams))) / 1000.0))
+    if not parts:
+        return None
+    times = np.unique(np.concatenate([c.times for c in parts]))
+    return Curve(times, np.sum([c.at(times) for c in parts], axis=0))
+
+
+def seconds_training(doing: Sequence[Stretch]) -> Curve:
+    """Seconds of training of one site since the start of the first stretch."""
+    spans = [s for s in doing if s.what in ("local", "federated")]
+    if not spans:
+        return Curve(np.zeros(1), np.zeros(1))
+    starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in spans), strict=True))
+    done = np.cumsum(ends - starts)
+    # A stretch rises from its start to its end; where two meet, one of the two equal instants is dropped.
+    times, first = np.unique(np.column_stack([starts, ends]).ravel(), return_index=True)
+    values = np.column_stack([np.concatenate(([0.0], done[:-1])), done]).ravel()
+    return Curve(times, values[first])
+
+
+def _power(doing: Sequence[Stretch], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
+    """Edges over ``[start, end]`` between which neither phase nor reading changes, and the watts between them."""
+    phase = {"local": "training", "federated": "training"}
+    borders = np.array([b for s in doing for b in (s.t0, s.t1)])
+    edges = np.unique(np.concatenate(([start, end], borders, more)))
+    edges = edges[(edges >= start) & (edges <= end)]
+    if not doing:
+        return edges, np.zeros(len(edges) - 1)
+    starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in doing), strict=True))
+    watts = np.array([power.watts(phase.get(s.what, s.what)) for s in doing])
+    i = np.searchsorted(starts, edges[:-1], side="right") - 1
+    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], 0.0)
+
+
+def _joint(row: Row) -> list[tuple[float, float]]:
+    """When two or more sites of a row were in work: the stall's cycle begins anew with each."""
+    changes: dict[float, list[tuple[str, bool]]] = {}
+    for site, lane in row.lanes.items():  # in the order of sites, in which the loop places them
+        for i, (t0, t1, state) in enumerate(lane):
+            if state not in _WORKING:
+                continue
+            if i == 0 or lane[i - 1][2] not in _WORKING:
+                changes.setdefault(t0, []).append((site, True))
+            if i + 1 == len(lane) or lane[i + 1][2] not in _WORKING:
+                changes.setdefault(t1, []).append((site, False))
+    working: set[str] = set()
+    found: list[tuple[float, float]] = []
+    since: float | None = None
+    for t in sorted(changes):
+        for site, works in changes[t]:
+            working = working | {site} if works else working - {site}
+            if len(working) >= 2 and since is None:
+                since = t
+            elif len(working) < 2 and since is not None:
+                found.append((since, t))
+                since = None
+    return [(a, b) for a, b in found if b > a]
+
+
+def _trained(t0: float, t1: float, joint: Sequence[tuple[float, float]], model: TrainerModel) -> list[Stretch]:
+    """A stretch in training: alone, together, and idle in the stalls of the preset that has them."""
+    found: list[Stretch] = []
+    at = t0
+    for a, b in joint:
+        if b <= t0 or a >= t1:
+            continue
+        begin, end = max(a, t0), min(b, t1)
+        found.append(Stretch(at, begin, "local"))
+        at = end
+        if model.stall_s <= 0:
+            found.append(Stretch(begin, end, "federated"))
+            continue
+        cycle = a + (begin - a) // model.cycle_s * model.cycle_s
+        while cycle < end:
+            stall, after = cycle + model.cycle_s - model.stall_s, cycle + model.cycle_s
+            found.append(Stretch(max(cycle, begin), min(stall, end), "federated"))
+            found.append(Stretch(max(stall, begin), min(after, end), "idle"))
+            cycle = after
+    found.append(Stretch(at, t1, "local"))
+    return found

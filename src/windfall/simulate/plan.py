@@ -1,0 +1,200 @@
+"""Plan: what the days to come will probably bring, from forecast and history, with an honest range.
+
+The future is drawn many times: day by day a past day's readings, the same day for every site (so that regions that are windy
+together stay so), and as far as a forecast reaches, the forecast. The run's own policy is simulated over each draw; quantiles over
+draws are the answer. Nothing after the plan's instant is looked at, also where a trace would know it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from windfall.config.schema import Config
+from windfall.errors import SignalError
+from windfall.grid.build import Grid
+from windfall.grid.signal import Columns, Signal, StepSignal
+from windfall.simulate.backtest import Row, compare
+from windfall.simulate.simulation import Span
+from windfall.simulate.spread import quantiles
+from windfall.units import iso_utc
+
+_DAY_S = 86400.0
+_LEAST_DAYS = 2
+#: No draw is simulated for longer than this.
+_LONGEST_DAYS = 120
+
+
+@dataclass(frozen=True)
+class DayPlan:
+    """One day to come: triples are the 10th, 50th and 90th percentile over the draws."""
+
+    start: float
+    hours_inside: dict[str, tuple[float, ...]]
+    hours_training: dict[str, tuple[float, ...]]
+    tokens: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The days to come, and the whole budget. ``likely`` is how likely each hour of each site's region is inside a window."""
+
+    at: float
+    policy: str
+    draws: int
+    history_days: int
+    #: How far each site's forecast reaches, in hours; 0 where there is none.
+    forecast_h: dict[str, float]
+    days: list[DayPlan]
+    likely: dict[str, list[float]]
+    finished: int
+    finish_h: tuple[float, ...] | None
+    kg_co2: tuple[float, ...] | None
+    energy_kwh: tuple[float, ...] | None
+    money: tuple[float, ...] | None
+    budget_tokens: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`. Times are ISO 8601, UTC."""
+
+        def triple(x: tuple[float, ...] | None) -> dict[str, float] | None:
+            return None if x is None else dict(zip(("p10", "p50", "p90"), x, strict=True))
+
+        finish = triple(self.finish_h)
+        return {
+            "at": iso_utc(self.at), "policy": self.policy, "draws": self.draws, "history_days": self.history_days,
+            "forecast_h": self.forecast_h, "budget_tokens": self.budget_tokens,
+            "days": [
+                {"start": iso_utc(d.start), "tokens": triple(d.tokens),
+                 "hours_inside": {n: triple(x) for n, x in d.hours_inside.items()},
+                 "hours_training": {n: triple(x) for n, x in d.hours_training.items()}}
+                for d in self.days
+            ],
+            "likely_inside_by_hour": self.likely, "finished_draws": self.finished, "finish_h": finish,
+            "finish": None if finish is None else {k: iso_utc(self.at + 3600 * v) for k, v in finish.items()},
+            "kg_co2": triple(self.kg_co2), "energy_kwh": triple(self.energy_kwh), "money": triple(self.money),
+        }  # fmt: skip
+
+
+def make_plan(config: Config, grid: Grid, at: float, *, days: int = 3, draws: int = 40) -> Plan:
+    """Plan the run of ``config`` from ``at`` on.
+
+    Raises:
+        SignalError: less than two days of some signal are known before ``at``.
+    """
+    policy = config.policy.name
+    past = {id(s): _past_days(s, at, config.policy.climatology_days) for found in grid.signals.values() for s in found.values()}
+    known = min((len(p) for p in past.values()), default=0)
+    if known < _LEAST_DAYS:
+        name = next(n for n, found in grid.signals.items() for s in found.values() if len(past[id(s)]) < _LEAST_DAYS)
+        raise SignalError(
+            f"a plan needs at least {_LEAST_DAYS} days of readings before {iso_utc(at)}, and of {name} fewer are known; plan from "
+            "later (--at), or give a longer trace or a provider with history"
+        )
+    length = _LONGEST_DAYS
+    begin = np.floor(at / _DAY_S) * _DAY_S
+    # Only the budget's own policy is asked; deadlines and delays are those of the run.
+    one = config.model_copy(
+        update={"backtest": config.backtest.model_copy(update={"publication_delays_s": [], "target": "budget", "start": None})}
+    )
+    rows: list[Row] = []
+    grids: list[dict[str, StepSignal]] = []
+    for i in range(draws):
+        order = [random.Random(f"{config.run.seed} {i} {d}").randrange(known) for d in range(length)]
+        made = {key: _future(grid, key, p, order, at, float(begin)) for key, p in past.items()}
+        drawn = Grid(
+            {n: made[id(s)] for n, s in grid.by_site.items()}, {},
+            {n: {label: made[id(s)] for label, s in found.items()} for n, found in grid.signals.items()},
+        )  # fmt: skip
+        rows += compare(one, drawn, Span(at, at + length * _DAY_S), [policy])
+        grids.append({n: made[id(s)] for n, s in grid.by_site.items()})
+    return _summed(config, grid, at, days, rows, grids, known)
+
+
+def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
+    """Whole days before ``at`` that are known from end to end, newest first; times from each day's begin."""
+    history = signal.history(at, (most + 1) * _DAY_S)
+    if not len(history.values):
+        return []
+    found: list[Columns] = []
+    end = np.floor(history.ends[-1] / _DAY_S) * _DAY_S
+    while len(found) < most and end - _DAY_S >= history.starts[0] - 1.0:
+        inside = (history.ends > end - _DAY_S) & (history.starts < end)
+        starts = np.maximum(history.starts[inside], end - _DAY_S) - (end - _DAY_S)
+        ends = np.minimum(history.ends[inside], end) - (end - _DAY_S)
+        values = history.values[inside]
+        if len(values) and np.isfinite(values).all():
+            found.append(Columns(starts, ends, values))
+        end -= _DAY_S
+    return found
+
+
+def _future(grid: Grid, key: int, past: Sequence[Columns], order: Sequence[int], at: float, begin: float) -> StepSignal:
+    """One drawn future of a signal: its history as it was, its forecast as far as it reaches, then past days."""
+    signal = next(s for found in grid.signals.values() for s in found.values() if id(s) == key)
+    times = [begin + d * _DAY_S + past[k].starts for d, k in enumerate(order)]
+    values = [past[k].values for k in order]
+    t, v = np.concatenate(times), np.concatenate(values)
+    after = t >= at
+    t, v = t[after], v[after]
+    forecast = signal.forecast(at, 7 * _DAY_S)
+    if forecast is not None and len(forecast.values):
+        beyond = t >= forecast.ends_at
+        t = np.concatenate([np.maximum(forecast.times, at), t[beyond]])
+        v = np.concatenate([forecast.values, v[beyond]])
+    history = signal.history(at, 40 * _DAY_S)
+    t, v = np.concatenate([history.starts, t]), np.concatenate([history.values, v])
+    keep = np.append(np.diff(t) > 0, True)
+    return StepSignal(t[keep], v[keep], unit=signal.unit, source="drawn", period_s=0.0, until=begin + len(order) * _DAY_S)
+
+
+def _summed(
+    config: Config, grid: Grid, at: float, days: int, rows: Sequence[Row], drawn: Sequence[Mapping[str, StepSignal]], known: int
+) -> Plan:
+    from windfall.energy.account import inside_of
+
+    inside = {s.name: inside_of(s, config.run) for s in config.site}
+    rates = {s.name: s.tokens_per_s for s in config.site}
+    planned = []
+    likely: dict[str, list[float]] = {}
+    for s in config.site:
+        hours = np.zeros(days * 24)
+        for signals in drawn:
+            c = signals[s.name].between(at, at + days * _DAY_S)
+            opened = inside[s.name](c.values)
+            for h in range(days * 24):
+                a, b = at + h * 3600.0, at + (h + 1) * 3600.0
+                overlap = np.clip(np.minimum(c.ends, b) - np.maximum(c.starts, a), 0.0, None)
+                hours[h] += float(overlap[opened].sum()) / 3600.0
+        likely[s.name] = [round(float(x), 3) for x in hours / len(drawn)]
+    for d in range(days):
+        a, b = at + d * _DAY_S, at + (d + 1) * _DAY_S
+        trained = {
+            n: [sum(max(0.0, min(t1, b) - max(t0, a)) for t0, t1, state in r.lanes[n] if state == "training") / 3600 for r in rows]
+            for n in rates
+        }
+        open_hours = {}
+        for n in rates:
+            columns = [signals[n].between(a, b) for signals in drawn]
+            open_hours[n] = quantiles([float((c.ends - c.starts)[inside[n](c.values)].sum()) / 3600 for c in columns])
+        tokens = [sum(trained[n][i] * 3600 * rates[n] for n in rates) for i in range(len(rows))]
+        planned.append(DayPlan(a, open_hours, {n: quantiles(x) for n, x in trained.items()}, quantiles(tokens)))
+    done = [r for r in rows if r.finish_h is not None]
+
+    def over(values: list[float | None]) -> tuple[float, ...] | None:
+        found = [v for v in values if v is not None]
+        return quantiles(found) if found else None
+
+    reach = {}
+    for n, signal in grid.by_site.items():
+        f = signal.forecast(at, 7 * _DAY_S)
+        reach[n] = 0.0 if f is None else max(0.0, f.ends_at - at) / 3600
+    return Plan(
+        at=at, policy=config.policy.name, draws=len(rows), history_days=known, forecast_h=reach, days=planned, likely=likely,
+        finished=len(done), finish_h=over([r.finish_h for r in done]), kg_co2=over([r.kg_co2 for r in done]),
+        energy_kwh=over([r.energy_kwh for r in done]), money=over([r.money for r in done]), budget_tokens=config.run.budget_tokens,
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""Which region to train in: the same site, moved to each region of a configuration, over many start dates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windfall.config.schema import Config, SiteTable
+from windfall.errors import SignalError
+from windfall.grid.build import build_grid
+from windfall.simulate.backtest import span_of
+from windfall.simulate.simulation import Span
+from windfall.simulate.spread import quantiles
+from windfall.simulate.sweep import Job, Point, start_dates, sweep
+
+_DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One region. Triples are the 10th, 50th and 90th percentile over the starts; None where nothing can be said."""
+
+    region: str
+    policy: str
+    starts: int
+    #: How many of them trained the budget before the region's signals ended.
+    finished: int
+    #: Hours from start to finish; without a budget, hours trained.
+    hours: tuple[float, ...] | None
+    kg_co2: tuple[float, ...] | None
+    money: tuple[float, ...] | None
+    currency: str
+    #: Share of the time between start and end in which the site trained.
+    utilisation: tuple[float, ...] | None
+    share_of_oracle: tuple[float, ...] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+
+        def triple(x: tuple[float, ...] | None) -> dict[str, float] | None:
+            return None if x is None else dict(zip(("p10", "p50", "p90"), x, strict=True))
+
+        return {
+            "region": self.region, "policy": self.policy, "starts": self.starts, "finished": self.finished,
+            "hours": triple(self.hours), "kg_co2": triple(self.kg_co2), "money": triple(self.money), "currency": self.currency,
+            "utilisation": triple(self.utilisation), "share_of_oracle": triple(self.share_of_oracle),
+        }  # fmt: skip
+
+
+def rank_regions(config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None) -> list[Ranked]:
+    """Every region, best first: by median emissions (then money, then hours); those that never finished last.
+
+    ``span_days``: without a budget, how long each simulation lasts.
+
+    Raises:
+        SignalError: a region's signal is live, or cannot be used.
+    """
+    found = []
+    for site in _moved(config):
+        one = config.model_copy(update={"site": [site], "counterfactual": []})
+        grid = build_grid(one)
+        try:
+            span = span_of(one, grid)
+        except SignalError as e:
+            raise SignalError(f"{site.region}: {e}") from None
+        points = sweep(one, jobs_for(one, span, [policy], count, span_days), workers=workers)
+        found.append(_ranked(config, site, policy, points))
+    return sorted(found, key=lambda r: (r.hours is None, _middle(r.kg_co2), _middle(r.money), _middle(r.hours)))
+
+
+def jobs_for(
+    config: Config, span: Span, policies: Sequence[str], count: int, span_days: float | None, settings: Sequence[Any] = ((),)
+) -> list[Job]:
+    """Simulations over start dates: of a budget to the end of the signals, without one of ``span_days`` each (default 28)."""
+    none = config.backtest.target == "none"
+    if count <= 1 and span_days is None:
+        return [Job(span.start, span.end, s, tuple(policies)) for s in settings]
+    length = min((span_days or 28.0) * _DAY_S, span.end - span.start)
+    # A budget needs at least this long; starts after that could not be told from runs that were cut off.
+    least = length if none or span_days is not None else _least_s(config)
+    starts = start_dates(span, count, least)
+    ends = [t + length if none or span_days is not None else span.end for t in starts]
+    return [Job(t, end, s, tuple(policies)) for s in settings for t, end in zip(starts, ends, strict=True)]
+
+
+def _least_s(config: Config) -> float:
+    rate = sum(s.tokens_per_s for s in config.site)
+    hours = config.backtest.site_hours
+    return hours * 3600 / len(config.site) if hours else config.run.budget_tokens / rate
+
+
+def _moved(config: Config) -> list[SiteTable]:
+    """The first site in every region: its machine, the region's signals."""
+    found: dict[str, SiteTable] = {}
+    like = config.site[0]
+    for s in config.site:
+        own = like.model_copy(update={"region": s.region, "signal": s.signal, "signals": s.signals, "trigger": s.trigger})
+        found.setdefault(s.region, own)
+    for c in config.counterfactual:
+        found.setdefault(c.region, like.model_copy(update={"region": c.region, "signal": c.signal, "signals": [], "trigger": None}))
+    return list(found.values())
+
+
+def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[Point]) -> Ranked:
+    rows = [p.row for p in points]
+    with_budget = config.backtest.target == "budget"
+    # A budget that was not trained before the signals ended says nothing of what it takes.
+    used = [r for r in rows if r.finish_h is not None] if with_budget else rows
+    price = next((t for t in site.all_signals if t.type == "price"), None)
+
+    def over(values: list[float | None]) -> tuple[float, ...] | None:
+        known = [v for v in values if v is not None]
+        return quantiles(known) if known else None
+
+    return Ranked(
+        region=site.region, policy=policy, starts=len(points), finished=len(used),
+        hours=over([r.finish_h if with_budget else r.site_hours for r in used]), kg_co2=over([r.kg_co2 for r in used]),
+        money=over([r.money for r in used]), currency=price.currency if price else "",
+        utilisation=over([r.site_hours / r.span_h if r.span_h > 0 else None for r in used]),
+        share_of_oracle=over([r.share_of_oracle for r in used]),
+    )  # fmt: skip
+
+
+def _middle(triple: tuple[float, ...] | None) -> float:
+    return float("inf") if triple is None else triple[1]

@@ -1,0 +1,156 @@
+"""A finished run's recorded readings through its policy: it must give the recorded decisions (invariant 7)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from windfall.config.load import load
+from windfall.errors import StoreError
+from windfall.grid.signal import Columns, Forecast, Reading
+from windfall.policy.base import Decision, FleetView, SiteView
+from windfall.policy.build import build_policy
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A decision that came out otherwise than recorded."""
+
+    t: float
+    site: str
+    recorded: str
+    now: str
+
+
+@dataclass
+class Replay:
+    """What a replay found."""
+
+    policy: str
+    ticks: int = 0
+    decisions: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `windfall backtest --replay --json` prints."""
+        return {
+            "policy": self.policy, "ticks": self.ticks, "decisions": self.decisions, "equal": not self.differences,
+            "differences": [{"t": d.t, "site": d.site, "recorded": d.recorded, "now": d.now} for d in self.differences],
+        }  # fmt: skip
+
+
+def replay(run: RunDir) -> Replay:
+    """Decide again, tick by tick, from what the run recorded.
+
+    Raises:
+        StoreError: no run, no telemetry, or a record of an older version that lacks what decisions depend on.
+        ConfigError: its configuration cannot be read.
+    """
+    config = load(run.open_existing().config)
+    policy = build_policy(config)
+    telemetry = Telemetry.open(run.telemetry, read_only=True)
+    try:
+        record = _Record(telemetry, {s.name: s.signal.period_s for s in config.site})
+        found = Replay(policy.name)
+        rows = telemetry.rows(
+            "SELECT t_run, site, wanted, reason, numbers, until, input, memory FROM decisions ORDER BY t_run, rowid"
+        )
+        for t, group in groupby(rows, key=lambda r: float(r[0])):
+            told = [(str(site), *rest) for _, site, *rest in group]
+            given = {site: json.loads(rest[4]) for site, *rest in told}
+            one = next(iter(given.values()))
+            if "begun" not in one:
+                raise StoreError(f"{run.telemetry}: recorded by an older Windfall, without what its decisions depended on")
+            sites = {site: record.view(t, site, was) for site, was in given.items()}
+            decisions = policy.decide(FleetView(t, sites, one["begun"], one["left"], one["spent"]))
+            found.ticks += 1
+            for site, wanted, reason, numbers, until, _, memory in told:
+                found.decisions += 1
+                d = decisions[site]
+                same = (
+                    d.on == bool(wanted) and d.reason == reason and _same(dict(d.numbers), json.loads(numbers))
+                    and d.until == until and _same(dict(d.memory), json.loads(memory))
+                )  # fmt: skip
+                if not same:
+                    found.differences.append(Difference(t, site, f"{'on' if wanted else 'off'} ({reason})", _words(d)))
+        return found
+    finally:
+        telemetry.close()
+
+
+class _Record:
+    """What a run's telemetry holds of readings and forecasts."""
+
+    def __init__(self, telemetry: Telemetry, periods: Mapping[str, float]) -> None:
+        self.periods = periods
+        self.readings: dict[str, tuple[Any, Any, Any]] = {}
+        for site, _ in groupby(telemetry.rows("SELECT DISTINCT site FROM readings ORDER BY site"), key=lambda r: str(r[0])):
+            rows = telemetry.rows("SELECT valid_from, value, known_at FROM readings WHERE site = ? ORDER BY valid_from", site)
+            valid, value, known = (np.array(x, np.float64) for x in zip(*rows, strict=True))
+            self.readings[site] = (valid, value, known)
+        self.forecasts: dict[tuple[str, float], Forecast] = {}
+        for site, made, times, values, ends in telemetry.rows("SELECT site, made_at, times, vals, ends_at FROM forecasts"):
+            self.forecasts[(str(site), float(made))] = Forecast(
+                float(made), np.array(json.loads(times), np.float64), np.array(json.loads(values), np.float64), float(ends)
+            )
+
+    def view(self, t: float, site: str, was: Mapping[str, Any]) -> SiteView:
+        """A site as its policy saw it."""
+        reading = _reading(was["reading"])
+        readings = {label: _reading(r) for label, r in was["readings"].items()} if "readings" in was else {}
+        return SiteView(
+            site, reading, was["on"], was["since"], was["spin_up_s"], was["memory"], readings or {"": reading},
+            _RecordedOutlook(self, t, site, was.get("forecast")), was["state"], was["ready_in_s"], was["rate"], was["watts"],
+            tuple(was["starts"]),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _RecordedOutlook:
+    """What the policy was told when it asked."""
+
+    record: _Record
+    t: float
+    site: str
+    made_at: float | None
+
+    def forecast(self, horizon_s: float) -> Forecast | None:
+        return None if self.made_at is None else self.record.forecasts.get((self.site, self.made_at))
+
+    def history(self, span_s: float) -> Columns:
+        none = np.empty(0)
+        if self.site not in self.record.readings:
+            return Columns(none, none, none)
+        valid, value, known = self.record.readings[self.site]
+        seen = known <= self.t
+        valid, value = valid[seen], value[seen]
+        period = self.record.periods.get(self.site, 0.0)
+        begin = max(self.t - span_s, float(valid[0])) if len(valid) else math.inf
+        end = min(self.t, float(valid[-1]) + period) if len(valid) and period > 0 else self.t
+        if end <= begin:
+            return Columns(none, none, none)
+        first = int(np.searchsorted(valid, begin, side="right")) - 1
+        starts = np.maximum(valid[first:], begin)
+        ends = np.append(starts[1:], end)
+        keep = ends > starts
+        return Columns(starts[keep], ends[keep], value[first:][keep])
+
+
+def _reading(row: list[Any] | None) -> Reading | None:
+    return None if row is None else Reading(*row)
+
+
+def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    return a.keys() == b.keys() and all(x == b[k] or (x != x and b[k] != b[k]) for k, x in a.items())
+
+
+def _words(d: Decision) -> str:
+    return f"{'on' if d.on else 'off'} ({d.reason})"

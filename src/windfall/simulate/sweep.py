@@ -1,0 +1,167 @@
+"""Many simulations at once: over start dates, settings and regions, on all cores."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from windfall.config.load import with_settings
+from windfall.config.schema import Config
+from windfall.errors import ConfigError
+from windfall.grid.build import Grid, build_grid
+from windfall.simulate.backtest import Row, compare
+from windfall.simulate.simulation import Span
+from windfall.simulate.spread import quantiles
+
+Settings = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One simulation of a sweep: where it began, what was set, and what came of it."""
+
+    start: float
+    settings: Settings
+    row: Row
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is given."""
+
+    start: float
+    end: float
+    settings: Settings
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One policy with one choice of settings over its start dates. Triples are the 10th, 50th and 90th percentile."""
+
+    policy: str
+    settings: Settings
+    publication_delay_s: float | None
+    deadline_h: float | None
+    starts: int
+    #: Starts from which the budget was trained before the signals ended; the figures are of these (without a budget: of all).
+    finished: int
+    figures: dict[str, tuple[float, ...]]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        triples = {k: dict(zip(("p10", "p50", "p90"), v, strict=True)) for k, v in self.figures.items()}
+        return {
+            "policy": self.policy, "settings": dict(self.settings), "publication_delay_s": self.publication_delay_s,
+            "deadline_h": self.deadline_h, "starts": self.starts, "finished": self.finished, **triples,
+        }  # fmt: skip
+
+
+#: What summaries have quantiles of, where rows have it.
+FIGURES = (
+    "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "idle_h", "share_inside", "share_of_oracle",
+    "kg_over_oracle",
+)  # fmt: skip
+
+
+def summarise(points: Sequence[Point], *, with_budget: bool) -> list[Summary]:
+    """Points by policy, settings, delay and deadline, in the order in which they first came."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for p in points:
+        r = p.row
+        # A deadline that a row was only judged by is its own finish: no key to group by.
+        deadline = r.deadline_h if r.policy in ("budgeted", "oracle") else None
+        groups.setdefault((r.policy, p.settings, r.publication_delay_s, deadline), []).append(r)
+    found = []
+    for (policy, settings, delay, deadline), rows in groups.items():
+        used = [r for r in rows if r.finish_h is not None] if with_budget else rows
+        values = {k: [v for v in (getattr(r, k) for r in used) if v is not None] for k in FIGURES}
+        triples = {k: quantiles(v) for k, v in values.items() if v}
+        found.append(Summary(policy, settings, delay, deadline, len(rows), len(used), triples))
+    return found
+
+
+def start_dates(span: Span, count: int, least_s: float) -> list[float]:
+    """``count`` starts evenly over a span, each with at least ``least_s`` before the end; fewer where they do not fit.
+
+    Whole hours apart, so that starts are spread over the day as well.
+    """
+    room = span.end - least_s - span.start
+    if count <= 1 or room <= 0:
+        return [span.start]
+    step = max(3600.0, room / (count - 1))
+    found = [span.start + math.floor(i * step / 3600.0) * 3600.0 for i in range(count)]
+    return [t for t in dict.fromkeys(found) if t <= span.start + room]
+
+
+def parse_setting(text: str) -> tuple[str, list[float]]:
+    """``worth_g_per_kwh=60,80,100`` or ``spin_up_s=300:1200:300`` (from, to, step).
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    key, sep, values = text.partition("=")
+    try:
+        if not sep or not key:
+            raise ValueError
+        if ":" in values:
+            first, last, step = (float(v) for v in values.split(":"))
+            if step <= 0 or last < first or (last - first) / step > 10_000:
+                raise ValueError
+            found = [first + i * step for i in range(math.floor((last - first) / step + 1e-9) + 1)]
+        else:
+            found = [float(v) for v in values.split(",")]
+        if not all(math.isfinite(v) for v in found):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"--sweep {text}: write KEY=VALUE,VALUE or KEY=FROM:TO:STEP, spin_up_s=300:1200:300 for example"
+        ) from None
+    return key.strip(), found
+
+
+def combinations(sweeps: Mapping[str, Sequence[float]]) -> list[Settings]:
+    """Every combination of the settings swept over; one without any if there are none."""
+    keys = list(sweeps)
+    return [tuple(zip(keys, values, strict=True)) for values in itertools.product(*(sweeps[k] for k in keys))]
+
+
+def sweep(config: Config, jobs: Iterable[Job], *, workers: int | None = None) -> list[Point]:
+    """Run every job, on ``workers`` processes (default: one a core). The same in whatever order they end.
+
+    Raises:
+        ConfigError: a setting is not known, or makes the configuration invalid.
+    """
+    work = list(jobs)
+    for settings in dict.fromkeys(j.settings for j in work):
+        with_settings(config, dict(settings))  # a mistake is told before anything has been run
+    count = min(workers or os.cpu_count() or 1, len(work))
+    if count <= 1:
+        _begin(config)
+        return [p for job in work for p in _run(job)]
+    # Forking is quick, and safe as long as nobody else in this process is in the middle of something.
+    how = "fork" if threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(how)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(config,)) as pool:
+        return [p for found in pool.map(_run, work, chunksize=1) for p in found]
+
+
+_state: dict[str, tuple[Config, Grid]] = {}
+
+
+def _begin(config: Config) -> None:
+    # Each worker reads the traces once.
+    _state["run"] = (config, build_grid(config))
+
+
+def _run(job: Job) -> list[Point]:
+    config, grid = _state["run"]
+    rows = compare(with_settings(config, dict(job.settings)), grid, Span(job.start, job.end), job.policies)
+    return [Point(job.start, job.settings, r) for r in rows]

@@ -1,0 +1,136 @@
+"""Tables for the terminal: a sweep, a ranking of regions, a plan, a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from windfall.units import clock_text, iso_utc
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from windfall.config.schema import Config
+    from windfall.simulate.plan import Plan
+    from windfall.simulate.regions import Ranked
+    from windfall.simulate.replay import Replay
+    from windfall.simulate.sweep import Summary
+
+Triple = tuple[float, ...] | None
+#: Figure, title and form.
+_COLUMNS = (
+    ("finish_h", "hours", "{:.1f}"), ("site_hours", "site-h", "{:.1f}"), ("kg_co2", "kg CO2", "{:.3g}"),
+    ("money", "money", "{:.3g}"),
+    ("share_of_oracle", "of oracle %", "{:.1f}"), ("kg_over_oracle", "kg / oracle", "{:.2f}"),
+)  # fmt: skip
+_MEDIAN = "median over start dates, and the 10th to the 90th percentile in brackets"
+
+
+def print_sweep(found: Sequence[Summary], simulations: int, elapsed_s: float, config: Config, console: Console) -> None:
+    """A row for every policy and choice of settings: median, and the 10th to the 90th percentile behind it."""
+    from rich.table import Table
+
+    keys = list(dict.fromkeys(k for s in found for k, _ in s.settings))
+    budget = config.backtest.target == "budget"
+    table = Table(title=f"{simulations} simulations", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    delays = {s.publication_delay_s for s in found}
+    table.add_column("policy", no_wrap=True)
+    for key in (*keys, *(["late by, s"] if len(delays) > 1 else []), "starts"):
+        table.add_column(key, justify="right", no_wrap=True)
+    shown = [w for w in _COLUMNS if any(w[0] in s.figures for s in found) and (budget or w[0] != "finish_h")]
+    for _, title, _ in shown:
+        table.add_column(title, justify="right", no_wrap=True)
+    for s in found:
+        settings = dict(s.settings)
+        deadline = "" if s.deadline_h is None else f" by {s.deadline_h:g} h"
+        late = [f"{s.publication_delay_s or 0:g}"] if len(delays) > 1 else []
+        count = f"{s.finished} of {s.starts}" if s.finished != s.starts else str(s.starts)
+        figures = [_spread(s.figures.get(k), form, 100.0 if k == "share_of_oracle" else 1.0) for k, _, form in shown]
+        table.add_row(s.policy + deadline, *(f"{settings[k]:g}" for k in keys), *late, count, *figures)
+    console.print(table)
+    console.print(_MEDIAN + ("; figures are of finished runs" if budget else ""), style="dim")
+    console.print(f"simulated in {elapsed_s:.2f} s", style="dim", highlight=False)
+
+
+def print_ranking(ranked: Sequence[Ranked], config: Config, console: Console) -> None:
+    """Regions, best first."""
+    from rich.table import Table
+
+    budget = config.backtest.target == "budget"
+    policy = ranked[0].policy if ranked else config.policy.name
+    title = f"One site in each region under {policy}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    money_title = ["money"] if any(r.money for r in ranked) else []
+    table.add_column("region", overflow="fold")
+    for title in ("starts", "hours" if budget else "h trained", "kg CO2", *money_title, "time used %", "of oracle %"):
+        table.add_column(title, justify="right", overflow="fold")
+    for r in ranked:
+        count = f"{r.finished} of {r.starts}" if r.finished != r.starts else str(r.starts)
+        money = _spread(r.money, "{:.2f}") + (f" {r.currency}" if r.money is not None else "")
+        table.add_row(
+            r.region, count, _spread(r.hours, "{:.1f}"), _spread(r.kg_co2, "{:.3g}"), *([money] if money_title else []),
+            _spread(r.utilisation, "{:.1f}", 100.0),
+            _spread(r.share_of_oracle, "{:.1f}", 100.0),
+        )  # fmt: skip
+    console.print(table)
+    console.print(_MEDIAN, style="dim")
+    if budget and any(r.finished < r.starts for r in ranked):
+        console.print("starts: those from which the budget was trained before the signals ended; figures are of these", style="dim")
+
+
+def print_replay(found: Replay, console: Console) -> None:
+    """Whether a recorded run's decisions came out again."""
+    if not found.differences:
+        console.print(
+            f"{found.decisions} decisions of {found.policy} in {found.ticks} ticks: every one came out as recorded", highlight=False
+        )
+        return
+    for d in found.differences[:10]:
+        console.print(f"{iso_utc(d.t)} {d.site}: recorded {d.recorded}, now {d.now}", markup=False, highlight=False)
+    if len(found.differences) > 10:
+        console.print(f"and {len(found.differences) - 10} more", highlight=False)
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """The days to come, then the whole budget."""
+    from rich.table import Table
+
+    title = f"From {iso_utc(plan.at)} under {plan.policy}: what {plan.draws} draws from {plan.history_days} past days bring"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    names = list(plan.likely)
+    for title in ("day", "site"):
+        table.add_column(title, no_wrap=True)
+    for title in ("h in windows", "h training", "tokens, all sites"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for d in plan.days:
+        for i, n in enumerate(names):
+            first = (clock_text(d.start), _spread(d.tokens, "{:.2g}")) if i == 0 else ("", "")
+            table.add_row(first[0], n, _spread(d.hours_inside[n], "{:.1f}"), _spread(d.hours_training[n], "{:.1f}"), first[1])
+    console.print(table)
+    console.print()
+    for name in names:
+        reach = plan.forecast_h[name]
+        how = f"forecast for {reach:.0f} h, then past days" if reach else "no forecast: past days"
+        console.print(f"{name}: how likely its region is inside a window, hour by hour ({how})", markup=False, highlight=False)
+        for day in range(0, len(plan.likely[name]), 24):
+            bar = "".join("·▁▂▃▄▅▆▇█"[min(8, round(p * 8))] for p in plan.likely[name][day : day + 24])
+            console.print(f"  {clock_text(plan.at + day * 3600)} |{bar}|", markup=False, highlight=False)
+    console.print()
+    if plan.finish_h is None:
+        console.print(f"the budget of {plan.budget_tokens:,} tokens was not trained within 120 days in any draw", highlight=False)
+        return
+    low, mid, high = (clock_text(plan.at + 3600 * h) for h in plan.finish_h)
+    console.print(f"{plan.budget_tokens:,} tokens: done {mid} UTC ({low} to {high})", highlight=False)
+    money = "" if plan.money is None else f", money {_spread(plan.money, '{:.2f}')}"
+    kg = "" if plan.kg_co2 is None else f", {_spread(plan.kg_co2, '{:.3g}')} kg CO2"
+    console.print(f"{_spread(plan.energy_kwh, '{:.3g}')} kWh{kg}{money}", highlight=False)
+    if plan.finished < plan.draws:
+        console.print(f"in {plan.draws - plan.finished} of {plan.draws} draws it was not done within 120 days", style="yellow")
+    console.print("median, and the 10th to the 90th percentile in brackets", style="dim")
+
+
+def _spread(triple: Triple, form: str, times: float = 1.0) -> str:
+    if triple is None:
+        return "-"
+    low, mid, high = (form.format(x * times) for x in triple)
+    return mid if low == high else f"{mid} ({low}–{high})"

@@ -1,0 +1,43 @@
+"""Credentials: from the environment or a file that only its owner reads; never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from windfall.errors import Unauthorized
+from windfall.grid.credentials import NEEDED, Credentials
+
+NAMES = NEEDED["watttime"]
+
+
+def test_the_environment_comes_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text('# mine\nexport WATTTIME_USERNAME=from-file\nWATTTIME_PASSWORD = "a=b c"\n\n')
+    file.chmod(0o600)
+    assert Credentials(str(file), {"WATTTIME_USERNAME": "env"}).need(NAMES, "w") == ["env", "a=b c"]
+    assert Credentials(str(file), {}).need(NAMES, "w") == ["from-file", "a=b c"]
+
+
+def test_a_file_that_others_can_read_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text("WATTTIME_PASSWORD=hidden\n")
+    file.chmod(0o644)
+    with pytest.raises(Unauthorized, match=f"chmod 600 {file}") as e:
+        Credentials(str(file), {}).need(NAMES, "w")
+    assert "hidden" not in str(e.value)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unauthorized, match="WATTTIME_PASSWORD not set; set it in the environment"):
+        Credentials(None, {"WATTTIME_USERNAME": "x"}).need(NAMES, "w")
+    with pytest.raises(Unauthorized, match="no such credentials_file"):
+        Credentials(str(tmp_path / "none"), {}).need(NAMES, "w")
+    with pytest.raises(Unauthorized, match="cannot be read"):
+        Credentials(str(tmp_path), {}).need(NAMES, "w") if tmp_path.chmod(0o700) is None else None
+    assert Credentials(None, {"WATTTIME_USERNAME": "x"}).missing(NAMES) == ["WATTTIME_PASSWORD"]
+
+
+def test_they_have_no_repr_that_shows_them() -> None:
+    assert "hidden" not in repr(Credentials(None, {"WATTTIME_PASSWORD": "hidden"}))
