@@ -43,7 +43,7 @@ class SignalTable(Table):
     name: Name | None = Field(None, description="what triggers call it (default: its type)")
     type: SignalType = Field("marginal_co2", description="what the values mean")
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field("USD", description="price: of the values, as three letters")
-    path: str | None = Field(None, description="trace: CSV or .csv.gz, relative to the config; `bundled:paper_day` or `bundled:caiso`")
+    path: str | None = Field(None, description="trace: CSV or .csv.gz beside the config; or `bundled:paper_day`, `bundled:caiso`")
     time_column: str = Field("time_utc", description="trace: column of instants (ISO 8601, UTC)")
     column: str | None = Field(None, description="trace: column of values")
     region_column: str | None = Field(None, description="trace: rows of one region are chosen by this column")

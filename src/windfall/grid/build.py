@@ -38,10 +38,11 @@ class Grid:
 
     def live(self) -> list[LiveSignal]:
         """Every live signal, once each."""
+        if all(isinstance(s, StepSignal) for s in self._all()):
+            return []
         from windfall.grid.live import LiveSignal
 
-        found = dict.fromkeys(s for s in self._all() if isinstance(s, LiveSignal))
-        return list(found)
+        return list(dict.fromkeys(s for s in self._all() if isinstance(s, LiveSignal)))
 
     def start(self) -> None:
         """Begin to ask live signals for news, each in its own time. Returns at once; without live signals nothing happens.

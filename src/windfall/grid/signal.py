@@ -49,6 +49,11 @@ class Columns:
     ends: npt.NDArray[np.float64]
     values: npt.NDArray[np.float64]
 
+    def known(self) -> Columns:
+        """Without the intervals of which nothing is known (NaN)."""
+        keep = np.isfinite(self.values)
+        return self if keep.all() else Columns(self.starts[keep], self.ends[keep], self.values[keep])
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -201,7 +206,7 @@ class StepSignal:
     def history(self, t: float, span_s: float) -> Columns:
         last = self._known(t)
         begin = max(t - span_s, self.starts_at())
-        end = min(t, float(self._times[last]) + self._period) if last >= 0 and self._period > 0 else t
+        end = min(t, self.reading(last).stale_at) if last >= 0 else t
         if last < 0 or end <= begin:
             none = np.empty(0)
             return Columns(none, none, none)

@@ -170,7 +170,7 @@ class Budgeted:
 
     def _past(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> _Climate | None:
         begin = t if forecast is None else min(end, forecast.ends_at)
-        past = site.outlook.history(self._climatology_s) if site.outlook else None
+        past = site.outlook.history(self._climatology_s).known() if site.outlook else None
         if past is None or not len(past.values) or past.ends[-1] - past.starts[0] < _LEAST_HISTORY_S:
             return None
         return _Climate(past, begin, end, site.spin_up_s)

@@ -31,7 +31,7 @@ _RIDGE = 3.0
 #: Of (1, distance, programme): being on is worth most of a start at a reading of 0 and little at the worth; no trust in forecasts.
 _PRIOR = (3.0, -4.0, 0.0)
 #: Distances beyond this are all alike, and intervals beyond that teach nothing about when to start or stop.
-_FAR, _TEACHES = 3.0, 2.5
+_FAR, _TEACHES = 2.5, 2.5
 #: How many starts' worth one schedule must lead the other by before it takes over.
 _MARGIN = 2.0
 #: Readings without an end of their own are looked at this often.

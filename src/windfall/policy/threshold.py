@@ -119,7 +119,7 @@ class Percentile:
         return {k: v for k, v in site.memory.items() if k != "crossed"} if stale else site.memory
 
     def _level(self, site: SiteView) -> float:
-        past = site.outlook.history(self.window_s) if site.outlook else None
+        past = site.outlook.history(self.window_s).known() if site.outlook else None
         if past is None or not len(past.values) or past.ends[-1] - past.starts[0] < self._LEAST_S:
             return -math.inf
         order = np.argsort(past.values, kind="stable")

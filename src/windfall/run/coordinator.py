@@ -28,6 +28,7 @@ from windfall.run.recorder import TelemetryRecorder, position
 from windfall.run.sites import describe_site
 from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
+from windfall.run.watch import SignalWatch
 from windfall.store.bus import open_bus
 from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
@@ -93,6 +94,8 @@ class Coordinator:
         booked_to = position(self.telemetry)
         now = self._begin()
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
+        self.grid.start()
+        self._watch = SignalWatch(self.grid, self.telemetry)
         for w in [*self.grid.warnings, *([mended] if mended else [])]:
             self.telemetry.event(now, "warning", reason=w)
         self.transport = connect(f"127.0.0.1:{port}")
@@ -189,6 +192,7 @@ class Coordinator:
             log.info("%s mode: %s", iso_utc(t), mode)
         now = clock.monotonic()
         if now - self._flushed_at >= _FLUSH_S:
+            self._watch.look(t)
             self._flush(t)
 
     def moved(self, t: float) -> None:
@@ -238,6 +242,7 @@ class Coordinator:
             self.driver.kill_all()
         self.transport.close()
         self.bus.close()
+        self.grid.close()
         if self._lease:
             self._lease.release()
         self.telemetry.close()

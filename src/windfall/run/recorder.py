@@ -74,10 +74,12 @@ class TelemetryRecorder:
         if isinstance(s.outlook, SignalOutlook):
             past, forecast = s.outlook.asked_history, s.outlook.asked_forecast
             if past is not None:
-                for valid, value in zip(past.starts.tolist(), past.values.tolist(), strict=True):
-                    if valid not in self._noted.setdefault(s.name, set()):
+                noted = self._noted.setdefault(s.name, set())
+                known = past.known()
+                for valid, end, value in zip(known.starts.tolist(), known.ends.tolist(), known.values.tolist(), strict=True):
+                    if valid not in noted:
                         unit = s.reading.unit if s.reading else ""
-                        self._note(view.t, s.name, Reading(value, unit, valid, view.t, valid, valid, "history"))
+                        self._note(view.t, s.name, Reading(value, unit, valid, view.t, end, end, "history"))
             if forecast is not None:
                 given["forecast"] = forecast.made_at
                 self._keep_forecast(s.name, forecast)
@@ -88,8 +90,9 @@ class TelemetryRecorder:
         if r.valid_from not in noted:
             noted.add(r.valid_from)
             self._t.put(
-                "INSERT OR REPLACE INTO readings VALUES (?,?,?,?,?,?,?,?)",
-                t, clock.wall(), site, r.value, r.unit, r.valid_from, r.known_at, r.source,
+                "INSERT OR REPLACE INTO readings (t_run, t_wall, site, value, unit, valid_from, known_at, source, stale_at)"
+                " VALUES (?,?,?,?,?,?,?,?,?)",
+                t, clock.wall(), site, r.value, r.unit, r.valid_from, r.known_at, r.source, r.stale_at,
             )  # fmt: skip
 
     def _keep_forecast(self, site: str, f: Forecast) -> None:

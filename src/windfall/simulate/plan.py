@@ -121,12 +121,13 @@ def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
     if not len(history.values):
         return []
     found: list[Columns] = []
-    end = np.floor(history.ends[-1] / _DAY_S) * _DAY_S
+    end = np.floor(min(at, history.ends[-1]) / _DAY_S) * _DAY_S
     while len(found) < most and end - _DAY_S >= history.starts[0] - 1.0:
         inside = (history.ends > end - _DAY_S) & (history.starts < end)
         starts = np.maximum(history.starts[inside], end - _DAY_S) - (end - _DAY_S)
         ends = np.minimum(history.ends[inside], end) - (end - _DAY_S)
         values = history.values[inside]
+        # A day with holes says less than it seems.
         if len(values) and np.isfinite(values).all():
             found.append(Columns(starts, ends, values))
         end -= _DAY_S
@@ -146,7 +147,7 @@ def _future(grid: Grid, key: int, past: Sequence[Columns], order: Sequence[int],
         beyond = t >= forecast.ends_at
         t = np.concatenate([np.maximum(forecast.times, at), t[beyond]])
         v = np.concatenate([forecast.values, v[beyond]])
-    history = signal.history(at, 40 * _DAY_S)
+    history = signal.history(at, 40 * _DAY_S).known()
     t, v = np.concatenate([history.starts, t]), np.concatenate([history.values, v])
     keep = np.append(np.diff(t) > 0, True)
     return StepSignal(t[keep], v[keep], unit=signal.unit, source="drawn", period_s=0.0, until=begin + len(order) * _DAY_S)

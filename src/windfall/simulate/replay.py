@@ -58,7 +58,7 @@ def replay(run: RunDir) -> Replay:
     policy = build_policy(config)
     telemetry = Telemetry.open(run.telemetry, read_only=True)
     try:
-        record = _Record(telemetry, {s.name: s.signal.period_s for s in config.site})
+        record = _Record(telemetry)
         found = Replay(policy.name)
         rows = telemetry.rows(
             "SELECT t_run, site, wanted, reason, numbers, until, input, memory FROM decisions ORDER BY t_run, rowid"
@@ -89,13 +89,13 @@ def replay(run: RunDir) -> Replay:
 class _Record:
     """What a run's telemetry holds of readings and forecasts."""
 
-    def __init__(self, telemetry: Telemetry, periods: Mapping[str, float]) -> None:
-        self.periods = periods
-        self.readings: dict[str, tuple[Any, Any, Any]] = {}
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.readings: dict[str, tuple[Any, ...]] = {}
         for site, _ in groupby(telemetry.rows("SELECT DISTINCT site FROM readings ORDER BY site"), key=lambda r: str(r[0])):
-            rows = telemetry.rows("SELECT valid_from, value, known_at FROM readings WHERE site = ? ORDER BY valid_from", site)
-            valid, value, known = (np.array(x, np.float64) for x in zip(*rows, strict=True))
-            self.readings[site] = (valid, value, known)
+            rows = telemetry.rows(
+                "SELECT valid_from, value, known_at, stale_at FROM readings WHERE site = ? ORDER BY valid_from", site
+            )
+            self.readings[site] = tuple(np.array(x, np.float64) for x in zip(*rows, strict=True))
         self.forecasts: dict[tuple[str, float], Forecast] = {}
         for site, made, times, values, ends in telemetry.rows("SELECT site, made_at, times, vals, ends_at FROM forecasts"):
             self.forecasts[(str(site), float(made))] = Forecast(
@@ -129,17 +129,16 @@ class _RecordedOutlook:
         none = np.empty(0)
         if self.site not in self.record.readings:
             return Columns(none, none, none)
-        valid, value, known = self.record.readings[self.site]
+        valid, value, known, stale = self.record.readings[self.site]
         seen = known <= self.t
-        valid, value = valid[seen], value[seen]
-        period = self.record.periods.get(self.site, 0.0)
+        valid, value, stale = valid[seen], value[seen], stale[seen]
         begin = max(self.t - span_s, float(valid[0])) if len(valid) else math.inf
-        end = min(self.t, float(valid[-1]) + period) if len(valid) and period > 0 else self.t
-        if end <= begin:
+        if self.t <= begin:
             return Columns(none, none, none)
         first = int(np.searchsorted(valid, begin, side="right")) - 1
         starts = np.maximum(valid[first:], begin)
-        ends = np.append(starts[1:], end)
+        # What was not known for long enough to be believed ends before the next reading: a hole.
+        ends = np.minimum(np.append(starts[1:], self.t), np.where(np.isnan(stale[first:]), math.inf, stale[first:]))
         keep = ends > starts
         return Columns(starts[keep], ends[keep], value[first:][keep])
 

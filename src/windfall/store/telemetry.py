@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS decisions (
   numbers TEXT NOT NULL, until REAL, input TEXT NOT NULL, memory TEXT NOT NULL, PRIMARY KEY (site, t_run));
 CREATE TABLE IF NOT EXISTS readings (
   t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, value REAL NOT NULL, unit TEXT NOT NULL,
-  valid_from REAL NOT NULL, known_at REAL NOT NULL, source TEXT NOT NULL, PRIMARY KEY (site, valid_from));
+  valid_from REAL NOT NULL, known_at REAL NOT NULL, source TEXT NOT NULL, stale_at REAL, PRIMARY KEY (site, valid_from));
 CREATE TABLE IF NOT EXISTS metrics (
   id INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, name TEXT NOT NULL,
   value REAL NOT NULL, tokens INTEGER, version INTEGER, detail TEXT);
@@ -64,10 +64,9 @@ def _upgrade(db: sqlite3.Connection) -> None:
     db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
     row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     if int(row[0]) < SCHEMA_VERSION:
-        there = {str(c[1]) for c in db.execute("PRAGMA table_info(energy)")}
-        for column in ("average_grams", "money"):
-            if column not in there:
-                db.execute(f"ALTER TABLE energy ADD COLUMN {column} REAL")
+        for table, column in (("energy", "average_grams"), ("energy", "money"), ("readings", "stale_at")):
+            if column not in {str(c[1]) for c in db.execute(f"PRAGMA table_info({table})")}:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} REAL")
         db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
 
 

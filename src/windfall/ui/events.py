@@ -34,6 +34,8 @@ TRANSITIONS = frozenset(
         "released",
         "bus_down",
         "bus_up",
+        "signal_lost",
+        "signal_back",
         "checkpoint_repaired",
         "checkpoint_damaged",
         "tidied",
