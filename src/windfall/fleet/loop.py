@@ -141,6 +141,7 @@ class Loop:
         account: Account,
         recorder: Recorder,
         begun: float | None = None,
+        tick_s: float = 0.0,
         hand: Hand | None = None,
     ) -> None:
         """``signals`` by site and label, each site's first one first; ``begun``: run time of the run's begin (default: now)."""
@@ -152,6 +153,7 @@ class Loop:
         self.wanted: dict[str, Wanted] = {n: Wanted(False, clock.now(), {}) for n in controller.sites}
         self.decisions: dict[str, Decision] = {}
         self.starts = {n: Starts(f.spin_up_s) for n, f in facts.items()}
+        self._tick_s = tick_s
         self._first = {n: next(iter(s.values())) for n, s in signals.items()}
         self._signals = {n: tuple(s.items()) for n, s in signals.items()}
         self._facts = facts
@@ -232,7 +234,7 @@ class Loop:
     def view(self, t: float, names: Collection[str] | None = None) -> FleetView:
         """What policies see at ``t``, of all sites or of ``names``."""
         seen = {n: self._site_view(t, n) for n in (self.wanted if names is None else names)}
-        return FleetView(t, seen, self.begun, self.work.left(), self.account.spent())
+        return FleetView(t, seen, self.begun, self.work.left(), self.account.spent(), self._tick_s)
 
     def _site_view(self, t: float, name: str) -> SiteView:
         wanted, facts, starts, site = self.wanted[name], self._facts[name], self.starts[name], self.controller.sites[name]

@@ -205,12 +205,14 @@ class StepSignal:
 
     def history(self, t: float, span_s: float) -> Columns:
         last = self._known(t)
-        begin = max(t - span_s, self.starts_at())
-        end = min(t, self.reading(last).stale_at) if last >= 0 else t
-        if last < 0 or end <= begin:
-            none = np.empty(0)
-            return Columns(none, none, none)
-        return self.between(begin, end)
+        first = max(0, int(np.searchsorted(self._times, t - span_s, side="right")) - 1)
+        valid = self._times[first : last + 1]
+        starts = np.maximum(valid, t - span_s)
+        # Where nothing came for so long that the last reading could not be believed any more, nothing was known.
+        limit = valid + self._stale * self._period + self._delay if self._period > 0 else np.full(len(valid), self._end)
+        ends = np.minimum(np.minimum(np.append(starts[1:], t)[: len(starts)], limit), t)
+        keep = ends > starts
+        return Columns(starts[keep], ends[keep], self._values[first : last + 1][keep])
 
     def forecast(self, t: float, horizon_s: float) -> Forecast | None:
         end = min(t + horizon_s, self._end)

@@ -65,6 +65,8 @@ class FleetView:
     left: float = math.inf
     #: What the run has paid for electricity so far.
     spent: float = 0.0
+    #: Time from this decision to the next, as far as is known.
+    tick_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from windfall.units import clock_text, duration_text
 
 #: Kept free before the deadline: for the last commit, and for starts that take a little longer than the last ones.
 _SPARE_S = 60.0
+_SPARE_WHOLE_S = 7200.0
 _SPARE_SHARE = 0.002
 #: Without a forecast to the deadline the future may be worse than the past: more is kept free.
 _SPARE_SHARE_BLIND = 0.05
@@ -69,15 +70,18 @@ class Budgeted:
 
     def _urgent(self, view: FleetView, deadline: float) -> dict[str, Decision] | None:
         """Everything on, if nothing less will do."""
-        rate = sum(s.rate for s in view.sites.values())
         left = deadline - view.t
-        warm = sum(s.rate * (0.0 if s.on and s.state in ("ready", "training") else s.spin_up_s) for s in view.sites.values())
-        need_s = (view.left + warm) / rate + _SPARE_S
-        if math.isinf(need_s) or left > need_s * (1.0 + _SPARE_SHARE):
+        rate = sum(s.rate for s in view.sites.values())
+
+        def capacity(time_s: float) -> float:
+            return sum(s.rate * max(0.0, time_s - _warm_s(s)) for s in view.sites.values())
+
+        # A plan is made to be done a little before the deadline, so that one that comes true is not taken for urgent.
+        if math.isinf(view.left) or capacity(left - view.tick_s) >= view.left:
             return None
-        late = need_s - _SPARE_S - left
-        numbers = {"left_tokens": view.left, "left_s": left, "needed_s": need_s}
-        if late > 0 and any(s.rate for s in view.sites.values()) and view.left > 0:
+        late = (view.left - capacity(left)) / rate if rate else math.inf
+        numbers = {"left_tokens": view.left, "left_s": left, "late_s": late}
+        if late > 0 and view.left > 0:
             reason = f"on: {duration_text(late)} too little is left before {clock_text(deadline)} UTC even with every site on"
             alarm = f"the deadline {clock_text(deadline)} UTC cannot be met any more; every site trains"
         else:
@@ -90,13 +94,14 @@ class Budgeted:
         fresh = t - at < self._replan_s and all(s.memory.get("worth", math.inf) < math.inf for s in view.sites.values())
         if not fresh:
             return self._replan(view, deadline)
-        return {n: self._carry_on(t, s, s.memory) for n, s in view.sites.items()}
+        return {n: self._carry_on(view, s, s.memory) for n, s in view.sites.items()}
 
     def _replan(self, view: FleetView, deadline: float) -> dict[str, Decision]:
         t = view.t
         forecasts = {n: s.outlook.forecast(deadline - t) if s.outlook else None for n, s in view.sites.items()}
         blind = any(f is None or f.ends_at < deadline - 1.0 for f in forecasts.values())
-        spare = _SPARE_S + (_SPARE_SHARE_BLIND if blind else _SPARE_SHARE) * (deadline - t)
+        # What is kept free shrinks towards the end, where less can still go wrong: small delays on the way cost no extra start.
+        spare = view.tick_s + _SPARE_S * min(1.0, (deadline - t) / _SPARE_WHOLE_S) + (_SPARE_SHARE_BLIND if blind else _SPARE_SHARE) * (deadline - t)
         end = max(t + 60.0, deadline - spare)
         sites = {n: s for n, s in ((n, self._site(view.sites[n], f, t, end)) for n, f in forecasts.items()) if s is not None}
         past = {n: self._past(s, forecasts[n], t, end) for n, s in view.sites.items()}
@@ -108,26 +113,31 @@ class Budgeted:
             worth, stretches = made.worth, made.stretches
         scale = {n: view.sites[n].rate / view.sites[n].watts for n in view.sites}
         mean = sum(scale.values()) / len(scale)
+        last = max((s.stop for x in stretches.values() for s in x), default=math.inf)
         found = {}
         for name, site in view.sites.items():
             memory = {"plan_at": t, "worth": worth * scale[name] / mean if not blind else worth, "blind": float(blind)}
             if not blind:
-                edges = [x for s in stretches.get(name, []) for x in (s.start, s.stop)][:_EDGES]
+                # Whoever is planned to train last trains until the budget is done, however exactly the plan came true.
+                edges = [x for s in stretches.get(name, []) for x in (s.start, deadline if s.stop >= last else s.stop)][:_EDGES]
                 memory |= {f"e{i}": x for i, x in enumerate(edges)}
             else:
                 memory |= {k: v for k, v in site.memory.items() if k in ("acc", "to", "gain")}
                 memory["known"] = float(past[name] is not None)
-            found[name] = self._carry_on(t, site, memory)
+            found[name] = self._carry_on(view, site, memory)
         return found
 
-    def _carry_on(self, t: float, site: SiteView, memory: Mapping[str, float]) -> Decision:
+    def _carry_on(self, view: FleetView, site: SiteView, memory: Mapping[str, float]) -> Decision:
         """What the plan in ``memory`` says for one site."""
+        t = view.t
         worth = memory["worth"]
         if memory["blind"]:
             return self._by_worth(t, site, memory)
         edges = [memory[f"e{i}"] for i in range(_EDGES) if f"e{i}" in memory]
-        on = sum(x <= t + 1e-3 for x in edges) % 2 == 1
-        coming = [x for x in edges if x > t + 1e-3]
+        # Decisions come once a tick: a switch is made at the tick that is nearest to it.
+        near = t + max(1e-3, 0.5 * view.tick_s)
+        on = sum(x <= near for x in edges) % 2 == 1
+        coming = [x for x in edges if x > near]
         until = min([*coming, memory["plan_at"] + self._replan_s])
         numbers = {"value": site.reading.value} if site.reading else {}
         reason = f"{'on' if on else 'off'}: planned to the deadline at worth {worth:.1f} g/kWh"
@@ -202,6 +212,13 @@ class Budgeted:
             middle = 0.5 * (low + high)
             low, high = (low, middle) if tokens(middle) >= view.left else (middle, high)
         return high
+
+
+def _warm_s(site: SiteView) -> float:
+    """How long until it trains, if it is wanted on."""
+    if site.state in ("ready", "training"):
+        return 0.0
+    return site.ready_in_s if site.state == "provisioning" else site.spin_up_s
 
 
 class _Climate:

@@ -138,6 +138,7 @@ class Programme:
                 v = a - price[i]
                 if v > on[j]:
                     on[j], started[j] = v, i
+                    b = on[i]  # a start that takes no time
             if i + 1 < n:
                 if a > off[i + 1]:
                     off[i + 1] = a

@@ -68,7 +68,7 @@ def compose(
     )
     loop = Loop(
         clock=clock, signals=grid.signals, facts=facts(config), policy=build_policy(config), controller=controller, work=work,
-        account=account, recorder=recorder, begun=begun(telemetry, clock.now()), hand=hand,
+        account=account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, hand=hand,
     )  # fmt: skip
     restore(telemetry, account, loop)
     return loop, work

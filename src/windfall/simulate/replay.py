@@ -70,7 +70,7 @@ def replay(run: RunDir) -> Replay:
             if "begun" not in one:
                 raise StoreError(f"{run.telemetry}: recorded by an older Windfall, without what its decisions depended on")
             sites = {site: record.view(t, site, was) for site, was in given.items()}
-            decisions = policy.decide(FleetView(t, sites, one["begun"], one["left"], one["spent"]))
+            decisions = policy.decide(FleetView(t, sites, one["begun"], one["left"], one["spent"], one["tick_s"]))
             found.ticks += 1
             for site, wanted, reason, numbers, until, _, memory in told:
                 found.decisions += 1

@@ -127,7 +127,7 @@ class Simulation:
             clock=time, signals=self._all, policy=policy, controller=controller, work=work, account=account,
             # The policy is told the site's configured restart time, as in a real run.
             facts={s.name: Facts(s.spin_up_s, model.load_s, self.rates[s.name], s.train_power_w) for s in config.site},
-            recorder=recorder or NullRecorder(),
+            recorder=recorder or NullRecorder(), tick_s=config.backtest.tick_s or config.run.tick_s,
         )  # fmt: skip
 
         def book_all(t: float) -> None:
