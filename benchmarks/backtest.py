@@ -1,30 +1,166 @@
-"""The study's day on the manual clock: our figures over the study's, and how fast the loop is.
+"""Backtests: the study's day over the study, a year's policies over the oracle, and how fast both are.
 
 make bench-backtest
+Speed is told against a named baseline: the same simulation asked at every tick, without skipping ahead, in the same run.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
 
+import numpy as np
+
+from windfall import clock
 from windfall.cli.demo import bundled
 from windfall.config.load import loads
-from windfall.simulate.backtest import backtest
+from windfall.config.schema import Config
+from windfall.grid.build import build_grid
+from windfall.policy.planner import Programme, Series, SpinUp
+from windfall.simulate.backtest import backtest, span_of
+from windfall.simulate.simulation import Simulation, Span
+from windfall.units import parse_utc
 
 #: The study, Table 1: kgCO2, hours, kWh.
 STUDY = (1.379, 14.60, 37.72)
+QUARTERS = ("2020-09-01", "2020-12-01", "2021-03-01", "2021-06-01", "2021-09-01")
 
 
 def main() -> None:
-    """Print one line per policy."""
+    """Print the study's day, the year, and the speeds."""
+    study()
+    shares()
+    speed()
+
+
+def study() -> None:
+    """The study's day: a ratio to the study's figures for every policy."""
+    print("the study's day: ratios to the study's measured run")
     result = backtest(loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd()))
     for row in result.rows:
+        late = f"{row.publication_delay_s or 0:g} s late"
+        name = row.policy + (f" by {row.deadline_h:g} h" if row.policy in ("budgeted", "oracle") else "")
+        hours = row.finish_h or math.nan
         print(
-            f"{row.policy:10} {row.preset:10} {row.kg_co2:7.3f} kg (ratio to the study {row.kg_co2 / STUDY[0]:.3f})  "
-            f"{row.finish_h or float('nan'):6.2f} h ({(row.finish_h or float('nan')) / STUDY[1]:.3f})  "
-            f"{row.energy_kwh:6.2f} kWh ({row.energy_kwh / STUDY[2]:.3f})"
+            f"  {name:18} {row.preset:10} {late:10} {row.kg_co2 or 0:7.3f} kg ({(row.kg_co2 or 0) / STUDY[0]:.3f})  "
+            f"{hours:6.2f} h ({hours / STUDY[1]:.3f})  {row.energy_kwh:6.2f} kWh ({row.energy_kwh / STUDY[2]:.3f})"
         )
-    print(f"elapsed {result.elapsed_s:.2f} s for {len(result.rows)} policies")
+
+
+def year(sites: int, spin_up_s: float, columns: tuple[str, ...], forecasts: bool = False, more: str = "") -> Config:
+    """Sites of 1 kW on a year of California, a start at full power."""
+    text = f"""
+[run]
+name = "year"
+budget_tokens = 1_000_000
+clock = "scaled"
+start = "2020-09-01T00:00Z"
+tick_s = 300
+[model]
+sequence_length = 16
+[backtest]
+target = "none"
+{more}
+[backtest.trainer]
+provision_s = 0
+load_s = {spin_up_s}
+"""
+    for i in range(sites):
+        column = columns[i % len(columns)]
+        ahead = "forecast_columns = { pge_f1_g = 300, pge_f12_g = 3600, pge_f36_g = 10800 }" if forecasts else ""
+        text += f"""
+[[site]]
+name = "s{i}"
+region = "R{i % len(columns)}"
+spin_up_s = {spin_up_s}
+load_s = {spin_up_s}
+train_power_w = 1000
+idle_power_w = 1000
+tokens_per_s = 1000
+[site.signal]
+path = "bundled:caiso"
+column = "{column}"
+{ahead}
+"""
+    return loads(text, "year.toml", Path.cwd())
+
+
+def shares() -> None:
+    """Share of the oracle's net value over the year, and by quarter for the forecasting policy."""
+    print("a year of California, worth 100 g/kWh: share of the oracle's net value")
+    for region, column in (("PG&E", "pge_moer_g"), ("SCE", "sce_moer_g")):
+        for minutes in (5, 10, 20):
+            ahead = column.startswith("pge")
+            names = ["threshold", "paper", "breakeven", "learned", *(["lookahead"] if ahead else [])]
+            config = year(1, minutes * 60.0, (column,), ahead)
+            rows = backtest(config, names).rows
+            late = backtest(
+                year(1, minutes * 60.0, (column,), ahead, "publication_delays_s = [300]"), ["breakeven", "learned"]
+            ).rows
+            told = ", ".join(f"{r.policy} {r.share_of_oracle:.3f}" for r in rows)
+            print(f"  {region:4} start {minutes:2} min: {told}; readings 5 min late: "
+                  + ", ".join(f"{r.policy} {r.share_of_oracle:.3f}" for r in late))  # fmt: skip
+            if ahead:
+                print("       by quarter: " + "; ".join(quarters(config, minutes * 60.0)))
+
+
+def quarters(config: Config, spin_up_s: float) -> list[str]:
+    """Shares by quarter of policies that ran over the whole year, each against the quarter's own oracle."""
+    grid = build_grid(config)
+    span = span_of(config, grid)
+    signal = grid.by_site["s0"]
+    found = []
+    lanes = {p: Simulation(config, grid, span, "windfall").run(p).lanes["s0"] for p in ("breakeven", "learned", "lookahead")}
+    for a, b in itertools.pairwise(QUARTERS):
+        t0, t1 = parse_utc(a), parse_utc(b)
+        c = signal.between(t0, t1)
+        best, _ = Programme(Series(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((spin_up_s, 1.0),))).solve(100.0)
+        told = []
+        for policy, lane in lanes.items():
+            value = 0.0
+            for x, y, state in lane:
+                if state in ("provisioning", "training", "ready") and min(y, t1) > max(x, t0):
+                    part = signal.between(max(x, t0), min(y, t1))
+                    paid = float((part.values * (part.ends - part.starts)).sum())
+                    value += (100.0 * (min(y, t1) - max(x, t0)) if state != "provisioning" else 0.0) - paid
+            told.append(f"{policy} {value / best:.3f}")
+        found.append(f"{a[:7]} " + " ".join(told))
+    return found
+
+
+def speed() -> None:
+    """Three sites and a hundred for a year, the oracle, and how the cost grows with sites and steps."""
+    print("speed, one year in steps of 5 minutes, the whole controller")
+    three = timed(3, "breakeven")
+    full = timed(3, "breakeven", skip=False)
+    print(f"  3 sites: {three:.2f} s; asked at every tick {full:.2f} s: ratio {full / three:.1f}")
+    counts = (12, 25, 50, 100)
+    took = [timed(n, "breakeven") for n in counts]
+    slope = np.polyfit(np.log(counts), np.log(took), 1)[0]
+    times = took[-1] / three
+    print(f"  {counts[-1]} sites: {took[-1]:.1f} s, {times:.0f} times those of 3 sites; cost ~ sites to the power {slope:.2f}")
+    lengths = (45, 90, 180, 365)
+    took = [timed(8, "threshold", skip=False, days=d) for d in lengths]
+    slope = np.polyfit(np.log(lengths), np.log(took), 1)[0]
+    print(f"  8 sites asked at every tick, {lengths[0]} to {lengths[-1]} days: with steps to the power {slope:.2f}")
+    c = build_grid(year(1, 600.0, ("pge_moer_g",))).by_site["s0"].between(1598918400.0, 1630454400.0)
+    before = clock.monotonic()
+    Programme(Series(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((600.0, 1.0),))).solve(100.0)
+    print(f"  the oracle for a year: {clock.monotonic() - before:.3f} s")
+
+
+def timed(sites: int, policy: str, *, skip: bool = True, days: float | None = None) -> float:
+    """Seconds of the simulation alone."""
+    config = year(sites, 600.0, ("pge_moer_g", "sce_moer_g"))
+    grid = build_grid(config)
+    span = span_of(config, grid)
+    if days is not None:
+        span = Span(span.start, span.start + days * 86400.0)
+    simulation = Simulation(config, grid, span, "windfall", skip=skip)
+    before = clock.monotonic()
+    simulation.run(policy)
+    return clock.monotonic() - before
 
 
 if __name__ == "__main__":
