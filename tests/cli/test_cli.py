@@ -89,8 +89,11 @@ def test_backtest_prints_the_promised_object(capsys: pytest.CaptureFixture[str])
     assert found["elapsed_s"] > 0
     assert set(found["baselines"]) == {"CAISO_NORTH", "SPP_TX", "NEM_SA", "DE"}
     (row,) = found["rows"]
-    for key in ("policy", "preset", "finish_h", "site_hours", "energy_kwh", "kg_co2", "starts", "idle_h", "share_inside"):
+    keys = "policy preset finish_h site_hours energy_kwh kg_co2 starts idle_h share_inside share_of_oracle kg_over_oracle"
+    for key in keys.split():
         assert row[key] is not None
+    assert row["money"] is None  # the day has no prices
+    assert [r["publication_delay_s"] for r in found["late_rows"]] == [300.0]
 
 
 def test_backtest_as_a_table_fits_eighty_columns_uncut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +104,66 @@ def test_backtest_as_a_table_fits_eighty_columns_uncut(capsys: pytest.CaptureFix
     assert "the study" in out
 
 
+def test_the_papers_day_is_shown_beside_the_study_budgets_and_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = windfall(capsys, "backtest", EXAMPLES / "paper_day.toml", "--json")
+    assert code == 0
+    found = json.loads(out)
+    kg = {(r["policy"], r["deadline_h"] if r["policy"] in ("budgeted", "oracle") else None): r["kg_co2"] for r in found["rows"]}
+    assert kg["paper", None] == pytest.approx(1.356, rel=0.01)
+    assert kg["breakeven", None] <= 1.00
+    assert 0.66 <= kg["oracle", 14.65] <= 0.68
+    assert kg["oracle", 18.0] <= 0.40
+    assert kg["budgeted", 14.65] <= 0.70
+    assert kg["budgeted", 18.0] <= 0.42
+    (study,) = found["references"]
+    shares = {region: round(100 * study["kg_co2"] / base, 1) for region, base in found["baselines"].items()}
+    assert shares == {"CAISO_NORTH": 12.1, "SPP_TX": 9.5, "NEM_SA": 11.2, "DE": 5.1}
+
+
+def test_many_simulations_regions_and_pages_come_from_one_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = EXAMPLES / "paper_day.toml"
+    code, out, _ = windfall(
+        capsys, "backtest", file, "--policy", "breakeven", "--sweep", "spin_up_s=200,400", "--json", "--jobs", 1
+    )
+    assert code == 0
+    assert [s["settings"]["spin_up_s"] for s in json.loads(out)["sweep"]][:2] == [200, 200]
+    code, out, _ = windfall(capsys, "backtest", file, "--rank-regions", "--json", "--jobs", 1)
+    assert code == 0
+    assert {r["region"] for r in json.loads(out)["regions"]} == {"CAISO_NORTH", "SPP_TX", "NEM_SA", "DE"}
+    page, tables = tmp_path / "page.html", tmp_path / "tables"
+    code, out, err = windfall(
+        capsys, "backtest", file, "--policy", "breakeven", "--from", "2026-01-11T18:00Z", "--to", "2026-01-12T10:00Z",
+        "--html", page, "--csv", tables,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "<svg" in page.read_text(encoding="utf-8")
+    assert {p.name for p in tables.iterdir()} == {"rows.csv", "lanes.csv", "baselines.csv"}
+
+
+def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = windfall(capsys, "plan", EXAMPLES / "california_year.toml")
+    assert (code, "at least 2 days of readings" in err) == (1, True)
+    code, out, _ = windfall(capsys, "plan", EXAMPLES / "california_year.toml", "--at", "2021-04-10T00:00Z", "--draws", 5, "--json")
+    assert code == 0
+    assert json.loads(out)["finish"].keys() == {"p10", "p50", "p90"}
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
         (("backtest", EXAMPLES / "paper_day.toml", "--policy", "guess"), 2, "no such policy; there are"),
+        (("backtest", EXAMPLES / "paper_day.toml", "--from", "soon"), 2, "--from soon: not an instant"),
+        (("backtest", EXAMPLES / "paper_day.toml", "--from", "2026-01-12", "--to", "2026-01-11"), 2, "is not after --from"),
+        (("backtest", EXAMPLES / "paper_day.toml", "--from", "2030-01-01"), 1, "nothing to simulate"),
+        (("backtest", EXAMPLES / "paper_day.toml", "--sweep", "spin=3"), 2, "not a number that can be set"),
+        (("backtest", EXAMPLES / "paper_day.toml", "--sweep", "spin_up_s"), 2, "write KEY=VALUE"),
+        (("backtest", EXAMPLES / "paper_day.toml", "--starts", "0"), 2, "at least 1"),
+        (("backtest", EXAMPLES / "demo.toml", "--policy", "budgeted"), 2, "needs a deadline"),
+        (("backtest", "--replay", "nowhere"), 1, "no run here"),
+        (("backtest",), 2, "give a configuration, or --replay RUN"),
+        (("plan", "nowhere.toml"), 2, "windfall init"),
+        (("plan", EXAMPLES / "california_year.toml", "--at", "soon"), 2, "not an instant"),
+        (("export", "nowhere", "--out", "out"), 1, "no run here"),
         (("run", EXAMPLES / "demo.toml", "--speed", "-1"), 2, "above 0"),
         (("check", "nowhere.toml"), 2, "windfall init"),
         (("status", "nowhere"), 1, "no run here"),

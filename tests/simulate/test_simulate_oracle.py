@@ -117,11 +117,11 @@ def test_budgeted_with_a_perfect_forecast_is_near_the_oracle_and_in_time(tmp_pat
 
 def test_later_readings_cost_something_and_both_are_shown(tmp_path: Path) -> None:
     flicker = ([400.0] * 5 + [10.0] * 4) * 20
-    rows = backtest(
-        config(tmp_path, {"a": flicker}, spin_up_s=300, backtest='target = "none"\npublication_delays_s = [0, 300]'), ["breakeven"]
-    ).rows
-    assert [r.publication_delay_s for r in rows] == [0, 300]
-    assert rows[1].share_of_oracle < rows[0].share_of_oracle  # type: ignore[operator]
+    c = config(tmp_path, {"a": flicker}, spin_up_s=300, backtest='target = "none"\npublication_delays_s = [0, 300]')
+    found = backtest(c, ["breakeven", "oracle"])
+    assert [(r.policy, r.publication_delay_s) for r in found.rows] == [("breakeven", 0), ("oracle", 0)]
+    assert [(r.policy, r.publication_delay_s) for r in found.late] == [("breakeven", 300)]
+    assert found.late[0].share_of_oracle < found.rows[0].share_of_oracle  # type: ignore[operator]
 
 
 def test_prices_are_weighed_on_their_own_scale_and_have_no_kilograms(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def recorded(tmp_path: Path, policy: str, more: str = "", forecasts: str = "") -
         ("percentile", "percentile = 20", ""),
         ("learned", "", ""),
         ("lookahead", "", "forecast_columns = { a = 300, b = 3600 }"),
-        ("budgeted", "deadline_h = 80", 'forecast = "perfect"'),
+        ("budgeted", "deadline_h = 50\nreplan_s = 3600", 'forecast = "perfect"'),
         ("budgeted", "deadline_h = 80\nclimatology_days = 2", ""),
     ],
 )

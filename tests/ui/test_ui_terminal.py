@@ -13,7 +13,6 @@ from ui_runs import START, empty_run, mode, state, tell
 
 from windfall.config.load import load
 from windfall.run.operator import request
-from windfall.simulate.backtest import Backtest, Row
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold
 from windfall.store.rundir import RunDir
@@ -21,7 +20,7 @@ from windfall.store.telemetry import Event, Telemetry
 from windfall.ui.events import TRANSITIONS, what_happened
 from windfall.ui.live import LiveView, sparkline
 from windfall.ui.summary import summarise
-from windfall.ui.tables import format_event, print_backtest, print_status
+from windfall.ui.tables import format_event, print_status
 
 
 def piped() -> Console:
@@ -143,23 +142,6 @@ def test_status(small: RunDir, empty: RunDir) -> None:
     assert "not evaluated yet" in "\n".join(lines(console))
 
 
-def test_backtest_with_the_studys_row_only_on_its_day() -> None:
-    row = Row("breakeven", "windfall", 13.79, 17.86, 36.2, 0.98, 5, 0.1, 0.998, {}, {})
-    unfinished = Row("always", "windfall", None, 3.0, 6.0, 2.0, 3, 0.1, None, {}, {})
-    base = {"CAISO_NORTH": 11.4, "SPP_TX": 14.5, "NEM_SA": None}
-    console = piped()
-    print_backtest(Backtest(START, 17.86, 17.78, base, [row, unfinished], 1.0, ["a trace has a [gap]"]), console)
-    text = "\n".join(lines(console))
-    assert "the study" in text
-    assert "1.379" in text
-    assert "8.6" in text
-    assert "too short" in text
-    assert "a [gap]" in text
-    other = piped()
-    print_backtest(Backtest(START + 60, 17.86, 17.78, base, [row], 1.0, []), other)
-    assert "study" not in "\n".join(lines(other))
-
-
 def line(kind: str, version: int | None = None, site: str | None = None, **detail: object) -> str:
     return format_event(Event(START, 0.0, kind, site, version, dict(detail)))
 
@@ -187,6 +169,8 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
      "the hold is over: it was asked by ann@desk, and the policy decides again"),
     ("bus_down", None, {"reason": "Redis at h:1 cannot be reached"}, "the bus is down: Redis at h:1 cannot be reached"),
     ("bus_up", None, {"reason": "it answers again"}, "the bus is up again"),
+    ("signal_lost", None, {"reason": "watttime:X: 503"}, "a live signal is not heard: watttime:X: 503"),
+    ("signal_back", None, {"reason": "watttime:X answers again"}, "a live signal is heard again: watttime:X answers again"),
     ("checkpoint_repaired", 3, {"reason": "v3 is damaged; made again from its contributions"},
      "the weights of version 3 were damaged and are whole again: v3 is damaged; made again from its contributions"),
     ("checkpoint_damaged", 3, {"reason": "v3 is damaged; going back to version 2"},

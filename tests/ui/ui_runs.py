@@ -100,7 +100,7 @@ def energy(t: Telemetry, site: str, phase: str, t0: float, t1: float, watts: flo
     """A booked interval."""
     joules = watts * (t1 - t0)
     t.put(
-        "INSERT INTO energy VALUES (?,?,?,?,?,?,?,?,?,?)",
+        "INSERT INTO energy (site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside) VALUES (?,?,?,?,?,?,?,?,?,?)",
         site, phase, t0, t1, clock.wall(), watts, g, joules, joules / 3.6e6 * g, int(g < 100),
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ def tell(t: Telemetry) -> None:
     energy(t, "adelaide", "training", START + h, START + 2 * h, 2000.0, 875.4)
     for site, value in (("california", 65.4), ("adelaide", 875.4)):
         t.put(
-            "INSERT INTO readings VALUES (?,?,?,?,?,?,?,?)",
+            "INSERT INTO readings (t_run, t_wall, site, value, unit, valid_from, known_at, source) VALUES (?,?,?,?,?,?,?,?)",
             START,
             0.0,
             site,

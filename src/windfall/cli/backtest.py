@@ -139,7 +139,7 @@ def _write(asked: Asked, config: Config, result: Backtest, points: Sequence[Poin
     if asked.html:
         from windfall.ui.backtest_page import write_backtest_page  # matplotlib takes a while to import
 
-        write_backtest_page(asked.html, result, config, [SpreadPoint(p.row.policy, p.start, p.row) for p in points])
+        write_backtest_page(asked.html, result, config, [SpreadPoint(_named(p), p.start, p.row) for p in points])
         say(f"wrote {asked.html}")
     if asked.csv:
         from windfall.ui.frames import backtest_frames
@@ -151,6 +151,11 @@ def _write(asked: Asked, config: Config, result: Backtest, points: Sequence[Poin
         except OSError as e:
             raise RunError(f"{asked.csv}: cannot be written: {e.strerror}") from None
         say(f"wrote rows, lanes and baselines to {asked.csv}")
+
+
+def _named(point: Point) -> str:
+    """The policy, and what was set for it."""
+    return ", ".join([point.row.policy, *(f"{k}={v:g}" for k, v in point.settings)])
 
 
 def _instant(option: str, text: str | None) -> float | None:

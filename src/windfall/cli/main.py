@@ -135,6 +135,19 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the tables; made if it is not there")],
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="csv or parquet")] = "csv",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's series as tables: versions, events, decisions, readings, energy and more, and its summary."""
+    from windfall.cli import export as verb
+
+    verb.export(run, out, form, as_json)
+
+
+@app.command()
 def hold(run: RunArgument, site: SiteArgument, span: ForOption = None, why: WhyOption = "", as_json: JsonOption = False) -> None:
     """Keep a site off whatever its policy says, until it is released or the time is over; a running one hands in its work."""
     from windfall.cli import operate as verb

@@ -6,6 +6,7 @@ with parentheses. Read by hand-written descent; nothing is evaluated as code.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class Comparison:
     @property
     def text(self) -> str:
         """As it would be written."""
-        return f"{self.signal} {self.operator} {self.level:g}"
+        short = f"{self.level:g}"
+        return f"{self.signal} {self.operator} {short if float(short) == self.level else self.level!r}"
 
     @property
     def below(self) -> bool:
@@ -113,7 +115,10 @@ def parse_trigger(text: str) -> Trigger:
             return inner
         name = take("w", "a signal's name")
         operator = take("o", "one of < <= > >=")
-        return Comparison(name, operator, float(take("n", "a number")))
+        level = float(take("n", "a number"))
+        if not math.isfinite(level):
+            raise ValueError(f"trigger {text!r}: the number after {name} {operator} is too large")
+        return Comparison(name, operator, level)
 
     found = either()
     if place < len(tokens):

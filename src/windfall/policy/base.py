@@ -115,8 +115,10 @@ class Judged:
     #: The time that the readings are about; infinity where they hold until the next.
     valid_from: float
     valid_until: float
-    #: Whether one signal alone speaks, and low values of it are good (so that ranges of it can be promised).
+    #: Whether one signal alone speaks, and only values under its level are good (so that ranges of it can be promised).
     single: bool
+    #: How a second at a gain of 1 is written.
+    unit: str = "g·s/kWh"
 
 
 @dataclass(frozen=True, slots=True)

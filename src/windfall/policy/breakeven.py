@@ -22,7 +22,7 @@ def accumulate(t: float, memory: Memory, judged: Judged, on: bool) -> tuple[floa
     """The accumulator with what is known at ``t``, and until when it counts. ``memory`` has the same of the last decision."""
     sign = -1.0 if on else 1.0
     acc, to = memory.get("acc", 0.0), memory.get("to", -math.inf)
-    if "gain" in memory and to > -math.inf:
+    if "gain" in memory and -math.inf < to < t:
         # The last reading held until now: its interval is priced in arrears.
         acc, to = max(0.0, acc + sign * memory["gain"] * (t - to)), t
     if judged.valid_until == math.inf:
@@ -50,7 +50,7 @@ class Breakeven:
         flip = judged.open != site.on and acc >= need
         on = site.on != flip
         numbers = {"value": judged.value, "worth": judged.level, "accumulated": acc, "needed": need, "restart_cost": restart}
-        unit = "s" if scale == 1.0 else "g·s/kWh"
+        unit = judged.unit
         until, quiet = None, None
         state = "on" if on else "off"
         if flip:

@@ -64,8 +64,8 @@ class Budgeted:
         for name, site in view.sites.items():
             judged = self._criteria[name].judge(view.t, site)
             if isinstance(judged, Unknown) and (found[name].on or judged.stale):
-                # Whatever was planned: nothing starts on a reading that is not there (invariant 5).
-                found[name] = unknown(site, judged, {})
+                # Whatever was planned: nothing starts on a reading that is not there (invariant 5). The plan is kept.
+                found[name] = replace(unknown(site, judged, found[name].memory), alarm=found[name].alarm)
         return found
 
     def _urgent(self, view: FleetView, deadline: float) -> dict[str, Decision] | None:
@@ -91,8 +91,7 @@ class Budgeted:
     def _planned(self, view: FleetView, deadline: float) -> dict[str, Decision]:
         t = view.t
         at = min((s.memory.get("plan_at", -math.inf) for s in view.sites.values()), default=-math.inf)
-        fresh = t - at < self._replan_s and all(s.memory.get("worth", math.inf) < math.inf for s in view.sites.values())
-        if not fresh:
+        if t - at >= self._replan_s:
             return self._replan(view, deadline)
         return {n: self._carry_on(view, s, s.memory) for n, s in view.sites.items()}
 
@@ -101,26 +100,34 @@ class Budgeted:
         forecasts = {n: s.outlook.forecast(deadline - t) if s.outlook else None for n, s in view.sites.items()}
         blind = any(f is None or f.ends_at < deadline - 1.0 for f in forecasts.values())
         # What is kept free shrinks towards the end, where less can still go wrong: small delays on the way cost no extra start.
-        spare = view.tick_s + _SPARE_S * min(1.0, (deadline - t) / _SPARE_WHOLE_S) + (_SPARE_SHARE_BLIND if blind else _SPARE_SHARE) * (deadline - t)
+        left = deadline - t
+        spare = view.tick_s + _SPARE_S * min(1.0, left / _SPARE_WHOLE_S) + (_SPARE_SHARE_BLIND if blind else _SPARE_SHARE) * left
         end = max(t + 60.0, deadline - spare)
         sites = {n: s for n, s in ((n, self._site(view.sites[n], f, t, end)) for n, f in forecasts.items()) if s is not None}
         past = {n: self._past(s, forecasts[n], t, end) for n, s in view.sites.items()}
-        if blind:
-            worth = self._bisect(view, sites, past)
-            stretches: dict[str, list[Stretch]] = {}
+        scale = {n: s.rate / s.watts for n, s in view.sites.items()}
+        stretches: dict[str, list[Stretch]] = {}
+        if blind and not sites and not any(past.values()):
+            # Nothing is known of what is to come: what is set, until something is.
+            levels = [j.level for n, s in view.sites.items() if isinstance(j := self._criteria[n].judge(t, s), Judged)]
+            worths, planned_at = dict.fromkeys(scale, max(levels, default=0.0)), -math.inf
         else:
-            made = plan(sites, view.left)
-            worth, stretches = made.worth, made.stretches
-        scale = {n: view.sites[n].rate / view.sites[n].watts for n in view.sites}
-        mean = sum(scale.values()) / len(scale)
+            if blind:
+                worth, unit = self._bisect(view.left, view.sites, sites, past, scale), max(scale.values())
+            else:
+                made = plan(sites, view.left)
+                worth, stretches, unit = made.worth, made.stretches, min((scale[n] for n in sites), default=1.0)
+            worths, planned_at = {n: worth * x / unit for n, x in scale.items()}, t
         last = max((s.stop for x in stretches.values() for s in x), default=math.inf)
         found = {}
         for name, site in view.sites.items():
-            memory = {"plan_at": t, "worth": worth * scale[name] / mean if not blind else worth, "blind": float(blind)}
+            memory = {"plan_at": planned_at, "worth": worths[name], "blind": float(blind)}
             if not blind:
                 # Whoever is planned to train last trains until the budget is done, however exactly the plan came true.
-                edges = [x for s in stretches.get(name, []) for x in (s.start, deadline if s.stop >= last else s.stop)][:_EDGES]
-                memory |= {f"e{i}": x for i, x in enumerate(edges)}
+                edges = [x for s in stretches.get(name, []) for x in (s.start, deadline if s.stop >= last else s.stop)]
+                if len(edges) > _EDGES:  # what is not remembered is planned again when it is due
+                    memory["plan_at"] = min(t, edges[_EDGES - 1] - self._replan_s)
+                memory |= {f"e{i}": x for i, x in enumerate(edges[:_EDGES])}
             else:
                 memory |= {k: v for k, v in site.memory.items() if k in ("acc", "to", "gain")}
                 memory["known"] = float(past[name] is not None)
@@ -140,7 +147,8 @@ class Budgeted:
         coming = [x for x in edges if x > near]
         until = min([*coming, memory["plan_at"] + self._replan_s])
         numbers = {"value": site.reading.value} if site.reading else {}
-        reason = f"{'on' if on else 'off'}: planned to the deadline at worth {worth:.1f} g/kWh"
+        unit = site.reading.unit.replace("gCO2", "g") if site.reading else "g/kWh"
+        reason = f"{'on' if on else 'off'}: planned to the deadline at worth {worth:.1f} {unit}"
         if coming:
             reason += f"; {'off' if on else 'on'} at {clock_text(coming[0])} UTC"
         return Decision(on, reason, {**numbers, "worth": worth}, until, dict(memory))
@@ -154,9 +162,10 @@ class Budgeted:
         worth = memory["worth"]
         under = judged.value < worth
         text = f"{judged.value:.0f} is {'under' if under else 'at or over'} {worth:.0f}, the worth that meets the deadline"
-        scale = max(1e-9, abs(worth))
+        # An intensity's gain is measured by the worth, a price's by its own scale (DESIGN 7).
+        scale = max(1e-9, abs(worth)) if judged.unit == "g·s/kWh" else judged.scale
         at_worth = Judged(
-            under, worth - judged.value, scale, judged.value, worth, text, judged.valid_from, judged.valid_until, False
+            under, worth - judged.value, scale, judged.value, worth, text, judged.valid_from, judged.valid_until, False, judged.unit
         )
         rest = {k: v for k, v in memory.items() if k in ("acc", "to", "gain")}
         d = self._breakeven.decide_site(t, replace(site, memory=rest), at_worth)
@@ -166,37 +175,43 @@ class Budgeted:
     def _site(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> Planned | None:
         if forecast is None:
             return None
-        edges = np.clip(np.append(forecast.times, forecast.ends_at), t, end)
+        known = np.isfinite(forecast.values)
+        times, values = forecast.times[known], forecast.values[known]
+        if not len(values):
+            return None
+        # Before the forecast begins it is as in its first value: a plan has no holes.
+        edges = np.clip(np.concatenate(([min(t, times[0])], times[1:], [forecast.ends_at])), t, end)
         lasts = np.diff(edges) > 0
         if not lasts.any():
             return None
-        values, edges = forecast.values[lasts], np.append(edges[:-1][lasts], edges[-1])
+        values, edges = values[lasts], np.append(edges[:-1][lasts], edges[-1])
         running = site.on and site.state in ("provisioning", "ready", "training")
         spin = self._spins[site.name]
-        shape = spin.seconds or 1.0
-        learned = SpinUp(tuple((s * site.spin_up_s / shape, share) for s, share in spin.parts))
+        parts = spin.parts or ((1.0, 1.0),)
+        shape = sum(s for s, _ in parts)
+        learned = SpinUp(tuple((s * site.spin_up_s / shape, share) for s, share in parts if site.spin_up_s > 0))
         programme = Programme(Series(edges, values), learned, on=running, ready_in_s=site.ready_in_s)
         return Planned(programme, site.rate, site.watts / 1000.0)
 
     def _past(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> _Climate | None:
-        begin = t if forecast is None else min(end, forecast.ends_at)
+        begin = t if forecast is None else max(t, min(end, forecast.ends_at))
         past = site.outlook.history(self._climatology_s).known() if site.outlook else None
-        if past is None or not len(past.values) or past.ends[-1] - past.starts[0] < _LEAST_HISTORY_S:
+        least = min(_LEAST_HISTORY_S, self._climatology_s) - 1.0
+        if past is None or not len(past.values) or past.ends[-1] - past.starts[0] < least:
             return None
         return _Climate(past, begin, end, site.spin_up_s)
 
-    def _bisect(self, view: FleetView, sites: Mapping[str, Planned], past: Mapping[str, _Climate | None]) -> float:
-        """The worth at which forecast and climatology together train what is left; what is set where nothing is known."""
-        known = [c for c in past.values() if c is not None]
-        if not known and not sites:
-            levels = [j.level for n, s in view.sites.items() if isinstance(j := self._criteria[n].judge(view.t, s), Judged)]
-            return max(levels, default=0.0)
-        mean = sum(s.rate / s.watts for s in view.sites.values()) / len(view.sites)
+    def _bisect(
+        self, left: float, views: Mapping[str, SiteView], sites: Mapping[str, Planned], past: Mapping[str, _Climate | None],
+        scale: Mapping[str, float],
+    ) -> float:  # fmt: skip
+        """The worth, at the site with the greatest ``scale``, at which forecast and climatology together train what is left."""
+        unit = max(scale.values())
 
         def tokens(worth: float) -> float:
             total = 0.0
-            for name, site in view.sites.items():
-                own = worth * (site.rate / site.watts) / mean
+            for name, site in views.items():
+                own = worth * scale[name] / unit
                 if name in sites:
                     total += site.rate * sum(s.stop - s.ready for s in sites[name].programme.solve(own)[1])
                 climate = past[name]
@@ -204,13 +219,15 @@ class Budgeted:
                     total += site.rate * climate.seconds(own)
             return total
 
-        low = min([float(c.values.min()) for c in known] + [float(p.programme.series.values.min()) for p in sites.values()]) - 1.0
-        high = max([float(c.values.max()) for c in known] + [float(p.programme.series.values.max()) for p in sites.values()]) + 1.0
-        if tokens(high) < view.left:
+        seen = [(scale[n] / unit, c.values) for n, c in past.items() if c is not None]
+        seen += [(scale[n] / unit, p.programme.series.values) for n, p in sites.items()]
+        low = min((float(values.min()) - 1.0) / share for share, values in seen)
+        high = max((float(values.max()) + 1.0) / share for share, values in seen)
+        if tokens(high) < left:
             return high
-        for _ in range(12):
+        for _ in range(20):
             middle = 0.5 * (low + high)
-            low, high = (low, middle) if tokens(middle) >= view.left else (middle, high)
+            low, high = (low, middle) if tokens(middle) >= left else (middle, high)
         return high
 
 

@@ -71,10 +71,11 @@ class Level:
         shown = quantity(value, self.kind, self.currency)
         level = quantity(self.level, self.kind, self.currency)
         side = ("under" if open_ else "at or over") if self.sign > 0 else ("at or over" if open_ else "under")
-        name = "worth" if intensity(self.kind) else "the demand" if self.scale is None else "worth"
+        name = "the demand" if self.scale is None else "worth"
+        unit = "s" if self.scale is None else f"{self.currency}·s/MWh" if self.kind == "price" else "g·s/kWh"
         return Judged(
             open_, gain, scale, value, self.level, f"{shown} is {side} {name} {level}", reading.valid_from,
-            reading.valid_until, self.first and self.sign > 0,
+            reading.valid_until, self.first and self.sign > 0 and not self.holds(self.level), unit,
         )  # fmt: skip
 
 
@@ -94,19 +95,25 @@ class Several:
         found = [p.judge(t, site) for p in self.parts]
         fresh = [j for j in found if isinstance(j, Judged)]
         missing = [u for u in found if isinstance(u, Unknown)]
-        if (self.how == "all" and missing) or not fresh:
+        stale = [u for u in missing if u.stale]
+        # Of `all`, one that is late leaves open what another has shut.
+        shut = self.how == "all" and not stale and any(not j.open for j in fresh)
+        if (self.how == "all" and missing and not shut) or not fresh:
             # Of `all`, one that is stale is enough to know nothing; of `any`, every one must be.
-            stale = [u for u in missing if u.stale]
-            worst = stale[0] if stale and (self.how == "all" or len(stale) == len(found)) else missing[0]
-            gone = worst.stale and (self.how == "all" or len(stale) == len(found))
-            ends = [u.stale_at for u in missing if u.stale_at is not None and not u.stale]
-            return Unknown(gone, worst.text, worst.value, min(ends) if ends else None)
+            gone = bool(stale) and (self.how == "all" or len(stale) == len(found))
+            late = [u for u in missing if not u.stale]
+            worst = stale[0] if gone else late[0]
+            ends = [u.stale_at for u in late if u.stale_at is not None]
+            last = (min if self.how == "all" else max)(ends) if ends and not gone else None
+            return Unknown(gone, worst.text, worst.value, last)
         pick = max if self.how == "any" else min
         best = pick(fresh, key=lambda j: (j.open, j.gain / j.scale))
         whole = any(j.open for j in fresh) if self.how == "any" else all(j.open for j in fresh)
+        begin, end = max(j.valid_from for j in fresh), min(j.valid_until for j in fresh)
         return Judged(
-            whole, best.gain / best.scale, 1.0, best.value, best.level, best.text, max(j.valid_from for j in fresh),
-            min(j.valid_until for j in fresh), False,
+            # Signals published with different delays may be about times that do not meet: such a judgement holds until the next.
+            whole, best.gain / best.scale, 1.0, best.value, best.level, best.text, begin, end if end > begin else math.inf,
+            False, "s",
         )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class Learned:
         m = dict(site.memory)
         bounded = math.isfinite(judged.valid_until)
         seen = m.get("seen", -math.inf)
-        new = judged.valid_from > m.get("from", -math.inf) or (not bounded and t - seen >= _STEP_S)
+        new = judged.valid_from > m.get("from", -math.inf) or (not bounded and t - seen >= _STEP_S) or "informed" not in m
         shadow = self._shadow(t, site, judged, m)
         ahead: float | None = 0.0
         if new:
@@ -87,7 +87,7 @@ class Learned:
         restart = max(site.spin_up_s, 1e-9)
         gain = judged.gain / judged.scale
         x = [1.0, min(max(1.0 - gain, -_FAR), _FAR), ahead or 0.0][: self._size]
-        if "c0" not in m:
+        if f"c{self._size - 1}" not in m:
             m |= {f"c{i}": _PRIOR[i] for i in range(self._size)} | {"lead": 0.0, "leads": 1.0, "l_on": 0.0, "seen": t}
             m |= {f"h{i}{j}": _RIDGE * (i == j) for i in range(self._size) for j in range(i, self._size)}
         guess = _sigmoid(sum(m[f"c{i}"] * x[i] for i in range(self._size)))

@@ -6,6 +6,7 @@ among equals those whose readings are best go first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from windfall.units import duration_text
 _HOUR_S = 3600.0
 #: A site that runs is ahead of one that would have to start by this share of a whole second's worth.
 _INCUMBENT = 0.5
+#: How far a policy is towards its next switch, in what it remembers.
+_TOWARDS = ("acc", "to", "gain", "crossed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,20 @@ class Limited:
     def decide(self, view: FleetView) -> dict[str, Decision]:
         decisions = self.policy.decide(view)
         for name, d in list(decisions.items()):
-            if d.on and not view.sites[name].on and (why := self._site(view.t, view.sites[name])):
+            if d.on and not view.sites[name].on and (why := self._site(view, view.sites[name])):
                 decisions[name] = _kept_off(d, view.sites[name], why)
         self._together(view, decisions)
         return decisions
 
-    def _site(self, t: float, site: SiteView) -> str:
+    def _site(self, view: FleetView, site: SiteView) -> str:
         """Why one site may not start now, or an empty string."""
-        own = self._sites[site.name]
+        t, own = view.t, self._sites[site.name]
         if own.max_starts_per_h is not None:
             recent = [s for s in site.starts if t - s < _HOUR_S]
             if len(recent) >= own.max_starts_per_h:
                 return f"{len(recent)} starts in the last hour, {own.max_starts_per_h} are allowed"
-        if own.ramp_w_per_min is not None and site.starts:
+        # Until its first switch a site is off since the run's begin (or an instant later).
+        if own.ramp_w_per_min is not None and (site.starts or site.since > view.begun + 1.0):
             wait = site.watts / own.ramp_w_per_min * 60.0 - (t - site.since)
             if wait > 0:
                 return f"its load may rise by {own.ramp_w_per_min:g} W a minute: not for {duration_text(wait)}"
@@ -69,7 +73,7 @@ class Limited:
         limits = self._limits
         for name in wanted:
             site = view.sites[name]
-            price = self._price(site)
+            price = self._price(view.t, site)
             cost = None if price is None else price * site.watts / 1e6
             why = ""
             if limits.max_sites is not None and count >= limits.max_sites:
@@ -92,13 +96,18 @@ class Limited:
         gain = judged.gain / judged.scale if isinstance(judged, Judged) else -1.0
         return gain + (_INCUMBENT if view.sites[name].on else 0.0)
 
-    def _price(self, site: SiteView) -> float | None:
+    def _price(self, t: float, site: SiteView) -> float | None:
         label = self._sites[site.name].price
         reading = site.readings.get(label) if label else None
-        return None if reading is None else reading.value
+        known = reading is not None and math.isfinite(reading.value) and not reading.is_stale(t)
+        return reading.value if reading is not None and known else None
 
 
 def _kept_off(d: Decision, site: SiteView, why: str) -> Decision:
-    """Off by a limit; what the policy was about to remember is kept, except that it has not started."""
-    memory = d.memory if d.on == site.on else site.memory
-    return Decision(False, f"off: {why} (the policy: {d.reason})", d.numbers, None, memory)
+    """Off by a limit; what the policy was about to remember is kept, except how far it is towards a switch."""
+    if site.on:  # an on-period ends here: what it has lost so far is not gained
+        memory = {k: v for k, v in d.memory.items() if k not in ("acc", "crossed")}
+    else:  # it has not started
+        memory = {k: v for k, v in d.memory.items() if k not in _TOWARDS}
+        memory |= {k: v for k, v in site.memory.items() if k in _TOWARDS}
+    return Decision(False, f"off: {why} (the policy: {d.reason})", d.numbers, None, memory, None, d.alarm)

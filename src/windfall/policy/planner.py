@@ -112,6 +112,8 @@ class Programme:
         for seconds, share in spin.parts:
             price += share * (series.until(np.minimum(at + seconds, series.end)) - series.until(np.minimum(at, series.end)))
             at = at + seconds
+        if spin.seconds < _TICK_S:  # a start that takes no time costs nothing
+            price[:] = 0.0
         self._price = price.tolist()
         self._begun = int(np.searchsorted(nodes, begun - _TICK_S)) if begun <= series.end else -1
 
@@ -177,7 +179,7 @@ class Programme:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Schedules that train a budget. ``worth`` is what a second at rate 1 and 1 kW is worth at the bound."""
+    """Schedules that train a budget. ``worth`` is the bound's level at the site with the least rate per kW; others' are higher."""
 
     stretches: dict[str, list[Stretch]]
     worth: float
@@ -294,7 +296,8 @@ def trim(sites: Mapping[str, Planned], schedule: dict[str, list[Stretch]], need:
         per_token = sites[name].kw / sites[name].rate
         last = series.values[max(0, int(np.searchsorted(series.edges, s.stop - _TICK_S, side="right")) - 1)]
         heapq.heappush(queue, (-float(last) * per_token, name, i, "stop"))
-        if s.ready > s.start or s.ready > sites[name].programme.series.start:
+        # A site that is starting already cannot be made to start later.
+        if s.ready > series.start and s.ready - s.start > sites[name].programme.spin.seconds - 2 * _TICK_S:
             place = int(np.searchsorted(series.edges, s.ready + _TICK_S, side="right")) - 1
             first = series.values[min(len(series.values) - 1, place)]
             heapq.heappush(queue, (-float(first) * per_token, name, i, "ready"))

@@ -120,7 +120,7 @@ class Percentile:
 
     def _level(self, site: SiteView) -> float:
         past = site.outlook.history(self.window_s).known() if site.outlook else None
-        if past is None or not len(past.values) or past.ends[-1] - past.starts[0] < self._LEAST_S:
+        if past is None or float((past.ends - past.starts).sum()) < self._LEAST_S:
             return -math.inf
         order = np.argsort(past.values, kind="stable")
         weight = np.cumsum((past.ends - past.starts)[order])

@@ -63,7 +63,8 @@ class TelemetryRecorder:
         the next) is no JSON number; Python reads its own spelling back.
         """
         given: dict[str, Any] = {
-            "begun": view.begun, "left": view.left, "spent": view.spent, "tick_s": view.tick_s, "on": s.on, "since": s.since, "spin_up_s": s.spin_up_s,
+            "begun": view.begun, "left": view.left, "spent": view.spent, "tick_s": view.tick_s,
+            "on": s.on, "since": s.since, "spin_up_s": s.spin_up_s,
             "memory": dict(s.memory), "state": s.state, "ready_in_s": s.ready_in_s, "rate": s.rate, "watts": s.watts,
             "starts": list(s.starts), "reading": _row(s.reading),
         }  # fmt: skip

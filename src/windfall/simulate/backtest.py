@@ -73,6 +73,8 @@ class Backtest:
     elapsed_s: float
     warnings: list[str]
     references: list[dict[str, Any]] = field(default_factory=list)
+    #: The same policies with readings that are known later than in ``rows``.
+    late: list[Row] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall backtest --json` prints."""
@@ -81,6 +83,7 @@ class Backtest:
             "baseline_site_hours": self.baseline_site_hours,
             "references": self.references,
             "rows": [r.as_json() for r in self.rows],
+            "late_rows": [r.as_json() for r in self.late],
             "elapsed_s": round(self.elapsed_s, 4),
             "warnings": self.warnings,
         }
@@ -112,18 +115,12 @@ def backtest(
         for region, signal in grid.by_region.items()
     }
     references = [r.model_dump(exclude_none=True) for r in config.backtest.reference]
+    delays = config.backtest.publication_delays_s
+    on_time = [r for r in rows if not delays or r.publication_delay_s == delays[0]]
     return Backtest(
-        span.start,
-        span.end,
-        config.backtest.target,
-        site_hours,
-        baseline_hours,
-        baselines,
-        rows,
-        elapsed,
-        grid.warnings,
-        references,
-    )
+        span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed, grid.warnings,
+        references, [r for r in rows if r not in on_time],
+    )  # fmt: skip
 
 
 def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> Span:

@@ -142,6 +142,10 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"the bus is down{_because(d)}"
         case "bus_up":
             return "the bus is up again"
+        case "signal_lost":
+            return f"a live signal is not heard{_because(d)}"
+        case "signal_back":
+            return f"a live signal is heard again{_because(d)}"
         case "checkpoint_repaired":
             return f"the weights of version {event.version} were damaged and are whole again{_because(d)}"
         case "checkpoint_damaged":

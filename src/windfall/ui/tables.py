@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from windfall.run.operator import words
 from windfall.store.records import Hold
+from windfall.ui.backtest_late import beside
+from windfall.ui.backtest_rows import by_average, columns, explained, fitting, footnotes, shares
 from windfall.ui.events import format_event as format_event
 from windfall.ui.reading import safe
 from windfall.units import clock_text, duration_text, iso_utc
@@ -16,63 +18,99 @@ if TYPE_CHECKING:
 
     from windfall.simulate.backtest import Backtest
 
-#: The study's measured run (FACTS 1): its day, budget and figures.
-_STUDY_START = "2026-01-11T17:00:00Z"
-_STUDY_REGIONS = {"CAISO_NORTH", "SPP_TX", "NEM_SA"}
-_STUDY_ROW = ("the study", "prototype", "14.60", "17.86", "37.72", "1.379", "", "", "97.0")
-_STUDY_SHARES = {"CAISO_NORTH": "12.1", "SPP_TX": "9.5", "NEM_SA": "11.2", "DE": "5.1"}
 
+def print_backtest(result: Backtest, console: Console) -> None:
+    """Policies and figures from elsewhere side by side, then each as a share of every region always on.
 
-def is_study_day(result: Backtest) -> bool:
-    """Whether a backtest is of the study's day and budget, so that its measured run may stand beside it."""
-    same_grid = iso_utc(result.start) == _STUDY_START and set(result.baselines) >= _STUDY_REGIONS
-    return same_grid and result.site_hours is not None and abs(result.site_hours - 17.86) < 0.01
-
-
-def print_backtest(result: Backtest, console: Console, study: bool = True) -> None:
-    """Policies side by side, then each as a share of every region always on. ``study``: with its run, on its day."""
+    Where the console is narrow the least important columns are left out, and named.
+    """
     from rich.table import Table
+    from rich.text import Text
 
-    with_study = study and is_study_day(result)
-    title = f"Backtest from {iso_utc(result.start)}, {result.site_hours:g} site-hours"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("policy", "preset", "hours", "site-h", "kWh", "kg CO2", "starts", "idle h", "inside %"):
-        table.add_column(column, justify="left" if column in ("policy", "preset") else "right", no_wrap=True)
-    for r in result.rows:
-        table.add_row(
-            r.policy,
-            r.preset,
-            "not done" if r.finish_h is None else f"{r.finish_h:.2f}",
-            f"{r.site_hours:.2f}",
-            f"{r.energy_kwh:.2f}",
-            f"{r.kg_co2:.3f}",
-            str(r.starts),
-            f"{r.idle_h:.2f}",
-            _percent(r.share_inside),
-        )
-    if with_study:
-        table.add_row(*_STUDY_ROW, style="dim")
+    kept, left_out, gap = fitting(columns(result), console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for column in kept:
+        table.add_column(column.head, justify="left" if column.left else "right", no_wrap=True, vertical="bottom")
+    for i in range(len(result.rows) + len(result.references)):
+        table.add_row(*(Text(c.cells[i]) for c in kept), style="" if i < len(result.rows) else "dim")
+    console.print(_title(result), style="italic", markup=False, highlight=False)
     console.print(table)
-    regions = list(result.baselines)
-    console.print()
-    title = f"kg CO2 as % of one site always on for {result.baseline_site_hours:g} h"
-    shares = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    shares.add_column("policy", no_wrap=True)
-    for region in regions:
-        shares.add_column(region, justify="right", no_wrap=True)
-    for r in result.rows:
-        shares.add_row(
-            r.policy, *(_percent(r.kg_co2 / kg if kg and r.kg_co2 is not None else None) for kg in result.baselines.values())
-        )
-    if with_study:
-        shares.add_row("the study", *(_STUDY_SHARES.get(region, "-") for region in regions), style="dim")
-    shares.add_row("always on, kg", *("too short" if kg is None else f"{kg:.2f}" for kg in result.baselines.values()), style="bold")
-    console.print(shares)
-    if any(kg is None for kg in result.baselines.values()):
-        console.print("too short: the trace ends before the always-on site would be done", style="dim")
+    if about := explained(kept):
+        _quietly(console, about)
+    for i, note in enumerate(footnotes(result)):
+        _quietly(console, f"({i + 1}) {note}")
+    if by_average(result):
+        _quietly(console, "kg CO2 are by average intensity: no site has a marginal one")
+    if left_out:
+        _quietly(console, f"no room for {', '.join(left_out)}: widen the terminal, or see --json")
+    _print_shares(result, console)
+    _print_late(result, console)
     for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
-    console.print(f"simulated in {result.elapsed_s:.2f} s", style="dim", highlight=False)
+    _quietly(console, f"simulated in {result.elapsed_s:.2f} s")
+
+
+def _title(result: Backtest) -> str:
+    start = iso_utc(result.start)
+    if result.target == "none":
+        return f"Backtest from {start} to {iso_utc(result.end)}, without a budget"
+    return f"Backtest from {start}" + ("" if result.site_hours is None else f", {result.site_hours:g} site-hours")
+
+
+def _print_shares(result: Backtest, console: Console) -> None:
+    """Emissions against each region always on, as many regions beside each other as fit."""
+    from rich.table import Table
+    from rich.text import Text
+
+    regions, rows = shares(result)
+    if not regions:
+        return
+    always = "always on, kg"
+    first = max(len(always), *(len(name) for name, _, _ in rows))
+    widths = [max(len(region), 8) + 2 for region in regions]
+    title = f"kg CO2 as % of one site always on for {result.baseline_site_hours:,g} h"
+    at = 0
+    while at < len(regions):
+        upto, room = at, console.width - first
+        while upto < len(regions) and (upto == at or widths[upto] <= room):
+            room -= widths[upto]
+            upto += 1
+        console.print()
+        console.print(title, style="italic", markup=False, highlight=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("policy", no_wrap=True)
+        for region in regions[at:upto]:
+            table.add_column(Text(region), justify="right", no_wrap=True)
+        for name, cells, reference in rows:
+            table.add_row(Text(name), *cells[at:upto], style="dim" if reference else "")
+        kilograms = list(result.baselines.values())[at:upto]
+        table.add_row(always, *("-" if kg is None else f"{kg:,.2f}" for kg in kilograms), style="bold")
+        console.print(table)
+        at = upto
+    if None in result.baselines.values():
+        _quietly(console, "-: the region's trace is too short for an always-on site, or is no emission intensity")
+
+
+def _print_late(result: Backtest, console: Console) -> None:
+    """What late readings cost, as far as it fits: the figures that matter most come first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    titles, rows = beside(result)
+    if not titles:
+        return
+    console.print()
+    console.print("The same with late readings", style="italic", markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, title in enumerate(titles):
+        table.add_column(title.replace(", ", "\n"), justify="right" if i else "left", no_wrap=True, vertical="bottom")
+    for cells in rows:
+        table.add_row(*(Text(c) for c in cells))
+    console.print(table)
+
+
+def _quietly(console: Console, text: str) -> None:
+    console.print(text, style="dim", markup=False, highlight=False)
 
 
 def print_status(summary: Mapping[str, Any], console: Console) -> None:
@@ -138,10 +176,6 @@ def _hands(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         what += f" for {duration_text(a['for_s'])}" if a["for_s"] is not None else ""
         found.append(("asked", safe(what + (f": {a['why']}" if a["why"] else "")) + " (asked, not yet noted)"))
     return found
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share * 100:.1f}"
 
 
 def _plain(reason: str) -> str:

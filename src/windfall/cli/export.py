@@ -1,0 +1,35 @@
+"""`windfall export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from windfall.cli.output import print_json
+from windfall.errors import ConfigError, StoreError
+from windfall.store.files import write_json
+from windfall.ui.frames import RunFrames
+
+FORMATS = ("csv", "parquet")
+
+
+def export(run: Path, out: Path, format: str, as_json: bool) -> None:
+    """Write every series of ``run`` into the folder ``out``, a file each, and its summary as JSON."""
+    if format not in FORMATS:
+        raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
+    source = RunFrames(run)
+    found, summary = source.frames(), source.summary()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "summary.json", summary)
+    except OSError as e:
+        raise StoreError(f"{out}: cannot be written: {e.strerror}; name another --out or give write access") from None
+    for name, frame in found.items():
+        path = out / f"{name}.{format}"
+        frame.to_csv(path) if format == "csv" else frame.to_parquet(path)
+    rows = {name: len(frame) for name, frame in found.items()}
+    if as_json:
+        print_json({"out": str(out), "format": format, "rows": rows})
+        return
+    for name, count in rows.items():
+        print(f"{out / f'{name}.{format}'}: {count:,} rows")
+    print(out / "summary.json")

@@ -1,0 +1,295 @@
+"""A run's series, and a backtest's, as tables for analysis: ``windfall.open_run(path).energy().to_pandas()``.
+
+Read only, from ledger and telemetry, of a run that is going on too. Times are there as Unix seconds and as UTC instants.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from windfall.simulate.backtest import Backtest, Row
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Event, Telemetry
+from windfall.ui.events import what_happened
+from windfall.ui.frame import Frame, Kind, unpacked
+from windfall.ui.reading import one_moment, open_telemetry, safe
+from windfall.ui.summary import summarise
+
+
+class _Source:
+    """The telemetry of a run, or nothing where there is none yet."""
+
+    def __init__(self, run: RunDir, telemetry: Telemetry | None) -> None:
+        self.run = run
+        self._t = telemetry
+
+    def rows(self, table: str, columns: Sequence[str], rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of a table; None for columns, and nothing for tables, that an older schema does not have."""
+        there = {str(c[1]) for c in self._t.rows(f"PRAGMA table_info({table})")} if self._t else set()
+        if self._t is None or not there:
+            return []
+        names = ", ".join(c if c in there else "NULL" for c in columns)
+        return self._t.rows(f"SELECT {names} FROM {table} {rest}", *values)
+
+    def frame(self, table: str, kinds: dict[str, Kind], rest: str = "") -> Frame:
+        """A table as it is, sources (which may be addresses) without credentials."""
+        at = list(kinds).index("source") if "source" in kinds else None
+        rows = self.rows(table, list(kinds), rest)
+        return Frame(kinds, rows if at is None else [(*r[:at], safe(str(r[at])), *r[at + 1 :]) for r in rows])
+
+
+class RunFrames:
+    """The series of one run directory.
+
+    Each method reads one moment of the run; ``frames`` reads all of them at one moment of the telemetry.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        """Raises StoreError if there is no run in ``root``."""
+        self._run = RunDir(Path(root)).open_existing()
+
+    def versions(self) -> Frame:
+        """Every version: how it came about, tokens (also by site), and its evaluation if it has one."""
+        return self._of(_versions)
+
+    def blocks(self) -> Frame:
+        """The partition of the budget: ranges of blocks ``[first, end)`` and their states."""
+        return self._of(_blocks)
+
+    def events(self) -> Frame:
+        """What happened: kind, site, version, in words (``what``) and with all details (JSON)."""
+        return self._of(_events)
+
+    def decisions(self) -> Frame:
+        """Every decision: wanted, reason, until, its numbers (``numbers_*``) and what the policy remembers (``memory_*``)."""
+        return self._of(_decisions)
+
+    def readings(self) -> Frame:
+        """Readings that decisions were made on."""
+        return self._of(_readings)
+
+    def forecasts(self) -> Frame:
+        """Forecasts that decisions were made on, a row for each value."""
+        return self._of(_forecasts)
+
+    def metrics(self) -> Frame:
+        """Every figure by name (``loss``, ``val_bpb``)."""
+        return self._of(_metrics)
+
+    def steps(self) -> Frame:
+        """Optimizer steps: training loss (nats per token), tokens, mode, tokens per second of wall time."""
+        return self._of(_steps)
+
+    def energy(self) -> Frame:
+        """The account, a row for each interval of one site, phase and reading.
+
+        Joules, grams, and where the site has such signals grams by average intensity and money; runs of older versions lack both.
+        """
+        return self._of(_energy)
+
+    def states(self) -> Frame:
+        """States of sites, each until the site's next."""
+        return self._of(_states)
+
+    def modes(self) -> Frame:
+        """Modes of the run (paused, local, federated), each until the next."""
+        return self._of(_modes)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything about the run that fits on a page, as `windfall status --json` prints it."""
+        return summarise(self._run)
+
+    def frames(self) -> dict[str, Frame]:
+        """All of the tables by name."""
+        with self._source() as source:
+            return {name: make(source) for name, make in _ALL.items()}
+
+    def _of(self, make: Callable[[_Source], Frame]) -> Frame:
+        with self._source() as source:
+            return make(source)
+
+    @contextmanager
+    def _source(self) -> Iterator[_Source]:
+        telemetry = open_telemetry(self._run)
+        if telemetry is None:
+            yield _Source(self._run, None)
+            return
+        try:
+            with one_moment(telemetry):
+                yield _Source(self._run, telemetry)
+        finally:
+            telemetry.close()
+
+
+def backtest_frames(result: Backtest) -> dict[str, Frame]:
+    """A backtest as tables: ``rows``, ``lanes`` (states of sites) and ``baselines`` (regions always on).
+
+    Lanes name their row by its place in ``rows``.
+    """
+    maps = {"kg_by_method": "kg_", "money_by_currency": "money_", "site_hours_by_site": "site_hours_"}
+    plain: dict[str, Kind] = {
+        f.name: "text" if f.name in ("policy", "preset") else "int" if f.name == "starts" else "float"
+        for f in fields(Row)
+        if f.name not in (*maps, "notes", "lanes")
+    }
+    kinds: dict[str, Kind] = {"row": "int", **plain}
+    table = [[i, *(getattr(r, name) for name in plain)] for i, r in enumerate(result.rows)]
+    for name, prefix in maps.items():
+        more, values = unpacked(prefix, [getattr(r, name) for r in result.rows])
+        kinds |= more
+        table = [[*row, *extra] for row, extra in zip(table, values, strict=True)]
+    kinds["notes"] = "text"
+    table = [[*row, "; ".join(r.notes)] for row, r in zip(table, result.rows, strict=True)]
+    lanes = [
+        (i, r.policy, site, t0, t1, state)
+        for i, r in enumerate(result.rows)
+        for site, lane in r.lanes.items()
+        for t0, t1, state in lane
+    ]
+    bases = [(region, result.baseline_site_hours, kg) for region, kg in result.baselines.items()]
+    return {
+        "rows": Frame(kinds, table),
+        "lanes": Frame({"row": "int", "policy": "text", "site": "text", "t0": "unix", "t1": "unix", "state": "text"}, lanes),
+        "baselines": Frame({"region": "text", "site_hours": "float", "kg_co2": "float"}, bases),
+    }
+
+
+def _versions(source: _Source) -> Frame:
+    ledger = Ledger.open(source.run.ledger, read_only=True)
+    try:
+        found = ledger.versions()
+    finally:
+        ledger.close()
+    bpb = dict(source.rows("metrics", ("version", "value"), "WHERE name = 'val_bpb' ORDER BY id"))
+    kinds: dict[str, Kind] = {
+        "version": "int", "t_run": "unix", "t_wall": "unix", "mode": "text", "tokens": "int", "tokens_total": "int",
+        "retained": "bool", "val_bpb": "float",
+    }  # fmt: skip
+    more, by_site = unpacked("tokens_", [v.sites for v in found])
+    rows = [
+        (v.version, v.t_run, v.t_wall, v.mode, v.tokens, v.tokens_total, v.retained, bpb.get(v.version), *own)
+        for v, own in zip(found, by_site, strict=True)
+    ]
+    return Frame({**kinds, **dict.fromkeys(more, "int")}, rows)
+
+
+def _blocks(source: _Source) -> Frame:
+    ledger = Ledger.open(source.run.ledger, read_only=True)
+    try:
+        spans = ledger.spans()
+    finally:
+        ledger.close()
+    return Frame({"first": "int", "end": "int", "blocks": "int", "state": "text"}, [(a, b, b - a, state) for a, b, state in spans])
+
+
+def _events(source: _Source) -> Frame:
+    kinds: dict[str, Kind] = {
+        "id": "int", "t_run": "unix", "t_wall": "unix", "kind": "text", "site": "text", "version": "int", "what": "text",
+        "detail": "text",
+    }  # fmt: skip
+    columns = ("id", "t_run", "t_wall", "kind", "site", "version", "detail")
+    rows = []
+    for i, t_run, t_wall, kind, site, version, text in source.rows("events", columns, "ORDER BY id"):
+        detail = json.loads(text)
+        what = what_happened(Event(t_run, t_wall, kind, site, version, detail))
+        rows.append((i, t_run, t_wall, kind, site, version, what, json.dumps(_without_secrets(detail))))
+    return Frame(kinds, rows)
+
+
+def _without_secrets(value: Any, key: str = "") -> Any:
+    """Details with what looks like a credential taken out, value by value, so that they stay JSON."""
+    if isinstance(value, dict):
+        return {k: _without_secrets(v, str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(v, key) for v in value]
+    if not isinstance(value, str):
+        return value
+    whole = f"{key}={value}"
+    return safe(value) if safe(whole) == whole or safe(value) != value else "…"
+
+
+def _decisions(source: _Source) -> Frame:
+    kinds: dict[str, Kind] = {
+        "t_run": "unix", "t_wall": "unix", "site": "text", "wanted": "bool", "reason": "text", "until": "unix",
+    }  # fmt: skip
+    found = source.rows("decisions", (*kinds, "numbers", "memory"), "ORDER BY t_run, site")
+    numbers, n = unpacked("numbers_", [json.loads(r[6]) for r in found])
+    memory, m = unpacked("memory_", [json.loads(r[7]) for r in found])
+    rows = [(*r[:4], safe(str(r[4])), r[5], *numbered, *kept) for r, numbered, kept in zip(found, n, m, strict=True)]
+    return Frame({**kinds, **numbers, **memory}, rows)
+
+
+def _readings(source: _Source) -> Frame:
+    kinds: dict[str, Kind] = {
+        "site": "text", "valid_from": "unix", "known_at": "unix", "stale_at": "unix", "value": "float", "unit": "text",
+        "source": "text", "t_run": "unix", "t_wall": "unix",
+    }  # fmt: skip
+    return source.frame("readings", kinds, "ORDER BY site, valid_from")
+
+
+def _forecasts(source: _Source) -> Frame:
+    kinds: dict[str, Kind] = {"site": "text", "made_at": "unix", "t": "unix", "value": "float"}
+    found = source.rows("forecasts", ("site", "made_at", "times", "vals"), "ORDER BY site, made_at")
+    rows = [
+        (site, made, t, v) for site, made, times, vals in found for t, v in zip(json.loads(times), json.loads(vals), strict=True)
+    ]
+    return Frame(kinds, rows)
+
+
+def _metrics(source: _Source) -> Frame:
+    kinds: dict[str, Kind] = {
+        "id": "int", "t_run": "unix", "t_wall": "unix", "site": "text", "name": "text", "value": "float", "tokens": "int",
+        "version": "int", "detail": "text",
+    }  # fmt: skip
+    return source.frame("metrics", kinds, "ORDER BY id")
+
+
+def _steps(source: _Source) -> Frame:
+    kinds: dict[str, Kind] = {
+        "t_run": "unix", "t_wall": "unix", "site": "text", "tokens": "int", "version": "int", "loss": "float", "mode": "text",
+        "tokens_per_s_wall": "float",
+    }  # fmt: skip
+    columns = ("t_run", "t_wall", "site", "tokens", "version", "value", "detail")
+    rows = []
+    for *head, detail in source.rows("metrics", columns, "WHERE name = 'loss' ORDER BY id"):
+        more = json.loads(detail) if detail else {}
+        rows.append((*head, more.get("mode"), more.get("tokens_per_s_wall")))
+    return Frame(kinds, rows)
+
+
+def _energy(source: _Source) -> Frame:
+    kinds: dict[str, Kind] = {
+        "site": "text", "phase": "text", "t0": "unix", "t1": "unix", "watts": "float", "g_per_kwh": "float", "joules": "float",
+        "grams": "float", "inside": "bool", "average_grams": "float", "money": "float",
+    }  # fmt: skip
+    return source.frame("energy", kinds, "ORDER BY t0, site")
+
+
+def _states(source: _Source) -> Frame:
+    found = source.rows("states", ("site", "t_run", "t_wall", "state", "reason"), "ORDER BY rowid")
+    after: dict[str, float] = {}
+    ends: list[float | None] = []
+    for site, t, *_ in reversed(found):
+        ends.append(after.get(site))
+        after[site] = t
+    rows = [(s, t, end, wall, state, safe(str(why))) for (s, t, wall, state, why), end in zip(found, ends[::-1], strict=True)]
+    return Frame({"site": "text", "t_run": "unix", "until": "unix", "t_wall": "unix", "state": "text", "reason": "text"}, rows)
+
+
+def _modes(source: _Source) -> Frame:
+    found = source.rows("modes", ("t_run", "t_wall", "mode"), "ORDER BY rowid")
+    ends = [*(r[0] for r in found[1:]), None]
+    rows = [(t, end, wall, mode) for (t, wall, mode), end in zip(found, ends, strict=False)]
+    return Frame({"t_run": "unix", "until": "unix", "t_wall": "unix", "mode": "text"}, rows)
+
+
+_ALL: dict[str, Callable[[_Source], Frame]] = {
+    "versions": _versions, "blocks": _blocks, "events": _events, "decisions": _decisions, "readings": _readings,
+    "forecasts": _forecasts, "metrics": _metrics, "steps": _steps, "energy": _energy, "states": _states, "modes": _modes,
+}  # fmt: skip
