@@ -9,6 +9,7 @@ from windfall.cli.output import print_json
 from windfall.config.load import ConfigProblems, load
 from windfall.errors import ConfigError, SignalError
 from windfall.grid.build import build_grid, run_start
+from windfall.policy.build import build_policy
 from windfall.units import duration_text
 
 
@@ -16,6 +17,7 @@ def check(file: Path, as_json: bool) -> int:
     """Check ``file`` and the traces that it names; the exit code."""
     try:
         config = load(file)
+        build_policy(config)
         grid = build_grid(config)
         grid.require_from(run_start(config))
     except ConfigProblems as e:

@@ -12,6 +12,7 @@ from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.grid.build import build_grid, run_start
+from windfall.policy.build import build_policy
 from windfall.run.sample import write_sample
 from windfall.run.supervisor import NoView, Supervisor, View
 from windfall.store.rundir import RunDir
@@ -43,7 +44,10 @@ def with_speed(config: Config, speed: float | None) -> Config:
 def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None) -> int:
     """Run to the end, then write the report; the exit code."""
     run = RunDir(root)
-    grid = build_grid(config)  # bad traces are said before anything is made
+    build_policy(config)
+    grid = build_grid(config)  # bad traces, and credentials that are missing, are said before anything is made
+    for signal in grid.live():
+        signal.require()
     if not run.exists():
         grid.require_from(run_start(config))
     view: View = NoView() if quiet else LiveView(run, config, Console())

@@ -11,12 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from windfall.config.schema import Config
-from windfall.energy.account import always_on_kg
+from windfall.energy.account import Meter, always_on_kg
 from windfall.errors import SignalError
 from windfall.grid.build import Grid, build_grid
-from windfall.grid.signal import Signal
+from windfall.grid.signal import Signal, StepSignal
+from windfall.store.rundir import RunDir
+from windfall.ui.reading import open_telemetry
 from windfall.units import J_PER_KWH, clock_text
+
+Array = npt.NDArray[np.float64]
 
 #: A comparison with less training behind it than this says nothing.
 _LEAST_HOURS = 1e-6
@@ -37,12 +44,46 @@ class Baseline:
     why: str
 
 
-def load_grid(config: Config) -> tuple[Grid | None, str]:
-    """The grid of a configuration, or None and why it cannot be built any more (a trace has been moved)."""
+def load_grid(config: Config, run: RunDir | None = None) -> tuple[Grid | None, str]:
+    """The grid of a configuration, or None and why it cannot be built any more (a trace has been moved).
+
+    Of live signals, what ``run`` recorded of them; without a run, what this machine has heard.
+    """
     try:
-        return build_grid(config), ""
+        grid = build_grid(config)
     except SignalError as e:
         return None, str(e)
+    if run is None or not any(s.signal.live for s in config.site):
+        return grid, ""
+    heard = _heard(run)
+    for site in config.site:
+        if site.signal.live and site.name in heard:
+            times, values = heard[site.name]
+            signal = StepSignal(
+                times, values, unit=grid.by_site[site.name].unit, source="recorded", period_s=site.signal.period_s,
+                publication_delay_s=site.signal.publication_delay_s, stale_periods=site.signal.stale_periods,
+            )  # fmt: skip
+            grid.by_site[site.name] = grid.signals[site.name][site.signal.label] = signal
+            if next(s.name for s in config.site if s.region == site.region) == site.name:
+                grid.by_region[site.region] = signal
+    return grid, ""
+
+
+def _heard(run: RunDir) -> dict[str, tuple[Array, Array]]:
+    """Instants and values of the readings that a run recorded, by site."""
+    telemetry = open_telemetry(run)
+    if telemetry is None:
+        return {}
+    try:
+        rows = telemetry.rows("SELECT site, valid_from, value FROM readings ORDER BY site, valid_from")
+    finally:
+        telemetry.close()
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for site, valid, value in rows:
+        times, values = found.setdefault(str(site), ([], []))
+        times.append(float(valid))
+        values.append(float(value))
+    return {n: (np.array(t), np.array(v)) for n, (t, v) in found.items()}
 
 
 def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why: str = "") -> list[Baseline]:
@@ -59,8 +100,10 @@ def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why
         curve: list[tuple[float, float]] = []
         if start is None or hours <= _LEAST_HOURS:
             reason = "nothing has been trained yet"
+        elif grid is not None and (signal := _emissions(config, grid, region)) is None:
+            reason = "its signal is no intensity of emissions"
         elif grid is not None:
-            signal = grid.by_region[region]
+            assert signal is not None
             kg = always_on_kg(signal, watts, float(start), hours)
             if kg is None:
                 reason = _why_not(signal, float(start), hours)
@@ -69,6 +112,15 @@ def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why
         share = float(summary["kg_co2"]) / kg if kg else None
         found.append(Baseline(region, region in own, kg, share, watts * hours / 1000.0, curve, "" if kg is not None else reason))
     return sorted(found, key=lambda b: (b.kg is None, b.kg or 0.0))
+
+
+def _emissions(config: Config, grid: Grid, region: str) -> Signal | None:
+    """The signal that a region's emissions are counted by, if it has one."""
+    for site in config.site:
+        if site.region == region:
+            return Meter.of(site, grid.signals[site.name], config.run).emissions
+    table = next(c.signal for c in config.counterfactual if c.region == region)
+    return grid.by_region[region] if table.type in ("marginal_co2", "average_co2") else None
 
 
 def headline(found: Sequence[Baseline]) -> Baseline | None:

@@ -217,7 +217,7 @@ class LiveView:
 
             if not self._grid_tried:
                 self._grid_tried = True
-                self._grid, _ = load_grid(self._config)
+                self._grid, _ = load_grid(self._config, self._run)
             best = headline(baselines(self._config, s, self._grid))
             if best is not None and best.share is not None:
                 text += f"; {best.share * 100:.1f} % of {best.region} always on"

@@ -124,6 +124,8 @@ def banner(config: Config) -> str:
 def _source(signal: SignalTable) -> str:
     if signal.kind == "synthetic":
         return f"synthetic (generated, seed {signal.seed})"
+    if signal.live:
+        return f"{signal.kind} (live)"
     path = signal.path or ""
     return path if path.startswith("bundled:") else PurePath(path).name
 

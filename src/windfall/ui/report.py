@@ -35,7 +35,7 @@ def write_report(run: RunDir) -> Path:
     summary = summarise(run)
     config = load(run.config)
     s = series(run)
-    grid, why = load_grid(config)
+    grid, why = load_grid(config, run)
     found = baselines(config, summary, grid, why)
     criterion = config.run.threshold_g_per_kwh
     draws = {
