@@ -22,6 +22,7 @@ class CountingTrainer:
     """Parameter i counts how often block i has been trained on (float32 counts are exact)."""
 
     manifest = "counting"
+    skipped = ""
     tokens_per_step = TOKENS_PER_STEP
     blocks_per_step = BATCH // BLOCK
 
@@ -69,6 +70,9 @@ class CountingTrainer:
 
     def reset_inner(self) -> None:
         self._steps = 0
+
+    def close(self) -> None:
+        return None
 
 
 def counting(blocks: int) -> Any:

@@ -95,11 +95,15 @@ def signals(config: Config) -> list[tuple[tuple[str | int, ...], SignalTable]]:
 
 def fingerprint(config: Config) -> str:
     """Identity of what must not change between two starts of one run (not the clock's speed, port or patience)."""
-    kept = config.model_dump(mode="json")
-    identity = {k: kept[k] for k in ("model", "data", "train", "policy")}
-    identity["run"] = {k: kept["run"][k] for k in ("budget_tokens", "seed", "threshold_g_per_kwh", "clock", "start")}
-    identity["site"] = [s["name"] for s in kept["site"]]
-    identity["data"].pop("eval_sequences")
+    # Without defaults, so that a key that a later Windfall knows changes no run's identity.
+    kept = config.model_dump(mode="json", exclude_defaults=True)
+    identity: dict[str, Any] = {k: dict(kept.get(k, {})) for k in ("model", "data", "train", "policy")}
+    run = kept.get("run", {})
+    identity["run"] = {k: run[k] for k in ("budget_tokens", "seed", "threshold_g_per_kwh", "clock", "start") if k in run}
+    identity["site"] = [s.name for s in config.site]
+    identity["data"].pop("eval_sequences", None)
+    for how in ("micro_batch_sequences", "compile", "checkpoint_activations"):  # how it is computed, not what
+        identity["train"].pop(how, None)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

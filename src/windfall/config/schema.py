@@ -128,6 +128,15 @@ class TrainTable(Table):
         0.005, description="share of the budget over which lr rises after a reset of the inner state"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="forward and backward precision; weights stay fp32")
+    micro_batch_sequences: int | None = Field(
+        None, ge=1, description="sequences of one forward and backward pass at a rank (default: all it has of a step)"
+    )
+    compile: bool = Field(False, description="torch.compile the model, once in the life of a trainer")
+    checkpoint_activations: bool = Field(False, description="compute activations again in the backward pass: less memory")
+    spike_factor: Annotated[float, Field(gt=1)] = Field(
+        20.0, description="a step whose gradient is this many times as long as usual is skipped"
+    )
+    max_skips: int = Field(8, ge=1, description="so many skipped steps in a row end a site's training")
 
     @model_validator(mode="after")
     def _divides(self) -> TrainTable:
@@ -236,7 +245,9 @@ class SiteTable(Table):
     idle_power_w: NonNegative = Field(description="whole site while on and not training")
     provisioning_power_w: NonNegative = Field(0.0, description="whole site while nodes are being provisioned")
     tokens_per_s: Positive = Field(description="the site's speed, in run time")
-    threads: int = Field(1, ge=1, description="CPU threads of the trainer (local driver)")
+    threads: int = Field(1, ge=1, description="CPU threads of each rank (local driver)")
+    ranks: int = Field(1, ge=1, le=64, description="processes that train together: one a GPU")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="what the ranks train on")
     own_signal: bool = Field(
         False, description="the site watches its signal itself, and stops by it when the coordinator is out of touch"
     )

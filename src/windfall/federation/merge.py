@@ -32,7 +32,7 @@ def weighted_mean(like: Tensors, deltas: Iterable[tuple[int, Tensors]]) -> Tenso
         total += tokens
         for name, value in delta.items():
             # A running weighted mean: no second pass and no large intermediate sums.
-            mean[name] += (value - mean[name]) * np.float32(tokens / total)
+            mean[name] += (value - mean[name]) * np.float32(tokens / total if total else 0.0)
     return mean
 
 

@@ -27,14 +27,17 @@ class Work:
     loss_sum: float = 0.0
     last_loss: float = 0.0
     seconds: float = 0.0
+    #: Steps among ``steps`` that a numerical guard skipped.
+    skipped: int = 0
 
-    def use(self, epoch: int, start: int, end: int) -> None:
-        """Note blocks as consumed."""
-        last = self.consumed[-1] if self.consumed else None
-        if last and last.epoch == epoch and last.end == start:
-            self.consumed[-1] = Consumed(epoch, last.start, end)
-        else:
-            self.consumed.append(Consumed(epoch, start, end))
+    def use(self, taken: Iterable[Segment], *, skipped: bool = False) -> None:
+        """Note blocks as consumed; ``skipped``: without having been trained on."""
+        for s in taken:
+            last = self.consumed[-1] if self.consumed else None
+            if last and (last.epoch, last.end, last.skipped) == (s.epoch, s.at, skipped):
+                self.consumed[-1] = Consumed(s.epoch, last.start, s.end, skipped)
+            else:
+                self.consumed.append(Consumed(s.epoch, s.at, s.end, skipped))
 
     def add(self, tokens: int, loss: float, seconds: float) -> None:
         """Note a step."""
@@ -44,14 +47,22 @@ class Work:
         self.last_loss = loss
         self.seconds += seconds
 
+    def skip(self, seconds: float) -> None:
+        """Note a step that was not taken."""
+        self.steps += 1
+        self.skipped += 1
+        self.seconds += seconds
+
     def metrics(self) -> dict[str, float]:
         """What the contribution says of it."""
-        if not self.steps:
-            return {}
-        return {
-            "loss_mean": self.loss_sum / self.steps, "loss_last": self.last_loss,
+        taken = self.steps - self.skipped
+        if not taken:
+            return {"skipped_steps": float(self.skipped)} if self.skipped else {}
+        found = {
+            "loss_mean": self.loss_sum / taken, "loss_last": self.last_loss,
             "train_seconds": self.seconds, "tokens_per_s": self.tokens / max(self.seconds, 1e-9),
         }  # fmt: skip
+        return {**found, "skipped_steps": float(self.skipped)} if self.skipped else found
 
 
 class Leases:
@@ -73,14 +84,14 @@ class Leases:
         used = {(c.epoch, b) for c in gone for b in range(c.start, c.end)}
         self._segments = [left for s in segments for left in _without(s, used)]
 
-    def take(self, blocks: int, work: Work) -> list[int]:
-        """The next ``blocks`` blocks (fewer at the end of the leases), noted in ``work``."""
-        found: list[int] = []
-        while len(found) < blocks and self._segments:
+    def take(self, blocks: int) -> list[Segment]:
+        """The next ``blocks`` blocks, fewer at the end of the leases, under the leases that they are of."""
+        found: list[Segment] = []
+        while blocks and self._segments:
             s = self._segments[0]
-            end = min(s.at + blocks - len(found), s.end)
-            found += range(s.at, end)
-            work.use(s.epoch, s.at, end)
+            end = min(s.at + blocks, s.end)
+            found.append(Segment(s.epoch, s.at, end))
+            blocks -= end - s.at
             s.at = end
             if s.at >= s.end:
                 self._segments.pop(0)

@@ -129,7 +129,8 @@ class Replay:
             life.progress = max(life.progress, life.start + life.rate * tokens)
             life.trainer.step(blocks[at : at + count], life.progress)
             at += count
-            tokens += life.trainer.tokens_per_step * count // life.trainer.blocks_per_step
+            if not life.trainer.skipped:
+                tokens += life.trainer.tokens_per_step * count // life.trainer.blocks_per_step
         for op in (op for op in c.lineage if op[0] == c.last_step - c.first_step):
             self._apply(life, op, site, generation)
         life.steps = c.last_step

@@ -296,22 +296,29 @@ class SiteWorker:
             return False
         begun = clock.monotonic()
         w = self._work
-        blocks = self._leases.take(self._trainer.blocks_per_step, w)
+        taken = self._leases.take(self._trainer.blocks_per_step)
+        blocks = [b for s in taken for b in range(s.at, s.end)]
         tokens = self._trainer.tokens_per_step * len(blocks) // self._trainer.blocks_per_step
         if len(blocks) < self._trainer.blocks_per_step:
             # The last blocks of the budget, where one was quarantined, may be fewer than a step's.
             self._note("short", len(blocks))
         self._trained.at(blocks[0])
         loss = self._trainer.step(blocks, self._schedule_progress())
-        if not math.isfinite(loss):
-            # Said before the step is noted as done: it is these blocks at which this life ends.
+        skipped = self._trainer.skipped
+        if not skipped and not math.isfinite(loss):
+            # Said before the step is noted as done (as what a trainer raises is): it is these blocks at which this life ends.
             raise DataError(f"the loss is {loss} at step {w.steps + 1} since the last cut; lower train.lr_scale")
         self._trained.at(None)
         self._since_order += 1
         self._steps += 1
-        self._tokens += tokens
+        self._tokens += 0 if skipped else tokens
         self._trained.write(self._tokens)
         faults.reach("mid-step")
+        w.use(taken, skipped=bool(skipped))
+        if skipped:
+            w.skip(clock.monotonic() - begun)
+            self._bus.emit({"kind": "note", "note": f"a step was skipped: {skipped}"})
+            return True
         w.add(tokens, loss, clock.monotonic() - begun)
         order = self._order
         t_run = (

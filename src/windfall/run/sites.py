@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from windfall.store.rundir import RunDir
 def describe_site(config: Config, run: RunDir, name: str, superlink: str, supernode_port: int) -> dict[str, Any]:
     """The contents of a local site's ``site.json``, besides its name, generation and run."""
     site = config.site_named(name)
-    spec = trainer_spec(config, Path(data_dir(config, run)).resolve())
+    spec = replace(trainer_spec(config, Path(data_dir(config, run)).resolve()), device=site.device)
     return {
         "superlink": superlink,
         "supernode_port": supernode_port,
         "threads": site.threads,
+        "ranks": site.ranks,
+        # A rank that hangs is found out before the coordinator would give the site up.
+        "step_timeout_s": 0.8 * config.fleet.heartbeat_timeout_s,
         "snapshot_s": config.federation.snapshot_s,
         "dead_man_s": config.fleet.dead_man_s,
         "stop_grace_s": config.fleet.stop_grace_s,

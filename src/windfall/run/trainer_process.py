@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall import clock
-from windfall.errors import WindfallError
+from windfall.errors import ConfigError, WindfallError
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import FileMailbox
+from windfall.fleet.processes import spawn
 from windfall.run.agent import load_site
 from windfall.run.sites import own_window
 from windfall.store.bus import open_site_bus
 from windfall.store.files import read_json
 
 if TYPE_CHECKING:
-    from windfall.train.trainer import Trainer
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    from windfall.train.ranks import Group
+    from windfall.train.trainer import LocalTrainer, Trainer
 
 _IDLE_S = 0.005
 
@@ -29,14 +36,65 @@ MakeTrainer = Callable[[Mapping[str, Any]], "Trainer"]
 
 
 def local_trainer(site: Mapping[str, Any]) -> Trainer:
-    """A trainer on this machine's processors."""
+    """A trainer on this machine's processors: this process, and with several ranks the others that it starts."""
+    from windfall.train.ranked import RankedTrainer
+
+    size = int(site.get("ranks", 1))
+    if size == 1:
+        return one_rank(site, 0, None)
+    folder = Path(site["folder"])
+    store = open_store(size)
+    children = [
+        spawn(
+            [sys.executable, "-m", "windfall.run.rank_process", str(folder), str(rank), str(store.port)],
+            log=folder / "logs" / f"rank-{rank}.log", env=dict(os.environ), own_session=False, with_parent=True,
+        )
+        for rank in range(1, size)
+    ]  # fmt: skip
+    group = join(site, 0, store)
+    print(f"{site['site']}: {size} ranks, processes {', '.join(str(c.pid) for c in children)}", flush=True)
+    return RankedTrainer(one_rank(site, 0, group), group)
+
+
+def one_rank(site: Mapping[str, Any], rank: int, group: Group | None) -> LocalTrainer:
+    """The trainer of one rank of a site.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     import torch
 
     from windfall.train.spec import TrainerSpec
     from windfall.train.trainer import LocalTrainer
 
     torch.set_num_threads(int(site["threads"]))
-    return LocalTrainer(TrainerSpec(**site["trainer"]))
+    spec = TrainerSpec(**site["trainer"])
+    if spec.device == "cuda":
+        count = torch.cuda.device_count()
+        if rank >= count:
+            raise ConfigError(f"{site['site']}: has {count} CUDA devices and {site.get('ranks', 1)} ranks; lower site.ranks")
+        torch.cuda.set_device(rank)
+        spec = replace(spec, device=f"cuda:{rank}")
+    return LocalTrainer(spec, group)
+
+
+def open_store(size: int) -> TCPStore:
+    """Where the ranks find each other, on a free port of this machine."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore("127.0.0.1", 0, size, is_master=True, timeout=timedelta(minutes=5), wait_for_workers=False)
+
+
+def join(site: Mapping[str, Any], rank: int, store: TCPStore) -> Group:
+    """The group of a site's ranks. Raises RuntimeError if they do not come together."""
+    import torch
+
+    from windfall.train.ranks import Group
+
+    device = torch.device(str(site["trainer"]["device"]))
+    if device.type == "cuda":
+        torch.cuda.set_device(rank)
+    return Group(store, rank, int(site["ranks"]), device=device, timeout_s=float(site["step_timeout_s"]))
 
 
 def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) -> int:
@@ -52,7 +110,7 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
     mailbox = FileMailbox(folder)
     try:
         # Here and not above: whatever fails in torch or in the data is told to the coordinator.
-        trainer = make(site)
+        trainer = make({**site, "folder": str(folder)})
         worker = SiteWorker(
             site=site["site"], generation=site["generation"], trainer=trainer, mailbox=mailbox, bus=bus, folder=folder,
             snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]),
@@ -63,6 +121,7 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
                 clock.pause(_IDLE_S)
         if not worker.parked:
             worker.park("told to end")
+        trainer.close()
         print(f"{site['site']}: {worker.parked}; its work is in its outbox", flush=True)
         return 0
     except WindfallError as e:

@@ -7,10 +7,12 @@ arXiv 2510.05491), cautious weight decay (arXiv 2510.12402).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from windfall.train.ranks import Alone, Ranks, padded, slice_of
 from windfall.train.schedule import ScheduleValues
 
 # Table of the Polar Express paper for degree 5 and a smallest singular value of 1e-3: the minimax-optimal odd
@@ -53,20 +55,39 @@ def shape_scale(shape: torch.Size) -> float:
 
 
 class NorMuonGroup:
-    """NorMuon for parameters of one shape, whose updates are computed as one stack."""
+    """NorMuon for parameters of one shape, whose updates are computed as one stack; each rank computes its part of it."""
 
-    def __init__(self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, beta2: float) -> None:
+    def __init__(
+        self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, beta2: float, ranks: Ranks | None = None
+    ) -> None:
         self.names = list(named)
         self.parameters = list(named.values())
         self.lr, self.weight_decay, self.beta2 = lr, weight_decay, beta2
-        stack = torch.zeros((len(named), *self.parameters[0].shape), device=self.parameters[0].device)
-        self.momentum = stack
-        self.second_moment = torch.zeros_like(stack[..., :1])
+        self._ranks = ranks or Alone()
+        self._first, self._end, self._each = slice_of(len(named), self._ranks)
+        like = self.parameters[0]
+        self.momentum = torch.zeros((self._end - self._first, *like.shape), device=like.device)
+        self.second_moment = torch.zeros_like(self.momentum[..., :1])
 
     @torch.no_grad()
     def step(self, values: ScheduleValues) -> None:
         """One update of every parameter from its .grad."""
-        gradient = torch.stack([gradient_of(p) for p in self.parameters])
+        own = self.parameters[self._first : self._end]
+        gradients = [gradient_of(p) for p in self.parameters][self._first : self._end]
+        if self._ranks.size == 1:
+            torch._foreach_sub_([p.detach() for p in own], list(self._update(own, gradients, values).unbind()))
+            return
+        like = self.parameters[0]
+        weights = torch.stack([p.detach() for p in own]) if own else like.new_empty((0, *like.shape))
+        if own:
+            weights = weights - self._update(own, gradients, values)
+        together = self._ranks.gather(padded(weights, self._each))
+        for parameter, new in zip(self.parameters, together, strict=False):
+            parameter.copy_(new)
+
+    def _update(self, own: list[nn.Parameter], gradients: list[Tensor], values: ScheduleValues) -> Tensor:
+        """What is taken from this rank's parameters, as a stack."""
+        gradient = torch.stack(gradients)
         self.momentum.lerp_(gradient, 1.0 - values.momentum)
         update = polar_express(gradient.lerp_(self.momentum, values.momentum))  # Nesterov's look-ahead
 
@@ -79,22 +100,29 @@ class NorMuonGroup:
 
         lr = self.lr * values.lr_multiplier
         decay = self.weight_decay * values.weight_decay_multiplier
+        step: Tensor = lr * shape_scale(update.shape) * update
         if decay:
-            weights = torch.stack([p.detach() for p in self.parameters])
-            step = lr * shape_scale(weights.shape) * update
+            weights = torch.stack([p.detach() for p in own])
             # Cautious: shrink only those weights that the update is moving towards zero anyway.
             step += (lr * decay) * weights * (update * weights > 0)
-        else:
-            step = lr * shape_scale(update.shape) * update
-        torch._foreach_sub_([p.detach() for p in self.parameters], list(step.unbind()))
+        return step
 
     def state(self) -> dict[str, Tensor]:
-        """Live views of the state by flat name, one pair per parameter: a stack is an affair of this class."""
+        """The state by flat name, one pair per parameter: stacks and ranks are an affair of this class."""
+        momentum = self._ranks.gather(padded(self.momentum, self._each))
+        second = self._ranks.gather(padded(self.second_moment, self._each))
         tensors: dict[str, Tensor] = {}
         for index, name in enumerate(self.names):
-            tensors[f"normuon.momentum.{name}"] = self.momentum[index]
-            tensors[f"normuon.second_moment.{name}"] = self.second_moment[index]
+            tensors[f"normuon.momentum.{name}"] = momentum[index]
+            tensors[f"normuon.second_moment.{name}"] = second[index]
         return tensors
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over this rank's part of a whole state."""
+        for index, name in enumerate(self.names[self._first : self._end]):
+            self.momentum[index].copy_(tensors[f"normuon.momentum.{name}"])
+            self.second_moment[index].copy_(tensors[f"normuon.second_moment.{name}"])
 
 
 class PlainMuonGroup:
@@ -125,6 +153,12 @@ class PlainMuonGroup:
             f"muon.momentum.{name}": self.muon.state[parameter]["momentum_buffer"]
             for name, parameter in zip(self.names, self.parameters, strict=True)
         }
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a state."""
+        for name, target in self.state().items():
+            target.copy_(tensors[name])
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:

@@ -7,7 +7,7 @@ dictionary of named float32 tensors, so that it can travel, be stored in safeten
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from windfall.errors import ConfigError, DataError
 from windfall.train.model import GPT
 from windfall.train.muon import NorMuonGroup, PlainMuonGroup, gradient_of
+from windfall.train.ranks import Alone, Ranks, padded, slice_of
 from windfall.train.schedule import ScheduleValues
 
 Kind = Literal["normuon", "muon_plain", "adamw"]
 RECIPE_BATCH_TOKENS = 2**19
 RECIPE_WIDTH = 768
 RECIPE_DEPTH = 12
+#: Parameters of fewer numbers than this are updated at every rank: sending them would cost more.
+_WORTH_SHARING = 2**12
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,12 @@ class Rule(Protocol):
     """An update rule that owns some parameters and their state."""
 
     def step(self, values: ScheduleValues) -> None: ...
-    def state(self) -> dict[str, Tensor]: ...
+
+    def state(self) -> dict[str, Tensor]:
+        """The whole state by flat name; of several ranks, all must ask."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
 
 
 class AdamWGroup:
@@ -108,13 +116,17 @@ class AdamWGroup:
         betas: tuple[float, float],
         epsilon: float,
         weight_decay: float = 0.0,
+        ranks: Ranks | None = None,
     ) -> None:
         self.label = label
         self.names = list(named)
         self.parameters = list(named.values())
         self.lr, self.betas, self.epsilon, self.weight_decay = lr, betas, epsilon, weight_decay
-        self.first = [torch.zeros_like(p) for p in self.parameters]
-        self.second = [torch.zeros_like(p) for p in self.parameters]
+        self._ranks = ranks or Alone()
+        #: Rows of each parameter that are this rank's, and how many every rank makes room for. Small ones are everybody's.
+        self._rows = [slice_of(p.size(0), self._ranks) if p.numel() >= _WORTH_SHARING else None for p in self.parameters]
+        self.first = [torch.zeros_like(w) for w in self._own()]
+        self.second = [torch.zeros_like(w) for w in self._own()]
         # float32 like all state; it counts exactly up to 2^24 steps.
         self.steps = torch.zeros((), dtype=torch.float32)
 
@@ -122,8 +134,8 @@ class AdamWGroup:
     def step(self, values: ScheduleValues) -> None:
         """One update of every parameter from its .grad."""
         beta1, beta2 = self.betas
-        weights = [p.detach() for p in self.parameters]
-        gradients = [gradient_of(p) for p in self.parameters]
+        weights = self._own()
+        gradients = self._parts([gradient_of(p) for p in self.parameters])
         self.steps += 1
         count = float(self.steps)
         lr = self.lr * values.lr_multiplier
@@ -137,14 +149,41 @@ class AdamWGroup:
         torch._foreach_div_(denominator, math.sqrt(1.0 - beta2**count))
         torch._foreach_add_(denominator, self.epsilon)
         torch._foreach_addcdiv_(weights, self.first, denominator, -lr / (1.0 - beta1**count))
+        for parameter, whole in zip(self.parameters, self._together(weights), strict=True):
+            if whole is not None:
+                parameter.copy_(whole)
+
+    def _own(self) -> list[Tensor]:
+        """Views of this rank's part of each parameter."""
+        return self._parts([p.detach() for p in self.parameters])
+
+    def _parts(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [t if rows is None else t[rows[0] : rows[1]] for t, rows in zip(tensors, self._rows, strict=True)]
+
+    def _together(self, parts: Sequence[Tensor]) -> list[Tensor | None]:
+        """All ranks' parts of each parameter; None where this rank's is the whole already."""
+        if self._ranks.size == 1:
+            return [None] * len(parts)
+        return [
+            None if rows is None else self._ranks.gather(padded(part, rows[2]))[: p.size(0)]
+            for part, rows, p in zip(parts, self._rows, self.parameters, strict=True)
+        ]
 
     def state(self) -> dict[str, Tensor]:
-        """Live views of the state by flat name."""
+        """The state by flat name."""
         tensors = {f"adamw.steps.{self.label}": self.steps}
-        for name, first, second in zip(self.names, self.first, self.second, strict=True):
-            tensors[f"adamw.first_moment.{name}"] = first
-            tensors[f"adamw.second_moment.{name}"] = second
+        for kind, own in (("first_moment", self.first), ("second_moment", self.second)):
+            for name, part, whole in zip(self.names, own, self._together(own), strict=True):
+                tensors[f"adamw.{kind}.{name}"] = part if whole is None else whole
         return tensors
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over this rank's part of a whole state."""
+        self.steps.copy_(tensors[f"adamw.steps.{self.label}"])
+        for kind, own in (("first_moment", self.first), ("second_moment", self.second)):
+            for target, part in zip(own, self._parts([tensors[f"adamw.{kind}.{n}"] for n in self.names]), strict=True):
+                target.copy_(part)
 
 
 def _by_shape(named: dict[str, nn.Parameter]) -> list[dict[str, nn.Parameter]]:
@@ -157,8 +196,11 @@ def _by_shape(named: dict[str, nn.Parameter]) -> list[dict[str, nn.Parameter]]:
 class InnerOptimizer:
     """Updates all parameters of one model in place. The model must be on its device before this is made."""
 
-    def __init__(self, model: GPT, config: OptimConfig | None = None) -> None:
+    def __init__(self, model: GPT, config: OptimConfig | None = None, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks = ranks or Alone()
         self.config = config = config or OptimConfig()
+        self._model_config = model.config
+        self._shapes: dict[str, torch.Size] | None = None
         self.parameters = dict(model.named_parameters())
         matrices = {name: p for name, p in self.parameters.items() if name.startswith("blocks.")}
         batch = math.sqrt(config.batch_tokens / RECIPE_BATCH_TOKENS) if config.batch_scaling else 1.0
@@ -168,7 +210,7 @@ class InnerOptimizer:
         betas = (config.beta1, config.beta2)
 
         def adamw(label: str, named: dict[str, nn.Parameter], lr: float, weight_decay: float = 0.0) -> AdamWGroup:
-            return AdamWGroup(label, named, lr, betas, config.epsilon, weight_decay)
+            return AdamWGroup(label, named, lr, betas, config.epsilon, weight_decay, ranks)
 
         def pick(name: str) -> dict[str, nn.Parameter]:
             return {name: self.parameters[name]}
@@ -185,7 +227,7 @@ class InnerOptimizer:
             self.rules.append(PlainMuonGroup(matrices, config.matrix_lr * scale, decay))
         else:
             self.rules.extend(
-                NorMuonGroup(group, config.matrix_lr * scale, decay, config.normuon_beta2) for group in _by_shape(matrices)
+                NorMuonGroup(group, config.matrix_lr * scale, decay, config.normuon_beta2, ranks) for group in _by_shape(matrices)
             )
 
     def step(self, values: ScheduleValues) -> None:
@@ -205,7 +247,10 @@ class InnerOptimizer:
         return tensors
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on besides weights and gradients: copies, float32, by flat name."""
+        """Everything that the next step depends on besides weights and gradients: copies, float32, by flat name.
+
+        Of several ranks, all must ask; each is told the whole.
+        """
         return {name: tensor.detach().clone().contiguous() for name, tensor in self._live().items()}
 
     @torch.no_grad()
@@ -214,25 +259,37 @@ class InnerOptimizer:
 
         Raises DataError, and changes nothing, where names or shapes differ from this optimizer's.
         """
-        live = self._live()
-        missing, surplus = sorted(live.keys() - tensors.keys()), sorted(tensors.keys() - live.keys())
+        shapes = self.state_shapes()
+        missing, surplus = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
         if missing or surplus:
             what = f"lacks {missing[0]!r}" if missing else f"has an unknown {surplus[0]!r}"
             raise DataError(
                 f"optimizer state {what} ({len(missing)} missing, {len(surplus)} unknown);"
                 " it belongs to another model or optimizer kind: use its own config, or reset the inner state"
             )
-        for name, target in live.items():
-            if tensors[name].shape != target.shape:
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape:
                 raise DataError(
                     f"optimizer state {name!r} has shape {tuple(tensors[name].shape)}, expected"
-                    f" {tuple(target.shape)}; it belongs to a model of another size: use its own config"
+                    f" {tuple(shape)}; it belongs to a model of another size: use its own config"
                 )
-        for name, target in live.items():
-            target.copy_(tensors[name])
+        for rule in self.rules:
+            rule.load(tensors)
+
+    def state_shapes(self) -> dict[str, torch.Size]:
+        """Names and shapes of the whole state, in a fixed order; asks no other rank."""
+        if self._shapes is None:
+            alone = type(self)(self._meta(), self.config)
+            self._shapes = {name: t.shape for name, t in alone._live().items()}
+        return self._shapes
+
+    def _meta(self) -> GPT:
+        with torch.device("meta"):
+            return GPT(self._model_config)
 
     @torch.no_grad()
     def reset(self) -> None:
         """Back to the state of a new optimizer; weights are left alone."""
-        for tensor in self._live().values():
-            tensor.zero_()
+        zeros = {name: torch.zeros(shape) for name, shape in self.state_shapes().items()}
+        for rule in self.rules:
+            rule.load(zeros)

@@ -25,3 +25,11 @@ class TrainerSpec:
     reset_warmup_fraction: float
     precision: str
     eval_sequences: int
+    #: Sequences of one forward and backward pass at a rank; None: all that a rank has of a step.
+    micro_batch_sequences: int | None = None
+    device: str = "cpu"
+    compile: bool = False
+    checkpoint_activations: bool = False
+    #: A step whose gradient is this many times as long as the last ones were is skipped, and so many in a row end the trainer.
+    spike_factor: float = 20.0
+    max_skips: int = 8

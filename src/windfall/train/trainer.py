@@ -23,12 +23,15 @@ from windfall.train.evaluate import EvalResult, evaluate
 from windfall.train.model import GPTConfig, build_model
 from windfall.train.optim import InnerOptimizer, OptimConfig
 from windfall.train.precision import Precision, autocast
+from windfall.train.ranks import Alone, Ranks
 from windfall.train.schedule import ScheduleConfig, schedule
 from windfall.train.spec import TrainerSpec
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 #: In a stored inner state: tokens since the last reset (the warm-up goes on), or not a number.
 _SINCE_RESET = "since_reset_tokens"
+#: And the usual length of the gradient, by which spikes are told.
+_USUAL_NORM = "usual_gradient_norm"
 
 
 class Trainer(Protocol):
@@ -38,8 +41,17 @@ class Trainer(Protocol):
     tokens_per_step: int
     manifest: str
 
+    @property
+    def skipped(self) -> str:
+        """Why the last step was skipped (its blocks are used up, and nothing was learned from them), or an empty string."""
+        ...
+
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
-        """One optimizer step over the named blocks; the mean loss in nats per token."""
+        """One optimizer step over the named blocks; the mean loss in nats per token.
+
+        Raises:
+            DataError: too many steps in a row had to be skipped.
+        """
         ...
 
     def delta(self) -> Tensors:
@@ -74,6 +86,10 @@ class Trainer(Protocol):
 
     def reset_inner(self) -> None: ...
 
+    def close(self) -> None:
+        """Nothing more will be asked of it."""
+        ...
+
 
 def model_config(spec: TrainerSpec, vocab_size: int) -> GPTConfig:
     """The model's shape."""
@@ -83,10 +99,15 @@ def model_config(spec: TrainerSpec, vocab_size: int) -> GPTConfig:
 
 
 class LocalTrainer:
-    """A trainer on this machine's processors."""
+    """A trainer on this machine's processors: the whole of a site, or one of its ranks.
 
-    def __init__(self, spec: TrainerSpec) -> None:
+    Of several ranks every one has the whole model and an equal part of each step's sequences (those whose place in the step is
+    its number modulo the ranks) and of the optimizer's work. Calls marked so are made by all of them together.
+    """
+
+    def __init__(self, spec: TrainerSpec, ranks: Ranks | None = None) -> None:
         self._spec = spec
+        self._ranks = ranks or Alone()
         self.data = TrainData(spec.data_dir, spec.seed)
         if self.data.sequence_length != spec.sequence_length:
             raise DataError(
@@ -94,35 +115,67 @@ class LocalTrainer:
                 f"{spec.sequence_length}; prepare it again or change model.sequence_length"
             )
         self.manifest = self.data.manifest.hash
-        self.model = build_model(model_config(spec, self.data.manifest.tokenizer.vocab_size), spec.seed)
+        self._device = torch.device(spec.device)
+        self.model = build_model(model_config(spec, self.data.manifest.tokenizer.vocab_size), spec.seed, self._device)
+        self._forward = torch.compile(self.model, dynamic=False) if spec.compile else self.model
         self.blocks_per_step = spec.batch_sequences // spec.block_sequences
         self.tokens_per_step = spec.batch_sequences * spec.sequence_length
         optim, schedules = recipe(spec, self.tokens_per_step)
-        self._optimizer = InnerOptimizer(self.model, optim)
+        self._optimizer = InnerOptimizer(self.model, optim, self._ranks)
         self._schedule = schedules
         self._precision: Precision = "bf16" if spec.precision == "bf16" else "fp32"
         self._since_reset: float | None = None
+        self._guard = Guard(spec.spike_factor, spec.max_skips)
+        #: Why the last step was not taken; empty if it was.
+        self.skipped = ""
         self._anchor: Tensors = {}
-        self.anchor()
+        if self._ranks.rank == 0:
+            self.anchor()
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
-        pairs = [self.data.block_batch(b, 1, self._spec.block_sequences) for b in first_blocks]
-        tokens, targets = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+        """Made by all ranks."""
+        loss, norm = self._gradients(first_blocks)
+        self.skipped = self._guard.judge(loss, norm)
+        if not self.skipped:
+            self._optimizer.step(schedule(progress_tokens, self._spec.budget_tokens, self._schedule, self._since_reset))
+            if self._since_reset is not None:
+                self._since_reset += self.tokens_per_step
+        return loss
+
+    def _gradients(self, first_blocks: list[int]) -> tuple[float, float]:
+        """Leaves the step's mean gradient in the parameters; the mean loss (nats per token), and the gradient's length."""
+        per_block = self._spec.block_sequences
+        step = [b * per_block + i for b in first_blocks for i in range(per_block)]
+        own = step[self._ranks.rank :: self._ranks.size]
+        micro = self._spec.micro_batch_sequences or max(1, len(own))
         self._optimizer.zero_grad()
-        with autocast("cpu", self._precision):
-            loss = self.model(tokens, targets)
-        loss.backward()
-        self._optimizer.step(schedule(progress_tokens, self._spec.budget_tokens, self._schedule, self._since_reset))
-        if self._since_reset is not None:
-            self._since_reset += self.tokens_per_step
-        return float(loss.detach())
+        sums = torch.zeros(2, device=self._device)  # loss, targets
+        for at in range(0, len(own), micro):
+            tokens, targets = self.data.batch(own[at : at + micro])
+            targets = targets.to(self._device, non_blocking=True)
+            with autocast(self._device, self._precision):
+                loss = self._forward(tokens.to(self._device, non_blocking=True), targets, reduction="sum")
+            loss.backward()
+            sums += torch.stack([loss.detach().float(), (targets >= 0).sum().float()])
+        parameters = list(self.model.parameters())
+        for p in parameters:
+            if p.grad is None:  # a rank without a sequence in this step
+                p.grad = torch.zeros_like(p)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        self._ranks.sum([*gradients, sums])
+        # Weighted by tokens, whoever had how many: the sum over all divided by their number.
+        total = sums[1].clamp_min(1.0)
+        torch._foreach_div_(gradients, total)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        mean, length = torch.stack([sums[0] / total, norm]).tolist()
+        return mean, length
 
     def weights(self) -> Tensors:
         """A copy of the parameters."""
-        return {n: p.detach().numpy().copy() for n, p in self.model.named_parameters()}
+        return {n: p.detach().cpu().numpy().copy() for n, p in self.model.named_parameters()}
 
     def delta(self) -> Tensors:
-        return {n: p.detach().numpy() - self._anchor[n] for n, p in self.model.named_parameters()}
+        return {n: p.detach().cpu().numpy() - self._anchor[n] for n, p in self.model.named_parameters()}
 
     @torch.no_grad()
     def cut(self) -> Tensors:
@@ -138,7 +191,7 @@ class LocalTrainer:
     @torch.no_grad()
     def correct(self, change: Tensors, sign: float) -> None:
         for name, p in self.model.named_parameters():
-            p.add_(torch.from_numpy(change[name]), alpha=sign)
+            p.add_(torch.from_numpy(change[name]).to(p.device), alpha=sign)
             self._anchor[name] = np.add(self._anchor[name], np.float32(sign) * change[name], dtype=np.float32)
 
     @torch.no_grad()
@@ -150,24 +203,77 @@ class LocalTrainer:
         return evaluate(self.model, self.data, self._spec.eval_sequences, precision=self._precision)
 
     def inner(self, *, exact: bool = False) -> bytes:
-        state = self._optimizer.state_tensors()
+        """Made by all ranks."""
+        state = {n: t.cpu() for n, t in self._optimizer.state_tensors().items()}
         since = math.nan if self._since_reset is None else self._since_reset
         state[_SINCE_RESET] = torch.tensor(since, dtype=torch.float64)
+        state[_USUAL_NORM] = torch.tensor(self._guard.usual, dtype=torch.float64)
         # bf16 keeps the range; counters and other single numbers keep every bit.
         return bytes(save_torch({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()}))
 
     def load_inner(self, data: bytes) -> None:
+        self.take_inner(*self.read_inner(data))
+
+    def read_inner(self, data: bytes) -> tuple[dict[str, torch.Tensor], float, float]:
+        """An inner state's tensors, tokens since its last reset and usual gradient length. Raises DataError if unreadable."""
         try:
             state = load_torch(data)
         except (SafetensorError, ValueError, KeyError) as e:
             raise DataError(f"inner optimizer state: not readable as safetensors: {e}") from None
         since = float(state.pop(_SINCE_RESET, torch.tensor(math.nan)))
-        self._optimizer.load_state_tensors({n: t.float() for n, t in state.items()})
-        self._since_reset = None if math.isnan(since) else since
+        usual = float(state.pop(_USUAL_NORM, torch.tensor(math.nan)))
+        return {n: t.float() for n, t in state.items()}, since, usual
+
+    def take_inner(self, state: Mapping[str, torch.Tensor], since_reset: float, usual_norm: float) -> None:
+        """Take over an inner state, already read. NaN: never reset; no norm known yet. Raises DataError as `load_inner`."""
+        self._optimizer.load_state_tensors(state)
+        self._since_reset = None if math.isnan(since_reset) else since_reset
+        self._guard.usual = usual_norm
 
     def reset_inner(self) -> None:
         self._optimizer.reset()
         self._since_reset = 0.0
+        self._guard.usual = math.nan
+
+    def close(self) -> None:
+        return None
+
+    def state_shapes(self) -> dict[str, torch.Size]:
+        """Names and shapes of the optimizer's state."""
+        return self._optimizer.state_shapes()
+
+
+class Guard:
+    """Steps that would do harm are skipped: a loss or gradient that is no number, or a gradient far longer than usual.
+
+    ``usual`` is a moving average of the gradient's length (weight 0.02), NaN until one is known; it travels with the inner state,
+    so that a run trained again skips what it skipped.
+    """
+
+    def __init__(self, spike_factor: float, max_skips: int) -> None:
+        self._factor = spike_factor
+        self._most = max_skips
+        self.usual = math.nan
+        self._in_a_row = 0
+
+    def judge(self, loss: float, norm: float) -> str:
+        """Why a step must be skipped, or an empty string.
+
+        Raises:
+            DataError: so many steps in a row had to be skipped that training cannot go on.
+        """
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            why = f"the loss is {loss:g} and the gradient's length {norm:g}"
+        elif not math.isnan(self.usual) and norm > self._factor * self.usual:
+            why = f"the gradient's length is {norm:.3g}, {norm / self.usual:.0f} times the usual {self.usual:.3g}"
+        else:
+            self.usual = norm if math.isnan(self.usual) else 0.98 * self.usual + 0.02 * norm
+            self._in_a_row = 0
+            return ""
+        self._in_a_row += 1
+        if self._in_a_row >= self._most:
+            raise DataError(f"{self._in_a_row} steps in a row had to be skipped, the last as {why}; lower train.lr_scale")
+        return why
 
 
 #: Steps below this many tokens take the rates tuned for small batches: the recipe's square-root rule, made for

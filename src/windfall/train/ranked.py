@@ -1,0 +1,138 @@
+"""A trainer of several ranks: the leader answers for the site, the others follow its word.
+
+Before each thing that all ranks do together the leader says what it is, as a few numbers on the control group. The others wait for
+that word and for nothing else, so that all of them take, and skip, the same steps and stop together. Only the leader has an anchor
+and the site's files; who follows has the model, its part of the optimizer's state, and the data.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from windfall.errors import DataError
+from windfall.train.evaluate import EvalResult
+from windfall.train.ranks import Group
+from windfall.train.trainer import LocalTrainer, Tensors
+
+_STEP, _WEIGHTS, _GATHER, _INNER, _RESET, _END = range(6)
+#: Most blocks that one word has room for.
+_ROOM = 4096
+
+
+class RankedTrainer:
+    """The leader's side: a trainer like any other (``trainer.Trainer``)."""
+
+    def __init__(self, local: LocalTrainer, group: Group) -> None:
+        """``local`` is the leader's rank of the group, ``group.rank`` 0."""
+        self._local = local
+        self._group = group
+        self.blocks_per_step = local.blocks_per_step
+        self.tokens_per_step = local.tokens_per_step
+        self.manifest = local.manifest
+        self._device = next(local.model.parameters()).device
+
+    @property
+    def skipped(self) -> str:
+        """Why the last step was skipped, or an empty string."""
+        return self._local.skipped
+
+    def step(self, first_blocks: list[int], progress_tokens: float) -> float:
+        self._say(_STEP, progress_tokens, *first_blocks)
+        return self._local.step(first_blocks, progress_tokens)
+
+    def delta(self) -> Tensors:
+        return self._local.delta()
+
+    def cut(self) -> Tensors:
+        delta = self._local.cut()
+        self._share_weights()
+        return delta
+
+    def correct(self, change: Tensors, sign: float) -> None:
+        self._local.correct(change, sign)
+        self._share_weights()
+
+    def load(self, weights: Tensors) -> None:
+        self._local.load(weights)
+        self._share_weights()
+
+    def weights(self) -> Tensors:
+        """A copy of the parameters."""
+        return self._local.weights()
+
+    def evaluate(self) -> EvalResult:
+        return self._local.evaluate()
+
+    def inner(self, *, exact: bool = False) -> bytes:
+        self._say(_GATHER)
+        return self._local.inner(exact=exact)
+
+    def load_inner(self, data: bytes) -> None:
+        state, since, usual = self._local.read_inner(data)
+        # All or none: nobody else hears of a state that does not fit.
+        self._local.take_inner(state, since, usual)
+        self._say(_INNER, since, usual)
+        for name in self._local.state_shapes():
+            self._group.broadcast(state[name].to(self._device))
+
+    def reset_inner(self) -> None:
+        self._say(_RESET)
+        self._local.reset_inner()
+
+    def close(self) -> None:
+        """Let the others go."""
+        self._say(_END)
+        self._group.close()
+
+    def _share_weights(self) -> None:
+        self._say(_WEIGHTS)
+        for p in self._local.model.parameters():
+            self._group.broadcast(p.data)
+
+    def _say(self, what: int, *numbers: float) -> None:
+        if len(numbers) > _ROOM - 2:
+            raise DataError(f"a step of {len(numbers) - 1} blocks is more than {_ROOM - 3}; make blocks larger")
+        word = torch.full((_ROOM,), math.nan, dtype=torch.float64)
+        word[0], word[1] = float(what), float(len(numbers))
+        word[2 : 2 + len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
+        self._group.tell(word)
+
+
+def follow(local: LocalTrainer, group: Group) -> None:
+    """The other ranks' side: do as the leader says until it says that it is over.
+
+    Raises:
+        RuntimeError: the leader, or another rank, is gone.
+    """
+    device = next(local.model.parameters()).device
+    while True:
+        what, numbers = _hear(group)
+        match what:
+            case 0:
+                local.step([int(b) for b in numbers[1:]], numbers[0])
+            case 1:
+                for p in local.model.parameters():
+                    group.broadcast(p.data)
+            case 2:
+                local.inner()
+            case 3:
+                state = {}
+                for name, shape in local.state_shapes().items():
+                    state[name] = torch.empty(shape, device=device)
+                    group.broadcast(state[name])
+                local.take_inner(state, numbers[0], numbers[1])
+            case 4:
+                local.reset_inner()
+            case _:
+                group.close()
+                return
+
+
+def _hear(group: Group) -> tuple[int, list[float]]:
+    word = torch.empty(_ROOM, dtype=torch.float64)
+    group.tell(word)
+    numbers: list[Any] = word[2 : 2 + int(word[1])].tolist()
+    return int(word[0]), numbers

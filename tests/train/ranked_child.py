@@ -1,0 +1,28 @@
+"""One follower of a ranked trainer, for tests: ``python -m train.ranked_child PORT RANK SIZE SPEC.json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from windfall.train.ranked import follow
+from windfall.train.ranks import Group
+from windfall.train.spec import TrainerSpec
+from windfall.train.trainer import LocalTrainer
+
+
+def main() -> None:
+    port, rank, size, spec = sys.argv[1:]
+    torch.set_num_threads(1)
+    store = TCPStore("127.0.0.1", int(port), int(size), is_master=False, timeout=timedelta(seconds=60))
+    group = Group(store, int(rank), int(size), device=torch.device("cpu"), timeout_s=20)
+    follow(LocalTrainer(TrainerSpec(**json.loads(Path(spec).read_text())), group), group)
+
+
+if __name__ == "__main__":
+    main()
