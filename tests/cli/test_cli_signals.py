@@ -70,7 +70,7 @@ def test_a_live_site_is_asked_once_and_shown_with_what_policies_would_say(
     assert s["forecast_until"] > s["at"]
     assert s["last_error"] is None
     said = {p["policy"]: p["on"] for p in found["policies"]}
-    assert set(said) == {"breakeven", "threshold", "paper", "percentile", "lookahead"}
+    assert set(said) == {"breakeven", "threshold", "paper", "percentile", "learned", "lookahead"}
     assert said["paper"] is True
     asked = len(server.asked)
     code, out, _ = windfall(capsys, "signals", "north")

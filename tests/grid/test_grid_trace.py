@@ -43,13 +43,27 @@ def test_a_publication_delay_hides_a_reading_until_it_is_known_but_not_from_acco
 
 def test_a_gap_lets_the_reading_grow_late_and_then_stale(tmp_path: Path) -> None:
     trace = load(tmp_path, "2026-01-01T00:00Z,10\n2026-01-01T01:00Z,20\n")
-    assert "gaps" in trace.warnings[0]
+    assert "apart" in trace.warnings[0]
     r = trace.signal.at(T + 1000)
     assert r
     assert not r.is_fresh(T + 1000)
     assert r.is_fresh(T + 299)
     assert r.is_stale(T + 900)
     assert not r.is_stale(T + 899)
+
+
+def test_rows_further_apart_than_the_period_say_which_period_they_want(tmp_path: Path) -> None:
+    rows = "".join(f"2026-01-01T{h:02}:00Z,10\n" for h in range(12))
+    assert "set period_s = 3600" in load(tmp_path, rows).warnings[0]
+    assert load(tmp_path, rows, period_s=3600).warnings == []
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_columns_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("time_utc,g\n" + GOOD, encoding="utf-8-sig")
+    assert load_trace(SignalTable(path=str(tmp_path / "t.csv"), column="g"), "R").warnings == []
+    (tmp_path / "t.csv").write_text("time_utc;g\n" + GOOD.replace(",", ";"), encoding="utf-8")
+    with pytest.raises(SignalError, match="separated by semicolons"):
+        load_trace(SignalTable(path=str(tmp_path / "t.csv"), column="g"), "R")
 
 
 def test_past_the_end_nothing_is_fresh_and_soon_everything_is_stale(tmp_path: Path) -> None:
@@ -72,8 +86,9 @@ def test_a_piecewise_trace_holds_until_its_stated_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "warning", "values"),
     [
-        ("2026-01-01T00:00Z,10\n2026-01-01T00:05Z,NaN\n2026-01-01T00:10Z,30\n", "without a finite number", [10, 10, 30]),
-        ("2026-01-01T00:00Z,10\n2026-01-01T00:05Z,\n2026-01-01T00:10Z,inf\n", "without a finite number", [10, 10, 10]),
+        ("2026-01-01T00:00Z,10\n2026-01-01T00:05Z,NaN\n2026-01-01T00:10Z,30\n", "without a plausible number", [10, 10, 30]),
+        ("2026-01-01T00:00Z,10\n2026-01-01T00:05Z,\n2026-01-01T00:10Z,inf\n", "without a plausible number", [10, 10, 10]),
+        ("2026-01-01T00:00Z,10\n2026-01-01T00:05Z,1e300\n2026-01-01T00:10Z,30\n", "without a plausible number", [10, 10, 30]),
         ("2026-01-01T00:10Z,30\n2026-01-01T00:00Z,10\n2026-01-01T00:05Z,20\n", "sorted", [10, 20, 30]),
         ("2026-01-01T00:00Z,10\n2026-01-01T00:05Z,20\n2026-01-01T00:05Z,25\n2026-01-01T00:10Z,30\n", "repeated", [10, 25, 30]),
         ("2026-01-01T00:00Z,10\nyesterday,20\n2026-01-01T00:10Z,30\n", "readable instant", [10, 10, 30]),

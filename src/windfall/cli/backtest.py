@@ -15,7 +15,7 @@ from windfall.config.load import load
 from windfall.config.schema import Config, PolicyName
 from windfall.errors import ConfigError, RunError
 from windfall.grid.build import build_grid
-from windfall.simulate.backtest import Backtest, backtest, require_finished, span_of
+from windfall.simulate.backtest import Backtest, backtest, deadlines_of, require_finished, span_of
 from windfall.simulate.regions import jobs_for, rank_regions
 from windfall.simulate.replay import replay
 from windfall.simulate.spread import SpreadPoint
@@ -25,6 +25,7 @@ from windfall.ui.tables import print_backtest
 from windfall.ui.tables_sweep import print_ranking, print_replay, print_sweep
 from windfall.units import parse_utc
 
+_MOST_STARTS = 10_000
 POLICIES: tuple[str, ...] = get_args(PolicyName)
 
 
@@ -46,7 +47,7 @@ class Asked:
 def backtest_verb(file: Path, asked: Asked, as_json: bool) -> None:
     """Compare policies on the signals of ``file``."""
     config, start, until = _prepare(file, asked)
-    if asked.starts > 1 or asked.sweeps:
+    if asked.starts > 1 or asked.sweeps or asked.span_days is not None:
         _many(config, asked, start, until, as_json)
         return
     result = backtest(config, list(asked.policies) or None, start=start, until=until)
@@ -66,6 +67,8 @@ def rank_verb(file: Path, asked: Asked, as_json: bool) -> None:
     policy = asked.policies[0] if asked.policies else config.policy.name
     if policy in ("oracle",) or len(asked.policies) > 1:
         raise ConfigError("--rank-regions: regions are ranked under one policy that could run; give one --policy")
+    if asked.html or asked.csv or asked.sweeps:
+        raise ConfigError("--rank-regions prints a table or --json; --html, --csv and --sweep are for comparing policies")
     before = clock.monotonic()
     count = asked.starts if asked.starts > 1 else 12
     ranked = rank_regions(config, policy, count=count, span_days=asked.span_days, workers=asked.jobs)
@@ -96,8 +99,10 @@ def _prepare(file: Path, asked: Asked) -> tuple[Config, float | None, float | No
         raise ConfigError(f"--to {asked.until}: is not after --from {asked.begin}")
     if asked.starts < 1 or (asked.jobs is not None and asked.jobs < 1):
         raise ConfigError("--starts and --jobs must be at least 1")
-    if asked.span_days is not None and asked.span_days <= 0:
-        raise ConfigError("--span-days must be more than 0")
+    if asked.starts > _MOST_STARTS:
+        raise ConfigError(f"--starts {asked.starts}: at most {_MOST_STARTS}")
+    if asked.span_days is not None and not 0 < asked.span_days < float("inf"):
+        raise ConfigError(f"--span-days {asked.span_days:g}: give a number of days above 0")
     return load(file), start, until
 
 
@@ -113,13 +118,13 @@ def _many(config: Config, asked: Asked, start: float | None, until: float | None
     sweeps: dict[str, list[float]] = {}
     for text in asked.sweeps:
         key, values = parse_setting(text)
-        sweeps[key] = values
+        sweeps[key] = list(dict.fromkeys([*sweeps.get(key, []), *values]))
     span = span_of(config, build_grid(config), start, until)
     jobs = jobs_for(config, span, policies, asked.starts, asked.span_days, combinations(sweeps))
     before = clock.monotonic()
     points = sweep(config, jobs, workers=asked.jobs)
     elapsed = clock.monotonic() - before
-    found = summarise(points, with_budget=config.backtest.target == "budget")
+    found = summarise(points, with_budget=config.backtest.target == "budget", deadlines=deadlines_of(config, span))
     if asked.html or asked.csv:
         # The page's lanes are of one simulation: the whole span, with nothing set otherwise.
         _write(asked, config, backtest(config, policies, start=start, until=until), points)
@@ -142,15 +147,17 @@ def _write(asked: Asked, config: Config, result: Backtest, points: Sequence[Poin
         write_backtest_page(asked.html, result, config, [SpreadPoint(_named(p), p.start, p.row) for p in points])
         say(f"wrote {asked.html}")
     if asked.csv:
-        from windfall.ui.frames import backtest_frames
+        from windfall.ui.frames import backtest_frames, sweep_frame
 
         try:
             asked.csv.mkdir(parents=True, exist_ok=True)
             for name, frame in backtest_frames(result).items():
                 frame.to_csv(asked.csv / f"{name}.csv")
+            if points:
+                sweep_frame(points).to_csv(asked.csv / "points.csv")
         except OSError as e:
             raise RunError(f"{asked.csv}: cannot be written: {e.strerror}") from None
-        say(f"wrote rows, lanes and baselines to {asked.csv}")
+        say(f"wrote rows, lanes and baselines{' and points' if points else ''} to {asked.csv}")
 
 
 def _named(point: Point) -> str:

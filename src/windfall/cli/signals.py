@@ -23,7 +23,7 @@ from windfall.grid.signal import Columns, Forecast, Reading, Signal
 from windfall.units import duration_text, iso_utc, parse_utc
 
 DEFAULT_FILE = Path("windfall.toml")
-POLICIES = ("breakeven", "threshold", "paper", "percentile", "lookahead")
+POLICIES = ("breakeven", "threshold", "paper", "percentile", "learned", "lookahead")
 #: How long in all one signal may be tried again while a person waits.
 _PATIENCE_S = 5.0
 _HORIZON_S = 72 * 3600.0

@@ -21,7 +21,7 @@ from windfall.errors import ConfigError
 #: How messages begin that say all there is to say: the value is not repeated after them.
 _OURS = (
     "a trace", "block_", "load_s", "stop_g", "two ", "run.clock", "synthetic signals", "kind =", "latitude", "forecast =",
-    "trigger", "deadline", "policy.name",
+    "trigger", "deadline", "policy.name", "limits.",
 )  # fmt: skip
 
 
@@ -135,8 +135,8 @@ def _is_table(value: Any) -> bool:
 
 
 def _value(value: Any) -> str:
-    # JSON's strings, numbers, booleans and flat lists are TOML's.
-    return json.dumps(value, ensure_ascii=False)
+    # JSON's strings, numbers, booleans and flat lists are TOML's; but for one character, that TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _absolute(config: Config, base: Path) -> Config:

@@ -328,6 +328,23 @@ class Config(Table):
         return self
 
     @model_validator(mode="after")
+    def _reachable(self) -> Config:
+        least = min(s.train_power_w for s in self.site)
+        if self.limits.max_power_w is not None and self.limits.max_power_w < least:
+            raise ValueError(
+                f"limits.max_power_w = {self.limits.max_power_w:g} is less than any site's train_power_w ({least:g}): nothing "
+                "could ever train; raise it"
+            )
+        spending = [k for k in ("max_spend_per_h", "max_spend") if getattr(self.limits, k) is not None]
+        unpriced = [s.name for s in self.site if all(t.type != "price" for t in s.all_signals)]
+        if spending and unpriced:
+            raise ValueError(
+                f"limits.{spending[0]} needs a price at every site, and {', '.join(unpriced)} has none; give it a price signal in "
+                "[[site.signals]]"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rounds(self) -> Config:
         tokens = self.federation.round_tokens
         if tokens is not None and tokens % self.tokens_per_step:

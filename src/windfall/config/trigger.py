@@ -29,7 +29,7 @@ class Comparison:
     def text(self) -> str:
         """As it would be written."""
         short = f"{self.level:g}"
-        return f"{self.signal} {self.operator} {short if float(short) == self.level else self.level!r}"
+        return f"{self.signal} {self.operator} {short if float(short) == self.level else repr(self.level)}"
 
     @property
     def below(self) -> bool:

@@ -213,7 +213,9 @@ class LiveSignal:
             self._failures += 1
             base = max(_UNAUTHORIZED_S, self.poll_s) if isinstance(e, Unauthorized) else min(self.poll_s, 15.0)
             wait = e.retry_after_s if isinstance(e, Later) else None
-            self._next = self._now() + backoff_s(self._failures, base, self._rng, at_least_s=wait)
+            # A source that is asked often is tried again soon: what it says is needed soon.
+            cap = base if isinstance(e, Unauthorized) else min(900.0, max(30.0, 4.0 * self.poll_s))
+            self._next = self._now() + backoff_s(self._failures, base, self._rng, cap_s=cap, at_least_s=wait)
             self._last_error = str(e)
 
     def _take(self, news: News, heard: float, *, forecast: bool = True) -> None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.signal import Leads, StepSignal
+from windfall.grid.source import PLAUSIBLE
 from windfall.units import UNITS, parse_utc
 
 BUNDLED = {"paper_day": "paper_day.csv", "caiso": "caiso_moer_2020-09_2021-08.csv.gz"}
@@ -55,6 +56,7 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
     times: list[float] = []
     values: list[float] = []
     bad_time = bad_value = 0
+    low, high = PLAUSIBLE[table.type]
     ahead: list[list[float]] = []
     try:
         for time_text, value_text, *forecasts in _rows(file, label, table, wanted):
@@ -64,7 +66,7 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
                 bad_time += 1
                 continue
             value = _number(value_text)
-            if not math.isfinite(value):
+            if not low <= value <= high:  # not a number either
                 bad_value += 1
                 continue
             times.append(t)
@@ -88,7 +90,7 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
         warnings.append(f"{label}: {bad_time} rows without a readable instant were left out")
     if bad_value:
         warnings.append(
-            f"{label}: {bad_value} rows of `{table.column}` without a finite number were left out; no site starts on a gap"
+            f"{label}: {bad_value} rows of `{table.column}` without a plausible number were left out; no site starts on a gap"
         )
     if np.any(np.diff(t_array) < 0):
         warnings.append(f"{label}: rows are not in order of time and were sorted")
@@ -101,7 +103,13 @@ def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
         t_array, v_array, f_array = t_array[~repeated], v_array[~repeated], f_array[:, ~repeated]
     if table.period_s > 0:
         gaps = int((np.diff(t_array) > 1.5 * table.period_s).sum())
-        if gaps:
+        usual = float(np.median(np.diff(t_array))) if len(t_array) > 1 else 0.0
+        if usual > 1.5 * table.period_s:
+            warnings.append(
+                f"{label}: rows are {usual:g} s apart, and a reading counts as fresh for period_s = {table.period_s:g} s only: "
+                f"set period_s = {usual:g}"
+            )
+        elif gaps:
             warnings.append(f"{label}: {gaps} gaps longer than one period of {table.period_s:g} s")
     signal = StepSignal(
         t_array,
@@ -136,14 +144,15 @@ def _leads(table: SignalTable, values: npt.NDArray[np.float64]) -> Leads | None:
 def _rows(file: Path, label: str, table: SignalTable, wanted: str) -> Iterator[list[str]]:
     forecasts = list(table.forecast_columns) if table.forecast == "provider" else []
     packed = file.suffix == ".gz"
-    with gzip.open(file, "rt", newline="", encoding="utf-8") if packed else open(file, newline="", encoding="utf-8") as f:
+    with gzip.open(file, "rt", newline="", encoding="utf-8-sig") if packed else open(file, newline="", encoding="utf-8-sig") as f:
         reader = csv.reader(f)
         header = next(reader, [])
         needed = [table.time_column, table.column or "", *forecasts]
         needed += [table.region_column] if table.region_column else []
         absent = [c for c in needed if c not in header]
         if absent:
-            raise SignalError(f"{label}: no column {', '.join(absent)}; the file has {', '.join(header) or 'no header'}")
+            hint = "; it seems to be separated by semicolons: write it with commas" if len(header) == 1 and ";" in header[0] else ""
+            raise SignalError(f"{label}: no column {', '.join(absent)}; the file has {', '.join(header) or 'no header'}{hint}")
         places = [header.index(c) for c in needed]
         for row in reader:
             if len(row) <= max(places):

@@ -16,6 +16,7 @@ from windfall.config.signals import SignalTable
 from windfall.config.trigger import Comparison, Joined, Trigger, parse_trigger
 from windfall.grid.signal import Reading
 from windfall.policy.base import Criterion, Judged, SiteView, Unknown
+from windfall.units import duration_text
 
 
 def quantity(value: float, kind: str, currency: str = "") -> str:
@@ -125,7 +126,7 @@ def lacking(t: float, reading: Reading | None) -> Unknown | None:
         return Unknown(True, "the reading is no number", None, None)
     if reading.is_fresh(t):
         return None
-    minutes = f"{reading.age_s(t) / 60:.0f} min old"
+    minutes = f"{duration_text(reading.age_s(t))} old"
     if reading.is_stale(t):
         return Unknown(True, f"the last reading ({minutes}) no longer holds", None, None)
     return Unknown(False, f"reading is late ({minutes})", reading.value, reading.stale_at)

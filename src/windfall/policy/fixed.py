@@ -59,7 +59,12 @@ class Scheduled:
     def __init__(self, stretches: Mapping[str, Sequence[tuple[float, float]]], name: str = "oracle") -> None:
         """``stretches``: by site, sorted, from the decision to start to the decision to stop (run time)."""
         self.name = name
-        self._edges = {site: [t for pair in pairs for t in pair] for site, pairs in stretches.items()}
+        self._edges: dict[str, list[float]] = {}
+        for site, pairs in stretches.items():
+            edges = self._edges[site] = []
+            for start, stop in pairs:
+                # A stretch may begin where another ends (a start over an hour that is too dear): it was off in between.
+                edges += [max(start, edges[-1] + 1e-3) if edges else start, stop]
 
     def decide(self, view: FleetView) -> dict[str, Decision]:
         found = {}

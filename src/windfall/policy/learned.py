@@ -88,6 +88,7 @@ class Learned:
         gain = judged.gain / judged.scale
         x = [1.0, min(max(1.0 - gain, -_FAR), _FAR), ahead or 0.0][: self._size]
         if f"c{self._size - 1}" not in m:
+            m.pop("x1", None)
             m |= {f"c{i}": _PRIOR[i] for i in range(self._size)} | {"lead": 0.0, "leads": 1.0, "l_on": 0.0, "seen": t}
             m |= {f"h{i}{j}": _RIDGE * (i == j) for i in range(self._size) for j in range(i, self._size)}
         guess = _sigmoid(sum(m[f"c{i}"] * x[i] for i in range(self._size)))
@@ -99,7 +100,8 @@ class Learned:
         m["l_on"] = float(v >= 0.0 if was["l"] else v >= 1.0)
         now = {"l": bool(m["l_on"]), "b": shadow.on}
         # Up to the interval before: who decides is settled by what has been, not by what both are about to do.
-        if abs(m["lead"]) > _MARGIN * restart and now["l"] == now["b"]:
+        # Where both agree a change costs nothing; where they would never agree again it must come all the same.
+        if abs(m["lead"]) > (_MARGIN if now["l"] == now["b"] else 2.0 * _MARGIN) * restart:
             m["leads"] = float(m["lead"] > 0)
         m["lead"] *= 0.5 ** (max(0.0, t - m.get("lead_at", t)) / _HALF_LIFE_S)
         m["lead_at"] = t

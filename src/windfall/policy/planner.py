@@ -152,7 +152,7 @@ class Programme:
     def _back(self, off: float, on: float, stopped: bytearray, started: list[int]) -> tuple[float, list[Stretch]]:
         nodes = self.nodes
         i = len(nodes) - 1
-        running = on >= off and on > _NEVER / 2
+        running = on > off and on > _NEVER / 2
         value = on if running else off
         found: list[Stretch] = []
         stop = i
@@ -264,22 +264,45 @@ def plan(sites: Mapping[str, Planned], target: float, *, beyond: float = 0.0, ro
 def _mix(
     sites: Mapping[str, Planned], under: dict[str, list[Stretch]], over: dict[str, list[Stretch]], need: float
 ) -> dict[str, list[Stretch]]:
-    """Between the schedules at both sides of the multiplier: site by site, then trimmed at the dearest edges."""
-    best: dict[str, list[Stretch]] | None = None
-    cheapest = math.inf
+    """Between the schedules at both sides of the multiplier: site by site, one in part; then trimmed at the dearest edges."""
+
+    def enough(schedule: Mapping[str, list[Stretch]]) -> bool:
+        return sum(sites[n].rate * seconds(s) for n, s in schedule.items()) >= need
+
+    tried: list[dict[str, list[Stretch]]] = []
     names = list(sites)
     for order in (names, names[::-1]):
-        mixed = dict(over)
+        mixed, pivot = dict(over), ""
         for name in order:
-            tried = {**mixed, name: under.get(name, [])}
-            if sum(sites[n].rate * seconds(s) for n, s in tried.items()) >= need:
-                mixed = tried
-        trimmed = trim(sites, mixed, need)
-        cost = sum(cost_of(sites[n], s) for n, s in trimmed.items())
-        if cost < cheapest:
-            best, cheapest = trimmed, cost
-    assert best is not None
-    return best
+            less = {**mixed, name: under.get(name, [])}
+            if enough(less):
+                mixed = less
+            else:
+                pivot = pivot or name
+        tried.append(mixed)
+        for first, then in ((over, under), (under, over)) if pivot else ():
+            tried.append({**mixed, pivot: mixed[pivot]})
+            series = sites[pivot].programme.series
+            short, good = (series.start, series.end) if first is over else (series.end, series.start)
+            for _ in range(40):
+                at = 0.5 * (short + good)
+                spliced = {**mixed, pivot: _splice(first.get(pivot, []), then.get(pivot, []), at)}
+                if enough(spliced):
+                    good, tried[-1] = at, spliced
+                else:
+                    short = at
+    trimmed = [trim(sites, schedule, need) for schedule in tried]
+    return min(trimmed, key=lambda found: sum(cost_of(sites[n], s) for n, s in found.items()))
+
+
+def _splice(first: Sequence[Stretch], then: Sequence[Stretch], at: float) -> list[Stretch]:
+    """One schedule until ``at``, and from then on another: as far as it need not have started before."""
+    found = [s for s in first if s.stop <= at]
+    cut = next((s for s in first if s.ready < at < s.stop), None)
+    if cut is not None:
+        goes_on = next((s.stop for s in then if s.start < at and s.ready <= at < s.stop), at)
+        found.append(Stretch(cut.start, cut.ready, goes_on))
+    return found + [s for s in then if s.start >= at]
 
 
 def trim(sites: Mapping[str, Planned], schedule: dict[str, list[Stretch]], need: float) -> dict[str, list[Stretch]]:

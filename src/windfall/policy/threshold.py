@@ -106,10 +106,10 @@ class Percentile:
         bound = min(level, judged.level)
         shown, against = quantity(judged.value, kind, currency), quantity(bound, kind, currency)
         about = "the ceiling" if level >= judged.level else f"the {self.percentile:g} % lowest of {self.window_s / 86400:g} days,"
-        if level == -math.inf:
-            about = f"nothing yet: the past known is shorter than {self._LEAST_S / 3600:.0f} h;"
         open_ = judged.value < bound
         text = f"{shown} is {'under' if open_ else 'at or over'} {about} {against}"
+        if level == -math.inf:
+            text = f"{shown}; less than {self._LEAST_S / 3600:.0f} h of the past are known, so nothing is low yet"
         plain = replace(site, memory={k: v for k, v in site.memory.items() if k == "crossed"})
         d = self._threshold.against(t, plain, judged, open_, text, bound)
         until = at + self._EVERY_S if d.until is None else min(d.until, at + self._EVERY_S)

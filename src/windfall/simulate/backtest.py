@@ -10,12 +10,13 @@ from typing import Any
 from windfall import clock
 from windfall.config.schema import Config
 from windfall.energy.account import always_on_kg
-from windfall.errors import RunError
+from windfall.errors import ConfigError, RunError
 from windfall.grid.build import Grid, build_grid, recorded
+from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
-from windfall.simulate.oracle import BudgetOracle, best_value
+from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
 from windfall.simulate.simulation import Outcome, Simulation, Span
-from windfall.units import parse_utc
+from windfall.units import iso_utc, parse_utc
 
 Lanes = dict[str, list[tuple[float, float, str]]]
 
@@ -129,48 +130,80 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
     begun = table.start or config.run.start
     first = start if start is not None else parse_utc(begun) if begun else grid.starts_at()
     ends = max(recorded(s).ends_at() for s in grid.by_site.values())
+    begins = min(recorded(s).starts_at() for s in grid.by_site.values())
+    if first < begins:
+        raise RunError(
+            f"the backtest would begin at {iso_utc(first)}, and its signals begin at {iso_utc(begins)}; choose a later --from or "
+            "[backtest] start"
+        )
     last = until if until is not None else parse_utc(table.until) if table.until else ends
     end = min(last, ends)
     if end <= first:
         raise RunError(
-            f"nothing to simulate: the backtest would begin at {_iso(first)} and its signals end at {_iso(end)}; "
+            f"nothing to simulate: the backtest would begin at {iso_utc(first)} and its signals end at {iso_utc(end)}; "
             "choose another --from, --to or [backtest] start"
         )
     return Span(first, end)
 
 
-def compare(config: Config, grid: Grid, span: Span, policies: Sequence[str]) -> list[Row]:
-    """A row for every policy, deadline and publication delay."""
+def compare(config: Config, grid: Grid, span: Span, policies: Sequence[str], *, judged: bool = True) -> list[Row]:
+    """A row for every policy, deadline and publication delay. ``judged=False``: without the oracle beside them, which is quicker.
+
+    Raises:
+        ConfigError: some of the policies cannot decide on these signals; the message names them all.
+    """
     table = config.backtest
+    policies = list(dict.fromkeys(policies))
+    deadlines = deadlines_of(config, span)
+    _refuse(config, policies, deadlines)
+    delays: list[float | None] = list(dict.fromkeys(table.publication_delays_s)) or [None]
+    judge = _Judge(config, grid, span, deadlines, judged)
     rows: list[Row] = []
-    deadlines = list(table.deadlines_h)
-    own = config.policy.deadline_h
-    if config.policy.deadline:
-        own = (parse_utc(config.policy.deadline) - span.start) / 3600
-    if not deadlines and own is not None:
-        deadlines = [own]
-    delays: list[float | None] = list(table.publication_delays_s) or [None]
-    judge = _Judge(config, grid, span, deadlines)
     for delay in delays:
+        found: dict[str, list[Row]] = {}
         for name in policies:
-            if delay != delays[0] and name in ("oracle", "always", "random_duty"):
+            if name == "oracle" or (delay != delays[0] and name in ("always", "random_duty")):
                 continue  # they do not look at readings
             preset = table.paper_preset if name == "paper" else table.trainer.preset
-            if name == "oracle":
-                rows += judge.oracles(rows, delay)
-            elif name == "budgeted" and table.target == "budget":
-                for deadline in deadlines or (None,):
-                    outcome = Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=deadline)
-                    rows.append(judge.row(outcome, delay, deadline))
-            else:
-                rows.append(judge.row(Simulation(config, grid, span, preset, delay_s=delay).run(name), delay, None))
+            bound = deadlines if name == "budgeted" and table.target == "budget" else [None]
+            found[name] = [
+                judge.row(Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=d), delay, d) for d in bound
+            ]
+        if "oracle" in policies and delay == delays[0]:
+            found["oracle"] = judge.oracles([r for same in found.values() for r in same], delay)
+        rows += [r for name in policies for r in found.get(name, [])]
     return rows
+
+
+def deadlines_of(config: Config, span: Span) -> list[float]:
+    """The deadlines that were set, in hours from the start."""
+    if config.backtest.deadlines_h:
+        return list(config.backtest.deadlines_h)
+    if config.policy.deadline:
+        return [(parse_utc(config.policy.deadline) - span.start) / 3600]
+    return [config.policy.deadline_h] if config.policy.deadline_h is not None else []
+
+
+def _refuse(config: Config, policies: Sequence[str], deadlines: Sequence[float]) -> None:
+    """Raise ConfigError if any of the policies cannot decide here."""
+    wrong = []
+    for name in policies:
+        if name == "budgeted" and config.backtest.target == "none":
+            wrong.append('policy budgeted has nothing to do without a budget ([backtest] target = "none"); leave it out')
+        elif name != "oracle":
+            try:
+                build_policy(config, name, deadline_h=deadlines[0] if deadlines else None)
+            except ConfigError as e:
+                wrong.append(str(e))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
 
 
 class _Judge:
     """Puts outcomes beside the oracle."""
 
-    def __init__(self, config: Config, grid: Grid, span: Span, deadlines: list[float]) -> None:
+    def __init__(self, config: Config, grid: Grid, span: Span, deadlines: list[float], judged: bool) -> None:
+        self._judged = judged
         self._config = config
         self._grid = grid
         self._span = span
@@ -185,12 +218,13 @@ class _Judge:
         finish_h = None if o.done_at is None else (o.done_at - self._span.start) / 3600
         against = deadline if deadline is not None else self._deadline_for(finish_h)
         kg_over = None
-        if self._config.backtest.target == "budget" and finish_h is not None and against is not None and o.kg is not None:
+        budget = self._judged and self._config.backtest.target == "budget"
+        if budget and finish_h is not None and against is not None and o.kg is not None:
             best = self._budget.plan(against) if finish_h <= against + 1e-6 else None
             if best is not None and best.reachable and best.cost > 0 and self._in_grams():
                 kg_over = o.kg * 1000.0 / (best.cost / 3600.0)
         share = None
-        if o.value is not None:
+        if self._judged and o.value is not None:
             most = self._most(o.done_at if o.done_at is not None else self._span.end)
             share = o.value / most if most is not None and most > 0 else None
         money = next(iter(o.money_by_currency.values())) if len(o.money_by_currency) == 1 else None
@@ -210,10 +244,12 @@ class _Judge:
             if best is None:
                 return []
             self._values[self._span.end] = best[0]
-            return [self.row(self._again().scheduled(best[1]), delay, None)]
-        finished = [r.finish_h for r in rows if r.finish_h is not None]
+            row = self.row(self._again().scheduled(best[1]), delay, None)
+            return [replace(row, notes=[*row.notes, *self._caveats()])]
+        # Without a deadline: as long as the slowest of those that look at the grid took.
+        looking = [r.finish_h for r in rows if r.finish_h is not None and r.policy not in ("always", "random_duty")]
         found = []
-        for deadline in self._deadlines or finished[-1:]:
+        for deadline in self._deadlines or sorted(looking)[-1:]:
             made = self._budget.plan(deadline)
             if made is None:
                 continue
@@ -221,7 +257,19 @@ class _Judge:
             row = self.row(self._again().scheduled(stretches), delay, deadline)
             slack = (made.cost - made.bound) / made.cost if made.cost > 0 and math.isfinite(made.bound) else 0.0
             note = f"no schedule is cheaper by more than {slack * 100:.2f} %" if made.reachable else "cannot be met: every site on"
-            found.append(replace(row, notes=[*row.notes, note]))
+            found.append(replace(row, notes=[*row.notes, note, *self._caveats()]))
+        return found
+
+    def _caveats(self) -> list[str]:
+        """What the oracle is free of, and the others are not."""
+        found = []
+        c = self._config
+        bound = [s.name for s in c.site if s.max_starts_per_h is not None or s.ramp_w_per_min is not None]
+        if c.limits.model_dump(exclude_none=True) or bound:
+            found.append("the oracle keeps no limits: with [limits], or limits of a site, less can be reached than it says")
+        unvalued = [s.name for s in c.site if worth_of(s, c) is None]
+        if unvalued:
+            found.append(f"not valued, and left out by the oracle: {', '.join(unvalued)} (a trigger or power has no worth)")
         return found
 
     def _again(self) -> Simulation:
@@ -249,9 +297,3 @@ def require_finished(result: Backtest) -> None:
         raise RunError(
             "no policy finished the budget before the traces ended; lower site_hours or budget_tokens, or use longer traces"
         )
-
-
-def _iso(t: float) -> str:
-    from windfall.units import iso_utc
-
-    return iso_utc(t)

@@ -39,6 +39,8 @@ def worth_of(site: SiteTable, config: Config) -> Worth | None:
 
 def same_unit(config: Config) -> bool:
     """Whether the first signals of all sites can be summed: one kind of intensity, or prices in one currency."""
+    if any(s.trigger is not None for s in config.site):
+        return False
     tables: list[SignalTable] = [s.signal for s in config.site]
     kinds = {(t.type, t.currency if t.type == "price" else "") for t in tables}
     return len(kinds) == 1 and tables[0].type in ("marginal_co2", "average_co2", "price")

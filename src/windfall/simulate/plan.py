@@ -91,6 +91,9 @@ def make_plan(config: Config, grid: Grid, at: float, *, days: int = 3, draws: in
     known = min((len(p) for p in past.values()), default=0)
     if known < _LEAST_DAYS:
         name = next(n for n, found in grid.signals.items() for s in found.values() if len(past[id(s)]) < _LEAST_DAYS)
+        if at >= min(s.ends_at() for s in grid.by_site.values()) + _DAY_S:
+            ends = iso_utc(min(s.ends_at() for s in grid.by_site.values()))
+            raise SignalError(f"the signals end at {ends}, before the plan would begin ({iso_utc(at)}); plan from earlier (--at)")
         raise SignalError(
             f"a plan needs at least {_LEAST_DAYS} days of readings before {iso_utc(at)}, and of {name} fewer are known; plan from "
             "later (--at), or give a longer trace or a provider with history"
@@ -110,7 +113,7 @@ def make_plan(config: Config, grid: Grid, at: float, *, days: int = 3, draws: in
             {n: made[id(s)] for n, s in grid.by_site.items()}, {},
             {n: {label: made[id(s)] for label, s in found.items()} for n, found in grid.signals.items()},
         )  # fmt: skip
-        rows += compare(one, drawn, Span(at, at + length * _DAY_S), [policy])
+        rows += compare(one, drawn, Span(at, at + length * _DAY_S), [policy], judged=False)
         grids.append({n: made[id(s)] for n, s in grid.by_site.items()})
     return _summed(config, grid, at, days, rows, grids, known)
 

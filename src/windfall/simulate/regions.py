@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windfall.config.schema import Config, SiteTable
-from windfall.errors import SignalError
+from windfall.errors import ConfigError, SignalError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import span_of
 from windfall.simulate.simulation import Span
@@ -76,6 +76,8 @@ def jobs_for(
     none = config.backtest.target == "none"
     if count <= 1 and span_days is None:
         return [Job(span.start, span.end, s, tuple(policies)) for s in settings]
+    if span_days is not None and span_days * _DAY_S > span.end - span.start:
+        raise ConfigError(f"--span-days {span_days:g}: longer than the signals ({(span.end - span.start) / _DAY_S:.1f} days)")
     length = min((span_days or 28.0) * _DAY_S, span.end - span.start)
     # A budget needs at least this long; starts after that could not be told from runs that were cut off.
     least = length if none or span_days is not None else _least_s(config)

@@ -21,6 +21,7 @@ from windfall.simulate.simulation import Span
 from windfall.simulate.spread import quantiles
 
 Settings = tuple[tuple[str, float], ...]
+_MOST_VALUES = 1000
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ FIGURES = (
 )  # fmt: skip
 
 
-def summarise(points: Sequence[Point], *, with_budget: bool) -> list[Summary]:
-    """Points by policy, settings, delay and deadline, in the order in which they first came."""
+def summarise(points: Sequence[Point], *, with_budget: bool, deadlines: Sequence[float] = ()) -> list[Summary]:
+    """Points by policy, settings, delay and deadline (of ``deadlines``, those set), in the order in which they first came."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for p in points:
         r = p.row
         # A deadline that a row was only judged by is its own finish: no key to group by.
-        deadline = r.deadline_h if r.policy in ("budgeted", "oracle") else None
+        deadline = r.deadline_h if r.policy in ("budgeted", "oracle") and r.deadline_h in deadlines else None
         groups.setdefault((r.policy, p.settings, r.publication_delay_s, deadline), []).append(r)
     found = []
     for (policy, settings, delay, deadline), rows in groups.items():
@@ -111,19 +112,23 @@ def parse_setting(text: str) -> tuple[str, list[float]]:
     try:
         if not sep or not key:
             raise ValueError
-        if ":" in values:
-            first, last, step = (float(v) for v in values.split(":"))
-            if step <= 0 or last < first or (last - first) / step > 10_000:
-                raise ValueError
-            found = [first + i * step for i in range(math.floor((last - first) / step + 1e-9) + 1)]
-        else:
-            found = [float(v) for v in values.split(",")]
-        if not all(math.isfinite(v) for v in found):
+        numbers = [float(v) for v in values.split(":" if ":" in values else ",")]
+        if ":" in values and len(numbers) != 3:
             raise ValueError
     except ValueError:
         raise ConfigError(
             f"--sweep {text}: write KEY=VALUE,VALUE or KEY=FROM:TO:STEP, spin_up_s=300:1200:300 for example"
         ) from None
+    if not all(math.isfinite(v) for v in numbers):
+        raise ConfigError(f"--sweep {text}: not a finite number; for example spin_up_s=300:1200:300")
+    if ":" not in values:
+        return key.strip(), list(dict.fromkeys(numbers))
+    first, last, step = numbers
+    if step <= 0 or last < first:
+        raise ConfigError(f"--sweep {text}: goes nowhere; write FROM:TO:STEP upwards, spin_up_s=300:1200:300 for example")
+    if (last - first) / step > _MOST_VALUES:
+        raise ConfigError(f"--sweep {text}: more than {_MOST_VALUES} values; take a longer step, as in spin_up_s=300:1200:300")
+    found = [first + i * step for i in range(math.floor((last - first) / step + 1e-9) + 1)]
     return key.strip(), found
 
 

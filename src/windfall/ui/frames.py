@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall.simulate.backtest import Backtest, Row
+from windfall.simulate.sweep import Point
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
@@ -158,6 +159,20 @@ def backtest_frames(result: Backtest) -> dict[str, Frame]:
         "lanes": Frame({"row": "int", "policy": "text", "site": "text", "t0": "unix", "t1": "unix", "state": "text"}, lanes),
         "baselines": Frame({"region": "text", "site_hours": "float", "kg_co2": "float"}, bases),
     }
+
+
+def sweep_frame(points: Sequence[Point]) -> Frame:
+    """A sweep's points: a row for each policy, start and choice of settings."""
+    keys = list(dict.fromkeys(k for p in points for k, _ in p.settings))
+    figures = ("publication_delay_s", "deadline_h", "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "idle_h",
+               "share_inside", "share_of_oracle", "kg_over_oracle", "span_h")  # fmt: skip
+    kinds: dict[str, Kind] = {"policy": "text", "preset": "text", "start": "unix"}
+    kinds |= dict.fromkeys((*keys, *figures), "float")
+    table = [
+        [p.row.policy, p.row.preset, p.start, *(dict(p.settings).get(k) for k in keys), *(getattr(p.row, f) for f in figures)]
+        for p in points
+    ]
+    return Frame(kinds, table)
 
 
 def _versions(source: _Source) -> Frame:

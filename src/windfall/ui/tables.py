@@ -54,7 +54,7 @@ def _title(result: Backtest) -> str:
     start = iso_utc(result.start)
     if result.target == "none":
         return f"Backtest from {start} to {iso_utc(result.end)}, without a budget"
-    return f"Backtest from {start}" + ("" if result.site_hours is None else f", {result.site_hours:g} site-hours")
+    return f"Backtest from {start}" + ("" if result.site_hours is None else f", {result.site_hours:.4g} site-hours")
 
 
 def _print_shares(result: Backtest, console: Console) -> None:
@@ -68,7 +68,7 @@ def _print_shares(result: Backtest, console: Console) -> None:
     always = "always on, kg"
     first = max(len(always), *(len(name) for name, _, _ in rows))
     widths = [max(len(region), 8) + 2 for region in regions]
-    title = f"kg CO2 as % of one site always on for {result.baseline_site_hours:,g} h"
+    title = f"kg CO2 as % of one site always on for {result.baseline_site_hours:,.4g} h"
     at = 0
     while at < len(regions):
         upto, room = at, console.width - first

@@ -45,7 +45,7 @@ def print_sweep(found: Sequence[Summary], simulations: int, elapsed_s: float, co
         deadline = "" if s.deadline_h is None else f" by {s.deadline_h:g} h"
         late = [f"{s.publication_delay_s or 0:g}"] if len(delays) > 1 else []
         count = f"{s.finished} of {s.starts}" if s.finished != s.starts else str(s.starts)
-        figures = [_spread(s.figures.get(k), form, 100.0 if k == "share_of_oracle" else 1.0) for k, _, form in shown]
+        figures = [_stacked(s.figures.get(k), form, 100.0 if k == "share_of_oracle" else 1.0) for k, _, form in shown]
         table.add_row(s.policy + deadline, *(f"{settings[k]:g}" for k in keys), *late, count, *figures)
     console.print(table)
     console.print(_MEDIAN + ("; figures are of finished runs" if budget else ""), style="dim")
@@ -60,17 +60,17 @@ def print_ranking(ranked: Sequence[Ranked], config: Config, console: Console) ->
     policy = ranked[0].policy if ranked else config.policy.name
     title = f"One site in each region under {policy}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    money_title = ["money"] if any(r.money for r in ranked) else []
+    money_title = [", ".join(sorted({r.currency for r in ranked if r.money}))] if any(r.money for r in ranked) else []
     table.add_column("region", overflow="fold")
     for title in ("starts", "hours" if budget else "h trained", "kg CO2", *money_title, "time used %", "of oracle %"):
         table.add_column(title, justify="right", overflow="fold")
     for r in ranked:
         count = f"{r.finished} of {r.starts}" if r.finished != r.starts else str(r.starts)
-        money = _spread(r.money, "{:.2f}") + (f" {r.currency}" if r.money is not None else "")
+        money = _stacked(r.money, "{:.2f}")
         table.add_row(
-            r.region, count, _spread(r.hours, "{:.1f}"), _spread(r.kg_co2, "{:.3g}"), *([money] if money_title else []),
-            _spread(r.utilisation, "{:.1f}", 100.0),
-            _spread(r.share_of_oracle, "{:.1f}", 100.0),
+            r.region, count, _stacked(r.hours, "{:.1f}"), _stacked(r.kg_co2, "{:.3g}"), *([money] if money_title else []),
+            _stacked(r.utilisation, "{:.1f}", 100.0),
+            _stacked(r.share_of_oracle, "{:.1f}", 100.0),
         )  # fmt: skip
     console.print(table)
     console.print(_MEDIAN, style="dim")
@@ -134,3 +134,8 @@ def _spread(triple: Triple, form: str, times: float = 1.0) -> str:
         return "-"
     low, mid, high = (form.format(x * times) for x in triple)
     return mid if low == high else f"{mid} ({low}–{high})"
+
+
+def _stacked(triple: Triple, form: str, times: float = 1.0) -> str:
+    """The same on two lines, for tables of many columns."""
+    return _spread(triple, form, times).replace(" (", "\n(")
