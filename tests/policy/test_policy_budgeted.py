@@ -136,8 +136,8 @@ def test_with_a_perfect_forecast_it_is_in_time_and_within_five_percent_of_the_bo
         found, hours, bound, told = simulated(c, deadline_h)
     assert hours <= deadline_h
     assert found.kg is not None
-    # Starts come whole: one at the dearest time may be too much.
-    assert found.kg * 1000 * HOUR <= 1.05 * bound + spin * 530.0
+    # Starts come whole: two at the dearest time may be too much.
+    assert found.kg * 1000 * HOUR <= 1.05 * bound + 2 * spin * 530.0
     assert not any(d.alarm for decisions in told.decisions for d in decisions.values())
 
 

@@ -260,6 +260,22 @@ def test_the_last_stretch_may_be_worth_more_than_the_dearest_hour_because_of_its
     assert found.worth == pytest.approx(610.0, rel=1e-6)
 
 
+def test_no_start_is_paid_for_a_little_that_another_stretch_can_train_at_its_ends() -> None:
+    values = [0.0, 0.0, 0.0, 0.0, 100.0, 300.0, 300.0, 50.0, 10.0, 10.0]
+    site = {"a": Planned(Programme(series(values), spin_of([(1, 1.0)])), 1.0, 1.0)}
+    found = plan(site, 3 * L + 10.0)
+    assert found.cost == pytest.approx(10.0 * 100.0, abs=1.0)
+    assert found.stretches["a"] == [Stretch(T, T + L, pytest.approx(T + 4 * L + 10.0))]
+
+
+def test_between_two_schedules_a_window_is_left_early_and_not_begun_late() -> None:
+    """Of a window that is dear in its middle only so much is taken as is needed, and all of its cheap ends."""
+    values = [5.0] * 3 + [30.0] * 16 + [6.0] * 3
+    site = {"a": Planned(Programme(series(values), spin_of([])), 1.0, 1.0)}
+    found = plan(site, 10 * L)
+    assert found.cost == pytest.approx((3 * 5.0 + 3 * 6.0 + 4 * 30.0) * L, rel=1e-6)
+
+
 def test_a_budget_is_trained_while_electricity_is_paid_for() -> None:
     site = {"a": Planned(Programme(series([30.0, -20.0, -5.0, 40.0]), spin_of([])), 1.0, 1.0)}
     found = plan(site, L)

@@ -24,4 +24,4 @@ Instant = Annotated[str, AfterValidator(_instant)]
 class Table(BaseModel):
     """Base of every table: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +119,9 @@ def to_toml(config: Config) -> str:
 def _emit(table: dict[str, Any], prefix: str, out: list[str]) -> None:
     for key, value in table.items():
         if not _is_table(value):
-            out.append(f"{key} = {_value(value)}")
+            out.append(f"{_key(key)} = {_value(value)}")
     for key, value in table.items():
-        name = f"{prefix}{key}"
+        name = f"{prefix}{_key(key)}"
         if isinstance(value, dict):
             out += ["", f"[{name}]"]
             _emit(value, name + ".", out)
@@ -132,6 +133,10 @@ def _emit(table: dict[str, Any], prefix: str, out: list[str]) -> None:
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
 
 
 def _value(value: Any) -> str:
@@ -180,7 +185,7 @@ def _problem(detail: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> P
     elif not message.startswith(_OURS):
         about = _description(path)
         # A URL is not repeated: it may be wrong by holding a secret.
-        got = "" if path == ("run", "bus") else f", got {detail['input']!r}"
+        got = "" if path == ("run", "bus") or isinstance(detail["input"], dict | list) else f", got {detail['input']!r}"
         message = f"{message}{got}" + (f" ({about})" if about else "")
     return Problem(line_of(path, lines), _dotted(path), message)
 

@@ -96,7 +96,7 @@ class SignalTable(Table):
         )  # fmt: skip
         if strangers:
             of = next((k for k, keys in _KEYS.items() if strangers[0] in keys), "another kind")
-            raise ValueError(f'{", ".join(strangers)}: not for kind = "{self.kind}" (it belongs to {of}); remove it')
+            raise ValueError(f'kind = "{self.kind}" has no {", ".join(strangers)} (it belongs to {of}); remove it')
         if self.kind == "trace" and (self.path is None or self.column is None):
             raise ValueError("a trace needs path and column")
         needs = {"http": ("url", "value_path"), "vessim": ("url", "microgrid"), "gridstatus": ("iso", "location")}

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 _TOKEN = re.compile(r"\s*(?:(<=|>=|<|>)|([()])|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|([A-Za-z][A-Za-z0-9_-]*)|(\S))")
 
 
+_LONGEST = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One signal against one level, in the signal's own unit."""
@@ -76,6 +79,8 @@ def parse_trigger(text: str) -> Trigger:
     Raises:
         ValueError: it is not a trigger; the message says where it stops making sense.
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f"trigger {text[:40]!r}...: longer than {_LONGEST} characters; write it shorter")
     tokens = [next((kind, found) for kind, found in zip("oxnws", m.groups(), strict=True) if found is not None)
               for m in _TOKEN.finditer(text)]  # fmt: skip
     place = 0

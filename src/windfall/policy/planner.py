@@ -23,6 +23,8 @@ Array = npt.NDArray[np.float64]
 _NEVER = -1e300
 #: Unix seconds have room for a quarter of a microsecond: instants closer than this are one.
 _TICK_S = 1e-3
+#: Of a plan that is nearly right not more ends than this are moved; in one of many stretches a little of one is not worth a look.
+_STEPS, _MANY = 100, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,7 @@ def _mix(
         return sum(sites[n].rate * seconds(s) for n, s in schedule.items()) >= need
 
     tried: list[dict[str, list[Stretch]]] = []
+    short: list[dict[str, list[Stretch]]] = []
     names = list(sites)
     for order in (names, names[::-1]):
         mixed, pivot = dict(over), ""
@@ -280,19 +283,78 @@ def _mix(
             else:
                 pivot = pivot or name
         tried.append(mixed)
+        if pivot:
+            short.append({**mixed, pivot: under.get(pivot, [])})
         for first, then in ((over, under), (under, over)) if pivot else ():
             tried.append({**mixed, pivot: mixed[pivot]})
             series = sites[pivot].programme.series
-            short, good = (series.start, series.end) if first is over else (series.end, series.start)
+            bad, good = (series.start, series.end) if first is over else (series.end, series.start)
             for _ in range(40):
-                at = 0.5 * (short + good)
+                at = 0.5 * (bad + good)
                 spliced = {**mixed, pivot: _splice(first.get(pivot, []), then.get(pivot, []), at)}
                 if enough(spliced):
                     good, tried[-1] = at, spliced
                 else:
-                    short = at
-    trimmed = [trim(sites, schedule, need) for schedule in tried]
-    return min(trimmed, key=lambda found: sum(cost_of(sites[n], s) for n, s in found.items()))
+                    bad = at
+    made = [trim(sites, schedule, need) for schedule in tried] + [
+        x for x in (_grow(sites, s, need) for s in short) if x is not None
+    ]
+    return _without_slivers(sites, min(made, key=lambda found: _cost(sites, found)), need)
+
+
+def _cost(sites: Mapping[str, Planned], schedule: Mapping[str, Sequence[Stretch]]) -> float:
+    return sum(cost_of(sites[n], s) for n, s in schedule.items())
+
+
+def _without_slivers(
+    sites: Mapping[str, Planned], schedule: dict[str, list[Stretch]], need: float
+) -> dict[str, list[Stretch]]:  # fmt: skip
+    """Trimming may leave little of a stretch whose start is paid for: without it, if others can be longer for less."""
+    best, cost = schedule, _cost(sites, schedule)
+    for _ in range(4):
+        dear = [
+            (cost_of(sites[n], [s]) / (sites[n].rate * (s.stop - s.ready)), n, i) for n, x in best.items() for i, s in enumerate(x)
+        ]
+        if len(dear) < 2:
+            break
+        _, name, i = max(dear)
+        grown = _grow(sites, {**best, name: best[name][:i] + best[name][i + 1 :]}, need)
+        if grown is None or (less := _cost(sites, grown)) >= cost:
+            break
+        best, cost = grown, less
+    return best
+
+
+def _grow(sites: Mapping[str, Planned], schedule: Mapping[str, list[Stretch]], need: float) -> dict[str, list[Stretch]] | None:
+    """Stretches made longer at their ends, where it is cheapest first, until they train ``need``; None if that takes too much."""
+    stretches = {n: list(s) for n, s in schedule.items()}
+    short = need - sum(sites[n].rate * seconds(s) for n, s in stretches.items())
+    if sum(map(len, stretches.values())) > _MANY:
+        return None
+    for _ in range(_STEPS):
+        if short <= 1e-9 * max(1.0, need):
+            return stretches
+        offers = []
+        for name, found in stretches.items():
+            series, spin, per_token = sites[name].programme.series, sites[name].programme.spin, sites[name].kw / sites[name].rate
+            for i, s in enumerate(found):
+                k = int(np.searchsorted(series.edges, s.stop + _TICK_S, side="right")) - 1
+                if k < len(series.values):
+                    room = min(float(series.edges[k + 1]), found[i + 1].start if i + 1 < len(found) else series.end) - s.stop
+                    offers.append((float(series.values[k]) * per_token, name, i, "stop", room))
+                k = int(np.searchsorted(series.edges, s.ready - _TICK_S, side="left")) - 1
+                if k >= 0 and s.ready - s.start > spin.seconds - 2 * _TICK_S:
+                    room = min(s.ready - float(series.edges[k]), s.start - (found[i - 1].stop if i else series.start))
+                    offers.append((float(series.values[k]) * per_token, name, i, "ready", room))
+        offers = [o for o in offers if o[4] > _TICK_S]
+        if not offers:
+            break
+        _, name, i, edge, room = min(offers)
+        s, more = stretches[name][i], min(room, short / sites[name].rate)
+        longer = Stretch(s.start, s.ready, s.stop + more) if edge == "stop" else Stretch(s.start - more, s.ready - more, s.stop)
+        stretches[name][i] = longer
+        short -= more * sites[name].rate
+    return None
 
 
 def _splice(first: Sequence[Stretch], then: Sequence[Stretch], at: float) -> list[Stretch]:
