@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-parity bench-backtest bench-long-run setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-parity bench-backtest bench-long-run bench-training bench-data bench-gpu setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -20,13 +20,23 @@ check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-bench: bench-backtest bench-parity bench-long-run
+bench: bench-backtest bench-parity bench-long-run bench-training bench-data
 
 bench-backtest: setup
 	$(BIN)/python benchmarks/backtest.py
 
 bench-parity: setup
 	$(BIN)/python benchmarks/parity.py
+
+bench-training: setup
+	$(BIN)/python benchmarks/training.py
+
+bench-data: setup
+	$(BIN)/python benchmarks/data.py
+
+# The study's model on a GPU; says so in one line where there is none.
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu_d20.py
 
 bench-long-run: setup
 	$(BIN)/python benchmarks/long_run.py

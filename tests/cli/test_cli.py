@@ -140,6 +140,17 @@ def test_many_simulations_regions_and_pages_come_from_one_verb(tmp_path: Path, c
     assert {p.name for p in tables.iterdir()} == {"rows.csv", "lanes.csv", "baselines.csv"}
 
 
+def test_the_studys_model_has_its_parameters_and_flops(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = windfall(capsys, "model", "--depth", 20, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["parameters"] == 560_988_200
+    assert found["flops_per_token"] == pytest.approx(3.492e9, rel=1e-3)
+    assert found["memory_bytes"] > 9e9
+    code, out, _ = windfall(capsys, "model", "--depth", 20)
+    assert "560,988,200" in out
+
+
 def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = windfall(capsys, "plan", EXAMPLES / "california_year.toml")
     assert (code, "at least 2 days of readings" in err) == (1, True)
@@ -164,6 +175,9 @@ def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) 
         (("plan", "nowhere.toml"), 2, "windfall init"),
         (("plan", EXAMPLES / "california_year.toml", "--at", "soon"), 2, "not an instant"),
         (("export", "nowhere", "--out", "out"), 1, "no run here"),
+        (("eval", "nowhere"), 1, "no run here"),
+        (("export-weights", "nowhere", "--out", "out"), 1, "no run here"),
+        (("import-weights", "nowhere.pt", "--out", "out"), 1, "nowhere"),
         (("run", EXAMPLES / "demo.toml", "--speed", "-1"), 2, "above 0"),
         (("check", "nowhere.toml"), 2, "windfall init"),
         (("status", "nowhere"), 1, "no run here"),

@@ -15,6 +15,7 @@ from windfall.train.generate import generate
 from windfall.train.manifest import Manifest
 from windfall.train.model import GPT, GPTConfig, build_model
 from windfall.train.optim import InnerOptimizer, OptimConfig
+from windfall.train.prepare import prepare
 from windfall.train.schedule import ScheduleValues
 
 
@@ -25,6 +26,34 @@ def test_a_uniform_guess_costs_log2_of_the_vocabulary_per_byte(small_model: GPT,
     assert result.bits_per_byte == pytest.approx(math.log2(257), abs=1e-4)
     assert result.nats_per_byte == pytest.approx(math.log(257), abs=1e-4)
     assert result.bytes == result.tokens == Manifest.load(prepared).val_bytes
+
+
+def test_bytes_are_counted_alike_by_every_tokenizer_and_so_are_bits_per_byte(text_folder: Path, tmp_path: Path) -> None:
+    results = {}
+    for kind, vocabulary in (("bytes", None), ("bpe", 300)):
+        out = tmp_path / kind
+        manifest = prepare(
+            text_folder, out, sequence_length=16, held_out_fraction=0.2, tokenizer=kind, vocab_size=vocabulary
+        )  # fmt: skip
+        size = manifest.tokenizer.vocab_size
+        model = build_model(GPTConfig(depth=1, width=64, head_dim=32, sequence_length=16, vocab_size=size), seed=0)
+        with torch.no_grad():
+            model.head.weight.zero_()
+        data = TrainData(out)
+        result = evaluate(model, data)
+        # A uniform guess: every token that stands for text costs log2 of the vocabulary, separators nothing.
+        assert result.bits_per_byte == pytest.approx(result.tokens * math.log2(size) / result.bytes, rel=1e-5)
+        assert result.nats_per_byte == pytest.approx(result.bits_per_byte * math.log(2))
+        targets = [token for _, batch in data.val_batches() for token in batch[batch >= 0].tolist()]
+        text = manifest.tokenizer.decode(targets)
+        assert result.bytes == len(text.encode()) == manifest.val_bytes == data.val_bytes()
+        assert manifest.tokenizer.bos_id not in targets
+        results[kind] = (text, result)
+    (text, by_bytes), (other, by_pairs) = results["bytes"], results["bpe"]
+    # The same held-out documents, but for the end, which is cut to whole sequences.
+    assert text.startswith(other) or other.startswith(text)
+    assert abs(by_bytes.bytes - by_pairs.bytes) < 16 * 10
+    assert by_bytes.tokens == by_bytes.bytes > 2 * by_pairs.tokens
 
 
 def test_the_result_does_not_depend_on_the_batch_and_leaves_the_mode_alone(small_model: GPT, prepared: Path) -> None:

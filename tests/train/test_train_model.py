@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from windfall.errors import ConfigError
-from windfall.train.model import GPT, GPTConfig, build_model, empty_model, flops_per_token, parameter_count
+from windfall.train.compiled import compiled
+from windfall.train.model import (
+    GPT,
+    GPTConfig,
+    Reduction,
+    build_model,
+    empty_model,
+    flops_per_token,
+    parameter_count,
+    rotary_tables,
+)
 from windfall.train.precision import autocast, default_precision
+from windfall.train.trainer import load_weights
 
 D20 = GPTConfig(depth=20, width=1280, head_dim=128, vocab_size=65_536, sequence_length=2048)
 
@@ -27,8 +39,14 @@ def test_width_and_heads_follow_from_depth_where_they_are_left_out() -> None:
     assert demo.padded_vocab_size == 320
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 100, "head_dim": 32}, {"heads": 3}, {"head_dim": 1}, {"vocab_size": -1}])
-def test_a_config_that_does_not_fit_together_is_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depth": 0}, {"width": 100, "head_dim": 32}, {"heads": 3}, {"head_dim": 1}, {"vocab_size": -1},
+        {"attention_scale": 0.0}, {"attention_scale": math.nan}, {"window_pattern": ""}, {"window_pattern": "SLX"},
+    ],
+)  # fmt: skip
+def test_a_config_that_does_not_fit_together_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="model: "):
         GPTConfig(**wrong)
 
@@ -99,6 +117,111 @@ def test_bf16_gives_nearly_the_same_loss_and_keeps_float32_logits(small_model: G
     assert logits.dtype == torch.float32
     assert loss.item() == pytest.approx(small_model(tokens, tokens).item(), rel=0.02)
     assert (default_precision("cpu"), default_precision("cuda")) == ("fp32", "bf16")
+
+
+def test_the_rotary_tables_are_torchs_own_in_float32_rounded_to_bfloat16() -> None:
+    cos, sin = rotary_tables(2048, 128)
+    angle = torch.outer(torch.arange(2048.0), 1.0 / 10_000 ** (torch.arange(0, 128, 2).float() / 128))
+    # A processor's float32 cosine may be a unit off in the last place, which may turn a rounding.
+    assert (cos != angle.cos().bfloat16().float()).sum() + (sin != angle.sin().bfloat16().float()).sum() <= 4
+    assert torch.equal(cos, cos.bfloat16().float())
+    assert not torch.equal(cos[1:], angle.cos()[1:])
+
+
+def test_every_tensor_begins_as_the_recipe_says() -> None:
+    model = build_model(GPTConfig(depth=2, width=256, head_dim=128, vocab_size=1000), seed=3)
+    bound = math.sqrt(3 / 256)
+    for name, p in model.named_parameters():
+        if name in ("embedding.weight", "head.weight"):
+            assert p.std().item() == pytest.approx(1.0 if name.startswith("emb") else 0.001, rel=0.02)
+        elif name == "residual_scalars":
+            assert torch.equal(p, torch.ones(2))
+        elif name == "x0_scalars" or "output" in name or "down" in name:
+            assert not p.any()
+        else:
+            assert p.std().item() == pytest.approx(256**-0.5, rel=0.02)
+            assert 0.99 * bound < p.abs().max().item() <= bound
+
+
+def test_heads_of_128_have_the_usual_scale_and_small_heads_a_sharper_one() -> None:
+    assert D20.attention_scale == pytest.approx(128**-0.5)
+    assert GPTConfig(head_dim=32).attention_scale == pytest.approx(4 * 128**-0.5)
+    assert GPTConfig(head_dim=32, attention_scale=0.25).attention_scale == 0.25
+
+
+def test_windows_follow_the_pattern_and_the_last_layer_sees_everything() -> None:
+    assert GPTConfig(depth=6, sequence_length=64, window_pattern="SSL").windows == (32, 32, 64, 32, 32, 64)
+    assert GPTConfig(depth=2, sequence_length=64, window_pattern="S").windows == (32, 64)
+    model = build_model(GPTConfig(depth=2, width=64, head_dim=32, sequence_length=32, window_pattern="S"), seed=1)
+    _randomise(model)
+    tokens = torch.randint(257, (1, 32), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 0] = (changed[0, 0] + 1) % 257
+    seen: list[torch.Tensor] = []
+    model.blocks[0].register_forward_hook(lambda _, __, out: seen.append(out.detach()))
+    model(tokens), model(changed)
+    # The first layer sees the token itself and 16 before it: the change at 0 reaches 16, and not 17.
+    assert not torch.equal(seen[0][0, 16], seen[1][0, 16])
+    torch.testing.assert_close(seen[0][0, 17:], seen[1][0, 17:], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_checkpointing_activations_changes_neither_loss_nor_gradients(small_model: GPT, reduction: Reduction) -> None:
+    _randomise(small_model)
+    tokens = torch.randint(257, (3, 40), generator=torch.Generator().manual_seed(0))
+    targets = tokens.roll(-1, 1)
+    targets[1, 5:] = -1
+    losses, gradients = [], []
+    for small_model.checkpoint_activations in (False, True):
+        small_model.zero_grad()
+        loss = small_model(tokens, targets, reduction)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([p.grad.clone() for p in small_model.parameters() if p.grad is not None])
+    torch.testing.assert_close(losses[0], losses[1])
+    assert len(gradients[0]) == len(list(small_model.parameters()))
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert torch.isnan(small_model(tokens, torch.full_like(tokens, -1)))
+
+
+def test_in_bf16_the_stream_is_bf16_and_parameters_and_gradients_float32(small_model: GPT) -> None:
+    tokens = torch.arange(32).view(2, 16)
+    with autocast("cpu", "bf16"):
+        assert small_model.hidden(tokens).dtype == torch.bfloat16
+        small_model(tokens, tokens).backward()
+    assert {p.grad.dtype for p in small_model.parameters() if p.grad is not None} == {torch.float32}
+
+
+def test_a_compiled_model_is_compiled_once_whatever_happens_in_a_trainers_life(small_model: GPT) -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    # The compiler of kernels (inductor) takes about a minute on two cores, so only what decides about compiling runs here.
+    counter = CompileCounterWithBackend("eager")
+    _randomise(small_model)
+    loss_of = compiled(small_model, counter)
+    tokens = torch.randint(257, (2, 64), generator=torch.Generator().manual_seed(0))
+    weights = {name: p.detach().clone() for name, p in small_model.named_parameters()}
+    optimizer = torch.optim.SGD(small_model.parameters(), lr=0.01)
+    with torch.no_grad():  # evaluated before it ever trains
+        loss_of(tokens, tokens)
+    assert counter.frame_count == 0
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = loss_of(tokens, tokens, reduction="sum")
+        torch.testing.assert_close(loss, small_model(tokens, tokens, reduction="sum"))
+        loss.backward()
+        optimizer.step()
+        small_model.eval()
+        with torch.no_grad():
+            loss_of(tokens[:1, :30], tokens[:1, :30])  # an evaluation's batch
+        small_model.train()
+    loss_of(tokens[:1], tokens[:1], reduction="sum").backward()  # a last, short batch
+    with autocast("cpu", "bf16"):
+        loss_of(tokens, tokens, reduction="sum").backward()
+    load_weights(small_model, {name: w.numpy() for name, w in weights.items()})  # a correction, another version
+    torch.testing.assert_close(loss_of(tokens, tokens, "sum"), small_model(tokens, tokens, "sum"))
+    assert counter.frame_count == 1
+    assert set(small_model.state_dict()) == set(weights)
 
 
 def _randomise(model: GPT) -> None:

@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from windfall.cli.output import print_json
-from windfall.errors import DataError
+from windfall.cli.output import print_json, say
+from windfall.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from windfall.train.manifest import Manifest
+
+#: Past this share of the text lost to crops, best-fit packing is the wrong choice, and is told so.
+MUCH_CROPPED = 0.5
+_STAGES = {"tokenizer": "reading a sample for the tokenizer", "encode": "encoding", "write": "writing shards"}
 
 
-def prepare(source: str, out: Path, sequence_length: int, held_out_fraction: float, seed: int, as_json: bool) -> None:
-    """Tokenise ``source`` into ``out``."""
+def prepare(
+    source: str, out: Path, sequence_length: int, held_out_fraction: float, seed: int, as_json: bool,
+    tokenizer: str = "bytes", vocab_size: int | None = None, packing: str = "stream", workers: int | None = None,
+    shard_tokens: int | None = None, text_column: str = "text",
+) -> None:  # fmt: skip
+    """Tokenise ``source`` into ``out``.
+
+    Raises:
+        SystemExit: 130, interrupted; what is done is kept, and that is said.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder")
+    from windfall.train.packing import PACKINGS
+    from windfall.train.prepare import DEFAULT_SHARD_TOKENS, finished_pieces
     from windfall.train.prepare import prepare as tokenise
 
-    manifest = tokenise(source, out, sequence_length=sequence_length, held_out_fraction=held_out_fraction, seed=seed)
+    way = next((each for each in PACKINGS if each == packing), None)
+    if way is None:
+        raise ConfigError(f"--packing {packing}: choose from {', '.join(PACKINGS)}")
+    line = _Line()
+    try:
+        manifest = tokenise(
+            source, out, sequence_length=sequence_length, held_out_fraction=held_out_fraction, seed=seed,
+            shard_tokens=shard_tokens or DEFAULT_SHARD_TOKENS, progress=line.show, tokenizer=tokenizer, vocab_size=vocab_size,
+            packing=way, workers=workers, text_column=text_column,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        line.end()
+        say(f"interrupted; {finished_pieces(out)} finished pieces are kept in {out}: run the same command again to go on")
+        raise SystemExit(130) from None
+    finally:
+        line.end()
+    _tell(out, manifest, as_json)
+
+
+def _tell(out: Path, manifest: Manifest, as_json: bool) -> None:
+    tokens = manifest.tokens + manifest.cropped_tokens + manifest.dropped_tokens
+    cropped = manifest.cropped_tokens / tokens
     facts = {
-        "dir": str(out), "hash": manifest.hash, "train_sequences": manifest.train_sequences,
+        "dir": str(out), "hash": manifest.hash, "source": manifest.source, "train_sequences": manifest.train_sequences,
         "val_sequences": manifest.val_sequences, "train_bytes": manifest.train_bytes, "val_bytes": manifest.val_bytes,
+        "tokenizer": manifest.tokenizer.kind, "vocab_size": manifest.tokenizer.vocab_size, "dtype": manifest.dtype,
+        "tokens": manifest.tokens, "packing": manifest.packing, "documents": manifest.documents,
+        "empty_documents": manifest.empty_documents, "cropped_documents": manifest.cropped_documents,
+        "cropped_tokens": manifest.cropped_tokens, "dropped_tokens": manifest.dropped_tokens,
     }  # fmt: skip
     if as_json:
         print_json(facts)
@@ -26,3 +70,34 @@ def prepare(source: str, out: Path, sequence_length: int, held_out_fraction: flo
             f"{out}: {manifest.train_sequences:,} sequences to train on ({manifest.train_bytes / 1e6:.1f} MB), "
             f"{manifest.val_sequences:,} held out ({manifest.val_bytes / 1e6:.2f} MB); manifest {manifest.hash[:12]}"
         )
+        if manifest.tokenizer.kind != "bytes":
+            size = (manifest.train_bytes + manifest.val_bytes) / max(1, manifest.tokens)
+            print(f"{manifest.tokenizer.vocab_size:,} tokens in the vocabulary, {size:.2f} bytes of text each on average")
+        if manifest.cropped_tokens:
+            print(f"{manifest.cropped_documents:,} of {manifest.documents:,} documents cropped, {cropped:.1%} of all tokens")
+    if cropped > MUCH_CROPPED:
+        say(f"{cropped:.0%} of the tokens were cropped: the documents are long; choose --packing stream, or longer sequences")
+
+
+class _Line:
+    """A line of progress that is written over, on a terminal; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = ""
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """As ``windfall.train.prepare.Progress``."""
+        if not self._terminal:
+            return
+        unit = "million tokens" if stage == "write" else "MB"
+        text = f"{_STAGES[stage]}: {done / total:4.0%} of {total / 1e6:,.1f} {unit}"
+        if text != self._shown:
+            print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
+            self._shown = text
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self._shown:
+            print(f"\r{'':<{len(self._shown)}}\r", end="", file=sys.stderr, flush=True)
+            self._shown = ""

@@ -79,17 +79,29 @@ def check(file: FileArgument, as_json: JsonOption = False) -> None:
 
 @data_app.command("prepare")
 def data_prepare(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="a folder of text, a .jsonl or text file, or `stdlib`")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SRC", help="text, .jsonl(.zst), parquet, a folder of these, hf:OWNER/NAME, or `stdlib`"),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the shards")],
+    tokenizer: Annotated[str, typer.Option(help="bytes, bpe (trained on the text), or a tokenizer.json")] = "bytes",
+    vocab_size: Annotated[Optional[int], typer.Option(min=265, help="bpe: size of the vocabulary (default 65,536)")] = None,  # noqa: UP045
+    packing: Annotated[str, typer.Option(help="stream, or best_fit: sequences begin with a document")] = "stream",
     sequence_length: Annotated[int, typer.Option(min=16, help="tokens per sequence")] = 256,
     held_out_fraction: Annotated[float, typer.Option(min=0.0, max=0.5, help="share of documents kept for validation")] = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="seed of the held-out choice")] = 0,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="processes that encode (default: all cores)")] = None,  # noqa: UP045
+    shard_tokens: Annotated[Optional[int], typer.Option(min=1, help="tokens per shard, about (default: 67 million)")] = None,  # noqa: UP045
+    text_column: Annotated[str, typer.Option(help="of parquet and .jsonl")] = "text",
     as_json: JsonOption = False,
 ) -> None:
-    """Tokenise a corpus once, into memory-mapped shards with a checksummed manifest."""
+    """Tokenise a corpus once, into memory-mapped shards with a checksummed manifest. An interrupted one is gone on with."""
     from windfall.cli import data as verb
 
-    verb.prepare(source, out, sequence_length, held_out_fraction, seed, as_json)
+    verb.prepare(
+        source, out, sequence_length, held_out_fraction, seed, as_json, tokenizer, vocab_size, packing, workers, shard_tokens,
+        text_column,
+    )  # fmt: skip
 
 
 @app.command()
@@ -148,6 +160,51 @@ def export(
 
 
 @app.command()
+def model(
+    depth: Annotated[int, typer.Option(min=1, help="layers; everything else follows from it")],
+    width: Annotated[Optional[int], typer.Option(min=1, help="default: 64 x depth")] = None,  # noqa: UP045
+    head_dim: Annotated[Optional[int], typer.Option(min=2, help="default: 128 where it divides the width, else 32")] = None,  # noqa: UP045
+    vocab_size: Annotated[int, typer.Option(min=1, help="tokens of the tokenizer")] = 65_536,
+    sequence_length: Annotated[int, typer.Option(min=1, help="tokens per sequence")] = 2_048,
+    micro_batch: Annotated[int, typer.Option(min=1, help="sequences in a forward pass, for the memory")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """What a depth makes: parameters, FLOPs per token, and the memory that training it takes."""
+    from windfall.cli import model as verb
+
+    verb.model(depth, width, head_dim, vocab_size, sequence_length, micro_batch, as_json)
+
+
+@app.command("export-weights")
+def export_weights(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the files; made if it is not there")],
+    version: Annotated[Optional[int], typer.Option(min=0, help="which version (default: the newest)")] = None,  # noqa: UP045
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="windfall or nanochat")] = "windfall",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version's weights as safetensors that plain PyTorch, or nanochat, reads."""
+    from windfall.cli import interchange as verb
+
+    verb.export_weights(run, out, version, form, as_json)
+
+
+@app.command("import-weights")
+def import_weights(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="model_STEP.pt or .safetensors of nanochat, or its folder")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the files; made if it is not there")],
+    meta: Annotated[Optional[Path], typer.Option(metavar="FILE", help="default: meta_STEP.json beside it")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """Read a nanochat checkpoint of January 2026, without unpickling it, and write it as such a folder."""
+    from windfall.cli import interchange as verb
+
+    verb.import_weights(checkpoint, out, meta, as_json)
+
+
+@app.command()
 def hold(run: RunArgument, site: SiteArgument, span: ForOption = None, why: WhyOption = "", as_json: JsonOption = False) -> None:
     """Keep a site off whatever its policy says, until it is released or the time is over; a running one hands in its work."""
     from windfall.cli import operate as verb
@@ -198,6 +255,20 @@ def generate(
     from windfall.cli import generate as verb
 
     verb.generate(run, prompt, tokens, temperature, top_k, seed, version, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    run: RunArgument,
+    version: Annotated[Optional[int], typer.Option(min=0, help="which version (default: the newest)")] = None,  # noqa: UP045
+    sequences: Annotated[Optional[int], typer.Option(min=1, help="held-out sequences (default: all)")] = None,  # noqa: UP045
+    prompt: Annotated[str, typer.Option(help="text to go on from")] = "def ",
+    as_json: JsonOption = False,
+) -> None:
+    """A version's bits per byte on the held-out text, and a sample of what it writes."""
+    from windfall.cli import eval as verb
+
+    verb.evaluate(run, version, sequences, prompt, as_json)
 
 
 @app.command()

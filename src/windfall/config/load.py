@@ -153,12 +153,14 @@ def _absolute(config: Config, base: Path) -> Config:
         }
         return signal.model_copy(update=changed) if changed else signal
 
-    source = config.data.source
-    if source != "stdlib":
+    source, tokenizer = config.data.source, config.data.tokenizer
+    if source != "stdlib" and not source.startswith("hf:"):
         source = str((base / source).resolve())
+    if tokenizer not in ("bytes", "bpe"):
+        tokenizer = str((base / tokenizer).resolve())
     return config.model_copy(
         update={
-            "data": config.data.model_copy(update={"source": source}),
+            "data": config.data.model_copy(update={"source": source, "tokenizer": tokenizer}),
             "site": [s.model_copy(update={"signal": fix(s.signal), "signals": [fix(x) for x in s.signals]}) for s in config.site],
             "counterfactual": [c.model_copy(update={"signal": fix(c.signal)}) for c in config.counterfactual],
         }

@@ -70,7 +70,8 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
         say(f"preparing data from {config.data.source}")
         prepare(
             config.data.source, folder, sequence_length=config.model.sequence_length,
-            held_out_fraction=config.data.held_out_fraction, seed=config.run.seed,
+            held_out_fraction=config.data.held_out_fraction, seed=config.run.seed, tokenizer=config.data.tokenizer,
+            vocab_size=config.data.vocab_size, packing=config.data.packing, text_column=config.data.text_column,
         )  # fmt: skip
     data = TrainData(folder, config.run.seed)
     if data.sequence_length != config.model.sequence_length:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windfall.config.schema import Config
 from windfall.errors import DataError
@@ -11,21 +12,20 @@ from windfall.store.ledger import Ledger
 from windfall.store.records import Version
 from windfall.store.rundir import RunDir
 
+if TYPE_CHECKING:
+    from windfall.train.evaluate import EvalResult
+    from windfall.train.model import GPT
+
 PROMPT = "def "
 
 
-def text_from(
-    config: Config, run: RunDir, prompt: str, *, tokens: int, temperature: float, top_k: int, seed: int, version: int | None = None
-) -> tuple[str, Version]:
-    """Text that a version of the run's model goes on with, and the version.
+def held_model(config: Config, run: RunDir, version: int | None = None) -> tuple[GPT, Path, Version]:
+    """The model of a version (default: the newest), ready to be asked; the folder of its data; the version.
 
     Raises:
         DataError: no such version, or its weights are gone or damaged.
     """
-    import torch
-
     from windfall.store.tensors import load_file
-    from windfall.train.generate import generate
     from windfall.train.manifest import Manifest
     from windfall.train.model import empty_model
     from windfall.train.trainer import load_weights, model_config
@@ -40,12 +40,41 @@ def text_from(
     if not found:
         raise DataError(f"{run.root}: version {wanted} is not kept; there are {', '.join(str(v.version) for v in held)}")
     folder = Path(data_dir(config, run))
-    manifest = Manifest.load(folder)
-    model = empty_model(model_config(trainer_spec(config, folder), manifest.tokenizer.vocab_size))
+    model = empty_model(model_config(trainer_spec(config, folder), Manifest.load(folder).tokenizer.vocab_size))
     load_weights(model, load_file(run.checkpoints / found[0].file, found[0].sha256))
     model.eval()
+    return model, folder, found[0]
+
+
+def text_from(
+    config: Config, run: RunDir, prompt: str, *, tokens: int, temperature: float, top_k: int, seed: int, version: int | None = None
+) -> tuple[str, Version]:
+    """Text that a version of the run's model goes on with, and the version.
+
+    Raises:
+        DataError: no such version, or its weights are gone or damaged.
+    """
+    import torch
+
+    from windfall.train.generate import generate
+    from windfall.train.manifest import Manifest
+
+    model, folder, found = held_model(config, run, version)
     with torch.no_grad():
-        return generate(model, manifest, prompt, tokens, temperature, top_k, seed), found[0]
+        return generate(model, Manifest.load(folder), prompt, tokens, temperature, top_k, seed), found
+
+
+def evaluated(config: Config, run: RunDir, version: int | None, sequences: int | None) -> tuple[EvalResult, Version]:
+    """A version's surprise over the held-out text: all of it, or ``sequences`` spread over it.
+
+    Raises:
+        DataError: no such version, its weights are gone or damaged, or nothing was held out.
+    """
+    from windfall.train.data import TrainData
+    from windfall.train.evaluate import evaluate
+
+    model, folder, found = held_model(config, run, version)
+    return evaluate(model, TrainData(folder, config.run.seed), sequences), found
 
 
 def write_sample(config: Config, run: RunDir) -> None:

@@ -5,9 +5,12 @@ Every site numbers sequences alike: number i is position i mod n of epoch i div 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from windfall.errors import ConfigError, DataError
-from windfall.train.manifest import Manifest, shard_path
+from windfall.train.manifest import Manifest
 from windfall.train.model import IGNORED_TARGET
 
 
@@ -34,24 +37,27 @@ class _Split:
 
     def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
         self.length = manifest.sequence_length
+        # Of neighbouring sequences the last and first token are one in a stream, two in rows.
+        self.stride = self.length if manifest.packing == "stream" else self.length + 1
         shards = manifest.of_split(split)
-        self.maps = [np.memmap(shard_path(folder, shard), dtype="<u2", mode="r") for shard in shards]
-        counts = [(shard.tokens - 1) // self.length for shard in shards]
-        self.ends = np.cumsum([0, *counts])
-        self.count = int(self.ends[-1])
+        self.maps = [np.memmap(manifest.shard_path(folder, s), manifest.numpy_dtype, "r").view(np.ndarray) for s in shards]
+        *self._starts, self.count = accumulate((manifest.sequences(shard) for shard in shards), initial=0)
 
-    def window(self, index: int) -> npt.NDArray[np.uint16]:
+    def window(self, index: int) -> npt.NDArray[Any]:
         """Tokens [sequence_length + 1] of sequence `index`."""
-        shard = int(np.searchsorted(self.ends, index, side="right")) - 1
-        start = (index - int(self.ends[shard])) * self.length
+        shard = bisect_right(self._starts, index) - 1
+        start = (index - self._starts[shard]) * self.stride
         return self.maps[shard][start : start + self.length + 1]
 
-    def stack(self, indices: Sequence[int]) -> Tensor:
-        """int64 [len(indices), sequence_length + 1]."""
-        rows = np.empty((len(indices), self.length + 1), dtype=np.int64)
+    def stack(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Tokens and targets, int64 [len(indices), sequence_length] each."""
+        tokens = np.empty((len(indices), self.length), dtype=np.int64)
+        targets = np.empty_like(tokens)
         for row, index in enumerate(indices):
-            rows[row] = self.window(index)
-        return torch.from_numpy(rows)
+            window = self.window(index)
+            tokens[row] = window[:-1]
+            targets[row] = window[1:]
+        return torch.from_numpy(tokens), torch.from_numpy(targets)
 
 
 class TrainData:
@@ -91,8 +97,7 @@ class TrainData:
                 raise IndexError(f"sequence {index}: numbers start at 0")
             epoch, position = divmod(int(index), self._train.count)
             places.append(int(self._order(epoch)[position]))
-        rows = self._train.stack(places)
-        return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+        return self._train.stack(places)
 
     def sequence(self, index: int) -> tuple[Tensor, Tensor]:
         """One training sequence: tokens and targets, int64 [T] each."""
@@ -107,7 +112,8 @@ class TrainData:
     def val_batches(self, max_sequences: int | None = None, batch: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
         """Held-out sequences in file order, the same at every call: tokens and targets [up to batch, T].
 
-        Targets that are a document separator are -1: it is no byte of the text, so no part of bits per byte.
+        Targets that are a document separator or another special token are -1: they are no bytes of the text, so no part
+        of bits per byte.
         Where not all are wanted, those taken are spread evenly over the held-out text.
         Raises DataError where nothing was held out, ConfigError for counts below 1.
         """
@@ -118,13 +124,13 @@ class TrainData:
         if wanted < 1 or batch < 1:
             raise ConfigError(f"evaluation: {wanted} sequences in batches of {batch}; give at least 1 of each")
         chosen = [position * count // wanted for position in range(wanted)]
-        bos = self.manifest.tokenizer.bos_id
+        special = torch.from_numpy(self.manifest.tokenizer.token_bytes() == 0)
         for start in range(0, wanted, batch):
-            rows = self._val.stack(chosen[start : start + batch])
-            targets = rows[:, 1:].clone()
-            targets[targets == bos] = IGNORED_TARGET
-            yield rows[:, :-1].contiguous(), targets
+            tokens, targets = self._val.stack(chosen[start : start + batch])
+            targets[special[targets]] = IGNORED_TARGET
+            yield tokens, targets
 
     def val_bytes(self, max_sequences: int | None = None) -> int:
-        """Bytes that `val_batches(max_sequences)` asks for: its targets that are not -1."""
-        return sum(int((targets >= 0).sum()) for _, targets in self.val_batches(max_sequences))
+        """Bytes of text that `val_batches(max_sequences)` asks for: those of its targets that are not -1."""
+        counts = torch.from_numpy(self.manifest.tokenizer.token_bytes())
+        return sum(int(counts[targets[targets >= 0]].sum()) for _, targets in self.val_batches(max_sequences))

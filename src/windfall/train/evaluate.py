@@ -32,21 +32,24 @@ def evaluate(
 ) -> EvalResult:
     """Mean loss on the held-out sequences (all, or `max_sequences` spread evenly over them).
 
-    Document separators are neither predicted nor counted. The model's train/eval mode is left as found.
+    Summed over the targets that stand for bytes of text, and divided by those bytes as the tokenizer counts them; document
+    separators and other special tokens are neither. The model's train/eval mode is left as found.
     Raises DataError where nothing was held out.
     """
     device = model.embedding.weight.device
     was_training = model.training
     model.eval()
-    nats, tokens = 0.0, 0
+    token_bytes = torch.from_numpy(data.manifest.tokenizer.token_bytes())
+    nats, tokens, text_bytes = 0.0, 0, 0
     try:
         for inputs, targets in data.val_batches(max_sequences, batch_sequences):
             with autocast(device, precision):
                 loss = model(inputs.to(device), targets.to(device), reduction="sum")
             nats += float(loss)
-            tokens += int((targets >= 0).sum())
+            counted = targets[targets >= 0]
+            tokens += counted.numel()
+            text_bytes += int(token_bytes[counted].sum())
     finally:
         model.train(was_training)
-    # The byte tokenizer: one target, one byte.
-    mean = nats / tokens if tokens else math.nan
-    return EvalResult(nats_per_byte=mean, bits_per_byte=mean / math.log(2), bytes=tokens, tokens=tokens)
+    mean = nats / text_bytes if text_bytes else math.nan
+    return EvalResult(nats_per_byte=mean, bits_per_byte=mean / math.log(2), bytes=text_bytes, tokens=tokens)

@@ -2,7 +2,8 @@
 
 The architecture is the one of the paper's run (nanochat of January 2026): rotary positions, RMS norm
 without weights, QK-norm, relu² MLP, untied embeddings, a norm after the embedding, per-layer residual and
-x0 scalars, and a softcap on the logits. No biases anywhere.
+x0 scalars, and a softcap on the logits. No biases anywhere. With heads of 128 the arithmetic is nanochat's,
+operation by operation; docs/checkpoints.md says how that was checked and where small models differ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from windfall.errors import ConfigError
 
@@ -22,16 +24,20 @@ LOGIT_SOFTCAP = 15.0
 VOCAB_MULTIPLE = 64
 RECIPE_HEAD_DIM = 128
 IGNORED_TARGET = -1
+#: With activation checkpointing the loss is computed in so many pieces, of which one's logits exist at a time.
+LOSS_CHUNKS = 8
 Reduction = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True, init=False)
 class GPTConfig:
-    """Shape of the model; every field is an int once built.
+    """Shape of the model; every field is set once built.
 
     ``width=None`` means 64 · depth. ``head_dim=None`` means 128 where it divides a width of at least 256,
     else 32. ``heads=None`` means width / head_dim. `vocab_size` is what the tokenizer has; inside, the
-    model pads it to a multiple of 64. Raises ConfigError where the numbers do not fit each other.
+    model pads it to a multiple of 64. ``attention_scale=None`` means sqrt(128) / head_dim (see `Attention`).
+    `window_pattern` is tiled over the layers: L sees the whole context, S the half; the last layer is always L.
+    Raises ConfigError where the numbers do not fit each other.
     """
 
     depth: int
@@ -40,6 +46,8 @@ class GPTConfig:
     head_dim: int
     vocab_size: int
     sequence_length: int
+    attention_scale: float
+    window_pattern: str
 
     def __init__(
         self,
@@ -49,6 +57,8 @@ class GPTConfig:
         head_dim: int | None = None,
         vocab_size: int = 257,
         sequence_length: int = 256,
+        attention_scale: float | None = None,
+        window_pattern: str = "L",
     ) -> None:
         wide = 64 * depth if width is None else width
         if head_dim is None:
@@ -75,16 +85,47 @@ class GPTConfig:
             )
         if self.head_dim % 2:
             raise ConfigError(f"model: head_dim is {self.head_dim}; rotary positions need an even number")
+        scale = math.sqrt(RECIPE_HEAD_DIM) / head_dim if attention_scale is None else float(attention_scale)
+        if not (math.isfinite(scale) and scale > 0):
+            raise ConfigError(f"model: attention_scale is {attention_scale}; give a number above 0, or leave it out")
+        if not window_pattern or set(window_pattern) - set("SL"):
+            raise ConfigError(f"model: window_pattern is {window_pattern!r}; give a word of S (half context) and L (all of it)")
+        object.__setattr__(self, "attention_scale", scale)
+        object.__setattr__(self, "window_pattern", window_pattern)
 
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding and of the head: `vocab_size` up to the next multiple of 64."""
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Per layer, how many earlier tokens a token sees at most."""
+        tiled = [self.window_pattern[layer % len(self.window_pattern)] for layer in range(self.depth - 1)] + ["L"]
+        return tuple(self.sequence_length if kind == "L" else self.sequence_length // 2 for kind in tiled)
+
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x divided by the root mean square of its last dimension; no weight."""
+    """x divided by the root mean square of its last dimension, in x's dtype; no weight."""
+    if x.dtype == torch.bfloat16:
+        # Since torch 2.12 autocast makes CUDA's rms_norm return float32, and with it the whole stream. It sums in
+        # float32 anyway, so that only costs memory (pytorch issue 188955).
+        with torch.autocast(x.device.type, enabled=False):
+            return F.rms_norm(x, (x.size(-1),))
     return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary_tables(length: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [length, head_dim / 2] of position · base^(-2i / head_dim): float32 that bfloat16 can hold.
+
+    They are rounded to bfloat16 because nanochat's are, and for what comes after float32 they would be anyway. The angle
+    is rounded where nanochat rounds it (float32), but the functions are computed in float64 on the CPU: so every site
+    has the same bits, whatever its accelerator.
+    """
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    frequency = 1.0 / (ROTARY_BASE ** exponent.double()).float()
+    angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency).double()
+    return angle.cos().bfloat16().float(), angle.sin().bfloat16().float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -93,30 +134,81 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
 
 
-class Attention(nn.Module):
-    """Causal self-attention over the full context, with rotary positions and normed queries and keys."""
+class KeyValueCache:
+    """Keys and values of the tokens that a model has seen, so that the next token costs one token's work.
+
+    Made for one batch and at most `sequence_length` tokens; memory is taken at the first use. After each call of
+    the model with it, `length` tokens are in it; set it back to 0 to start anew.
+    """
 
     def __init__(self, config: GPTConfig) -> None:
+        self.length = 0
+        self.capacity = config.sequence_length
+        self._keys: list[Tensor | None] = [None] * config.depth
+        self._values: list[Tensor | None] = [None] * config.depth
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write key and value [B, H, t, D] of `layer` behind what is there; return all of them [B, H, length + t, D]."""
+        end = self.length + key.size(2)
+        whole = []
+        for store, new in ((self._keys, key), (self._values, value)):
+            held = store[layer]
+            if held is None:
+                held = store[layer] = new.new_empty((*new.shape[:2], self.capacity, new.size(3)))
+            held[:, :, self.length : end] = new
+            whole.append(held[:, :, :end])
+        return whole[0], whole[1]
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the layers need beside the stream: rotary tables of the positions, a cache, and masks by window."""
+
+    cos: Tensor
+    sin: Tensor
+    cache: KeyValueCache | None
+    masks: dict[int, Tensor | None]
+
+
+def _mask(window: int, start: int, length: int, device: torch.device) -> Tensor | None:
+    """What tokens start .. start + length - 1 see, [length, start + length]; None where causal says it all."""
+    end = start + length
+    if (start == 0 or length == 1) and window >= end - 1:
+        return None
+    distance = torch.arange(start, end, device=device).unsqueeze(1) - torch.arange(end, device=device)
+    return (distance >= 0) & (distance <= window)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and normed queries and keys."""
+
+    def __init__(self, config: GPTConfig, layer: int = 0) -> None:
         super().__init__()
         self.heads, self.head_dim = config.heads, config.head_dim
+        self.layer, self.window = layer, config.windows[layer]
         # Normed queries and keys bound a logit by head_dim · scale. The usual 1/sqrt(head_dim) makes that
         # sqrt(head_dim), too little for a head of 32 to pick one token among hundreds; so every size has the
         # bound of the recipe's heads of 128, for which this is the usual scale.
-        self.scale = math.sqrt(RECIPE_HEAD_DIM) / config.head_dim
+        self.scale = config.attention_scale
         self.query = nn.Linear(config.width, config.width, bias=False)
         self.key = nn.Linear(config.width, config.width, bias=False)
         self.value = nn.Linear(config.width, config.width, bias=False)
         self.output = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: _Context) -> Tensor:
         """x [B, T, width] to [B, T, width]."""
         batch, length, width = x.shape
         heads = (batch, length, self.heads, self.head_dim)
         query = self.query(x).view(heads).transpose(1, 2)
         key = self.key(x).view(heads).transpose(1, 2)
         value = self.value(x).view(heads).transpose(1, 2)
-        query, key = rms_norm(rotate(query, cos, sin)), rms_norm(rotate(key, cos, sin))
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale)
+        query, key = (rms_norm(rotate(t, context.cos, context.sin)) for t in (query, key))
+        if context.cache is not None:
+            key, value = context.cache.extend(self.layer, key, value)
+        mask = context.masks[self.window]
+        # One query at the end sees all keys; several without a mask are at the start, as `_mask` makes sure.
+        causal = mask is None and length > 1
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=self.scale)
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
@@ -138,14 +230,14 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each on a normed input and added to the stream."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, layer: int = 0) -> None:
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: _Context) -> Tensor:
         """x [B, T, width] to [B, T, width]."""
-        x = x + self.attention(rms_norm(x), cos, sin)
+        x = x + self.attention(rms_norm(x), context)
         out: Tensor = x + self.mlp(rms_norm(x))
         return out
 
@@ -153,16 +245,22 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """The whole model. Fresh from the constructor its weights are whatever torch left there: call
     `init_weights`, or use `build_model`, or load a state dict (which holds parameters only) after
-    `init_buffers`."""
+    `init_buffers`.
+
+    With `checkpoint_activations` a training step keeps only what enters each layer and computes the rest again in
+    backward, and the logits of one piece of the batch at a time: a third more work for a fraction of the memory
+    (`windfall.train.sizes` has the numbers). It may be switched at any time; gradients stay the same.
+    """
 
     rotary_cos: Tensor
     rotary_sin: Tensor
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, checkpoint_activations: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_activations = checkpoint_activations
         self.embedding = nn.Embedding(config.padded_vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.head = nn.Linear(config.width, config.padded_vocab_size, bias=False)
         self.residual_scalars = nn.Parameter(torch.ones(config.depth))
         self.x0_scalars = nn.Parameter(torch.zeros(config.depth))
@@ -173,12 +271,9 @@ class GPT(nn.Module):
     @torch.no_grad()
     def init_buffers(self) -> None:
         """Compute the rotary tables, which no state dict carries."""
-        half = self.config.head_dim // 2
-        # On the CPU in float64, so that every site has the same bits whatever its accelerator.
-        frequency = ROTARY_BASE ** (-torch.arange(half, dtype=torch.float64) / half)
-        angle = torch.outer(torch.arange(self.config.sequence_length, dtype=torch.float64), frequency)
-        self.rotary_cos.copy_(angle.cos())
-        self.rotary_sin.copy_(angle.sin())
+        cos, sin = rotary_tables(self.config.sequence_length, self.config.head_dim)
+        self.rotary_cos.copy_(cos)
+        self.rotary_sin.copy_(sin)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -200,19 +295,48 @@ class GPT(nn.Module):
         self.x0_scalars.zero_()
         self.init_buffers()
 
+    def hidden(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """tokens [B, T] to what the head reads, [B, T, width], in float32 or autocast's dtype.
+
+        With a cache the tokens follow those that are in it, and are added. Raises ValueError where that makes
+        more than `sequence_length`.
+        """
+        start, length = cache.length if cache else 0, tokens.size(1)
+        if start + length > self.config.sequence_length:
+            raise ValueError(f"{start + length} tokens in a model of sequence_length {self.config.sequence_length}")
+        x = self.embedding(tokens)
+        cos, sin = self.rotary_cos[start : start + length], self.rotary_sin[start : start + length]
+        if torch.is_autocast_enabled(x.device.type):
+            # Without this the stream, and every rotated query and key, would be float32.
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, cos, sin = x.to(dtype), cos.to(dtype), sin.to(dtype)
+        masks = {window: _mask(window, start, length, x.device) for window in set(self.config.windows)}
+        context = _Context(cos, sin, cache, masks)
+        x0 = x = rms_norm(x)
+        again = self.checkpoint_activations and cache is None and torch.is_grad_enabled()
+        for layer in range(self.config.depth):
+            if again:
+                # No layer draws random numbers, so there is no generator's state to keep.
+                x = checkpoint(self._layer, layer, x, x0, context, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = self._layer(layer, x, x0, context)
+        if cache is not None:
+            cache.length += length
+        return rms_norm(x)
+
+    def _layer(self, layer: int, x: Tensor, x0: Tensor, context: _Context) -> Tensor:
+        """The stream after one block. The scalars are 0-dimensional and leave its dtype alone."""
+        out: Tensor = self.blocks[layer](self.residual_scalars[layer] * x + self.x0_scalars[layer] * x0, context)
+        return out
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """What `hidden` returned, or a part of it, [..., width] to float32 logits [..., vocab_size] within ±15."""
+        raw = self.head(hidden)[..., : self.config.vocab_size].float()
+        return LOGIT_SOFTCAP * torch.tanh(raw / LOGIT_SOFTCAP)
+
     def logits(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] (T up to `sequence_length`) to float32 logits [B, T, vocab_size]."""
-        length = tokens.size(1)
-        x0 = x = rms_norm(self.embedding(tokens))
-        cos, sin = self.rotary_cos[:length], self.rotary_sin[:length]
-        if torch.is_autocast_enabled(x.device.type):
-            # Without this every rotated query and key would be promoted back to float32.
-            dtype = torch.get_autocast_dtype(x.device.type)
-            cos, sin = cos.to(dtype), sin.to(dtype)
-        for layer, block in enumerate(self.blocks):
-            x = block(self.residual_scalars[layer] * x + self.x0_scalars[layer] * x0, cos, sin)
-        raw = self.head(rms_norm(x))[..., : self.config.vocab_size].float()
-        return LOGIT_SOFTCAP * torch.tanh(raw / LOGIT_SOFTCAP)
+        return self.project(self.hidden(tokens))
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:
         """Loss in nats over the targets that are not -1 (mean per token, or sum), or logits without targets.
@@ -220,20 +344,30 @@ class GPT(nn.Module):
         tokens and targets are [B, T] int64; logits are [B, T, vocab_size] float32. The mean over no
         target at all is nan; the sum is 0.
         """
-        logits = self.logits(tokens)
+        hidden = self.hidden(tokens)
         if targets is None:
-            return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED_TARGET, reduction=reduction)
+            return self.project(hidden)
+        hidden, targets = hidden.flatten(0, 1), targets.flatten()
+        if not (self.checkpoint_activations and torch.is_grad_enabled()):
+            return self._loss(hidden, targets, reduction)
+        pieces = zip(hidden.chunk(LOSS_CHUNKS), targets.chunk(LOSS_CHUNKS), strict=True)
+        losses = [checkpoint(self._loss, h, t, "sum", use_reentrant=False, preserve_rng_state=False) for h, t in pieces]
+        total = torch.stack(losses).sum()
+        return total if reduction == "sum" else total / (targets != IGNORED_TARGET).sum()
+
+    def _loss(self, hidden: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
+        """hidden [N, width] and targets [N] to the loss."""
+        return F.cross_entropy(self.project(hidden), targets, ignore_index=IGNORED_TARGET, reduction=reduction)
 
 
-def build_model(config: GPTConfig, seed: int, device: torch.device | str = "cpu") -> GPT:
+def build_model(config: GPTConfig, seed: int, device: torch.device | str = "cpu", *, checkpoint_activations: bool = False) -> GPT:
     """A model with initial weights that depend on (config, seed) alone, whatever the device.
 
     Built on the meta device first, so that torch's own default initialisation, which costs seconds at d20
     and is thrown away, is never computed.
     """
     with torch.device("meta"):
-        model = GPT(config)
+        model = GPT(config, checkpoint_activations)
     model.to_empty(device="cpu")
     model.init_weights(torch.Generator().manual_seed(seed))
     return model.to(device)
@@ -258,8 +392,8 @@ def flops_per_token(config: GPTConfig) -> int:
     """Floating-point operations of forward and backward per trained token, by the usual estimate.
 
     6 per parameter that takes part in a matrix product (the head does; the embedding and the scalars do
-    not) plus 12 · layers · heads · head_dim · sequence for attention.
+    not) plus, per layer, 12 · heads · head_dim · the tokens in view for attention (arXiv 2204.02311, appendix B). What
+    activation checkpointing computes twice is not counted, as usual for MFU.
     """
     in_products = parameter_count(config) - config.padded_vocab_size * config.width - 2 * config.depth
-    attention = 12 * config.depth * config.heads * config.head_dim * config.sequence_length
-    return 6 * in_products + attention
+    return 6 * in_products + sum(12 * config.heads * config.head_dim * window for window in config.windows)

@@ -1,38 +1,47 @@
 """Turn a corpus into token shards and a manifest, once, before any training.
 
-Documents are packed one behind the other, each after a separator. A shard of k sequences holds
-k · sequence_length + 1 tokens and repeats the last token of the shard before it, so that every sequence
-lies inside one shard and none of its targets is lost. What is left over at the end of a split, less than one
-sequence, is dropped.
+Three stages. A tokenizer is trained, unless it is given. Every unit of the corpus is read once and encoded into a piece
+(`windfall.train.pieces`), by several processes where it is worth it. Then the pieces' documents are put on one side or the
+other by a hash of their content, packed into sequences and written as shards, and the manifest comes last.
 
-The corpus is read twice: the first pass finds every error and decides by document hash what is held out,
-the second writes. So a bad file costs no half-written shards, and memory stays small.
+Pieces lie in DIR/.preparing until the end. A preparation that was interrupted and is started again uses those that are
+finished; the result is the same, whatever the interruptions and the number of processes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import math
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 from windfall.errors import ConfigError, DataError
 from windfall.store.files import sync_dir
-from windfall.train.corpus import Corpus, open_corpus
-from windfall.train.manifest import (
-    MANIFEST_NAME,
-    TOKEN_BYTES,
-    ByteTokenizer,
-    Manifest,
-    Shard,
-)
+from windfall.train.bpe import SAMPLE_BYTES, SMALLEST_VOCABULARY, train_bpe
+from windfall.train.corpus import STDLIB, Corpus, Unit, file_marks, open_corpus
+from windfall.train.encoders import encode
+from windfall.train.manifest import MANIFEST_NAME, Manifest, sequences_in
+from windfall.train.packing import PACKINGS, Packer, Packing, ShardWriter, packer
+from windfall.train.pieces import Piece, Work, document_hash, find_piece, piece_name, token_dtype
+from windfall.train.tokenizer import PATTERN, TOKENIZER_NAME, BPETokenizer, ByteTokenizer, Tokenizer, load_tokenizer
 
-Progress = Callable[[int, int], None]
+#: (stage, done, all): stages are "tokenizer" and "encode", in bytes of text, and "write", in tokens.
+Progress = Callable[[str, int, int], None]
 MINIMUM_HELD_OUT_SEQUENCES = 8
 DEFAULT_SHARD_TOKENS = 2**26
+DEFAULT_VOCABULARY = 2**16
+WORK_FOLDER = ".preparing"
+#: More processes only where each has so many bytes to encode: starting one takes a third of a second.
+_WORTH_A_PROCESS = {"bpe": 2**22, "bytes": 2**28}
 
 
 def prepare(
@@ -44,204 +53,199 @@ def prepare(
     seed: int = 0,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     progress: Progress | None = None,
+    tokenizer: str | Path = "bytes",
+    vocab_size: int | None = None,
+    packing: Packing = "stream",
+    workers: int | None = None,
+    text_column: str = "text",
 ) -> Manifest:
     """Tokenise `source` into folder `out` and return the manifest, which is written last.
 
-    source: "stdlib", a folder of text, a .jsonl file (field "text") or one text file (cut into documents of
-    about 8 KiB at line ends). held_out_fraction: share of documents held out, by seeded hash of their content;
-    raised as far as 8 sequences need where the corpus allows it; 0 holds out nothing. shard_tokens: about how
-    many tokens a shard holds. progress(done_bytes, all_bytes) is called after each document written.
+    source: what `open_corpus` takes; one text file is cut into documents of about 8 KiB at line ends. held_out_fraction: share
+    of documents held out, by seeded hash of their content; raised as far as 8 sequences need where the corpus allows it;
+    0 holds out nothing. shard_tokens: about how many tokens a shard holds. tokenizer: "bytes", "bpe" (trained on what is not
+    held out, `vocab_size` tokens with specials, 65,536 unless given) or the path of a tokenizer.json or of a prepared
+    folder with one. packing: see `windfall.train.packing`. workers: processes that encode, all cores unless given;
+    they change nothing in the result. text_column: of parquet and .jsonl.
 
-    An earlier preparation in `out` is replaced. Raises DataError for a source that is missing, unreadable, empty,
-    not UTF-8, malformed or too small for one sequence; ConfigError for arguments out of range.
+    An earlier preparation in `out` is replaced; an interrupted one of the same is gone on with. While it works, about as much
+    space again as the shards take is needed. Raises DataError for a source that is missing, unreadable, empty,
+    not UTF-8, malformed or too small for one sequence, or a tokenizer that is no good; ConfigError for arguments out of range.
     """
+    _check(sequence_length, held_out_fraction, shard_tokens, tokenizer, vocab_size, packing, workers)
+    report = progress or (lambda stage, done, total: None)
+    folder = Path(out)
+    if source != STDLIB and folder.resolve() == Path(source).resolve():
+        raise ConfigError(f"{folder}: is the corpus itself; name another folder for the shards")
+    corpus = open_corpus(source, text_column, leave_out=folder)
+    if not corpus.units:
+        raise DataError(f"{corpus.name}: the corpus is empty; name a source that holds text")
+    chosen: Tokenizer | None = None
+    if tokenizer != "bpe":
+        chosen = ByteTokenizer() if tokenizer == "bytes" else load_tokenizer(tokenizer)
+
+    existed = folder.exists()
+    work = folder / WORK_FOLDER
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        # From here on the folder is unprepared until the new manifest is there.
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        if chosen is None:
+            chosen = _trained(corpus, work, vocab_size, held_out_fraction, seed, report)
+        pieces = _encoded(corpus, work, chosen, seed, workers, report)
+        for stale in _products(folder):
+            stale.unlink()
+        manifest = _write(
+            corpus, folder, pieces, chosen, packing, sequence_length, held_out_fraction, seed, shard_tokens, report
+        )  # fmt: skip
+        manifest.save(folder)
+        shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); check the disk and permissions") from error
+    finally:
+        _tidy(folder, work, existed)
+    return manifest
+
+
+def finished_pieces(out: str | Path) -> int:
+    """How many pieces an interrupted preparation in `out` has finished and keeps."""
+    return sum(1 for _ in (Path(out) / WORK_FOLDER).glob("*.json"))
+
+
+def _check(
+    sequence_length: int, held_out_fraction: float, shard_tokens: int, tokenizer: str | Path, vocab_size: int | None,
+    packing: str, workers: int | None,
+) -> None:  # fmt: skip
     if sequence_length < 1:
         raise ConfigError(f"data: sequence_length is {sequence_length}; give at least 1")
     if not 0.0 <= held_out_fraction < 1.0:
         raise ConfigError(f"data: held_out_fraction is {held_out_fraction}; give a number from 0 to below 1")
-    corpus = open_corpus(source)
-    hashes, sizes = _survey(corpus, seed)
-    held_out = _choose_held_out(corpus, hashes, sizes, held_out_fraction, sequence_length)
+    if shard_tokens < 1:
+        raise ConfigError(f"data: shard_tokens is {shard_tokens}; give at least 1")
+    if packing not in PACKINGS:
+        raise ConfigError(f"data: packing is {packing!r}; choose from {', '.join(PACKINGS)}")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"data: workers is {workers}; give at least 1")
+    if vocab_size is None:
+        return
+    if tokenizer != "bpe":
+        raise ConfigError(f"data: vocab_size is for training a tokenizer, not for {str(tokenizer)!r}; leave it out, or choose bpe")
+    if not SMALLEST_VOCABULARY <= vocab_size < 2**32:
+        raise ConfigError(f"data: vocab_size is {vocab_size}; give at least {SMALLEST_VOCABULARY} (256 bytes and the specials)")
 
-    folder = Path(out)
+
+def _products(folder: Path) -> Iterable[Path]:
+    """What an earlier preparation wrote, or began to write."""
+    patterns = ("train-*.bin", "val-*.bin", ".train-*.bin.*.tmp", ".val-*.bin.*.tmp")
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
+    # Other programs have files of this name too.
+    with contextlib.suppress(DataError):
+        load_tokenizer(folder)
+        found.append(folder / TOKENIZER_NAME)
+    return found
+
+
+def _tidy(folder: Path, work: Path, existed: bool) -> None:
+    """Remove what this preparation made if nothing in it can be used again."""
+    for log in work.glob("worker-*.log"):
+        log.unlink(missing_ok=True)
+    for path in (work, *(() if existed else (folder,))):
+        try:
+            path.rmdir()
+        except OSError:
+            return  # not empty, or gone
+
+
+def _trained(corpus: Corpus, work: Path, vocab_size: int | None, fraction: float, seed: int, report: Progress) -> Tokenizer:
+    """The tokenizer of this corpus, kept in the work folder under a name made of all that decides it."""
+    size = DEFAULT_VOCABULARY if vocab_size is None else vocab_size
+    content = {
+        "units": [[asdict(unit), file_marks(unit)] for unit in corpus.units], "text_column": corpus.text_column,
+        "vocab_size": size, "held_out_fraction": fraction, "seed": seed, "pattern": PATTERN, "sample_bytes": SAMPLE_BYTES,
+    }  # fmt: skip
+    path = work / f"tokenizer-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # From here on the folder is unprepared until the new manifest is there.
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
-        for stale in (*folder.glob("train-*.bin"), *folder.glob("val-*.bin"), *folder.glob("*.bin.tmp")):
-            stale.unlink()
-        manifest = _write(corpus, folder, hashes, sizes, held_out, sequence_length, held_out_fraction, seed, shard_tokens, progress)
-        manifest.save(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}); check the disk and permissions") from error
-    return manifest
+        return load_tokenizer(path)
+    except DataError:  # not trained yet
+        limit = math.ceil(fraction * 2**64)
+        keep = (lambda document: document_hash(document, seed) >= limit) if limit else (lambda document: True)
+        trained = train_bpe(corpus, size, keep=keep, progress=lambda done, total: report("tokenizer", done, total))
+        trained.save(path)
+        return trained
 
 
-def _document_hash(document: bytes, seed: int) -> int:
-    key = (seed % 2**64).to_bytes(8, "little")
-    return int.from_bytes(hashlib.blake2b(document, digest_size=8, key=key).digest(), "little")
+def _encoded(
+    corpus: Corpus, work: Path, tokenizer: Tokenizer, seed: int, workers: int | None, report: Progress
+) -> list[Piece]:  # fmt: skip
+    """A piece for every unit, in order; those that are there already are checked, not made again."""
+    path = "bytes"
+    if isinstance(tokenizer, BPETokenizer):
+        # A copy for the processes: the file that the user named may change.
+        path = str(work / f"used-{tokenizer.sha256[:32]}")
+        tokenizer.save(Path(path))
+    common = Work(str(work), path, corpus.text_column, seed)
+    names = [piece_name(unit, common, tokenizer) for unit in corpus.units]
+    total = max(1, sum(unit.size for unit in corpus.units))
+    jobs = [
+        (unit, name) for unit, name in zip(corpus.units, names, strict=True) if find_piece(work, name, verify=True) is None
+    ]  # fmt: skip
+    left = sum(unit.size for unit, _ in jobs)
+    done = total - left
+    if workers is None:
+        workers = max(1, min(_cores(), left // _WORTH_A_PROCESS[tokenizer.kind]))
+
+    def one_more(unit: Unit) -> None:
+        nonlocal done
+        done += unit.size
+        report("encode", done, total)
+
+    encode(jobs, common, tokenizer, workers, one_more)
+    pieces = [find_piece(work, name, verify=False) for name in names]
+    found = [piece for piece in pieces if piece is not None]
+    if len(found) != len(names):
+        raise DataError(f"{work}: a piece vanished while the others were made; run the same again")
+    return found
 
 
-def _survey(corpus: Corpus, seed: int) -> tuple[list[int], list[int]]:
-    """Hash and size in bytes of every document."""
-    hashes: list[int] = []
-    sizes: list[int] = []
-    for document in corpus.documents():
-        hashes.append(_document_hash(document, seed))
-        sizes.append(len(document))
-    if not hashes:
-        raise DataError(f"{corpus.name}: the corpus is empty; name a source that holds text")
-    return hashes, sizes
-
-
-def _sequences(tokens: int, sequence_length: int) -> int:
-    return max(0, (tokens - 1) // sequence_length)
-
-
-def _choose_held_out(corpus: Corpus, hashes: list[int], sizes: list[int], fraction: float, sequence_length: int) -> set[int]:
-    """Hashes of the documents held out: those below the fraction, and then the lowest until they are enough.
-
-    By content, so equal documents never lie on both sides.
-    """
-    tokens: dict[int, int] = {}
-    for value, size in zip(hashes, sizes, strict=True):
-        tokens[value] = tokens.get(value, 0) + size + 1
-    total = sum(tokens.values())
-    if _sequences(total, sequence_length) < 1:
-        raise DataError(
-            f"{corpus.name}: {total} tokens are too few for one sequence of {sequence_length};"
-            " give more text or a shorter sequence_length"
-        )
-    chosen: set[int] = set()
-    if fraction == 0.0:
-        return chosen
-    held = 0
-    # Small corpora: enough to measure by, but never more than a tenth for it.
-    enough = min(MINIMUM_HELD_OUT_SEQUENCES * sequence_length + 1, total // 10)
-    enough = max(enough, sequence_length + 1)
-    for value in sorted(tokens):
-        if value >= fraction * 2**64 and held >= enough:
-            break
-        chosen.add(value)
-        held += tokens[value]
-    if _sequences(held, sequence_length) < 1 or _sequences(total - held, sequence_length) < 1:
-        raise DataError(
-            f"{corpus.name}: {len(tokens)} documents of {total} tokens cannot be split into training and"
-            f" held-out sequences of {sequence_length}; give more documents, or hold out 0"
-        )
-    return chosen
-
-
-class _SplitWriter:
-    """Writes one split's token stream as shards, each through a temporary file."""
-
-    def __init__(self, folder: Path, split: str, sequence_length: int, shard_tokens: int) -> None:
-        self.folder, self.split, self.length = folder, split, sequence_length
-        self.shard_size = max(1, (shard_tokens - 1) // sequence_length) * sequence_length + 1
-        self.shards: list[Shard] = []
-        self.sequences = 0
-        self.bytes = 0
-        self.last: np.ndarray | None = None
-        self._file: IO[bytes] | None = None
-        self._written = 0
-
-    def add(self, tokens: np.ndarray) -> None:
-        """Append tokens [n] uint16 to the stream."""
-        while len(tokens):
-            if self._file is None:
-                self._file = self._temporary().open("w+b")
-                self._written = 0
-                if self.last is not None:
-                    self._put(self.last)
-            part, tokens = np.split(tokens, [self.shard_size - self._written])
-            self._put(part)
-            if self._written == self.shard_size:
-                self.finish()
-
-    def _temporary(self) -> Path:
-        return self.folder / f"{self.split}-{len(self.shards):05d}.bin.tmp"
-
-    def _put(self, tokens: np.ndarray) -> None:
-        assert self._file is not None
-        self._file.write(tokens.astype("<u2").tobytes())
-        self._written += len(tokens)
-        if len(tokens):
-            self.last = tokens[-1:]
-
-    def finish(self) -> None:
-        """Close the shard being written: cut to whole sequences, fsync, rename. Nothing open: does nothing."""
-        if self._file is None:
-            return
-        sequences = _sequences(self._written, self.length)
-        temporary, tokens = self._temporary(), sequences * self.length + 1
-        with self._file as file:
-            file.truncate(tokens * TOKEN_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.sha256()
-            # Separators are counted from what is kept, for the manifest's byte counts; the first token of a
-            # shard is nobody's target.
-            bos = ByteTokenizer().bos_id
-            first = True
-            while chunk := file.read(2**22):
-                digest.update(chunk)
-                targets = np.frombuffer(chunk, "<u2")[1 if first else 0 :]
-                first = False
-                if sequences:
-                    self.bytes += int(np.count_nonzero(targets != bos))
-        self._file = None
-        if not sequences:
-            temporary.unlink()
-            return
-        name = temporary.name.removesuffix(".tmp")
-        os.replace(temporary, self.folder / name)
-        self.shards.append(Shard(name, self.split, tokens, digest.hexdigest()))
-        self.sequences += sequences
-
-    def abandon(self) -> None:
-        """Close and remove an unfinished shard."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._temporary().unlink(missing_ok=True)
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 def _write(
-    corpus: Corpus,
-    folder: Path,
-    hashes: list[int],
-    sizes: list[int],
-    held_out: set[int],
-    sequence_length: int,
-    held_out_fraction: float,
-    seed: int,
-    shard_tokens: int,
-    progress: Progress | None,
-) -> Manifest:
-    tokenizer = ByteTokenizer()
-    train = _SplitWriter(folder, "train", sequence_length, shard_tokens)
-    val = _SplitWriter(folder, "val", sequence_length, shard_tokens)
-    total, done, count = sum(sizes), 0, 0
-    bos = np.array([tokenizer.bos_id], dtype=np.uint16)
-    try:
-        for document in corpus.documents():
-            value = _document_hash(document, seed)
-            if count >= len(hashes) or value != hashes[count]:
-                raise DataError(f"{corpus.name}: the text changed while it was read; prepare again when it is still")
-            tokens = np.frombuffer(document, dtype=np.uint8).astype(np.uint16)
-            (val if value in held_out else train).add(np.concatenate((bos, tokens)))
-            count += 1
-            done += len(document)
-            if progress is not None:
-                progress(done, total)
-        if count != len(hashes):
-            raise DataError(f"{corpus.name}: the text changed while it was read; prepare again when it is still")
-        train.finish()
-        val.finish()
-    finally:
-        train.abandon()
-        val.abandon()
+    corpus: Corpus, folder: Path, pieces: list[Piece], tokenizer: Tokenizer, packing: Packing, sequence_length: int,
+    held_out_fraction: float, seed: int, shard_tokens: int, report: Progress,
+) -> Manifest:  # fmt: skip
+    """Shards and tokenizer of encoded pieces; the manifest that describes them, not yet written."""
+    dtype = token_dtype(tokenizer.vocab_size)
+    indices = [piece.index() for piece in pieces]
+    every = np.concatenate(indices)
+    if not len(every):
+        raise DataError(f"{corpus.name}: the corpus is empty; name a source that holds text")
+    last_held_out = _last_held_out(corpus.name, every["hash"], every["tokens"], held_out_fraction, sequence_length, packing)
+    total, done = int(every["tokens"].sum(dtype=np.int64)), 0
+
+    counts = tokenizer.token_bytes()
+    writers = [ShardWriter(folder, split, sequence_length, packing, shard_tokens, dtype, counts) for split in ("train", "val")]
+    packers: list[Packer] = [packer(writer, packing, sequence_length, dtype) for writer in writers]
+    for piece, index in zip(pieces, indices, strict=True):
+        tokens = piece.tokens(dtype)
+        held_out = index["hash"] <= np.uint64(last_held_out) if last_held_out >= 0 else np.zeros(len(index), np.bool_)
+        for side, lengths, start, end in _runs(held_out, index["tokens"]):
+            packers[side].add(tokens[start:end], lengths)
+        done += len(tokens)
+        report("write", done, total)
+    for each in packers:
+        each.finish()
+    train, val = writers
+    if not train.sequences or (held_out_fraction and not val.sequences):
+        for useless in _products(folder):
+            useless.unlink()
+        raise _too_few(corpus.name, len(every), total, sequence_length)
+    if isinstance(tokenizer, BPETokenizer):
+        tokenizer.save(folder / TOKENIZER_NAME)
     sync_dir(folder)
     return Manifest(
         sequence_length=sequence_length,
@@ -251,8 +255,68 @@ def _write(
         val_sequences=val.sequences,
         train_bytes=train.bytes,
         val_bytes=val.bytes,
-        documents=count,
+        documents=len(every),
         shards=(*train.shards, *val.shards),
         source=corpus.name,
         tokenizer=tokenizer,
+        packing=packing,
+        dtype="uint16" if dtype == "<u2" else "uint32",
+        empty_documents=sum(piece.empty for piece in pieces),
+        cropped_documents=sum(each.cropped_documents for each in packers),
+        cropped_tokens=sum(each.cropped_tokens for each in packers),
+        dropped_tokens=sum(each.dropped_tokens for each in packers),
+    )
+
+
+def _runs(
+    held_out: npt.NDArray[np.bool_], lengths: npt.NDArray[np.uint32]
+) -> Iterator[tuple[int, npt.NDArray[np.uint32], int, int]]:
+    """Neighbouring documents of one side: 1 if held out else 0, their lengths, first token and one after the last."""
+    if not len(lengths):
+        return
+    ends = np.cumsum(lengths, dtype=np.int64)
+    borders = [0, *(np.flatnonzero(held_out[1:] != held_out[:-1]) + 1).tolist(), len(lengths)]
+    for first, after in pairwise(borders):
+        yield int(held_out[first]), lengths[first:after], int(ends[first] - lengths[first]), int(ends[after - 1])
+
+
+def _last_held_out(
+    name: str, hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint32], fraction: float, sequence_length: int, packing: str
+) -> int:
+    """Documents with hashes up to this one are held out: those below the fraction, and then the lowest until they are enough.
+
+    By content, so equal documents never lie on both sides. -1 holds out nothing.
+    """
+    tokens = lengths.astype(np.int64)
+    room = sequence_length + 1
+    if packing == "best_fit":
+        # What a crop may lose: the end of a document, and with each row less than a row of another.
+        tokens = np.minimum(tokens, room)
+    share = 1 if packing == "stream" else 2
+    unique, inverse = np.unique(hashes, return_inverse=True)
+    held = np.zeros(len(unique), np.int64)
+    np.add.at(held, inverse, tokens)
+    held = np.cumsum(held)
+    total = int(held[-1])
+    if sequences_in(total, sequence_length, packing) < 1:
+        raise DataError(
+            f"{name}: {total} tokens are too few for one sequence of {sequence_length}; give more text or a shorter sequence_length"
+        )
+    if fraction == 0.0:
+        return -1
+    # Small corpora: enough to measure by, but never more than a tenth for it.
+    enough = min(share * MINIMUM_HELD_OUT_SEQUENCES * sequence_length + 1, total // 10)
+    enough = max(enough, share * sequence_length + 1)
+    below = int(np.searchsorted(unique, np.uint64(math.ceil(fraction * 2**64))))
+    chosen = max(below, int(np.searchsorted(held, min(enough, total))) + 1)
+    kept = int(held[chosen - 1])
+    if sequences_in(kept, sequence_length, packing) < 1 or sequences_in(total - kept, sequence_length, packing) < 1:
+        raise _too_few(name, len(unique), total, sequence_length)
+    return int(unique[chosen - 1])
+
+
+def _too_few(name: str, documents: int, tokens: int, sequence_length: int) -> DataError:
+    return DataError(
+        f"{name}: {documents} documents of {tokens} tokens cannot be split into training and"
+        f" held-out sequences of {sequence_length}; give more documents, or hold out 0"
     )

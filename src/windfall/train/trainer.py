@@ -18,6 +18,7 @@ from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
 
 from windfall.errors import DataError
+from windfall.train.compiled import compiled
 from windfall.train.data import TrainData
 from windfall.train.evaluate import EvalResult, evaluate
 from windfall.train.model import GPTConfig, build_model
@@ -25,6 +26,7 @@ from windfall.train.optim import InnerOptimizer, OptimConfig
 from windfall.train.precision import Precision, autocast
 from windfall.train.ranks import Alone, Ranks
 from windfall.train.schedule import ScheduleConfig, schedule
+from windfall.train.sizes import available_bytes, require_memory
 from windfall.train.spec import TrainerSpec
 
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -98,6 +100,20 @@ def model_config(spec: TrainerSpec, vocab_size: int) -> GPTConfig:
     )
 
 
+def require_room(spec: TrainerSpec, shape: GPTConfig, device: torch.device, ranks: int) -> None:
+    """Raise ConfigError, with the estimate, if training would not fit into a device's free memory; nothing is built yet."""
+    free = available_bytes(device)
+    if free is None:
+        return
+    if device.type == "cpu":
+        free //= ranks
+    micro = spec.micro_batch_sequences or -(-spec.batch_sequences // ranks)
+    require_memory(
+        shape, micro, free, precision="bf16" if spec.precision == "bf16" else "fp32",
+        checkpoint_activations=spec.checkpoint_activations, where=f"{device}, each of {ranks} ranks," if ranks > 1 else str(device),
+    )  # fmt: skip
+
+
 class LocalTrainer:
     """A trainer on this machine's processors: the whole of a site, or one of its ranks.
 
@@ -116,8 +132,11 @@ class LocalTrainer:
             )
         self.manifest = self.data.manifest.hash
         self._device = torch.device(spec.device)
-        self.model = build_model(model_config(spec, self.data.manifest.tokenizer.vocab_size), spec.seed, self._device)
-        self._forward = torch.compile(self.model, dynamic=False) if spec.compile else self.model
+        shape = model_config(spec, self.data.manifest.tokenizer.vocab_size)
+        require_room(spec, shape, self._device, self._ranks.size)
+        self.model = build_model(shape, spec.seed, self._device)
+        self.model.checkpoint_activations = spec.checkpoint_activations
+        self._forward = compiled(self.model) if spec.compile else self.model
         self.blocks_per_step = spec.batch_sequences // spec.block_sequences
         self.tokens_per_step = spec.batch_sequences * spec.sequence_length
         optim, schedules = recipe(spec, self.tokens_per_step)

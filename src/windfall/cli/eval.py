@@ -1,0 +1,28 @@
+"""`windfall eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from windfall.cli.output import print_json
+from windfall.config.load import load
+from windfall.run.sample import evaluated, text_from
+from windfall.store.rundir import RunDir
+
+
+def evaluate(root: Path, version: int | None, sequences: int | None, prompt: str, as_json: bool) -> None:
+    """Print a version's bits per byte on the held-out text, and what it writes."""
+    run = RunDir(root).open_existing()
+    config = load(run.config)
+    result, found = evaluated(config, run, version, sequences)
+    text, _ = text_from(config, run, prompt, tokens=200, temperature=0.8, top_k=50, seed=0, version=found.version)
+    if as_json:
+        print_json({
+            "version": found.version, "tokens_total": found.tokens_total, "bits_per_byte": result.bits_per_byte,
+            "nats_per_byte": result.nats_per_byte, "bytes": result.bytes, "tokens": result.tokens, "prompt": prompt, "text": text,
+        })  # fmt: skip
+        return
+    print(
+        f"version {found.version} after {found.tokens_total:,} tokens: {result.bits_per_byte:.4f} bits per byte over "
+        f"{result.bytes:,} held-out bytes\n\n{prompt}{text}"
+    )

@@ -1,0 +1,92 @@
+"""Documents out of parquet files as FineWeb-Edu lays them: one row a document, the text in a column of strings.
+
+Needs pyarrow (`pip install 'windfall[fineweb]'`), which is imported when a parquet file is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from windfall.errors import DataError
+
+_BATCH_ROWS = 1024
+
+
+def ranges(path: Path, column: str, unit_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """Neighbouring row groups of together about `unit_bytes` of text: first, one after the last, bytes of text.
+
+    Raises DataError where the file is unreadable, or the column missing or of another type.
+    """
+    file = _open(path, column)
+    with file:
+        groups = file.metadata
+        leaf = next(i for i in range(groups.num_columns) if groups.schema.column(i).path == column)
+        sizes = [groups.row_group(i).column(leaf).total_uncompressed_size for i in range(groups.num_row_groups)]
+    start, size = 0, 0
+    for number, own in enumerate(sizes):
+        if number > start and size + own > unit_bytes:
+            yield start, number, size
+            start, size = number, 0
+        size += own
+    if sizes:
+        yield start, len(sizes), size
+
+
+def documents(path: Path, start: int, end: int, column: str) -> Iterator[bytes]:
+    """The text of each row of row groups start … end as bytes; a row without text is an empty document.
+
+    Raises DataError where the file is unreadable or a text is not UTF-8.
+    """
+    import pyarrow as pa
+
+    file = _open(path, column)
+    with file:
+        row = sum(file.metadata.row_group(i).num_rows for i in range(start))
+        try:
+            for batch in file.iter_batches(_BATCH_ROWS, list(range(start, end)), [column], use_threads=False):
+                # As bytes: whether they are UTF-8 is checked here, where the row can be named.
+                for text in batch.column(0).cast(pa.large_binary()).to_pylist():
+                    row += 1
+                    yield _checked(path, row, text or b"")
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: rows after {row} cannot be read ({_line(error)}); fetch the file again") from error
+
+
+def _checked(path: Path, row: int, text: bytes) -> bytes:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the text of row {row} is not UTF-8 at byte {error.start}; repair or leave out the row") from error
+    return text
+
+
+def _open(path: Path, column: str) -> Any:
+    """A pyarrow ParquetFile that has `column`, of strings."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(f"{path}: reading parquet needs pyarrow; pip install 'windfall[fineweb]'") from error
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a readable parquet file ({_line(error)}); fetch it again") from error
+    if column not in schema.names:
+        file.close()
+        there = ", ".join(schema.names) or "none"
+        raise DataError(f"{path}: there is no column {column!r}; the columns are {there}: choose with --text-column")
+    kind = schema.field(column).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
+        file.close()
+        raise DataError(f"{path}: column {column!r} holds {kind}, not text; choose another with --text-column")
+    return file
+
+
+def _line(error: BaseException) -> str:
+    """First line of a message: pyarrow's are long."""
+    return str(error).partition("\n")[0]

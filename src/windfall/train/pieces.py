@@ -1,0 +1,125 @@
+"""Encoded pieces of a corpus, on disk until a preparation is done: what makes it parallel and lets it go on after an interruption.
+
+A piece is the tokens of one unit and an index with a row for each document. Its name is a hash of all that decides its contents
+(the unit, its files' sizes and times, the tokenizer, the seed), so a piece that is there is the right one, whatever
+else has changed; its checksums are compared before it is used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from windfall.errors import DataError
+from windfall.store.files import read_json, write_atomic
+from windfall.train.corpus import Unit, file_marks, read_unit
+from windfall.train.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+
+#: Of each document: its seeded hash, its tokens with the separator before it, its bytes.
+INDEX = np.dtype([("hash", "<u8"), ("tokens", "<u4"), ("bytes", "<u4")])
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all pieces of a preparation have in common, as plain values. tokenizer: a file's path, or "bytes"."""
+
+    folder: str
+    tokenizer: str
+    text_column: str
+    seed: int
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises DataError where its file is no good."""
+        return ByteTokenizer() if self.tokenizer == "bytes" else load_tokenizer(self.tokenizer)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A finished piece: paths of its tokens and index, and how many empty documents were left out."""
+
+    tokens_path: Path
+    index_path: Path
+    empty: int
+
+    def tokens(self, dtype: str) -> npt.NDArray[Any]:
+        """All tokens, a separator before each document, memory-mapped [n]."""
+        if not self.tokens_path.stat().st_size:
+            return np.empty(0, dtype)
+        return np.memmap(self.tokens_path, dtype=dtype, mode="r")
+
+    def index(self) -> npt.NDArray[Any]:
+        """A row for each document, [documents] of `INDEX`."""
+        return np.fromfile(self.index_path, dtype=INDEX)
+
+
+def token_dtype(vocab_size: int) -> str:
+    """Little-endian type of stored tokens: "<u2" while every id fits, else "<u4"."""
+    return "<u2" if vocab_size <= 2**16 else "<u4"
+
+
+def document_hash(document: bytes, seed: int) -> int:
+    """A number below 2^64 by which a document is held out or not."""
+    key = (seed % 2**64).to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(document, digest_size=8, key=key).digest(), "little")
+
+
+def piece_name(unit: Unit, work: Work, tokenizer: Tokenizer) -> str:
+    """Name of a unit's piece, of all that decides its contents. Raises DataError where a file of the unit is missing."""
+    content = {
+        "format": _FORMAT, "unit": asdict(unit), "files": file_marks(unit), "tokenizer": tokenizer.facts(),
+        "text_column": work.text_column, "seed": work.seed,
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def encode_unit(unit: Unit, name: str, work: Work, tokenizer: Tokenizer) -> None:
+    """Read and encode a unit and write its piece.
+
+    Raises DataError as reading does, or where a file changed meanwhile; OSError where the piece cannot be written.
+    """
+    dtype = token_dtype(tokenizer.vocab_size)
+    bos = np.array([tokenizer.bos_id], dtype=dtype)
+    parts: list[npt.NDArray[Any]] = []
+    rows: list[tuple[int, int, int]] = []
+    empty = 0
+    for document in read_unit(unit, work.text_column):
+        if not document:
+            empty += 1
+            continue
+        tokens = tokenizer.encode_document(document)
+        parts += (bos, tokens.astype(dtype))
+        rows.append((document_hash(document, work.seed), len(tokens) + 1, len(document)))
+    if piece_name(unit, work, tokenizer) != name:
+        raise DataError(f"{unit.paths[0]}: the text changed while it was read; prepare again when it is still")
+    data = np.concatenate(parts).tobytes() if parts else b""
+    index = np.array(rows, dtype=INDEX).tobytes()
+    facts = {"empty": empty, "tokens": hashlib.sha256(data).hexdigest(), "index": hashlib.sha256(index).hexdigest()}
+    # Not forced to the disk: a piece that a crash has spoilt is found by its checksum and made again.
+    folder = Path(work.folder)
+    write_atomic(folder / f"{name}.tokens", [data], durable=False)
+    write_atomic(folder / f"{name}.index", [index], durable=False)
+    write_atomic(folder / f"{name}.json", [json.dumps(facts).encode()], durable=False)
+
+
+def find_piece(folder: Path, name: str, *, verify: bool) -> Piece | None:
+    """The piece of that name; None where it is missing or, if `verify`, not what its checksums say."""
+    facts = read_json(folder / f"{name}.json")
+    piece = Piece(folder / f"{name}.tokens", folder / f"{name}.index", 0)
+    if not isinstance(facts, dict) or not isinstance(facts.get("empty"), int):
+        return None
+    try:
+        if verify:
+            for path, digest in ((piece.tokens_path, facts.get("tokens")), (piece.index_path, facts.get("index"))):
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                        return None
+    except OSError:
+        return None
+    return Piece(piece.tokens_path, piece.index_path, facts["empty"])

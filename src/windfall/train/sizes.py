@@ -1,0 +1,183 @@
+"""How large a model is: parameters, work per token, and the memory that training it takes, before anything is allocated.
+
+Parameters and FLOPs are exact counts. Memory is an estimate of the peak within a training step of one process: float32
+weights, gradients and optimizer state to the byte, activations by what autograd keeps for backward (tests compare it with
+autograd's own tensors). `torch.compile` keeps less than estimated, so the estimate errs on the safe side.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from windfall.errors import ConfigError
+from windfall.train.model import LOSS_CHUNKS, GPTConfig
+from windfall.train.precision import Precision
+
+Optimizer = Literal["normuon", "muon_plain", "adamw"]
+FLOAT32 = 4
+#: On top of the estimate: the allocator's gaps, the optimizer's temporaries, the driver's own. A tenth.
+MARGIN = 1.1
+# What autograd keeps of one layer, in tensors of [tokens, width]: the stream before and after its scaling, two norms'
+# inputs' results and the stream between (4 more), rotated and normed queries and keys, values, attention's output in
+# both layouts, and two of the MLP's inner tensors, each four wide.
+_LAYER_TENSORS = 20
+# Outside the layers: x0, and what enters the last norm and the head.
+_OUTER_TENSORS = 3
+# Float32 copies of the logits: tanh's and the log-softmax's result are kept, and backward holds two gradients beside.
+_LOGIT_COPIES = 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of a training step."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def memory_bytes(
+    config: GPTConfig,
+    micro_batch: int = 1,
+    *,
+    precision: Precision = "bf16",
+    checkpoint_activations: bool = False,
+    optimizer: Optimizer = "normuon",
+) -> Memory:
+    """Estimate for micro-batches of `micro_batch` sequences of the full length; nothing is allocated.
+
+    bf16 means autocast: weights stay float32, and the copies that autocast casts count as activations.
+    """
+    if micro_batch < 1:
+        raise ConfigError(f"model: a micro-batch of {micro_batch} sequences; give a whole number of at least 1")
+    square = config.width * config.width
+    matrices = config.depth * 12 * square
+    tables = 2 * config.padded_vocab_size * config.width + 2 * config.depth
+    return Memory(
+        weights=FLOAT32 * (matrices + tables),
+        gradients=FLOAT32 * (matrices + tables),
+        optimizer=FLOAT32 * (_matrix_state(config, matrices, optimizer) + 2 * tables),
+        activations=_activations(config, micro_batch, precision, checkpoint_activations),
+    )
+
+
+def _matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer) -> int:
+    """Numbers that the optimizer keeps for the blocks' matrices; everything else has AdamW's two."""
+    if optimizer == "adamw":
+        return 2 * matrices
+    # NorMuon: a momentum, and one second moment per row (four attention matrices and `down` have width rows, `up` 4 x).
+    return matrices + (config.depth * 9 * config.width if optimizer == "normuon" else 0)
+
+
+def _activations(config: GPTConfig, micro_batch: int, precision: Precision, checkpointed: bool) -> int:
+    size = FLOAT32 if precision == "fp32" else 2
+    tokens = micro_batch * config.sequence_length
+    stream = tokens * config.width * size
+    logits = _LOGIT_COPIES * tokens * config.padded_vocab_size * FLOAT32
+    outer = _OUTER_TENSORS * stream
+    if precision == "bf16":
+        outer += size * (config.depth * 12 * config.width**2 + config.padded_vocab_size * config.width)
+    if not checkpointed:
+        return outer + config.depth * _LAYER_TENSORS * stream + logits
+    # Either one piece's logits exist or one layer is computed again, never both.
+    return outer + config.depth * stream + max(logits // LOSS_CHUNKS, _LAYER_TENSORS * stream)
+
+
+def largest_micro_batch(config: GPTConfig, available_bytes: int, *, checkpoint_activations: bool = False, **how: object) -> int:
+    """The most sequences at once whose estimate, with the margin, fits; 0 where not even one does."""
+
+    def fits(count: int) -> bool:
+        memory = memory_bytes(config, count, checkpoint_activations=checkpoint_activations, **how)  # type: ignore[arg-type]
+        return memory.total * MARGIN <= available_bytes
+
+    # The estimate is a line in the micro-batch, so a doubling and a bisection find the last that fits.
+    high = 1
+    while fits(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def require_memory(
+    config: GPTConfig,
+    micro_batch: int,
+    available_bytes: int,
+    *,
+    precision: Precision = "bf16",
+    checkpoint_activations: bool = False,
+    optimizer: Optimizer = "normuon",
+    where: str = "this device",
+) -> Memory:
+    """The estimate, where it fits with the margin into `available_bytes`; to be called before a model is built.
+
+    Raises:
+        ConfigError: it does not fit; the message has the estimate and what would.
+    """
+    how: dict[str, object] = {"precision": precision, "optimizer": optimizer}
+    memory = memory_bytes(
+        config, micro_batch, precision=precision, checkpoint_activations=checkpoint_activations, optimizer=optimizer
+    )
+    if memory.total * MARGIN <= available_bytes:
+        return memory
+    as_is = largest_micro_batch(config, available_bytes, checkpoint_activations=checkpoint_activations, **how)
+    again = largest_micro_batch(config, available_bytes, checkpoint_activations=True, **how)
+    if as_is:
+        fix = f"micro-batches of {as_is} fit"
+    elif again:
+        fix = f"with activation checkpointing micro-batches of {again} fit"
+    else:
+        fix = "no micro-batch fits: choose a smaller depth, a shorter sequence_length, or more memory"
+    raise ConfigError(
+        f"model: depth {config.depth} (width {config.width}) with micro-batches of {micro_batch} x {config.sequence_length}"
+        f" tokens needs about {gigabytes(memory.total * MARGIN)} (weights {gigabytes(memory.weights)}, gradients"
+        f" {gigabytes(memory.gradients)}, optimizer {gigabytes(memory.optimizer)}, activations"
+        f" {gigabytes(memory.activations)}, and a tenth for the rest), and {where} has {gigabytes(available_bytes)};"
+        f" {fix}"
+    )
+
+
+def available_bytes(device: torch.device | str) -> int | None:
+    """Memory that is free on a device now, within the process's control group; None where nothing says so."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [value for value in (_machine_free(), _group_free()) if value is not None]
+    return min(found) if found else None
+
+
+def _machine_free() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _group_free(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container (cgroup v2) may still take."""
+    try:
+        return int((root / "memory.max").read_text()) - int((root / "memory.current").read_text())
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return None
+
+
+def gigabytes(count: float) -> str:
+    """Bytes as a person reads them: 12.3 GB, 45 MB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

@@ -1,0 +1,162 @@
+"""How large a model is, before anything is allocated; and the GPU benchmark's code path on a tiny model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from windfall.cli.model import model as print_model
+from windfall.errors import ConfigError
+from windfall.train import sizes
+from windfall.train.model import GPTConfig, build_model, flops_per_token, parameter_count
+from windfall.train.optim import InnerOptimizer, OptimConfig
+from windfall.train.precision import Precision, autocast
+from windfall.train.sizes import largest_micro_batch, memory_bytes, require_memory
+
+SMALL = GPTConfig(depth=4, width=256, head_dim=128, vocab_size=1024, sequence_length=128)
+
+
+def of_depth(depth: int, **more: int) -> GPTConfig:
+    return GPTConfig(depth=depth, width=None, vocab_size=65_536, sequence_length=2048, **more)
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters", "flops"),
+    [(12, 185_597_976, 1_038_090_240), (20, 560_988_200, 3_491_758_080), (26, 1_081_999_412, 6_900_940_800)],
+)
+def test_each_depth_has_its_exact_parameters_and_flops(depth: int, parameters: int, flops: int) -> None:
+    config = of_depth(depth)
+    assert parameter_count(config) == parameters
+    assert flops_per_token(config) == flops
+    assert memory_bytes(config).weights == 4 * parameters
+
+
+def test_windows_cost_fewer_flops() -> None:
+    windowed = GPTConfig(depth=20, width=1280, vocab_size=65_536, sequence_length=2048, window_pattern="SSSL")
+    # 15 of 20 layers see half of what the others see.
+    assert flops_per_token(of_depth(20)) - flops_per_token(windowed) == 15 * 12 * 1280 * 1024
+
+
+@pytest.mark.parametrize("kind", ["normuon", "muon_plain", "adamw"])
+def test_weights_gradients_and_optimizer_state_are_counted_to_the_byte(kind: str) -> None:
+    model = build_model(SMALL, seed=1)
+    state = InnerOptimizer(model, OptimConfig(kind=kind)).state_tensors()
+    memory = memory_bytes(SMALL, optimizer=kind)
+    assert memory.weights == memory.gradients == sum(p.nbytes for p in model.parameters())
+    tensors = sum(t.nbytes for t in state.values() if t.numel() > 1)
+    assert memory.optimizer == tensors
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_activations_are_what_autograd_keeps(precision: Precision, checkpointed: bool) -> None:
+    kept = _kept_for_backward(precision, checkpointed)
+    estimate = memory_bytes(SMALL, 4, precision=precision, checkpoint_activations=checkpointed).activations
+    tokens = 4 * 128
+    # Not kept but there during backward: two gradients of the logits; or one piece's logits or one layer again.
+    size = 4 if precision == "fp32" else 2
+    passing = max(tokens * 1024 * 4 * 4 // 8, 20 * tokens * 256 * size) if checkpointed else 2 * tokens * 1024 * 4
+    if checkpointed and precision == "bf16":
+        passing += 2 * (4 * 12 * 256**2 + 1024 * 256)  # what autocast casts lasts for the forward pass alone
+    # On a CPU bf16's norms keep float32 copies, which a GPU's do not: hence the wider bound.
+    assert kept + passing == pytest.approx(estimate, rel=0.06 if precision == "fp32" else 0.2)
+
+
+def _kept_for_backward(precision: Precision, checkpointed: bool) -> int:
+    model = build_model(SMALL, seed=1, checkpoint_activations=checkpointed)
+    lasting = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in lasting:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    tokens = torch.zeros(4, 128, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast("cpu", precision):
+        loss = model(tokens, tokens)
+    del loss
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def test_a_depth_that_does_not_fit_is_refused_with_its_estimate_and_what_would_fit() -> None:
+    d20, card = of_depth(20), 80 * 10**9
+    assert require_memory(d20, 8, card).total < card
+    with pytest.raises(
+        ConfigError, match=r"depth 20 .* needs about 159\.2 GB .*weights 2\.2 GB.* has 80\.0 GB; micro-batches of \d+ fit"
+    ):
+        require_memory(d20, 32, card)
+    assert require_memory(d20, 32, card, checkpoint_activations=True).total < card
+    with pytest.raises(ConfigError, match="with activation checkpointing micro-batches of 1 fit"):
+        require_memory(d20, 1, 10 * 10**9, where="the laptop")
+    with pytest.raises(ConfigError, match=r"the laptop has 4\.0 GB; no micro-batch fits: choose a smaller depth"):
+        require_memory(d20, 1, 4 * 10**9, where="the laptop")
+
+
+def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
+    best = largest_micro_batch(of_depth(20), 80 * 10**9)
+    require_memory(of_depth(20), best, 80 * 10**9)
+    with pytest.raises(ConfigError):
+        require_memory(of_depth(20), best + 1, 80 * 10**9)
+    with pytest.raises(ConfigError, match="a micro-batch of 0"):
+        memory_bytes(SMALL, 0)
+
+
+def test_free_memory_is_known_here_and_bounded_by_a_container(tmp_path: Path) -> None:
+    assert (sizes.available_bytes("cpu") or 0) > 10**6
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("300\n")
+    assert sizes._group_free(tmp_path) == 700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert sizes._group_free(tmp_path) is None
+
+
+def test_the_verb_prints_parameters_flops_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    print_model(20, None, None, 65_536, 2048, 1, True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["parameters"], found["flops_per_token"]) == (560_988_200, 3_491_758_080)
+    assert found["memory_bytes"] == memory_bytes(of_depth(20)).total
+    assert found["memory_bytes_checkpointed"] < found["memory_bytes"]
+    print_model(20, 1280, 128, 65_536, 2048, 4, False)
+    out = capsys.readouterr().out
+    assert "560,988,200" in out
+    assert "20 layers x 1280, 10 heads of 128" in out
+
+
+def benchmark() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "gpu_d20.py"
+    spec = importlib.util.spec_from_file_location("gpu_d20", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_gpu_benchmark_runs_its_whole_path_on_a_tiny_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark().main(["--tiny"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    found = json.loads(lines[0])
+    assert found["parameters"] == parameter_count(GPTConfig(**found["model"]))
+    assert found["device"] == "cpu"
+    assert [row["compile"] for row in found["rows"]] == [False, True]
+    for row in found["rows"]:
+        assert row["tokens_per_s"] > 0
+        assert row["micro_batch"] * row["accumulation"] * found["model"]["sequence_length"] == found["tokens_per_step"]
+        assert row["loss_last"] < row["loss_first"]
+    assert found["largest_micro_batch"] == {"plain": 4, "checkpointed": 4}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: the benchmark would run")
+def test_without_a_gpu_the_benchmark_says_so_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark().main([]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert "no CUDA" in out
