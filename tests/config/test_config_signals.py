@@ -74,7 +74,7 @@ def test_a_key_of_another_kind_is_refused_and_says_whose_it_is(kind: str, line: 
     at, key, said = problem(f"{LEAST[kind]}\n{line}")
     assert (at, key) == (13, "site[0].signal")
     assert line.split(" ")[0] in said
-    assert f'(it belongs to {belongs}); remove it' in said
+    assert f"(it belongs to {belongs}); remove it" in said
 
 
 def test_a_key_of_another_kind_at_its_default_is_no_stranger() -> None:
