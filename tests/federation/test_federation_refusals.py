@@ -687,6 +687,36 @@ def test_a_block_whose_loss_is_no_number_is_quarantined_too(tmp_path: Path, data
     storm.close()
 
 
+def skipping(blocks: set[int]) -> MakeTrainer:
+    """Trainers whose guard skips every step in which one of ``blocks`` is."""
+
+    class Skipping(CountingTrainer):
+        def step(self, first_blocks: list[int], progress_tokens: float) -> float:
+            self.skipped = "the gradient's length is 9e9, 100 times the usual" if blocks & set(first_blocks) else ""
+            return math.nan if self.skipped else super().step(first_blocks, progress_tokens)
+
+    return lambda spec, site: Skipping(BLOCKS)
+
+
+@pytest.mark.parametrize("bad", [{46}, {0, 1, 46}, set(range(BLOCKS // 2))])
+def test_steps_that_a_guard_skips_are_used_up_counted_apart_and_told_and_the_run_finishes(
+    tmp_path: Path, data: Path, bad: set[int]
+) -> None:
+    storm = Paced(tmp_path / "r", data, ALONE, steps=STEPS, trainer=skipping(bad), snapshot_s=3.0, solo_min=6)
+    with storm.weather():
+        storm.to_the_end()
+    run = storm.run
+    step = BATCH // BLOCK
+    gone = {b for block in bad for b in range(block // step * step, block // step * step + step)}
+    assert {b for start, end, state in run.ledger.spans() if state == "skipped" for b in range(start, end)} == gone
+    counts = run.ledger.counts()
+    assert (counts.skipped, counts.committed, counts.quarantined) == (len(gone), BLOCKS - len(gone), 0)
+    assert run.ledger.head().tokens_total == (BLOCKS - len(gone)) * run.ledger.tokens_per_block
+    assert run.weights()["count"].tolist() == [0.0 if b in gone else 1.0 for b in range(BLOCKS)]
+    assert any("a step was skipped" in d["note"] for _, _, _, d in run.events("site_note"))
+    storm.close()
+
+
 @pytest.mark.parametrize("metrics", [{"site": 1.0}, {"t_run": 1.0, "kind": 2.0}, {"cut": 5.0}])
 def test_figures_of_a_contribution_cannot_take_the_place_of_what_counts(
     tmp_path: Path, data: Path, runs: list[Run], metrics: dict[str, float]
