@@ -158,9 +158,7 @@ def _lead(result: Backtest) -> str:
         words = f"<b>{name}</b> comes closest to what could have been had by one who knew the signals to come."
         return f'<div class="lead">{first}<p>{words}</p></div>'
     first = f'<p class="big">{pieces.carbon(best.kg_co2)} <small>kg CO2</small></p>'
-    words = (
-        f"<b>{name}</b> emits least of the policies that decide on what is known at the time, in {best.finish_h or 0.0:,.1f} hours."
-    )
+    words = f"<b>{name}</b> emits least of the policies that could run, in {best.finish_h or 0.0:,.1f} hours."
     fine = []
     base = [(kg, region) for region, kg in result.baselines.items() if kg]
     if base and best.kg_co2 is not None:
@@ -201,6 +199,8 @@ def _banner(result: Backtest, config: Config) -> str:
         f"<b>Power is modelled</b>: {pieces.text(each)} a site while training, by configuration.",
         f"<b>Signals</b>: {pieces.text(', '.join(sources))}.",
     ]
+    if any(s.signal.forecast == "perfect" for s in config.site):
+        lines.append("<b>Forecasts are perfect</b>: policies that use them see what will really be. No provider's forecast is.")
     lines += [f"<b>Note</b>: {pieces.text(w)}" for w in result.warnings]
     return '<div class="banner"><ul>' + "".join(f"<li>{line}</li>" for line in lines) + "</ul></div>"
 
