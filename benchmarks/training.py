@@ -27,6 +27,7 @@ from windfall.train.spec import TrainerSpec
 from windfall.train.trainer import LocalTrainer, recipe
 
 BATCH, LENGTH = 16, 256
+_SMALL = 8
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--tokens", type=int, default=200_000, help="of each run of the convergence figures")
+    parser.add_argument("--tokens", type=int, default=300_000, help="of each run of the convergence figures")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -155,8 +156,9 @@ def convergence(folder: Path, device: str, tokens: int, seeds: int) -> None:
     found: dict[str, list[float]] = {}
     for kind in ("normuon", "muon_plain", "adamw"):
         for seed in range(seeds):
-            trainer = LocalTrainer(spec(folder, device, optimizer=kind, seed=seed, budget_tokens=tokens))
-            per_step = BATCH // 4
+            # Small steps: what tells optimizers apart is how many of them there are.
+            trainer = LocalTrainer(spec(folder, device, optimizer=kind, seed=seed, budget_tokens=tokens, batch_sequences=_SMALL))
+            per_step = _SMALL // 4
             for i in range(tokens // trainer.tokens_per_step):
                 trainer.step(list(range(i * per_step, (i + 1) * per_step)), float(i * trainer.tokens_per_step))
             found.setdefault(kind, []).append(trainer.evaluate().bits_per_byte)
