@@ -104,6 +104,7 @@ def test_backtest_as_a_table_fits_eighty_columns_uncut(capsys: pytest.CaptureFix
     assert "the study" in out
 
 
+@pytest.mark.slow
 def test_the_papers_day_is_shown_beside_the_study_budgets_and_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = windfall(capsys, "backtest", EXAMPLES / "paper_day.toml", "--json")
     assert code == 0
@@ -120,6 +121,7 @@ def test_the_papers_day_is_shown_beside_the_study_budgets_and_the_oracle(capsys:
     assert shares == {"CAISO_NORTH": 12.1, "SPP_TX": 9.5, "NEM_SA": 11.2, "DE": 5.1}
 
 
+@pytest.mark.slow
 def test_many_simulations_regions_and_pages_come_from_one_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = EXAMPLES / "paper_day.toml"
     code, out, _ = windfall(
@@ -151,6 +153,7 @@ def test_the_studys_model_has_its_parameters_and_flops(capsys: pytest.CaptureFix
     assert "560,988,200" in out
 
 
+@pytest.mark.slow
 def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = windfall(capsys, "plan", EXAMPLES / "california_year.toml")
     assert (code, "at least 2 days of readings" in err) == (1, True)

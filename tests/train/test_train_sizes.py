@@ -139,6 +139,7 @@ def benchmark() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_its_whole_path_on_a_tiny_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark().main(["--tiny"]) == 0
     lines = capsys.readouterr().out.splitlines()
