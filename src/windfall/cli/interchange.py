@@ -6,7 +6,7 @@ from pathlib import Path
 
 from windfall.cli.output import print_json
 from windfall.config.load import load
-from windfall.errors import ConfigError, DataError
+from windfall.errors import ConfigError
 from windfall.store.rundir import RunDir
 
 FORMATS = ("windfall", "nanochat")
@@ -17,7 +17,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
     from windfall.run.prepare import data_dir, trainer_spec
-    from windfall.store.ledger import Ledger
+    from windfall.run.sample import held_version
     from windfall.store.tensors import load_file
     from windfall.train.interchange import tokenizer_document, write_folder
     from windfall.train.manifest import Manifest
@@ -26,14 +26,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
 
     run = RunDir(root).open_existing()
     config = load(run.config)
-    ledger = Ledger.open(run.ledger, read_only=True)
-    try:
-        held = {v.version: v for v in ledger.versions() if v.retained}
-    finally:
-        ledger.close()
-    found = held.get(max(held) if version is None else version)
-    if found is None:
-        raise DataError(f"{run.root}: version {version} is not kept; there are {', '.join(map(str, held))}")
+    found = held_version(run, version)
     folder = Path(data_dir(config, run))
     model = model_config(trainer_spec(config, folder), Manifest.load(folder).tokenizer.vocab_size)
     weights = load_file(run.checkpoints / found.file, found.sha256)

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 PROMPT = "def "
 
 
+def held_version(run: RunDir, version: int | None) -> Version:
+    """A version whose weights are kept; None: the newest. Raises DataError if there is no such one."""
+    ledger = Ledger.open(run.ledger, read_only=True)
+    try:
+        held = {v.version: v for v in ledger.versions() if v.retained}
+    finally:
+        ledger.close()
+    wanted = max(held) if version is None else version
+    if wanted not in held:
+        raise DataError(f"{run.root}: version {wanted} is not kept; there are {', '.join(map(str, held))}")
+    return held[wanted]
+
+
 def held_model(config: Config, run: RunDir, version: int | None = None) -> tuple[GPT, Path, Version]:
     """The model of a version (default: the newest), ready to be asked; the folder of its data; the version.
 
@@ -30,20 +43,12 @@ def held_model(config: Config, run: RunDir, version: int | None = None) -> tuple
     from windfall.train.model import empty_model
     from windfall.train.trainer import load_weights, model_config
 
-    ledger = Ledger.open(run.ledger, read_only=True)
-    try:
-        held = [v for v in ledger.versions() if v.retained]
-    finally:
-        ledger.close()
-    wanted = held[-1].version if version is None else version
-    found = [v for v in held if v.version == wanted]
-    if not found:
-        raise DataError(f"{run.root}: version {wanted} is not kept; there are {', '.join(str(v.version) for v in held)}")
+    found = held_version(run, version)
     folder = Path(data_dir(config, run))
     model = empty_model(model_config(trainer_spec(config, folder), Manifest.load(folder).tokenizer.vocab_size))
-    load_weights(model, load_file(run.checkpoints / found[0].file, found[0].sha256))
+    load_weights(model, load_file(run.checkpoints / found.file, found.sha256))
     model.eval()
-    return model, folder, found[0]
+    return model, folder, found
 
 
 def text_from(
