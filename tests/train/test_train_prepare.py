@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -248,6 +249,33 @@ def test_shards_that_are_missing_truncated_or_changed_are_named(text_folder: Pat
     path.unlink()
     with pytest.raises(DataError, match=r"train-00000\.bin: the shard is missing"):
         manifest.verify(tmp_path)
+
+
+def test_a_shard_that_was_found_whole_is_read_again_only_if_it_was_touched(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = prepare(text_folder, tmp_path / "data", sequence_length=64)
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file: BinaryIO, kind: str) -> Any:
+        read.append(Path(file.name).name)
+        return digest(file, kind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    marks = tmp_path / "marks.json"
+    manifest.verify(tmp_path / "data", marks)
+    everything = [shard.file for shard in manifest.shards]
+    assert read == everything
+    manifest.verify(tmp_path / "data", marks)
+    assert read == everything
+    path = tmp_path / "data" / everything[0]
+    path.write_bytes(path.read_bytes())
+    manifest.verify(tmp_path / "data", marks)
+    assert read == [*everything, everything[0]]
+    marks.write_text("not JSON")
+    manifest.verify(tmp_path / "data", marks)
+    assert read == [*everything, everything[0], *everything]
 
 
 def test_a_manifest_that_was_edited_or_is_of_another_kind_is_refused(text_folder: Path, tmp_path: Path) -> None:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from train.gloo import ranked
 from windfall.errors import DataError
 from windfall.train.ranked import RankedTrainer
-from windfall.train.ranks import Alone, Group, padded, slice_of
+from windfall.train.ranks import Alone, padded, slice_of
 from windfall.train.spec import TrainerSpec
 from windfall.train.trainer import Guard, LocalTrainer
-
-TESTS = Path(__file__).parents[1]
 
 
 def spec(prepared: Path, **changes: object) -> TrainerSpec:
@@ -32,30 +23,6 @@ def spec(prepared: Path, **changes: object) -> TrainerSpec:
         "lr_floor": 0.0, "reset_warmup_fraction": 0.05, "precision": "fp32", "eval_sequences": 4,
     }  # fmt: skip
     return TrainerSpec(**{**given, **changes})  # type: ignore[arg-type]
-
-
-@contextmanager
-def ranked(s: TrainerSpec, size: int, folder: Path) -> Iterator[tuple[RankedTrainer, list[subprocess.Popen[bytes]]]]:
-    """A leader in this process and followers in their own."""
-    (folder / "spec.json").write_text(json.dumps(asdict(s)))
-    store = TCPStore("127.0.0.1", 0, size, is_master=True, timeout=timedelta(seconds=60), wait_for_workers=False)
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "train.ranked_child", str(store.port), str(rank), str(size), str(folder / "spec.json")],
-            cwd=TESTS, stderr=subprocess.DEVNULL,
-        )
-        for rank in range(1, size)
-    ]  # fmt: skip
-    try:
-        group = Group(store, 0, size, device=torch.device("cpu"), timeout_s=20)
-        trainer = RankedTrainer(LocalTrainer(s, group), group)
-        yield trainer, children
-    finally:
-        for c in children:
-            c.kill()
-            c.wait()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def story(trainer: LocalTrainer | RankedTrainer) -> tuple[list[float], dict[str, np.ndarray], bytes]:
@@ -104,6 +71,11 @@ def test_ranks_train_what_one_would(prepared: Path, tmp_path: Path, size: int) -
         # What does not fit is refused before anybody else hears of it.
         with pytest.raises(DataError):
             trainer.load_inner(b"no safetensors")
+        # Each rank evaluates its part of the held-out text.
+        one.load(trainer.weights())
+        together, by_one = trainer.evaluate(), one.evaluate()
+        assert (together.bytes, together.tokens) == (by_one.bytes, by_one.tokens)
+        assert together.bits_per_byte == pytest.approx(by_one.bits_per_byte, rel=1e-6)
         assert many.step([30, 31, 32], 3840.0) == pytest.approx(one.step([30, 31, 32], 3840.0), rel=2e-3)
         trainer.close()
         assert [c.wait(timeout=30) for c in children] == [0] * (size - 1)

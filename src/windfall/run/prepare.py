@@ -66,6 +66,7 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     from windfall.train.trainer import model_config
 
     folder = data_dir(config, run)
+    made_here = folder == run.data
     if not (folder / "manifest.json").is_file():
         say(f"preparing data from {config.data.source}")
         prepare(
@@ -79,6 +80,10 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
             f"model.sequence_length = {config.model.sequence_length}, but {folder} was prepared with {data.sequence_length}; "
             "change one of them"
         )
+    if data.val_sequences < 1:
+        raise ConfigError(f"{folder}: was prepared with nothing held out, and versions are evaluated; prepare it again with some")
+    if not made_here:
+        data.manifest.verify(folder)
     spec = trainer_spec(config, folder)
     model = build_model(model_config(spec, data.manifest.tokenizer.vocab_size), config.run.seed)
     weights = {n: p.detach().numpy() for n, p in model.named_parameters()}

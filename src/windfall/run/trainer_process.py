@@ -37,8 +37,12 @@ MakeTrainer = Callable[[Mapping[str, Any]], "Trainer"]
 
 def local_trainer(site: Mapping[str, Any]) -> Trainer:
     """A trainer on this machine's processors: this process, and with several ranks the others that it starts."""
+    from windfall.train.manifest import Manifest
     from windfall.train.ranked import RankedTrainer
 
+    # Before the site can say that it is ready: the shards are read without checking from here on.
+    data_dir = str(site["trainer"]["data_dir"])
+    Manifest.load(data_dir).verify(data_dir, Path(site["folder"]) / "data-checked.json")
     size = int(site.get("ranks", 1))
     if size == 1:
         return one_rank(site, 0, None)

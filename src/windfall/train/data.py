@@ -109,8 +109,12 @@ class TrainData:
         start = first_block * block_sequences
         return self.batch(range(start, start + n_blocks * block_sequences))
 
-    def val_batches(self, max_sequences: int | None = None, batch: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
+    def val_batches(
+        self, max_sequences: int | None = None, batch: int = 16, part: int = 0, parts: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Held-out sequences in file order, the same at every call: tokens and targets [up to batch, T].
+
+        Of several ``parts`` each has every so many-th batch, beginning with its number.
 
         Targets that are a document separator or another special token are -1: they are no bytes of the text, so no part
         of bits per byte.
@@ -125,7 +129,7 @@ class TrainData:
             raise ConfigError(f"evaluation: {wanted} sequences in batches of {batch}; give at least 1 of each")
         chosen = [position * count // wanted for position in range(wanted)]
         special = torch.from_numpy(self.manifest.tokenizer.token_bytes() == 0)
-        for start in range(0, wanted, batch):
+        for start in range(part * batch, wanted, parts * batch):
             tokens, targets = self._val.stack(chosen[start : start + batch])
             targets[special[targets]] = IGNORED_TARGET
             yield tokens, targets

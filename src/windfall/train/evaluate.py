@@ -10,6 +10,7 @@ import torch
 from windfall.train.data import TrainData
 from windfall.train.model import GPT
 from windfall.train.precision import Precision, autocast
+from windfall.train.ranks import Alone, Ranks
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,32 @@ def evaluate(
     max_sequences: int | None = None,
     batch_sequences: int = 16,
     precision: Precision = "fp32",
+    ranks: Ranks | None = None,
 ) -> EvalResult:
     """Mean loss on the held-out sequences (all, or `max_sequences` spread evenly over them).
 
     Summed over the targets that stand for bytes of text, and divided by those bytes as the tokenizer counts them; document
     separators and other special tokens are neither. The model's train/eval mode is left as found.
+    Of several ``ranks`` each takes its part of the sequences, and all have the result.
     Raises DataError where nothing was held out.
     """
+    ranks = ranks or Alone()
     device = model.embedding.weight.device
     was_training = model.training
     model.eval()
     token_bytes = torch.from_numpy(data.manifest.tokenizer.token_bytes())
-    nats, tokens, text_bytes = 0.0, 0, 0
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # nats, tokens, bytes of text
     try:
-        for inputs, targets in data.val_batches(max_sequences, batch_sequences):
+        for inputs, targets in data.val_batches(max_sequences, batch_sequences, ranks.rank, ranks.size):
             with autocast(device, precision):
                 loss = model(inputs.to(device), targets.to(device), reduction="sum")
-            nats += float(loss)
             counted = targets[targets >= 0]
-            tokens += counted.numel()
-            text_bytes += int(token_bytes[counted].sum())
+            sums += torch.tensor(
+                [float(loss), counted.numel(), int(token_bytes[counted].sum())], dtype=torch.float64, device=device
+            )
     finally:
         model.train(was_training)
+    ranks.sum([sums])
+    nats, tokens, text_bytes = sums.tolist()
     mean = nats / text_bytes if text_bytes else math.nan
-    return EvalResult(nats_per_byte=mean, bits_per_byte=mean / math.log(2), bytes=text_bytes, tokens=tokens)
+    return EvalResult(nats_per_byte=mean, bits_per_byte=mean / math.log(2), bytes=int(text_bytes), tokens=int(tokens))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from windfall.errors import DataError
-from windfall.store.files import write_atomic
+from windfall.store.files import read_json, write_atomic, write_json
 from windfall.train.tokenizer import TOKENIZER_NAME, ByteTokenizer, Tokenizer, load_tokenizer
 
 MANIFEST_NAME = "manifest.json"
@@ -135,17 +136,30 @@ class Manifest:
             raise DataError(f"{path}: {size} bytes instead of {expected}; the shard is truncated or changed: prepare again")
         return path
 
-    def verify(self, folder: str | Path) -> None:
-        """Read every shard and compare sizes and checksums. Raises DataError naming the first that differs."""
+    def verify(self, folder: str | Path, remember: Path | None = None) -> None:
+        """Read every shard and compare sizes and checksums. Raises DataError naming the first that differs.
+
+        ``remember``: a JSON file that says which shards were found whole, with their i-node and times. Those that have not been
+        touched since are not read again, so that a site's second start does not wait for the disk.
+        """
+        told = read_json(remember) if remember else None
+        known = dict(told) if isinstance(told, Mapping) else {}
         for shard in self.shards:
             path = self.shard_path(folder, shard)
             try:
                 with path.open("rb") as file:
+                    about = os.fstat(file.fileno())
+                    mark = [shard.sha256, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+                    if known.get(shard.file) == mark:
+                        continue
                     found = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the data again") from error
             if found != shard.sha256:
                 raise DataError(f"{path}: the checksum differs, the shard was changed; prepare the data again")
+            known[shard.file] = mark
+            if remember:
+                write_json(remember, known)
 
     def _content(self) -> dict[str, Any]:
         names = [each.name for each in fields(self) if self.version > 1 or each.name in _VERSION_1]

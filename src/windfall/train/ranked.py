@@ -8,6 +8,7 @@ and the site's files; who follows has the model, its part of the optimizer's sta
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -17,7 +18,19 @@ from windfall.train.evaluate import EvalResult
 from windfall.train.ranks import Group
 from windfall.train.trainer import LocalTrainer, Tensors
 
-_STEP, _WEIGHTS, _GATHER, _INNER, _RESET, _END = range(6)
+
+class _Word(IntEnum):
+    """What all ranks do next."""
+
+    STEP = 0
+    WEIGHTS = 1
+    GATHER = 2
+    INNER = 3
+    RESET = 4
+    EVALUATE = 5
+    END = 6
+
+
 #: Most blocks that one word has room for.
 _ROOM = 4096
 
@@ -40,7 +53,7 @@ class RankedTrainer:
         return self._local.skipped
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
-        self._say(_STEP, progress_tokens, *first_blocks)
+        self._say(_Word.STEP, progress_tokens, *first_blocks)
         return self._local.step(first_blocks, progress_tokens)
 
     def delta(self) -> Tensors:
@@ -64,35 +77,36 @@ class RankedTrainer:
         return self._local.weights()
 
     def evaluate(self) -> EvalResult:
+        self._say(_Word.EVALUATE)
         return self._local.evaluate()
 
     def inner(self, *, exact: bool = False) -> bytes:
-        self._say(_GATHER)
+        self._say(_Word.GATHER)
         return self._local.inner(exact=exact)
 
     def load_inner(self, data: bytes) -> None:
         state, since, usual = self._local.read_inner(data)
         # All or none: nobody else hears of a state that does not fit.
         self._local.take_inner(state, since, usual)
-        self._say(_INNER, since, usual)
+        self._say(_Word.INNER, since, usual)
         for name in self._local.state_shapes():
             self._group.broadcast(state[name].to(self._device))
 
     def reset_inner(self) -> None:
-        self._say(_RESET)
+        self._say(_Word.RESET)
         self._local.reset_inner()
 
     def close(self) -> None:
         """Let the others go."""
-        self._say(_END)
+        self._say(_Word.END)
         self._group.close()
 
     def _share_weights(self) -> None:
-        self._say(_WEIGHTS)
+        self._say(_Word.WEIGHTS)
         for p in self._local.model.parameters():
             self._group.broadcast(p.data)
 
-    def _say(self, what: int, *numbers: float) -> None:
+    def _say(self, what: _Word, *numbers: float) -> None:
         if len(numbers) > _ROOM - 2:
             raise DataError(f"a step of {len(numbers) - 1} blocks is more than {_ROOM - 3}; make blocks larger")
         word = torch.full((_ROOM,), math.nan, dtype=torch.float64)
@@ -111,28 +125,30 @@ def follow(local: LocalTrainer, group: Group) -> None:
     while True:
         what, numbers = _hear(group)
         match what:
-            case 0:
+            case _Word.STEP:
                 local.step([int(b) for b in numbers[1:]], numbers[0])
-            case 1:
+            case _Word.WEIGHTS:
                 for p in local.model.parameters():
                     group.broadcast(p.data)
-            case 2:
+            case _Word.GATHER:
                 local.inner()
-            case 3:
+            case _Word.INNER:
                 state = {}
                 for name, shape in local.state_shapes().items():
                     state[name] = torch.empty(shape, device=device)
                     group.broadcast(state[name])
                 local.take_inner(state, numbers[0], numbers[1])
-            case 4:
+            case _Word.RESET:
                 local.reset_inner()
-            case _:
+            case _Word.EVALUATE:
+                local.evaluate()
+            case _Word.END:
                 group.close()
                 return
 
 
-def _hear(group: Group) -> tuple[int, list[float]]:
+def _hear(group: Group) -> tuple[_Word, list[float]]:
     word = torch.empty(_ROOM, dtype=torch.float64)
     group.tell(word)
     numbers: list[Any] = word[2 : 2 + int(word[1])].tolist()
-    return int(word[0]), numbers
+    return _Word(int(word[0])), numbers

@@ -2,8 +2,9 @@
 
 ``Alone`` is the null object of a site of one. ``Group`` is ``torch.distributed``: a data group (NCCL between GPUs, gloo between
 CPUs) for gradients and weights, whose short time-out turns a rank that hangs into an error, and a control group (always gloo) on
-which the others wait for the leader's next word, however long that takes. A rank whose process ends closes its sockets, which
-every other rank sees at once. Nothing but tensors of known shape travels: nothing is pickled.
+which the others wait for the leader's next word, however long that takes. A rank whose process ends closes its sockets: the
+others see it at once in gloo and at the leader's next word, in NCCL after the data group's time-out. Nothing but tensors of known
+shape travels: nothing is pickled.
 """
 
 from __future__ import annotations

@@ -219,7 +219,10 @@ class LocalTrainer:
         self.anchor()
 
     def evaluate(self) -> EvalResult:
-        return evaluate(self.model, self.data, self._spec.eval_sequences, precision=self._precision)
+        """Made by all ranks."""
+        spec = self._spec
+        batch = min(16, spec.micro_batch_sequences or spec.batch_sequences)  # never more than a step has room for
+        return evaluate(self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks)
 
     def inner(self, *, exact: bool = False) -> bytes:
         """Made by all ranks."""
