@@ -190,12 +190,15 @@ def test_a_learning_rate_of_zero_leaves_the_weights_alone(small_model: GPT) -> N
 def test_rates_follow_width_depth_and_batch_as_the_recipe_says() -> None:
     model = build_model(GPTConfig(depth=3, width=192, head_dim=32, sequence_length=16), seed=0)
     rules = InnerOptimizer(model, OptimConfig(batch_tokens=2**17)).rules
-    embedding, head, matrices = rules[0], rules[1], rules[-1]
+    embedding, head, residual, x0, matrices = (rules[i] for i in (0, 1, 2, 3, -1))
     assert isinstance(embedding, AdamWGroup)
     assert isinstance(head, AdamWGroup)
     assert isinstance(matrices, NorMuonGroup)
     assert embedding.lr == pytest.approx(0.3 * 2 * 0.5)
     assert head.lr == pytest.approx(0.004 * 2 * 0.5)
+    assert isinstance(residual, AdamWGroup)
+    assert isinstance(x0, AdamWGroup)
+    assert (residual.lr, x0.lr) == (pytest.approx(0.005 * 0.5), pytest.approx(0.5 * 0.5))  # by the width they are not scaled
     assert matrices.lr == pytest.approx(0.02 * 0.5)
     assert matrices.weight_decay == pytest.approx(0.2 * 16)
 

@@ -33,8 +33,9 @@ class OptimConfig:
     """Base rates of the recipe; the defaults are tuned for 2^19 tokens per step and scale from there.
 
     Rates are multiplied by `lr_scale`, by sqrt(batch_tokens / 2^19) unless `batch_scaling` is off, and those
-    of embedding, head and scalars also by (width / 768)^-1/2 unless `width_scaling` is off. The matrices'
-    `weight_decay` is multiplied by (12 / depth)^2 unless `depth_scaling` is off. `residual_lr_ratio` is the rate of
+    of embedding and head also by (width / 768)^-1/2 unless `width_scaling` is off (as nanochat does: not those of the
+    scalars, which multiply whole vectors whatever their width). The matrices' `weight_decay` is multiplied by
+    (12 / depth)^2 unless `depth_scaling` is off. `residual_lr_ratio` is the rate of
     the residual scalars as a share of `scalar_lr`: they multiply the stream once per layer, so that a step
     which suits the x0 scalars would make it explode. `adamw_lr` and `adamw_weight_decay` are for the
     matrices under kind "adamw". Raises ConfigError for rates below 0, an unknown kind or an empty batch.
@@ -71,7 +72,7 @@ class OptimConfig:
             "matrix_lr": 0.06,
             "embedding_lr": 0.1,
             "head_lr": 0.004,
-            "scalar_lr": 0.05,
+            "scalar_lr": 0.12,
             "weight_decay": 0.0,
             "adamw_lr": 0.003,
         }
@@ -218,8 +219,8 @@ class InnerOptimizer:
         self.rules: list[Rule] = [
             adamw("embedding", pick("embedding.weight"), config.embedding_lr * narrow),
             adamw("head", pick("head.weight"), config.head_lr * narrow),
-            adamw("residual_scalars", pick("residual_scalars"), config.scalar_lr * narrow * config.residual_lr_ratio),
-            adamw("x0_scalars", pick("x0_scalars"), config.scalar_lr * narrow),
+            adamw("residual_scalars", pick("residual_scalars"), config.scalar_lr * scale * config.residual_lr_ratio),
+            adamw("x0_scalars", pick("x0_scalars"), config.scalar_lr * scale),
         ]
         if config.kind == "adamw":
             self.rules.append(adamw("matrices", matrices, config.adamw_lr * scale, config.adamw_weight_decay))
