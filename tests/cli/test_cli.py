@@ -25,6 +25,13 @@ def windfall(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, st
     return code, out, err
 
 
+def test_help_shows_defaults_in_plain_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = windfall(capsys, "backtest", "--help")
+    assert code == 0
+    assert " [default: 1]" in out
+    assert "\\" not in out
+
+
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = windfall(capsys, "--help")
     assert code == 0

@@ -6,10 +6,22 @@ import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
+import click
 import typer
 
 from windfall import __version__
 from windfall.errors import WindfallError
+
+
+
+class _Plain(click.HelpFormatter):
+    """Help as text: typer escapes brackets for markup that is not asked for here."""
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace("\\[", "[")
+
+
+click.Context.formatter_class = _Plain
 
 app = typer.Typer(
     name="windfall",
