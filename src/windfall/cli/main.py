@@ -13,7 +13,6 @@ from windfall import __version__
 from windfall.errors import WindfallError
 
 
-
 class _Plain(click.HelpFormatter):
     """Help as text: typer escapes brackets for markup that is not asked for here."""
 
