@@ -7,15 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from windfall.config.load import loads
+from windfall.cli.check import check
+from windfall.cli.interchange import export_weights
+from windfall.config.load import load, loads
 from windfall.config.schema import Config
 from windfall.config.template import TEMPLATE
 from windfall.errors import ConfigError, DataError
 from windfall.run.prepare import prepare_run, trainer_spec
 from windfall.run.trainer_process import local_trainer
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+from windfall.store.tensors import load_file
 from windfall.train.prepare import prepare
 
 
@@ -27,16 +32,20 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def config(folder: Path, length: int = 32) -> Config:
+def small(length: int, template: str = TEMPLATE) -> str:
     """What `windfall init` writes, small and on that data."""
-    text = TEMPLATE
+    text = template
     for key, value in {
         "depth": 1, "sequence_length": length, "source": '"data"', "batch_sequences": 4, "block_sequences": 2,
         "budget_tokens": 4096,
     }.items():  # fmt: skip
         text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
         assert found == 1, key
-    return loads(text, "small.toml", folder)
+    return text
+
+
+def config(folder: Path, length: int = 32, template: str = TEMPLATE) -> Config:
+    return loads(small(length, template), "small.toml", folder)
 
 
 def site(folder: Path, data: Path) -> dict[str, Any]:
@@ -74,5 +83,65 @@ def test_a_run_is_not_begun_on_data_with_nothing_to_evaluate_on(tmp_path: Path, 
 
 
 def test_a_run_is_not_begun_on_data_with_sequences_of_another_length(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sequence_length = 64.*prepared with 32"):
+    with pytest.raises(ConfigError, match=r"sequence_length: 64.*prepared with 32"):
         prepare_run(config(tmp_path, 64), RunDir(tmp_path / "run"), lambda _: None)
+
+
+def test_a_runs_weights_are_the_first_ones_of_another(tmp_path: Path, data: Path) -> None:
+    first = RunDir(tmp_path / "first")
+    prepare_run(config(tmp_path), first, lambda _: None)
+    export_weights(first.root, tmp_path / "weights", None, "windfall", True)
+    more = TEMPLATE.replace("# initial_weights =", 'initial_weights = "weights"  #').replace("# seed = 0", "seed = 5", 1)
+    assert "\nseed = 5" in more
+    second = RunDir(tmp_path / "second")
+    prepare_run(config(tmp_path, template=more), second, lambda _: None)
+
+    def version_0(run: RunDir) -> dict[str, np.ndarray]:
+        ledger = Ledger.open(run.ledger)
+        head = ledger.head()
+        ledger.close()
+        return load_file(run.checkpoints / head.file, head.sha256)
+
+    theirs, ours = version_0(first), version_0(second)
+    assert all(np.array_equal(theirs[name], ours[name]) for name in theirs | ours)
+
+    nowhere = config(tmp_path, template=more.replace('"weights"', '"nowhere"'))
+    with pytest.raises(ConfigError, match=r"^model\.initial_weights: .*nowhere/config\.json: there is no such file"):
+        prepare_run(nowhere, RunDir(tmp_path / "third"), lambda _: None)
+    wider = config(tmp_path, template=more.replace("width = 64", "width = 96"))
+    with pytest.raises(ConfigError, match=r"^model\.initial_weights: .*another architecture.*: width 64 instead of 96"):
+        prepare_run(wider, RunDir(tmp_path / "third"), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "warned", "said"),
+    [
+        ("width", 65536, True, r"model\.depth: model: depth 1 .* needs about [\d,.]+ GB .* and cpu has [\d.]+ GB; "),
+        ("width", 100, False, r"model\.depth: model: .*100"),
+        ("source", '"nowhere"', False, r"data\.source: .*nowhere: no such file or folder"),
+        ("tokenizer", '"nowhere.json"', False, r"data\.source: .*nowhere\.json: the tokenizer cannot be read"),
+        ("device", '"cuda"', True, r"site\[0\]\.device: cuda with 1 rank, and there are 0 CUDA devices here"),
+        ("sequence_length", 64, False, r"model\.sequence_length: 64, but .*data was prepared with 32"),
+    ],
+)
+def test_what_is_wrong_is_said_by_check_and_before_a_run_begins(
+    tmp_path: Path, data: Path, key: str, value: object, warned: bool, said: str,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    text, found = re.subn(rf"^(# )?{key} =.*$", f"{key} = {value}", small(32), count=1, flags=re.MULTILINE)
+    assert found == 1
+    if key == "tokenizer":
+        text = text.replace('source = "data"', 'source = "text.txt"')
+    file = tmp_path / "small.toml"
+    file.write_text(text)
+    if warned:  # the file is good, and a larger machine could run it
+        assert check(file, False) == 0
+    else:
+        assert check(file, False) == 2
+    out, err = capsys.readouterr()
+    assert re.search(rf"small\.toml:\d+: {said}", out if warned else err)
+    run = RunDir(tmp_path / "run")
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        prepare_run(load(file), run, lambda _: None)
+    assert not run.root.exists()

@@ -93,7 +93,7 @@ def test_a_depth_that_does_not_fit_is_refused_with_its_estimate_and_what_would_f
     ):
         require_memory(d20, 32, card)
     assert require_memory(d20, 32, card, checkpoint_activations=True).total < card
-    with pytest.raises(ConfigError, match="with activation checkpointing micro-batches of 1 fit"):
+    with pytest.raises(ConfigError, match=r"with train\.checkpoint_activations micro-batches of 1 fit"):
         require_memory(d20, 1, 10 * 10**9, where="the laptop")
     with pytest.raises(ConfigError, match=r"the laptop has 4\.0 GB; no micro-batch fits: choose a smaller depth"):
         require_memory(d20, 1, 4 * 10**9, where="the laptop")

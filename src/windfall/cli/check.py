@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from windfall.cli.output import print_json
-from windfall.config.load import ConfigProblems, load
+from windfall.config.lines import key_lines, line_of
+from windfall.config.load import ConfigProblems, Problem, dotted, load
 from windfall.errors import ConfigError, SignalError
 from windfall.grid.build import build_grid, run_start
 from windfall.policy.build import build_policy
@@ -14,12 +15,19 @@ from windfall.units import duration_text
 
 
 def check(file: Path, as_json: bool) -> int:
-    """Check ``file`` and the traces that it names; the exit code."""
+    """Check ``file``, the traces and data that it names, and whether its model fits; the exit code."""
+    from windfall.run.preflight import preflight
+
     try:
         config = load(file)
         build_policy(config)
         grid = build_grid(config)
         grid.require_from(run_start(config))
+        lines = key_lines(file.read_text(encoding="utf-8"))
+        found = [(f.here, Problem(line_of(f.key, lines), dotted(f.key), f.what)) for f in preflight(config)]
+        if not all(here for here, _ in found):
+            raise ConfigProblems(str(file), [p for here, p in found if not here])
+        warnings = [*grid.warnings, *(f"to run here: {p.text(str(file))}" for _, p in found)]
     except ConfigProblems as e:
         if as_json:
             print_json({"ok": False, "problems": [{"line": p.line, "key": p.key, "message": p.message} for p in e.problems]})
@@ -35,9 +43,9 @@ def check(file: Path, as_json: bool) -> int:
     hours = config.run.budget_tokens / rate / 3600
     if as_json:
         print_json({"ok": True, "sites": [s.name for s in config.site], "budget_blocks": config.budget_blocks,
-                    "site_hours": hours, "warnings": grid.warnings})  # fmt: skip
+                    "site_hours": hours, "warnings": warnings})  # fmt: skip
         return 0
-    for w in grid.warnings:
+    for w in warnings:
         print(f"warning: {w}")
     print(
         f"{file}: good. {len(config.site)} sites, {config.run.budget_tokens:,} tokens in {config.budget_blocks:,} blocks, "

@@ -79,7 +79,7 @@ def loads(text: str, file: str, base: Path) -> Config:
     for where, s in signals(config):
         for key, path in (("path", s.path), ("credentials_file", s.credentials_file)):
             if path and not path.startswith("bundled:") and not (base / path).expanduser().is_file():
-                missing.append(Problem(line_of((*where, key), lines), _dotted((*where, key)), f"no such file: {base / path}"))
+                missing.append(Problem(line_of((*where, key), lines), dotted((*where, key)), f"no such file: {base / path}"))
     if missing:
         raise ConfigProblems(file, missing)
     return _absolute(config, base)
@@ -158,8 +158,10 @@ def _absolute(config: Config, base: Path) -> Config:
         source = str((base / source).resolve())
     if tokenizer not in ("bytes", "bpe"):
         tokenizer = str((base / tokenizer).resolve())
+    first = config.model.initial_weights
     return config.model_copy(
         update={
+            "model": config.model.model_copy(update={"initial_weights": str((base / first).resolve())} if first else {}),
             "data": config.data.model_copy(update={"source": source, "tokenizer": tokenizer}),
             "site": [s.model_copy(update={"signal": fix(s.signal), "signals": [fix(x) for x in s.signals]}) for s in config.site],
             "counterfactual": [c.model_copy(update={"signal": fix(c.signal)}) for c in config.counterfactual],
@@ -167,7 +169,8 @@ def _absolute(config: Config, base: Path) -> Config:
     )
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
+def dotted(path: tuple[str | int, ...]) -> str:
+    """A key as people write it: site[0].signal.path."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -189,7 +192,7 @@ def _problem(detail: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> P
         # A URL is not repeated: it may be wrong by holding a secret.
         got = "" if path == ("run", "bus") or isinstance(detail["input"], dict | list) else f", got {detail['input']!r}"
         message = f"{message}{got}" + (f" ({about})" if about else "")
-    return Problem(line_of(path, lines), _dotted(path), message)
+    return Problem(line_of(path, lines), dotted(path), message)
 
 
 def _table_class(path: tuple[str | int, ...]) -> type[BaseModel] | None:
@@ -263,4 +266,4 @@ def with_settings(config: Config, settings: dict[str, float]) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError("; ".join(f"{_dotted(tuple(d['loc']))}: {d['msg']}" for d in e.errors(include_url=False))) from None
+        raise ConfigError("; ".join(f"{dotted(tuple(d['loc']))}: {d['msg']}" for d in e.errors(include_url=False))) from None

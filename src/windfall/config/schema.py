@@ -103,6 +103,9 @@ class ModelTable(Table):
     width: int | None = Field(None, ge=32, description="model dimension (default 64 x depth)")
     head_dim: int | None = Field(None, ge=8, description="dimension of a head (default 128, or 32 for small models)")
     sequence_length: int = Field(256, ge=16, description="tokens per sequence")
+    initial_weights: str | None = Field(
+        None, description="folder of `windfall export-weights` or `import-weights`: version 0 (default: drawn by run.seed)"
+    )
 
 
 class DataTable(Table):

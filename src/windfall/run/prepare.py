@@ -5,17 +5,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windfall import clock
 from windfall.config.load import fingerprint, to_toml
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, StoreError
+from windfall.errors import ConfigError, DataError, StoreError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.store.files import write_atomic
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.train.spec import TrainerSpec
 from windfall.units import parse_utc
+
+if TYPE_CHECKING:
+    from windfall.store.tensors import Tensors
+    from windfall.train.model import GPTConfig
 
 Say = Callable[[str], None]
 
@@ -35,17 +40,22 @@ def trainer_spec(config: Config, data_dir: Path) -> TrainerSpec:
 
 def data_dir(config: Config, run: RunDir) -> Path:
     """Where the prepared corpus is: the source itself if it is one, else in the run directory."""
+    return prepared_source(config) or run.data
+
+
+def prepared_source(config: Config) -> Path | None:
+    """The source, if it is a folder that `windfall data prepare` made."""
     source = Path(config.data.source)
-    return source if (source / "manifest.json").is_file() else run.data
+    return source if (source / "manifest.json").is_file() else None
 
 
 def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     """Create the run in ``run``, or check that it is this configuration's.
 
     Raises:
-        ConfigError: the run directory was made from another configuration.
+        ConfigError: the run directory was made from another configuration, or `preflight` finds something.
         StoreError: it cannot be written, or is of a newer schema.
-        DataError: the corpus cannot be read.
+        DataError: the corpus cannot be read, or a shard was changed.
     """
     if run.exists():
         ledger = Ledger.open(run.ledger)
@@ -59,9 +69,11 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
         # The rest may change (speed, patience, port, bus, longer traces), and the coordinator reads it here.
         _keep_config(config, run)
         return
+    from windfall.run.preflight import require_ready  # torch is imported here, not at the top: resuming does without
+
+    require_ready(config)
     run.make()
-    from windfall.train.data import TrainData  # torch is imported here, not at the top: resuming does without
-    from windfall.train.model import build_model
+    from windfall.train.data import TrainData
     from windfall.train.prepare import prepare
     from windfall.train.trainer import model_config
 
@@ -75,18 +87,12 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
             vocab_size=config.data.vocab_size, packing=config.data.packing, text_column=config.data.text_column,
         )  # fmt: skip
     data = TrainData(folder, config.run.seed)
-    if data.sequence_length != config.model.sequence_length:
-        raise ConfigError(
-            f"model.sequence_length = {config.model.sequence_length}, but {folder} was prepared with {data.sequence_length}; "
-            "change one of them"
-        )
     if data.val_sequences < 1:
-        raise ConfigError(f"{folder}: was prepared with nothing held out, and versions are evaluated; prepare it again with some")
+        raise DataError(f"{folder}: too little text to hold any out, and versions are evaluated; add text")
     if not made_here:
         data.manifest.verify(folder)
     spec = trainer_spec(config, folder)
-    model = build_model(model_config(spec, data.manifest.tokenizer.vocab_size), config.run.seed)
-    weights = {n: p.detach().numpy() for n, p in model.named_parameters()}
+    weights = first_weights(config, model_config(spec, data.manifest.tokenizer.vocab_size))
     say(f"version 0: {sum(w.size for w in weights.values()):,} parameters, {data.train_sequences:,} sequences")
     _keep_config(config, run)
     temporary = run.ledger.with_suffix(".new")
@@ -104,6 +110,20 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     ledger.close()
     # The ledger appears last: a directory without one is no run yet, and the next start begins anew.
     temporary.rename(run.ledger)
+
+
+def first_weights(config: Config, shape: GPTConfig) -> Tensors:
+    """Those of version 0: drawn by the run's seed, or a model's that was there before.
+
+    Raises:
+        DataError: that model is of another architecture.
+    """
+    from windfall.train.interchange import weights_for
+    from windfall.train.model import build_model
+
+    if config.model.initial_weights:
+        return weights_for(shape, Path(config.model.initial_weights))
+    return {n: p.detach().numpy() for n, p in build_model(shape, config.run.seed).named_parameters()}
 
 
 def _keep_config(config: Config, run: RunDir) -> None:

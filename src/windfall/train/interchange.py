@@ -6,6 +6,7 @@ docs/checkpoints.md has the lines of plain PyTorch that load such a folder; a te
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -111,14 +112,39 @@ def read_folder(folder: Path) -> tuple[GPTConfig, Tensors]:
     Raises:
         DataError: something is missing, unreadable, or does not fit together.
     """
+    config = read_config(folder)
+    weights = {name: w for name, w in load_file(folder / WEIGHTS_NAME).items() if name not in _TABLES}
+    check_shapes(str(folder / WEIGHTS_NAME), expected_shapes(config), {name: w.shape for name, w in weights.items()})
+    return config, weights
+
+
+def read_config(folder: Path) -> GPTConfig:
+    """Configuration of such a folder. Raises DataError where it is missing or not one."""
     document = read_document(folder / CONFIG_NAME)
     if document.get("format") != FORMAT or document.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{folder / CONFIG_NAME}: not the configuration of a model in the format {FORMAT} {FORMAT_VERSION}")
     names = GPTConfig.__dataclass_fields__
-    config = config_from(folder / CONFIG_NAME, {name: document[name] for name in names if name in document})
-    weights = {name: w for name, w in load_file(folder / WEIGHTS_NAME).items() if name not in _TABLES}
-    check_shapes(str(folder / WEIGHTS_NAME), expected_shapes(config), {name: w.shape for name, w in weights.items()})
-    return config, weights
+    return config_from(folder / CONFIG_NAME, {name: document[name] for name in names if name in document})
+
+
+def weights_for(config: GPTConfig, folder: Path) -> Tensors:
+    """The weights of such a folder for a model of shape ``config``. Raises DataError as `read_folder` and `require_same`."""
+    theirs, weights = read_folder(folder)
+    require_same(folder, theirs, config)
+    return weights
+
+
+def require_same(folder: Path, theirs: GPTConfig, config: GPTConfig) -> None:
+    """Raise DataError unless weights of the one shape are weights of the other, whatever context they were trained with."""
+    other = [
+        f"{name} {getattr(theirs, name)} instead of {getattr(config, name)}"
+        for name in GPTConfig.__dataclass_fields__
+        if name not in ("sequence_length", "attention_scale") and getattr(theirs, name) != getattr(config, name)
+    ]
+    if not math.isclose(theirs.attention_scale, config.attention_scale, rel_tol=1e-6):
+        other.append(f"attention_scale {theirs.attention_scale:.4f} instead of {config.attention_scale:.4f}")
+    if other:
+        raise DataError(f"{folder}: weights of another architecture than the run's: {', '.join(other)}")
 
 
 def load_folder(folder: Path, device: torch.device | str = "cpu") -> GPT:

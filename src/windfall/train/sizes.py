@@ -136,9 +136,9 @@ def require_memory(
     as_is = largest_micro_batch(config, available_bytes, checkpoint_activations=checkpoint_activations, **how)
     again = largest_micro_batch(config, available_bytes, checkpoint_activations=True, **how)
     if as_is:
-        fix = f"micro-batches of {as_is} fit"
+        fix = f"micro-batches of {as_is} fit (train.micro_batch_sequences)"
     elif again:
-        fix = f"with activation checkpointing micro-batches of {again} fit"
+        fix = f"with train.checkpoint_activations micro-batches of {again} fit (train.micro_batch_sequences)"
     else:
         fix = "no micro-batch fits: choose a smaller depth, a shorter sequence_length, or more memory"
     raise ConfigError(

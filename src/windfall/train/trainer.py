@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from windfall.train.compiled import compiled
 from windfall.train.data import TrainData
 from windfall.train.evaluate import EvalResult, evaluate
 from windfall.train.model import GPTConfig, build_model
-from windfall.train.optim import InnerOptimizer, OptimConfig
+from windfall.train.optim import InnerOptimizer, Kind, OptimConfig
 from windfall.train.precision import Precision, autocast
 from windfall.train.ranks import Alone, Ranks
 from windfall.train.schedule import ScheduleConfig, schedule
@@ -109,7 +109,7 @@ def require_room(spec: TrainerSpec, shape: GPTConfig, device: torch.device, rank
         free //= ranks
     micro = spec.micro_batch_sequences or -(-spec.batch_sequences // ranks)
     require_memory(
-        shape, micro, free, precision="bf16" if spec.precision == "bf16" else "fp32",
+        shape, micro, free, precision="bf16" if spec.precision == "bf16" else "fp32", optimizer=cast(Kind, spec.optimizer),
         checkpoint_activations=spec.checkpoint_activations, where=f"{device}, each of {ranks} ranks," if ranks > 1 else str(device),
     )  # fmt: skip
 

@@ -1,0 +1,119 @@
+"""What can be known to be wrong with a run before it begins: its data, its model's shape, first weights and memory.
+
+Nothing is written, fetched or built. `windfall check` says all of it, and a run does not begin with any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from windfall.config.load import dotted
+from windfall.config.schema import Config
+from windfall.errors import ConfigError, DataError
+from windfall.run.prepare import prepared_source, trainer_spec
+from windfall.train.corpus import HUB, open_corpus
+from windfall.train.interchange import read_config, require_same
+from windfall.train.manifest import Manifest
+from windfall.train.model import GPTConfig
+from windfall.train.prepare import DEFAULT_VOCABULARY
+from windfall.train.tokenizer import ByteTokenizer, load_tokenizer
+from windfall.train.trainer import model_config, require_room
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. ``key``: the path through the tables; ``here``: on this machine, with nothing wrong in the file."""
+
+    key: tuple[str | int, ...]
+    what: str
+    here: bool = False
+
+
+def preflight(config: Config) -> list[Finding]:
+    """Everything that is found wrong, in the order of the file's tables."""
+    return list(_findings(config))
+
+
+def require_ready(config: Config) -> None:
+    """Raise ConfigError with everything that `preflight` finds."""
+    found = preflight(config)
+    if found:
+        raise ConfigError("\n".join(f"{dotted(f.key)}: {f.what}" for f in found))
+
+
+def _findings(config: Config) -> Iterator[Finding]:
+    source = ("data", "source")
+    vocab_size: int | None = None
+    try:
+        vocab_size = _vocab_size(config)
+        prepared = prepared_source(config)
+        if prepared is not None:
+            manifest = Manifest.load(prepared)
+            if manifest.sequence_length != config.model.sequence_length:
+                yield Finding(
+                    ("model", "sequence_length"),
+                    f"{config.model.sequence_length}, but {prepared} was prepared with {manifest.sequence_length}; change one",
+                )
+            if manifest.val_sequences < 1:
+                yield Finding(
+                    source, f"{prepared} was prepared with nothing held out, and versions are evaluated; prepare it with some"
+                )
+            for shard in manifest.shards:
+                manifest.shard_path(prepared, shard)
+        elif not config.data.source.startswith(HUB):
+            open_corpus(config.data.source, config.data.text_column)
+    except DataError as e:
+        yield Finding(source, str(e))
+    if vocab_size is None:
+        return
+    spec = trainer_spec(config, Path(config.data.source))
+    try:
+        shape = model_config(spec, vocab_size)
+    except ConfigError as e:
+        yield Finding(("model", "depth"), str(e))
+        return
+    if config.model.initial_weights:
+        folder = Path(config.model.initial_weights)
+        try:
+            require_same(folder, read_config(folder), shape)
+        except DataError as e:
+            yield Finding(("model", "initial_weights"), str(e))
+    yield from _room(config, shape)
+
+
+def _vocab_size(config: Config) -> int:
+    """Of the run's tokenizer. Raises DataError where it, or the data that has it, is no good."""
+    prepared = prepared_source(config)
+    if prepared is not None:
+        return Manifest.load(prepared).tokenizer.vocab_size
+    match config.data.tokenizer:
+        case "bytes":
+            return ByteTokenizer().vocab_size
+        case "bpe":
+            return config.data.vocab_size or DEFAULT_VOCABULARY
+        case path:
+            return load_tokenizer(path).vocab_size
+
+
+def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
+    """Sites on this machine whose device is not there, or has not the memory."""
+    import torch
+
+    spec = trainer_spec(config, Path(config.data.source))
+    told: set[str] = set()  # sites that are alike are told of once
+    for number, site in enumerate(config.site):
+        finding = None
+        count = torch.cuda.device_count() if site.device == "cuda" else site.ranks
+        if count < site.ranks:
+            what = f"cuda with {site.ranks} rank{'s' if site.ranks > 1 else ''}, and there are {count} CUDA devices here"
+            finding = Finding(("site", number, "device"), what, here=True)
+        else:
+            try:
+                require_room(replace(spec, device=site.device), shape, torch.device(site.device), site.ranks)
+            except ConfigError as e:
+                finding = Finding(("model", "depth"), str(e), here=True)
+        if finding and finding.what not in told:
+            told.add(finding.what)
+            yield finding
