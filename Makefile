@@ -9,11 +9,12 @@ SOURCES := src tests benchmarks
 demo: setup
 	$(BIN)/windfall demo
 
-test: setup setup-tests check
-	$(BIN)/python -m pytest
+# The slow suite starts real processes, which would be in each other's way: one test at a time.
+test: check test-fast
+	$(BIN)/python -m pytest -m slow
 
 test-fast: setup setup-tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)

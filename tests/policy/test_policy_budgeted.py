@@ -117,7 +117,7 @@ def simulated(c: Config, deadline_h: float) -> tuple[Outcome, float, float, Told
     return found, (found.done_at - span.start) / HOUR, made.bound, told
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sites=st.integers(1, 3), seed=st.integers(0, 10**6), spin=st.sampled_from([300.0, 340.0, 600.0]), share=st.floats(0.1, 0.7))
 def test_with_a_perfect_forecast_it_is_in_time_and_within_five_percent_of_the_bound(
     sites: int, seed: int, spin: float, share: float

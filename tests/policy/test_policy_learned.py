@@ -112,7 +112,7 @@ def told_by(function: Callable[[float, int], float]) -> Foresight:
     return forecast
 
 
-FEW = settings(max_examples=20, deadline=None)
+FEW = settings(max_examples=20)
 READINGS = st.lists(
     st.tuples(st.sampled_from([0.0, 20.0, 60.0, 99.0, 100.0, 140.0, 249.0, 250.0, 260.0, 450.0, 900.0, None]), st.integers(1, 9)),
     min_size=1, max_size=20,

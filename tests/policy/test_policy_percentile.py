@@ -173,7 +173,7 @@ def test_what_is_low_is_learned_from_a_real_history_with_its_holes() -> None:
     assert level(past, 20.0) == 300.0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 8.0, 9.0, 20.0, 79.0, 80.0, 300.0]), st.integers(1, 8)), min_size=1, max_size=10))
 def test_asked_only_when_its_promise_ends_it_decides_as_if_asked_at_every_reading(runs: list[tuple[float, int]]) -> None:
     values = [v for v, n in runs for _ in range(n)]

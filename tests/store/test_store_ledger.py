@@ -282,6 +282,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=30, suppress_health_check=list(HealthCheck)
 )
 TestLedgerKeepsItsInvariants = LedgerMachine.TestCase

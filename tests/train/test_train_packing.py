@@ -33,7 +33,7 @@ def packed(lengths: list[int], waiting: int) -> tuple[list[list[int]], BestFit]:
     return rows, best
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=60), st.integers(1, 20))
 def test_every_row_is_full_begins_with_a_document_and_every_token_is_counted(lengths: list[int], waiting: int) -> None:
     rows, best = packed(lengths, waiting)

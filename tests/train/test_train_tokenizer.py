@@ -48,7 +48,7 @@ def test_training_twice_gives_the_same_bytes_in_a_file_and_the_file_gives_the_to
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text())
 def test_any_text_comes_back_from_its_tokens_and_they_count_its_bytes(kind: str, bpe: BPETokenizer, text: str) -> None:
     tokenizer: Tokenizer = ByteTokenizer() if kind == "bytes" else bpe
