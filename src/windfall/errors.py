@@ -24,7 +24,9 @@ class DataError(WindfallError):
 
 
 class SignalError(WindfallError):
-    """A signal cannot be read at all (a single bad reading is never an error, see invariant 5)."""
+    """A signal cannot be read as it is configured (a single bad reading is never an error, see invariant 5)."""
+
+    exit_code = 2
 
 
 class StoreError(WindfallError):

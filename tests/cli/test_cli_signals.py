@@ -87,7 +87,7 @@ def test_a_source_that_fails_is_shown_with_its_error_and_turns_nothing_on(
 ) -> None:
     (tmp_path / "mine.toml").write_text(SITE.format(url=server.url))
     code, out, _ = windfall(capsys, "signals", "--config", tmp_path / "mine.toml")
-    assert code == 0
+    assert code == 1
     assert "no reading at" in out
     assert "last error: watttime:CAISO_NORTH: WATTTIME_USERNAME and WATTTIME_PASSWORD not set" in out
     assert "north paper: off" in out

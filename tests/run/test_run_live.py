@@ -100,8 +100,11 @@ def test_a_run_follows_a_live_signal_and_a_dead_source_turns_it_off(tmp_path: Pa
         # Late at first, which keeps a site on; then it no longer holds (three periods), which turns it off.
         wait_for("the site to be off", lambda: site(run)["state"] == "off")
         assert "no longer holds" in site(run)["reason"] or "no reading" in site(run)["reason"]
+        (lost_now,) = status(run)["signals_lost"]
+        assert "503" in lost_now["reason"]
         meter.value = 30.0
         wait_for("training again", lambda: site(run)["state"] == "training")
+        assert status(run)["signals_lost"] == []
         living.send(signal.SIGINT)
         assert living.end() == 130
     (lost, *_) = events(run, "signal_lost")

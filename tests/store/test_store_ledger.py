@@ -281,7 +281,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.head().tokens_total == len(now) * PER_BLOCK
 
 
-LedgerMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=30, suppress_health_check=list(HealthCheck)
-)
+LedgerMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 TestLedgerKeepsItsInvariants = LedgerMachine.TestCase

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from ui_runs import START, commit_all, energy, now_row
 
 from windfall import clock
@@ -17,6 +19,7 @@ from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.ui.series import series
 from windfall.ui.summary import summarise
+from windfall.ui.tables import print_status
 
 IDLE_J, FIRST_J, SECOND_J = 400.0 * 100, 2000.0 * 6600, 2000.0 * 3600
 
@@ -64,6 +67,22 @@ def test_empty_telemetry(empty: RunDir) -> None:
     Telemetry.open(empty.telemetry).close()
     assert summarise(empty)["events_count"] == 0
     assert series(empty).lanes == {}
+
+
+def test_sources_that_are_not_heard_are_told_until_they_are_or_a_new_life_begins(empty: RunDir) -> None:
+    t = Telemetry.open(empty.telemetry)
+    t.event(START, "signal_lost", source="watttime:X", reason="watttime:X: 503")
+    t.event(START + 60, "signal_lost", source="price", reason="price: refused")
+    t.event(START + 90, "signal_back", source="watttime:X", reason="watttime:X answers again")
+    t.flush()
+    lost = summarise(empty)["signals_lost"]
+    assert lost == [{"source": "price", "since": START + 60, "reason": "price: refused"}]
+    console = Console(file=StringIO(), width=200)
+    print_status(summarise(empty), console)
+    assert "not heard  price: refused, since" in console.file.getvalue()  # type: ignore[attr-defined]
+    t.event(START + 120, "resumed")
+    t.close()
+    assert summarise(empty)["signals_lost"] == []
 
 
 def test_no_run_is_said(tmp_path: Path) -> None:

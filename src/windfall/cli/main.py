@@ -340,7 +340,7 @@ def signals(
     """Which providers can be asked, what each signal says now, and what policies would make of it."""
     from windfall.cli import signals as verb
 
-    verb.signals(region, config, at, as_json)
+    raise typer.Exit(verb.signals(region, config, at, as_json))
 
 
 @app.command()

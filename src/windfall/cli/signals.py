@@ -42,8 +42,8 @@ class Shown:
     t: float
 
 
-def signals(region: str | None, file: Path | None, at: str | None, as_json: bool) -> None:
-    """Show credentials, signals and what policies would say.
+def signals(region: str | None, file: Path | None, at: str | None, as_json: bool) -> int:
+    """Show credentials, signals and what policies would say; 1 where sources were asked and not one of them answered.
 
     Raises:
         ConfigError: nothing is configured, or nothing is known of ``region``.
@@ -61,7 +61,7 @@ def signals(region: str | None, file: Path | None, at: str | None, as_json: bool
     else:
         assert region is not None
         shown, said = _asked(region, now), []
-    result = {
+    result: dict[str, Any] = {
         "credentials": _credentials(),
         "signals": [_signal_json(s) for s in shown],
         "policies": said,
@@ -70,6 +70,8 @@ def signals(region: str | None, file: Path | None, at: str | None, as_json: bool
         print_json(result)
     else:
         _print(result)
+    asked = [s for s in result["signals"] if "last_error" in s]
+    return 1 if asked and all(s["value"] is None and s["last_error"] for s in asked) else 0
 
 
 def _config(region: str | None, file: Path | None) -> Config | None:

@@ -25,7 +25,7 @@ class SignalWatch:
                     self._telemetry.event(t, "warning", reason=f"{status.source}: {text}")
             was, now = self._errors.get(i, ""), status.last_error or ""
             if now and not was:
-                self._telemetry.event(t, "signal_lost", reason=now)
+                self._telemetry.event(t, "signal_lost", source=status.source, reason=now)
             elif was and not now:
-                self._telemetry.event(t, "signal_back", reason=f"{status.source} answers again")
+                self._telemetry.event(t, "signal_back", source=status.source, reason=f"{status.source} answers again")
             self._errors[i] = now

@@ -101,6 +101,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
             for _, h in sorted(ledger.holds().items())
         ],
         "asked": [asdict(a) for a in pending(run)],
+        "signals_lost": story.signals_lost(),
         "tokens_by_mode": tokens_by_mode,
         "joins_and_leaves": story.joins_and_leaves(),
         "events_count": story.events_count,
@@ -156,6 +157,20 @@ class _Story:
         )
         a = [float(x) for x in found[0]] if found else [0.0] * 6
         return a[0], a[1], a[2], a[3], a[4], a[5]
+
+    def signals_lost(self) -> list[dict[str, Any]]:
+        """Live sources that were not heard when last asked: source, since when (run time), and why."""
+        lost: dict[str, dict[str, Any]] = {}
+        kinds = "('signal_lost', 'signal_back', 'started', 'resumed')"
+        for kind, t_run, detail in self.rows(f"SELECT kind, t_run, detail FROM events WHERE kind IN {kinds} ORDER BY id"):
+            said = json.loads(detail)
+            if kind == "signal_lost":
+                lost[str(said.get("source"))] = {"source": said.get("source"), "since": float(t_run), "reason": said.get("reason")}
+            elif kind == "signal_back":
+                lost.pop(str(said.get("source")), None)
+            else:  # a new life asks them all again
+                lost.clear()
+        return list(lost.values())
 
     def joins_and_leaves(self) -> dict[str, int]:
         """How often a site began to train, and how often one ceased to."""

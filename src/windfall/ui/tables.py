@@ -166,7 +166,7 @@ def last_word(site: Mapping[str, Any]) -> str:
 
 
 def _hands(s: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What operators keep off, and what they have asked for."""
+    """What operators keep off, what they have asked for, and the signals that are not heard."""
     found = []
     for h in s["holds"]:
         hold = Hold(h["site"], h["kind"], h["since"], h["until"], h["who"], h["why"])
@@ -175,6 +175,8 @@ def _hands(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         what = f"{a['kind']} of {a['site']} by {a['who']}"
         what += f" for {duration_text(a['for_s'])}" if a["for_s"] is not None else ""
         found.append(("asked", safe(what + (f": {a['why']}" if a["why"] else "")) + " (asked, not yet noted)"))
+    for lost in s["signals_lost"]:
+        found.append(("not heard", f"{safe(str(lost['reason']))}, since {clock_text(lost['since'])} UTC"))
     return found
 
 
