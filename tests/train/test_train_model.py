@@ -231,3 +231,26 @@ def _randomise(model: GPT) -> None:
             if name.endswith("weight"):
                 parameter.normal_(0.0, 0.1, generator=generator)
         model.x0_scalars.fill_(0.3)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_without_gradients_the_loss_is_the_same_and_never_has_all_logits(
+    small_model: GPT, reduction: Reduction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = torch.randint(0, 257, (4, 64), generator=torch.Generator().manual_seed(0))
+    targets = tokens.roll(-1, 1)
+    targets[:, ::5] = -1
+    with_gradients = small_model(tokens, targets, reduction)
+    sizes: list[int] = []
+    project = small_model.project
+
+    def counted(hidden: torch.Tensor) -> torch.Tensor:
+        sizes.append(hidden.shape[:-1].numel())
+        return project(hidden)
+
+    monkeypatch.setattr(small_model, "project", counted)
+    with torch.no_grad():
+        without = small_model(tokens, targets, reduction)
+    torch.testing.assert_close(without, with_gradients.detach())
+    assert max(sizes) <= tokens.numel() // 8
+    assert sum(sizes) == tokens.numel()

@@ -10,8 +10,9 @@ from torch import nn
 
 from windfall.errors import ConfigError, DataError
 from windfall.train.model import GPT, GPTConfig, build_model
-from windfall.train.muon import NorMuonGroup, polar_express
+from windfall.train.muon import NorMuonGroup, PlainMuonGroup, polar_express
 from windfall.train.optim import AdamWGroup, InnerOptimizer, Kind, OptimConfig
+from windfall.train.ranks import Alone
 from windfall.train.schedule import ScheduleValues
 
 KINDS: tuple[Kind, ...] = ("normuon", "muon_plain", "adamw")
@@ -66,24 +67,83 @@ def test_polar_express_brings_singular_values_near_one_and_keeps_directions(shap
     assert torch.equal(polar_express(torch.zeros(4, 4)), torch.zeros(4, 4))
 
 
-def test_normuon_agrees_with_a_float64_reference() -> None:
+#: nanochat's table, written out once more: five odd quintics, made with a safety factor of 2e-2 and a cushion of 2e-2.
+QUINTICS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+#: float64 arrays
+Array = np.ndarray
+
+
+def _polar(matrix: Array) -> Array:
+    """The same quintics on the singular values, so that no product of matrices is shared with what is tested."""
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    s = s / (np.linalg.norm(matrix) * 1.02 + 1e-6)
+    for a, b, c in QUINTICS:
+        s = a * s + b * s**3 + c * s**5
+    return np.asarray((u * s) @ vt)
+
+
+@pytest.mark.parametrize("shape", [(12, 6), (6, 12), (8, 8)])
+def test_polar_express_agrees_with_its_quintics_on_singular_values_in_float64(shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(2).normal(size=shape)
+    np.testing.assert_allclose(polar_express(torch.tensor(matrix)).numpy(), _polar(matrix), atol=1e-10)
+    np.testing.assert_allclose(polar_express(torch.tensor(matrix, dtype=torch.float32)).numpy(), _polar(matrix), atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(12, 6), (6, 12), (8, 8)])
+def test_normuon_agrees_with_a_float64_reference(shape: tuple[int, int]) -> None:
+    rows, cols = shape
     draw = np.random.default_rng(1)
-    start, gradients = draw.normal(size=(12, 6)), draw.normal(size=(6, 12, 6))
+    start, gradients = draw.normal(size=shape), draw.normal(size=(6, *shape))
     parameter = nn.Parameter(torch.tensor(start, dtype=torch.float32))
     group = NorMuonGroup({"x": parameter}, lr=0.02, weight_decay=0.3, beta2=0.95)
 
-    w, momentum, second = start.copy(), np.zeros((12, 6)), np.zeros((12, 1))
-    for gradient in gradients:
+    # One second moment for each row, or in a wide matrix for each column.
+    axis = 1 if rows >= cols else 0
+    w, momentum, second = start.copy(), np.zeros(shape), np.zeros((rows, 1) if rows >= cols else (1, cols))
+    for i, gradient in enumerate(gradients):
+        values = ScheduleValues(lr_multiplier=1.0 - 0.1 * i, momentum=0.85 + 0.01 * i, weight_decay_multiplier=0.5 + 0.1 * i)
         parameter.grad = torch.tensor(gradient, dtype=torch.float32)
-        group.step(ScheduleValues(lr_multiplier=0.5, momentum=0.9, weight_decay_multiplier=0.5))
-        momentum = 0.9 * momentum + 0.1 * gradient
-        ahead = 0.1 * gradient + 0.9 * momentum
-        update = polar_express(torch.tensor(ahead)).numpy()
-        second = 0.95 * second + 0.05 * (update**2).mean(axis=1, keepdims=True)
+        group.step(values)
+        momentum = values.momentum * momentum + (1 - values.momentum) * gradient
+        update = _polar((1 - values.momentum) * gradient + values.momentum * momentum)
+        second = 0.95 * second + 0.05 * (update**2).mean(axis=axis, keepdims=True)
         scaled = update / np.sqrt(second)
         scaled *= np.linalg.norm(update) / np.linalg.norm(scaled)
-        w = w - 0.01 * np.sqrt(2.0) * scaled - 0.01 * 0.15 * w * (scaled * w > 0)
-    np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-4, atol=1e-5)
+        lr = 0.02 * values.lr_multiplier * np.sqrt(max(1.0, rows / cols))
+        w = w - lr * scaled - lr * 0.3 * values.weight_decay_multiplier * w * (scaled * w >= 0)
+    np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-3, atol=1e-4)
+
+
+def test_a_weight_that_the_update_leaves_alone_decays() -> None:
+    parameter = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    parameter.grad = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    NorMuonGroup({"x": parameter}, lr=0.1, weight_decay=0.5, beta2=0.95).step(ScheduleValues())
+    torch.testing.assert_close(parameter.detach()[1], torch.tensor([3.0, 4.0]) * (1 - 0.05))
+
+
+class _OneOf(Alone):
+    """A rank that hears from nobody else."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+
+@pytest.mark.parametrize("kind", ["normuon", "muon_plain"])
+def test_each_rank_has_its_share_of_the_matrices_and_no_other(kind: Kind, small_model: GPT) -> None:
+    def matrices(rank: int, size: int) -> int:
+        rules = InnerOptimizer(small_model, _kind(kind), _OneOf(rank, size)).rules
+        return sum(rule.momentum.size(0) for rule in rules if isinstance(rule, NorMuonGroup | PlainMuonGroup))
+
+    whole = matrices(0, 1)
+    shares = [matrices(rank, 3) for rank in range(3)]
+    assert sum(shares) == whole == 6 * small_model.config.depth
+    assert max(shares) < whole
 
 
 def test_weights_decay_only_where_the_update_shrinks_them_anyway() -> None:

@@ -24,7 +24,8 @@ LOGIT_SOFTCAP = 15.0
 VOCAB_MULTIPLE = 64
 RECIPE_HEAD_DIM = 128
 IGNORED_TARGET = -1
-#: With activation checkpointing the loss is computed in so many pieces, of which one's logits exist at a time.
+#: With activation checkpointing, and where no gradients are wanted, the loss is computed in so many pieces, of which one's logits
+#: exist at a time.
 LOSS_CHUNKS = 8
 Reduction = Literal["mean", "sum"]
 
@@ -342,16 +343,21 @@ class GPT(nn.Module):
         """Loss in nats over the targets that are not -1 (mean per token, or sum), or logits without targets.
 
         tokens and targets are [B, T] int64; logits are [B, T, vocab_size] float32. The mean over no
-        target at all is nan; the sum is 0.
+        target at all is nan; the sum is 0. Without gradients the loss is summed over `LOSS_CHUNKS` pieces of the batch, so that
+        evaluation never needs more memory than a training step of the same batch; it differs by float32 rounding at most.
         """
         hidden = self.hidden(tokens)
         if targets is None:
             return self.project(hidden)
         hidden, targets = hidden.flatten(0, 1), targets.flatten()
-        if not (self.checkpoint_activations and torch.is_grad_enabled()):
+        training = torch.is_grad_enabled()
+        if training and not self.checkpoint_activations:
             return self._loss(hidden, targets, reduction)
         pieces = zip(hidden.chunk(LOSS_CHUNKS), targets.chunk(LOSS_CHUNKS), strict=True)
-        losses = [checkpoint(self._loss, h, t, "sum", use_reentrant=False, preserve_rng_state=False) for h, t in pieces]
+        if training:
+            losses = [checkpoint(self._loss, h, t, "sum", use_reentrant=False, preserve_rng_state=False) for h, t in pieces]
+        else:
+            losses = [self._loss(h, t, "sum") for h, t in pieces]
         total = torch.stack(losses).sum()
         return total if reduction == "sum" else total / (targets != IGNORED_TARGET).sum()
 

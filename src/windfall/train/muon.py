@@ -1,7 +1,10 @@
 """Rules for matrices: NorMuon with cautious weight decay, and torch's plain Muon behind the same methods.
 
-Published sources: Muon (Jordan et al. 2024), Polar Express (Amsel et al., arXiv 2505.16932), NorMuon (Li et al.,
-arXiv 2510.05491), cautious weight decay (arXiv 2510.12402).
+What is computed is nanochat's of mid January 2026, as read in its published source (nanochat/muon.py), with its constants; the
+code is ours. The ideas: Muon (Jordan et al. 2024), Polar Express (Amsel et al., arXiv 2505.16932), NorMuon (Li et al., arXiv
+2510.05491), cautious weight decay (Chen et al., arXiv 2510.12402). Not taken over are roundings: nanochat's versions of that
+month keep, one or another, the second moment, the normed update, the rate and beta2 in bfloat16; here all but the polar factor
+is float32.
 """
 
 from __future__ import annotations
@@ -15,34 +18,36 @@ from torch import Tensor, nn
 from windfall.train.ranks import Alone, Ranks, padded, slice_of
 from windfall.train.schedule import ScheduleValues
 
-# Table of the Polar Express paper for degree 5 and a smallest singular value of 1e-3: the minimax-optimal odd
-# quintic a·x + b·x³ + c·x⁵ of each iteration.
+# nanochat's table: a, b, c of the odd quintic a·x + b·x³ + c·x⁵ of each of five iterations. It is what the generator published
+# with Polar Express (arXiv 2505.16932) gives for a smallest singular value of 1e-3, five iterations, a safety factor of 2e-2 (all
+# but the last quintic are made for an interval that much longer) and a cushion of 2e-2.
 _POLAR_EXPRESS = (
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-# The paper's guard against rounding pushing a singular value above the interval that the quintics are made for.
-_SAFETY = 1.01
-_EPSILON = 1e-10
+# The table's safety factor once more: rounding must not push a singular value above 1, where the quintics grow fast.
+_SAFETY = 1.02
+_NORM_EPSILON = 1e-6
+#: Least second moment, and least norm, that is divided by.
+_SMALLEST = 1e-10
 
 
 def polar_express(matrices: Tensor) -> Tensor:
     """Approximate polar factor UVᵀ of each matrix USVᵀ in a stack [..., rows, cols], in the stack's dtype.
 
-    Five matrix-product iterations; computed in bfloat16 on an accelerator (for which the method is made) and in
-    the given dtype on a CPU, whose bfloat16 products are not faster at these sizes. Singular values down to
-    about 1e-3 of the Frobenius norm end near 1. Zero matrices stay zero.
+    Five iterations of matrix products (Polar Express, arXiv 2505.16932), in bfloat16 on an accelerator, for which the method is
+    made, and in the given dtype on a CPU, whose bfloat16 products are not faster at these sizes. Singular values down to about
+    1e-3 of the Frobenius norm end near 1. Zero matrices stay zero.
     """
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.size(-2) > x.size(-1)
-    if tall:
+    if tall:  # the smaller of the two Gram matrices
         x = x.mT
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) * _SAFETY + 1e-7)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) * _SAFETY + _NORM_EPSILON)
     for a, b, c in _POLAR_EXPRESS:
-        a, b, c = a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     result: Tensor = (x.mT if tall else x).to(matrices.dtype)
@@ -54,111 +59,131 @@ def shape_scale(shape: torch.Size) -> float:
     return math.sqrt(max(1.0, shape[-2] / shape[-1]))
 
 
-class NorMuonGroup:
-    """NorMuon for parameters of one shape, whose updates are computed as one stack; each rank computes its part of it."""
+def mean_axis(shape: torch.Size) -> int:
+    """The longer axis of a matrix, over which its squares are averaged: -1 (a number per row) where rows >= cols, else -2."""
+    return -1 if shape[-2] >= shape[-1] else -2
+
+
+class _Group:
+    """Matrices of one shape [rows, cols]: each rank updates its share of them and is told what became of the others."""
+
+    label: str
+
+    def __init__(self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, ranks: Ranks | None) -> None:
+        self.names = list(named)
+        self.parameters = list(named.values())
+        self.lr, self.weight_decay = lr, weight_decay
+        self._ranks = ranks or Alone()
+        self._first, self._end, self._each = slice_of(len(named), self._ranks)
+        self._own = self.parameters[self._first : self._end]
+        like = self.parameters[0]
+        self.momentum = torch.zeros((len(self._own), *like.shape), device=like.device)
+
+    def _stacks(self) -> dict[str, Tensor]:
+        """This rank's share of the state by its kind, each [own matrices, ...]."""
+        return {"momentum": self.momentum}
+
+    def _update(self, gradients: list[Tensor], values: ScheduleValues) -> None:
+        """Change this rank's matrices, of which there is at least one, in place."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, values: ScheduleValues) -> None:
+        """One update of every parameter from its .grad."""
+        gradients = [gradient_of(p) for p in self.parameters]
+        if self._own:
+            self._update(gradients[self._first : self._end], values)
+        if self._ranks.size > 1:
+            like = self.parameters[0]
+            own = torch.stack([p.detach() for p in self._own]) if self._own else like.new_empty((0, *like.shape))
+            together = self._ranks.gather(padded(own, self._each))
+            for parameter, new in zip(self.parameters, together, strict=False):  # behind the last is padding
+                parameter.copy_(new)
+
+    def state(self) -> dict[str, Tensor]:
+        """The whole state by flat name, whoever keeps it: stacks and ranks are an affair of this class."""
+        whole = {kind: self._ranks.gather(padded(own, self._each)) for kind, own in self._stacks().items()}
+        return {f"{self.label}.{kind}.{n}": stack[i] for i, n in enumerate(self.names) for kind, stack in whole.items()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over this rank's share of a whole state."""
+        for kind, stack in self._stacks().items():
+            for own, name in zip(stack, self.names[self._first : self._end], strict=True):
+                own.copy_(tensors[f"{self.label}.{kind}.{name}"])
+
+
+class NorMuonGroup(_Group):
+    """NorMuon (arXiv 2510.05491) for matrices of one shape, whose updates are computed as one stack.
+
+    The second moment is [own, rows, 1] for tall and square matrices and [own, 1, cols] for wide ones, as nanochat has it: the
+    paper's, which is always a number per row (an output neuron), would be an average over the shorter axis of a wide matrix.
+    """
+
+    label = "normuon"
 
     def __init__(
         self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, beta2: float, ranks: Ranks | None = None
     ) -> None:
-        self.names = list(named)
-        self.parameters = list(named.values())
-        self.lr, self.weight_decay, self.beta2 = lr, weight_decay, beta2
-        self._ranks = ranks or Alone()
-        self._first, self._end, self._each = slice_of(len(named), self._ranks)
-        like = self.parameters[0]
-        self.momentum = torch.zeros((self._end - self._first, *like.shape), device=like.device)
-        self.second_moment = torch.zeros_like(self.momentum[..., :1])
+        super().__init__(named, lr, weight_decay, ranks)
+        self.beta2 = beta2
+        self._axis = mean_axis(self.parameters[0].shape)
+        self.second_moment = torch.zeros_like(self.momentum.narrow(self._axis, 0, 1))
 
-    @torch.no_grad()
-    def step(self, values: ScheduleValues) -> None:
-        """One update of every parameter from its .grad."""
-        own = self.parameters[self._first : self._end]
-        gradients = [gradient_of(p) for p in self.parameters][self._first : self._end]
-        if self._ranks.size == 1:
-            torch._foreach_sub_([p.detach() for p in own], list(self._update(own, gradients, values).unbind()))
-            return
-        like = self.parameters[0]
-        weights = torch.stack([p.detach() for p in own]) if own else like.new_empty((0, *like.shape))
-        if own:
-            weights = weights - self._update(own, gradients, values)
-        together = self._ranks.gather(padded(weights, self._each))
-        for parameter, new in zip(self.parameters, together, strict=False):
-            parameter.copy_(new)
+    def _stacks(self) -> dict[str, Tensor]:
+        return {"momentum": self.momentum, "second_moment": self.second_moment}
 
-    def _update(self, own: list[nn.Parameter], gradients: list[Tensor], values: ScheduleValues) -> Tensor:
-        """What is taken from this rank's parameters, as a stack."""
+    def _update(self, gradients: list[Tensor], values: ScheduleValues) -> None:
         gradient = torch.stack(gradients)
         self.momentum.lerp_(gradient, 1.0 - values.momentum)
-        update = polar_express(gradient.lerp_(self.momentum, values.momentum))  # Nesterov's look-ahead
+        update = self._even_out(polar_express(gradient.lerp_(self.momentum, values.momentum)))  # Nesterov's look-ahead
 
-        # Rows (output neurons) get equal size over time, then the whole gets back its norm, so that the
-        # learning rate means the same as without. The second moment needs no bias correction: the norm undoes it.
-        norm = torch.linalg.matrix_norm(update, keepdim=True)
-        self.second_moment.lerp_(update.square().mean(dim=-1, keepdim=True), 1.0 - self.beta2)
-        update *= self.second_moment.clamp_min(_EPSILON).rsqrt()
-        update *= norm / torch.linalg.matrix_norm(update, keepdim=True).clamp_min(_EPSILON)
-
-        lr = self.lr * values.lr_multiplier
+        # The shape's factor belongs to the rate, and so to the decay as well.
+        lr = self.lr * values.lr_multiplier * shape_scale(update.shape)
         decay = self.weight_decay * values.weight_decay_multiplier
-        step: Tensor = lr * shape_scale(update.shape) * update
+        own = [p.detach() for p in self._own]
+        step = lr * update
         if decay:
-            weights = torch.stack([p.detach() for p in own])
-            # Cautious: shrink only those weights that the update is moving towards zero anyway.
-            step += (lr * decay) * weights * (update * weights > 0)
-        return step
+            weights = torch.stack(own)
+            # Cautious (arXiv 2510.12402): shrink only those weights that the update does not enlarge.
+            step += (lr * decay) * weights * (update * weights >= 0)
+        torch._foreach_sub_(own, list(step.unbind()))
 
-    def state(self) -> dict[str, Tensor]:
-        """The state by flat name, one pair per parameter: stacks and ranks are an affair of this class."""
-        momentum = self._ranks.gather(padded(self.momentum, self._each))
-        second = self._ranks.gather(padded(self.second_moment, self._each))
-        tensors: dict[str, Tensor] = {}
-        for index, name in enumerate(self.names):
-            tensors[f"normuon.momentum.{name}"] = momentum[index]
-            tensors[f"normuon.second_moment.{name}"] = second[index]
-        return tensors
+    def _even_out(self, update: Tensor) -> Tensor:
+        """NorMuon's: rows (or columns) get equal size over time, then each matrix of the stack gets back its norm.
 
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over this rank's part of a whole state."""
-        for index, name in enumerate(self.names[self._first : self._end]):
-            self.momentum[index].copy_(tensors[f"normuon.momentum.{name}"])
-            self.second_moment[index].copy_(tensors[f"normuon.second_moment.{name}"])
+        So the learning rate means the same as without, and the second moment needs no bias correction: the norm undoes it. Both
+        norms come from the mean squares along the longer axis, times its length. Changes `update` in place.
+        """
+        squares = update.square().mean(self._axis, keepdim=True)
+        self.second_moment.lerp_(squares, 1.0 - self.beta2)
+        scale = self.second_moment.clamp_min(_SMALLEST).rsqrt()
+        squares = squares * update.size(self._axis)
+        norm = squares.sum((-2, -1), keepdim=True).sqrt()
+        scaled_norm = (squares * scale.square()).sum((-2, -1), keepdim=True).sqrt()
+        return update.mul_(scale * (norm / scaled_norm.clamp_min(_SMALLEST)))
 
 
-class PlainMuonGroup:
-    """torch.optim.Muon behind the same methods: a baseline, not the recipe."""
+class PlainMuonGroup(_Group):
+    """torch.optim.Muon behind the same methods, for matrices of one shape: a baseline, not the recipe."""
 
-    def __init__(self, named: dict[str, nn.Parameter], lr: float, weight_decay: float) -> None:
-        self.names = list(named)
-        self.parameters = list(named.values())
-        self.lr, self.weight_decay = lr, weight_decay
-        self.muon = torch.optim.Muon(self.parameters, lr=lr, weight_decay=0.0)
-        for parameter in self.parameters:
-            # torch makes these at the first step; made here, the state has its full shape from the start.
-            self.muon.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    label = "muon"
 
-    def step(self, values: ScheduleValues) -> None:
-        """One update of every parameter from its .grad."""
-        for parameter in self.parameters:
-            gradient_of(parameter)
+    def __init__(self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, ranks: Ranks | None = None) -> None:
+        super().__init__(named, lr, weight_decay, ranks)
+        # As a group of its own, because a list may not be empty, and a rank of many may have no matrix of this shape.
+        self.muon = torch.optim.Muon([{"params": self._own}], lr=lr, weight_decay=0.0)
+        for parameter, momentum in zip(self._own, self.momentum, strict=True):
+            # torch would make these at the first step; made here, they are views of the stack.
+            self.muon.state[parameter]["momentum_buffer"] = momentum
+
+    def _update(self, gradients: list[Tensor], values: ScheduleValues) -> None:
+        del gradients  # torch's own takes each parameter's .grad
         for group in self.muon.param_groups:
             group["lr"] = self.lr * values.lr_multiplier
             group["weight_decay"] = self.weight_decay * values.weight_decay_multiplier
             group["momentum"] = values.momentum
         self.muon.step()  # type: ignore[no-untyped-call]
-
-    def state(self) -> dict[str, Tensor]:
-        """Live views of the state by flat name."""
-        return {
-            f"muon.momentum.{name}": self.muon.state[parameter]["momentum_buffer"]
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-        }
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over a state."""
-        for name, target in self.state().items():
-            target.copy_(tensors[name])
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:

@@ -225,7 +225,7 @@ class InnerOptimizer:
         if config.kind == "adamw":
             self.rules.append(adamw("matrices", matrices, config.adamw_lr * scale, config.adamw_weight_decay))
         elif config.kind == "muon_plain":
-            self.rules.append(PlainMuonGroup(matrices, config.matrix_lr * scale, decay))
+            self.rules.extend(PlainMuonGroup(group, config.matrix_lr * scale, decay, ranks) for group in _by_shape(matrices))
         else:
             self.rules.extend(
                 NorMuonGroup(group, config.matrix_lr * scale, decay, config.normuon_beta2, ranks) for group in _by_shape(matrices)

@@ -76,8 +76,8 @@ def _matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer) -> int
     """Numbers that the optimizer keeps for the blocks' matrices; everything else has AdamW's two."""
     if optimizer == "adamw":
         return 2 * matrices
-    # NorMuon: a momentum, and one second moment per row (four attention matrices and `down` have width rows, `up` 4 x).
-    return matrices + (config.depth * 9 * config.width if optimizer == "normuon" else 0)
+    # NorMuon: a momentum, and as many second moments as a matrix's longer side (four of width, `up` and `down` of 4 x width).
+    return matrices + (config.depth * 12 * config.width if optimizer == "normuon" else 0)
 
 
 def _activations(config: GPTConfig, micro_batch: int, precision: Precision, checkpointed: bool) -> int:
