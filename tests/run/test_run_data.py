@@ -145,3 +145,13 @@ def test_what_is_wrong_is_said_by_check_and_before_a_run_begins(
     with pytest.raises(ConfigError, match=f"^{said}"):
         prepare_run(load(file), run, lambda _: None)
     assert not run.root.exists()
+
+
+def test_a_site_with_more_ranks_than_devices_starts_none_of_them(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    about = site(tmp_path, data)
+    about |= {"ranks": 2, "trainer": {**about["trainer"], "device": "cuda"}}
+    with pytest.raises(ConfigError, match="has 1 CUDA devices and 2 ranks; lower"):
+        local_trainer(about)

@@ -23,7 +23,9 @@ TESTS = Path(__file__).parents[1]
 
 
 @contextmanager
-def ranked(s: TrainerSpec, size: int, folder: Path) -> Iterator[tuple[RankedTrainer, list[subprocess.Popen[bytes]]]]:
+def ranked(
+    s: TrainerSpec, size: int, folder: Path, timeout_s: float = 20.0
+) -> Iterator[tuple[RankedTrainer, list[subprocess.Popen[bytes]]]]:
     """A leader in this process and followers in their own."""
     (folder / "spec.json").write_text(json.dumps(asdict(s)))
     store = TCPStore("127.0.0.1", 0, size, is_master=True, timeout=timedelta(seconds=60), wait_for_workers=False)
@@ -35,7 +37,7 @@ def ranked(s: TrainerSpec, size: int, folder: Path) -> Iterator[tuple[RankedTrai
         for rank in range(1, size)
     ]  # fmt: skip
     try:
-        group = Group(store, 0, size, device=torch.device("cpu"), timeout_s=20)
+        group = Group(store, 0, size, device=torch.device("cpu"), timeout_s=timeout_s, word_timeout_s=timeout_s)
         trainer = RankedTrainer(LocalTrainer(s, group), group)
         yield trainer, children
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,17 @@ def test_a_rank_that_dies_ends_the_round_with_an_error_and_not_with_a_hang(prepa
         child.wait()
         with pytest.raises(RuntimeError):
             trainer.step([3, 4, 5], 384.0)
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_an_error_in_a_step_and_at_the_next_word(prepared: Path, tmp_path: Path) -> None:
+    with ranked(spec(prepared), 2, tmp_path, timeout_s=4.0) as (trainer, (child,)):
+        trainer.step([0, 1, 2], 0.0)
+        os.kill(child.pid, signal.SIGSTOP)
+        with pytest.raises(RuntimeError):
+            trainer.step([3, 4, 5], 384.0)
+        with pytest.raises(RuntimeError):
+            trainer.evaluate()
 
 
 def test_micro_batches_add_up_to_the_step(prepared: Path) -> None:

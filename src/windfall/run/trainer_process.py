@@ -44,6 +44,7 @@ def local_trainer(site: Mapping[str, Any]) -> Trainer:
     data_dir = str(site["trainer"]["data_dir"])
     Manifest.load(data_dir).verify(data_dir, Path(site["folder"]) / "data-checked.json")
     size = int(site.get("ranks", 1))
+    require_devices(site)
     if size == 1:
         return one_rank(site, 0, None)
     folder = Path(site["folder"])
@@ -61,11 +62,7 @@ def local_trainer(site: Mapping[str, Any]) -> Trainer:
 
 
 def one_rank(site: Mapping[str, Any], rank: int, group: Group | None) -> LocalTrainer:
-    """The trainer of one rank of a site.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
+    """The trainer of one rank of a site."""
     import torch
 
     from windfall.train.spec import TrainerSpec
@@ -74,12 +71,18 @@ def one_rank(site: Mapping[str, Any], rank: int, group: Group | None) -> LocalTr
     torch.set_num_threads(int(site["threads"]))
     spec = TrainerSpec(**site["trainer"])
     if spec.device == "cuda":
-        count = torch.cuda.device_count()
-        if rank >= count:
-            raise ConfigError(f"{site['site']}: has {count} CUDA devices and {site.get('ranks', 1)} ranks; lower site.ranks")
         torch.cuda.set_device(rank)
         spec = replace(spec, device=f"cuda:{rank}")
     return LocalTrainer(spec, group)
+
+
+def require_devices(site: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless there is a device for each rank; nothing has been started yet."""
+    import torch
+
+    size = int(site.get("ranks", 1))
+    if site["trainer"]["device"] == "cuda" and torch.cuda.device_count() < size:
+        raise ConfigError(f"{site['site']}: has {torch.cuda.device_count()} CUDA devices and {size} ranks; lower site.ranks")
 
 
 def open_store(size: int) -> TCPStore:

@@ -241,6 +241,11 @@ class InnerOptimizer:
         for parameter in self.parameters.values():
             parameter.grad = None
 
+    def gather(self) -> None:
+        """Take part in another rank's ``state_tensors``, keeping nothing."""
+        for rule in self.rules:
+            rule.state()
+
     def _live(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for rule in self.rules:

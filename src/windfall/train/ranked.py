@@ -131,7 +131,7 @@ def follow(local: LocalTrainer, group: Group) -> None:
                 for p in local.model.parameters():
                     group.broadcast(p.data)
             case _Word.GATHER:
-                local.inner()
+                local.help_gather()
             case _Word.INNER:
                 state = {}
                 for name, shape in local.state_shapes().items():

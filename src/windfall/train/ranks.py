@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-#: The leader may wait for a merge, or for nothing at all, this long.
-_CONTROL_TIMEOUT = timedelta(days=30)
+#: The leader may wait for a merge, or for nothing at all, this long, and the others for its word.
+_LISTEN_TIMEOUT = timedelta(days=30)
 _JOIN_TIMEOUT = timedelta(seconds=120)
 
 
@@ -61,8 +61,11 @@ class Alone:
 class Group:
     """One of several ranks. Raises RuntimeError from any call once another rank is gone or silent for too long."""
 
-    def __init__(self, store: Store, rank: int, size: int, *, device: torch.device, timeout_s: float) -> None:
-        """``timeout_s``: how long any one collective of a step may take.
+    def __init__(
+        self, store: Store, rank: int, size: int, *, device: torch.device, timeout_s: float, word_timeout_s: float = 120.0
+    ) -> None:
+        """``timeout_s``: how long any one collective of a step may take. ``word_timeout_s``: how long the leader's word may take
+        to be heard by all, who may still be building their model or finishing a step; a rank that hangs would keep it for ever.
 
         Raises:
             RuntimeError: the others did not come within two minutes.
@@ -73,7 +76,9 @@ class Group:
         step = timedelta(seconds=timeout_s)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=max(step, _JOIN_TIMEOUT))
         self._data = dist.new_group(backend=backend, timeout=step)
-        self._control = dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT)
+        # Time-outs are each rank's own: the leader speaks, the others listen.
+        word = _LISTEN_TIMEOUT if rank else timedelta(seconds=word_timeout_s)
+        self._control = dist.new_group(backend="gloo", timeout=word)
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         # One flat buffer: a collective costs more than a copy.

@@ -233,6 +233,10 @@ class LocalTrainer:
         # bf16 keeps the range; counters and other single numbers keep every bit.
         return bytes(save_torch({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()}))
 
+    def help_gather(self) -> None:
+        """Made by a rank that does not want the inner state itself, while the leader makes ``inner``."""
+        self._optimizer.gather()
+
     def load_inner(self, data: bytes) -> None:
         self.take_inner(*self.read_inner(data))
 
