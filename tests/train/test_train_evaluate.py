@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from windfall.cli import eval as verb
 from windfall.errors import ConfigError
+from windfall.run import sample
+from windfall.store.rundir import RunDir
 from windfall.train.data import TrainData
 from windfall.train.evaluate import evaluate
 from windfall.train.generate import generate
@@ -64,6 +71,68 @@ def test_the_result_does_not_depend_on_the_batch_and_leaves_the_mode_alone(small
     assert one.bytes == many.bytes == data.val_bytes(5)
     assert small_model.training
     assert all(parameter.grad is None for parameter in small_model.parameters())
+
+
+def test_progress_ends_with_every_sequence_done(small_model: GPT, prepared: Path) -> None:
+    data = TrainData(prepared)
+    told: list[tuple[int, int]] = []
+    evaluate(small_model, data, 5, 2, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    told.clear()
+    evaluate(small_model, data, 10**6, 10**6, progress=lambda done, total: told.append((done, total)))
+    assert told == [(data.val_sequences, data.val_sequences)]
+
+
+@pytest.fixture
+def a_run(monkeypatch: pytest.MonkeyPatch, small_model: GPT, prepared: Path) -> list[int]:
+    """A run whose newest version is the small model; the list has how many sequences each forward pass took."""
+    sizes: list[int] = []
+    small_model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].size(0)))
+    version = SimpleNamespace(version=3, tokens_total=1000)
+    monkeypatch.setattr(sample, "held_model", lambda *_: (small_model, prepared, version))
+    return sizes
+
+
+def a_config(eval_sequences: int) -> Any:
+    return SimpleNamespace(run=SimpleNamespace(seed=0), data=SimpleNamespace(eval_sequences=eval_sequences))
+
+
+def test_a_version_is_evaluated_on_the_text_that_its_run_was_evaluated_on(
+    a_run: list[int], small_model: GPT, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = TrainData(prepared), RunDir(prepared)
+    result, _ = sample.evaluated(a_config(3), run, None, None)
+    assert sum(a_run) == 3
+    assert result == evaluate(small_model, data, 3)
+    a_run.clear()
+    result, _ = sample.evaluated(a_config(3), run, None, 10**6)
+    assert sum(a_run) == data.val_sequences
+    assert result.bytes == data.val_bytes()
+    for tokens, sequences in ((2 * 64 + 63, 2), (63, 1)):
+        monkeypatch.setattr(sample, "_BATCH_TOKENS", tokens)
+        a_run.clear()
+        sample.evaluated(a_config(4), run, None, None)
+        assert a_run == [sequences] * (4 // sequences)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_verb_shows_how_far_it_is_on_a_terminal_and_keeps_its_output_clean(
+    terminal: bool, a_run: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = SimpleNamespace(config=None)
+    monkeypatch.setattr(verb, "RunDir", lambda _: SimpleNamespace(open_existing=lambda: run))
+    monkeypatch.setattr(verb, "load", lambda _: a_config(4))
+    monkeypatch.setattr(verb, "text_from", lambda *_, **__: ("text", None))
+    monkeypatch.setattr(sample, "_BATCH_TOKENS", 64)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    verb.evaluate(Path("run"), None, None, "def ", True)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["version"] == 3
+    if terminal:
+        shown = [each.strip() for each in err.split("\r")]
+        assert shown == ["", *(f"evaluating: {n:3}% of 4 held-out sequences" for n in (25, 50, 75, 100)), "", ""]
+    else:
+        assert err == ""
 
 
 def test_training_on_the_corpus_lowers_the_bits_per_byte_of_text_never_seen(small_model: GPT, prepared: Path) -> None:

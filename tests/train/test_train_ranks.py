@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from train.gloo import ranked
 from windfall.errors import DataError
+from windfall.train.compiled import compiled
 from windfall.train.ranked import RankedTrainer
 from windfall.train.ranks import Alone, padded, slice_of
 from windfall.train.spec import TrainerSpec
@@ -151,3 +154,31 @@ def test_a_step_that_is_skipped_changes_nothing(prepared: Path) -> None:
     assert trainer.inner(exact=True) == inner
     trainer.step([3, 4, 5], 384.0)
     assert trainer.skipped == ""
+
+
+def test_a_trainer_compiles_once_for_a_full_step_and_never_again(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        frames.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr("windfall.train.trainer.compiled", lambda model: compiled(model, backend))
+    trainer = LocalTrainer(spec(prepared, compile=True, micro_batch_sequences=2))
+    plain = LocalTrainer(spec(prepared, micro_batch_sequences=2))
+    assert len(frames) == 1  # before the site says that it is ready
+    assert story(trainer)[0] == pytest.approx(story(plain)[0], rel=1e-6)
+    trainer.step([40], 3072.0)
+    trainer.evaluate()
+    trainer.step([41, 42, 43], 3072.0)
+    assert len(frames) == 1
+
+
+def test_a_trainer_gives_signs_of_life_within_a_step_and_an_evaluation(prepared: Path) -> None:
+    trainer = LocalTrainer(spec(prepared, micro_batch_sequences=1, eval_sequences=4))
+    signs: list[int] = []
+    trainer.alive = lambda: signs.append(1)
+    trainer.step([0, 1, 2], 0.0)
+    assert len(signs) == 6
+    trainer.evaluate()
+    assert len(signs) == 10

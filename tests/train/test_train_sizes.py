@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,8 +15,10 @@ from windfall.cli.model import model as print_model
 from windfall.errors import ConfigError
 from windfall.train import sizes
 from windfall.train.model import GPTConfig, build_model, flops_per_token, parameter_count
-from windfall.train.optim import InnerOptimizer, OptimConfig
+from windfall.train.muon import NorMuonGroup, PlainMuonGroup
+from windfall.train.optim import AdamWGroup, InnerOptimizer, Kind, OptimConfig
 from windfall.train.precision import Precision, autocast
+from windfall.train.ranks import Alone, Group, padded
 from windfall.train.sizes import largest_micro_batch, memory_bytes, require_memory
 
 SMALL = GPTConfig(depth=4, width=256, head_dim=128, vocab_size=1024, sequence_length=128)
@@ -83,6 +86,101 @@ def _kept_for_backward(precision: Precision, checkpointed: bool) -> int:
         loss = model(tokens, tokens)
     del loss
     return sum(storage.nbytes() for storage in kept.values())
+
+
+# Of its memory the logits are the most, as they are of a small model with a large vocabulary.
+MANY_WORDS = GPTConfig(depth=2, width=128, head_dim=128, vocab_size=8192, sequence_length=128)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_evaluation_takes_no_more_memory_than_training_on_the_same_batch(precision: Precision, checkpointed: bool) -> None:
+    model = build_model(MANY_WORDS, seed=1, checkpoint_activations=checkpointed)
+    tokens = torch.zeros(4, 128, dtype=torch.long)
+
+    def training() -> None:
+        with autocast("cpu", precision):
+            loss = model(tokens, tokens, "sum")
+        loss.backward()
+
+    def evaluating() -> None:
+        with torch.no_grad(), autocast("cpu", precision):
+            model(tokens, tokens, "sum")
+
+    training()  # from the second on, gradients are no new memory
+    taken = peak(evaluating)
+    assert 4 * 128 * 8192 * 4 / 8 < taken < peak(training)
+    assert taken < memory_bytes(MANY_WORDS, 4, precision=precision, checkpoint_activations=checkpointed).activations
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Bytes that torch's CPU allocator has handed out at most during `work`, beyond what there was before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    assert profiler.profiler is not None
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+class _First(Alone):
+    """The first of several ranks, which says nothing to the others."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+@pytest.mark.parametrize("kind", ["normuon", "muon_plain", "adamw"])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7])
+def test_of_several_ranks_the_optimizer_state_of_one_is_counted(kind: Kind, ranks: int) -> None:
+    rules = InnerOptimizer(build_model(SMALL, seed=1), OptimConfig(kind=kind), _First(ranks)).rules
+    held: list[torch.Tensor] = []
+    for rule in rules:
+        if isinstance(rule, AdamWGroup):
+            held += [*rule.first, *rule.second]
+        elif isinstance(rule, NorMuonGroup | PlainMuonGroup):
+            held += rule._stacks().values()
+    own = sum(t.nbytes for t in held)
+    counted = memory_bytes(SMALL, optimizer=kind, ranks=ranks).optimizer
+    if 4 % ranks == 0:
+        assert counted == own
+    elif kind == "adamw":
+        assert own <= counted <= own + 4 * 2 * 3 * 4 * 256  # `up` may have three rows fewer than counted, in each of 4 layers
+    else:
+        assert own <= counted <= own + 4 * 3 * (256 * 256 + 256)  # and there may be three matrices of attention fewer
+
+
+def test_gradients_on_their_way_between_ranks_are_counted_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group.__new__(Group)  # without the others, of which the collectives below know nothing
+    group.size, group._data = 4, None  # type: ignore[assignment]
+    monkeypatch.setattr("windfall.train.ranks.dist.all_reduce", lambda *_, **__: None)
+    monkeypatch.setattr("windfall.train.ranks.dist.all_gather", lambda *_, **__: None)
+    gradients = [torch.zeros_like(p) for p in build_model(SMALL, seed=1).parameters()]
+    memory = memory_bytes(SMALL, ranks=4)
+    assert peak(lambda: group.sum([*gradients, torch.zeros(2)])) == pytest.approx(memory.exchange, rel=1e-4)
+    assert memory.exchange == memory.gradients + 8
+    # With a large vocabulary, gathering the embedding takes more; what the backend receives into, a third of it, is not seen here.
+    own = torch.zeros(8192 // 4, 128)
+    exchange = memory_bytes(MANY_WORDS, ranks=4).exchange
+    assert exchange == (3 * 4 + 2) * own.nbytes
+    assert peak(lambda: group.gather(padded(own, 8192 // 4))) == pytest.approx(2 * 4 * own.nbytes, rel=0.01)
+
+
+def test_ranks_exchange_when_activations_are_gone_so_the_larger_of_both_counts() -> None:
+    small, large = memory_bytes(SMALL, 1, ranks=2), memory_bytes(SMALL, 32, ranks=2)
+    assert small.total == small.weights + small.gradients + small.optimizer + small.exchange
+    assert large.total == large.weights + large.gradients + large.optimizer + large.activations
+    assert memory_bytes(SMALL, 1).exchange == 0
+    with pytest.raises(ConfigError, match="0 ranks"):
+        memory_bytes(SMALL, ranks=0)
+    alone = memory_bytes(SMALL, 1, checkpoint_activations=True)
+    free = int(alone.total * 1.15)
+    require_memory(SMALL, 1, free, checkpoint_activations=True)
+    with pytest.raises(ConfigError, match=r"activations \d+ MB or, after them, \d+ MB between ranks, and a tenth"):
+        require_memory(SMALL, 64, free, ranks=2)
 
 
 def test_a_depth_that_does_not_fit_is_refused_with_its_estimate_and_what_would_fit() -> None:

@@ -272,7 +272,7 @@ def generate(
 def evaluate(
     run: RunArgument,
     version: Annotated[Optional[int], typer.Option(min=0, help="which version (default: the newest)")] = None,  # noqa: UP045
-    sequences: Annotated[Optional[int], typer.Option(min=1, help="held-out sequences (default: all)")] = None,  # noqa: UP045
+    sequences: Annotated[Optional[int], typer.Option(min=1, help="held-out sequences (default: data.eval_sequences)")] = None,  # noqa: UP045
     prompt: Annotated[str, typer.Option(help="text to go on from")] = "def ",
     as_json: JsonOption = False,
 ) -> None:

@@ -26,6 +26,8 @@ from windfall.store.tensors import Tensors, from_bytes
 if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
     from windfall.train.trainer import Trainer
 
+#: Time between two heartbeats (wall time).
+_BEAT_S = 1.0
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0
 
@@ -43,6 +45,7 @@ class SiteWorker:
         self.site = site
         self.generation = generation
         self._trainer = trainer
+        trainer.alive = self._still_here
         self._mailbox = mailbox
         self._bus = bus
         self._outbox = Outbox(folder)
@@ -74,7 +77,7 @@ class SiteWorker:
         self._progress = 0.0
         self._cut_by: dict[int, float] = {}
         self._draining = False
-        self._beat = 0
+        self._beat: dict[str, Any] = {"n": 0}
         self._beat_at = -math.inf
         self._heard: tuple[Any, float] = (None, clock.monotonic())
         self._saved_at = clock.monotonic()
@@ -110,13 +113,10 @@ class SiteWorker:
 
     def _listen(self) -> None:
         now = clock.monotonic()
-        if now - self._beat_at >= 1.0:
-            self._beat_at = now
-            self._beat += 1
-            beat: dict[str, Any] = {"n": self._beat}
-            if self._leases:
-                beat["block"] = self._leases.at
-            self._bus.set("heartbeat", beat)
+        if now - self._beat_at >= _BEAT_S:
+            at = {"block": self._leases.at} if self._leases else {}
+            self._beat = {"n": self._beat["n"], **at}
+            self._still_here()
             self._mind_the_coordinator(now)
         for c in self._bus.commands():
             if c.get("kind") == "drain":
@@ -125,6 +125,14 @@ class SiteWorker:
                 if c.get("fence") != self._fence:
                     continue  # an earlier coordinator's, whose rounds have the same numbers
                 self._cut_by = {c["round"]: float(c["at"])}
+
+    def _still_here(self) -> None:
+        """A heartbeat, if it is time for one. Within a step it names the block at which that began: there it would have died."""
+        now = clock.monotonic()
+        if now - self._beat_at >= _BEAT_S:
+            self._beat_at = now
+            self._beat["n"] += 1
+            self._bus.set("heartbeat", dict(self._beat))
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}

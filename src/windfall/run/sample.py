@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from windfall.train.model import GPT
 
 PROMPT = "def "
+#: Tokens that `evaluated` puts through the model at a time, or one sequence if that is longer: on a CPU larger batches are no
+#: faster, and a laptop's memory may hold little more than the model.
+_BATCH_TOKENS = 4096
 
 
 def held_version(run: RunDir, version: int | None) -> Version:
@@ -69,8 +73,13 @@ def text_from(
         return generate(model, Manifest.load(folder), prompt, tokens, temperature, top_k, seed), found
 
 
-def evaluated(config: Config, run: RunDir, version: int | None, sequences: int | None) -> tuple[EvalResult, Version]:
-    """A version's surprise over the held-out text: all of it, or ``sequences`` spread over it.
+def evaluated(
+    config: Config, run: RunDir, version: int | None, sequences: int | None, progress: Callable[[int, int], None] | None = None
+) -> tuple[EvalResult, Version]:
+    """A version's surprise over the held-out text, in float32 on the CPU.
+
+    Over ``sequences`` spread evenly over it (all, where there are fewer), or over as many as the run's own evaluations take
+    (`data.eval_sequences`), so that the figures are of the same text. ``progress``: as `windfall.train.evaluate.evaluate`.
 
     Raises:
         DataError: no such version, its weights are gone or damaged, or nothing was held out.
@@ -79,7 +88,9 @@ def evaluated(config: Config, run: RunDir, version: int | None, sequences: int |
     from windfall.train.evaluate import evaluate
 
     model, folder, found = held_model(config, run, version)
-    return evaluate(model, TrainData(folder, config.run.seed), sequences), found
+    data = TrainData(folder, config.run.seed)
+    wanted = config.data.eval_sequences if sequences is None else sequences
+    return evaluate(model, data, wanted, max(1, _BATCH_TOKENS // data.sequence_length), progress=progress), found
 
 
 def write_sample(config: Config, run: RunDir) -> None:

@@ -8,6 +8,7 @@ and the site's files; who follows has the model, its part of the optimizer's sta
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -51,6 +52,15 @@ class RankedTrainer:
     def skipped(self) -> str:
         """Why the last step was skipped, or an empty string."""
         return self._local.skipped
+
+    @property
+    def alive(self) -> Callable[[], None]:
+        """Called now and then within a long step or evaluation."""
+        return self._local.alive
+
+    @alive.setter
+    def alive(self, call: Callable[[], None]) -> None:
+        self._local.alive = call
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
         self._say(_Word.STEP, progress_tokens, *first_blocks)

@@ -3,6 +3,9 @@
 Parameters and FLOPs are exact counts. Memory is an estimate of the peak within a training step of one process: float32
 weights, gradients and optimizer state to the byte, activations by what autograd keeps for backward (tests compare it with
 autograd's own tensors). `torch.compile` keeps less than estimated, so the estimate errs on the safe side.
+
+Evaluation needs no estimate of its own: without gradients a batch's loss is computed in pieces (`windfall.train.model`), and no
+layer's tensors are kept, so that where a training step of a micro-batch fits, evaluating batches as large as it does too.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import torch
 
 from windfall.errors import ConfigError
 from windfall.train.model import LOSS_CHUNKS, GPTConfig
+from windfall.train.optim import _WORTH_SHARING
 from windfall.train.precision import Precision
 
 Optimizer = Literal["normuon", "muon_plain", "adamw"]
@@ -34,17 +38,21 @@ _LOGIT_COPIES = 4
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the peak of a training step."""
+    """Bytes at the peak of a training step, in one process: of several ranks, in the one that needs most.
+
+    `exchange` is what gradients and weights take on their way between ranks, 0 where there is one.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    exchange: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        """The most that is there at a time: backward has let go of the activations when ranks begin to exchange gradients."""
+        return self.weights + self.gradients + self.optimizer + max(self.activations, self.exchange)
 
 
 def memory_bytes(
@@ -54,21 +62,37 @@ def memory_bytes(
     precision: Precision = "bf16",
     checkpoint_activations: bool = False,
     optimizer: Optimizer = "normuon",
+    ranks: int = 1,
 ) -> Memory:
     """Estimate for micro-batches of `micro_batch` sequences of the full length; nothing is allocated.
 
     bf16 means autocast: weights stay float32, and the copies that autocast casts count as activations.
+
+    Of several ``ranks`` each has its own micro-batches, all weights and all gradients. They divide optimizer state: that of tables
+    (and of matrices under adamw) by rows, that of matrices by whole layers, both rounded up; the state of parameters of fewer
+    than 4,096 numbers, as the scalars are, is at every rank. (Attention's matrices are dealt out singly, so where the ranks do not
+    divide the depth the estimate has up to three of them more than the rank.) And there is `Memory.exchange`: one more copy of all
+    gradients, which are summed as one flat tensor, or what the largest gathering of weights takes, if that is more.
+
+    Raises:
+        ConfigError: a micro-batch or a number of ranks below 1.
     """
     if micro_batch < 1:
         raise ConfigError(f"model: a micro-batch of {micro_batch} sequences; give a whole number of at least 1")
+    if ranks < 1:
+        raise ConfigError(f"model: {ranks} ranks; give a whole number of at least 1")
     square = config.width * config.width
     matrices = config.depth * 12 * square
-    tables = 2 * config.padded_vocab_size * config.width + 2 * config.depth
+    scalars = 2 * config.depth
+    tables = 2 * config.padded_vocab_size * config.width + scalars
+    state = _own_matrix_state(config, matrices, optimizer, ranks)
+    state += 2 * (2 * _own_rows(config.padded_vocab_size, config.width, ranks) * config.width + scalars)
     return Memory(
         weights=FLOAT32 * (matrices + tables),
         gradients=FLOAT32 * (matrices + tables),
-        optimizer=FLOAT32 * (_matrix_state(config, matrices, optimizer) + 2 * tables),
+        optimizer=FLOAT32 * state,
         activations=_activations(config, micro_batch, precision, checkpoint_activations),
+        exchange=FLOAT32 * _exchange(config, matrices + tables, optimizer, ranks) if ranks > 1 else 0,
     )
 
 
@@ -78,6 +102,42 @@ def _matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer) -> int
         return 2 * matrices
     # NorMuon: a momentum, and as many second moments as a matrix's longer side (four of width, `up` and `down` of 4 x width).
     return matrices + (config.depth * 12 * config.width if optimizer == "normuon" else 0)
+
+
+def _own_rows(rows: int, columns: int, ranks: int) -> int:
+    """Rows of an AdamW parameter that the first rank keeps state of."""
+    return rows if rows * columns < _WORTH_SHARING else -(-rows // ranks)
+
+
+def _own_matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer, ranks: int) -> int:
+    """The first rank's part of `_matrix_state`, of which no rank has more."""
+    whole = _matrix_state(config, matrices, optimizer)
+    if optimizer == "adamw":
+        # Four times as many rows, `up` has four times as many at a rank, or fewer.
+        return whole // config.width * _own_rows(config.width, config.width, ranks)
+    return whole // config.depth * -(-config.depth // ranks)
+
+
+def _exchange(config: GPTConfig, parameters: int, optimizer: Optimizer, ranks: int) -> int:
+    """Numbers in flight between ranks, at most: all gradients in one tensor, with the loss and its count, or a gathering.
+
+    A gathering of `each` numbers a rank has three tensors of all of them: what the backend received, its copy as one part a rank,
+    and the whole. Beside them are `each` numbers to send, and as many that the update was made of.
+    """
+
+    def gathering(each: int) -> int:
+        return (3 * ranks + 2) * each
+
+    width, inner = config.width, 4 * config.width
+    table = gathering(_own_rows(config.padded_vocab_size, width, ranks) * width)
+    if optimizer == "adamw":
+        # Each matrix is gathered by itself, and all are kept until the last is there.
+        rows = config.depth * (4 * _own_rows(width, width, ranks) * width + 2 * _own_rows(width, inner, ranks) * inner)
+        blocks = (ranks + 1) * rows + gathering(_own_rows(inner, width, ranks) * width)
+    else:
+        # By shape: four matrices of attention a layer, or `up`, or `down`, which have as many numbers.
+        blocks = gathering(max(-(-4 * config.depth // ranks) * width * width, -(-config.depth // ranks) * width * inner))
+    return max(parameters + 2, table, blocks)
 
 
 def _activations(config: GPTConfig, micro_batch: int, precision: Precision, checkpointed: bool) -> int:
@@ -101,7 +161,7 @@ def largest_micro_batch(config: GPTConfig, available_bytes: int, *, checkpoint_a
         memory = memory_bytes(config, count, checkpoint_activations=checkpoint_activations, **how)  # type: ignore[arg-type]
         return memory.total * MARGIN <= available_bytes
 
-    # The estimate is a line in the micro-batch, so a doubling and a bisection find the last that fits.
+    # The estimate never falls as the micro-batch grows, so a doubling and a bisection find the last that fits.
     high = 1
     while fits(high):
         high *= 2
@@ -120,16 +180,19 @@ def require_memory(
     precision: Precision = "bf16",
     checkpoint_activations: bool = False,
     optimizer: Optimizer = "normuon",
+    ranks: int = 1,
     where: str = "this device",
 ) -> Memory:
     """The estimate, where it fits with the margin into `available_bytes`; to be called before a model is built.
 
+    `available_bytes` and `micro_batch` (sequences of the full length) are one rank's, of ``ranks`` that train together.
+
     Raises:
         ConfigError: it does not fit; the message has the estimate and what would.
     """
-    how: dict[str, object] = {"precision": precision, "optimizer": optimizer}
+    how: dict[str, object] = {"precision": precision, "optimizer": optimizer, "ranks": ranks}
     memory = memory_bytes(
-        config, micro_batch, precision=precision, checkpoint_activations=checkpoint_activations, optimizer=optimizer
+        config, micro_batch, precision=precision, checkpoint_activations=checkpoint_activations, optimizer=optimizer, ranks=ranks
     )
     if memory.total * MARGIN <= available_bytes:
         return memory
@@ -141,11 +204,12 @@ def require_memory(
         fix = f"with train.checkpoint_activations micro-batches of {again} fit (train.micro_batch_sequences)"
     else:
         fix = "no micro-batch fits: choose a smaller depth, a shorter sequence_length, or more memory"
+    exchange = f" or, after them, {gigabytes(memory.exchange)} between ranks" if ranks > 1 else ""
     raise ConfigError(
         f"model: depth {config.depth} (width {config.width}) with micro-batches of {micro_batch} x {config.sequence_length}"
         f" tokens needs about {gigabytes(memory.total * MARGIN)} (weights {gigabytes(memory.weights)}, gradients"
         f" {gigabytes(memory.gradients)}, optimizer {gigabytes(memory.optimizer)}, activations"
-        f" {gigabytes(memory.activations)}, and a tenth for the rest), and {where} has {gigabytes(available_bytes)};"
+        f" {gigabytes(memory.activations)}{exchange}, and a tenth for the rest), and {where} has {gigabytes(available_bytes)};"
         f" {fix}"
     )
 

@@ -7,7 +7,7 @@ It knows nothing of rounds and leases. It steps over blocks, says how far its pa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -42,6 +42,8 @@ class Trainer(Protocol):
     blocks_per_step: int
     tokens_per_step: int
     manifest: str
+    #: Called now and then within a long step or evaluation: who waits for a sign of life hears that it goes on.
+    alive: Callable[[], None]
 
     @property
     def skipped(self) -> str:
@@ -110,7 +112,8 @@ def require_room(spec: TrainerSpec, shape: GPTConfig, device: torch.device, rank
     micro = spec.micro_batch_sequences or -(-spec.batch_sequences // ranks)
     require_memory(
         shape, micro, free, precision="bf16" if spec.precision == "bf16" else "fp32", optimizer=cast(Kind, spec.optimizer),
-        checkpoint_activations=spec.checkpoint_activations, where=f"{device}, each of {ranks} ranks," if ranks > 1 else str(device),
+        checkpoint_activations=spec.checkpoint_activations, ranks=ranks,
+        where=f"{device}, each of {ranks} ranks," if ranks > 1 else str(device),
     )  # fmt: skip
 
 
@@ -131,6 +134,7 @@ class LocalTrainer:
                 f"{spec.sequence_length}; prepare it again or change model.sequence_length"
             )
         self.manifest = self.data.manifest.hash
+        self.alive: Callable[[], None] = lambda: None
         self._device = torch.device(spec.device)
         shape = model_config(spec, self.data.manifest.tokenizer.vocab_size)
         require_room(spec, shape, self._device, self._ranks.size)
@@ -150,6 +154,21 @@ class LocalTrainer:
         self._anchor: Tensors = {}
         if self._ranks.rank == 0:
             self.anchor()
+        if spec.compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compile for a full micro-batch now, which takes from half a minute on: before the site is ready and others wait for it.
+
+        The first step may be a short one, and the compiled shape is the first that comes.
+        """
+        own = len(range(self._ranks.rank, self._spec.batch_sequences, self._ranks.size))
+        micro = min(self._spec.micro_batch_sequences or own, own)
+        tokens = torch.zeros((max(1, micro), self._spec.sequence_length), dtype=torch.int64, device=self._device)
+        with autocast(self._device, self._precision):
+            loss = self._forward(tokens, tokens.clone(), reduction="sum")  # one tensor given twice would be another graph
+        loss.backward()
+        self._optimizer.zero_grad()
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
         """Made by all ranks."""
@@ -170,6 +189,7 @@ class LocalTrainer:
         self._optimizer.zero_grad()
         sums = torch.zeros(2, device=self._device)  # loss, targets
         for at in range(0, len(own), micro):
+            self.alive()
             tokens, targets = self.data.batch(own[at : at + micro])
             targets = targets.to(self._device, non_blocking=True)
             with autocast(self._device, self._precision):
@@ -222,7 +242,9 @@ class LocalTrainer:
         """Made by all ranks."""
         spec = self._spec
         batch = min(16, spec.micro_batch_sequences or spec.batch_sequences)  # never more than a step has room for
-        return evaluate(self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks)
+        return evaluate(
+            self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks, progress=lambda *_: self.alive()
+        )
 
     def inner(self, *, exact: bool = False) -> bytes:
         """Made by all ranks."""
