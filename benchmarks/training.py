@@ -2,8 +2,14 @@
 
 make bench-training
 
-Each ratio has its baseline in the same run, and both sides take turns, because machines are noisy. With a GPU at hand the same
-runs there (`--device cuda`); for the study's model see benchmarks/gpu_d20.py.
+Each ratio has its baseline in the same run, and both sides take turns, because machines are noisy. On a CPU both are counted in
+CPU seconds of the process, with one thread, so that whoever else is at work changes little (threads that wait for each other would
+count); on a GPU (`--device cuda`) in seconds. A ratio is the median over pairs of rounds, and beside it are the smallest and the
+largest, which say how far to trust it.
+
+The bare loop has the same model, data and optimizer classes as the trainer, and no trainer: no accumulation over micro-batches, no
+length of the gradient, no guard, no ranks. So the ratio says what those cost, and nothing about the classes that both have. How
+fast the study's model is on a GPU, benchmarks/gpu_d20.py says.
 """
 
 from __future__ import annotations
@@ -11,15 +17,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from windfall import clock
 from windfall.train.model import GPTConfig, build_model
-from windfall.train.muon import NorMuonGroup, polar_express, shape_scale
+from windfall.train.muon import NorMuonGroup, mean_axis, polar_express, shape_scale
 from windfall.train.optim import InnerOptimizer
 from windfall.train.prepare import prepare
 from windfall.train.schedule import ScheduleValues, schedule
@@ -38,11 +45,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=300_000, help="of each run of the convergence figures")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         prepare("stdlib", folder, sequence_length=LENGTH)
         step_against_bare_loop(Path(folder), args.device, args.rounds)
         optimizer_against_tensors(args.device, args.rounds)
+        torch.set_num_threads(2)
         convergence(Path(folder), args.device, args.tokens, args.seeds)
 
 
@@ -56,16 +64,30 @@ def spec(folder: Path, device: str, **changes: object) -> TrainerSpec:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def turns(ours: Callable[[], object], baseline: Callable[[], object], rounds: int, device: str) -> tuple[float, float, float]:
-    """Median seconds of both, taken in turns, and the median of baseline over ours."""
+@dataclass(frozen=True)
+class Turns:
+    """Median seconds of a round of ours and of the baseline (CPU seconds on a CPU), and baseline over ours of each pair."""
+
+    ours: float
+    baseline: float
+    ratios: list[float]
+
+    def __str__(self) -> str:
+        return f"ratio {statistics.median(self.ratios):.3f} (pairs from {min(self.ratios):.3f} to {max(self.ratios):.3f})"
+
+
+def turns(ours: Callable[[], object], baseline: Callable[[], object], rounds: int, device: str) -> Turns:
+    """Both, `rounds` times each, taken in turns."""
 
     def timed(what: Callable[[], object]) -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device != "cuda":
+            before = time.process_time()
+            what()
+            return time.process_time() - before
+        torch.cuda.synchronize()
         before = clock.monotonic()
         what()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        torch.cuda.synchronize()
         return clock.monotonic() - before
 
     for _ in range(2):
@@ -75,12 +97,11 @@ def turns(ours: Callable[[], object], baseline: Callable[[], object], rounds: in
     for i in range(rounds):
         both = (timed(ours), timed(baseline)) if i % 2 == 0 else (timed(baseline), timed(ours))[::-1]
         pairs.append(both)
-    ratio = statistics.median(b / a for a, b in pairs)
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+    return Turns(statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), [b / a for a, b in pairs])
 
 
 def step_against_bare_loop(folder: Path, device: str, rounds: int) -> None:
-    """Tokens per second of a trainer's step over those of the same model, batch and optimizer in a plain loop."""
+    """Tokens per second of a trainer's step over those of the same model, data and optimizer classes in a plain loop."""
     s = spec(folder, device)
     trainer = LocalTrainer(s)
     data = trainer.data
@@ -106,9 +127,9 @@ def step_against_bare_loop(folder: Path, device: str, rounds: int) -> None:
             loss.item()
             at["bare"] += 1
 
-    a, b, ratio = turns(ours, bare, rounds, device)
-    tokens = per_round * BATCH * LENGTH
-    print(f"step: ours {tokens / a:,.0f} tokens/s, bare loop {tokens / b:,.0f}: ratio {ratio:.3f} (mark: 0.99)")
+    found = turns(ours, bare, rounds, device)
+    tokens, unit = per_round * BATCH * LENGTH, "s" if device == "cuda" else "CPU second"
+    print(f"step: ours {tokens / found.ours:,.0f} tokens/{unit}, bare loop {tokens / found.baseline:,.0f}: {found}; mark 0.99")
 
 
 def optimizer_against_tensors(device: str, rounds: int) -> None:
@@ -126,7 +147,7 @@ def optimizer_against_tensors(device: str, rounds: int) -> None:
     groups = [NorMuonGroup(g, 0.02, 0.1, 0.95) for g in named.values()]
     values = ScheduleValues()
     momentum = {n: torch.zeros_like(p) for g in named.values() for n, p in g.items()}
-    second = {n: torch.zeros_like(p[..., :1]) for g in named.values() for n, p in g.items()}
+    second = {n: torch.zeros_like(p.narrow(mean_axis(p.shape), 0, 1)) for g in named.values() for n, p in g.items()}
 
     def ours() -> None:
         for g in groups:
@@ -139,16 +160,18 @@ def optimizer_against_tensors(device: str, rounds: int) -> None:
                 assert p.grad is not None
                 momentum[n].lerp_(p.grad, 0.05)
                 update = polar_express(p.grad.lerp(momentum[n], 0.95)[None])[0]
-                norm = torch.linalg.matrix_norm(update)
-                second[n].lerp_(update.square().mean(-1, keepdim=True), 0.05)
-                update = update * second[n].clamp_min(1e-10).rsqrt()
-                update = update * norm / torch.linalg.matrix_norm(update)
-                step = 0.02 * shape_scale(p.shape) * update
-                p.sub_(step + 0.002 * p * (update * p > 0))
+                axis = mean_axis(p.shape)
+                squares = update.square().mean(axis, keepdim=True)
+                second[n].lerp_(squares, 0.05)
+                scale = second[n].clamp_min(1e-10).rsqrt()
+                squares = squares * update.size(axis)
+                update = update * (scale * (squares.sum().sqrt() / (squares * scale.square()).sum().sqrt()))
+                lr = 0.02 * shape_scale(p.shape)
+                p.sub_(lr * update + 0.1 * lr * p * (update * p >= 0))
 
-    a, b, ratio = turns(ours, one_by_one, rounds, device)
+    found = turns(ours, one_by_one, rounds, device)
     what = "d20's matrices" if device == "cuda" else "24 matrices in the d20's proportions"
-    print(f"optimizer step, {what}: stacked {a * 1e3:.1f} ms, one by one {b * 1e3:.1f} ms: ratio {ratio:.2f}")
+    print(f"optimizer step, {what}: stacked {found.ours * 1e3:.1f} ms, one by one {found.baseline * 1e3:.1f} ms: {found}")
 
 
 def convergence(folder: Path, device: str, tokens: int, seeds: int) -> None:

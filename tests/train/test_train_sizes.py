@@ -1,12 +1,10 @@
-"""How large a model is, before anything is allocated; and the GPU benchmark's code path on a tiny model."""
+"""How large a model is, before anything is allocated."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -225,37 +223,3 @@ def test_the_verb_prints_parameters_flops_and_memory(capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "560,988,200" in out
     assert "20 layers x 1280, 10 heads of 128" in out
-
-
-def benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "gpu_d20.py"
-    spec = importlib.util.spec_from_file_location("gpu_d20", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.slow
-def test_the_gpu_benchmark_runs_its_whole_path_on_a_tiny_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark().main(["--tiny"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1
-    found = json.loads(lines[0])
-    assert found["parameters"] == parameter_count(GPTConfig(**found["model"]))
-    assert found["device"] == "cpu"
-    assert [row["compile"] for row in found["rows"]] == [False, True]
-    for row in found["rows"]:
-        assert row["tokens_per_s"] > 0
-        assert row["micro_batch"] * row["accumulation"] * found["model"]["sequence_length"] == found["tokens_per_step"]
-        assert row["loss_last"] < row["loss_first"]
-    assert found["largest_micro_batch"] == {"plain": 4, "checkpointed": 4}
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: the benchmark would run")
-def test_without_a_gpu_the_benchmark_says_so_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark().main([]) == 0
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    assert "no CUDA" in out
