@@ -241,7 +241,8 @@ class LocalTrainer:
     def evaluate(self) -> EvalResult:
         """Made by all ranks."""
         spec = self._spec
-        batch = min(16, spec.micro_batch_sequences or -(-spec.batch_sequences // self._ranks.size))  # never more than a step has room for
+        # Never more than a step has room for.
+        batch = min(16, spec.micro_batch_sequences or -(-spec.batch_sequences // self._ranks.size))
         return evaluate(
             self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks, progress=lambda *_: self.alive()
         )
