@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -92,7 +95,7 @@ def _polar(matrix: Array) -> Array:
 def test_polar_express_agrees_with_its_quintics_on_singular_values_in_float64(shape: tuple[int, int]) -> None:
     matrix = np.random.default_rng(2).normal(size=shape)
     np.testing.assert_allclose(polar_express(torch.tensor(matrix)).numpy(), _polar(matrix), atol=1e-10)
-    np.testing.assert_allclose(polar_express(torch.tensor(matrix, dtype=torch.float32)).numpy(), _polar(matrix), atol=2e-4)
+    np.testing.assert_allclose(polar_express(torch.tensor(matrix, dtype=torch.float32)).numpy(), _polar(matrix), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(12, 6), (6, 12), (8, 8)])
@@ -117,7 +120,8 @@ def test_normuon_agrees_with_a_float64_reference(shape: tuple[int, int]) -> None
         scaled *= np.linalg.norm(update) / np.linalg.norm(scaled)
         lr = 0.02 * values.lr_multiplier * np.sqrt(max(1.0, rows / cols))
         w = w - lr * scaled - lr * 0.3 * values.weight_decay_multiplier * w * (scaled * w >= 0)
-    np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-3, atol=1e-4)
+    # Six steps of float32: rounding alone. A wrong axis, factor or table is a hundred times as far off.
+    np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=0, atol=3e-6)
 
 
 def test_a_weight_that_the_update_leaves_alone_decays() -> None:
@@ -144,6 +148,75 @@ def test_each_rank_has_its_share_of_the_matrices_and_no_other(kind: Kind, small_
     shares = [matrices(rank, 3) for rank in range(3)]
     assert sum(shares) == whole == 6 * small_model.config.depth
     assert max(shares) < whole
+
+
+class _Together(Alone):
+    """One of several ranks that are threads of this process."""
+
+    def __init__(self, rank: int, size: int, barrier: threading.Barrier, shares: list[torch.Tensor]) -> None:
+        self.rank, self.size = rank, size
+        self._barrier, self._shares = barrier, shares
+
+    def gather(self, own: torch.Tensor) -> torch.Tensor:
+        self._shares[self.rank] = own.clone()
+        self._barrier.wait(30)
+        whole = torch.cat(self._shares)
+        self._barrier.wait(30)
+        return whole
+
+
+@pytest.mark.parametrize("kind", ["normuon", "muon_plain"])
+def test_ranks_update_together_what_one_would_and_each_is_told_the_whole_state(kind: Kind) -> None:
+    # Of three ranks the last has one of the five square matrices, and only the first has a tall and a wide one.
+    shapes = {**{f"square{i}": (6, 6) for i in range(5)}, "tall": (12, 6), "wide": (6, 12)}
+    draw = torch.Generator().manual_seed(0)
+    starts = {n: torch.randn(shape, generator=draw) for n, shape in shapes.items()}
+    gradients = [{n: torch.randn(shape, generator=draw) for n, shape in shapes.items()} for _ in range(4)]
+
+    def trained(ranks: Alone) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Weights and state after two steps, a state taken back into new groups, and two more."""
+        weights = {n: nn.Parameter(start.clone()) for n, start in starts.items()}
+        kept: dict[str, torch.Tensor] = {}
+        for part in (gradients[:2], gradients[2:]):
+            groups = [_group(kind, {n: p for n, p in weights.items() if p.shape == shape}, ranks) for shape in set(shapes.values())]
+            for group in groups:
+                if kept:
+                    group.load(kept)
+            for gradient in part:
+                for n, p in weights.items():
+                    p.grad = gradient[n].clone()
+                for group in groups:
+                    group.step(ScheduleValues())
+            kept = {name: tensor.clone() for group in groups for name, tensor in group.state().items()}
+        return {n: p.detach() for n, p in weights.items()}, kept
+
+    weights, state = trained(Alone())
+    barrier, shares = threading.Barrier(3), [torch.empty(0)] * 3
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda rank: trained(_Together(rank, 3, barrier, shares)), range(3)))
+    for others_weights, others_state in found:
+        torch.testing.assert_close(others_weights, weights)
+        torch.testing.assert_close(others_state, state)
+
+
+def _group(kind: Kind, named: dict[str, nn.Parameter], ranks: Alone) -> NorMuonGroup | PlainMuonGroup:
+    if kind == "normuon":
+        return NorMuonGroup(named, 0.02, 0.3, 0.95, ranks)
+    return PlainMuonGroup(named, 0.02, 0.3, ranks)
+
+
+def test_the_factor_of_a_tall_matrix_is_in_its_decay_too() -> None:
+    def moved(decay: float) -> torch.Tensor:
+        parameter = nn.Parameter(torch.ones(8, 2))
+        parameter.grad = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+        NorMuonGroup({"x": parameter}, lr=0.1, weight_decay=decay, beta2=0.95).step(ScheduleValues())
+        return parameter.detach()
+
+    plain, decayed = moved(0.0), moved(0.5)
+    shrinking = plain <= 1
+    assert bool(shrinking.any())
+    assert not bool(shrinking.all())
+    torch.testing.assert_close(plain - decayed, 2.0 * 0.1 * 0.5 * shrinking)  # sqrt(8 / 2)
 
 
 def test_weights_decay_only_where_the_update_shrinks_them_anyway() -> None:

@@ -2,8 +2,8 @@
 
 What is computed is nanochat's of mid January 2026, as read in its published source (nanochat/muon.py), with its constants; the
 code is ours. The ideas: Muon (Jordan et al. 2024), Polar Express (Amsel et al., arXiv 2505.16932), NorMuon (Li et al., arXiv
-2510.05491), cautious weight decay (Chen et al., arXiv 2510.12402). Not taken over are roundings: nanochat's versions of that
-month keep, one or another, the second moment, the normed update, the rate and beta2 in bfloat16; here all but the polar factor
+2510.05491), cautious weight decay (Chen et al., arXiv 2510.12402). Not taken over are roundings: in nanochat
+the normed update and, in one version or another, the second moment, the rate and beta2 are bfloat16; here all but the polar factor
 is float32.
 """
 
@@ -60,7 +60,7 @@ def shape_scale(shape: torch.Size) -> float:
 
 
 def mean_axis(shape: torch.Size) -> int:
-    """The longer axis of a matrix, over which its squares are averaged: -1 (a number per row) where rows >= cols, else -2."""
+    """The shorter side of a matrix, along which its squares are averaged: -1 (a number per row) where rows >= cols, else -2."""
     return -1 if shape[-2] >= shape[-1] else -2
 
 
@@ -116,8 +116,8 @@ class _Group:
 class NorMuonGroup(_Group):
     """NorMuon (arXiv 2510.05491) for matrices of one shape, whose updates are computed as one stack.
 
-    The second moment is [own, rows, 1] for tall and square matrices and [own, 1, cols] for wide ones, as nanochat has it: the
-    paper's, which is always a number per row (an output neuron), would be an average over the shorter axis of a wide matrix.
+    The second moment is [own, rows, 1] for tall and square matrices and [own, 1, cols] for wide ones: a number per row or column,
+    whichever are more, as nanochat has it (the paper's is a number per row, an output neuron, whatever the shape).
     """
 
     label = "normuon"
@@ -153,7 +153,7 @@ class NorMuonGroup(_Group):
         """NorMuon's: rows (or columns) get equal size over time, then each matrix of the stack gets back its norm.
 
         So the learning rate means the same as without, and the second moment needs no bias correction: the norm undoes it. Both
-        norms come from the mean squares along the longer axis, times its length. Changes `update` in place.
+        norms come from the mean squares along the shorter side, times its length. Changes `update` in place.
         """
         squares = update.square().mean(self._axis, keepdim=True)
         self.second_moment.lerp_(squares, 1.0 - self.beta2)
