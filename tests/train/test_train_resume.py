@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from windfall.cli import data as verb
+from windfall.cli.output import Line
 from windfall.errors import DataError
 from windfall.train import encoders
 from windfall.train.corpus import Unit
@@ -156,7 +157,7 @@ def test_a_process_that_dies_is_an_error_that_says_what_to_do(
 def test_ctrl_c_on_the_command_line_keeps_what_is_done_and_says_how_to_go_on(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb._Line, "show", lambda self, *call: interrupt(*call))
+    monkeypatch.setattr(verb, "_words", lambda *call: interrupt(*call) or "")
     interrupt = after(3)
     with pytest.raises(SystemExit) as ended:
         verb.prepare(str(source), tmp_path / "out", 32, 0.1, 0, False, workers=1)
@@ -172,13 +173,13 @@ def test_ctrl_c_on_the_command_line_keeps_what_is_done_and_says_how_to_go_on(
 def test_the_line_of_progress_is_for_terminals_and_is_cleared(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = verb._Line()
-    line.show("encode", 1, 2)
+    line = Line()
+    line.show(verb._words("encode", 1, 2))
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    line = verb._Line()
-    line.show("encode", 1_000_000, 2_000_000)
-    line.show("write", 2_000_000, 2_000_000)
+    line = Line()
+    line.show(verb._words("encode", 1_000_000, 2_000_000))
+    line.show(verb._words("write", 2_000_000, 2_000_000))
     line.end()
     shown = capsys.readouterr().err
     assert "encoding:  50% of 2.0 MB" in shown

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windfall.cli.output import print_json, say
+from windfall.cli.output import Line, print_json, say
 from windfall.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,12 +35,12 @@ def prepare(
     way = next((each for each in PACKINGS if each == packing), None)
     if way is None:
         raise ConfigError(f"--packing {packing}: choose from {', '.join(PACKINGS)}")
-    line = _Line()
+    line = Line()
     try:
         manifest = tokenise(
             source, out, sequence_length=sequence_length, held_out_fraction=held_out_fraction, seed=seed,
-            shard_tokens=shard_tokens or DEFAULT_SHARD_TOKENS, progress=line.show, tokenizer=tokenizer, vocab_size=vocab_size,
-            packing=way, workers=workers, text_column=text_column,
+            shard_tokens=shard_tokens or DEFAULT_SHARD_TOKENS, progress=lambda *at: line.show(_words(*at)),
+            tokenizer=tokenizer, vocab_size=vocab_size, packing=way, workers=workers, text_column=text_column,
         )  # fmt: skip
     except KeyboardInterrupt:
         line.end()
@@ -79,25 +78,7 @@ def _tell(out: Path, manifest: Manifest, as_json: bool) -> None:
         say(f"{cropped:.0%} of the tokens were cropped: the documents are long; choose --packing stream, or longer sequences")
 
 
-class _Line:
-    """A line of progress that is written over, on a terminal; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._shown = ""
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """As ``windfall.train.prepare.Progress``."""
-        if not self._terminal:
-            return
-        unit = "million tokens" if stage == "write" else "MB"
-        text = f"{_STAGES[stage]}: {done / total:4.0%} of {total / 1e6:,.1f} {unit}"
-        if text != self._shown:
-            print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
-            self._shown = text
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            print(f"\r{'':<{len(self._shown)}}\r", end="", file=sys.stderr, flush=True)
-            self._shown = ""
+def _words(stage: str, done: int, total: int) -> str:
+    """How far a preparation is (``windfall.train.prepare.Progress``)."""
+    unit = "million tokens" if stage == "write" else "MB"
+    return f"{_STAGES[stage]}: {done / total:4.0%} of {total / 1e6:,.1f} {unit}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from windfall.cli.output import print_json
+from windfall.cli.output import Line, print_json
 from windfall.config.load import load
 from windfall.run.sample import evaluated, text_from
 from windfall.store.rundir import RunDir
@@ -18,9 +17,12 @@ def evaluate(root: Path, version: int | None, sequences: int | None, prompt: str
     """
     run = RunDir(root).open_existing()
     config = load(run.config)
-    line = _Line()
+    line = Line()
     try:
-        result, found = evaluated(config, run, version, sequences, line.show)
+        result, found = evaluated(
+            config, run, version, sequences,
+            lambda done, total: line.show(f"evaluating: {done / total:4.0%} of {total:,} held-out sequences"),
+        )  # fmt: skip
     finally:
         line.end()
     text, _ = text_from(config, run, prompt, tokens=200, temperature=0.8, top_k=50, seed=0, version=found.version)
@@ -34,24 +36,3 @@ def evaluate(root: Path, version: int | None, sequences: int | None, prompt: str
         f"version {found.version} after {found.tokens_total:,} tokens: {result.bits_per_byte:.4f} bits per byte over "
         f"{result.bytes:,} held-out bytes\n\n{prompt}{text}"
     )
-
-
-class _Line:
-    """A line of progress that is written over, on a terminal; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._shown = ""
-
-    def show(self, done: int, total: int) -> None:
-        """Held-out sequences evaluated, and how many there are to evaluate."""
-        text = f"evaluating: {done / total:4.0%} of {total:,} held-out sequences"
-        if self._terminal and text != self._shown:
-            print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
-            self._shown = text
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            print(f"\r{'':<{len(self._shown)}}\r", end="", file=sys.stderr, flush=True)
-            self._shown = ""

@@ -18,6 +18,26 @@ def say(text: str) -> None:
     print(f"windfall: {text}", file=sys.stderr, flush=True)
 
 
+class Line:
+    """A line of progress on standard error that is written over, on a terminal; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Write ``text`` over what stood there."""
+        if self._terminal and text != self._shown:
+            print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
+            self._shown = text
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self._shown:
+            print(f"\r{'':<{len(self._shown)}}\r", end="", file=sys.stderr, flush=True)
+            self._shown = ""
+
+
 def _strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
