@@ -119,7 +119,7 @@ def test_a_runs_weights_are_the_first_ones_of_another(tmp_path: Path, data: Path
         ("width", 65536, True, r"model\.depth: model: depth 1 .* needs about [\d,.]+ GB .* and cpu has [\d.]+ GB; "),
         ("width", 100, False, r"model\.depth: model: .*100"),
         ("source", '"nowhere"', False, r"data\.source: .*nowhere: no such file or folder"),
-        ("tokenizer", '"nowhere.json"', False, r"data\.source: .*nowhere\.json: the tokenizer cannot be read"),
+        ("tokenizer", '"nowhere.json"', False, r"data\.tokenizer: .*nowhere\.json: the tokenizer cannot be read"),
         ("device", '"cuda"', True, r"site\[0\]\.device: cuda with 1 rank, and there are 0 CUDA devices here"),
         ("sequence_length", 64, False, r"model\.sequence_length: 64, but .*data was prepared with 32"),
     ],

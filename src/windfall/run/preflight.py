@@ -45,10 +45,8 @@ def require_ready(config: Config) -> None:
 
 def _findings(config: Config) -> Iterator[Finding]:
     source = ("data", "source")
-    vocab_size: int | None = None
+    prepared = prepared_source(config)
     try:
-        vocab_size = _vocab_size(config)
-        prepared = prepared_source(config)
         if prepared is not None:
             manifest = Manifest.load(prepared)
             if manifest.sequence_length != config.model.sequence_length:
@@ -66,7 +64,12 @@ def _findings(config: Config) -> Iterator[Finding]:
             open_corpus(config.data.source, config.data.text_column)
     except DataError as e:
         yield Finding(source, str(e))
-    if vocab_size is None:
+        if prepared is not None:
+            return  # what follows needs its tokenizer
+    try:
+        vocab_size = manifest.tokenizer.vocab_size if prepared else _vocab_size(config)
+    except DataError as e:
+        yield Finding(("data", "tokenizer"), str(e))
         return
     spec = trainer_spec(config, Path(config.data.source))
     try:
@@ -84,10 +87,7 @@ def _findings(config: Config) -> Iterator[Finding]:
 
 
 def _vocab_size(config: Config) -> int:
-    """Of the run's tokenizer. Raises DataError where it, or the data that has it, is no good."""
-    prepared = prepared_source(config)
-    if prepared is not None:
-        return Manifest.load(prepared).tokenizer.vocab_size
+    """Of the tokenizer that the run's data will have, at most. Raises DataError where it is no good."""
     match config.data.tokenizer:
         case "bytes":
             return ByteTokenizer().vocab_size
@@ -98,17 +98,20 @@ def _vocab_size(config: Config) -> int:
 
 
 def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
-    """Sites on this machine whose device is not there, or has not the memory."""
+    """Sites whose devices are not here, or for which this machine has not the memory."""
     import torch
 
     spec = trainer_spec(config, Path(config.data.source))
     told: set[str] = set()  # sites that are alike are told of once
     for number, site in enumerate(config.site):
         finding = None
-        count = torch.cuda.device_count() if site.device == "cuda" else site.ranks
-        if count < site.ranks:
-            what = f"cuda with {site.ranks} rank{'s' if site.ranks > 1 else ''}, and there are {count} CUDA devices here"
-            finding = Finding(("site", number, "device"), what, here=True)
+        if site.device == "cuda":
+            # Only counted: asking a GPU for its memory would keep some of it for as long as this process lives. The site's
+            # own process asks, before it builds anything.
+            count = torch.cuda.device_count()
+            if count < site.ranks:
+                what = f"cuda with {site.ranks} rank{'s' if site.ranks > 1 else ''}, and there are {count} CUDA devices here"
+                finding = Finding(("site", number, "device"), what, here=True)
         else:
             try:
                 require_room(replace(spec, device=site.device), shape, torch.device(site.device), site.ranks)
