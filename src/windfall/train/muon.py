@@ -10,6 +10,7 @@ is float32.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -64,7 +65,7 @@ def mean_axis(shape: torch.Size) -> int:
     return -1 if shape[-2] >= shape[-1] else -2
 
 
-class _Group:
+class _Group(ABC):
     """Matrices of one shape [rows, cols]: each rank updates its share of them and is told what became of the others."""
 
     label: str
@@ -83,9 +84,9 @@ class _Group:
         """This rank's share of the state by its kind, each [own matrices, ...]."""
         return {"momentum": self.momentum}
 
+    @abstractmethod
     def _update(self, gradients: list[Tensor], values: ScheduleValues) -> None:
         """Change this rank's matrices, of which there is at least one, in place."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def step(self, values: ScheduleValues) -> None:
