@@ -9,7 +9,7 @@ import pytest
 from simulate.days import START, config
 from simulate.test_simulate_sweep import sunny
 from windfall.config.schema import Config
-from windfall.errors import SignalError
+from windfall.errors import RunError
 from windfall.grid.build import build_grid
 from windfall.simulate.plan import Plan, make_plan
 
@@ -77,5 +77,5 @@ def test_a_forecast_is_believed_as_far_as_it_reaches(tmp_path: Path) -> None:
 
 
 def test_too_short_a_past_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(SignalError, match=r"at least 2 days.*of a fewer are known.*--at"):
+    with pytest.raises(RunError, match=r"at least 2 days.*of a fewer are known.*--at"):
         planned(tmp_path, at=START + 3600)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from windfall.config.schema import Config
-from windfall.errors import SignalError
+from windfall.errors import RunError
 from windfall.grid.build import Grid
 from windfall.grid.signal import Columns, Signal, StepSignal
 from windfall.simulate.backtest import Row, compare
@@ -84,7 +84,7 @@ def make_plan(config: Config, grid: Grid, at: float, *, days: int = 3, draws: in
     """Plan the run of ``config`` from ``at`` on.
 
     Raises:
-        SignalError: less than two days of some signal are known before ``at``.
+        RunError: less than two days of some signal are known before ``at``.
     """
     policy = config.policy.name
     past = {id(s): _past_days(s, at, config.policy.climatology_days) for found in grid.signals.values() for s in found.values()}
@@ -93,8 +93,8 @@ def make_plan(config: Config, grid: Grid, at: float, *, days: int = 3, draws: in
         name = next(n for n, found in grid.signals.items() for s in found.values() if len(past[id(s)]) < _LEAST_DAYS)
         if at >= min(s.ends_at() for s in grid.by_site.values()) + _DAY_S:
             ends = iso_utc(min(s.ends_at() for s in grid.by_site.values()))
-            raise SignalError(f"the signals end at {ends}, before the plan would begin ({iso_utc(at)}); plan from earlier (--at)")
-        raise SignalError(
+            raise RunError(f"the signals end at {ends}, before the plan would begin ({iso_utc(at)}); plan from earlier (--at)")
+        raise RunError(
             f"a plan needs at least {_LEAST_DAYS} days of readings before {iso_utc(at)}, and of {name} fewer are known; plan from "
             "later (--at), or give a longer trace or a provider with history"
         )
