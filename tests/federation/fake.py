@@ -62,6 +62,9 @@ class CountingTrainer:
     def evaluate(self) -> Figures:
         return Figures()
 
+    def sample(self) -> str:
+        return f"{np.count_nonzero(self._now['count'])} blocks"
+
     def inner(self, *, exact: bool = False) -> bytes:
         return to_bytes({"steps": np.array([self._steps], np.float32)})
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from federation.harness import TOKENS_PER_STEP, Run
+from federation.fake import CountingTrainer
+from federation.harness import BATCH, BLOCK, SEQ, TOKENS_PER_STEP, Run
 from windfall.store.files import Envelope
 
 
@@ -115,3 +117,33 @@ def test_a_site_found_running_keeps_its_leases_however_long_the_coordinator_was_
     assert second.serve() == "done"
     assert not second.events("lease_ended", "refused")
     assert second.ledger.counts().committed == second.ledger.budget_blocks
+
+
+@pytest.mark.parametrize("calendar", [True, False])
+def test_each_evaluation_brings_what_its_own_version_wrote(tmp_path: Path, data: Path, runs: list[Run], calendar: bool) -> None:
+    run = Run(
+        tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, steps=40, calendar=calendar,
+        trainer=lambda spec, site: CountingTrainer(40 * BATCH // BLOCK),
+    )  # fmt: skip
+    runs.append(run)
+    assert run.serve() == "done"
+    run.telemetry.flush()
+    wrote = {e.version: e.detail["sample"] for _, e in run.telemetry.events() if e.kind == "evaluation"}
+    # The counting trainer writes how many blocks its parameters have been trained on.
+    assert wrote == {v.version: f"{v.tokens_total // (SEQ * BLOCK)} blocks" for v in run.ledger.versions() if v.version in wrote}
+    assert len(wrote) >= 3
+    assert run.ledger.head().version in wrote
+
+
+def test_a_version_that_was_trained_on_is_not_evaluated_in_its_name(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, steps=40, calendar=True)
+    runs.append(run)
+    run.serve(until_min=6)
+    worker = run.workers["a"]
+    assert worker._work.steps
+    assert worker._order is not None
+    asked = replace(worker._order, evaluate=True, model="none", acks=[])
+    worker._on_order("again", Envelope(asked.header()))
+    said = [e for e in run.bus.poll("a") if e["kind"] in ("eval", "note")]
+    assert [e["kind"] for e in said] == ["note"]
+    assert f"version {asked.version} is not evaluated" in said[0]["note"]

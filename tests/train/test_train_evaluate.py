@@ -14,7 +14,7 @@ import torch
 
 from windfall.cli import eval as verb
 from windfall.errors import ConfigError
-from windfall.run import sample
+from windfall.run import versions
 from windfall.store.rundir import RunDir
 from windfall.train.data import TrainData
 from windfall.train.evaluate import evaluate
@@ -89,7 +89,7 @@ def a_run(monkeypatch: pytest.MonkeyPatch, small_model: GPT, prepared: Path) -> 
     sizes: list[int] = []
     small_model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].size(0)))
     version = SimpleNamespace(version=3, tokens_total=1000)
-    monkeypatch.setattr(sample, "held_model", lambda *_: (small_model, prepared, version))
+    monkeypatch.setattr(versions, "held_model", lambda *_: (small_model, prepared, version))
     return sizes
 
 
@@ -101,17 +101,17 @@ def test_a_version_is_evaluated_on_the_text_that_its_run_was_evaluated_on(
     a_run: list[int], small_model: GPT, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, run = TrainData(prepared), RunDir(prepared)
-    result, _ = sample.evaluated(a_config(3), run, None, None)
+    result, _ = versions.evaluated(a_config(3), run, None, None)
     assert sum(a_run) == 3
     assert result == evaluate(small_model, data, 3)
     a_run.clear()
-    result, _ = sample.evaluated(a_config(3), run, None, 10**6)
+    result, _ = versions.evaluated(a_config(3), run, None, 10**6)
     assert sum(a_run) == data.val_sequences
     assert result.bytes == data.val_bytes()
     for tokens, sequences in ((2 * 64 + 63, 2), (63, 1)):
-        monkeypatch.setattr(sample, "_BATCH_TOKENS", tokens)
+        monkeypatch.setattr(versions, "_BATCH_TOKENS", tokens)
         a_run.clear()
-        sample.evaluated(a_config(4), run, None, None)
+        versions.evaluated(a_config(4), run, None, None)
         assert a_run == [sequences] * (4 // sequences)
 
 
@@ -123,7 +123,7 @@ def test_the_verb_shows_how_far_it_is_on_a_terminal_and_keeps_its_output_clean(
     monkeypatch.setattr(verb, "RunDir", lambda _: SimpleNamespace(open_existing=lambda: run))
     monkeypatch.setattr(verb, "load", lambda _: a_config(4))
     monkeypatch.setattr(verb, "text_from", lambda *_, **__: ("text", None))
-    monkeypatch.setattr(sample, "_BATCH_TOKENS", 64)
+    monkeypatch.setattr(versions, "_BATCH_TOKENS", 64)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     verb.evaluate(Path("run"), None, None, "def ", True)
     out, err = capsys.readouterr()

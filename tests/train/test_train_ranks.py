@@ -47,6 +47,19 @@ def story(trainer: LocalTrainer | RankedTrainer) -> tuple[list[float], dict[str,
     return losses, trainer.weights(), trainer.inner(exact=True)
 
 
+def test_a_sample_is_the_models_own_and_changes_nothing(prepared: Path) -> None:
+    trainer = LocalTrainer(spec(prepared, sample_prompt="x = ", sample_tokens=12))
+    same = LocalTrainer(spec(prepared, sample_prompt="x = ", sample_tokens=12))
+    first = trainer.sample()
+    assert first == trainer.sample() == same.sample()
+    assert 0 < len(first) <= 12
+    losses = [trainer.step([3 * i, 3 * i + 1, 3 * i + 2], 384.0 * i) for i in range(4)]
+    assert losses == [same.step([3 * i, 3 * i + 1, 3 * i + 2], 384.0 * i) for i in range(4)]
+    assert trainer.model.training
+    assert trainer.sample() != first
+    assert LocalTrainer(spec(prepared, sample_tokens=0)).sample() == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_train_what_one_would(prepared: Path, tmp_path: Path, size: int) -> None:

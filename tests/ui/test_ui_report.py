@@ -38,9 +38,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A finished run with its report, sample text included: written once, as drawing takes its time."""
+    """A finished run with its report, sampled text included: written once, as drawing takes its time."""
     run = finished_run(tmp_path_factory.mktemp("report") / "small")
-    (run.report / "sample.txt").write_text("def f(): return '<script>alert(1)</script>'")
     write_report(run)
     return run
 
@@ -99,6 +98,14 @@ def test_text_of_a_run_is_escaped(written: RunDir) -> None:
     assert "Sample text" in text
     assert "&lt;script&gt;alert(1)" in text
     assert "<script" not in text
+
+
+def test_what_versions_wrote_stands_from_the_first_to_the_last(written: RunDir) -> None:
+    text = page_of(written)
+    found = [text.index(f"version {version}, {bpb} bits per byte</h3><pre>text of {version} ") for version, bpb in
+             ((0, "8.000"), (1, "4.000"), (2, "2.500"))]  # fmt: skip
+    assert found == sorted(found)
+    assert "\x1b" not in text
 
 
 def test_empty_run_gives_a_readable_page(empty: RunDir) -> None:

@@ -148,7 +148,8 @@ def tell(t: Telemetry) -> None:
         )  # fmt: skip
     for version, bpb in ((0, 8.0), (1, 4.0), (2, 2.5)):
         t.metric(START + version * h, "california", "val_bpb", bpb, tokens=version * 4096, version=version)
-        t.event(START + version * h, "evaluation", site="california", version=version, val_bpb=bpb)
+        wrote = f"text of {version} \x1b[31m </pre><script>alert(1)</script>"
+        t.event(START + version * h, "evaluation", site="california", version=version, val_bpb=bpb, sample=wrote)
     for i in range(8):
         t.metric(START + 600 + i * 60, "california", "loss", 5.0 / (i + 1), tokens=i * 512, version=0)
     t.event(START + h, "commit", version=1, mode="local", tokens=4096, tokens_total=4096, sites={"california": 4096})

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from windfall.cli.output import Line, print_json
 from windfall.config.load import load
-from windfall.run.sample import evaluated, text_from
+from windfall.run.versions import evaluated, text_from
 from windfall.store.rundir import RunDir
+from windfall.ui.reading import printable
 
 
 def evaluate(root: Path, version: int | None, sequences: int | None, prompt: str, as_json: bool) -> None:
@@ -34,5 +35,5 @@ def evaluate(root: Path, version: int | None, sequences: int | None, prompt: str
         return
     print(
         f"version {found.version} after {found.tokens_total:,} tokens: {result.bits_per_byte:.4f} bits per byte over "
-        f"{result.bytes:,} held-out bytes\n\n{prompt}{text}"
+        f"{result.bytes:,} held-out bytes\n\n{printable(prompt + text)}"
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from windfall.cli.output import print_json
 from windfall.config.load import load
-from windfall.run.sample import text_from
+from windfall.run.versions import text_from
 from windfall.store.rundir import RunDir
+from windfall.ui.reading import printable
 
 
 def generate(
@@ -21,4 +23,4 @@ def generate(
     if as_json:
         print_json({"version": found.version, "prompt": prompt, "text": text})
     else:
-        print(prompt + text)
+        print(printable(prompt + text) if sys.stdout.isatty() else prompt + text)

@@ -17,7 +17,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
     from windfall.run.prepare import data_dir, trainer_spec
-    from windfall.run.sample import held_version
+    from windfall.run.versions import held_version
     from windfall.store.tensors import load_file
     from windfall.train.interchange import tokenizer_document, write_folder
     from windfall.train.manifest import Manifest

@@ -13,7 +13,6 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.grid.build import build_grid, run_start
 from windfall.policy.build import build_policy
-from windfall.run.sample import write_sample
 from windfall.run.supervisor import NoView, Supervisor, View
 from windfall.store.rundir import RunDir
 from windfall.ui.live import LiveView
@@ -54,7 +53,6 @@ def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, 
     supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None, meanwhile)
     supervisor.prepare()
     code = supervisor.serve()
-    write_sample(config, run)
     page = write_report(run)
     if say_to_user:
         what = "interrupted; run again to resume" if code else "done"

@@ -102,7 +102,8 @@ def fingerprint(config: Config) -> str:
     run = kept.get("run", {})
     identity["run"] = {k: run[k] for k in ("budget_tokens", "seed", "threshold_g_per_kwh", "clock", "start") if k in run}
     identity["site"] = [s.name for s in config.site]
-    identity["data"].pop("eval_sequences", None)
+    for asked in ("eval_sequences", "sample_prompt", "sample_tokens"):
+        identity["data"].pop(asked, None)
     for how in ("micro_batch_sequences", "compile", "checkpoint_activations"):  # how it is computed, not what
         identity["train"].pop(how, None)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -120,6 +120,10 @@ class DataTable(Table):
     text_column: str = Field("text", description="column or field that holds the text (parquet, .jsonl)")
     held_out_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="documents kept for validation")
     eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
+    sample_prompt: str = Field(
+        "", max_length=500, description="what a version goes on with beside its evaluation (default: nothing)"
+    )
+    sample_tokens: int = Field(96, ge=0, le=1024, description="how many tokens of that a version writes; 0: none")
 
 
 class TrainTable(Table):

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from windfall.federation.intake import Events, Outcome
-from windfall.federation.messages import count, figure
+from windfall.federation.messages import count, figure, text
 from windfall.store.ledger import Ledger
 
 _FIGURES = ("val_bpb", "val_nats_per_byte")
+#: Characters of a sample that are kept.
+_SAMPLE_CHARACTERS = 4000
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    figures: dict[str, float]
+    #: What the parameters wrote.
+    sample: str
 
 
 class Evaluations:
@@ -21,8 +31,8 @@ class Evaluations:
         self._done: set[int] = set()
         #: (site, generation, cut) -> the version that is exactly that cut's parameters.
         self._version_of: dict[tuple[str, int, int], int] = {}
-        #: Figures of cuts that have not been committed yet.
-        self._early: dict[tuple[str, int, int], dict[str, float]] = {}
+        #: Of cuts that have not been committed yet.
+        self._early: dict[tuple[str, int, int], _Evaluation] = {}
 
     def known(self, versions: Iterable[int]) -> None:
         """These need no evaluation any more."""
@@ -34,15 +44,15 @@ class Evaluations:
 
     def take(self, t: float, site: str, entry: dict[str, Any]) -> None:
         """An evaluation has come over the bus. Raises KeyError, TypeError or ValueError if it is malformed."""
-        figures = {k: figure(entry[k]) for k in _FIGURES}
+        found = _Evaluation({k: figure(entry[k]) for k in _FIGURES}, text(entry.get("sample", ""), _SAMPLE_CHARACTERS))
         if entry.get("version") is not None:
-            self._keep(t, site, count(entry["version"]), figures)
+            self._keep(t, site, count(entry["version"]), found)
             return
         key = (site, count(entry["generation"]), count(entry["cut"]))
         if key in self._version_of:
-            self._keep(t, site, self._version_of.pop(key), figures)
+            self._keep(t, site, self._version_of.pop(key), found)
         else:
-            self._early[key] = figures
+            self._early[key] = found
 
     def committed(self, t: float, outcome: Outcome) -> None:
         """A version has been made: if it is one cut's parameters, that cut's evaluation is its own."""
@@ -56,13 +66,15 @@ class Evaluations:
             else:
                 self._keep(t, c.site, outcome.version.version, early)
 
-    def _keep(self, t: float, site: str, version: int, figures: dict[str, float]) -> None:
+    def _keep(self, t: float, site: str, version: int, evaluation: _Evaluation) -> None:
         if version in self._done:
             return
         self._done.add(version)
         found = self._ledger.version(version)
         tokens = found.tokens_total if found else None
         at = found.t_run if found else t
-        for name, value in figures.items():
+        for name, value in evaluation.figures.items():
             self._events.metric(at, site, name, value, tokens=tokens, version=version)
-        self._events.event(t, "evaluation", site=site, version=version, **{k: round(v, 5) for k, v in figures.items()})
+        rounded = {k: round(v, 5) for k, v in evaluation.figures.items()}
+        wrote = {"sample": evaluation.sample} if evaluation.sample else {}
+        self._events.event(t, "evaluation", site=site, version=version, **rounded, **wrote)

@@ -139,9 +139,9 @@ def count(value: Any) -> int:
     return value
 
 
-def text(value: Any) -> str:
+def text(value: Any, most: int = 500) -> str:
     """Text that came over a network: whole characters, and not without end."""
-    return str(value)[:500].encode("utf-8", "replace").decode()
+    return str(value)[:most].encode("utf-8", "replace").decode()
 
 
 def figure(value: Any) -> float:

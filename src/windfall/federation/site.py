@@ -222,7 +222,10 @@ class SiteWorker:
         self._progress_at_cut, self._progress_rate = order.progress_start, order.progress_rate
         self._after, self._valid_until = order.after, order.valid_until
         self._draining = self._draining or order.drain
-        if order.evaluate and not self._work.steps:
+        if order.evaluate and self._work.steps:
+            # These parameters are no version's any more. The coordinator asks again with its next version.
+            self._bus.emit({"kind": "note", "note": f"version {order.version} is not evaluated here: it has been trained on"})
+        elif order.evaluate:
             self._evaluate(version=order.version)
 
     def _settle(self, acks: list[dict[str, Any]]) -> None:
@@ -424,7 +427,7 @@ class SiteWorker:
         result = self._trainer.evaluate()
         self._bus.emit({
             "kind": "eval", "version": version, "cut": cut,
-            "val_bpb": result.bits_per_byte, "val_nats_per_byte": result.nats_per_byte,
+            "val_bpb": result.bits_per_byte, "val_nats_per_byte": result.nats_per_byte, "sample": self._trainer.sample(),
         })  # fmt: skip
 
     # -- what survives ---------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ def trainer_spec(config: Config, data_dir: Path) -> TrainerSpec:
         seed=config.run.seed, batch_sequences=t.batch_sequences, block_sequences=t.block_sequences,
         budget_tokens=config.budget_blocks * config.tokens_per_block, optimizer=t.optimizer, lr_scale=t.lr_scale,
         warmdown_fraction=t.warmdown_fraction, lr_floor=t.lr_floor, reset_warmup_fraction=t.reset_warmup_fraction,
-        precision=t.precision, eval_sequences=config.data.eval_sequences, micro_batch_sequences=t.micro_batch_sequences,
+        precision=t.precision, eval_sequences=config.data.eval_sequences, sample_prompt=config.data.sample_prompt,
+        sample_tokens=config.data.sample_tokens, micro_batch_sequences=t.micro_batch_sequences,
         compile=t.compile, checkpoint_activations=t.checkpoint_activations, spike_factor=t.spike_factor, max_skips=t.max_skips,
     )  # fmt: skip
 

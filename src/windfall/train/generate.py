@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -54,6 +55,7 @@ def generate(
     *,
     cached: bool = True,
     precision: Precision = "fp32",
+    alive: Callable[[], None] = lambda: None,
 ) -> str:
     """Continue `prompt` by up to `max_tokens` tokens and return the continuation alone.
 
@@ -65,6 +67,7 @@ def generate(
     it sees is dropped, so that at least the last sequence_length / 2 tokens are always in view. Dropping half at once keeps
     the cost of a token constant on average: positions start anew, so keys and values must be computed anew. `cached=False`
     computes every token from its whole context instead, for tests: the same text, each token at the price of all.
+    `alive` is called before each token, for whoever waits for a sign of life.
     """
     if max_tokens < 0 or temperature < 0 or (top_k or 0) < 0:
         raise ConfigError(f"generate: max_tokens {max_tokens}, temperature {temperature}, top_k {top_k}; none may be below 0")
@@ -83,6 +86,7 @@ def generate(
     model.eval()
     try:
         for _ in range(max_tokens):
+            alive()
             token = _draw(following.logits(), temperature, top_k, generator)
             if token == tokenizer.bos_id:
                 break

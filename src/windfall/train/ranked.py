@@ -90,6 +90,10 @@ class RankedTrainer:
         self._say(_Word.EVALUATE)
         return self._local.evaluate()
 
+    def sample(self) -> str:
+        # The leader has the whole model: the others wait for its next word.
+        return self._local.sample()
+
     def inner(self, *, exact: bool = False) -> bytes:
         self._say(_Word.GATHER)
         return self._local.inner(exact=exact)

@@ -25,6 +25,9 @@ class TrainerSpec:
     reset_warmup_fraction: float
     precision: str
     eval_sequences: int
+    #: What a version goes on with beside its evaluation, and for how many tokens (0: not at all).
+    sample_prompt: str = ""
+    sample_tokens: int = 0
     #: Sequences of one forward and backward pass at a rank; None: all that a rank has of a step.
     micro_batch_sequences: int | None = None
     device: str = "cpu"

@@ -21,6 +21,7 @@ from windfall.errors import DataError
 from windfall.train.compiled import compiled
 from windfall.train.data import TrainData
 from windfall.train.evaluate import EvalResult, evaluate
+from windfall.train.generate import generate
 from windfall.train.model import GPTConfig, build_model
 from windfall.train.optim import InnerOptimizer, Kind, OptimConfig
 from windfall.train.precision import Precision, autocast
@@ -34,6 +35,11 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 _SINCE_RESET = "since_reset_tokens"
 #: And the usual length of the gradient, by which spikes are told.
 _USUAL_NORM = "usual_gradient_norm"
+
+
+#: How sampled text is drawn: closer to what the model finds likely than its own distribution, and never the far tail.
+_SAMPLE_TEMPERATURE = 0.7
+_SAMPLE_TOP_K = 40
 
 
 class Trainer(Protocol):
@@ -79,6 +85,10 @@ class Trainer(Protocol):
         ...
 
     def evaluate(self) -> EvalResult: ...
+
+    def sample(self) -> str:
+        """Text that the parameters write now, equal for equal parameters; empty if none is wanted."""
+        ...
 
     def inner(self, *, exact: bool = False) -> bytes:
         """The inner optimizer state as safetensors: bf16 where it may be, or bit for bit."""
@@ -246,6 +256,15 @@ class LocalTrainer:
         return evaluate(
             self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks, progress=lambda *_: self.alive()
         )
+
+    def sample(self) -> str:
+        spec = self._spec
+        if not spec.sample_tokens:
+            return ""
+        return generate(
+            self.model, self.data.manifest, spec.sample_prompt, spec.sample_tokens, _SAMPLE_TEMPERATURE, _SAMPLE_TOP_K,
+            seed=1, precision=self._precision, alive=self.alive,
+        )  # fmt: skip
 
     def inner(self, *, exact: bool = False) -> bytes:
         """Made by all ranks."""

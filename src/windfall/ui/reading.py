@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,11 @@ def _started_before(pid: int, at: float) -> bool:
     except (OSError, StopIteration):
         return True
     return booted + ticks / os.sysconf("SC_CLK_TCK") <= at + _SLACK_S
+
+
+def printable(text: str) -> str:
+    """``text`` that a model wrote, with U+FFFD for control characters: a terminal would obey them."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
 
 
 def safe(text: str) -> str:

@@ -80,6 +80,14 @@ class Change:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a version wrote beside its evaluation."""
+
+    version: int
+    text: str
+
+
 @dataclass
 class Series:
     """All of it. Times are Unix seconds of run time."""
@@ -100,6 +108,8 @@ class Series:
     emissions: list[tuple[float, float]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     notable: list[Event] = field(default_factory=list)
+    #: In the order in which they came.
+    samples: list[Sample] = field(default_factory=list)
 
 
 def series(run: RunDir) -> Series:
@@ -174,6 +184,8 @@ def _fill(s: Series, t: Telemetry) -> None:
     for _, e in t.events():
         if e.kind == "decision":
             s.changes.append(Change(e.t_run, e.site or "", str(e.detail.get("wanted", "")), str(e.detail.get("reason", ""))))
+        elif e.kind == "evaluation" and e.detail.get("sample"):
+            s.samples.append(Sample(int(e.version or 0), str(e.detail["sample"])))
         elif e.kind in NOTABLE or (e.kind == "state" and e.detail.get("now") == "failed"):
             s.notable.append(e)
 

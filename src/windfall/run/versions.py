@@ -1,4 +1,4 @@
-"""A sample of what the model writes, beside the report. Made once at the end of a run."""
+"""What a kept version of a run's model writes and how well it predicts, computed on this machine when somebody asks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from windfall.train.evaluate import EvalResult
     from windfall.train.model import GPT
 
-PROMPT = "def "
 #: Tokens that `evaluated` puts through the model at a time, or one sequence if that is longer: on a CPU larger batches are no
 #: faster, and a laptop's memory may hold little more than the model.
 _BATCH_TOKENS = 4096
@@ -91,10 +90,3 @@ def evaluated(
     data = TrainData(folder, config.run.seed)
     wanted = config.data.eval_sequences if sequences is None else sequences
     return evaluate(model, data, wanted, max(1, _BATCH_TOKENS // data.sequence_length), progress=progress), found
-
-
-def write_sample(config: Config, run: RunDir) -> None:
-    """Write ``report/sample.txt``: a prompt and what the newest version makes of it."""
-    text, _ = text_from(config, run, PROMPT, tokens=320, temperature=0.7, top_k=40, seed=1)
-    run.report.mkdir(exist_ok=True)
-    (run.report / "sample.txt").write_text(f"{PROMPT}{text}\n", encoding="utf-8")
