@@ -21,7 +21,7 @@ from windfall.train.model import (
     parameter_count,
     rotary_tables,
 )
-from windfall.train.precision import autocast, default_precision
+from windfall.train.precision import autocast, precision_on
 from windfall.train.trainer import load_weights
 
 D20 = GPTConfig(depth=20, width=1280, head_dim=128, vocab_size=65_536, sequence_length=2048)
@@ -117,7 +117,8 @@ def test_bf16_gives_nearly_the_same_loss_and_keeps_float32_logits(small_model: G
         loss = small_model(tokens, tokens)
     assert logits.dtype == torch.float32
     assert loss.item() == pytest.approx(small_model(tokens, tokens).item(), rel=0.02)
-    assert (default_precision("cpu"), default_precision("cuda")) == ("fp32", "bf16")
+    assert (precision_on("cpu"), precision_on("cuda"), precision_on("cuda:1", "auto")) == ("fp32", "bf16", "bf16")
+    assert (precision_on("cpu", "bf16"), precision_on("cuda", "fp32")) == ("bf16", "fp32")
 
 
 def test_the_rotary_tables_are_torchs_own_in_float32_rounded_to_bfloat16() -> None:

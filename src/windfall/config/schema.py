@@ -138,7 +138,9 @@ class TrainTable(Table):
     reset_warmup_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
         0.005, description="share of the budget over which lr rises after a reset of the inner state"
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="forward and backward precision; weights stay fp32")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="forward and backward precision; auto: bf16 on GPUs, fp32 on CPUs; weights stay fp32"
+    )
     micro_batch_sequences: int | None = Field(
         None, ge=1, description="sequences of one forward and backward pass at a rank (default: all it has of a step)"
     )

@@ -10,9 +10,14 @@ import torch
 Precision = Literal["fp32", "bf16"]
 
 
-def default_precision(device: torch.device | str) -> Precision:
-    """bf16 on an accelerator, fp32 on a CPU: without bfloat16 instructions a CPU is 8 to 15 times slower in it."""
-    return "fp32" if torch.device(device).type == "cpu" else "bf16"
+def precision_on(device: torch.device | str, asked: str = "auto") -> Precision:
+    """What a configuration's ``train.precision`` means on a device.
+
+    auto: bf16 on an accelerator, fp32 on a CPU: without bfloat16 instructions a CPU is 8 to 15 times slower in it.
+    """
+    if asked == "auto":
+        return "fp32" if torch.device(device).type == "cpu" else "bf16"
+    return "bf16" if asked == "bf16" else "fp32"
 
 
 def autocast(device: torch.device | str, precision: Precision) -> AbstractContextManager[object]:

@@ -24,7 +24,7 @@ from windfall.train.evaluate import EvalResult, evaluate
 from windfall.train.generate import generate
 from windfall.train.model import GPTConfig, build_model
 from windfall.train.optim import InnerOptimizer, Kind, OptimConfig
-from windfall.train.precision import Precision, autocast
+from windfall.train.precision import autocast, precision_on
 from windfall.train.ranks import Alone, Ranks
 from windfall.train.schedule import ScheduleConfig, schedule
 from windfall.train.sizes import available_bytes, require_memory
@@ -121,7 +121,7 @@ def require_room(spec: TrainerSpec, shape: GPTConfig, device: torch.device, rank
         free //= ranks
     micro = spec.micro_batch_sequences or -(-spec.batch_sequences // ranks)
     require_memory(
-        shape, micro, free, precision="bf16" if spec.precision == "bf16" else "fp32", optimizer=cast(Kind, spec.optimizer),
+        shape, micro, free, precision=precision_on(device, spec.precision), optimizer=cast(Kind, spec.optimizer),
         checkpoint_activations=spec.checkpoint_activations, ranks=ranks,
         where=f"{device}, each of {ranks} ranks," if ranks > 1 else str(device),
     )  # fmt: skip
@@ -156,7 +156,7 @@ class LocalTrainer:
         optim, schedules = recipe(spec, self.tokens_per_step)
         self._optimizer = InnerOptimizer(self.model, optim, self._ranks)
         self._schedule = schedules
-        self._precision: Precision = "bf16" if spec.precision == "bf16" else "fp32"
+        self._precision = precision_on(self._device, spec.precision)
         self._since_reset: float | None = None
         self._guard = Guard(spec.spike_factor, spec.max_skips)
         #: Why the last step was not taken; empty if it was.
