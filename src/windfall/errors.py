@@ -65,5 +65,9 @@ class TakenOver(StoreError):
     """Another coordinator runs this run now: this one stops, and touches nothing that is the other's."""
 
 
+class RankError(WindfallError):
+    """One of a site's ranks could not start, or is gone: the site's trainer ends, its work is kept."""
+
+
 class Refused(WindfallError):
     """A contribution or lease request breaks a rule of the ledger. The reason is kept as an event."""

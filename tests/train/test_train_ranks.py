@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from train.gloo import ranked
-from windfall.errors import DataError
+from train.gloo import TESTS, ranked
+from windfall.errors import DataError, RankError
 from windfall.train.compiled import compiled
 from windfall.train.ranked import RankedTrainer
 from windfall.train.ranks import Alone, padded, slice_of
@@ -118,6 +124,76 @@ def test_a_rank_that_hangs_is_an_error_in_a_step_and_at_the_next_word(prepared: 
             trainer.step([3, 4, 5], 384.0)
         with pytest.raises(RuntimeError):
             trainer.evaluate()
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_under_way_is_named_before_and_within_what_all_do_together(prepared: Path, tmp_path: Path) -> None:
+    class Children:
+        """The harness's children as a leader's `Followers` would see them."""
+
+        def __init__(self, child: subprocess.Popen[bytes], known: bool) -> None:
+            self.child, self.known = child, known
+
+        def lost(self) -> str:
+            return self.ending() if self.known else ""
+
+        def ending(self) -> str:
+            self.child.wait(30)
+            return "rank 1 was killed"
+
+    for known in (False, True):
+        folder = tmp_path / str(known)
+        folder.mkdir()
+        with ranked(spec(prepared), 2, folder) as (trainer, (child,)):
+            trainer.step([0, 1, 2], 0.0)
+            trainer._others = Children(child, known)
+            child.kill()
+            with pytest.raises(RankError, match="rank 1 was killed"):
+                trainer.step([3, 4, 5], 384.0)
+
+
+@pytest.mark.slow
+def test_a_follower_ends_when_its_leader_is_gone(prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(asdict(spec(prepared))))
+    store = TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=timedelta(seconds=60), wait_for_workers=False)
+    leader, follower = (
+        subprocess.Popen(
+            [sys.executable, "-m", "train.ranked_child", str(store.port), str(rank), "2", str(tmp_path / "spec.json")],
+            cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+        for rank in (0, 1)
+    )  # fmt: skip
+    assert leader.stdout is not None
+    assert leader.stdout.readline() == b"taken\n"
+    leader.kill()
+    leader.communicate()
+    assert follower.wait(60) != 0
+    follower.communicate()
+
+
+@pytest.mark.slow
+def test_a_step_that_is_no_number_at_one_rank_is_skipped_by_all(prepared: Path, tmp_path: Path) -> None:
+    alone = LocalTrainer(spec(prepared))
+    with ranked(spec(prepared, max_skips=2), 2, tmp_path) as (trainer, (child,)):
+        for t in (alone, trainer):
+            t.step([0, 1, 2], 0.0)
+        head = trainer._local.model.head.weight
+        kept = head.detach().clone()
+        with torch.no_grad():
+            head.fill_(float("nan"))  # the leader's alone: the other rank's part of the step is sound
+        trainer.step([3, 4, 5], 384.0)
+        assert "nan" in trainer.skipped
+        with torch.no_grad():
+            head.copy_(kept)
+        # Had the other rank taken that step, its half of this one's gradient would be another.
+        assert trainer.step([6, 7, 8], 768.0) == pytest.approx(alone.step([6, 7, 8], 768.0), rel=2e-3)
+        assert trainer.skipped == ""
+        with torch.no_grad():
+            head.fill_(float("nan"))
+        trainer.step([9, 10, 11], 1152.0)
+        with pytest.raises(DataError, match="2 steps in a row had to be skipped"):
+            trainer.step([12, 13, 14], 1152.0)
+        assert child.wait(60) != 0  # it has come to the same end
 
 
 def test_micro_batches_add_up_to_the_step(prepared: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from datetime import timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from windfall.errors import WindfallError
 from windfall.run.agent import load_site
+from windfall.run.followers import key
 from windfall.run.trainer_process import join, one_rank
 
 
@@ -27,11 +29,17 @@ def main(argv: list[str] | None = None) -> int:
     folder, rank, port = (argv or sys.argv[1:])[:3]
     site = load_site(Path(folder))
     store = TCPStore("127.0.0.1", int(port), int(site["ranks"]), is_master=False, timeout=timedelta(minutes=5))
-    group = join(site, int(rank), store)
+    store.set(key("up", int(rank)), "")
     try:
-        follow(one_rank(site, int(rank), group), group)
-    except (WindfallError, RuntimeError) as e:
+        group = join(site, int(rank), store)
+        local = one_rank(site, int(rank), group)
+        store.set(key("built", int(rank)), "")
+        follow(local, group)
+    except (WindfallError, RuntimeError, OSError, MemoryError) as e:
         print(f"{site['site']} rank {rank}: {e}", file=sys.stderr)
+        why = str(e) if isinstance(e, WindfallError) else f"{type(e).__name__}: {e}"
+        with contextlib.suppress(RuntimeError):  # the store went with the leader
+            store.set(key("failed", int(rank)), why[:2000])
         return 1
     return 0
 

@@ -16,8 +16,8 @@ from windfall import clock
 from windfall.errors import ConfigError, WindfallError
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import FileMailbox
-from windfall.fleet.processes import spawn
 from windfall.run.agent import load_site
+from windfall.run.followers import Followers
 from windfall.run.sites import own_window
 from windfall.store.bus import open_site_bus
 from windfall.store.files import read_json
@@ -47,18 +47,14 @@ def local_trainer(site: Mapping[str, Any]) -> Trainer:
     require_devices(site)
     if size == 1:
         return one_rank(site, 0, None)
-    folder = Path(site["folder"])
     store = open_store(size)
-    children = [
-        spawn(
-            [sys.executable, "-m", "windfall.run.rank_process", str(folder), str(rank), str(store.port)],
-            log=folder / "logs" / f"rank-{rank}.log", env=dict(os.environ), own_session=False, with_parent=True,
-        )
-        for rank in range(1, size)
-    ]  # fmt: skip
+    others = Followers(Path(site["folder"]), size, store)
+    others.wait_for("up")
     group = join(site, 0, store)
-    print(f"{site['site']}: {size} ranks, processes {', '.join(str(c.pid) for c in children)}", flush=True)
-    return RankedTrainer(one_rank(site, 0, group), group)
+    print(f"{site['site']}: {size} ranks, processes {', '.join(map(str, others.pids))}", flush=True)
+    local = one_rank(site, 0, group)
+    others.wait_for("built")
+    return RankedTrainer(local, group, others)
 
 
 def one_rank(site: Mapping[str, Any], rank: int, group: Group | None) -> LocalTrainer:
@@ -94,6 +90,9 @@ def open_store(size: int) -> TCPStore:
 
 def join(site: Mapping[str, Any], rank: int, store: TCPStore) -> Group:
     """The group of a site's ranks. Raises RuntimeError if they do not come together."""
+    if sys.platform == "linux":
+        # They are on one machine, whatever its name resolves to and whichever networks it is in.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     import torch
 
     from windfall.train.ranks import Group

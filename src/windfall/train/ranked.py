@@ -8,13 +8,14 @@ and the site's files; who follows has the model, its part of the optimizer's sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from windfall.errors import DataError
+from windfall.errors import DataError, RankError
 from windfall.train.evaluate import EvalResult
 from windfall.train.ranks import Group
 from windfall.train.trainer import LocalTrainer, Tensors
@@ -36,11 +37,37 @@ class _Word(IntEnum):
 _ROOM = 4096
 
 
+class Others(Protocol):
+    """What the leader can learn of the other ranks' processes."""
+
+    def lost(self) -> str:
+        """Why one of them is gone; empty if none is."""
+        ...
+
+    def ending(self) -> str:
+        """The same, where a connection was closed and a process may be just about to end."""
+        ...
+
+
+class _Unknown:
+    """Nothing is known of the others but what their connections say."""
+
+    def lost(self) -> str:
+        return ""
+
+    def ending(self) -> str:
+        return ""
+
+
 class RankedTrainer:
     """The leader's side: a trainer like any other (``trainer.Trainer``)."""
 
-    def __init__(self, local: LocalTrainer, group: Group) -> None:
-        """``local`` is the leader's rank of the group, ``group.rank`` 0."""
+    def __init__(self, local: LocalTrainer, group: Group, others: Others | None = None) -> None:
+        """``local`` is the leader's rank of the group, ``group.rank`` 0.
+
+        Any call raises RankError once one of ``others`` is known to be gone, else RuntimeError once a connection is.
+        """
+        self._others = others or _Unknown()
         self._local = local
         self._group = group
         self.blocks_per_step = local.blocks_per_step
@@ -63,8 +90,9 @@ class RankedTrainer:
         self._local.alive = call
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
-        self._say(_Word.STEP, progress_tokens, *first_blocks)
-        return self._local.step(first_blocks, progress_tokens)
+        with self._together():
+            self._say(_Word.STEP, progress_tokens, *first_blocks)
+            return self._local.step(first_blocks, progress_tokens)
 
     def delta(self) -> Tensors:
         return self._local.delta()
@@ -87,38 +115,56 @@ class RankedTrainer:
         return self._local.weights()
 
     def evaluate(self) -> EvalResult:
-        self._say(_Word.EVALUATE)
-        return self._local.evaluate()
+        with self._together():
+            self._say(_Word.EVALUATE)
+            return self._local.evaluate()
 
     def sample(self) -> str:
         # The leader has the whole model: the others wait for its next word.
         return self._local.sample()
 
     def inner(self, *, exact: bool = False) -> bytes:
-        self._say(_Word.GATHER)
-        return self._local.inner(exact=exact)
+        with self._together():
+            self._say(_Word.GATHER)
+            return self._local.inner(exact=exact)
 
     def load_inner(self, data: bytes) -> None:
         state, since, usual = self._local.read_inner(data)
         # All or none: nobody else hears of a state that does not fit.
         self._local.take_inner(state, since, usual)
-        self._say(_Word.INNER, since, usual)
-        for name in self._local.state_shapes():
-            self._group.broadcast(state[name].to(self._device))
+        with self._together():
+            self._say(_Word.INNER, since, usual)
+            for name in self._local.state_shapes():
+                self._group.broadcast(state[name].to(self._device))
 
     def reset_inner(self) -> None:
-        self._say(_Word.RESET)
-        self._local.reset_inner()
+        with self._together():
+            self._say(_Word.RESET)
+            self._local.reset_inner()
 
     def close(self) -> None:
         """Let the others go."""
-        self._say(_Word.END)
-        self._group.close()
+        with self._together():
+            self._say(_Word.END)
+            self._group.close()
 
     def _share_weights(self) -> None:
-        self._say(_Word.WEIGHTS)
-        for p in self._local.model.parameters():
-            self._group.broadcast(p.data)
+        with self._together():
+            self._say(_Word.WEIGHTS)
+            for p in self._local.model.parameters():
+                self._group.broadcast(p.data)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What goes wrong in here goes wrong because another rank is gone, if one is."""
+        if why := self._others.lost():
+            raise RankError(why)
+        try:
+            yield
+        except RuntimeError as e:
+            if why := self._others.ending():
+                raise RankError(why) from e
+            raise
 
     def _say(self, what: _Word, *numbers: float) -> None:
         if len(numbers) > _ROOM - 2:
