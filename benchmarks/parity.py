@@ -6,7 +6,7 @@
 The elastic run is the demo's configuration with its real policy, loop, ledger, leases, cuts and merging, and real
 trainers; messages go through memory instead of Flower, so that three seeds take minutes. The uninterrupted run is
 the same trainer stepping through the same blocks in order, with nothing around it. Compared is the last value of
-the validation loss in nats per byte (DESIGN 7, parity).
+the validation loss in nats per byte.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "windfall"
-#: DESIGN 3: each imports only from those after it.
+#: Each imports only from those after it.
 ORDER = [
     "cli",
     "ui",

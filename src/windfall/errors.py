@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class WindfallError(Exception):
-    """Base of every error that a user can do something about. ``exit_code`` follows DESIGN 6."""
+    """Base of every error that a user can do something about. ``exit_code``: 2 for wrong usage or configuration, else 1."""
 
     exit_code = 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,11 @@ def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) 
         (("hold", "nowhere"), 2, "Missing argument"),
         (("release", "nowhere", "a", "--for", "2h"), 2, "No such option"),
         (("data", "prepare", "nowhere", "--out", "out"), 1, "no such file or folder"),
+        (("data", "prepare", "", "--out", "out"), 2, "no source is named"),
+        (("model", "--depth", "100000"), 2, "depth is 100,000; give at most 512"),
+        (("model", "--depth", "9" * 30), 2, "give at most 512"),
+        (("model", "--depth", "4", "--width", "1000000000"), 2, "width is 1,000,000,000; give at most 131,072"),
+        (("model", "--depth", "4", "--head-dim", "512"), 2, "head_dim 512 is more than the width 256"),
         (("run",), 2, "Missing argument"),
         (("frobnicate",), 2, "No such command"),
     ],
@@ -241,3 +247,19 @@ def test_data_prepare_tells_what_it_made(tmp_path: Path, capsys: pytest.CaptureF
     code, _, err = windfall(capsys, "data", "prepare", tmp_path / "a.txt", "--out", tmp_path / "a.txt")
     assert code == 1
     assert "is a file" in err
+    code, _, err = windfall(capsys, "data", "prepare", tmp_path / "a.txt", "--out", tmp_path / "d", "--sequence-length", 32)
+    assert code == 1
+    assert "--replace" in err
+    code, out, err = windfall(
+        capsys, "data", "prepare", tmp_path / "a.txt", "--out", tmp_path / "d", "--replace", "--sequence-length", 4000,
+        "--tokenizer", "bpe", "--vocab-size", 60000,
+    )  # fmt: skip
+    assert code == 1
+    assert "cannot be split" in err
+    assert (tmp_path / "d" / "manifest.json").is_file()
+    code, out, err = windfall(
+        capsys, "data", "prepare", tmp_path / "a.txt", "--out", tmp_path / "d", "--replace", "--sequence-length", 64,
+        "--tokenizer", "bpe", "--vocab-size", 60000,
+    )  # fmt: skip
+    assert code == 0
+    assert re.search(r"the text has no more to merge: \d+ tokens instead of 60,000", err)

@@ -1,4 +1,4 @@
-"""What a start takes is what the site's own starts have taken (DESIGN 7), and how many there were in the last hour."""
+"""What a start takes is what the site's own starts have taken, and how many there were in the last hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Break-even as DESIGN 7 defines it, and what every policy owes to invariant 5."""
+"""Break-even by its definition, and what every policy owes to invariant 5."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def play(policy: Policy, values: list[float | None], dt: float = 60.0, t0: float
 
 
 def by_definition(values: list[float], dt: float, worth: float, a_on: float, a_off: float) -> list[bool]:
-    """DESIGN 7, word for word."""
+    """The definition, word for word."""
     restart = SPIN_UP * worth
     on, acc, told = False, 0.0, []
     for c in values:

@@ -1,4 +1,4 @@
-"""Criteria as DESIGN 7 defines them: gains and scales of one signal, and of several joined by a trigger."""
+"""Criteria by their definition: gains and scales of one signal, and of several joined by a trigger."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def play(
 
 
 def value_of(values: Sequence[float], on: Sequence[bool]) -> float:
-    """DESIGN 7's value of a schedule, in seconds of full worth."""
+    """The value of a schedule, in seconds of full worth."""
     total, spin = 0.0, 0.0
     for i, (c, is_on) in enumerate(zip(values, on, strict=True)):
         if is_on and (i == 0 or not on[i - 1]):

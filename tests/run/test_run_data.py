@@ -15,12 +15,13 @@ from windfall.cli.interchange import export_weights
 from windfall.config.load import load, loads
 from windfall.config.schema import Config
 from windfall.config.template import TEMPLATE
-from windfall.errors import ConfigError, DataError
+from windfall.errors import ConfigError, DataError, StoreError
 from windfall.run.prepare import prepare_run, trainer_spec
 from windfall.run.trainer_process import local_trainer
+from windfall.run.versions import text_from
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
-from windfall.store.tensors import load_file
+from windfall.store.tensors import load_file, save_file
 from windfall.train.prepare import prepare
 
 
@@ -77,7 +78,7 @@ def test_a_run_is_not_begun_on_changed_data(tmp_path: Path, data: Path) -> None:
 
 
 def test_a_run_is_not_begun_on_data_with_nothing_to_evaluate_on(tmp_path: Path, data: Path) -> None:
-    prepare(tmp_path / "text.txt", data, sequence_length=32, held_out_fraction=0)
+    prepare(tmp_path / "text.txt", data, sequence_length=32, held_out_fraction=0, replace=True)
     with pytest.raises(ConfigError, match="nothing held out"):
         prepare_run(config(tmp_path), RunDir(tmp_path / "run"), lambda _: None)
 
@@ -122,6 +123,7 @@ def test_a_runs_weights_are_the_first_ones_of_another(tmp_path: Path, data: Path
         ("tokenizer", '"nowhere.json"', False, r"data\.tokenizer: .*nowhere\.json: the tokenizer cannot be read"),
         ("device", '"cuda"', True, r"site\[0\]\.device: cuda with 1 rank, and there are 0 CUDA devices here"),
         ("sequence_length", 64, False, r"model\.sequence_length: 64, but .*data was prepared with 32"),
+        ("tokenizer", '"bpe"', False, r"data\.tokenizer: bpe, but .*data was prepared with 257 tokens of kind bytes; leave it out"),
     ],
 )
 def test_what_is_wrong_is_said_by_check_and_before_a_run_begins(
@@ -131,7 +133,7 @@ def test_what_is_wrong_is_said_by_check_and_before_a_run_begins(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     text, found = re.subn(rf"^(# )?{key} =.*$", f"{key} = {value}", small(32), count=1, flags=re.MULTILINE)
     assert found == 1
-    if key == "tokenizer":
+    if "nowhere.json" in str(value):
         text = text.replace('source = "data"', 'source = "text.txt"')
     file = tmp_path / "small.toml"
     file.write_text(text)
@@ -145,6 +147,78 @@ def test_what_is_wrong_is_said_by_check_and_before_a_run_begins(
     with pytest.raises(ConfigError, match=f"^{said}"):
         prepare_run(load(file), run, lambda _: None)
     assert not run.root.exists()
+
+
+@pytest.mark.parametrize("left", ["a folder of that name", "nothing"])
+def test_shards_without_their_manifest_are_not_taken_for_text(tmp_path: Path, left: str) -> None:
+    """A folder prepared with a tokenizer of its own has a tokenizer.json, which a corpus of text could have too."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"the wind turned {i} times" for i in range(3000)), encoding="utf-8")
+    prepare(text, tmp_path / "data", sequence_length=32, tokenizer="bpe", vocab_size=300)
+    manifest = tmp_path / "data" / "manifest.json"
+    manifest.unlink()
+    if left != "nothing":
+        manifest.mkdir()
+    with pytest.raises(ConfigError, match=r"data\.source: .*manifest\.json: (no manifest|cannot be read)"):
+        prepare_run(config(tmp_path), RunDir(tmp_path / "run"), lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_first_weights_are_looked_at_before_a_run_begins_and_must_be_numbers(tmp_path: Path, data: Path) -> None:
+    prepare_run(config(tmp_path), RunDir(tmp_path / "first"), lambda _: None)
+    export_weights(tmp_path / "first", tmp_path / "weights", None, "windfall", True)
+    more = TEMPLATE.replace("# initial_weights =", 'initial_weights = "weights"  #')
+    file = tmp_path / "weights" / "model.safetensors"
+    whole = load_file(file)
+    first = next(name for name in whole if not name.startswith("rotary"))
+    for broken, said in (
+        ({**whole, first: np.full_like(whole[first], np.nan)}, f"{first} holds what is no finite number"),
+        ({k: v for k, v in whole.items() if k != first}, f"another architecture: lacks {first}"),
+    ):
+        save_file(file, broken)
+        with pytest.raises((ConfigError, DataError), match=re.escape(said)):
+            prepare_run(config(tmp_path, template=more), RunDir(tmp_path / "run"), lambda _: None)
+    for rubbish, said in (
+        (file.read_bytes()[:-9], "not readable as safetensors"),
+        (b"rubbish", "not readable"),
+        (None, "is missing"),
+    ):
+        file.unlink()
+        if rubbish is not None:
+            file.write_bytes(rubbish)
+        with pytest.raises(ConfigError, match=rf"^model\.initial_weights: .*{said}.*; name a folder that"):
+            prepare_run(config(tmp_path, template=more), RunDir(tmp_path / "run"), lambda _: None)
+    assert not (tmp_path / "run" / "ledger.db").exists()
+
+
+def test_a_run_goes_on_only_with_the_data_that_it_was_begun_with(tmp_path: Path, data: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    prepare_run(config(tmp_path), run, lambda _: None)
+    prepare_run(config(tmp_path), run, lambda _: None)
+    shard = data / "train-00000.bin"
+    whole = shard.read_bytes()
+    flip(shard)
+    with pytest.raises(DataError, match=r"train-00000\.bin: the checksum differs"):
+        prepare_run(config(tmp_path), run, lambda _: None)
+    shard.write_bytes(whole)
+    prepare_run(config(tmp_path), run, lambda _: None)
+    prepare(tmp_path / "text.txt", data, sequence_length=32, seed=9, replace=True)
+    with pytest.raises(DataError, match=r"data: holds other data \(manifest .*\) than the run was begun with .*; put that back"):
+        prepare_run(config(tmp_path), run, lambda _: None)
+
+
+def test_data_and_weights_that_went_away_are_named_where_they_were(tmp_path: Path, data: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    prepare_run(config(tmp_path), run, lambda _: None)
+    (held := next(run.checkpoints.glob("*.safetensors"))).write_bytes(b"rubbish")
+    with pytest.raises(DataError, match=rf"{held.name}: the weights file is damaged .*take another version"):
+        text_from(load(run.config), run, "x", tokens=1, temperature=0, top_k=0, seed=0)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=re.escape(str(data / "manifest.json"))):
+        text_from(load(run.config), run, "x", tokens=1, temperature=0, top_k=0, seed=0)
+    run.config.unlink()
+    with pytest.raises(StoreError, match=r"config\.toml: the run's own configuration is gone"):
+        run.open_existing()
 
 
 def test_a_site_with_more_ranks_than_devices_starts_none_of_them(

@@ -281,6 +281,7 @@ def test_what_a_living_process_writes_is_its_own(run: RunDir, spawn: Spawn) -> N
 def test_contributions_that_wait_and_outer_states_that_are_needed_stay(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.make()
+    run.config.write_text("")
     ledger = Ledger.create(run.ledger, run_id=OURS, fingerprint="x", budget_blocks=8, tokens_per_block=4)
     used = ("v0", "v1", "v2")
     ledger.commit(t_run=START, t_wall=clock.wall(), file="v0.safetensors", sha256="0", mode="initial", contributions=[])

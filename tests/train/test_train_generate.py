@@ -91,8 +91,12 @@ def test_generation_leaves_the_model_in_the_mode_it_had_and_refuses_bad_numbers(
     small_model.train()
     assert isinstance(generate(small_model, Data, "x", 3, precision="bf16"), str)
     assert small_model.training
-    with pytest.raises(ConfigError, match="none may be below 0"):
+    with pytest.raises(ConfigError, match="give numbers from 0 on"):
         generate(small_model, Data, "x", 3, top_k=-1)
+    with pytest.raises(ConfigError, match="temperature nan"):
+        generate(small_model, Data, "x", 3, temperature=float("nan"))
+    with pytest.raises(ConfigError, match="seed 99999999999999999999"):
+        generate(small_model, Data, "x", 3, seed=99999999999999999999)
     other = build_model(GPTConfig(depth=1, width=64, head_dim=32, vocab_size=300), seed=1)
     with pytest.raises(ConfigError, match="300 tokens"):
         generate(other, Data, "x", 3)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from windfall.errors import ConfigError, DataError
@@ -123,8 +125,6 @@ def test_progress_ends_at_everything(text_folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_preparation_leaves_no_manifest_and_the_next_one_works(text_folder: Path, tmp_path: Path) -> None:
-    prepare(text_folder, tmp_path, sequence_length=64)
-
     for at in ("encode", "write"):
 
         def interrupt(stage: str, done: int, total: int, at: str = at) -> None:
@@ -139,6 +139,46 @@ def test_an_interrupted_preparation_leaves_no_manifest_and_the_next_one_works(te
     manifest = prepare(text_folder, tmp_path, sequence_length=64)
     manifest.verify(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "train-00000.bin", "val-00000.bin"]
+
+
+def test_finished_data_is_replaced_only_by_what_is_finished_and_only_if_that_is_wanted(text_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(text_folder, out, sequence_length=64, tokenizer="bpe", vocab_size=300)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    small = tmp_path / "small.txt"
+    small.write_text("wind")
+
+    def fail(stage: str, done: int, total: int) -> None:
+        if stage == "write":
+            raise KeyboardInterrupt
+
+    with pytest.raises(DataError, match=r"holds prepared data already; name another folder, or replace it \(--replace\)"):
+        prepare(text_folder, out, sequence_length=32)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train-1.bin").write_text("mine")
+    with pytest.raises(DataError, match=r"train-1\.bin: a file of that name would be overwritten"):
+        prepare(text_folder, tmp_path / "own", sequence_length=32)
+    with pytest.raises(DataError, match="too few"):
+        prepare(small, out, replace=True)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(text_folder, out, sequence_length=32, progress=fail, replace=True)
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert after == before
+    assert prepare(text_folder, out, sequence_length=32, replace=True).sequence_length == 32
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "train-00000.bin", "val-00000.bin"]
+
+
+def test_texts_beside_parquet_are_left_out_and_that_is_said_and_other_data_files_are_not(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["wind " * 300] * 3}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "sun " * 300}) + "\n")
+    (tmp_path / "README.md").write_text("about")
+    (tmp_path / "LICENSE.txt").write_text("yes")
+    said: list[str] = []
+    manifest = prepare(tmp_path, tmp_path / "out", sequence_length=64, held_out_fraction=0, tell=said.append)
+    assert manifest.documents == 4
+    assert [text.split(": ", 1)[1] for text in said] == [
+        "LICENSE.txt and 1 more left out: texts beside parquet files are taken for notes"
+    ]
 
 
 def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +323,10 @@ def test_a_manifest_that_was_edited_or_is_of_another_kind_is_refused(text_folder
     path = tmp_path / "manifest.json"
     whole = json.loads(path.read_text())
     broken: list[tuple[str, str]] = [
-        (json.dumps({**whole, "train_sequences": 1}), "do not match"),
+        (json.dumps({**whole, "documents": 1}), "do not match"),
+        (json.dumps({**whole, "train_sequences": whole["train_sequences"] + 1}), "impossible"),
+        (json.dumps({**whole, "val_sequences": str(whole["val_sequences"])}), "impossible"),
+        (json.dumps({**whole, "shards": []}), "impossible"),
         (json.dumps({**whole, "version": 99}), "not a manifest of version"),
         (json.dumps({**whole, "surprise": 1}), "a field is missing, unknown"),
         (json.dumps({**whole, "shards": [{**whole["shards"][0], "file": "../x"}]}), "impossible"),
@@ -348,9 +391,9 @@ def test_a_tokenizer_of_ones_own_gives_the_text_back_and_twice_the_same_files(te
 
 def test_a_tokenizer_may_be_taken_from_other_data(text_folder: Path, bpe: Path, tmp_path: Path) -> None:
     for given in (bpe, bpe / "tokenizer.json"):
-        manifest = prepare(text_folder, tmp_path, sequence_length=32, held_out_fraction=0.2, tokenizer=given)
+        manifest = prepare(text_folder, tmp_path, sequence_length=32, held_out_fraction=0.2, tokenizer=given, replace=True)
         assert manifest.hash == Manifest.load(bpe).hash
-    prepare(text_folder, tmp_path, sequence_length=32)
+    prepare(text_folder, tmp_path, sequence_length=32, replace=True)
     assert not (tmp_path / "tokenizer.json").exists()
 
 
@@ -400,7 +443,7 @@ def test_best_fit_rows_begin_with_a_document_and_all_tokens_are_accounted_for(te
     assert total == manifest.tokens + manifest.cropped_tokens + manifest.dropped_tokens
     assert manifest.cropped_tokens > 0
     assert manifest.val_sequences >= 1
-    assert manifest.hash != prepare(text_folder, tmp_path, sequence_length=1000, held_out_fraction=0.3).hash
+    assert manifest.hash != prepare(text_folder, tmp_path, sequence_length=1000, held_out_fraction=0.3, replace=True).hash
 
 
 def _files(folder: Path) -> dict[str, bytes]:

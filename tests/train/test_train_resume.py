@@ -114,9 +114,9 @@ def test_a_finished_piece_that_was_damaged_or_belongs_to_another_text_is_made_ag
     assert whole == made(source, tmp_path / "again")
 
     with pytest.raises(KeyboardInterrupt):
-        made(source, tmp_path / "out", progress=after(4))
+        made(source, tmp_path / "other", progress=after(4))
     source.write_text(source.read_text().replace("wind", "WIND"))
-    changed = made(source, tmp_path / "out")
+    changed = made(source, tmp_path / "other")
     assert changed == made(source, tmp_path / "changed")
     assert changed != whole
 
@@ -185,6 +185,23 @@ def test_the_line_of_progress_is_for_terminals_and_is_cleared(
     assert "encoding:  50% of 2.0 MB" in shown
     assert "writing shards: 100% of 2.0 million tokens" in shown
     assert re.search(r"\r +\r$", shown)
+
+
+def test_a_log_hears_of_progress_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("windfall.clock.monotonic", lambda: now[0])
+    line = Line()
+    for second in range(40):
+        now[0] = 100.0 + second
+        line.show(verb._words("encode", second, 40))
+    line.end()
+    assert capsys.readouterr().err.count("encoding: ") == 2
+
+
+def test_much_held_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("the wind turns and power flows where none is wanted\n" * 400)  # documents of 8 KiB: three
+    verb.prepare(str(tmp_path / "a.txt"), tmp_path / "out", 32, 0.02, 0, False)
+    assert re.search(r"\d\d% of the sequences are held out, for 2%.*there are 3 documents; give more text", capsys.readouterr().err)
 
 
 def test_much_cropping_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,12 @@ def check(file: Path, as_json: bool) -> int:
     for w in warnings:
         print(f"warning: {w}")
     print(
-        f"{file}: good. {len(config.site)} sites, {config.run.budget_tokens:,} tokens in {config.budget_blocks:,} blocks, "
+        f"{file}: good. {_count(len(config.site), 'site')}, {_count(config.run.budget_tokens, 'token')} in "
+        f"{_count(config.budget_blocks, 'block')}, "
         f"about {duration_text(hours * 3600)} of one site's training"
     )
     return 0
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 #: Past this share of the text lost to crops, best-fit packing is the wrong choice, and is told so.
 MUCH_CROPPED = 0.5
+#: So large a share held out, and more than twice of what was asked, is told.
+MUCH_HELD_OUT = 0.15
 _STAGES = {"tokenizer": "reading a sample for the tokenizer", "encode": "encoding", "write": "writing shards"}
 
 
 def prepare(
     source: str, out: Path, sequence_length: int, held_out_fraction: float, seed: int, as_json: bool,
     tokenizer: str = "bytes", vocab_size: int | None = None, packing: str = "stream", workers: int | None = None,
-    shard_tokens: int | None = None, text_column: str = "text",
+    shard_tokens: int | None = None, text_column: str = "text", replace: bool = False,
 ) -> None:  # fmt: skip
     """Tokenise ``source`` into ``out``.
 
@@ -41,6 +43,7 @@ def prepare(
             source, out, sequence_length=sequence_length, held_out_fraction=held_out_fraction, seed=seed,
             shard_tokens=shard_tokens or DEFAULT_SHARD_TOKENS, progress=lambda *at: line.show(_words(*at)),
             tokenizer=tokenizer, vocab_size=vocab_size, packing=way, workers=workers, text_column=text_column,
+            replace=replace, tell=say,
         )  # fmt: skip
     except KeyboardInterrupt:
         line.end()
@@ -49,11 +52,10 @@ def prepare(
     finally:
         line.end()
     _tell(out, manifest, as_json)
+    _warn(manifest, held_out_fraction, vocab_size)
 
 
 def _tell(out: Path, manifest: Manifest, as_json: bool) -> None:
-    tokens = manifest.tokens + manifest.cropped_tokens + manifest.dropped_tokens
-    cropped = manifest.cropped_tokens / tokens
     facts = {
         "dir": str(out), "hash": manifest.hash, "source": manifest.source, "train_sequences": manifest.train_sequences,
         "val_sequences": manifest.val_sequences, "train_bytes": manifest.train_bytes, "val_bytes": manifest.val_bytes,
@@ -73,12 +75,32 @@ def _tell(out: Path, manifest: Manifest, as_json: bool) -> None:
             size = (manifest.train_bytes + manifest.val_bytes) / max(1, manifest.tokens)
             print(f"{manifest.tokenizer.vocab_size:,} tokens in the vocabulary, {size:.2f} bytes of text each on average")
         if manifest.cropped_tokens:
-            print(f"{manifest.cropped_documents:,} of {manifest.documents:,} documents cropped, {cropped:.1%} of all tokens")
+            share = _cropped(manifest)
+            print(f"{manifest.cropped_documents:,} of {manifest.documents:,} documents cropped, {share:.1%} of all tokens")
+
+
+def _warn(manifest: Manifest, held_out_fraction: float, vocab_size: int | None) -> None:
+    """What came out otherwise than the user is likely to have wanted."""
+    cropped = _cropped(manifest)
     if cropped > MUCH_CROPPED:
         say(f"{cropped:.0%} of the tokens were cropped: the documents are long; choose --packing stream, or longer sequences")
+    held = manifest.val_sequences / (manifest.train_sequences + manifest.val_sequences)
+    if held > max(MUCH_HELD_OUT, 2 * held_out_fraction):
+        say(
+            f"{held:.0%} of the sequences are held out, for {held_out_fraction:.0%} would be too few to measure by or documents "
+            f"are not divided: there are {manifest.documents:,} documents; give more text"
+        )
+    if vocab_size is not None and manifest.tokenizer.vocab_size < vocab_size:
+        say(f"the text has no more to merge: {manifest.tokenizer.vocab_size:,} tokens instead of {vocab_size:,}; give more text")
+
+
+def _cropped(manifest: Manifest) -> float:
+    return manifest.cropped_tokens / (manifest.tokens + manifest.cropped_tokens + manifest.dropped_tokens)
 
 
 def _words(stage: str, done: int, total: int) -> str:
     """How far a preparation is (``windfall.train.prepare.Progress``)."""
+    if stage == "tokenizer" and done >= total:
+        return f"training the tokenizer on {total / 1e6:,.1f} MB"
     unit = "million tokens" if stage == "write" else "MB"
     return f"{_STAGES[stage]}: {done / total:4.0%} of {total / 1e6:,.1f} {unit}"

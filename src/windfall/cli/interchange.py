@@ -17,8 +17,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
     from windfall.run.prepare import data_dir, trainer_spec
-    from windfall.run.versions import held_version
-    from windfall.store.tensors import load_file
+    from windfall.run.versions import held_version, held_weights
     from windfall.train.interchange import tokenizer_document, write_folder
     from windfall.train.manifest import Manifest
     from windfall.train.nanochat import write_nanochat
@@ -29,7 +28,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
     found = held_version(run, version)
     folder = Path(data_dir(config, run))
     model = model_config(trainer_spec(config, folder), Manifest.load(folder).tokenizer.vocab_size)
-    weights = load_file(run.checkpoints / found.file, found.sha256)
+    weights = held_weights(run, found)
     origin = {"run": config.run.name, "version": found.version}
     if format == "nanochat":
         files = write_nanochat(out, model, weights, found.version, {"windfall": origin})

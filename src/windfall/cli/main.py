@@ -82,7 +82,11 @@ def init(
 
 @app.command()
 def check(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Say everything that is wrong with a configuration, with line and fix."""
+    """Say everything that is wrong with a configuration, with line and fix.
+
+    Of prepared data it reads the manifest and looks at the shards' sizes; their checksums, and text that is not prepared yet, are
+    read when a run begins.
+    """
     from windfall.cli import check as verb
 
     raise typer.Exit(verb.check(file, as_json))
@@ -104,6 +108,7 @@ def data_prepare(
     workers: Annotated[Optional[int], typer.Option(min=1, help="processes that encode (default: all cores)")] = None,  # noqa: UP045
     shard_tokens: Annotated[Optional[int], typer.Option(min=1, help="tokens per shard, about (default: 67 million)")] = None,  # noqa: UP045
     text_column: Annotated[str, typer.Option(help="of parquet and .jsonl")] = "text",
+    replace: Annotated[bool, typer.Option("--replace", help="let this take the place of finished data in DIR")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tokenise a corpus once, into memory-mapped shards with a checksummed manifest. An interrupted one is gone on with."""
@@ -111,7 +116,7 @@ def data_prepare(
 
     verb.prepare(
         source, out, sequence_length, held_out_fraction, seed, as_json, tokenizer, vocab_size, packing, workers, shard_tokens,
-        text_column,
+        text_column, replace,
     )  # fmt: skip
 
 
@@ -174,7 +179,7 @@ def export(
 def model(
     depth: Annotated[int, typer.Option(min=1, help="layers; everything else follows from it")],
     width: Annotated[Optional[int], typer.Option(min=1, help="default: 64 x depth")] = None,  # noqa: UP045
-    head_dim: Annotated[Optional[int], typer.Option(min=2, help="default: 128 where it divides the width, else 32")] = None,  # noqa: UP045
+    head_dim: Annotated[Optional[int], typer.Option(min=2, help="default: 128, for a width below 256 32")] = None,  # noqa: UP045
     vocab_size: Annotated[int, typer.Option(min=1, help="tokens of the tokenizer")] = 65_536,
     sequence_length: Annotated[int, typer.Option(min=1, help="tokens per sequence")] = 2_048,
     micro_batch: Annotated[int, typer.Option(min=1, help="sequences in a forward pass, for the memory")] = 1,

@@ -7,6 +7,11 @@ import math
 import sys
 from typing import Any
 
+from windfall import clock
+
+#: Where progress cannot be written over, so long between two lines of it.
+_QUIET_S = 15.0
+
 
 def print_json(value: Any, *, line: bool = False) -> None:
     """One JSON object, strict (NaN and infinities become null)."""
@@ -19,15 +24,20 @@ def say(text: str) -> None:
 
 
 class Line:
-    """A line of progress on standard error that is written over, on a terminal; nothing elsewhere."""
+    """Progress on standard error: on a terminal a line that is written over, elsewhere (a log) a line now and then."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._shown = ""
+        self._said_at = clock.monotonic()
 
     def show(self, text: str) -> None:
         """Write ``text`` over what stood there."""
-        if self._terminal and text != self._shown:
+        if not self._terminal:
+            if clock.monotonic() - self._said_at >= _QUIET_S:
+                self._said_at = clock.monotonic()
+                say(text)
+        elif text != self._shown:
             print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
             self._shown = text
 

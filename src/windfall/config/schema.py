@@ -22,14 +22,14 @@ class RunTable(Table):
     """`[run]`: what is trained, and against which criterion windows are counted."""
 
     name: Name = Field("windfall", description="the run's name, in reports and on nodes")
-    budget_tokens: int = Field(gt=0, description="tokens to train on; rounded up to whole blocks")
+    budget_tokens: int = Field(gt=0, le=10**16, description="tokens to train on; rounded up to whole blocks")
     threshold_g_per_kwh: Positive = Field(
         100.0, description="curtailment criterion: a region is in a window while its reading is under it"
     )
     threshold_price_per_mwh: float = Field(
         0.0, description="the same criterion for sites whose signal is a price: in a window while it is under this"
     )
-    seed: int = Field(0, ge=0, description="seeds the initial model, the data order and every jitter")
+    seed: int = Field(0, ge=0, lt=2**63, description="seeds the initial model, the data order and every jitter")
     tick_s: Positive = Field(10.0, description="run time between two decisions")
     clock: Literal["real", "scaled"] = Field("real", description="the calendar, or replayed time")
     speed: Positive = Field(1.0, description="scaled clock: at most this many run seconds per wall second")
@@ -99,12 +99,14 @@ class LimitsTable(Table):
 class ModelTable(Table):
     """`[model]`: the network, by one dial."""
 
-    depth: int = Field(4, ge=1, le=64, description="number of layers; the other sizes follow from it")
+    depth: int = Field(4, ge=1, le=512, description="number of layers; the other sizes follow from it")
     width: int | None = Field(None, ge=32, description="model dimension (default 64 x depth)")
     head_dim: int | None = Field(None, ge=8, description="dimension of a head (default 128, or 32 for small models)")
     sequence_length: int = Field(256, ge=16, description="tokens per sequence")
     initial_weights: str | None = Field(
-        None, description="folder of `windfall export-weights` or `import-weights`: version 0 (default: drawn by run.seed)"
+        None,
+        min_length=1,
+        description="folder of `windfall export-weights` or `import-weights`: version 0 (default: drawn by run.seed)",
     )
 
 
@@ -112,7 +114,9 @@ class DataTable(Table):
     """`[data]`: what is read."""
 
     source: str = Field(
-        "stdlib", description="stdlib, text, .jsonl, parquet, a folder of these, or a folder made by `windfall data prepare`"
+        "stdlib",
+        min_length=1,
+        description="stdlib, text, .jsonl, parquet, a folder of these, or a folder made by `windfall data prepare`",
     )
     tokenizer: str = Field("bytes", description="bytes, bpe (trained on the source), or a tokenizer.json")
     vocab_size: int | None = Field(None, ge=265, description="bpe: size of the vocabulary, specials included (default 65,536)")
@@ -124,6 +128,12 @@ class DataTable(Table):
         "", max_length=500, description="what a version goes on with beside its evaluation (default: nothing)"
     )
     sample_tokens: int = Field(96, ge=0, le=1024, description="how many tokens of that a version writes; 0: none")
+
+    @model_validator(mode="after")
+    def _vocabulary(self) -> DataTable:
+        if self.vocab_size is not None and self.tokenizer != "bpe":
+            raise ValueError(f'vocab_size is for tokenizer = "bpe", not for {self.tokenizer!r}; leave one of them out')
+        return self
 
 
 class TrainTable(Table):
@@ -200,7 +210,7 @@ class FleetTable(Table):
 
 
 class TrainerTable(Table):
-    """`[backtest.trainer]`: the model that takes the trainer's place on the manual clock (DESIGN 7)."""
+    """`[backtest.trainer]`: the model that takes the trainer's place on the manual clock."""
 
     preset: Literal["windfall", "prototype"] = Field("windfall", description="prototype has the study's stall, windfall has none")
     provision_s: NonNegative = Field(240.0, description="provisioning, at provisioning_power_w")

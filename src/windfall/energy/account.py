@@ -50,7 +50,7 @@ class PowerModel:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Which signals price a site's energy, and when it counts as inside a window (DESIGN 2).
+    """Which signals price a site's energy, and when it counts as inside a window.
 
     ``emissions`` is marginal where the site has such a signal, else average; the two are never mixed in one sum.
     """
@@ -208,7 +208,7 @@ class Account:
         return sum(t.money for t in self.totals.values())
 
     def share_inside(self) -> float | None:
-        """Energy used while the region's reading was under the criterion, over all energy (DESIGN 7)."""
+        """Energy used while the region's reading was under the criterion, over all energy."""
         total = self.total()
         return total.inside_joules / total.joules if total.joules > 0 else None
 

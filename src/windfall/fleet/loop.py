@@ -14,7 +14,7 @@ from windfall.fleet.workload import Workload
 from windfall.grid.signal import Columns, Forecast, Signal
 from windfall.policy.base import Decision, FleetView, Policy, SiteView
 
-#: How much of a newly seen start counts in what a start is taken to last (DESIGN 7).
+#: How much of a newly seen start counts in what a start is taken to last.
 _ALPHA = 0.3
 _HOUR_S = 3600.0
 

@@ -42,7 +42,7 @@ class SiteView:
     memory: Memory = field(default_factory=dict)
     readings: Mapping[str, Reading | None] = field(default_factory=dict)
     outlook: Outlook | None = None
-    #: Where the site is in fact (DESIGN 4), and how long its start will still take if it is starting.
+    #: Where the site is in fact, and how long its start will still take if it is starting.
     state: str = "off"
     ready_in_s: float = 0.0
     #: Tokens per second while it trains (in the unit of the view's ``left``), and watts.

@@ -1,6 +1,6 @@
 """Break-even: start when the gain so far would have paid for a start, stop when the loss so far would pay for one.
 
-DESIGN 7: worth lambda, restart cost R = spin_up_s x lambda (the opportunity cost of a start per kW of training power).
+Worth lambda, restart cost R = spin_up_s x lambda (the opportunity cost of a start per kW of training power).
 Off: acc = max(0, acc + (lambda - c) dt), on when c < lambda and acc >= a_on R.
 On:  acc = max(0, acc + (c - lambda) dt), off when c >= lambda and acc >= a_off R.
 The accumulator is zero at every transition; a value equal to the worth is off. This is the ski-rental rule: whatever

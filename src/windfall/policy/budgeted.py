@@ -1,4 +1,4 @@
-"""Budgeted: a number of tokens by a deadline, in the cheapest windows (DESIGN 7).
+"""Budgeted: a number of tokens by a deadline, in the cheapest windows.
 
 One worth lambda for all sites, found by bisection so that what is planned meets what is left. The forecast, as far as it
 reaches, is planned on exactly (`planner`); the time beyond it is taken to be like the trailing days at the same hours
@@ -162,7 +162,7 @@ class Budgeted:
         worth = memory["worth"]
         under = judged.value < worth
         text = f"{judged.value:.0f} is {'under' if under else 'at or over'} {worth:.0f}, the worth that meets the deadline"
-        # An intensity's gain is measured by the worth, a price's by its own scale (DESIGN 7).
+        # An intensity's gain is measured by the worth, a price's by its own scale.
         scale = max(1e-9, abs(worth)) if judged.unit == "g·s/kWh" else judged.scale
         at_worth = Judged(
             under, worth - judged.value, scale, judged.value, worth, text, judged.valid_from, judged.valid_until, False, judged.unit

@@ -1,4 +1,4 @@
-"""Criteria: what a site's readings are worth (DESIGN 7).
+"""Criteria: what a site's readings are worth.
 
 One signal against its level: an intensity against the worth (gCO2/kWh), a price against ``worth_per_mwh`` on the scale
 ``value_scale_per_mwh``, power at or above the site's demand (+1) or not (−1). Several, joined by a trigger: any takes the

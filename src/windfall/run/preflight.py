@@ -14,11 +14,11 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, DataError
 from windfall.run.prepare import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
-from windfall.train.interchange import read_config, require_same
+from windfall.train.interchange import look_at_folder
 from windfall.train.manifest import Manifest
 from windfall.train.model import GPTConfig
 from windfall.train.prepare import DEFAULT_VOCABULARY
-from windfall.train.tokenizer import ByteTokenizer, load_tokenizer
+from windfall.train.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 from windfall.train.trainer import model_config, require_room
 
 
@@ -58,6 +58,7 @@ def _findings(config: Config) -> Iterator[Finding]:
                 yield Finding(
                     source, f"{prepared} was prepared with nothing held out, and versions are evaluated; prepare it with some"
                 )
+            yield from _another_tokenizer(config, prepared, manifest.tokenizer)
             for shard in manifest.shards:
                 manifest.shard_path(prepared, shard)
         elif not config.data.source.startswith(HUB):
@@ -80,10 +81,26 @@ def _findings(config: Config) -> Iterator[Finding]:
     if config.model.initial_weights:
         folder = Path(config.model.initial_weights)
         try:
-            require_same(folder, read_config(folder), shape)
+            look_at_folder(folder, shape)
         except DataError as e:
-            yield Finding(("model", "initial_weights"), str(e))
+            fix = "name a folder that `windfall export-weights` or `import-weights` wrote for this model"
+            yield Finding(("model", "initial_weights"), f"{e}; {fix}")
     yield from _room(config, shape)
+
+
+def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iterator[Finding]:
+    """Where the configuration asks for a tokenizer that prepared data have not. The default asks for none."""
+    asked, size = config.data.tokenizer, config.data.vocab_size
+    kept = (
+        f"but {prepared} was prepared with {found.vocab_size:,} tokens of kind {found.kind}; leave it out, or prepare the data anew"
+    )
+    if asked == "bpe":
+        if found.kind != "bpe":
+            yield Finding(("data", "tokenizer"), f"bpe, {kept}")
+        elif size is not None and size != found.vocab_size:
+            yield Finding(("data", "vocab_size"), f"{size:,}, {kept}")
+    elif asked != "bytes" and load_tokenizer(asked).facts() != found.facts():
+        yield Finding(("data", "tokenizer"), f"{asked}, {kept}")
 
 
 def _vocab_size(config: Config) -> int:

@@ -41,13 +41,15 @@ def trainer_spec(config: Config, data_dir: Path) -> TrainerSpec:
 
 def data_dir(config: Config, run: RunDir) -> Path:
     """Where the prepared corpus is: the source itself if it is one, else in the run directory."""
+    if run.exists() and not (run.data / "manifest.json").exists():
+        return Path(config.data.source)  # even if it has been moved away since: this is the name to complain of
     return prepared_source(config) or run.data
 
 
 def prepared_source(config: Config) -> Path | None:
-    """The source, if it is a folder that `windfall data prepare` made."""
+    """The source, if it is a folder that `windfall data prepare` made, or what is left of one."""
     source = Path(config.data.source)
-    return source if (source / "manifest.json").is_file() else None
+    return source if (source / "manifest.json").exists() or (source / "train-00000.bin").exists() else None
 
 
 def prepare_run(config: Config, run: RunDir, say: Say) -> None:
@@ -56,42 +58,44 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     Raises:
         ConfigError: the run directory was made from another configuration, or `preflight` finds something.
         StoreError: it cannot be written, or is of a newer schema.
-        DataError: the corpus cannot be read, or a shard was changed.
+        DataError: the corpus cannot be read, or prepared data was changed.
     """
     if run.exists():
         ledger = Ledger.open(run.ledger)
-        found = ledger.meta("fingerprint")
+        found, data_hash = ledger.meta("fingerprint"), ledger.meta("manifest")
         ledger.close()
         if found != fingerprint(config):
             raise ConfigError(
                 f"{run.root}: was started with another configuration (compare {run.config}); what is trained may not "
                 "change during a run. Name a new --run-dir, or go back to the old file"
             )
+        _require_data(data_dir(config, run), str(data_hash), run)
         # The rest may change (speed, patience, port, bus, longer traces), and the coordinator reads it here.
         _keep_config(config, run)
         return
     from windfall.run.preflight import require_ready  # torch is imported here, not at the top: resuming does without
 
     require_ready(config)
-    run.make()
     from windfall.train.data import TrainData
+    from windfall.train.manifest import Manifest
     from windfall.train.prepare import prepare
     from windfall.train.trainer import model_config
 
     folder = data_dir(config, run)
-    made_here = folder == run.data
+    if folder != run.data:
+        Manifest.load(folder).verify(folder)
+    run.make()
     if not (folder / "manifest.json").is_file():
         say(f"preparing data from {config.data.source}")
         prepare(
             config.data.source, folder, sequence_length=config.model.sequence_length,
             held_out_fraction=config.data.held_out_fraction, seed=config.run.seed, tokenizer=config.data.tokenizer,
             vocab_size=config.data.vocab_size, packing=config.data.packing, text_column=config.data.text_column,
+            tell=say,
         )  # fmt: skip
     data = TrainData(folder, config.run.seed)
     if data.val_sequences < 1:
         raise DataError(f"{folder}: too little text to hold any out, and versions are evaluated; add text")
-    if not made_here:
-        data.manifest.verify(folder)
     spec = trainer_spec(config, folder)
     weights = first_weights(config, model_config(spec, data.manifest.tokenizer.vocab_size))
     say(f"version 0: {sum(w.size for w in weights.values()):,} parameters, {data.train_sequences:,} sequences")
@@ -111,6 +115,19 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     ledger.close()
     # The ledger appears last: a directory without one is no run yet, and the next start begins anew.
     temporary.rename(run.ledger)
+
+
+def _require_data(folder: Path, data_hash: str, run: RunDir) -> None:
+    """Raise DataError where the data of a run that goes on are not those that it was begun with: its sites would all fail."""
+    from windfall.train.manifest import Manifest
+
+    manifest = Manifest.load(folder)
+    if manifest.hash != data_hash:
+        raise DataError(
+            f"{folder}: holds other data (manifest {manifest.hash[:12]}) than the run was begun with ({data_hash[:12]}); put that "
+            "back, or begin another run (--run-dir)"
+        )
+    manifest.verify(folder, run.root / "data-checked.json")
 
 
 def first_weights(config: Config, shape: GPTConfig) -> Tensors:

@@ -89,7 +89,7 @@ class Supervisor:
         return SuperLink(self._run, run_id, self._config.federation.port)
 
     def serve(self) -> int:
-        """Run to the end; the exit code of DESIGN 6.
+        """Run to the end; the exit code: 0 done, 130 interrupted.
 
         Raises:
             RunError: the run failed; the message says why.

@@ -14,6 +14,7 @@ from windfall.store.records import Version
 from windfall.store.rundir import RunDir
 
 if TYPE_CHECKING:
+    from windfall.store.tensors import Tensors
     from windfall.train.evaluate import EvalResult
     from windfall.train.model import GPT
 
@@ -35,13 +36,23 @@ def held_version(run: RunDir, version: int | None) -> Version:
     return held[wanted]
 
 
+def held_weights(run: RunDir, found: Version) -> Tensors:
+    """The weights of such a version. Raises DataError where they are gone or damaged."""
+    from windfall.store.tensors import load_file
+
+    try:
+        return load_file(run.checkpoints / found.file, found.sha256)
+    except DataError as e:
+        advice = "take another version (--version), or let `windfall run` resume, which repairs the newest from the one before"
+        raise DataError(f"{e}; {advice}") from None
+
+
 def held_model(config: Config, run: RunDir, version: int | None = None) -> tuple[GPT, Path, Version]:
     """The model of a version (default: the newest), ready to be asked; the folder of its data; the version.
 
     Raises:
         DataError: no such version, or its weights are gone or damaged.
     """
-    from windfall.store.tensors import load_file
     from windfall.train.manifest import Manifest
     from windfall.train.model import empty_model
     from windfall.train.trainer import load_weights, model_config
@@ -49,7 +60,7 @@ def held_model(config: Config, run: RunDir, version: int | None = None) -> tuple
     found = held_version(run, version)
     folder = Path(data_dir(config, run))
     model = empty_model(model_config(trainer_spec(config, folder), Manifest.load(folder).tokenizer.vocab_size))
-    load_weights(model, load_file(run.checkpoints / found.file, found.sha256))
+    load_weights(model, held_weights(run, found))
     model.eval()
     return model, folder, found
 

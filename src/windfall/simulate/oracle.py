@@ -1,6 +1,6 @@
 """The oracle: the best that could have been done, by one who knew the signals to come. For comparison, never for runs.
 
-Two questions have two answers. Without a token target: the largest value of a schedule (DESIGN 7), site by site. With one: the
+Two questions have two answers. Without a token target: the largest value of a schedule, site by site. With one: the
 least cost of a budget by a deadline, over all sites (``policy.planner.plan``), with Lagrange's bound below which none can be.
 """
 
@@ -70,7 +70,7 @@ def best_value(
         if worth is None or series is None:
             continue
         any_site = True
-        # A start costs its spin-up at the signal's price, at full power (DESIGN 7).
+        # A start costs its spin-up at the signal's price, at full power.
         programme = Programme(series, SpinUp(((model.provision_s + model.load_s, 1.0),)))
         value, stretches = programme.solve(worth.level)
         total += value / worth.scale * site.train_power_w / 1000.0

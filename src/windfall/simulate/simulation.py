@@ -172,7 +172,7 @@ class Simulation:
         )  # fmt: skip
 
     def _value(self, lanes: Mapping[str, Sequence[tuple[float, float, str]]]) -> float | None:
-        """The value of the schedule that came about (DESIGN 7)."""
+        """The value of the schedule that came about."""
         total, any_site = 0.0, False
         for site in self._config.site:
             worth = worth_of(site, self._config)

@@ -1,4 +1,4 @@
-"""The model of the trainer that takes the trainer's place on the manual clock (DESIGN 7)."""
+"""The model of the trainer that takes the trainer's place on the manual clock."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, c
 from windfall.store.records import Consumed, Counts, Hold, Lease, Received, Version
 from windfall.store.spans import Spans
 
-#: Leases that may fail at a block before it is quarantined (DESIGN 4).
+#: Leases that may fail at a block before it is quarantined.
 MAX_FAILURES = 3
 
 

@@ -69,7 +69,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         return db
     except sqlite3.Error as e:
-        raise StoreError(f"{path}: cannot be opened: {e}") from None
+        raise StoreError(f"{path}: cannot be opened: {e}; put the run's own file back, or name another run") from None
 
 
 @contextmanager

@@ -106,6 +106,8 @@ class RunDir:
         """
         if not self.exists():
             raise StoreError(f"{self.root}: no run here (no ledger.db); `windfall run FILE --run-dir {self.root}` starts one")
+        if not self.config.is_file():
+            raise StoreError(f"{self.config}: the run's own configuration is gone; copy the file that it was started with there")
         return self
 
 

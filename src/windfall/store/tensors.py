@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
@@ -49,6 +49,23 @@ def load_file(path: Path, digest: str | None = None) -> Tensors:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: the weights file is missing") from None
+    except OSError as e:
+        raise DataError(f"{path}: the weights file cannot be read: {e.strerror}") from None
     if digest is not None and sha256(path) != digest:
         raise DataError(f"{path}: the weights file is damaged (its checksum is not the ledger's)")
     return from_bytes(data, str(path))
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape by name of a file's tensors, which are not read.
+
+    Raises:
+        DataError: missing, truncated or unreadable.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: the weights file is missing")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except (SafetensorError, OSError, ValueError) as e:
+        raise DataError(f"{path}: not readable as safetensors: {e}") from None

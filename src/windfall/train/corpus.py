@@ -57,6 +57,8 @@ class Corpus:
     name: str
     units: tuple[Unit, ...]
     text_column: str = "text"
+    #: Text files beside a folder's parquet files, which are no part of it (a README, licences).
+    left_out: tuple[str, ...] = ()
 
     def documents(self) -> Iterator[bytes]:
         """All documents that are not empty, in order. Raises DataError as `read_unit`."""
@@ -82,16 +84,17 @@ def open_corpus(source: str | Path, text_column: str = "text", *, leave_out: Pat
         return Corpus(name, tuple(unit for path in files for unit in _file_units(path, text_column)), text_column)
     path = Path(source)
     name = str(source)
+    beside: tuple[str, ...] = ()
     if path.is_dir():
-        files = _folder_files(path, leave_out)
+        files, beside = _folder_files(path, leave_out)
         if not files:
             raise DataError(f"{path}: the folder holds no text file; put UTF-8 text (.txt, .md, .py, .jsonl, .parquet …) there")
         if len(files) > 1:
-            return Corpus(name, tuple(_folder_units(files, text_column)), text_column)
+            return Corpus(name, tuple(_folder_units(files, text_column)), text_column, beside)
         path = files[0]  # one file: as if it had been named itself
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; name a text, .jsonl or .parquet file, a folder, hf:… or {STDLIB!r}")
-    return Corpus(name, tuple(_file_units(path, text_column)), text_column)
+    return Corpus(name, tuple(_file_units(path, text_column)), text_column, beside)
 
 
 def read_unit(unit: Unit, text_column: str = "text") -> Iterator[bytes]:
@@ -191,10 +194,10 @@ def _is_text(path: Path) -> bool:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions or move it away") from error
 
 
-def _folder_files(folder: Path, leave_out: Path | None) -> list[Path]:
-    """Text files under `folder`, hidden ones left out, by relative path in one order on every machine.
+def _folder_files(folder: Path, leave_out: Path | None) -> tuple[list[Path], tuple[str, ...]]:
+    """Text files under `folder`, hidden ones left out, by relative path in one order on every machine; and those left out.
 
-    Where there are parquet files it is a data set, and what lies beside them (a README, licences) is no part of it.
+    Where there are parquet files it is a data set, and texts beside them (a README, licences) are no part of it.
     """
 
     def refuse(error: OSError) -> None:
@@ -209,8 +212,11 @@ def _folder_files(folder: Path, leave_out: Path | None) -> list[Path]:
         ]  # fmt: skip
         paths = (Path(parent, name) for name in names if not name.startswith("."))
         found.extend(path for path in paths if path.is_file() and _is_text(path))
-    columns = [path for path in found if _kind(path) == "parquet"]
-    return sorted(columns or found, key=lambda path: path.relative_to(folder).as_posix())
+    found.sort(key=lambda path: path.relative_to(folder).as_posix())
+    if not any(_kind(path) == "parquet" for path in found):
+        return found, ()
+    rows = [path for path in found if _kind(path) != "text"]
+    return rows, tuple(path.relative_to(folder).as_posix() for path in found if _kind(path) == "text")
 
 
 def _files_documents(unit: Unit) -> Iterator[bytes]:
@@ -352,7 +358,7 @@ def _jsonl_text(path: Path, unit: Unit, at: int, line: bytes, field: str) -> byt
     text = row.get(field) if isinstance(row, dict) else None
     if not isinstance(text, str):
         fields = ", ".join(map(repr, row)) if isinstance(row, dict) else ""
-        there = f" (it has {fields}: choose with --text-column)" if fields and field not in row else ""
+        there = f" (it has {fields}: {parquet.CHOOSE})" if fields and field not in row else ""
         raise DataError(
             f'{path}: line {_line_number(path, unit, at)} has no field "{field}" that holds a string{there};'
             f' write {{"{field}": "…"}}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -69,8 +70,10 @@ def generate(
     computes every token from its whole context instead, for tests: the same text, each token at the price of all.
     `alive` is called before each token, for whoever waits for a sign of life.
     """
-    if max_tokens < 0 or temperature < 0 or (top_k or 0) < 0:
-        raise ConfigError(f"generate: max_tokens {max_tokens}, temperature {temperature}, top_k {top_k}; none may be below 0")
+    if max_tokens < 0 or (top_k or 0) < 0 or not (math.isfinite(temperature) and temperature >= 0):
+        raise ConfigError(f"generate: max_tokens {max_tokens}, temperature {temperature}, top_k {top_k}; give numbers from 0 on")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"generate: seed {seed}; give a whole number from 0 to 2^63 - 1")
     tokenizer = manifest.tokenizer
     if model.config.vocab_size != tokenizer.vocab_size:
         raise ConfigError(

@@ -17,7 +17,7 @@ import torch
 
 from windfall.errors import ConfigError, DataError, StoreError
 from windfall.store.files import write_atomic
-from windfall.store.tensors import Tensors, load_file, save_file
+from windfall.store.tensors import Tensors, load_file, save_file, shapes_in
 from windfall.train.model import GPT, LOGIT_SOFTCAP, ROTARY_BASE, GPTConfig, empty_model, rotary_tables
 from windfall.train.trainer import load_weights
 
@@ -115,7 +115,22 @@ def read_folder(folder: Path) -> tuple[GPTConfig, Tensors]:
     config = read_config(folder)
     weights = {name: w for name, w in load_file(folder / WEIGHTS_NAME).items() if name not in _TABLES}
     check_shapes(str(folder / WEIGHTS_NAME), expected_shapes(config), {name: w.shape for name, w in weights.items()})
+    require_finite(folder / WEIGHTS_NAME, weights)
     return config, weights
+
+
+def require_finite(path: Path, weights: Tensors) -> None:
+    """Raise DataError where a weight is no finite number: nothing could be trained from it."""
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: {name} holds what is no finite number; take another checkpoint")
+
+
+def look_at_folder(folder: Path, config: GPTConfig) -> None:
+    """Raise DataError where `weights_for` would, as far as that can be known without reading the weights."""
+    require_same(folder, read_config(folder), config)
+    found = {name: shape for name, shape in shapes_in(folder / WEIGHTS_NAME).items() if name not in _TABLES}
+    check_shapes(str(folder / WEIGHTS_NAME), expected_shapes(config), found)
 
 
 def read_config(folder: Path) -> GPTConfig:
@@ -147,9 +162,9 @@ def require_same(folder: Path, theirs: GPTConfig, config: GPTConfig) -> None:
         raise DataError(f"{folder}: weights of another architecture than the run's: {', '.join(other)}")
 
 
-def load_folder(folder: Path, device: torch.device | str = "cpu") -> GPT:
+def load_folder(folder: str | Path, device: torch.device | str = "cpu") -> GPT:
     """The model of such a folder. Raises DataError as `read_folder`."""
-    config, weights = read_folder(folder)
+    config, weights = read_folder(Path(folder))
     model = empty_model(config, device)
     load_weights(model, weights)
     return model
@@ -160,11 +175,13 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file, and without it the weights have no meaning") from None
-    except (OSError, ValueError, RecursionError) as e:
-        raise DataError(f"{path}: not readable as JSON ({e})") from None
+        raise DataError(f"{path}: there is no such file, and without it the weights have no meaning; copy it there too") from None
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror}); check the path and its permissions") from None
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{path}: not readable as JSON ({e}); copy the checkpoint's own file there") from None
     if not isinstance(document, dict):
-        raise DataError(f"{path}: a {type(document).__name__} instead of an object")
+        raise DataError(f"{path}: a {type(document).__name__} instead of an object; copy the checkpoint's own file there")
     return document
 
 
@@ -173,7 +190,9 @@ def config_from(path: Path, values: Mapping[str, Any]) -> GPTConfig:
     for name, value in values.items():
         wanted = {"attention_scale": (int, float), "window_pattern": (str,)}.get(name, (int,))
         if isinstance(value, bool) or not isinstance(value, wanted):
-            raise DataError(f"{path}: {name} is {value!r}")
+            raise DataError(
+                f"{path}: {name} is {value!r}, not {' or '.join(w.__name__ for w in wanted)}; take the file as it was written"
+            )
     try:
         return GPTConfig(**values)
     except (ConfigError, TypeError) as e:

@@ -27,6 +27,7 @@ _VERSION_1 = frozenset(
     }
 )  # fmt: skip
 _TYPES = {"uint16": 2, "uint32": 4}
+_COUNTS = ("sequence_length", "train_sequences", "val_sequences", "train_bytes", "val_bytes", "documents")
 
 
 @dataclass(frozen=True)
@@ -187,15 +188,24 @@ def _from_json(path: Path, document: Mapping[str, Any]) -> Manifest:
         )
         # Hashing and reading rely on these being what they should be.
         sound = (
-            manifest.sequence_length >= 1
+            all(isinstance(getattr(manifest, name), int) for name in _COUNTS)
+            and manifest.sequence_length >= 1
             and manifest.packing in ("stream", "best_fit")
             and manifest.dtype in _TYPES
-            and all(shard.tokens >= 1 and Path(shard.file).name == shard.file for shard in manifest.shards)
+            and all(
+                isinstance(shard.tokens, int) and shard.tokens >= 1 and Path(shard.file).name == shard.file
+                for shard in manifest.shards
+            )
+            and manifest.train_sequences == sum(map(manifest.sequences, manifest.of_split("train"))) > 0
+            and manifest.val_sequences == sum(map(manifest.sequences, manifest.of_split("val")))
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: a field is missing, unknown or of a wrong type ({error}); prepare again") from error
     if not sound:
-        raise DataError(f"{path}: a sequence length, packing, type, shard size or file name is impossible; prepare the data again")
+        raise DataError(
+            f"{path}: a sequence length, a number of sequences, packing, type, shard size or file name is impossible; "
+            "prepare the data again"
+        )
     if manifest.tokenizer.vocab_size > 2 ** (8 * _TYPES[manifest.dtype]):
         raise DataError(f"{path}: {manifest.tokenizer.vocab_size} tokens do not fit {manifest.dtype}; prepare the data again")
     return manifest

@@ -28,6 +28,9 @@ IGNORED_TARGET = -1
 #: exist at a time.
 LOSS_CHUNKS = 8
 Reduction = Literal["mean", "sum"]
+#: Beyond any machine: what is larger is a slip of the pen.
+LARGEST_DEPTH = 512
+_LARGEST = {"depth": LARGEST_DEPTH, "width": 2**17, "vocab_size": 2**24, "sequence_length": 2**20}
 
 
 @dataclass(frozen=True, init=False)
@@ -75,9 +78,13 @@ class GPTConfig:
             "vocab_size": vocab_size,
             "sequence_length": sequence_length,
         }
+        if head_dim > wide >= 1 and depth >= 1:
+            raise ConfigError(f"model: head_dim {head_dim} is more than the width {wide}; choose a divisor of the width")
         for name, value in values.items():
             if value is None or value < 1:
                 raise ConfigError(f"model: {name} is {value}; give a whole number of at least 1")
+            if value > _LARGEST.get(name, value):
+                raise ConfigError(f"model: {name} is {value:,}; give at most {_LARGEST[name]:,}")
             object.__setattr__(self, name, value)
         if self.heads * self.head_dim != self.width:
             raise ConfigError(

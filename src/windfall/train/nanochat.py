@@ -24,7 +24,15 @@ from torch import Tensor
 from windfall.errors import ConfigError, DataError, StoreError
 from windfall.store.files import write_atomic
 from windfall.store.tensors import Tensors, save_file
-from windfall.train.interchange import check_shapes, config_from, expected_shapes, read_document
+from windfall.train.interchange import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    check_shapes,
+    config_from,
+    expected_shapes,
+    read_document,
+    require_finite,
+)
 from windfall.train.model import RECIPE_HEAD_DIM, GPTConfig
 from windfall.train.torchfile import read_tensors
 
@@ -81,6 +89,8 @@ def read_nanochat(checkpoint: Path, meta: Path | None = None) -> Checkpoint:
     Raises:
         DataError: missing, unreadable, or of another architecture; the message says what differs.
     """
+    if (checkpoint / WEIGHTS_NAME).is_file() and (checkpoint / CONFIG_NAME).is_file():
+        raise DataError(f"{checkpoint}: is such a folder already (it has {CONFIG_NAME}); name it as it is")
     if checkpoint.is_dir():
         checkpoint = _last_step(checkpoint)
     elif not checkpoint.is_file():
@@ -93,6 +103,7 @@ def read_nanochat(checkpoint: Path, meta: Path | None = None) -> Checkpoint:
     expected = {nanochat_name(name): shape for name, shape in expected_shapes(config).items()}
     check_shapes(str(checkpoint), expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, _HINT)
     weights = {own: np.ascontiguousarray(tensors[name].float().numpy()) for name, own in names.items()}
+    require_finite(checkpoint, weights)
     return Checkpoint(config, weights, document)
 
 

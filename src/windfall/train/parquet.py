@@ -12,6 +12,8 @@ from typing import Any
 from windfall.errors import DataError
 
 _BATCH_ROWS = 1024
+#: How a user names the column that holds the text.
+CHOOSE = "choose with --text-column, or data.text_column in a configuration"
 
 
 def ranges(path: Path, column: str, unit_bytes: int) -> Iterator[tuple[int, int, int]]:
@@ -77,13 +79,13 @@ def _open(path: Path, column: str) -> Any:
     if column not in schema.names:
         file.close()
         there = ", ".join(schema.names) or "none"
-        raise DataError(f"{path}: there is no column {column!r}; the columns are {there}: choose with --text-column")
+        raise DataError(f"{path}: there is no column {column!r}; the columns are {there}: {CHOOSE}")
     kind = schema.field(column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
         file.close()
-        raise DataError(f"{path}: column {column!r} holds {kind}, not text; choose another with --text-column")
+        raise DataError(f"{path}: column {column!r} holds {kind}, not text; {CHOOSE}")
     return file
 
 

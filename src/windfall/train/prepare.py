@@ -40,6 +40,7 @@ MINIMUM_HELD_OUT_SEQUENCES = 8
 DEFAULT_SHARD_TOKENS = 2**26
 DEFAULT_VOCABULARY = 2**16
 WORK_FOLDER = ".preparing"
+_MADE_FOLDER = "made"
 #: More processes only where each has so many bytes to encode: starting one takes a third of a second.
 _WORTH_A_PROCESS = {"bpe": 2**22, "bytes": 2**28}
 
@@ -58,26 +59,43 @@ def prepare(
     packing: Packing = "stream",
     workers: int | None = None,
     text_column: str = "text",
+    replace: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Tokenise `source` into folder `out` and return the manifest, which is written last.
 
     source: what `open_corpus` takes; one text file is cut into documents of about 8 KiB at line ends. held_out_fraction: share
     of documents held out, by seeded hash of their content; raised as far as 8 sequences need where the corpus allows it;
-    0 holds out nothing. shard_tokens: about how many tokens a shard holds. tokenizer: "bytes", "bpe" (trained on what is not
-    held out, `vocab_size` tokens with specials, 65,536 unless given) or the path of a tokenizer.json or of a prepared
+    0 holds out nothing. shard_tokens: about how many tokens a shard holds. tokenizer: "bytes", "bpe" (trained on what
+    `held_out_fraction` leaves, `vocab_size` tokens with specials, 65,536 unless given; what a small corpus holds out beyond
+    that fraction is in its sample) or the path of a tokenizer.json or of a prepared
     folder with one. packing: see `windfall.train.packing`. workers: processes that encode, all cores unless given;
-    they change nothing in the result. text_column: of parquet and .jsonl.
+    they change nothing in the result. text_column: of parquet and .jsonl. tell: takes what a user should know of the source.
 
-    An earlier preparation in `out` is replaced; an interrupted one of the same is gone on with. While it works, about as much
-    space again as the shards take is needed. Raises DataError for a source that is missing, unreadable, empty,
-    not UTF-8, malformed or too small for one sequence, or a tokenizer that is no good; ConfigError for arguments out of range.
+    A finished preparation in `out` is refused, or with `replace` stays whole until the new one takes its place; an interrupted one
+    of the same is gone on with. While it works, about as much space again as the shards take is needed. Raises DataError for a
+    source that is missing, unreadable, empty, not UTF-8, malformed or too small for one sequence, or a tokenizer that is no good;
+    ConfigError for arguments out of range.
     """
     _check(sequence_length, held_out_fraction, shard_tokens, tokenizer, vocab_size, packing, workers)
     report = progress or (lambda stage, done, total: None)
     folder = Path(out)
+    if not str(source):
+        raise ConfigError("data: no source is named; name one")
+    if not replace:
+        if (folder / MANIFEST_NAME).exists():
+            raise DataError(f"{folder}: holds prepared data already; name another folder, or replace it (--replace)")
+        # An interrupted preparation has its work folder; shards without one may be anybody's.
+        if not (folder / WORK_FOLDER).exists() and (strange := next(iter(_shards(folder)), None)):
+            raise DataError(f"{strange}: a file of that name would be overwritten; name another folder, or replace it (--replace)")
     if source != STDLIB and folder.resolve() == Path(source).resolve():
         raise ConfigError(f"{folder}: is the corpus itself; name another folder for the shards")
     corpus = open_corpus(source, text_column, leave_out=folder)
+    if corpus.left_out:
+        first, more = corpus.left_out[0], len(corpus.left_out) - 1
+        tell(
+            f"{corpus.name}: {first}{f' and {more} more' if more else ''} left out: texts beside parquet files are taken for notes"
+        )
     if not corpus.units:
         raise DataError(f"{corpus.name}: the corpus is empty; name a source that holds text")
     chosen: Tokenizer | None = None
@@ -88,16 +106,16 @@ def prepare(
     work = folder / WORK_FOLDER
     try:
         work.mkdir(parents=True, exist_ok=True)
-        # From here on the folder is unprepared until the new manifest is there.
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
         if chosen is None:
             chosen = _trained(corpus, work, vocab_size, held_out_fraction, seed, report)
         pieces = _encoded(corpus, work, chosen, seed, workers, report)
-        for stale in _products(folder):
-            stale.unlink()
+        made = work / _MADE_FOLDER
+        shutil.rmtree(made, ignore_errors=True)  # half of an interrupted one's
+        made.mkdir()
         manifest = _write(
-            corpus, folder, pieces, chosen, packing, sequence_length, held_out_fraction, seed, shard_tokens, report
+            corpus, made, pieces, chosen, packing, sequence_length, held_out_fraction, seed, shard_tokens, report
         )  # fmt: skip
+        _take_the_place(folder, made)
         manifest.save(folder)
         shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -134,10 +152,23 @@ def _check(
         raise ConfigError(f"data: vocab_size is {vocab_size}; give at least {SMALLEST_VOCABULARY} (256 bytes and the specials)")
 
 
+def _take_the_place(folder: Path, made: Path) -> None:
+    """Put what was made where an earlier preparation's lies. Without a manifest in between: whoever reads sees one or none."""
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    for stale in _products(folder):
+        stale.unlink()
+    for path in sorted(made.iterdir()):
+        path.replace(folder / path.name)
+    sync_dir(folder)
+
+
+def _shards(folder: Path) -> list[Path]:
+    return [path for pattern in ("train-*.bin", "val-*.bin") for path in sorted(folder.glob(pattern))]
+
+
 def _products(folder: Path) -> Iterable[Path]:
-    """What an earlier preparation wrote, or began to write."""
-    patterns = ("train-*.bin", "val-*.bin", ".train-*.bin.*.tmp", ".val-*.bin.*.tmp")
-    found = [path for pattern in patterns for path in folder.glob(pattern)]
+    """What an earlier preparation wrote."""
+    found = _shards(folder)
     # Other programs have files of this name too.
     with contextlib.suppress(DataError):
         load_tokenizer(folder)
@@ -241,12 +272,9 @@ def _write(
         each.finish()
     train, val = writers
     if not train.sequences or (held_out_fraction and not val.sequences):
-        for useless in _products(folder):
-            useless.unlink()
         raise _too_few(corpus.name, len(every), total, sequence_length)
     if isinstance(tokenizer, BPETokenizer):
         tokenizer.save(folder / TOKENIZER_NAME)
-    sync_dir(folder)
     return Manifest(
         sequence_length=sequence_length,
         seed=seed,

@@ -28,6 +28,7 @@ _STORAGES = {
     "torch HalfStorage": torch.float16,
     "torch DoubleStorage": torch.float64,
 }
+_CONVERT = "convert it to .safetensors where you trust it (docs/checkpoints.md has the two lines)"
 _DICT = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _VALUES = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
@@ -67,8 +68,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return _Reader(path, archive).tensors()
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such checkpoint") from None
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as e:
-        raise DataError(f"{path}: not readable as a PyTorch checkpoint ({e})") from None
+    except zipfile.BadZipFile as e:
+        raise DataError(
+            f"{path}: cut short, or of the format before PyTorch 1.6, or no checkpoint at all ({e}); fetch it again, or {_CONVERT}"
+        ) from None
+    except (OSError, EOFError, NotImplementedError, RuntimeError) as e:
+        raise DataError(f"{path}: not readable as a PyTorch checkpoint ({e}); fetch it again") from None
 
 
 class _Reader:
@@ -87,8 +92,7 @@ class _Reader:
 
     def _refuse(self, why: str) -> NoReturn:
         raise DataError(
-            f"{self._path}: {why}. Only a flat dictionary of plain tensors is read, and nothing in a file is run; convert it to"
-            " .safetensors where you trust it (docs/checkpoints.md has the two lines)"
+            f"{self._path}: {why}. Only a flat dictionary of plain tensors is read, and nothing in a file is run; {_CONVERT}"
         )
 
     def tensors(self) -> dict[str, Tensor]:
