@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,10 @@ class NoTrainer:
 
     def inner(self, *, exact: bool = False) -> bytes:
         return to_bytes({"none": np.zeros(1, np.float32)})
+
+    def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
+        now = self.delta(), self.inner(exact=True)
+        return lambda: now
 
     def load_inner(self, data: bytes) -> None:
         return None

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
 from windfall.errors import DataError, WindfallError
+from windfall.federation.beside import Beside
 from windfall.federation.codec import encode
 from windfall.federation.messages import PROTOCOL, ContributionHeader, RoundOrder
 from windfall.federation.outbox import InnerState, Outbox, Trained
@@ -39,9 +42,10 @@ class SiteWorker:
         self, *, site: str, generation: int, trainer: Trainer, mailbox: Mailbox, bus: SiteBus, folder: Path,
         snapshot_s: float, dead_man_s: float, calendar: Callable[[], float] = clock.wall,
         link: Callable[[], float] = lambda: -math.inf, own_window: Callable[[float], bool] | None = None,
+        executor: Executor | None = None,
     ) -> None:  # fmt: skip
         """``link`` says when (monotonic) the SuperLink was last reached; ``own_window`` whether the site's own signal
-        says that its region is in a window at a run time."""
+        says that its region is in a window at a run time. ``executor`` writes snapshots while training goes on."""
         self.site = site
         self.generation = generation
         self._trainer = trainer
@@ -49,6 +53,8 @@ class SiteWorker:
         self._mailbox = mailbox
         self._bus = bus
         self._outbox = Outbox(folder)
+        #: Writes to the outbox; everything else that uses the outbox waits for it.
+        self._beside = Beside(executor)
         self._trained = Trained(folder / "trained", generation)
         self._snapshot_s = snapshot_s
         self._dead_man_s = dead_man_s
@@ -89,6 +95,7 @@ class SiteWorker:
 
     def pump(self) -> bool:
         """Do one thing; False if there was nothing to do."""
+        self._beside.look()
         self._listen()
         taken = self._mailbox.take()
         if taken:
@@ -165,6 +172,7 @@ class SiteWorker:
     # -- messages --------------------------------------------------------------------------------------------
 
     def _on_message(self, message_id: str, envelope: Envelope) -> None:
+        self._beside.wait()
         kind = envelope.header.get("kind")
         if int(envelope.header.get("fence", 0)) < self._fence:
             self._mailbox.answer(message_id, Envelope({"kind": "error", "error": "order of an older coordinator"}))
@@ -392,12 +400,22 @@ class SiteWorker:
 
     def _keep_cut(self, *, late: bool, order: RoundOrder | None = None) -> Envelope:
         """Freeze the work since the last cut as a contribution, and begin anew. Without work it is an empty one."""
+        self._beside.wait()
         self._cut += 1
         w = self._work
-        contribution, header = self._contribution(drained=self._draining, order=order)
+        header = self._header(drained=self._draining, order=order)
+        blobs: dict[str, bytes] = {}
         if w.steps:
-            self._outbox.save(self.generation, self._cut, contribution, self._inner_state(), late=late)
-            self._open[self._cut] = self._trainer.cut()
+            delta = self._trainer.cut()
+            blobs["delta"] = encode(delta, header.codec)
+        if self._draining and self._steps:
+            blobs["inner"] = self._trainer.inner()
+        contribution = Envelope(header.header(), blobs)
+        if w.steps:
+            self._outbox.save(
+                self.generation, self._cut, contribution, self._inner_state(self._trainer.inner(exact=True)), late=late
+            )
+            self._open[self._cut] = delta
             self._travelling[self._cut] = header
             self._lineage.clear()
         self._saved_at = clock.monotonic()
@@ -408,19 +426,15 @@ class SiteWorker:
         self._note("order", self._progress_at_cut, self._progress_rate)
         return contribution
 
-    def _contribution(self, *, drained: bool, order: RoundOrder | None) -> tuple[Envelope, ContributionHeader]:
+    def _header(self, *, drained: bool, order: RoundOrder | None) -> ContributionHeader:
         w = self._work
         codec = order.codec if order else "fp32"
-        header = ContributionHeader(
+        return ContributionHeader(
             site=self.site, generation=self.generation, cut=self._cut, round=order.round if order else 0,
             base_version=self._base, tokens=w.tokens, consumed=list(w.consumed), codec=codec,
             inner_tokens=self._reached(), metrics=w.metrics(), drained=drained, fence=self._fence,
             lineage=[list(op) for op in self._lineage], first_step=self._steps - w.steps, last_step=self._steps,
         )  # fmt: skip
-        blobs = {"delta": encode(self._trainer.delta(), codec)} if w.steps else {}
-        if drained and self._steps:
-            blobs["inner"] = self._trainer.inner()
-        return Envelope(header.header(), blobs), header
 
     def _evaluate(self, *, version: int | None = None, cut: int | None = None) -> None:
         faults.reach("during-evaluation")
@@ -435,10 +449,18 @@ class SiteWorker:
     def _take_snapshot(self) -> None:
         """Keep the work since the last cut as if it were cut now, and the inner state: a crash loses at most this."""
         self._saved_at = clock.monotonic()
+        self._beside.wait()  # what the trainer holds for the last snapshot is used for this one
+        later = self._trainer.snapshot()
         self._cut += 1  # the number that the next cut will have
-        contribution, _ = self._contribution(drained=False, order=None)
+        header = self._header(drained=False, order=None).header()
         self._cut -= 1
-        self._outbox.snapshot(contribution, self._inner_state())
+        about = self._inner_state(b"")
 
-    def _inner_state(self) -> InnerState:
-        return InnerState(self._trainer.inner(exact=True), self._reached(), self.generation, self._steps)
+        def write() -> None:
+            delta, inner = later()
+            self._outbox.snapshot(Envelope(header, {"delta": encode(delta, "fp32")}), replace(about, data=inner))
+
+        self._beside.begin(write)
+
+    def _inner_state(self, data: bytes) -> InnerState:
+        return InnerState(data, self._reached(), self.generation, self._steps)

@@ -118,9 +118,14 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
 
 
 def _require_data(folder: Path, data_hash: str, run: RunDir) -> None:
-    """Raise DataError where the data of a run that goes on are not those that it was begun with: its sites would all fail."""
-    from windfall.train.manifest import Manifest
+    """Raise DataError where the data of a run that goes on are not those that it was begun with: its sites would all fail.
 
+    To go on, this machine needs none itself: where there are none, the sites say what they find.
+    """
+    from windfall.train.manifest import MANIFEST_NAME, Manifest
+
+    if not (folder / MANIFEST_NAME).exists():
+        return
     manifest = Manifest.load(folder)
     if manifest.hash != data_hash:
         raise DataError(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -121,6 +122,7 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
             site=site["site"], generation=site["generation"], trainer=trainer, mailbox=mailbox, bus=bus, folder=folder,
             snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]),
             link=lambda: link(folder), own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
+            executor=ThreadPoolExecutor(1, "snapshot"),
         )  # fmt: skip
         while not asked and not worker.parked:
             if not worker.pump():

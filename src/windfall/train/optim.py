@@ -7,7 +7,7 @@ dictionary of named float32 tensors, so that it can travel, be stored in safeten
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -252,12 +252,16 @@ class InnerOptimizer:
             tensors.update(rule.state())
         return tensors
 
-    def state_tensors(self) -> dict[str, Tensor]:
+    def state_tensors(self, keep: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor.clone()) -> dict[str, Tensor]:
         """Everything that the next step depends on besides weights and gradients: copies, float32, by flat name.
 
-        Of several ranks, all must ask; each is told the whole.
+        ``keep`` makes the copy, rule by rule, so that what other ranks sent is on the device no longer than that. Of several
+        ranks, all must ask; each is told the whole.
         """
-        return {name: tensor.detach().clone().contiguous() for name, tensor in self._live().items()}
+        kept: dict[str, Tensor] = {}
+        for rule in self.rules:
+            kept.update((name, keep(name, tensor.detach().contiguous())) for name, tensor in rule.state().items())
+        return kept
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:

@@ -94,9 +94,6 @@ class RankedTrainer:
             self._say(_Word.STEP, progress_tokens, *first_blocks)
             return self._local.step(first_blocks, progress_tokens)
 
-    def delta(self) -> Tensors:
-        return self._local.delta()
-
     def cut(self) -> Tensors:
         delta = self._local.cut()
         self._share_weights()
@@ -127,6 +124,11 @@ class RankedTrainer:
         with self._together():
             self._say(_Word.GATHER)
             return self._local.inner(exact=exact)
+
+    def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
+        with self._together():
+            self._say(_Word.GATHER)
+            return self._local.snapshot()
 
     def load_inner(self, data: bytes) -> None:
         state, since, usual = self._local.read_inner(data)

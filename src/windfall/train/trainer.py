@@ -29,6 +29,7 @@ from windfall.train.ranks import Alone, Ranks
 from windfall.train.schedule import ScheduleConfig, schedule
 from windfall.train.sizes import available_bytes, require_memory
 from windfall.train.spec import TrainerSpec
+from windfall.train.staging import Staging
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 #: In a stored inner state: tokens since the last reset (the warm-up goes on), or not a number.
@@ -64,12 +65,8 @@ class Trainer(Protocol):
         """
         ...
 
-    def delta(self) -> Tensors:
-        """How far the parameters have moved since the anchor."""
-        ...
-
     def cut(self) -> Tensors:
-        """The delta; parameters and anchor become anchor + delta, rounded as the coordinator rounds it.
+        """How far the parameters have moved since the anchor; both become anchor + delta, rounded as the coordinator rounds it.
 
         So a site that trains alone holds its versions bit for bit, and one that starts from a version's file instead
         goes on exactly alike.
@@ -92,6 +89,10 @@ class Trainer(Protocol):
 
     def inner(self, *, exact: bool = False) -> bytes:
         """The inner optimizer state as safetensors: bf16 where it may be, or bit for bit."""
+        ...
+
+    def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
+        """What `cut` would return and `inner` (exact) is now, to be worked out later, by any thread, before the next snapshot."""
         ...
 
     def load_inner(self, data: bytes) -> None:
@@ -161,6 +162,7 @@ class LocalTrainer:
         self._guard = Guard(spec.spike_factor, spec.max_skips)
         #: Why the last step was not taken; empty if it was.
         self.skipped = ""
+        self._staging = Staging(self._device)
         self._anchor: Tensors = {}
         if self._ranks.rank == 0:
             self.anchor()
@@ -224,6 +226,7 @@ class LocalTrainer:
         return {n: p.detach().cpu().numpy().copy() for n, p in self.model.named_parameters()}
 
     def delta(self) -> Tensors:
+        """How far the parameters have moved since the anchor."""
         return {n: p.detach().cpu().numpy() - self._anchor[n] for n, p in self.model.named_parameters()}
 
     @torch.no_grad()
@@ -268,15 +271,29 @@ class LocalTrainer:
 
     def inner(self, *, exact: bool = False) -> bytes:
         """Made by all ranks."""
-        state = {n: t.cpu() for n, t in self._optimizer.state_tensors().items()}
-        since = math.nan if self._since_reset is None else self._since_reset
-        state[_SINCE_RESET] = torch.tensor(since, dtype=torch.float64)
-        state[_USUAL_NORM] = torch.tensor(self._guard.usual, dtype=torch.float64)
+        state = self._optimizer.state_tensors(lambda _, tensor: tensor.to("cpu", copy=True)) | self._numbers()
         # bf16 keeps the range; counters and other single numbers keep every bit.
         return bytes(save_torch({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()}))
 
+    def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
+        """Made by all ranks."""
+        take = self._staging.take
+        weights = {n: take(f"weights.{n}", p.detach()) for n, p in self.model.named_parameters()}
+        state = self._optimizer.state_tensors(take) | self._numbers()
+        anchor = dict(self._anchor)  # its arrays are replaced and never changed
+        self._staging.wait()
+        return lambda: ({n: w.numpy() - anchor[n] for n, w in weights.items()}, bytes(save_torch(state)))
+
+    def _numbers(self) -> dict[str, torch.Tensor]:
+        """What an inner state has besides the optimizer's."""
+        since = math.nan if self._since_reset is None else self._since_reset
+        return {
+            _SINCE_RESET: torch.tensor(since, dtype=torch.float64),
+            _USUAL_NORM: torch.tensor(self._guard.usual, dtype=torch.float64),
+        }
+
     def help_gather(self) -> None:
-        """Made by a rank that does not want the inner state itself, while the leader makes ``inner``."""
+        """Made by a rank that does not want the inner state itself, while the leader makes ``inner`` or ``snapshot``."""
         self._optimizer.gather()
 
     def load_inner(self, data: bytes) -> None:

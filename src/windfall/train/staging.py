@@ -1,0 +1,27 @@
+"""Copies of a device's tensors in the machine's memory, made at once so that training goes on while they are worked on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Staging:
+    """The same places each time. From a GPU they are pinned: a copy takes what the bus takes, and waits for nobody."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, tensor: Tensor) -> Tensor:
+        """A copy of ``tensor`` on the CPU, under a name of its own; whole after `wait`, and until the name is taken again."""
+        held = self._held.get(name)
+        if held is None or held.shape != tensor.shape:
+            held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._device.type == "cuda")
+            self._held[name] = held
+        return held.copy_(tensor, non_blocking=True)
+
+    def wait(self) -> None:
+        """Until all that was taken is there."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)

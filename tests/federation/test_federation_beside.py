@@ -1,0 +1,134 @@
+"""Snapshots are written beside the training: nothing else uses the outbox meanwhile, and what goes wrong there is not lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from federation.fake import CountingTrainer
+from federation.harness import BATCH, BLOCK, Run
+from windfall.federation.beside import Beside
+from windfall.federation.codec import decode
+from windfall.federation.outbox import Outbox
+from windfall.store.files import Envelope
+
+STEPS = 40
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as found:
+        yield found
+
+
+def test_without_a_thread_work_is_done_where_it_is_asked_for() -> None:
+    done: list[int] = []
+    Beside().begin(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_the_next_work_waits_for_the_last_and_hears_of_its_failure(executor: ThreadPoolExecutor) -> None:
+    beside, go, done = Beside(executor), Event(), []
+
+    def slow() -> None:
+        go.wait(60)
+        done.append("slow")
+        raise OSError(28, "No space left on device")
+
+    beside.begin(slow)
+    beside.look()  # it is still under way
+    assert done == []
+    go.set()
+    with pytest.raises(OSError, match="No space left"):
+        beside.begin(lambda: done.append("never"))
+    assert done == ["slow"]
+    beside.begin(lambda: done.append("later"))
+    beside.wait()
+    assert done == ["slow", "later"]
+
+
+def test_a_site_trains_on_while_its_snapshot_is_written_and_waits_before_it_cuts(
+    tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(
+        tmp_path / "r", data, {"a": [(0, 900)]}, steps=STEPS, solo_min=9, calendar=True, steps_per_min=3,
+        trainer=lambda spec, site: CountingTrainer(STEPS * BATCH // BLOCK),
+    )  # fmt: skip
+    runs.append(run)
+    run.serve(until_min=3)
+    worker = run.workers["a"]
+    worker._beside = Beside(executor)
+    began, go, order = Event(), Event(), []
+    snapshot, save = Outbox.snapshot, Outbox.save
+
+    def slowly(self: Outbox, *given: object) -> None:
+        began.set()
+        assert go.wait(60)
+        snapshot(self, *given)  # type: ignore[arg-type]
+        order.append("snapshot")
+
+    def saved(self: Outbox, *given: object, **how: object) -> None:
+        order.append("cut")
+        save(self, *given, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Outbox, "snapshot", slowly)
+    monkeypatch.setattr(Outbox, "save", saved)
+    steps = worker._work.steps
+    worker._snapshot_s = 0.0
+    assert worker.pump()
+    assert began.wait(60)
+    worker._snapshot_s = 1e9
+    run.serve(until_min=5)
+    assert worker._work.steps > steps + 1, "it trains on"
+    assert order == []
+    go.set()
+    worker.park("the test says so")
+    assert order == ["snapshot", "cut"]
+    assert not (run.dir.sites / "a" / "snapshot.env").exists()
+
+
+def test_a_snapshot_is_of_the_moment_at_which_it_was_asked_for(
+    tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor
+) -> None:
+    """With the real trainer: what it trains meanwhile is not in it."""
+    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps=STEPS, solo_min=90, calendar=True, steps_per_min=3)
+    runs.append(run)
+    run.serve(until_min=4)
+    worker = run.workers["a"]
+    trainer = worker._trainer
+    expected, inner = trainer.delta(), trainer.inner(exact=True)
+    later = trainer.snapshot()
+    trainer.step([30, 31], 0.0)
+    delta, state = later()
+    assert all((delta[n] == expected[n]).all() for n in expected)
+    assert state == inner
+    worker._beside = Beside(executor)
+    worker._take_snapshot()
+    worker._beside.wait()
+    kept = Envelope.load(run.dir.sites / "a" / "snapshot.env")
+    stored = decode(kept.blobs["delta"], "fp32", expected)
+    now = trainer.delta()
+    assert all((stored[n] == now[n]).all() for n in now)
+
+
+def test_a_snapshot_that_cannot_be_written_ends_the_site_with_its_reason(
+    tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps=STEPS, solo_min=90, calendar=True, steps_per_min=3)
+    runs.append(run)
+    run.serve(until_min=4)
+    worker = run.workers["a"]
+    worker._beside = Beside(executor)
+
+    def full(self: Outbox, *given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Outbox, "snapshot", full)
+    worker._take_snapshot()
+    executor.submit(lambda: None).result()  # the one before has ended
+    with pytest.raises(OSError, match="No space left"):
+        worker.pump()
