@@ -7,6 +7,7 @@ until the coordinator says what became of it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -21,7 +22,7 @@ from windfall.federation.codec import encode
 from windfall.federation.messages import PROTOCOL, ContributionHeader, RoundOrder
 from windfall.federation.outbox import InnerState, Outbox, Trained
 from windfall.federation.position import Leases, Segment, Work
-from windfall.federation.transport import Mailbox
+from windfall.federation.transport import BEAT_NAME, Mailbox
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.store.tensors import Tensors, from_bytes
@@ -52,6 +53,7 @@ class SiteWorker:
         trainer.alive = self._still_here
         self._mailbox = mailbox
         self._bus = bus
+        self._beat_file = folder / BEAT_NAME
         self._outbox = Outbox(folder)
         #: Writes to the outbox; everything else that uses the outbox waits for it.
         self._beside = Beside(executor)
@@ -140,6 +142,8 @@ class SiteWorker:
             self._beat_at = now
             self._beat["n"] += 1
             self._bus.set("heartbeat", dict(self._beat))
+            with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
+                self._beat_file.touch()
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}

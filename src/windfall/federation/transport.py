@@ -11,6 +11,9 @@ from typing import Protocol
 from windfall.errors import DataError
 from windfall.store.files import Envelope
 
+#: In a site's folder: touched by the trainer at each heartbeat, for its agent.
+BEAT_NAME = "beat"
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -20,6 +23,7 @@ class Reply:
     node: str
     envelope: Envelope | None
     error: str = ""
+
 
 
 class Transport(Protocol):

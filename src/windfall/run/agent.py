@@ -1,7 +1,7 @@
 """The agent: what runs at a site. It owns a standard SuperNode and the long-lived trainer, and ends both when it ends.
 
-A SuperNode that ends is started again beside the trainer, which goes on. Sees nothing but its own folder: ``site.json``
-says what to do.
+A SuperNode that ends is started again beside the trainer, which goes on. A trainer without a sign of life is ended. The agent sees
+nothing but its own folder: ``site.json`` says what to do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from windfall.errors import ConfigError
 from windfall.federation.transport import FileMailbox
 from windfall.fleet.processes import spawn
 from windfall.run.superlink import answers
+from windfall.run.watchdog import Watchdog
 from windfall.store.files import write_json
 
 _POLL_S = 0.1
@@ -71,9 +72,13 @@ class Agent:
         self._node_wait_s = 0.25
         self._node_started = 0.0
         self._probed = float("-inf")
+        self._watchdog = Watchdog(folder, site)
 
     def keep(self) -> None:
-        """Start the SuperNode, or start it again; look whether the SuperLink answers."""
+        """Start the SuperNode, or start it again; look whether the SuperLink answers; end a trainer that hangs."""
+        if why := self._watchdog.look():
+            print(f"{self._site['site']}: {why}; ending it", file=sys.stderr, flush=True)
+            self.trainer.kill()
         now = clock.monotonic()
         if self.node is not None and self.node.poll() is not None:
             print(f"{self._site['site']}: its SuperNode ended with status {self.node.returncode}; starting it again", flush=True)

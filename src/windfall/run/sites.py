@@ -25,6 +25,8 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "step_timeout_s": 0.8 * config.fleet.heartbeat_timeout_s,
         "snapshot_s": config.federation.snapshot_s,
         "dead_man_s": config.fleet.dead_man_s,
+        "silent_after_s": config.fleet.heartbeat_timeout_s,
+        "start_timeout_s": config.fleet.start_timeout_s,
         "stop_grace_s": config.fleet.stop_grace_s,
         "bus": config.run.bus,
         "gated": config.run.clock == "scaled",
