@@ -25,7 +25,7 @@ RECIPE_BATCH_TOKENS = 2**19
 RECIPE_WIDTH = 768
 RECIPE_DEPTH = 12
 #: Parameters of fewer numbers than this are updated at every rank: sending them would cost more.
-_WORTH_SHARING = 2**12
+WORTH_SHARING = 2**12
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class AdamWGroup:
         self.lr, self.betas, self.epsilon, self.weight_decay = lr, betas, epsilon, weight_decay
         self._ranks = ranks or Alone()
         #: Rows of each parameter that are this rank's, and how many every rank makes room for. Small ones are everybody's.
-        self._rows = [slice_of(p.size(0), self._ranks) if p.numel() >= _WORTH_SHARING else None for p in self.parameters]
+        self._rows = [slice_of(p.size(0), self._ranks) if p.numel() >= WORTH_SHARING else None for p in self.parameters]
         self.first = [torch.zeros_like(w) for w in self._own()]
         self.second = [torch.zeros_like(w) for w in self._own()]
         # float32 like all state; it counts exactly up to 2^24 steps.

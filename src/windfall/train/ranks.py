@@ -90,9 +90,9 @@ class Group:
             at += t.numel()
 
     def gather(self, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(parts, own.contiguous(), group=self._data)
-        return torch.cat(parts)
+        together = own.new_empty((self.size * own.size(0), *own.shape[1:]))
+        dist.all_gather_single(together, own.contiguous(), group=self._data)
+        return together
 
     def broadcast(self, tensor: Tensor) -> None:
         dist.broadcast(tensor, 0, group=self._data)

@@ -19,7 +19,7 @@ import torch
 
 from windfall.errors import ConfigError
 from windfall.train.model import LOSS_CHUNKS, GPTConfig
-from windfall.train.optim import _WORTH_SHARING
+from windfall.train.optim import WORTH_SHARING
 from windfall.train.precision import Precision
 
 Optimizer = Literal["normuon", "muon_plain", "adamw"]
@@ -106,7 +106,7 @@ def _matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer) -> int
 
 def _own_rows(rows: int, columns: int, ranks: int) -> int:
     """Rows of an AdamW parameter that the first rank keeps state of."""
-    return rows if rows * columns < _WORTH_SHARING else -(-rows // ranks)
+    return rows if rows * columns < WORTH_SHARING else -(-rows // ranks)
 
 
 def _own_matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer, ranks: int) -> int:
@@ -121,12 +121,12 @@ def _own_matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer, ra
 def _exchange(config: GPTConfig, parameters: int, optimizer: Optimizer, ranks: int) -> int:
     """Numbers in flight between ranks, at most: all gradients in one tensor, with the loss and its count, or a gathering.
 
-    A gathering of `each` numbers a rank has three tensors of all of them: what the backend received, its copy as one part a rank,
-    and the whole. Beside them are `each` numbers to send, and as many that the update was made of.
+    A gathering of `each` numbers a rank has all of them in one tensor. Beside it are `each` numbers to send, and as many that the
+    update was made of.
     """
 
     def gathering(each: int) -> int:
-        return (3 * ranks + 2) * each
+        return (ranks + 2) * each
 
     width, inner = config.width, 4 * config.width
     table = gathering(_own_rows(config.padded_vocab_size, width, ranks) * width)
