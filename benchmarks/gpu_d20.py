@@ -15,9 +15,9 @@ MFU is FLOPs per token (forward and backward, no recomputation counted) x tokens
 H100 or H200. "met" says whether the best row reaches the mark. Like the trainer, this leaves TF32 as torch has it (off: the few
 products of float32 matrices are float32), and "float32_matmul_precision" says so.
 
-Needs torch and numpy, and for the trainer's rows what `windfall.train.trainer` imports; without it they say "skipped". Where a
-row fails (no room, no compiler of C on the machine), it has an "error" and the others go on. Prints one JSON line in any case;
-progress goes to standard error. Where there is no CUDA it says so and ends with 0.
+Needs torch and numpy, and nothing else that is not in the checkout. Where a row fails (no room, no compiler of C on the machine),
+it has an "error" and the others go on. Prints one JSON line in any case; progress goes to standard error. Where there is no CUDA it
+says so and ends with 0.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from windfall.train.schedule import ScheduleConfig, schedule
 from windfall.train.sizes import memory_bytes
 from windfall.train.spec import TrainerSpec
 from windfall.train.tokenizer import SPECIALS, BPETokenizer
+from windfall.train.trainer import LocalTrainer
 
 PEAK_FLOPS = 989e12
 RECIPE_STEP_TOKENS = 2**19
@@ -171,10 +172,6 @@ def bare(bench: Bench, micro: int, compile: bool) -> dict[str, Any]:
 
 def through_trainer(bench: Bench, micro: int, compile: bool) -> dict[str, Any]:
     """Optimizer steps of a site's trainer over shards on disk."""
-    try:
-        from windfall.train.trainer import LocalTrainer
-    except ModuleNotFoundError as error:
-        return {"skipped": f"needs {error.name}"}
     config, sequences = bench.config, bench.step_tokens // bench.config.sequence_length
     # A trainer compiles with inductor and nothing else.
     ordinary = bench.backend == "inductor"

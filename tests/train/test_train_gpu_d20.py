@@ -108,14 +108,10 @@ def test_without_a_working_compiler_the_other_rows_are_measured_and_the_compiled
 
 
 @pytest.mark.slow
-def test_it_needs_torch_and_numpy_and_says_what_else_the_trainers_rows_need() -> None:
+def test_it_needs_torch_and_numpy_and_nothing_else() -> None:
     found = run("-c", BARE_MACHINE, str(SCRIPT))
     assert [(row["loop"], row["compile"]) for row in found["rows"]] == LOOPS
-    for row in found["rows"]:
-        if row["loop"] == "trainer" and "skipped" in row:
-            assert row["skipped"] == "needs safetensors"
-        else:
-            assert row["tokens_per_s"] > 0
+    assert all(row["tokens_per_s"] > 0 for row in found["rows"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: the benchmark would run")

@@ -25,7 +25,6 @@ class Reply:
     error: str = ""
 
 
-
 class Transport(Protocol):
     """The coordinator's side. Never blocks; a node is an opaque name that dies with its connection."""
 

@@ -13,9 +13,6 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_torch
-from safetensors.torch import save as save_torch
 
 from windfall.errors import DataError
 from windfall.train.compiled import compiled
@@ -273,7 +270,7 @@ class LocalTrainer:
         """Made by all ranks."""
         state = self._optimizer.state_tensors(lambda _, tensor: tensor.to("cpu", copy=True)) | self._numbers()
         # bf16 keeps the range; counters and other single numbers keep every bit.
-        return bytes(save_torch({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()}))
+        return _packed({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()})
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
         """Made by all ranks."""
@@ -282,7 +279,7 @@ class LocalTrainer:
         state = self._optimizer.state_tensors(take) | self._numbers()
         anchor = dict(self._anchor)  # its arrays are replaced and never changed
         self._staging.wait()
-        return lambda: ({n: w.numpy() - anchor[n] for n, w in weights.items()}, bytes(save_torch(state)))
+        return lambda: ({n: w.numpy() - anchor[n] for n, w in weights.items()}, _packed(state))
 
     def _numbers(self) -> dict[str, torch.Tensor]:
         """What an inner state has besides the optimizer's."""
@@ -301,10 +298,7 @@ class LocalTrainer:
 
     def read_inner(self, data: bytes) -> tuple[dict[str, torch.Tensor], float, float]:
         """An inner state's tensors, tokens since its last reset and usual gradient length. Raises DataError if unreadable."""
-        try:
-            state = load_torch(data)
-        except (SafetensorError, ValueError, KeyError) as e:
-            raise DataError(f"inner optimizer state: not readable as safetensors: {e}") from None
+        state = _unpacked(data)
         since = float(state.pop(_SINCE_RESET, torch.tensor(math.nan)))
         usual = float(state.pop(_USUAL_NORM, torch.tensor(math.nan)))
         return {n: t.float() for n, t in state.items()}, since, usual
@@ -326,6 +320,25 @@ class LocalTrainer:
     def state_shapes(self) -> dict[str, torch.Size]:
         """Names and shapes of the optimizer's state."""
         return self._optimizer.state_shapes()
+
+
+# safetensors is imported where it is needed: to train and measure a model on a bare machine takes none of it.
+
+
+def _packed(state: Mapping[str, torch.Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return bytes(save(dict(state)))
+
+
+def _unpacked(data: bytes) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return dict(load(data))
+    except (SafetensorError, ValueError, KeyError) as e:
+        raise DataError(f"inner optimizer state: not readable as safetensors: {e}") from None
 
 
 class Guard:
