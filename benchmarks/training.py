@@ -1,4 +1,5 @@
-"""The training core: our step against a bare loop, the optimizer against a loop over tensors, and what each optimizer learns.
+"""The training core: our step against a bare loop, the optimizer against a loop over tensors, what a snapshot holds up, and what
+each optimizer learns.
 
 make bench-training
 
@@ -25,6 +26,8 @@ from pathlib import Path
 import torch
 
 from windfall import clock
+from windfall.federation.codec import encode
+from windfall.store.files import Envelope
 from windfall.train.model import GPTConfig, build_model
 from windfall.train.muon import NorMuonGroup, mean_axis, polar_express, shape_scale
 from windfall.train.optim import InnerOptimizer
@@ -50,6 +53,7 @@ def main() -> None:
         prepare("stdlib", folder, sequence_length=LENGTH)
         step_against_bare_loop(Path(folder), args.device, args.rounds)
         optimizer_against_tensors(args.device, args.rounds)
+        snapshot_beside_the_training(Path(folder), args.device, args.rounds)
         torch.set_num_threads(2)
         convergence(Path(folder), args.device, args.tokens, args.seeds)
 
@@ -172,6 +176,19 @@ def optimizer_against_tensors(device: str, rounds: int) -> None:
     found = turns(ours, one_by_one, rounds, device)
     what = "d20's matrices" if device == "cuda" else "24 matrices in the d20's proportions"
     print(f"optimizer step, {what}: stacked {found.ours * 1e3:.1f} ms, one by one {found.baseline * 1e3:.1f} ms: {found}")
+
+
+def snapshot_beside_the_training(folder: Path, device: str, rounds: int) -> None:
+    """How long a snapshot holds up training, as a site takes it and all at once: copies, difference, checksum, file."""
+    trainer = LocalTrainer(spec(folder, device, depth=8, width=512, micro_batch_sequences=1))
+    count = sum(p.numel() for p in trainer.model.parameters())
+
+    def at_once() -> None:
+        delta, inner = trainer.snapshot()()
+        Envelope({}, {"delta": encode(delta, "fp32"), "inner": inner}).save(folder / "snapshot.env")
+
+    found = turns(trainer.snapshot, at_once, rounds, device)
+    print(f"snapshot of {count:,} parameters: {found.ours:.3f} s hold training up, all at once {found.baseline:.3f} s: {found}")
 
 
 def convergence(folder: Path, device: str, tokens: int, seeds: int) -> None:
