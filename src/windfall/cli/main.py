@@ -342,7 +342,10 @@ def signals(
     at: Annotated[Optional[str], typer.Option(metavar="TIME", help="traces: when to look (default: the run's start)")] = None,  # noqa: UP045
     as_json: JsonOption = False,
 ) -> None:
-    """Which providers can be asked, what each signal says now, and what policies would make of it."""
+    """Which providers can be asked, what each signal says now, and what policies would make of it.
+
+    Ends with 1 where no source answers.
+    """
     from windfall.cli import signals as verb
 
     raise typer.Exit(verb.signals(region, config, at, as_json))
