@@ -115,6 +115,10 @@ def test_what_is_trained_makes_the_fingerprint_and_patience_does_not() -> None:
     assert fingerprint(loads("[fleet]\nstart_timeout_s = 9\n" + GOOD, "x", HERE)) == base
     assert fingerprint(loads(GOOD.replace("1000", "2000000"), "x", HERE)) != base
     assert fingerprint(loads("[model]\ndepth = 3\n" + GOOD, "x", HERE)) != base
+    # What the default was before, written out or not, is the same run.
+    assert fingerprint(loads('[train]\nprecision = "fp32"\n' + GOOD, "x", HERE)) == base
+    assert fingerprint(loads('[train]\nprecision = "bf16"\n' + GOOD, "x", HERE)) != base
+    assert fingerprint(loads('[data]\nsample_tokens = 3\nsample_prompt = "x"\n' + GOOD, "x", HERE)) == base
 
 
 def test_key_lines_follow_tables_arrays_and_multiline_strings() -> None:

@@ -16,7 +16,7 @@ from windfall.config.load import load, loads
 from windfall.config.schema import Config
 from windfall.config.template import TEMPLATE
 from windfall.errors import ConfigError, DataError, StoreError
-from windfall.run.prepare import prepare_run, trainer_spec
+from windfall.run.prepare import data_dir, prepare_run, prepared_source, trainer_spec
 from windfall.run.trainer_process import local_trainer
 from windfall.run.versions import text_from
 from windfall.store.ledger import Ledger
@@ -123,6 +123,7 @@ def test_a_runs_weights_are_the_first_ones_of_another(tmp_path: Path, data: Path
         ("tokenizer", '"nowhere.json"', False, r"data\.tokenizer: .*nowhere\.json: the tokenizer cannot be read"),
         ("device", '"cuda"', True, r"site\[0\]\.device: cuda with 1 rank, and there are 0 CUDA devices here"),
         ("sequence_length", 64, False, r"model\.sequence_length: 64, but .*data was prepared with 32"),
+        ("vocab_size", 300, False, r"data\.vocab_size: is for tokenizer = \"bpe\", not for 'bytes'; leave one"),
         ("tokenizer", '"bpe"', False, r"data\.tokenizer: bpe, but .*data was prepared with 257 tokens of kind bytes; leave it out"),
     ],
 )
@@ -205,6 +206,24 @@ def test_a_run_goes_on_only_with_the_data_that_it_was_begun_with(tmp_path: Path,
     prepare(tmp_path / "text.txt", data, sequence_length=32, seed=9, replace=True)
     with pytest.raises(DataError, match=r"data: holds other data \(manifest .*\) than the run was begun with .*; put that back"):
         prepare_run(config(tmp_path), run, lambda _: None)
+
+
+def test_what_comes_to_lie_where_a_runs_source_was_is_not_taken_for_its_data(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = small(32).replace('source = "data"', 'source = "texts"')
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "text.txt").rename(tmp_path / "texts" / "text.txt")
+    own = loads(text, "small.toml", tmp_path)
+    run = RunDir(tmp_path / "run")
+    prepare_run(own, run, lambda _: None)
+    assert data_dir(own, run) == run.data
+    (tmp_path / "texts" / "train-00000.bin").write_bytes(b"chance")
+    assert data_dir(own, run) == run.data
+    prepare_run(own, run, lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    data.rename(tmp_path / "stdlib")
+    assert prepared_source(loads(small(32).replace('source = "data"', 'source = "stdlib"'), "x", tmp_path)) is None
 
 
 def test_data_and_weights_that_went_away_are_named_where_they_were(tmp_path: Path, data: Path) -> None:

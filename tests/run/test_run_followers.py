@@ -61,6 +61,20 @@ def test_ranks_that_come_up_are_waited_for_and_none_is_lost(tmp_path: Path, stor
 
 
 @pytest.mark.slow
+def test_of_ranks_that_fail_together_the_one_that_was_first_is_named(tmp_path: Path, store: TCPStore) -> None:
+    others = Followers(
+        tmp_path, 3, store,
+        says(
+            "import os, signal\n"
+            "if RANK == 1: STORE.set('failed-1', 'RuntimeError: [gloo] Connection closed by peer')\n"
+            "else: STORE.wait(['failed-1']); os.kill(os.getpid(), signal.SIGKILL)"
+        ),
+    )  # fmt: skip
+    assert others.lost(within_s=60).startswith("rank 2 was ended by SIGKILL; see ")
+    others.end()
+
+
+@pytest.mark.slow
 def test_a_real_follower_says_what_is_wrong_with_its_data(tmp_path: Path) -> None:
     for i in range(20):
         (tmp_path / f"{i}.txt").write_text(f"{i} " + "wind and sun " * 60)

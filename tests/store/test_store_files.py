@@ -143,8 +143,11 @@ def test_telemetry_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_no_run_directory(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(StoreError, match="not empty and not a run directory"):
+    with pytest.raises(StoreError, match=r"not empty and not a run directory \(it has thesis\.tex\)"):
         RunDir(tmp_path).make()
+    (tmp_path / "thesis.tex").unlink()
+    (tmp_path / "ledger.new-wal").write_text("")  # of a start that was killed
+    RunDir(tmp_path).make()
     with pytest.raises(StoreError, match="no run here"):
         RunDir(tmp_path).open_existing()
 

@@ -168,6 +168,23 @@ def test_finished_data_is_replaced_only_by_what_is_finished_and_only_if_that_is_
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "train-00000.bin", "val-00000.bin"]
 
 
+def test_one_preparation_of_a_folder_at_a_time(text_folder: Path, tmp_path: Path) -> None:
+    def second(stage: str, done: int, total: int) -> None:
+        if stage == "write":
+            with pytest.raises(DataError, match="is being prepared by another process"):
+                prepare(text_folder, tmp_path / "out", sequence_length=32, replace=True)
+
+    manifest = prepare(text_folder, tmp_path / "out", sequence_length=64, progress=second)
+    manifest.verify(tmp_path / "out")
+    assert Manifest.load(tmp_path / "out").sequence_length == 64
+    assert prepare(text_folder, tmp_path / "out", sequence_length=32, replace=True).sequence_length == 32
+
+
+def test_a_disk_that_takes_no_note_of_what_was_checked_does_no_harm(text_folder: Path, tmp_path: Path) -> None:
+    manifest = prepare(text_folder, tmp_path / "out", sequence_length=64)
+    manifest.verify(tmp_path / "out", tmp_path / "nowhere" / "checked.json")
+
+
 def test_texts_beside_parquet_are_left_out_and_that_is_said_and_other_data_files_are_not(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": ["wind " * 300] * 3}), tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": "sun " * 300}) + "\n")

@@ -160,9 +160,9 @@ def test_gradients_on_their_way_between_ranks_are_counted_once_more(monkeypatch:
     memory = memory_bytes(SMALL, ranks=4)
     assert peak(lambda: group.sum([*gradients, torch.zeros(2)])) == pytest.approx(memory.exchange, rel=1e-4)
     assert memory.exchange == memory.gradients + 8
-    # Gathering the largest table takes less, and nothing but what is gathered.
+    # With a large vocabulary, gathering the embedding takes more; what gloo has besides the whole is not seen here.
     own = torch.zeros(8192 // 4, 128)
-    assert memory_bytes(MANY_WORDS, ranks=4).exchange > (4 + 2) * own.nbytes
+    assert memory_bytes(MANY_WORDS, ranks=4).exchange == (2 * 4 + 2) * own.nbytes
     assert peak(lambda: group.gather(padded(own, 8192 // 4))) == pytest.approx(4 * own.nbytes, rel=0.01)
 
 

@@ -104,6 +104,8 @@ def fingerprint(config: Config) -> str:
     identity["site"] = [s.name for s in config.site]
     for asked in ("eval_sequences", "sample_prompt", "sample_tokens"):
         identity["data"].pop(asked, None)
+    if identity["train"].get("precision") == "fp32":  # was the default before "auto" was
+        identity["train"].pop("precision")
     for how in ("micro_batch_sequences", "compile", "checkpoint_activations"):  # how it is computed, not what
         identity["train"].pop(how, None)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -129,12 +129,6 @@ class DataTable(Table):
     )
     sample_tokens: int = Field(96, ge=0, le=1024, description="how many tokens of that a version writes; 0: none")
 
-    @model_validator(mode="after")
-    def _vocabulary(self) -> DataTable:
-        if self.vocab_size is not None and self.tokenizer != "bpe":
-            raise ValueError(f'vocab_size is for tokenizer = "bpe", not for {self.tokenizer!r}; leave one of them out')
-        return self
-
 
 class TrainTable(Table):
     """`[train]`: optimizer step and recipe."""

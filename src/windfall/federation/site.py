@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
-from windfall.errors import DataError, WindfallError
+from windfall.errors import DataError, RankError, WindfallError
 from windfall.federation.beside import Beside
 from windfall.federation.codec import encode
 from windfall.federation.messages import PROTOCOL, ContributionHeader, RoundOrder
@@ -97,7 +97,12 @@ class SiteWorker:
 
     def pump(self) -> bool:
         """Do one thing; False if there was nothing to do."""
-        self._beside.look()
+        try:
+            self._beside.look()
+        except OSError:
+            # What there is may still fit into a cut, which holds all that the snapshot would have; if not, this raises.
+            self.park("a snapshot could not be written")
+            raise
         self._listen()
         taken = self._mailbox.take()
         if taken:
@@ -189,6 +194,9 @@ class SiteWorker:
             return
         try:
             self._on_order(message_id, envelope)
+        except RankError as e:
+            self._mailbox.answer(message_id, Envelope({"kind": "error", "error": str(e)}))
+            raise  # nothing can be trained here any more
         except WindfallError as e:
             self._mailbox.answer(message_id, Envelope({"kind": "error", "error": str(e)}))
             self._bus.emit({"kind": "fatal", "reason": str(e)})
@@ -404,7 +412,14 @@ class SiteWorker:
 
     def _keep_cut(self, *, late: bool, order: RoundOrder | None = None) -> Envelope:
         """Freeze the work since the last cut as a contribution, and begin anew. Without work it is an empty one."""
-        self._beside.wait()
+        self._still_here()
+        try:
+            self._beside.wait()
+        except OSError as e:
+            if not self._work.steps:
+                raise
+            self._bus.emit({"kind": "note", "note": f"a snapshot could not be written, its work is cut instead: {e}"})
+        self._still_here()  # each of what follows may take as long as a heartbeat may
         self._cut += 1
         w = self._work
         header = self._header(drained=self._draining, order=order)
@@ -414,6 +429,7 @@ class SiteWorker:
             blobs["delta"] = encode(delta, header.codec)
         if self._draining and self._steps:
             blobs["inner"] = self._trainer.inner()
+        self._still_here()
         contribution = Envelope(header.header(), blobs)
         if w.steps:
             self._outbox.save(

@@ -73,10 +73,12 @@ class Agent:
         self._node_started = 0.0
         self._probed = float("-inf")
         self._watchdog = Watchdog(folder, site)
+        self._killed = False
 
     def keep(self) -> None:
         """Start the SuperNode, or start it again; look whether the SuperLink answers; end a trainer that hangs."""
-        if why := self._watchdog.look():
+        if not self._killed and (why := self._watchdog.look()):
+            self._killed = True  # it may take its time to die
             print(f"{self._site['site']}: {why}; ending it", file=sys.stderr, flush=True)
             self.trainer.kill()
         now = clock.monotonic()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _POLL_S = 0.02
+#: What gloo and NCCL say at a rank whose neighbour is gone.
+_CLOSED = ("Connection closed", "Connection reset", "closed by peer", "Timed out", "NCCL")
+#: A loss that follows from another's.
+_FOLLOWED = 2
 #: Who closed its connection has ended, or is about to.
 _ENDING_S = 2.0
 
@@ -69,14 +74,25 @@ class Followers:
         """Why one of them is gone, by its own word where it has left one; empty if all are there for ``within_s`` from now."""
         until = clock.monotonic() + within_s
         while True:
-            for rank, process in self._processes.items():
-                if self._store.check([key("failed", rank)]):
-                    return f"rank {rank}: {self._store.get(key('failed', rank)).decode(errors='replace')}"
-                if process.poll() is not None:
-                    return f"rank {rank} has ended with exit code {process.returncode}; see {self._logs[rank]}"
+            found = sorted(self._losses())
+            # Of ranks that fail together most only say that a connection was closed: by the one that was first.
+            if found and (found[0][0] < _FOLLOWED or clock.monotonic() >= until):
+                return found[0][1]
             if clock.monotonic() >= until:
                 return ""
             clock.pause(_POLL_S)
+
+    def _losses(self) -> Iterator[tuple[int, str]]:
+        """Those that are gone: how little each explains, and what there is to say."""
+        for rank, process in self._processes.items():
+            code = process.poll()
+            if code is not None and code < 0:
+                yield 0, f"rank {rank} was ended by {signal.Signals(-code).name}; see {self._logs[rank]}"
+            elif self._store.check([key("failed", rank)]):
+                why = self._store.get(key("failed", rank)).decode(errors="replace")
+                yield _FOLLOWED if any(said in why for said in _CLOSED) else 1, f"rank {rank}: {why}"
+            elif code is not None:
+                yield 1, f"rank {rank} has ended with exit code {code}; see {self._logs[rank]}"
 
     def end(self) -> None:
         """Kill those that are left: they have nothing that anybody could lose."""

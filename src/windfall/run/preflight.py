@@ -45,6 +45,8 @@ def require_ready(config: Config) -> None:
 
 def _findings(config: Config) -> Iterator[Finding]:
     source = ("data", "source")
+    if config.data.vocab_size is not None and config.data.tokenizer != "bpe":
+        yield Finding(("data", "vocab_size"), f'is for tokenizer = "bpe", not for {config.data.tokenizer!r}; leave one of them out')
     prepared = prepared_source(config)
     try:
         if prepared is not None:
@@ -91,6 +93,8 @@ def _findings(config: Config) -> Iterator[Finding]:
 def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iterator[Finding]:
     """Where the configuration asks for a tokenizer that prepared data have not. The default asks for none."""
     asked, size = config.data.tokenizer, config.data.vocab_size
+    if size is not None and asked != "bpe":
+        return  # told for every source
     kept = (
         f"but {prepared} was prepared with {found.vocab_size:,} tokens of kind {found.kind}; leave it out, or prepare the data anew"
     )

@@ -15,6 +15,7 @@ from windfall.federation.checkpoints import Checkpoints
 from windfall.store.files import write_atomic
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+from windfall.train.corpus import HUB, STDLIB
 from windfall.train.spec import TrainerSpec
 from windfall.units import parse_utc
 
@@ -41,13 +42,20 @@ def trainer_spec(config: Config, data_dir: Path) -> TrainerSpec:
 
 def data_dir(config: Config, run: RunDir) -> Path:
     """Where the prepared corpus is: the source itself if it is one, else in the run directory."""
-    if run.exists() and not (run.data / "manifest.json").exists():
-        return Path(config.data.source)  # even if it has been moved away since: this is the name to complain of
-    return prepared_source(config) or run.data
+    if run.exists() and (run.data / "manifest.json").exists():
+        return run.data  # whatever has come to lie at the source since
+    found = prepared_source(config)
+    if found is None and run.exists():
+        ledger = Ledger.open(run.ledger, read_only=True)
+        found = Path(ledger.meta("data_dir") or run.data)  # it has gone: this is the name to complain of
+        ledger.close()
+    return found or run.data
 
 
 def prepared_source(config: Config) -> Path | None:
     """The source, if it is a folder that `windfall data prepare` made, or what is left of one."""
+    if config.data.source == STDLIB or config.data.source.startswith(HUB):
+        return None
     source = Path(config.data.source)
     return source if (source / "manifest.json").exists() or (source / "train-00000.bin").exists() else None
 

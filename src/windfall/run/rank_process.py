@@ -14,7 +14,7 @@ from pathlib import Path
 from windfall.errors import WindfallError
 from windfall.run.agent import load_site
 from windfall.run.followers import key
-from windfall.run.trainer_process import join, one_rank
+from windfall.run.trainer_process import join, one_rank, take_device
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     folder, rank, port = (argv or sys.argv[1:])[:3]
     site = load_site(Path(folder))
     store = TCPStore("127.0.0.1", int(port), int(site["ranks"]), is_master=False, timeout=timedelta(minutes=5))
-    store.set(key("up", int(rank)), "")
     try:
+        take_device(site, int(rank))
+        store.set(key("up", int(rank)), "")
         group = join(site, int(rank), store)
         local = one_rank(site, int(rank), group)
         store.set(key("built", int(rank)), "")

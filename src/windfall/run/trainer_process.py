@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall import clock
-from windfall.errors import ConfigError, WindfallError
+from windfall.errors import ConfigError, RankError, WindfallError
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import FileMailbox
 from windfall.run.agent import load_site
@@ -46,14 +46,20 @@ def local_trainer(site: Mapping[str, Any]) -> Trainer:
     Manifest.load(data_dir).verify(data_dir, Path(site["folder"]) / "data-checked.json")
     size = int(site.get("ranks", 1))
     require_devices(site)
+    take_device(site, 0)
     if size == 1:
         return one_rank(site, 0, None)
     store = open_store(size)
     others = Followers(Path(site["folder"]), size, store)
     others.wait_for("up")
-    group = join(site, 0, store)
-    print(f"{site['site']}: {size} ranks, processes {', '.join(map(str, others.pids))}", flush=True)
-    local = one_rank(site, 0, group)
+    try:
+        group = join(site, 0, store)
+        print(f"{site['site']}: {size} ranks, processes {', '.join(map(str, others.pids))}", flush=True)
+        local = one_rank(site, 0, group)
+    except RuntimeError as e:
+        if why := others.ending():
+            raise RankError(why) from e
+        raise
     others.wait_for("built")
     return RankedTrainer(local, group, others)
 
@@ -68,7 +74,6 @@ def one_rank(site: Mapping[str, Any], rank: int, group: Group | None) -> LocalTr
     torch.set_num_threads(int(site["threads"]))
     spec = TrainerSpec(**site["trainer"])
     if spec.device == "cuda":
-        torch.cuda.set_device(rank)
         spec = replace(spec, device=f"cuda:{rank}")
     return LocalTrainer(spec, group)
 
@@ -99,9 +104,16 @@ def join(site: Mapping[str, Any], rank: int, store: TCPStore) -> Group:
     from windfall.train.ranks import Group
 
     device = torch.device(str(site["trainer"]["device"]))
-    if device.type == "cuda":
-        torch.cuda.set_device(rank)
     return Group(store, rank, int(site["ranks"]), device=device, timeout_s=float(site["step_timeout_s"]))
+
+
+def take_device(site: Mapping[str, Any], rank: int) -> None:
+    """Make a rank's GPU its own. Raises RuntimeError where it cannot be."""
+    if str(site["trainer"]["device"]) == "cuda":
+        import torch
+
+        torch.cuda.set_device(rank)
+        torch.zeros(1, device=f"cuda:{rank}")  # now, and not in the middle of something that others wait for
 
 
 def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) -> int:

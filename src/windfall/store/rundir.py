@@ -89,10 +89,10 @@ class RunDir:
                 raise StoreError(f"{self.root}: is a file; name a folder for the run")
             strangers = [p.name for p in self.root.iterdir()] if self.root.is_dir() and not self.exists() else []
             ours = {p.name for p in (self.config, self.telemetry, self.checkpoints, self.sites, self.logs, self.report, self.data)}
-            if set(strangers) - ours - {"lock", SUPERVISOR_LOCK}:
-                raise StoreError(
-                    f"{self.root}: not empty and not a run directory (it has {sorted(strangers)[0]}); name a new folder"
-                )
+            # A start that was killed may have left a ledger that is not in its place yet.
+            odd = sorted(n for n in strangers if n not in ours | {"lock", SUPERVISOR_LOCK} and not n.startswith("ledger.new"))
+            if odd:
+                raise StoreError(f"{self.root}: not empty and not a run directory (it has {odd[0]}); name a new folder")
             for folder in (self.root, self.checkpoints, self.spool, self.sites, self.logs, self.report):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:

@@ -5,6 +5,7 @@ Sites compare that hash: equal hashes mean equal tokens in equal order, so a blo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -160,7 +161,8 @@ class Manifest:
                 raise DataError(f"{path}: the checksum differs, the shard was changed; prepare the data again")
             known[shard.file] = mark
             if remember:
-                write_json(remember, known)
+                with contextlib.suppress(OSError):  # then they are read once more
+                    write_json(remember, known)
 
     def _content(self) -> dict[str, Any]:
         names = [each.name for each in fields(self) if self.version > 1 or each.name in _VERSION_1]

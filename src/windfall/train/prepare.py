@@ -11,6 +11,7 @@ finished; the result is the same, whatever the interruptions and the number of p
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -83,11 +84,7 @@ def prepare(
     if not str(source):
         raise ConfigError("data: no source is named; name one")
     if not replace:
-        if (folder / MANIFEST_NAME).exists():
-            raise DataError(f"{folder}: holds prepared data already; name another folder, or replace it (--replace)")
-        # An interrupted preparation has its work folder; shards without one may be anybody's.
-        if not (folder / WORK_FOLDER).exists() and (strange := next(iter(_shards(folder)), None)):
-            raise DataError(f"{strange}: a file of that name would be overwritten; name another folder, or replace it (--replace)")
+        _require_empty(folder)
     if source != STDLIB and folder.resolve() == Path(source).resolve():
         raise ConfigError(f"{folder}: is the corpus itself; name another folder for the shards")
     corpus = open_corpus(source, text_column, leave_out=folder)
@@ -104,8 +101,12 @@ def prepare(
 
     existed = folder.exists()
     work = folder / WORK_FOLDER
+    lock: int | None = None
     try:
         work.mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder)
+        if not replace:
+            _require_empty(folder)  # another one may have ended since
         if chosen is None:
             chosen = _trained(corpus, work, vocab_size, held_out_fraction, seed, report)
         pieces = _encoded(corpus, work, chosen, seed, workers, report)
@@ -121,8 +122,30 @@ def prepare(
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); check the disk and permissions") from error
     finally:
-        _tidy(folder, work, existed)
+        if lock is not None:
+            _tidy(folder, work, existed)
+            os.close(lock)
     return manifest
+
+
+def _locked(folder: Path) -> int:
+    """The folder itself, locked by its one preparation until that closes it or its process ends."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise DataError(f"{folder}: is being prepared by another process; wait for it, or name another folder") from None
+    return lock
+
+
+def _require_empty(folder: Path) -> None:
+    """Raise DataError where finished data, or files that only look like its shards, would be replaced."""
+    if (folder / MANIFEST_NAME).exists():
+        raise DataError(f"{folder}: holds prepared data already; name another folder, or replace it (--replace)")
+    # An interrupted preparation has its work folder; shards without one may be anybody's.
+    if not (folder / WORK_FOLDER).exists() and (strange := next(iter(_shards(folder)), None)):
+        raise DataError(f"{strange}: a file of that name would be overwritten; name another folder, or replace it (--replace)")
 
 
 def finished_pieces(out: str | Path) -> int:
@@ -180,6 +203,7 @@ def _tidy(folder: Path, work: Path, existed: bool) -> None:
     """Remove what this preparation made if nothing in it can be used again."""
     for log in work.glob("worker-*.log"):
         log.unlink(missing_ok=True)
+    shutil.rmtree(work / _MADE_FOLDER, ignore_errors=True)
     for path in (work, *(() if existed else (folder,))):
         try:
             path.rmdir()

@@ -121,19 +121,20 @@ def _own_matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer, ra
 def _exchange(config: GPTConfig, parameters: int, optimizer: Optimizer, ranks: int) -> int:
     """Numbers in flight between ranks, at most: all gradients in one tensor, with the loss and its count, or a gathering.
 
-    A gathering of `each` numbers a rank has all of them in one tensor. Beside it are `each` numbers to send, and as many that the
-    update was made of.
+    A gathering of `each` numbers a rank has all of them in one tensor, and gloo once more. Beside it are `each` numbers to send,
+    and as many that the update was made of. What is gathered of the state for a snapshot is let go rule by rule.
     """
 
     def gathering(each: int) -> int:
-        return (ranks + 2) * each
+        return (2 * ranks + 2) * each
 
     width, inner = config.width, 4 * config.width
     table = gathering(_own_rows(config.padded_vocab_size, width, ranks) * width)
     if optimizer == "adamw":
         # Each matrix is gathered by itself, and all are kept until the last is there.
         rows = config.depth * (4 * _own_rows(width, width, ranks) * width + 2 * _own_rows(width, inner, ranks) * inner)
-        blocks = (ranks + 1) * rows + gathering(_own_rows(inner, width, ranks) * width)
+        # For a snapshot it is both moments of them, which is more.
+        blocks = (2 * ranks + 1) * rows + gathering(_own_rows(inner, width, ranks) * width)
     else:
         # By shape: four matrices of attention a layer, or `up`, or `down`, which have as many numbers.
         blocks = gathering(max(-(-4 * config.depth // ranks) * width * width, -(-config.depth // ranks) * width * inner))

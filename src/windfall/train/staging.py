@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Staging:
-    """The same places each time. From a GPU they are pinned: a copy takes what the bus takes, and waits for nobody."""
+    """From a GPU the same pinned places each time: a copy takes what the bus takes. From a CPU new ones, let go after use."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -15,9 +15,11 @@ class Staging:
 
     def take(self, name: str, tensor: Tensor) -> Tensor:
         """A copy of ``tensor`` on the CPU, under a name of its own; whole after `wait`, and until the name is taken again."""
+        if self._device.type != "cuda":
+            return tensor.clone()
         held = self._held.get(name)
         if held is None or held.shape != tensor.shape:
-            held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._device.type == "cuda")
+            held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._held[name] = held
         return held.copy_(tensor, non_blocking=True)
 
