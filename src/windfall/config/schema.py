@@ -127,7 +127,7 @@ class DataTable(Table):
     sample_prompt: str = Field(
         "", max_length=500, description="what a version goes on with beside its evaluation (default: nothing)"
     )
-    sample_tokens: int = Field(96, ge=0, le=1024, description="how many tokens of that a version writes; 0: none")
+    sample_tokens: int = Field(64, ge=0, le=1024, description="how many tokens of that a version writes; 0: none")
 
 
 class TrainTable(Table):

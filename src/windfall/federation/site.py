@@ -97,12 +97,7 @@ class SiteWorker:
 
     def pump(self) -> bool:
         """Do one thing; False if there was nothing to do."""
-        try:
-            self._beside.look()
-        except OSError:
-            # What there is may still fit into a cut, which holds all that the snapshot would have; if not, this raises.
-            self.park("a snapshot could not be written")
-            raise
+        self._mind_the_snapshot(self._beside.look)
         self._listen()
         taken = self._mailbox.take()
         if taken:
@@ -181,7 +176,7 @@ class SiteWorker:
     # -- messages --------------------------------------------------------------------------------------------
 
     def _on_message(self, message_id: str, envelope: Envelope) -> None:
-        self._beside.wait()
+        self._mind_the_snapshot(self._beside.wait)
         kind = envelope.header.get("kind")
         if int(envelope.header.get("fence", 0)) < self._fence:
             self._mailbox.answer(message_id, Envelope({"kind": "error", "error": "order of an older coordinator"}))
@@ -469,7 +464,7 @@ class SiteWorker:
     def _take_snapshot(self) -> None:
         """Keep the work since the last cut as if it were cut now, and the inner state: a crash loses at most this."""
         self._saved_at = clock.monotonic()
-        self._beside.wait()  # what the trainer holds for the last snapshot is used for this one
+        self._mind_the_snapshot(self._beside.wait)  # what the trainer holds for the last one is used for this one
         later = self._trainer.snapshot()
         self._cut += 1  # the number that the next cut will have
         header = self._header(drained=False, order=None).header()
@@ -481,6 +476,15 @@ class SiteWorker:
             self._outbox.snapshot(Envelope(header, {"delta": encode(delta, "fp32")}), replace(about, data=inner))
 
         self._beside.begin(write)
+
+    def _mind_the_snapshot(self, ask: Callable[[], None]) -> None:
+        """Look at, or wait for, the snapshot under way. If it could not be written the site ends, its work in a cut."""
+        try:
+            ask()
+        except OSError:
+            # A cut holds all that the snapshot would have, and may still fit; if not, this raises.
+            self.park("a snapshot could not be written")
+            raise
 
     def _inner_state(self, data: bytes) -> InnerState:
         return InnerState(data, self._reached(), self.generation, self._steps)

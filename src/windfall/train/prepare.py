@@ -136,6 +136,8 @@ def _locked(folder: Path) -> int:
     except BlockingIOError:
         os.close(lock)
         raise DataError(f"{folder}: is being prepared by another process; wait for it, or name another folder") from None
+    except OSError:
+        pass  # a network's file system that locks no folders: then it is for the user to see to it
     return lock
 
 
