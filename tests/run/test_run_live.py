@@ -73,7 +73,7 @@ url = "{url}"
 value_path = "grid.g"
 time_path = "grid.at"
 period_s = 3
-poll_s = 0.5
+poll_s = 1.5
 timeout_s = 2
 headers_from_env = {{ X-Key = "WINDFALL_TEST_KEY" }}
 """
