@@ -9,9 +9,12 @@ SOURCES := src tests benchmarks
 demo: setup
 	$(BIN)/windfall demo
 
-# The slow suite starts real processes, which would be in each other's way: one test at a time.
+# Of the slow suite what only computes goes beside the minutes of chaos, which mostly wait. The others start real processes, which
+# would be in each other's way: one test at a time.
+BESIDE := tests/run/test_run_chaos.py tests/simulate tests/train
 test: check test-fast
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(BESIDE)
+	$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(BESIDE))
 
 test-fast: setup setup-tests
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
