@@ -54,3 +54,8 @@ def duration_text(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(n: object, what: str) -> str:
+    """``1 site``, ``2,000 sites``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}" if isinstance(n, int) else f"{n} {what}s"

@@ -115,9 +115,9 @@ def test_a_snapshot_is_of_the_moment_at_which_it_was_asked_for(
     assert all((stored[n] == now[n]).all() for n in now)
 
 
-def test_a_snapshot_that_cannot_be_written_ends_the_site_with_its_reason(
-    tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unwritten(tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose site a trains, and has begun a snapshot that cannot be written."""
     run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps=STEPS, solo_min=90, calendar=True, steps_per_min=3)
     runs.append(run)
     run.serve(until_min=4)
@@ -129,27 +129,20 @@ def test_a_snapshot_that_cannot_be_written_ends_the_site_with_its_reason(
 
     monkeypatch.setattr(Outbox, "snapshot", full)
     worker._take_snapshot()
+    return run
+
+
+def test_a_snapshot_that_cannot_be_written_ends_the_site_with_its_reason(unwritten: Run, executor: ThreadPoolExecutor) -> None:
+    worker = unwritten.workers["a"]
     executor.submit(lambda: None).result()  # the one before has ended
     with pytest.raises(OSError, match="No space left"):
         worker.pump()
     # There was room for the cut that it made of its work instead.
-    assert [f.name for f in (run.dir.sites / "a" / "outbox").glob("*.env")] == ["000001-000001.env"]
+    assert [f.name for f in (unwritten.dir.sites / "a" / "outbox").glob("*.env")] == ["000001-000001.env"]
 
 
-def test_a_cut_is_made_although_the_snapshot_before_it_was_not(
-    tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps=STEPS, solo_min=90, calendar=True, steps_per_min=3)
-    runs.append(run)
-    run.serve(until_min=4)
-    worker = run.workers["a"]
-    worker._beside = Beside(executor)
-
-    def full(self: Outbox, *given: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Outbox, "snapshot", full)
-    worker._take_snapshot()
+def test_a_cut_is_made_although_the_snapshot_before_it_was_not(unwritten: Run) -> None:
+    worker = unwritten.workers["a"]
     worker.park("told to end")
-    assert [f.name for f in (run.dir.sites / "a" / "outbox").glob("*.env")] == ["000001-000001.env"]
-    assert any("is cut instead" in e.get("note", "") for e in run.bus.poll("a"))
+    assert [f.name for f in (unwritten.dir.sites / "a" / "outbox").glob("*.env")] == ["000001-000001.env"]
+    assert any("is cut instead" in e.get("note", "") for e in unwritten.bus.poll("a"))

@@ -123,6 +123,7 @@ def test_a_runs_weights_are_the_first_ones_of_another(tmp_path: Path, data: Path
         ("tokenizer", '"nowhere.json"', False, r"data\.tokenizer: .*nowhere\.json: the tokenizer cannot be read"),
         ("device", '"cuda"', True, r"site\[0\]\.device: cuda with 1 rank, and there are 0 CUDA devices here"),
         ("sequence_length", 64, False, r"model\.sequence_length: 64, but .*data was prepared with 32"),
+        ("tokenizer", '"lost.json"', False, r"data\.tokenizer: .*lost\.json: the tokenizer cannot be read"),
         ("vocab_size", 300, False, r"data\.vocab_size: is for tokenizer = \"bpe\", not for 'bytes'; leave one"),
         ("tokenizer", '"bpe"', False, r"data\.tokenizer: bpe, but .*data was prepared with 257 tokens of kind bytes; leave it out"),
     ],

@@ -201,7 +201,9 @@ def test_a_log_hears_of_progress_now_and_then(capsys: pytest.CaptureFixture[str]
 def test_much_held_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("the wind turns and power flows where none is wanted\n" * 400)  # documents of 8 KiB: three
     verb.prepare(str(tmp_path / "a.txt"), tmp_path / "out", 32, 0.02, 0, False)
-    assert re.search(r"\d\d% of the sequences are held out, for 2%.*there are 3 documents; give more text", capsys.readouterr().err)
+    assert re.search(
+        r"\d\d% of the sequences are held out instead of 2%: less of 3 documents.*give more text", capsys.readouterr().err
+    )
 
 
 def test_much_cropping_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from windfall.config.load import ConfigProblems, Problem, dotted, load
 from windfall.errors import ConfigError, SignalError
 from windfall.grid.build import build_grid, run_start
 from windfall.policy.build import build_policy
-from windfall.units import duration_text
+from windfall.units import counted, duration_text
 
 
 def check(file: Path, as_json: bool) -> int:
@@ -48,12 +48,8 @@ def check(file: Path, as_json: bool) -> int:
     for w in warnings:
         print(f"warning: {w}")
     print(
-        f"{file}: good. {_count(len(config.site), 'site')}, {_count(config.run.budget_tokens, 'token')} in "
-        f"{_count(config.budget_blocks, 'block')}, "
+        f"{file}: good. {counted(len(config.site), 'site')}, {counted(config.run.budget_tokens, 'token')} in "
+        f"{counted(config.budget_blocks, 'block')}, "
         f"about {duration_text(hours * 3600)} of one site's training"
     )
     return 0
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -87,8 +87,8 @@ def _warn(manifest: Manifest, held_out_fraction: float, vocab_size: int | None) 
     held = manifest.val_sequences / (manifest.train_sequences + manifest.val_sequences)
     if held > max(MUCH_HELD_OUT, 2 * held_out_fraction):
         say(
-            f"{held:.0%} of the sequences are held out, for {held_out_fraction:.0%} would be too few to measure by or documents "
-            f"are not divided: there are {manifest.documents:,} documents; give more text"
+            f"{held:.0%} of the sequences are held out instead of {held_out_fraction:.0%}: less of {manifest.documents:,} "
+            "documents, which are not divided, would be too little to measure by; give more text"
         )
     if vocab_size is not None and manifest.tokenizer.vocab_size < vocab_size:
         say(f"the text has no more to merge: {manifest.tokenizer.vocab_size:,} tokens instead of {vocab_size:,}; give more text")

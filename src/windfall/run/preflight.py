@@ -103,8 +103,12 @@ def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iter
             yield Finding(("data", "tokenizer"), f"bpe, {kept}")
         elif size is not None and size != found.vocab_size:
             yield Finding(("data", "vocab_size"), f"{size:,}, {kept}")
-    elif asked != "bytes" and load_tokenizer(asked).facts() != found.facts():
-        yield Finding(("data", "tokenizer"), f"{asked}, {kept}")
+    elif asked != "bytes":
+        try:
+            if load_tokenizer(asked).facts() != found.facts():
+                yield Finding(("data", "tokenizer"), f"{asked}, {kept}")
+        except DataError as e:
+            yield Finding(("data", "tokenizer"), str(e))
 
 
 def _vocab_size(config: Config) -> int:

@@ -15,8 +15,7 @@ _LOOK_S = 1.0
 class Watchdog:
     """The file that a trainer touches, and since when it has not: in time that this process has seen pass.
 
-    A coordinator would have given the site up after its own time-outs; these are as long again as the dead-man time, in which one
-    that died comes back.
+    A coordinator gives the site up after the same time-outs. Here the dead-man time is added, in which one that died comes back.
     """
 
     def __init__(self, folder: Path, site: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from windfall.store.telemetry import Event
 from windfall.ui.reading import safe
-from windfall.units import clock_text, iso_utc
+from windfall.units import clock_text, counted, iso_utc
 
 #: Kinds that mark a transition or something that went wrong; the plain live view prints these and no others.
 TRANSITIONS = frozenset(
@@ -90,8 +90,8 @@ def _life(event: Event, d: Mapping[str, Any]) -> str:
             return f"generation {d.get('generation')} was found running and is not wanted any more; it is ended"
         case "hello":
             said = f"generation {d.get('generation')} says hello" + (" again" if d.get("again") else "")
-            said += f" and hands in {_count(d.get('offered'), 'contribution')}" if d.get("offered") else ""
-            return said + (f", {_count(d['uncut_steps'], 'step')} into its next" if d.get("uncut_steps") else "")
+            said += f" and hands in {counted(d.get('offered'), 'contribution')}" if d.get("offered") else ""
+            return said + (f", {counted(d['uncut_steps'], 'step')} into its next" if d.get("uncut_steps") else "")
         case "node_gone":
             return "its SuperNode is gone; what the site trains stays with it"
     return ""
@@ -133,7 +133,7 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
         case "stranger":
             return f"a node that is not one of this run's sites as they are now{_because(d)}"
         case "lease_ended":
-            return f"lease {d.get('epoch')} ended; {_count(d.get('blocks'), 'block')} of it can be lent again"
+            return f"lease {d.get('epoch')} ended; {counted(d.get('blocks'), 'block')} of it can be lent again"
         case "quarantined":
             return f"block {d.get('block')} is quarantined{_because(d)}"
         case "site_note":
@@ -153,7 +153,7 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
         case "tidied":
             named = list(d.get("files", []))
             more = int(d.get("count", len(named))) - len(named)
-            text = f"removed {_count(d.get('count'), 'file')} that the ledger does not name: {_names(named)}"
+            text = f"removed {counted(d.get('count'), 'file')} that the ledger does not name: {_names(named)}"
             return text + (f" and {more} more" if more > 0 else "")
     return ""
 
@@ -175,10 +175,6 @@ def _hand(event: Event, d: Mapping[str, Any]) -> str:
 
 def _names(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) and value else "nobody"
-
-
-def _count(n: Any, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _rest(detail: Mapping[str, Any], version: int | None) -> str:
