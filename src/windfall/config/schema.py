@@ -206,9 +206,13 @@ class FleetTable(Table):
 class TrainerTable(Table):
     """`[backtest.trainer]`: the model that takes the trainer's place on the manual clock."""
 
-    preset: Literal["windfall", "prototype"] = Field("windfall", description="prototype has the study's stall, windfall has none")
-    provision_s: NonNegative = Field(240.0, description="provisioning, at provisioning_power_w")
-    load_s: NonNegative = Field(100.0, description="loading, at idle power")
+    preset: Literal["windfall", "prototype"] = Field(
+        "windfall", description="prototype has the study's start and stall; windfall the sites' own starts and no stall"
+    )
+    provision_s: NonNegative = Field(
+        240.0, description="preset prototype: provisioning, at provisioning_power_w (windfall: spin_up_s - load_s of each site)"
+    )
+    load_s: NonNegative = Field(100.0, description="preset prototype: loading, at idle power (windfall: load_s of each site)")
     stall_s: NonNegative = Field(135.0, description="preset prototype: idle part of each cycle with two or more sites")
     stall_cycle_s: Positive = Field(648.0, description="preset prototype: length of that cycle")
 
