@@ -70,6 +70,7 @@ class Series:
         #: Seconds of which nothing is known, from the start to each edge.
         self._unknown = np.append(0.0, np.cumsum(np.where(gone, lengths, 0.0)))
         self.whole = not gone.any()
+        self._hole_ends = self.edges[1:][gone]
 
     @property
     def start(self) -> float:
@@ -91,6 +92,11 @@ class Series:
             return np.ones(len(a), bool)
         unknown = np.interp(b, self.edges, self._unknown) - np.interp(a, self.edges, self._unknown)
         return np.asarray(unknown < _TICK_S)
+
+    def known_since(self, t: float) -> float:
+        """Where the known time that ``t`` lies in, or ends at, begins."""
+        before = self._hole_ends[self._hole_ends <= t + _TICK_S]
+        return float(before[-1]) if len(before) else self.start
 
     def over(self, a: float, b: float) -> float:
         """The integral over one stretch."""
@@ -431,7 +437,8 @@ def _grow(sites: Mapping[str, Planned], schedule: Mapping[str, list[Stretch]], n
                     offers.append((float(series.values[k]) * per_token, name, i, "stop", room))
                 k = int(np.searchsorted(series.edges, s.ready - _TICK_S, side="left")) - 1
                 if k >= 0 and s.ready - s.start > spin.seconds - 2 * _TICK_S:
-                    room = min(s.ready - float(series.edges[k]), s.start - (found[i - 1].stop if i else series.start))
+                    since = max(found[i - 1].stop if i else series.start, series.known_since(s.start))
+                    room = min(s.ready - float(series.edges[k]), s.start - since)
                     offers.append((float(series.values[k]) * per_token, name, i, "ready", room))
         # Nobody trains longer into time of which nothing is known.
         offers = [o for o in offers if o[4] > _TICK_S and not math.isnan(o[0])]

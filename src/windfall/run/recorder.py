@@ -100,9 +100,10 @@ class TelemetryRecorder:
     def _keep_forecast(self, site: str, f: Forecast) -> None:
         if self._forecasts.get(site) != f.made_at:
             self._forecasts[site] = f.made_at
+            values = [None if math.isnan(v) else v for v in f.values.tolist()]
             self._t.put(
                 "INSERT OR REPLACE INTO forecasts VALUES (?,?,?,?,?)",
-                site, f.made_at, json.dumps(f.times.tolist()), json.dumps([None if math.isnan(v) else v for v in f.values.tolist()]), f.ends_at,
+                site, f.made_at, json.dumps(f.times.tolist()), json.dumps(values), f.ends_at,
             )  # fmt: skip
 
     def booked(self, entries: list[Interval]) -> None:
