@@ -75,7 +75,7 @@ def test_a_sweep_on_two_processes_gives_what_one_by_one_gives(tmp_path: Path) ->
     one = with_settings(c, dict(jobs[0].settings))
     assert together[0].row == backtest(one, ["breakeven"], start=jobs[0].start, until=jobs[0].end).rows[0]
     found = summarise(together, with_budget=False)
-    assert [(s.policy, dict(s.settings)["spin_up_s"], s.starts) for s in found] == [
+    assert [(s.policy, dict(s.settings)["spin_up_s"], s.start_dates) for s in found] == [
         ("breakeven", 300.0, 3), ("threshold", 300.0, 3), ("breakeven", 1200.0, 3), ("threshold", 1200.0, 3),
     ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_a_job_that_cannot_finish_is_counted_apart(tmp_path: Path) -> None:
     span = span_of(c, build_grid(c))
     jobs = [Job(span.start, span.end, (), ("breakeven",)), Job(span.end - 7200, span.end, (), ("breakeven",))]
     (found,) = summarise(sweep(c, jobs, workers=1), with_budget=True)
-    assert (found.starts, found.finished) == (2, 1)
+    assert (found.start_dates, found.finished) == (2, 1)
     assert found.figures["site_hours"] == pytest.approx((20.0, 20.0, 20.0))
 
 

@@ -305,8 +305,12 @@ def backtest(
         typer.Option(metavar="RUN", help="a run's recorded readings through its policy: do its decisions come out again?"),
     ] = None,
     html: Annotated[Optional[Path], typer.Option(metavar="PAGE", help="write a page with figures")] = None,  # noqa: UP045
-    csv: Annotated[Optional[Path], typer.Option(metavar="DIR", help="write rows, lanes and baselines as CSV")] = None,  # noqa: UP045
+    csv: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="write tables as CSV (rows, lanes, baselines; of many simulations points, summary)"),
+    ] = None,
     jobs: Annotated[Optional[int], typer.Option(metavar="N", help="processes for many simulations (default: one a core)")] = None,  # noqa: UP045
+    details: Annotated[bool, typer.Option("--details", help="of a budget, the share of the oracle's value too")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What policies would have brought on a configuration's signals, beside the oracle, on a manual clock, in seconds."""
@@ -317,7 +321,7 @@ def backtest(
         return
     if file is None:
         raise typer.BadParameter("give a configuration, or --replay RUN", param_hint="FILE")
-    asked = verb.Asked(policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs)
+    asked = verb.Asked(policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs, details)
     (verb.rank_verb if rank_regions else verb.backtest_verb)(file, asked, as_json)
 
 
