@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table
 
@@ -22,8 +23,11 @@ _KEYS: dict[str, set[str]] = {
     "watttime": {*_PROVIDER, "latitude", "longitude"},
     "electricity_maps": {*_PROVIDER, "latitude", "longitude"},
     "openelectricity": {*_PROVIDER, "network"},
-    "gridstatus": {*_REQUEST, "iso", "market", "location"},
-    "http": {*_REQUEST, "url", "value_path", "time_path", "scale", "headers_from_env", "credentials_file"},
+    "gridstatus": {*_REQUEST, "iso", "market", "location", "published"},
+    "http": {
+        *_REQUEST, "url", "value_path", "time_path", "scale", "headers_from_env", "credentials_file", "published", "timezone",
+        "trust_offset", "stamp", "time_format",
+    },
     "vessim": {*_REQUEST, "url", "microgrid", "field", "scale"},
 }
 _COMMON = {"kind", "name", "type", "currency", "period_s", "publication_delay_s", "stale_periods", "forecast"}
@@ -77,14 +81,36 @@ class SignalTable(Table):
     market: str = Field("REAL_TIME_5_MIN", description="gridstatus: which market's prices")
     location: str | None = Field(None, description="gridstatus: pricing node or hub")
     url: str | None = Field(None, description="http: the address to ask; vessim: the broker's address")
-    value_path: str | None = Field(None, description="http: where the value is in the JSON, `data.0.value` for example")
+    value_path: str | None = Field(
+        None, description="http: where the value is in the JSON, `data.0.value` for example; `data.*.value`: a list of them"
+    )
     time_path: str | None = Field(None, description="http: where its instant is (default: it holds from when it was asked for)")
+    timezone: str | None = Field(
+        None, description="http: the clock of instants without an offset, Australia/Brisbane for example (default: UTC)"
+    )
+    trust_offset: bool = Field(True, description="http: false: a Z or an offset of its instants is wrong, they are on timezone's clock")
+    time_format: str | None = Field(None, description="http: how its instants are written (strptime), if not as ISO 8601 or Unix time")
+    stamp: Literal["start", "end"] = Field("start", description="http: which end of its interval (period_s) an instant marks")
+    published: Literal["observed", "ahead"] | None = Field(
+        None, description="http, gridstatus: whether values are told once they hold, or ahead (day-ahead prices) (default: as the "
+        "provider does; http: observed)"
+    )  # fmt: skip
     scale: float = Field(1.0, description="http, vessim: what the value is multiplied with to give the type's unit")
     headers_from_env: dict[str, str] = Field(
         default_factory=dict, description="http: header names, and the environment variable that holds each value"
     )
     microgrid: str | None = Field(None, description="vessim: name of the microgrid")
     field: str = Field("p_delta", description="vessim: which figure of the microgrid's state")
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                ZoneInfo(name)
+            except (OSError, ValueError):
+                raise ValueError(f"no time zone of the name {name!r}; give one such as Australia/Brisbane or UTC") from None
+        return name
 
     @model_validator(mode="after")
     def _complete(self) -> SignalTable:
@@ -107,6 +133,14 @@ class SignalTable(Table):
             raise ValueError(f'kind = "{self.kind}" delivers {" or ".join(_TYPES[self.kind])}; set type')
         if (self.latitude is None) != (self.longitude is None):
             raise ValueError("latitude and longitude go together; give both or neither")
+        if not self.trust_offset and self.timezone is None:
+            raise ValueError("trust_offset = false needs timezone: on which clock its instants are")
+        if self.kind == "http" and self.time_path is None:
+            of = [k for k in ("timezone", "time_format") if getattr(self, k)] + ["stamp"] * (self.stamp == "end")
+            if of:
+                raise ValueError(f"{of[0]} is about the instants at time_path; give time_path, or remove {of[0]}")
+        if self.kind == "http" and self.stamp == "end" and self.period_s == 0:
+            raise ValueError('stamp = "end" needs period_s: how long before it an interval begins')
         if self.forecast == "perfect" and self.live:
             raise ValueError('forecast = "perfect" is for traces: nobody knows a live signal\'s future')
         return self

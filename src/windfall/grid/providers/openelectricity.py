@@ -55,7 +55,7 @@ class OpenElectricity(Provider):
             )
         if self.table.type == "price" and self.table.currency != "AUD":
             news.warnings.append(
-                f'{self.who}: prices are in AUD, the configuration says {self.table.currency}; set currency = "AUD"'
+                f'prices are in AUD, the configuration says {self.table.currency}; set currency = "AUD"'
             )
         return news
 
