@@ -123,6 +123,10 @@ class WattTimeServer(Served):
         #: Value by the time of its point; the default where there is none.
         self.values: dict[float, Any] = {}
         self.default: Any = 387.2
+        #: Seconds from point to point; told in `meta` where it is not 300.
+        self.period_s = 300
+        #: As `meta.warnings`.
+        self.warnings: list[Any] = []
 
     def expire(self) -> None:
         """All tokens end now."""
@@ -152,7 +156,7 @@ class WattTimeServer(Served):
             hours = asked.query.get("horizon_hours", "24")
             if not hours.isdecimal() or not 0 <= int(hours) <= 72:
                 return 400, {"error": "invalid", "message": "horizon_hours must be between 0 and 72"}
-            first = self.now() // 300 * 300
+            first = self.now() // self.period_s * self.period_s
             return 200, self._data(region, first, int(hours) * 12 + 1, generated_at=iso_utc(first))
         if asked.path == "/v3/historical":
             start, end = parse_utc(asked.query["start"]), parse_utc(asked.query["end"])
@@ -163,7 +167,11 @@ class WattTimeServer(Served):
 
     def _data(self, region: str, first: float, count: int, **extra: Any) -> dict[str, Any]:
         meta = {"region": region, "signal_type": "co2_moer", "model": {"date": self.model}, "units": self.units, **extra}
-        times = [first + 300.0 * i for i in range(count)]
+        if self.period_s != 300:
+            meta["data_point_period_seconds"] = self.period_s
+        if self.warnings:
+            meta["warnings"] = self.warnings
+        times = [first + float(self.period_s) * i for i in range(count)]
         data = [{"point_time": iso_utc(t).replace("Z", "+00:00"), "value": self.values.get(t, self.default)} for t in times]
         return {"data": data, "meta": meta}
 

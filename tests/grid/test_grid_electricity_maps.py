@@ -53,7 +53,7 @@ def test_a_plan_without_forecasts_is_a_warning_and_not_asked_again_soon(asking: 
     for _ in range(3):
         assert ask(s, asking.later(300)) == ""
     assert server.paths().count("/v3/carbon-intensity/forecast") == 1
-    assert "no forecast (HTTP 403)" in s.status().warnings[0]
+    assert "no forecast (HTTP 403: Access denied)" in s.status().warnings[0]
     assert value(s, asking.clock.t) == 302
     assert s.forecast(asking.clock.t, 3600) is None
 
@@ -92,7 +92,7 @@ def test_a_wrong_key_and_an_unknown_zone_are_told(asking: Asking, server: Electr
     assert "HTTP 404: No data for zone XX" in ask(signal(asking, server, "XX"), T)
     asking.environ["ELECTRICITY_MAPS_API_KEY"] = "wr0ng-s3cret"
     said = ask(signal(asking, server), T)
-    assert "HTTP 401); check ELECTRICITY_MAPS_API_KEY, and that the plan covers DE" in said
+    assert "HTTP 401: Invalid auth-token); check ELECTRICITY_MAPS_API_KEY, and that the plan covers DE" in said
     assert not any(secret in said for secret in SECRETS)
 
 

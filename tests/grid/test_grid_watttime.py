@@ -74,7 +74,7 @@ def test_a_wrong_password_is_told_and_tried_rarely(asking: Asking, server: WattT
     asking.environ["WATTTIME_PASSWORD"] = "wr0ng-s3cret"
     s = signal(asking, server)
     said = ask(s, T)
-    assert "refuses the login (HTTP 401); check WATTTIME_USERNAME and WATTTIME_PASSWORD" in said
+    assert "refuses the login (HTTP 401: Invalid username or password); check WATTTIME_USERNAME and WATTTIME_PASSWORD" in said
     assert s.status().next_attempt >= T + 150  # type: ignore[operator]
     ask(s, asking.later(60))
     assert server.paths() == ["/login"]
@@ -215,7 +215,7 @@ def test_a_past_that_cannot_be_had_is_a_warning(asking: Asking, server: WattTime
     ask(s, T)
     server.faults.append(Fault(403))
     s.load_past(T, 86400.0)
-    assert "does not cover region CAISO_NORTH for /v3/historical" in s.status().warnings[0]
+    assert "refuses region CAISO_NORTH for /v3/historical (HTTP 403: broken)" in s.status().warnings[0]
     assert s.status().last_error is None
     assert value(s, T) is not None
 

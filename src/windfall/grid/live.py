@@ -15,7 +15,7 @@ import math
 import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +94,12 @@ class LiveSignal:
         self._failures = 0
         #: Stamps that were ahead when they were heard, and when that was.
         self._heard_ahead: dict[float, float] = {}
-        #: The newest stamp of the last answer; whether that answer was refused.
-        self._newest: float | None = None
-        self._refused = False
+        #: Stamps that were refused, and are still ahead: saying them again changes nothing before their time.
+        self._refused_ahead: set[float] = set()
+        #: When an answer was refused, if the last one was: what was known before starts nothing any more.
+        self._refused_at = math.inf
+        #: The newest stamp, since when it is that, and whether there was another before.
+        self._newest: tuple[float, float, bool] | None = None
         self._dropped = 0
         self._warnings: dict[str, None] = {}
         self._remember()
@@ -109,7 +112,10 @@ class LiveSignal:
     # -- the signal
 
     def at(self, t: float) -> Reading | None:
-        return self._series.at(t)
+        found = self._series.at(t)
+        if found is None or t < self._refused_at:
+            return found
+        return replace(found, fresh_until=min(found.fresh_until, self._refused_at))
 
     def between(self, t0: float, t1: float) -> Columns:
         return self._series.between(t0, t1)
@@ -162,7 +168,7 @@ class LiveSignal:
 
         A source whose stamps are wrong now has wrong ones in its past, which is not asked for before they are right.
         """
-        if self._refused:
+        if self._refused_at < math.inf:
             return False
         with self._asking:
             self._asked.patience_s = 0.0
@@ -222,21 +228,19 @@ class LiveSignal:
                 self._failed(e)
                 return
         heard = self._now()
-        newest = max((p.valid_from for p in news.points), default=None)
-        moved = None if newest is None or self._newest is None else newest != self._newest
         wrong = self._take(news, heard)
-        self._refused = bool(wrong)
-        if newest is not None:
-            self._newest = newest
-            wrong = wrong or self._late(news, newest, heard, moved)
+        refused = bool(wrong)
+        if news.points:
+            wrong = wrong or self._late(news, heard)
         with self._lock:
             self._failures = 0
             # Sooner than poll_s by a little, so that many runs do not ask in step.
             self._next, self._planned = heard + self.poll_s * self._rng.uniform(0.95, 1.0), heard
-            if not self._refused:
+            self._refused_at = min(self._refused_at, heard) if refused else math.inf
+            if not refused:
                 self._last_success = heard
             self._last_error = f"{self.source}: {wrong}" if wrong else None
-        if not self._refused:
+        if not refused:
             self._cache.save(heard, news.points[-_CACHED_POINTS:], news.expected, news.published)
 
     def _is_due(self, now: float) -> bool:
@@ -259,12 +263,17 @@ class LiveSignal:
         for text in news.warnings:
             self._warn(text)
         newest = max(news.points, key=lambda p: p.valid_from, default=None)
-        refused = newest is not None and newest.valid_from - heard > self._ahead_s(news, newest)
+        self._refused_ahead = {s for s in self._refused_ahead if s > heard}
+        refused = newest is not None and (
+            newest.valid_from - heard > self._ahead_s(news, newest) or newest.valid_from in self._refused_ahead
+        )
         with self._lock:
             self._dropped += news.dropped + len(news.points) * refused
             self._series = self._series.known_by(heard)
             if refused:
                 assert newest is not None
+                if news.published == "observed":
+                    self._refused_ahead |= {p.valid_from for p in news.points if p.valid_from > heard}
                 return ahead_text(newest.valid_from - heard, self._period(newest), news)
             self._series = self._series.with_readings(self._readings(news, heard))
             if forecast and news.expected is not None and news.expected.points:
@@ -311,14 +320,18 @@ class LiveSignal:
         fresh = of + period + table.publication_delay_s + self.poll_s
         return Reading(point.value, self.unit, begins, heard, min(fresh, stale), stale, label, begins + period)
 
-    def _late(self, news: News, newest: float, heard: float, moved: bool | None) -> str:
+    def _late(self, news: News, heard: float) -> str:
         """What is wrong with an answer whose newest word is too old to be of use; nothing if it is not."""
         point = max(news.points, key=lambda p: p.valid_from)
-        period = self._period(point)
+        newest, period = point.valid_from, self._period(point)
+        if self._newest is None or newest != self._newest[0]:
+            self._newest = (newest, heard, self._newest is not None)
+        _, since, moved = self._newest
         late = heard - newest
         if period == 0 or late < self._table.stale_periods * period + self._table.publication_delay_s:
             return ""
-        return late_text(late, period, news, moved)
+        stands = heard - since >= period + self.poll_s
+        return late_text(late, period, news, False if stands else True if moved else None)
 
     def _remember(self) -> None:
         now = self._now()

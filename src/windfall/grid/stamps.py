@@ -115,11 +115,11 @@ def ahead_text(ahead_s: float, period_s: float, news: News) -> str:
 def late_text(late_s: float, period_s: float, news: News, moved: bool | None) -> str:
     """Why a newest stamp that was ``late_s`` old when it was heard is of no use, and what to do.
 
-    ``moved``: whether it is another than at the last question; None: there was none.
+    ``moved``: whether newer ones come; None: that is not known yet.
     """
     said = f"its newest stamp is {duration_text(late_s)} old, too old to decide by"
     if moved is False:
-        return f"{said}, and has not changed since it was asked before: the source has nothing new"
+        return f"{said}, and no newer one comes: the source has nothing new"
     hours = _offset_h(-late_s, period_s)
     if hours is None or (moved is None and late_s < 3600):
         return f"{said}: check this machine's clock; if the source is always so late, set publication_delay_s"

@@ -50,7 +50,7 @@ class HttpJson(Provider):
         found = self._at(answer, self.table.value_path or "", "value_path")
         when = self._at(answer, self.table.time_path, "time_path") if self.table.time_path else None
         many = isinstance(found, list)
-        if many and (not isinstance(when, list) or len(when) != len(found)):
+        if many and found and (not isinstance(when, list) or len(when) != len(found)):
             raise SignalError(
                 f"{self.who}: {len(found)} values at value_path `{self.table.value_path}` need as many instants at time_path; set "
                 "time_path to a list too, or choose one value (`.0`: the first, `.-1`: the last)"
