@@ -38,7 +38,11 @@ def test_instants_are_iso_or_unix_seconds_or_milliseconds(asking: Asking, text: 
     assert s.at(T).valid_from == T - 120  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("bad", ["12,5", "1,234", "unavailable", "NaN", "inf", "1_000", "0x10", "", None, True, [], {}, float("nan"), float("inf"), 1e300, 10**400])
+@pytest.mark.parametrize(
+    "bad",
+    ["12,5", "1,234", "unavailable", "unknown", "NaN", "inf", "1_000", "0x10", "", "\u0661", "1e999", None, True, [], {},
+     float("nan"), float("inf"), 1e300, 10**400],
+)  # fmt: skip
 def test_what_is_no_number_is_never_one(asking: Asking, bad: Any) -> None:
     with JsonServer({"v": bad}) as server:
         s = asking.signal("http", type="price", url=server.url, value_path="v")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table
+from windfall.units import time_zone
 
 SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"]
 SignalKind = Literal["trace", "synthetic", "watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim"]
@@ -25,8 +25,18 @@ _KEYS: dict[str, set[str]] = {
     "openelectricity": {*_PROVIDER, "network"},
     "gridstatus": {*_REQUEST, "iso", "market", "location", "published"},
     "http": {
-        *_REQUEST, "url", "value_path", "time_path", "scale", "headers_from_env", "credentials_file", "published", "timezone",
-        "trust_offset", "stamp", "time_format",
+        *_REQUEST,
+        "url",
+        "value_path",
+        "time_path",
+        "scale",
+        "headers_from_env",
+        "credentials_file",
+        "published",
+        "timezone",
+        "trust_offset",
+        "stamp",
+        "time_format",
     },
     "vessim": {*_REQUEST, "url", "microgrid", "field", "scale"},
 }
@@ -86,11 +96,17 @@ class SignalTable(Table):
     )
     time_path: str | None = Field(None, description="http: where its instant is (default: it holds from when it was asked for)")
     timezone: str | None = Field(
-        None, description="http: the clock of instants without an offset, Australia/Brisbane for example (default: UTC)"
+        None, description="http: of instants without an offset: Europe/Berlin (IANA), or all year +10:00 (default: UTC)"
     )
-    trust_offset: bool = Field(True, description="http: false: a Z or an offset of its instants is wrong, they are on timezone's clock")
-    time_format: str | None = Field(None, description="http: how its instants are written (strptime), if not as ISO 8601 or Unix time")
-    stamp: Literal["start", "end"] = Field("start", description="http: which end of its interval (period_s) an instant marks")
+    trust_offset: bool = Field(
+        True, description="http: false: the Z or offset of its instants, or Unix time, is wrong: they are on timezone's clock"
+    )
+    time_format: str | None = Field(
+        None, description="http: how instants are written, for strptime: %d/%m/%Y %H:%M (default: ISO 8601, or Unix time)"
+    )
+    stamp: Literal["start", "end"] | None = Field(
+        None, description="http: whether an instant is the start or the end of what its value describes, period_s (default: start)"
+    )
     published: Literal["observed", "ahead"] | None = Field(
         None, description="http, gridstatus: whether values are told once they hold, or ahead (day-ahead prices) (default: as the "
         "provider does; http: observed)"
@@ -101,16 +117,6 @@ class SignalTable(Table):
     )
     microgrid: str | None = Field(None, description="vessim: name of the microgrid")
     field: str = Field("p_delta", description="vessim: which figure of the microgrid's state")
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                ZoneInfo(name)
-            except (OSError, ValueError):
-                raise ValueError(f"no time zone of the name {name!r}; give one such as Australia/Brisbane or UTC") from None
-        return name
 
     @model_validator(mode="after")
     def _complete(self) -> SignalTable:
@@ -133,17 +139,22 @@ class SignalTable(Table):
             raise ValueError(f'kind = "{self.kind}" delivers {" or ".join(_TYPES[self.kind])}; set type')
         if (self.latitude is None) != (self.longitude is None):
             raise ValueError("latitude and longitude go together; give both or neither")
-        if not self.trust_offset and self.timezone is None:
-            raise ValueError("trust_offset = false needs timezone: on which clock its instants are")
-        if self.kind == "http" and self.time_path is None:
-            of = [k for k in ("timezone", "time_format") if getattr(self, k)] + ["stamp"] * (self.stamp == "end")
-            if of:
-                raise ValueError(f"{of[0]} is about the instants at time_path; give time_path, or remove {of[0]}")
-        if self.kind == "http" and self.stamp == "end" and self.period_s == 0:
-            raise ValueError('stamp = "end" needs period_s: how long before it an interval begins')
+        self._instants()
         if self.forecast == "perfect" and self.live:
             raise ValueError('forecast = "perfect" is for traces: nobody knows a live signal\'s future')
         return self
+
+    def _instants(self) -> None:
+        """Raise ValueError where keys about the instants of an address do not go together."""
+        if self.timezone is not None:
+            time_zone(self.timezone)
+        if not self.trust_offset and self.timezone is None:
+            raise ValueError("trust_offset = false needs timezone: on which clock its instants are")
+        about = [k for k in ("timezone", "time_format", "stamp") if getattr(self, k) is not None]
+        if self.kind == "http" and self.time_path is None and about:
+            raise ValueError(f"{about[0]} is about the instants at time_path; give time_path, or remove {about[0]}")
+        if self.kind == "http" and self.stamp == "end" and self.period_s == 0:
+            raise ValueError('stamp = "end" needs period_s: how long before it an interval begins')
 
     @property
     def live(self) -> bool:

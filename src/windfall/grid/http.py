@@ -235,8 +235,9 @@ class Http:
             )
         self.requests += 1
         if self._client is None:
+            headers_of_all = {"Accept": "application/json", "User-Agent": "windfall"}
             try:
-                self._client = httpx.Client(timeout=self._timeout_s, headers={"Accept": "application/json", "User-Agent": "windfall"})
+                self._client = httpx.Client(timeout=self._timeout_s, headers=headers_of_all)
             except OSError as e:  # httpx reads these when it begins
                 raise SignalError(
                     f"{self.who}: the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read "
@@ -273,10 +274,9 @@ class Http:
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
-            what = f"{told.get('content-type', '').partition(';')[0] or 'something'} that is not JSON" if body.strip() else "nothing, which is not JSON"
-            raise SignalError(
-                f"{self.who}: {host} answers {what} (HTTP {status}{f', {said!r}' if said else ''}); check the address"
-            ) from None
+            kind = told.get("content-type", "").partition(";")[0] or "something"
+            what = f"{kind} that is not JSON" if body.strip() else "nothing, which is not JSON"
+            raise SignalError(f"{self.who}: {host} answers {what} ({answer}); check the address") from None
 
     def _read(
         self, url: str, params: Params | None, headers: Mapping[str, str], auth: tuple[str, str] | None
@@ -349,7 +349,8 @@ def _cause(e: BaseException, host: str) -> str:
                 "SSL_CERT_FILE to a file with its certificates; check this machine's clock too"
             )
         if isinstance(c, socket.gaierror):
-            return f"the name {host.rpartition(':')[0] or host} cannot be looked up: {c.strerror or c}; check the address, DNS and network"
+            name = host.rpartition(":")[0] or host
+            return f"the name {name} cannot be looked up: {c.strerror or c}; check the address, and DNS and network here"
     text = str(e)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"its certificate cannot be verified: {text}; set SSL_CERT_FILE to a file with the certificates to trust"

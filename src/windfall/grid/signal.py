@@ -29,7 +29,7 @@ class Reading:
     valid_until: float = math.inf
 
     def age_s(self, t: float) -> float:
-        """Seconds since ``valid_from``, or since it was known where that is earlier: a word is never younger than when it was said."""
+        """Seconds since ``valid_from``, or since ``known_at`` where that is earlier: nothing is younger than the news of it."""
         return t - min(self.valid_from, self.known_at)
 
     def is_fresh(self, t: float) -> bool:

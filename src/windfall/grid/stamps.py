@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from windfall.config.signals import SignalTable
 from windfall.grid.source import News, decimal
-from windfall.units import duration_text
+from windfall.units import duration_text, time_zone
 
 #: Places on whose clocks it is so many hours later than UTC, for examples in messages.
 _PLACES = {
@@ -34,7 +33,7 @@ class Stamps:
 
     def __init__(self, table: SignalTable) -> None:
         self._format = table.time_format
-        self._zone: tzinfo = ZoneInfo(table.timezone) if table.timezone else UTC
+        self._zone: tzinfo = time_zone(table.timezone) if table.timezone else UTC
         self._trust = table.trust_offset
         self._back_s = table.period_s if table.stamp == "end" else 0.0
         #: Whether the last one read had no offset.
@@ -86,14 +85,20 @@ def _offset_h(shift_s: float, period_s: float) -> float | None:
     return min(fits, key=lambda h: (h * 3600.0 < shift_s, abs(h * 3600.0 - shift_s))) if fits else None
 
 
+def _offset_text(hours: float) -> str:
+    whole, minutes = divmod(round(abs(hours) * 60), 60)
+    return f"{'+' if hours > 0 else '-'}{whole:02d}:{minutes:02d}"
+
+
 def _clock_text(hours: float) -> str:
     whole, minutes = divmod(round(abs(hours) * 60), 60)
     return f"UTC{'+' if hours > 0 else '-'}{whole}" + (f":{minutes:02d}" if minutes else "")
 
 
 def _zone_key(hours: float, naive: bool) -> str:
+    offset = _offset_text(hours)
     name = _PLACES.get(hours)
-    key = "set timezone " + (f'= "{name}" (or another' if name else "to a") + f" place on {_clock_text(hours)}" + ")" * bool(name)
+    key = f'set timezone = "{name or offset}"' + (f' (or another place, or "{offset}" all year)' if name else "")
     return key if naive else f"{key} and trust_offset = false"
 
 
@@ -126,5 +131,3 @@ def late_text(late_s: float, period_s: float, news: News, moved: bool | None) ->
     said += f", which looks like local time ({_clock_text(hours)}) given as UTC"
     mend = _zone_key(hours, news.naive) if news.naive is not None else "check this machine's clock"
     return f"{said}: {mend}; if the source is late instead, set publication_delay_s"
-
-

@@ -48,8 +48,8 @@ class ElectricityMaps(Provider):
             granularity = _granularity(answer, answer)
             if _period_s(granularity) is None:
                 raise SignalError(
-                    f"{self.who}: the newest value is of the granularity {str(granularity)[:40]!r}, which is none that says what is "
-                    "now; it is not used (has the provider's API changed?)"
+                    f"{self.who}: the newest value is of the granularity {str(granularity)[:40]!r}, which is none that says "
+                    "what is now; it is not used (has the provider's API changed?)"
                 )
             raise SignalError(f"{self.who}: the newest value is absent or no number; check the zone, it is asked again")
         news = News([point])

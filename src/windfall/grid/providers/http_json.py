@@ -63,7 +63,8 @@ class HttpJson(Provider):
             else:
                 dropped, told = dropped + 1, told or point
         if not points:
-            raise SignalError(f"{self.who}: {told or f'an empty list at value_path `{self.table.value_path}` is no plausible {self.table.type}'}")
+            nothing = f"the empty list at value_path `{self.table.value_path}` is no plausible {self.table.type}"
+            raise SignalError(f"{self.who}: {told or nothing}")
         naive = self._stamps.naive if self.table.time_path else None
         points.sort(key=lambda p: p.valid_from)
         return News(points, dropped=dropped, published=self.table.published or "observed", naive=naive)

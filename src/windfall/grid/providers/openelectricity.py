@@ -54,9 +54,7 @@ class OpenElectricity(Provider):
                 f"{self.who}: no usable value of the last {_RECENT_S / 3600:.0f} h; check the zone, it is asked again"
             )
         if self.table.type == "price" and self.table.currency != "AUD":
-            news.warnings.append(
-                f'prices are in AUD, the configuration says {self.table.currency}; set currency = "AUD"'
-            )
+            news.warnings.append(f'prices are in AUD, the configuration says {self.table.currency}; set currency = "AUD"')
         return news
 
     def past(self, now: float, span_s: float) -> News | None:

@@ -3,7 +3,8 @@
 Written after the API's description (docs.watttime.org) and the official client (watttime 1.4.0). `GET /login` with basic
 auth gives a token for 30 minutes. The first point of `/v3/forecast` is the newest value there is ("real-time"); the rest
 is the forecast. `/v3/historical` answers at most 32 days a request and may be revised. Points are five minutes apart,
-unless `meta.data_point_period_seconds` says otherwise; instants are UTC; `meta.warnings` are for people. Limits: 3,000 requests, of those 100 logins, in any five minutes.
+unless `meta.data_point_period_seconds` says otherwise; instants are UTC; `meta.warnings` are for people. Limits: 3,000
+requests, of those 100 logins, in any five minutes.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class WattTime(Provider):
                 raise
             raise Denied(
                 f"{self.who}: WattTime refuses region {region} for {path} ({e.answer}); where the account's plan does not cover "
-                f"region {region}, set zone to one that it covers (free accounts see CAISO_NORTH), or extend the plan", 403, e.answer,
+                f"region {region}, set zone to one that it covers (free accounts see CAISO_NORTH), or extend the plan",
+                403, e.answer,
             ) from None  # fmt: skip
 
     def _region(self) -> str:
@@ -178,7 +180,7 @@ class WattTime(Provider):
         date = model.get("date") if isinstance(model, dict) else None
         rows = [(p.get("point_time"), p.get("value")) if isinstance(p, dict) else (None, None) for p in data]
         warnings = meta.get("warnings")
-        told = [self.http.public(said_in(w))[:200] for w in (warnings if isinstance(warnings, list) else [warnings] if warnings else [])]
+        told = [self.http.public(said_in(w))[:200] for w in (warnings if isinstance(warnings, list) else [warnings])]
         return _Data(
             rows, G_PER_KWH[units], _period_of(meta, rows), f", model {date}" if isinstance(date, str) else "",
             [f"WattTime says: {text}" for text in told if text],
