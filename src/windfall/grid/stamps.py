@@ -111,10 +111,10 @@ def ahead_text(ahead_s: float, period_s: float, news: News) -> str:
     said += "; what it says is not used, now or later"
     if news.naive is None:
         return f"{said}: check this machine's clock{news.mend}"
+    ahead = 'published = "ahead" if they are of a time to come'
     if hours is not None:
-        return f"{said}: {_zone_key(hours, news.naive)}, or correct this machine's clock"
-    return f'{said}: check this machine\'s clock; set stamp = "end" if they mark the ends of intervals, published = "ahead" if ' \
-           "they are of a time to come"  # fmt: skip
+        return f"{said}: {_zone_key(hours, news.naive)}; or {ahead}; or correct this machine's clock"
+    return f'{said}: check this machine\'s clock; set stamp = "end" if they mark the ends of intervals, {ahead}'
 
 
 def late_text(late_s: float, period_s: float, news: News, moved: bool | None) -> str:
