@@ -101,8 +101,7 @@ def test_what_prometheus_answers_is_read(asking: Asking) -> None:
         assert (value(s, T), s.at(T).valid_from) == (-40.2, T - 60)  # type: ignore[union-attr]
         server.body = {"status": "error", "errorType": "bad_data", "error": "parse error: unexpected end of input"}
         said = ask(s, asking.later(300))
-    assert "nothing at value_path `data.result.0.value.1` (not beyond `data`)" in said
-    assert "which says: parse error: unexpected end of input" in said
+    assert "nothing at value_path `data.result.0.value.1` (not beyond `data`) and says: parse error: unexpected end of" in said
 
 
 @pytest.mark.parametrize("text", ["unavailable", "unknown", "1,234", "NaN", "12.5 EUR"])

@@ -33,16 +33,20 @@ class Market(Served):
         return 200, {"price": self.price(t), "at": stamp.removesuffix("Z") if self.naive else stamp}
 
 
-def follow(asking: Asking, market: Market, hours: float, **keys: Any) -> tuple[LiveSignal, list[tuple[float, bool]]]:
-    """Ask every minute; the signal, and what was fresh: (instant, whether it is what the market said then)."""
-    s = asking.signal("http", type="price", url=market.url, value_path="price", time_path="at", poll_s=60.0, **keys)
+def follow(
+    asking: Asking, market: Market, hours: float, every_s: float = 60.0, **keys: Any
+) -> tuple[LiveSignal, list[tuple[float, bool]]]:
+    """Ask every ``every_s``; the signal, and what was fresh: (instant, whether it is what the market said then)."""
+    s = asking.signal(
+        "http", type="price", url=market.url, value_path="price", time_path="at", poll_s=60.0, name=f"f{len(keys)}", **keys
+    )
     fresh = []
-    for _ in range(int(hours * 60)):
+    for _ in range(round(hours * 3600 / every_s)):
         ask(s, asking.clock.t)
         r = s.at(asking.clock.t)
         if r is not None and r.is_fresh(asking.clock.t):
             fresh.append((asking.clock.t, r.value == market.price(asking.clock.t)))
-        asking.later(60)
+        asking.later(every_s)
     return s, fresh
 
 
@@ -61,7 +65,7 @@ def test_a_low_price_with_a_stamp_seven_minutes_ahead_never_starts_anything(aski
 @pytest.mark.parametrize("naive", [False, True])
 def test_ten_hours_ahead_over_a_day_no_fresh_reading_is_wrong_and_the_key_told_mends_it(asking: Asking, naive: bool) -> None:
     with Market(asking.clock.now, 36000.0, naive=naive) as market:
-        s, fresh = follow(asking, market, 24.0)
+        s, fresh = follow(asking, market, 24.0, every_s=425.0)
         assert fresh == []
         said = s.status().last_error or ""
         assert "looks like local time (UTC+10) given as UTC" in said

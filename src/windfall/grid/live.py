@@ -240,7 +240,7 @@ class LiveSignal:
             if not refused:
                 self._last_success = heard
             self._last_error = f"{self.source}: {wrong}" if wrong else None
-        if not refused:
+        if not wrong:  # a restart asks again where nothing of use was heard
             self._cache.save(heard, news.points[-_CACHED_POINTS:], news.expected, news.published)
 
     def _is_due(self, now: float) -> bool:

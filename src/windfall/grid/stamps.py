@@ -128,6 +128,6 @@ def late_text(late_s: float, period_s: float, news: News, moved: bool | None) ->
     hours = _offset_h(-late_s, period_s)
     if hours is None or (moved is None and late_s < 3600):
         return f"{said}: check this machine's clock; if the source is always so late, set publication_delay_s"
-    said += f", which looks like local time ({_clock_text(hours)}) given as UTC"
+    said += f"; it looks like local time ({_clock_text(hours)}) given as UTC"
     mend = _zone_key(hours, news.naive) if news.naive is not None else "check this machine's clock"
     return f"{said}: {mend}; if the source is late instead, set publication_delay_s"

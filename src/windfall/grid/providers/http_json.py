@@ -6,7 +6,7 @@ from typing import Any
 
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.http import host_of, public_url, said_in, url_secrets
+from windfall.grid.http import host_of, public_url, url_secrets
 from windfall.grid.providers.base import Provider, Tools
 from windfall.grid.source import News, Point, decimal, number
 from windfall.grid.stamps import Stamps
@@ -101,10 +101,9 @@ class HttpJson(Provider):
             try:
                 found = found[int(part)] if isinstance(found, list) else found[part]
             except (KeyError, IndexError, ValueError, TypeError):
-                said = self.http.public(said_in(answer))
                 raise SignalError(
-                    f"{self.who}: nothing at {key} `{path}` (not beyond `{part}`); correct it, or the service"
-                    + (f", which says: {said}" if said else "")
+                    f"{self.who}: there is nothing at {key} `{path}` (not beyond `{part}`){self.says(answer)}; correct it, or the "
+                    "service"
                 ) from None
         return found
 

@@ -89,7 +89,7 @@ class OpenElectricity(Provider):
 
     def _news(self, answer: Any) -> News:
         if isinstance(answer, dict) and answer.get("success") is False:
-            raise self.malformed("the service says that it failed")
+            raise self.malformed(f"the service says that it failed{self.says(answer)}")
         series = [s for s in self.rows(answer, "data") if isinstance(s, dict) and s.get("metric") == self._metric]
         if not series:
             raise self.malformed(f"the answer has no series `{self._metric}`")
