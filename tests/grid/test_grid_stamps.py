@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from asking import Asking, Clock, Script, T, ask, live, news, value
 from servers import JsonServer, Served, WattTimeServer
 
 from windfall.config.signals import SignalTable
+from windfall.grid.http import Later
 from windfall.grid.live import LiveSignal
 from windfall.grid.source import Expected, News, Point
 from windfall.grid.stamps import Stamps
@@ -242,6 +244,43 @@ def test_forecasts_of_a_refused_answer_are_refused_too() -> None:
     s = live(Script(News([points[0]], Expected(points, T + 36600))))
     assert ask(s, T) != ""
     assert s.forecast(T + 36000, 3600) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_fresh_is_always_the_newest_word_whatever_clocks_and_sources_do(seed: int) -> None:
+    rng = random.Random(seed)
+    clock = Clock()
+    period = rng.choice([60.0, 300.0, 3600.0])
+
+    class Odd(Script):
+        """Says a new number for each of its intervals, with its clock off by ``off_s``, and fails now and then."""
+
+        off_s, said = 0.0, 0.0
+
+        def fetch(self, now: float) -> News:
+            self.requests += 1
+            if rng.random() < 0.2:
+                raise Later("down")
+            stamp = (true + self.off_s) // period * period
+            self.said = float(hash((seed, stamp)) % 1000)
+            return news((stamp, self.said))
+
+    source = Odd(Later("never"))
+    source.off_s = rng.choice([0.0, 0.4, 0.9, 1.4, -1.0, -3.5]) * period + rng.choice([0.0, 0.0, 36000.0, -25200.0])
+    s = live(source, clock, period_s=period, poll_s=period * rng.choice([0.2, 1.0]))
+    true, ours, used = T, 0.0, 0
+    for _ in range(120):
+        true += rng.uniform(0.1, 0.9) * period
+        if rng.random() < 0.05:
+            ours = rng.choice([0.0, 0.0, 1.5 * period, -1.5 * period, 36000.0, -36000.0])
+        clock.t = true + ours
+        s.step(clock.t)
+        r = s.at(clock.t)
+        if r is not None and r.is_fresh(clock.t):
+            used += 1
+            assert r.value == source.said
+            assert 0 <= r.age_s(clock.t) <= 2 * period
+    assert used > 0 or source.off_s not in (0.0, 0.4 * period)
 
 
 # -- reading stamps

@@ -96,8 +96,8 @@ class LiveSignal:
         self._heard_ahead: dict[float, float] = {}
         #: Stamps that were refused, and are still ahead: saying them again changes nothing before their time.
         self._refused_ahead: set[float] = set()
-        #: When an answer was refused, if the last one was: what was known before starts nothing any more.
-        self._refused_at = math.inf
+        #: Since when what is known starts nothing: an answer was refused, or the clock was set back. Until one is taken.
+        self._doubted_at = math.inf
         #: The newest stamp, since when it is that, and whether there was another before.
         self._newest: tuple[float, float, bool] | None = None
         self._dropped = 0
@@ -113,9 +113,9 @@ class LiveSignal:
 
     def at(self, t: float) -> Reading | None:
         found = self._series.at(t)
-        if found is None or t < self._refused_at:
+        if found is None or t < self._doubted_at:
             return found
-        return replace(found, fresh_until=min(found.fresh_until, self._refused_at))
+        return replace(found, fresh_until=min(found.fresh_until, self._doubted_at))
 
     def between(self, t0: float, t1: float) -> Columns:
         return self._series.between(t0, t1)
@@ -168,7 +168,7 @@ class LiveSignal:
 
         A source whose stamps are wrong now has wrong ones in its past, which is not asked for before they are right.
         """
-        if self._refused_at < math.inf:
+        if self._doubted_at < math.inf:
             return False
         with self._asking:
             self._asked.patience_s = 0.0
@@ -236,7 +236,7 @@ class LiveSignal:
             self._failures = 0
             # Sooner than poll_s by a little, so that many runs do not ask in step.
             self._next, self._planned = heard + self.poll_s * self._rng.uniform(0.95, 1.0), heard
-            self._refused_at = min(self._refused_at, heard) if refused else math.inf
+            self._doubted_at = min(self._doubted_at, heard) if refused else math.inf
             if not refused:
                 self._last_success = heard
             self._last_error = f"{self.source}: {wrong}" if wrong else None
@@ -245,7 +245,11 @@ class LiveSignal:
 
     def _is_due(self, now: float) -> bool:
         with self._lock:
-            return self._next is None or now >= self._next or now < self._planned
+            if now < self._planned:  # the clock was set back: what was known by it starts nothing before the source is heard
+                self._series = self._series.known_by(now)
+                self._doubted_at = min(self._doubted_at, now)
+                return True
+            return self._next is None or now >= self._next
 
     def _failed(self, e: WindfallError) -> None:
         now = self._now()
