@@ -236,8 +236,10 @@ class LiveSignal:
             self._failures = 0
             # Sooner than poll_s by a little, so that many runs do not ask in step.
             self._next, self._planned = heard + self.poll_s * self._rng.uniform(0.95, 1.0), heard
-            self._doubted_at = min(self._doubted_at, heard) if refused else math.inf
-            if not refused:
+            if refused:
+                self._doubted_at = min(self._doubted_at, heard)
+            else:
+                self._doubted_at = math.inf if news.points else self._doubted_at
                 self._last_success = heard
             self._last_error = f"{self.source}: {wrong}" if wrong else None
         if not wrong:  # a restart asks again where nothing of use was heard
