@@ -29,8 +29,8 @@ class Reading:
     valid_until: float = math.inf
 
     def age_s(self, t: float) -> float:
-        """Seconds since ``valid_from``."""
-        return t - self.valid_from
+        """Seconds since ``valid_from``, or since ``known_at`` where that is earlier: nothing is younger than the news of it."""
+        return t - min(self.valid_from, self.known_at)
 
     def is_fresh(self, t: float) -> bool:
         """Whether the reading may turn a site on (invariant 5)."""
