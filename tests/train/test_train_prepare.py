@@ -194,7 +194,8 @@ def test_texts_beside_parquet_are_left_out_and_that_is_said_and_other_data_files
     manifest = prepare(tmp_path, tmp_path / "out", sequence_length=64, held_out_fraction=0, tell=said.append)
     assert manifest.documents == 4
     assert [text.split(": ", 1)[1] for text in said] == [
-        "LICENSE.txt and 1 more left out: texts beside parquet files are taken for notes"
+        "LICENSE.txt, README.md left out: texts beside parquet files are taken for notes",
+        "2 of 4 documents equal an earlier one (2 different ones); equal ones are all trained on, or all held out",
     ]
 
 
@@ -202,8 +203,8 @@ def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypat
     source = tmp_path / "a.jsonl"
     source.write_text(json.dumps({"text": "wind " * 500}) + "\n")
 
-    def read(unit: Unit, column: str) -> Iterator[bytes]:
-        yield from read_unit(unit, column)
+    def read(unit: Unit, *more: Any) -> Iterator[bytes]:
+        yield from read_unit(unit, *more)
         source.write_text(json.dumps({"text": "sun"}) + "\n")
 
     monkeypatch.setattr("windfall.train.pieces.read_unit", read)
