@@ -66,20 +66,22 @@ def prepare(
 
 
 def _tell(out: Path, manifest: Manifest, told: list[str], as_json: bool) -> None:
+    from windfall.train.sources import printable
+
     facts = {
-        "dir": str(out), "hash": manifest.hash, "source": manifest.source, "train_sequences": manifest.train_sequences,
+        "dir": printable(str(out)), "hash": manifest.hash, "source": printable(manifest.source), "train_sequences": manifest.train_sequences,
         "val_sequences": manifest.val_sequences, "train_bytes": manifest.train_bytes, "val_bytes": manifest.val_bytes,
         "tokenizer": manifest.tokenizer.kind, "vocab_size": manifest.tokenizer.vocab_size, "dtype": manifest.dtype,
         "tokens": manifest.tokens, "packing": manifest.packing, "documents": manifest.documents,
         "empty_documents": manifest.empty_documents, "cropped_documents": manifest.cropped_documents,
         "cropped_tokens": manifest.cropped_tokens, "dropped_tokens": manifest.dropped_tokens,
-        "told": told,
+        "told": [*map(printable, told)],
     }  # fmt: skip
     if as_json:
         print_json(facts)
     else:
         print(
-            f"{out}: {manifest.train_sequences:,} sequences to train on ({manifest.train_bytes / 1e6:.1f} MB), "
+            f"{printable(str(out))}: {manifest.train_sequences:,} sequences to train on ({manifest.train_bytes / 1e6:.1f} MB), "
             f"{manifest.val_sequences:,} held out ({manifest.val_bytes / 1e6:.2f} MB); manifest {manifest.hash[:12]}"
         )
         if manifest.tokenizer.kind != "bytes":

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from windfall.errors import DataError
 from windfall.train import parquet
-from windfall.train.unpack import LFS_POINTER, LFS_REASON, MAGIC, PACKED, head, open_plain, packing_of, unreadable
+from windfall.train.unpack import MAGIC, PACKED, head, open_plain, packing_of, unreadable
 
 #: "lines": a JSON object in each line; "values": JSON objects one behind the other, or one list of them; "note": text about the
 #: data; "config": JSON that is no rows, which is text among texts; "other": not read.
@@ -77,6 +77,9 @@ _MAGIC = {
 }  # fmt: skip
 _SNIFF_BYTES = 8192
 _HEAD_BYTES = 2**20
+_POINTER_BYTES = 1024
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LFS_REASON = "only Git LFS's pointer to a file; fetch the file itself (git lfs pull)"
 _FIRST_LINE_BYTES = 2**26
 _SAMPLE_ROWS = 100
 
@@ -109,14 +112,12 @@ def look(path: Path, field: str) -> Look:
     if kind == "other":
         light = any(reason is each for each in _LIGHT)
         return Look(path, kind, reason, 0 if light else size)
+    if size < _POINTER_BYTES and (pointer := _pointer(path)):
+        return pointer
     if kind == "parquet":
-        if size < 1024 and head(path, len(LFS_POINTER)) == LFS_POINTER:
-            return _pointer(path)
         return Look(path, kind, weight=size)
     # A compressed file that is damaged at its very beginning is an error here, as it would be later.
     start = head(path, _SNIFF_BYTES) if size or packing_of(path) else b""
-    if start.startswith(LFS_POINTER):
-        return _pointer(path)
     if wrong := _wrong(start):
         return Look(path, "other", wrong, size)
     require_utf8(path, start)
@@ -156,9 +157,16 @@ def _wrong(start: bytes) -> str:
     return next((reason for magic, reason in _MAGIC.items() if start.startswith(magic)), "")
 
 
-def _pointer(path: Path) -> Look:
-    declared = re.search(rb"^size (\d{1,18})$", head(path, 1024), re.MULTILINE)
-    return Look(path, "other", LFS_REASON, int(declared[1]) if declared else 0)
+def _pointer(path: Path) -> Look | None:
+    """A small file that only says where Git LFS has the real one, with that one's size."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not data.startswith(_LFS_POINTER):
+        return None
+    declared = re.search(rb"^size (\d{1,18})$", data, re.MULTILINE)
+    return Look(path, "other", _LFS_REASON, int(declared[1]) if declared else 0)
 
 
 def require_utf8(path: Path, start: bytes) -> None:

@@ -162,7 +162,7 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def _through(endpoint: str) -> str:
-    """The words " through the proxy HOST:PORT" where the environment sends requests to `endpoint` through one; never its password."""
+    """The words " through the proxy HOST:PORT" where the environment sends what goes to `endpoint` so; never its password."""
     try:
         address = urlsplit(endpoint)
         proxy = getproxies().get(address.scheme) or getproxies().get("all")

@@ -46,7 +46,8 @@ class Tally:
             raise DataError(what())
         self.bad += 1
         if len(self.bad_rows) < NAMED:
-            self.bad_rows.append(what())
+            # What is wrong, not what to do: ten times the same.
+            self.bad_rows.append(what().partition("; ")[0])
 
     def add(self, other: Tally) -> None:
         """Take over what another tally holds."""

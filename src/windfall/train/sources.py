@@ -90,9 +90,10 @@ def chosen(looks: Sequence[Look], name: str, named: Callable[[Path], str], more:
             f"{name}: the folder holds no text file that can be read{f' ({told})' if told else ''}; put UTF-8 text, JSON rows"
             " (.txt, .md, .py, .jsonl …, also compressed) or parquet there"
         )
-    kept = sum(each.weight or 0 for each in read)
-    if lost > kept or unknown > len(read):
-        how_much = f"{lost:,} of {lost + kept:,} bytes" if lost > kept else f"{unknown:,} of {unknown + len(read):,} files"
+    kept = sum(each.weight or 0 for each in read if each.kind != "note")
+    number = len(read) - len(notes)
+    if lost > kept or unknown > number:
+        how_much = f"{lost:,} of {lost + kept:,} bytes" if lost > kept else f"{unknown:,} of {unknown + number:,} files"
         raise DataError(f"{name}: most of it would be left out ({how_much}): {told}. Do that, or name only what is to be read")
     return Found(tuple(read), tuple(left))
 

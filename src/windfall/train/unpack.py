@@ -24,8 +24,6 @@ PACKED = {
 }  # fmt: skip
 MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd"}
 _CHUNK_BYTES = 2**16
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-LFS_REASON = "only Git LFS's pointer to a file; fetch the file itself (git lfs pull)"
 
 
 def packing_of(path: Path) -> str:
@@ -157,11 +155,9 @@ class _Unpacked(io.RawIOBase):
     def _other(self, data: bytes) -> DataError:
         for kind, magic in MAGIC.items():
             if data.startswith(magic):
-                return DataError(f"{self._path}: no {self._kind} file but {kind} by its content; name it as that")
-        if data.startswith(LFS_POINTER):
-            return DataError(f"{self._path}: {LFS_REASON}")
+                return DataError(f"{self._path}: not a whole {self._kind} file but {kind} by its content; name it so")
         if is_text(data[:1024]):
-            return DataError(f"{self._path}: no {self._kind} file but plain text by its content; name it without its last ending")
+            return DataError(f"{self._path}: not a whole {self._kind} file but plain text; name it without its last ending")
         return self._damaged("it begins as something else")
 
 
