@@ -69,7 +69,8 @@ def _tell(out: Path, manifest: Manifest, told: list[str], as_json: bool) -> None
     from windfall.train.sources import printable
 
     facts = {
-        "dir": printable(str(out)), "hash": manifest.hash, "source": printable(manifest.source), "train_sequences": manifest.train_sequences,
+        "dir": printable(str(out)), "hash": manifest.hash, "source": printable(manifest.source),
+        "train_sequences": manifest.train_sequences,
         "val_sequences": manifest.val_sequences, "train_bytes": manifest.train_bytes, "val_bytes": manifest.val_bytes,
         "tokenizer": manifest.tokenizer.kind, "vocab_size": manifest.tokenizer.vocab_size, "dtype": manifest.dtype,
         "tokens": manifest.tokens, "packing": manifest.packing, "documents": manifest.documents,

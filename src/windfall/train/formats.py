@@ -160,7 +160,8 @@ def _wrong(start: bytes) -> str:
 def _pointer(path: Path) -> Look | None:
     """A small file that only says where Git LFS has the real one, with that one's size."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read()
     except OSError as error:
         raise unreadable(path, error) from error
     if not data.startswith(_LFS_POINTER):
