@@ -24,10 +24,11 @@ def check(file: Path, as_json: bool) -> int:
         grid = build_grid(config)
         grid.require_from(run_start(config))
         lines = key_lines(file.read_text(encoding="utf-8"))
-        found = [(f.here, Problem(line_of(f.key, lines), dotted(f.key), f.what)) for f in preflight(config)]
+        told: list[str] = []
+        found = [(f.here, Problem(line_of(f.key, lines), dotted(f.key), f.what)) for f in preflight(config, told.append)]
         if not all(here for here, _ in found):
             raise ConfigProblems(str(file), [p for here, p in found if not here])
-        warnings = [*grid.warnings, *(f"to run here: {p.text(str(file))}" for _, p in found)]
+        warnings = [*grid.warnings, *told, *(f"to run here: {p.text(str(file))}" for _, p in found)]
     except ConfigProblems as e:
         if as_json:
             print_json({"ok": False, "problems": [{"line": p.line, "key": p.key, "message": p.message} for p in e.problems]})

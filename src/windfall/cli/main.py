@@ -96,7 +96,9 @@ def check(file: FileArgument, as_json: JsonOption = False) -> None:
 def data_prepare(
     source: Annotated[
         str,
-        typer.Argument(metavar="SRC", help="text, .jsonl(.zst), parquet, a folder of these, hf:OWNER/NAME, or `stdlib`"),
+        typer.Argument(
+            metavar="SRC", help="text, JSON rows (or both as .gz, .zst …), parquet, a folder, hf:OWNER/NAME, or `stdlib`"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the shards")],
     tokenizer: Annotated[str, typer.Option(help="bytes, bpe (trained on the text), or a tokenizer.json")] = "bytes",
@@ -107,7 +109,8 @@ def data_prepare(
     seed: Annotated[int, typer.Option(min=0, help="seed of the held-out choice")] = 0,
     workers: Annotated[Optional[int], typer.Option(min=1, help="processes that encode (default: all cores)")] = None,  # noqa: UP045
     shard_tokens: Annotated[Optional[int], typer.Option(min=1, help="tokens per shard, about (default: 67 million)")] = None,  # noqa: UP045
-    text_column: Annotated[str, typer.Option(help="of parquet and .jsonl")] = "text",
+    text_column: Annotated[str, typer.Option(help="column or field that holds the text (parquet, JSON rows)")] = "text",
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="leave bad rows out; count, name them")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="let this take the place of finished data in DIR")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -116,7 +119,7 @@ def data_prepare(
 
     verb.prepare(
         source, out, sequence_length, held_out_fraction, seed, as_json, tokenizer, vocab_size, packing, workers, shard_tokens,
-        text_column, replace,
+        text_column, replace, skip_bad_rows,
     )  # fmt: skip
 
 

@@ -116,12 +116,13 @@ class DataTable(Table):
     source: str = Field(
         "stdlib",
         min_length=1,
-        description="stdlib, text, .jsonl, parquet, a folder of these, or a folder made by `windfall data prepare`",
+        description="stdlib, text, JSON rows, parquet, a folder of these, or a folder made by `windfall data prepare`",
     )
     tokenizer: str = Field("bytes", description="bytes, bpe (trained on the source), or a tokenizer.json")
     vocab_size: int | None = Field(None, ge=265, description="bpe: size of the vocabulary, specials included (default 65,536)")
     packing: Literal["stream", "best_fit"] = Field("stream", description="documents behind each other, or fitted into sequences")
-    text_column: str = Field("text", description="column or field that holds the text (parquet, .jsonl)")
+    text_column: str = Field("text", description="column or field that holds the text (parquet, JSON rows)")
+    skip_bad_rows: bool = Field(False, description="leave rows out that are no text (counted and named), instead of refusing them")
     held_out_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="documents kept for validation")
     eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
     sample_prompt: str = Field(

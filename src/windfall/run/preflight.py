@@ -5,7 +5,7 @@ Nothing is written, fetched or built. `windfall check` says all of it, and a run
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, DataError
 from windfall.run.prepare import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
+from windfall.train.hub import split_name
 from windfall.train.interchange import look_at_folder
 from windfall.train.manifest import Manifest
 from windfall.train.model import GPTConfig
@@ -31,9 +32,9 @@ class Finding:
     here: bool = False
 
 
-def preflight(config: Config) -> list[Finding]:
-    """Everything that is found wrong, in the order of the file's tables."""
-    return list(_findings(config))
+def preflight(config: Config, tell: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """Everything that is found wrong, in the order of the file's tables. tell: takes what is left out of the text."""
+    return list(_findings(config, tell))
 
 
 def require_ready(config: Config) -> None:
@@ -43,7 +44,7 @@ def require_ready(config: Config) -> None:
         raise ConfigError("\n".join(f"{dotted(f.key)}: {f.what}" for f in found))
 
 
-def _findings(config: Config) -> Iterator[Finding]:
+def _findings(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
     source = ("data", "source")
     if config.data.vocab_size is not None and config.data.tokenizer != "bpe":
         yield Finding(("data", "vocab_size"), f'is for tokenizer = "bpe", not for {config.data.tokenizer!r}; leave one of them out')
@@ -63,8 +64,12 @@ def _findings(config: Config) -> Iterator[Finding]:
             yield from _another_tokenizer(config, prepared, manifest.tokenizer)
             for shard in manifest.shards:
                 manifest.shard_path(prepared, shard)
-        elif not config.data.source.startswith(HUB):
-            open_corpus(config.data.source, config.data.text_column)
+        elif config.data.source.startswith(HUB):
+            split_name(config.data.source.removeprefix(HUB))
+        else:
+            corpus = open_corpus(config.data.source, config.data.text_column, skip_bad_rows=config.data.skip_bad_rows)
+            for note in corpus.notes():
+                tell(note)
     except DataError as e:
         yield Finding(source, str(e))
         if prepared is not None:
