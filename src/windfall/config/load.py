@@ -22,7 +22,8 @@ from windfall.errors import ConfigError
 #: How messages begin that say all there is to say: the value is not repeated after them.
 _OURS = (
     "a trace", "block_", "load_s", "stop_g", "two ", "run.clock", "synthetic signals", "kind =", "latitude", "forecast =",
-    "trigger", "deadline", "policy.name", "limits.",
+    "trigger", "deadline", "policy.name", "limits.", "unit =", "scale =", "timezone =", "time_format =", "stamp =", "hour_column",
+    "region_column", "region_value",
 )  # fmt: skip
 
 
