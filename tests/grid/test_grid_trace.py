@@ -8,8 +8,10 @@ import layouts
 import numpy as np
 import pytest
 
+from windfall.config.load import loads
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
+from windfall.grid.build import build_grid
 from windfall.grid.repeated import Contradicting
 from windfall.grid.synthetic import synthetic
 from windfall.grid.trace import Trace, load_trace
@@ -213,3 +215,15 @@ def test_a_resolution_that_changes_inside_a_file_is_read_as_what_it_is(tmp_path:
     ends = layouts.read(tmp_path, rows, column="g", period_s=60 * fine, stamp="end")
     assert ends.times.tolist() == [T - 60 * coarse, *(trace.times[:12]).tolist(), *(trace.times[12:-1]).tolist()]
     assert ends.values.tolist() == trace.values.tolist()
+
+
+def test_what_is_odd_about_a_file_is_told_once_for_all_its_sites(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("time_utc,g\n2026-01-01T00:00Z,10\n2026-01-01T00:05Z,\n2026-01-01T00:10Z,30\n")
+    sites = "".join(
+        f'[[site]]\nname = "{name}"\nregion = "{name}"\nspin_up_s = 300\ntrain_power_w = 2000\nidle_power_w = 400\n'
+        f'tokens_per_s = 10\n[site.signal]\npath = "t.csv"\ncolumn = "g"\n'
+        for name in ("a", "b")
+    )
+    grid = build_grid(loads(f"[run]\nbudget_tokens = 1000\n{sites}", "x.toml", tmp_path))
+    assert len(grid.by_site) == 2
+    assert len(grid.warnings) == len(set(grid.warnings)) == 2  # a value, and the hole that it leaves
