@@ -21,7 +21,7 @@ from windfall.units import parse_utc
 
 if TYPE_CHECKING:
     from windfall.store.tensors import Tensors
-    from windfall.train.model import GPTConfig
+    from windfall.train.shape import GPTConfig
 
 Say = Callable[[str], None]
 
@@ -87,7 +87,7 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     from windfall.train.data import TrainData
     from windfall.train.manifest import Manifest
     from windfall.train.prepare import prepare
-    from windfall.train.trainer import model_config
+    from windfall.train.spec import model_config
 
     folder = data_dir(config, run)
     if folder != run.data:
