@@ -56,7 +56,11 @@ def test_every_error_is_told_at_once_with_its_line() -> None:
     ("change", "key", "said"),
     [
         (("budget_tokens", "budget_token"), "run.budget_token", "did you mean `budget_tokens`"),
-        (("[run]", "[policy]\nname = 'breakevn'\n[run]"), "policy.name", "did you mean 'breakeven'?; accepted: \"breakeven\", \"threshold\", \"paper\""),
+        (
+            ("[run]", "[policy]\nname = 'breakevn'\n[run]"),
+            "policy.name",
+            'did you mean \'breakeven\'?; accepted: "breakeven", "threshold", "paper"',
+        ),
         (('kind = "synthetic"', 'kind = "trace"'), "site[0].signal", "a trace needs path and column"),
         (("[run]", "[train]\nbatch_sequences = 9\n[run]"), "train", "does not divide"),
         (("[run]", "[policy]\nstart_g_per_kwh = 100\nstop_g_per_kwh = 50\n[run]"), "policy", "must not be below"),

@@ -6,39 +6,27 @@ import sys
 from pathlib import Path
 
 from windfall.cli.output import print_json
-from windfall.config.lines import key_lines, line_of
-from windfall.config.load import ConfigProblems, Problem, dotted, load
-from windfall.errors import ConfigError, SignalError
-from windfall.grid.build import build_grid, run_start
-from windfall.policy.build import build_policy
+from windfall.config.look import look
+from windfall.config.problems import ConfigProblems
 from windfall.units import counted, duration_text
 
 
 def check(file: Path, as_json: bool) -> int:
     """Check ``file``, the traces and data that it names, and whether its model fits; the exit code."""
-    from windfall.run.preflight import preflight
+    from windfall.run.preflight import look_around
 
-    try:
-        config = load(file)
-        build_policy(config)
-        grid = build_grid(config)
-        grid.require_from(run_start(config))
-        lines = key_lines(file.read_text(encoding="utf-8"))
-        found = [(f.here, Problem(line_of(f.key, lines), dotted(f.key), f.what)) for f in preflight(config)]
-        if not all(here for here, _ in found):
-            raise ConfigProblems(str(file), [p for here, p in found if not here])
-        warnings = [*grid.warnings, *(f"to run here: {p.text(str(file))}" for _, p in found)]
-    except ConfigProblems as e:
+    looked = look(file)
+    found, warnings = look_around(looked.partial)
+    problems = looked.problems + [looked.problem_at_word(f.key, f.what) for f in found if not f.here]
+    warnings += [f"to run here: {looked.problem_at_word(f.key, f.what).text(str(file))}" for f in found if f.here]
+    if problems or looked.config is None:
+        problems = sorted(dict.fromkeys(problems), key=lambda p: (p.line, p.key))
         if as_json:
-            print_json({"ok": False, "problems": [{"line": p.line, "key": p.key, "message": p.message} for p in e.problems]})
+            print_json({"ok": False, "problems": [p.as_json() for p in problems], "warnings": warnings})
         else:
-            print(f"{e}\n{len(e.problems)} problem{'s' if len(e.problems) > 1 else ''}", file=sys.stderr)
-        return e.exit_code
-    except (ConfigError, SignalError) as e:
-        if as_json:
-            print_json({"ok": False, "problems": [{"line": None, "key": None, "message": str(e)}]})
-            return ConfigError.exit_code
-        raise ConfigError(str(e)) from None
+            print(f"{ConfigProblems(str(file), problems)}\n{counted(len(problems), 'problem')}", file=sys.stderr)
+        return ConfigProblems.exit_code
+    config = looked.config
     rate = sum(s.tokens_per_s for s in config.site) / len(config.site)
     hours = config.run.budget_tokens / rate / 3600
     if as_json:

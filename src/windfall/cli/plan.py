@@ -10,7 +10,7 @@ from windfall import clock
 from windfall.cli.output import print_json, say
 from windfall.config.load import load
 from windfall.errors import ConfigError
-from windfall.grid.build import build_grid, run_start
+from windfall.grid.build import build_grid, run_start, with_start
 from windfall.simulate.plan import make_plan
 from windfall.ui.tables_sweep import print_plan
 from windfall.units import parse_utc
@@ -20,10 +20,12 @@ def plan(file: Path, at: str | None, days: int, draws: int, as_json: bool) -> No
     """Plan the run of ``file`` from ``at`` (default: its start, or now) on."""
     config = load(file)
     try:
-        moment = parse_utc(at) if at else run_start(config)
+        asked = parse_utc(at) if at else None
     except ValueError:
         raise ConfigError(f"--at {at}: not an instant; write 2021-04-01T12:00Z") from None
     grid = build_grid(config)
+    config = with_start(config, grid)
+    moment = asked if asked is not None else run_start(config)
     try:
         live = grid.live()
         for signal in live:

@@ -16,7 +16,7 @@ from windfall.config.load import load
 from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError
-from windfall.grid.build import Grid, build_grid
+from windfall.grid.build import Grid, build_grid, with_start
 from windfall.grid.credentials import NEEDED, WHERE
 from windfall.grid.live import LiveSignal, live_signal
 from windfall.grid.signal import Columns, Forecast, Reading, Signal
@@ -53,6 +53,7 @@ def signals(region: str | None, file: Path | None, at: str | None, as_json: bool
     when = _instant(at)
     if config is not None:
         with closing(build_grid(config)) as grid:
+            config = with_start(config, grid)
             shown = _configured(config, grid, region, now, when)
             _refresh([s.signal for s in shown], now)
             said = [

@@ -25,9 +25,7 @@ from windfall.config.schema import Config
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN = 60
 #: Keys in a message: words with a point or an underscore, or what stands before a =, in backticks, or is no key of a table's kind.
-_KEY_NAMES = re.compile(
-    r"(?<=has no )[a-z_]+|[a-z][a-z0-9]*(?:[._][a-z0-9]+)+|(?!kind)\b[a-z]+(?= =)|(?<=`)[a-z]+(?=`)"
-)
+_KEY_NAMES = re.compile(r"(?<=has no )[a-z_]+|[a-z][a-z0-9]*(?:[._][a-z0-9]+)+|(?!kind)\b[a-z]+(?= =)|(?<=`)[a-z]+(?=`)")
 
 
 @dataclass(frozen=True)

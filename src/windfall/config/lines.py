@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 _NAME = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _DOTTED = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
-_HEADER = re.compile(rf"^\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(#.*)?$")
+_HEADER = re.compile(rf"^\s*(?:\[\s*(?P<one>{_DOTTED})\s*\]|\[\[\s*(?P<several>{_DOTTED})\s*\]\])\s*(#.*)?$")
 _KEY = re.compile(rf"^\s*({_DOTTED})\s*=")
 
 Path = tuple[str | int, ...]
@@ -36,10 +36,10 @@ def statements(text: str) -> Iterator[Statement]:
         header = _HEADER.match(line)
         if header:
             table = ()
-            parts = _parts(header[2])
+            parts = _parts(header["one"] or header["several"])
             for i, part in enumerate(parts):
                 table += (part,)
-                if header[1] == "[[" and i == len(parts) - 1:
+                if header["several"] and i == len(parts) - 1:
                     counts[table] = counts.get(table, -1) + 1
                 if table in counts:
                     table += (counts[table],)

@@ -66,7 +66,7 @@ def parse(data: bytes, lists: frozenset[str]) -> Parsed:
         if isinstance(table, dict):
             found.tables[real] = extra | table
     if not found.broken:
-        found.text = "\n".join(lines)
+        found.text = "\n".join(f"[{merged[line[1:-1]]}]" if line[1:-1] in merged else line for line in lines)
     return found
 
 
@@ -103,7 +103,7 @@ def _mended(
         return True
     # The last statement that begins at or before the line is what cannot be read, with all lines of its value.
     begun = [s for s in written if s.line <= line]
-    if begun and not begun[-1].header and (begun[-1].line == line or not _KEYISH.match(text)):
+    if begun and not begun[-1].header and (begun[-1].line == line or not _whole(lines[begun[-1].line - 1 : line - 1])):
         own = begun[-1]
         after = min((s.line for s in written if s.line > own.line), default=len(lines) + 1)
         if "Cannot overwrite" in what or declared:
@@ -125,7 +125,13 @@ def _mended(
     return True
 
 
-_KEYISH = re.compile(r"^[A-Za-z0-9_.\"'-]+\s*=")
+def _whole(lines: list[str]) -> bool:
+    """Whether a key and its value end with ``lines``: what follows is no part of them."""
+    try:
+        tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
 
 
 def _as_lists(lines: list[str], name: str) -> None:
