@@ -5,15 +5,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from windfall.cli.output import print_json
+from windfall.cli.output import print_json, say
 from windfall.config.look import look
 from windfall.config.problems import ConfigProblems
+from windfall.config.schema import Config
 from windfall.units import counted, duration_text
 
 
-def check(file: Path, as_json: bool) -> int:
-    """Check ``file``, the traces and data that it names, and whether its model fits; the exit code."""
-    from windfall.run.preflight import look_around
+def check(file: Path, as_json: bool, measure: bool = False) -> int:
+    """Check ``file``, the traces and data that it names, and whether its model fits; the exit code.
+
+    ``measure``: take a few optimizer steps on this machine first, and keep how long they took.
+    """
+    from windfall.run.expect import expect
+    from windfall.run.preflight import look_around, vocabulary
+    from windfall.run.speeds import cache_file
 
     looked = look(file)
     found, warnings = look_around(looked.partial)
@@ -27,11 +33,14 @@ def check(file: Path, as_json: bool) -> int:
             print(f"{ConfigProblems(str(file), problems)}\n{counted(len(problems), 'problem')}", file=sys.stderr)
         return ConfigProblems.exit_code
     config = looked.config
+    if measure:
+        _measure(config)
+    expected = expect(config, vocabulary(config), cache_file())
     rate = sum(s.tokens_per_s for s in config.site) / len(config.site)
     hours = config.run.budget_tokens / rate / 3600
     if as_json:
         print_json({"ok": True, "sites": [s.name for s in config.site], "budget_blocks": config.budget_blocks,
-                    "site_hours": hours, "warnings": warnings})  # fmt: skip
+                    "site_hours": hours, "expected": expected.as_json(), "warnings": warnings})  # fmt: skip
         return 0
     for w in warnings:
         print(f"warning: {w}")
@@ -40,4 +49,33 @@ def check(file: Path, as_json: bool) -> int:
         f"{counted(config.budget_blocks, 'block')}, "
         f"about {duration_text(hours * 3600)} of one site's training"
     )
+    print(f"how long it takes: {expected.text}")
     return 0
+
+
+def _measure(config: Config) -> None:
+    """A few real steps of every kind of site that there is."""
+    from dataclasses import replace
+
+    from windfall import clock
+    from windfall.run.preflight import vocabulary
+    from windfall.run.prepare import trainer_spec
+    from windfall.run.speeds import Speed, cache_file, keep_speed, known_speed, site_key
+    from windfall.ui.progress import Progress
+
+    vocab_size = vocabulary(config)
+    kinds = {site_key(config, s, vocab_size): s for s in reversed(config.site)}
+    with Progress("measuring") as progress:
+        from windfall.train.measure import tokens_per_s  # torch takes a while to import
+
+        for i, site in enumerate(kinds.values()):
+            spec = replace(trainer_spec(config, Path(config.data.source)), device=site.device)
+
+            def tell(fraction: float, what: str, i: int = i, name: str = site.name) -> None:
+                progress.done((i + fraction) / len(kinds), f"{name}: {what}")
+
+            rate = tokens_per_s(spec, vocab_size, site.threads, tell) * site.ranks
+            before = known_speed(config, site, vocab_size, cache_file())
+            found = Speed(rate, clock.wall(), before.start_s if before else None)
+            if not keep_speed(config, site, vocab_size, found, cache_file()):
+                say(f"{site.name}: {rate:,.0f} tokens/s; the cache folder cannot be written, so this is not kept")

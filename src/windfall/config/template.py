@@ -43,7 +43,7 @@ def _line(key: str, field: Any, chosen: dict[str, Any]) -> str:
     about = f"{field.description or ''} [{accepted(field, key)}]"
     if key in chosen:
         return f"{key} = {json.dumps(chosen[key])}".ljust(34) + f"# {about}"
-    default = field.default
+    default = field.get_default(call_default_factory=True)
     if default is PydanticUndefined or default is None:
         shown = f"# {key} ="
     else:
@@ -73,8 +73,8 @@ def _table(name: str, cls: type[BaseModel], chosen: dict[str, Any]) -> list[str]
 def template() -> str:
     """The text."""
     lines = [
-        "# A run of Windfall. What stands behind a `#` is a default; remove the `#` to change it. What a key accepts, and its unit,",
-        "# stand in brackets behind what it is; instants are UTC where they name no other offset.",
+        "# A run of Windfall. What stands behind a `#` is a default; remove the `#` to change it. Behind what a key is stands in",
+        "# brackets what it accepts, with its unit; instants are UTC where they name no other offset.",
         "# Check it with `windfall check`, see what policies would bring with `windfall backtest`, start it with `windfall run`.",
     ]
     for name, cls in (
