@@ -18,7 +18,8 @@ from windfall.store.records import Hold
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
 from windfall.ui.events import TRANSITIONS, what_happened
-from windfall.ui.live import LiveView, sparkline
+from windfall.ui.live import LiveView
+from windfall.ui.screen import Picture, draw, sparkline
 from windfall.ui.summary import summarise
 from windfall.ui.tables import format_event, print_status
 

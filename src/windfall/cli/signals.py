@@ -20,6 +20,7 @@ from windfall.grid.build import Grid, build_grid, with_start
 from windfall.grid.credentials import NEEDED, WHERE
 from windfall.grid.live import LiveSignal, live_signal
 from windfall.grid.signal import Columns, Forecast, Reading, Signal
+from windfall.ui.progress import Progress
 from windfall.units import duration_text, iso_utc, parse_utc
 
 DEFAULT_FILE = Path("windfall.toml")
@@ -52,7 +53,8 @@ def signals(region: str | None, file: Path | None, at: str | None, as_json: bool
     config = _config(region, file)
     when = _instant(at)
     if config is not None:
-        with closing(build_grid(config)) as grid:
+        with Progress("signals") as progress, closing(build_grid(config)) as grid:
+            progress.done(-1.0, "asking the sources")
             config = with_start(config, grid)
             shown = _configured(config, grid, region, now, when)
             _refresh([s.signal for s in shown], now)
@@ -61,7 +63,9 @@ def signals(region: str | None, file: Path | None, at: str | None, as_json: bool
             ]
     else:
         assert region is not None
-        shown, said = _asked(region, now), []
+        with Progress("signals") as progress:
+            progress.done(-1.0, "asking the providers")
+            shown, said = _asked(region, now), []
     result: dict[str, Any] = {
         "credentials": _credentials(),
         "signals": [_signal_json(s) for s in shown],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,10 @@ class Ranked:
         }  # fmt: skip
 
 
-def rank_regions(config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None) -> list[Ranked]:
+def rank_regions(
+    config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None,
+    tell: Callable[[float, str], None] = lambda _, what: None,
+) -> list[Ranked]:  # fmt: skip
     """Every region, best first: by median emissions (then money, then hours); those that never finished last.
 
     ``span_days``: without a budget, how long each simulation lasts.
@@ -57,14 +60,19 @@ def rank_regions(config: Config, policy: str, *, count: int, span_days: float | 
         SignalError: a region's signal is live, or cannot be used.
     """
     found = []
-    for site in _moved(config):
+    sites = _moved(config)
+    for i, site in enumerate(sites):
         one = config.model_copy(update={"site": [site], "counterfactual": []})
         grid = build_grid(one)
         try:
             span = span_of(one, grid)
         except SignalError as e:
             raise SignalError(f"{site.region}: {e}") from None
-        points = sweep(one, jobs_for(one, span, [policy], count, span_days), workers=workers)
+
+        def part(fraction: float, what: str, i: int = i, region: str = site.region) -> None:
+            tell((i + fraction) / len(sites), f"{region}: {what}")
+
+        points = sweep(one, jobs_for(one, span, [policy], count, span_days), workers=workers, tell=part)
         found.append(_ranked(config, site, policy, points))
     return sorted(found, key=lambda r: (r.hours is None, _middle(r.kg_co2), _middle(r.money), _middle(r.hours)))
 

@@ -34,7 +34,8 @@ class Progress:
     then call ``done`` at least twice a second.
     """
 
-    def __init__(self, title: str, *, thread: bool = True, stream: TextIO | None = None) -> None:
+    def __init__(self, title: str, *, thread: bool = True, silent: bool = False, stream: TextIO | None = None) -> None:
+        """``silent``: nothing is shown at all."""
         self._title = title
         self._stream = stream if stream is not None else sys.stderr
         self._terminal = self._stream.isatty()
@@ -45,7 +46,9 @@ class Progress:
         self._task: TaskID | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True) if thread else None
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True) if thread and not silent else None
+        self._silent = silent
+        self.open = True
 
     def __enter__(self) -> Progress:
         if self._thread is not None:
@@ -64,6 +67,7 @@ class Progress:
 
     def close(self) -> None:
         """Nothing is shown any more; a bar is wiped away."""
+        self.open = False
         self._over.set()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join()
@@ -88,7 +92,7 @@ class Progress:
 
     def _show(self) -> None:
         now = clock.monotonic()
-        if now - self._begun < _PATIENCE_S:
+        if self._silent or now - self._begun < _PATIENCE_S:
             return
         if self._terminal:
             if now - self._drawn_at >= _LOOK_S / 2:
