@@ -42,6 +42,7 @@ def with_speed(config: Config, speed: float | None) -> Config:
 def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None) -> int:
     """Run to the end, then write the report; the exit code."""
     run = RunDir(root)
+    as_written = config
     if say_to_user:
         say(_first_word(config, run))
     with Progress("starting", silent=not say_to_user) as progress:
@@ -80,17 +81,18 @@ def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, 
         progress.done(-1.0, "checking data and model")
         supervisor.prepare()
     code = supervisor.serve()
-    return _finish(config, run, code, say_to_user)
+    return _finish(as_written, run, code, say_to_user)
 
 
 def _finish(config: Config, run: RunDir, code: int, say_to_user: bool) -> int:
     """What is left to do when a run has ended well: the report, and what it has shown of this machine."""
     with Progress("writing the report", silent=not say_to_user):
-        from windfall.run.speeds import cache_file, note_run
+        from windfall.run.expect import note
+        from windfall.run.speeds import cache_file
         from windfall.ui.report import write_report
 
         page = write_report(run)
-        note_run(config, run, done=code == 0, wall_s=float(summarise(run)["wall_seconds"]), file=cache_file())
+        note(config, run, done=code == 0, file=cache_file())
     if say_to_user:
         what = "interrupted; run again to resume" if code else "done"
         say(f"{what}. Report: {page}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, SignalError
+from windfall.errors import ConfigError, DataError, SignalError, StoreError
 from windfall.grid.build import build_grid, recorded, with_start
-from windfall.run.speeds import Speed, known_run, known_speed
+from windfall.run.preflight import vocabulary
+from windfall.run.speeds import Speed, keep_run, keep_speed, known_run, known_speed, shown_by
 from windfall.simulate.simulation import Outcome, Simulation, Span
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
 from windfall.units import duration_text, iso_utc, parse_utc
 
 #: Policies that decide at once; the others plan, which may take longer than a look at a file should.
@@ -62,6 +67,36 @@ def expect(config: Config, vocab_size: int, file: Path | None, *, cores: int | N
     )  # fmt: skip
 
 
+def note(config: Config, run: RunDir, *, done: bool, file: Path | None) -> bool:
+    """Keep what a run that has just ended showed of this machine; False where nothing could be kept.
+
+    ``config`` as its file says. How long the whole took counts where it was done in one go.
+    """
+    try:
+        vocab_size = vocabulary(config)
+        shown = {s.name: shown_by(run, s) for s in config.site}
+        ledger = Ledger.open(run.ledger, read_only=True)
+        versions = ledger.head().version
+        ledger.close()
+        telemetry = Telemetry.open(run.telemetry, read_only=True)
+        lives = telemetry.rows("SELECT COUNT(*), MIN(t_wall) FROM events WHERE kind IN ('started', 'resumed')")[0]
+        ended = telemetry.rows("SELECT MAX(t_wall) FROM events")[0][0]
+        telemetry.close()
+    except (StoreError, DataError):
+        return False
+    known = {n: s for n, s in shown.items() if s is not None}
+    whole = done and lives[0] == 1 and versions > 0
+    wall_s = float(ended - lives[1]) if whole else 0.0
+    outcome = _replayed(config) if whole and config.run.clock == "scaled" else None
+    if outcome is not None and all(n in known for n, lane in outcome.lanes.items() if any(s != "off" for _, _, s in lane)):
+        beside = max(0.0, wall_s - _wall_s(config, outcome, known, os.cpu_count() or 1)) / versions
+        known = {n: replace(s, version_s=round(beside, 2)) for n, s in known.items()}
+    kept = [keep_speed(config, s, vocab_size, known[s.name], file) for s in config.site if s.name in known]
+    if whole:
+        kept.append(keep_run(config, round(wall_s, 1), file))
+    return any(kept)
+
+
 def _replayed(config: Config) -> Outcome | None:
     """The run's policy over its traces, on a manual clock; None where that is not known or would take long."""
     if config.policy.name not in _QUICK:
@@ -103,6 +138,8 @@ def _wall_s(config: Config, outcome: Outcome, known: dict[str, Speed], cores: in
         (training.add if begins else training.discard)(n)
     # A start takes as long as processes take, where that is longer than its modelled time at the clock's speed.
     for n, lane in outcome.lanes.items():
-        start_s = known[n].start_s or 0.0
+        start_s = (known[n].start_s or 0.0) if n in known else 0.0
         wall += sum(max(0.0, start_s - (b - a) / config.run.speed) for a, b, state in lane if state == "provisioning")
-    return wall
+    trained_s = sum(b - a for lane in outcome.lanes.values() for a, b, state in lane if state in ("ready", "training"))
+    versions = math.ceil(trained_s / config.federation.solo_cut_s)
+    return wall + versions * max((s.version_s or 0.0) for s in known.values())

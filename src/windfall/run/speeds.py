@@ -11,13 +11,12 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from windfall import clock
 from windfall.config.schema import Config, SiteTable
-from windfall.errors import DataError, StoreError
 from windfall.store.files import read_json, write_json
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
@@ -30,11 +29,15 @@ _MOST = 500
 
 @dataclass(frozen=True)
 class Speed:
-    """What one site of a kind does here: tokens per second of wall time, and how long its processes take to start."""
+    """What one site of a kind does here: tokens per second of wall time, and how long its processes take to start.
+
+    ``version_s``: what a version costs beside the steps that it is made of (it travels, is written and evaluated). Wall seconds.
+    """
 
     tokens_per_s: float
     at: float
     start_s: float | None = None
+    version_s: float | None = None
 
 
 def cache_file(environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -72,8 +75,8 @@ def run_key(config: Config) -> str:
 def known_speed(config: Config, site: SiteTable, vocab_size: int, file: Path | None) -> Speed | None:
     """The last measurement of such a site on this machine."""
     found = _entry(file, "sites", site_key(config, site, vocab_size))
-    rate, at, start = (_number(found.get(k)) for k in ("tokens_per_s", "at", "start_s"))
-    return Speed(rate, at or 0.0, start) if rate is not None and rate > 0 else None
+    rate, at, start, version = (_number(found.get(k)) for k in ("tokens_per_s", "at", "start_s", "version_s"))
+    return Speed(rate, at or 0.0, start, version) if rate is not None and rate > 0 else None
 
 
 def known_run(config: Config, file: Path | None) -> tuple[float, float] | None:
@@ -85,37 +88,22 @@ def known_run(config: Config, file: Path | None) -> tuple[float, float] | None:
 
 def keep_speed(config: Config, site: SiteTable, vocab_size: int, speed: Speed, file: Path | None) -> bool:
     """Keep a measurement; False where it cannot be kept."""
-    entry = {"tokens_per_s": round(speed.tokens_per_s, 2), "at": speed.at, "start_s": speed.start_s}
-    return _keep(file, {"sites": {site_key(config, site, vocab_size): entry}})
+    return _keep(file, {"sites": {site_key(config, site, vocab_size): asdict(speed)}})
 
 
-def note_run(config: Config, run: RunDir, *, done: bool, wall_s: float, file: Path | None) -> bool:
-    """Keep what a run that has just ended showed of this machine: its sites' speeds, and how long it took.
+def keep_run(config: Config, wall_s: float, file: Path | None) -> bool:
+    """Keep how long a run took that was done in one go; False where it cannot be kept."""
+    return _keep(file, {"runs": {run_key(config): {"wall_s": wall_s, "at": clock.wall()}}})
 
-    False if nothing was kept.
 
-    ``wall_s``: what its coordinators lived in all; it counts if the run was done in one go, from its start.
-    """
-    from windfall.run.preflight import vocabulary
-
-    found: dict[str, dict[str, Any]] = {"sites": {}, "runs": {}}
+def shown_by(run: RunDir, site: SiteTable) -> Speed | None:
+    """What a run shows of a site: the speed of its last steps, and how long its starts took. Raises StoreError."""
+    telemetry = Telemetry.open(run.telemetry, read_only=True)
     try:
-        telemetry = Telemetry.open(run.telemetry, read_only=True)
-        try:
-            vocab_size = vocabulary(config)
-            for site in config.site:
-                rate = _rate(telemetry, site.name)
-                if rate is not None:
-                    entry = {"tokens_per_s": round(rate, 2), "at": clock.wall(), "start_s": _start_s(telemetry, site.name)}
-                    found["sites"][site_key(config, site, vocab_size)] = entry
-            lives = telemetry.rows("SELECT COUNT(*) FROM events WHERE kind IN ('started', 'resumed')")[0][0]
-        finally:
-            telemetry.close()
-    except (StoreError, DataError):
-        return False
-    if done and lives == 1:
-        found["runs"][run_key(config)] = {"wall_s": round(wall_s, 1), "at": clock.wall()}
-    return any(found.values()) and _keep(file, found)
+        rate = _rate(telemetry, site.name)
+        return None if rate is None else Speed(round(rate, 2), clock.wall(), _start_s(telemetry, site.name))
+    finally:
+        telemetry.close()
 
 
 def _rate(telemetry: Telemetry, site: str) -> float | None:
