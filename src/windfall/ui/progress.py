@@ -97,40 +97,42 @@ class Progress:
         if self._terminal:
             if now - self._drawn_at >= _LOOK_S / 2:
                 self._drawn_at = now
-                self._draw()
+                self._draw(now)
         elif now - self._told_at >= (_LINE_S - 2 * _LOOK_S if self._told else _PATIENCE_S):
             self._told, self._told_at = True, now
             print(f"windfall: {self.text(now)}", file=self._stream, flush=True)
 
     def text(self, now: float) -> str:
         """``backtest: oracle, 40 %, 12 s, about 20 s left``."""
+        return f"{self._title}: {self._what}{', ' if self._what else ''}{self._times(now)}"
+
+    def _times(self, now: float) -> str:
         spent = now - self._begun
-        parts = [self._what] if self._what else []
-        if self._fraction >= 0:
-            parts.append(f"{self._fraction * 100:.0f} %")
+        parts = [f"{self._fraction * 100:.0f} %"] if self._fraction >= 0 else []
         parts.append(duration_text(spent))
         if 0.05 <= self._fraction < 1:
             parts.append(f"about {duration_text(spent * (1 / self._fraction - 1))} left")
-        return f"{self._title}: {', '.join(parts)}"
+        return ", ".join(parts)
 
-    def _draw(self) -> None:
+    def _draw(self, now: float) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bar
 
         if self._bar is None:
             console = Console(file=self._stream, force_terminal=True)
             columns = (
-                SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TaskProgressColumn(),
-                TimeElapsedColumn(), TextColumn("left", style="dim"), TimeRemainingColumn(),
+                SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TextColumn("{task.fields[said]}"),
             )  # fmt: skip
             self._bar = Bar(*columns, console=console, auto_refresh=False, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(self._title, total=None)
+            self._task = self._bar.add_task(self._title, total=None, said="")
         assert self._task is not None
         room = max(8, self._bar.console.width - 60)
         label = f"{self._title}: {self._what}" if self._what else self._title
         label = label if len(label) <= room else label[: room - 1] + "…"
         known = self._fraction >= 0
-        self._bar.update(self._task, description=label, total=1.0 if known else None, completed=max(0.0, self._fraction))
+        self._bar.update(
+            self._task, description=label, total=1.0 if known else None, completed=max(0.0, self._fraction), said=self._times(now)
+        )
         self._bar.refresh()
