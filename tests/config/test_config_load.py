@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from windfall.config import schema
+from windfall.config.accepted import accepted
 from windfall.config.lines import key_lines
 from windfall.config.load import ConfigProblems, fingerprint, load, loads, to_toml
 from windfall.config.signals import SignalTable
@@ -105,6 +108,39 @@ def test_the_template_is_valid_and_names_every_key() -> None:
             assert f"{key} =" in TEMPLATE or f"{key}]]" in TEMPLATE, key
             assert field.description, key
             assert field.description in TEMPLATE, key
+            # With its unit and everything that it may be.
+            assert (
+                any(
+                    re.match(rf"(# )?{key} =", line) and line.endswith(f"[{accepted(field, key)}]")
+                    for line in TEMPLATE.splitlines()
+                )
+                or f"{key}]]" in TEMPLATE
+            ), key
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "said"),
+    [
+        (schema.RunTable, "clock", '"real" or "scaled"'),
+        (schema.RunTable, "tick_s", "seconds, above 0"),
+        (schema.RunTable, "start", "an instant in ISO 8601, as 2026-01-11T17:00Z"),
+        (schema.RunTable, "threshold_g_per_kwh", "g CO2/kWh, above 0"),
+        (schema.PolicyTable, "duty", "a number, above 0 and at most 1"),
+        (schema.PolicyTable, "worth_per_mwh", "currency per MWh"),
+        (schema.LimitsTable, "max_power_w", "watts, above 0"),
+        (schema.ModelTable, "depth", "a whole number, at least 1 and at most 512"),
+        (schema.DataTable, "sample_prompt", "text of at most 500 characters"),
+        (schema.TrainTable, "compile", "true or false"),
+        (schema.BacktestTable, "deadlines_h", "a list, each hours, above 0"),
+        (schema.SiteTable, "ramp_w_per_min", "watts per minute, above 0"),
+        (schema.SiteTable, "tokens_per_s", "tokens/s, above 0"),
+        (SignalTable, "currency", "three capital letters"),
+        (SignalTable, "latitude", "degrees, at least -90 and at most 90"),
+        (SignalTable, "headers_from_env", "a table, each value text"),
+    ],
+)
+def test_what_a_key_accepts_is_told_with_its_unit(table: type[BaseModel], key: str, said: str) -> None:
+    assert accepted(table.model_fields[key], key) == said
 
 
 @pytest.mark.parametrize("text", [GOOD, TEMPLATE])

@@ -22,7 +22,7 @@ def check(file: Path, as_json: bool, measure: bool = False) -> int:
     from windfall.run.speeds import cache_file
 
     looked = look(file)
-    found, warnings = look_around(looked.partial)
+    found, warnings = look_around(looked.config or looked.partial, whole=looked.config is not None)
     problems = looked.problems + [looked.problem_at_word(f.key, f.what) for f in found if not f.here]
     warnings += [f"to run here: {looked.problem_at_word(f.key, f.what).text(str(file))}" for f in found if f.here]
     if problems or looked.config is None:

@@ -21,6 +21,8 @@ from windfall.units import duration_text, iso_utc, parse_utc
 
 #: Policies that decide at once; the others plan, which may take longer than a look at a file should.
 _QUICK = ("breakeven", "threshold", "paper", "always", "learned")
+#: Traces whose last reading holds for ever are not followed for longer than this.
+_LONGEST_S = 2 * 365 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,11 @@ def _replayed(config: Config) -> Outcome | None:
         grid = build_grid(config)
         config = with_start(config, grid)
         own = [recorded(s) for s in grid.by_site.values()]
-        ends = max(s.ends_at() for s in own)
+        begins = parse_utc(config.run.start or "")
+        ends = min(max(s.ends_at() for s in own), begins + _LONGEST_S)
         plain = config.backtest.model_copy(update={"site_hours": None, "target": "budget", "tick_s": None})
         one = config.model_copy(update={"backtest": plain})
-        return Simulation(one, grid, Span(parse_utc(config.run.start or ""), ends), "windfall").run(config.policy.name)
+        return Simulation(one, grid, Span(begins, ends), "windfall").run(config.policy.name)
     except (SignalError, ConfigError):
         return None  # told by the rest of `check`
 

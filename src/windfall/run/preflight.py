@@ -7,6 +7,7 @@ that needs nothing of what is wrong says what it finds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,15 +57,20 @@ def preflight(config: Config) -> list[Finding]:
     return [f for part in (_data, _model) for f in part(config)]
 
 
-def look_around(partial: Config) -> tuple[list[Finding], list[str]]:
-    """Everything that is found wrong with a configuration, which may lack what is wrong in itself; and warnings."""
+def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[str]]:
+    """Everything that is found wrong with a configuration, and warnings.
+
+    If it is not ``whole``, it lacks what is wrong in itself, or breaks a rule that was told.
+    """
     heard = listen(partial)
     found = list(heard.findings)
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (lambda c: _start(c, heard), _policy, _data, _model)
     for part in parts:
         try:
             found += part(partial)
-        except AttributeError:
+        except (AttributeError, ValueError):
+            if whole:
+                raise
             continue  # it needs what is wrong itself
     return list(dict.fromkeys(found)), heard.warnings
 
@@ -116,7 +122,7 @@ def _start(config: Config, heard: Heard) -> Iterator[Finding]:
         return
     own = {key: s for key, s in heard.signals.items() if key[0] == "site"}
     begins, ends = max(s.starts_at() for s in own.values()), min(s.ends_at() for s in own.values())
-    common = f"all of them have readings from {iso_utc(begins)} to {iso_utc(ends)}"
+    common = f"all of them have readings from {iso_utc(begins)}" + (f" to {iso_utc(ends)}" if math.isfinite(ends) else " on")
     key = ("run", "start")
     if config.run.start is None:
         if begins >= ends:
@@ -134,9 +140,10 @@ def _start(config: Config, heard: Heard) -> Iterator[Finding]:
     elif outside:
         for k in outside:
             name = getattr(config.site[int(k[1])], "name", k[1])
+            until = f"to {iso_utc(first[k].ends_at())}" if math.isfinite(first[k].ends_at()) else "on"
             heard.warnings.append(
-                f"run.start {iso_utc(t)} is outside the trace of site {name} ({iso_utc(first[k].starts_at())} to "
-                f"{iso_utc(first[k].ends_at())}): it is off until there is a reading"
+                f"run.start {iso_utc(t)} is outside the trace of site {name} (from {iso_utc(first[k].starts_at())} {until}): it is "
+                "off until there is a reading"
             )
 
 
