@@ -62,9 +62,6 @@ sequence_length = 16
 [backtest]
 target = "none"
 {more}
-[backtest.trainer]
-provision_s = 0
-load_s = {spin_up_s}
 """
     for i in range(sites):
         column = columns[i % len(columns)]

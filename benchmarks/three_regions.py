@@ -45,9 +45,6 @@ tick_s = 300
 [backtest]
 {target}
 paper_preset = "windfall"
-[backtest.trainer]
-provision_s = 240
-load_s = 100
 """
     for name, region, column, more in SITES:
         text += f"""

@@ -5,7 +5,9 @@ Internally: seconds, watts, joules, grams, Unix seconds (UTC). kWh, kg and hours
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
 
 J_PER_KWH = 3.6e6
 
@@ -33,6 +35,31 @@ def parse_utc(text: str) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.timestamp()
+
+
+def time_zone(text: str) -> tzinfo:
+    """The zone that ``text`` names: Europe/Berlin (IANA), UTC, or an offset that holds all year, +10:00.
+
+    Raises:
+        ValueError: it names none.
+    """
+    plain = text.strip()
+    offset = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?", plain)
+    if offset:
+        span = timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
+        if span <= timedelta(hours=15):
+            return timezone(-span if offset[1] == "-" else span)
+    if plain in ("UTC", "Z", "GMT"):
+        return UTC
+    try:
+        if offset is None and re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", plain):
+            return ZoneInfo(plain)
+    except (OSError, ValueError, LookupError):  # ZoneInfoNotFoundError is a LookupError
+        pass
+    raise ValueError(
+        f'timezone = "{text}" is none that is known here; give a name as Europe/Berlin, America/Chicago, Australia/Brisbane '
+        "(where a machine has no list of zones: pip install tzdata), or an offset that holds all year as +10:00"
+    )
 
 
 def iso_utc(t: float) -> str:

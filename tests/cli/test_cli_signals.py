@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from test_cli import EXAMPLES, windfall
 
-from grid.servers import ElectricityMapsServer, WattTimeServer
+from grid.servers import ElectricityMapsServer, JsonServer, WattTimeServer
 from windfall import clock
 from windfall.grid.credentials import NEEDED
+from windfall.units import iso_utc
 
 SITE = """
 [run]
@@ -35,6 +36,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for names in NEEDED.values():
         for name in names:
             monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("WATTTIME_USER", raising=False)
 
 
 @pytest.fixture
@@ -95,6 +97,39 @@ def test_a_source_that_fails_is_shown_with_its_error_and_turns_nothing_on(
     code, _, err = windfall(capsys, "signals", "south", "--config", tmp_path / "mine.toml")
     assert code == 2
     assert "no such region or site" in err
+
+
+def test_a_stamp_ahead_of_the_clock_starts_nothing_and_the_offset_and_the_key_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    with JsonServer({"p": -40.0, "at": iso_utc(clock.wall() + 36000)}) as server:
+        live = f'kind = "http", type = "price", url = "{server.url}", value_path = "p", time_path = "at"'
+        file.write_text(SITE.format(url="").replace('kind = "watttime", base_url = ""', live))
+        code, out, _ = windfall(capsys, "signals", "--config", file)
+        assert code == 1
+        assert "north (CAISO_NORTH) price: no reading at" in out
+        assert "its stamps are 10 h 00 min ahead of this machine's clock, which looks like local time (UTC+10)" in out
+        assert 'set timezone = "Australia/Brisbane"' in out
+        assert ": on" not in out
+        file.write_text(file.read_text().replace('"at" }', '"at", timezone = "+10:00", trust_offset = false }'))
+        code, out, _ = windfall(capsys, "signals", "--config", file)
+        assert code == 0
+        assert "north threshold: on" in out
+        assert len(server.asked) == 2
+
+
+def test_what_a_service_says_of_a_login_is_shown_and_the_official_name_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, server: WattTimeServer
+) -> None:
+    monkeypatch.setenv("WATTTIME_USER", "wind")
+    monkeypatch.setenv("WATTTIME_PASSWORD", "wr0ng")
+    (tmp_path / "windfall.toml").write_text(SITE.format(url=server.url))
+    code, out, _ = windfall(capsys, "signals")
+    assert code == 1
+    assert "WATTTIME_USER set, WATTTIME_PASSWORD set" in out
+    assert "WattTime refuses the login (HTTP 401: Invalid username or password); check WATTTIME_USER and WATTTIME_PASSWORD" in out
+    assert "wr0ng" not in out
 
 
 def test_traces_are_shown_at_the_runs_start_or_when_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windfall.energy.account import PHASES, Account, Meter, PowerModel, always_on_kg
+from windfall.energy.account import PHASES, Account, Meter, PowerModel, always_on
 from windfall.grid.signal import StepSignal
 
 POWER = PowerModel(2024.0, 468.0, 50.0)
@@ -38,7 +38,8 @@ def test_the_account_is_the_integral_of_power_times_reading(values: list[float],
         middle = (a + b) / 2
         watts = POWER.watts(next(p for x, y, p in spans if x <= middle < y))
         joules += watts * (b - a)
-        grams += watts * (b - a) / 3.6e6 * values[min(int(middle // 300), len(values) - 1)]
+        if middle < 300 * len(values):  # after that nothing is known
+            grams += watts * (b - a) / 3.6e6 * values[int(middle // 300)]
     total = account.total()
     assert total.joules == pytest.approx(joules, rel=1e-9, abs=1e-6)
     assert total.grams == pytest.approx(grams, rel=1e-9, abs=1e-9)
@@ -62,6 +63,34 @@ def test_energy_without_a_reading_is_shown_and_carries_no_grams() -> None:
     assert total.grams == pytest.approx(2024 * 300 / 3.6e6 * 50)
 
 
-def test_the_always_on_baseline_is_null_past_the_end_of_its_trace() -> None:
-    assert always_on_kg(signal([100.0] * 12), 1000.0, 0.0, 1.0) == pytest.approx(0.1)
-    assert always_on_kg(signal([100.0] * 12), 1000.0, 0.0, 2.0) is None
+def test_energy_in_the_hole_of_a_signal_is_kwh_and_neither_grams_nor_inside_nor_outside() -> None:
+    times = np.array([0.0, 300.0, 600.0, 9600.0])
+    holed = StepSignal(times, np.array([50.0, 50.0, 150.0, 50.0]), unit="gCO2/kWh", source="t")
+    account = Account({"a": POWER}, {"a": Meter.plain(holed, 100.0)})
+    entries = account.book("a", "training", 0.0, 9900.0)
+    total = account.total()
+    # The row at 600 s holds for three periods, to 1500 s; from there to 9600 s nobody knows.
+    assert total.seconds == pytest.approx(9900.0)
+    assert total.joules == pytest.approx(2024 * 9900)
+    assert total.unpriced_joules == total.unjudged_joules == pytest.approx(2024 * 8100)
+    assert total.grams == pytest.approx(2024 / 3.6e6 * (50 * 900 + 150 * 900))
+    assert account.share_inside() == pytest.approx(0.5)
+    unknown = [e for e in entries if e.g_per_kwh is None]
+    assert [(e.t0, e.t1, e.grams, e.inside) for e in unknown] == [(1500.0, 9600.0, 0.0, None)]
+
+
+def test_energy_without_a_price_costs_nothing_known_and_is_told_apart() -> None:
+    price = StepSignal(np.array([0.0]), np.array([40.0]), unit="USD/MWh", source="p")
+    account = Account(
+        {"a": POWER}, {"a": Meter(signal([50.0] * 3), lambda v: v < 100.0, signal([50.0] * 3), "marginal", price=price)}
+    )
+    entries = account.book("a", "training", 0.0, 900.0)
+    assert [e.money for e in entries] == [pytest.approx(2024 * 300 / 3.6e9 * 40.0), None, None]
+    assert account.total().uncosted_joules == pytest.approx(2024 * 600)
+
+
+def test_an_always_on_site_has_whole_kg_only_where_every_hour_is_known() -> None:
+    assert always_on(signal([100.0] * 12), 1000.0, 0.0, 1.0).whole_kg == pytest.approx(0.1)
+    beyond = always_on(signal([100.0] * 12), 1000.0, 0.0, 2.0)
+    assert (beyond.whole_kg, beyond.kg, beyond.unknown_h) == (None, pytest.approx(0.1), pytest.approx(1.0))
+    assert always_on(signal([100.0] * 12), 1000.0, 7200.0, 2.0).kg is None

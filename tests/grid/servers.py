@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from windfall.units import iso_utc, parse_utc
 
@@ -26,7 +36,7 @@ class Fault:
     """What one request gets instead of its answer. ``hang``: nothing until the server closes; ``drop``: a closed connection."""
 
     status: int = 500
-    body: str = '{"message": "broken"}'
+    body: str | bytes = '{"message": "broken"}'
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
     drop: bool = False
@@ -76,6 +86,26 @@ class Served:
         self._thread.join()
         self._server.server_close()
 
+    def encrypt(self, folder: Path) -> None:
+        """From now on it speaks TLS, with a certificate that nobody has signed but itself."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+        begin = datetime(2020, 1, 1, tzinfo=UTC)
+        certificate = (
+            x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+            .not_valid_before(begin).not_valid_after(begin + timedelta(days=36500))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+            .sign(key, hashes.SHA256())
+        )  # fmt: skip
+        file = folder / "own.pem"
+        file.write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = self.url.replace("http:", "https:")
+
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)
         query = {k: v[-1] for k, v in parse_qs(parts.query).items()}
@@ -99,8 +129,8 @@ class Served:
         return [a.path for a in self.asked]
 
     @staticmethod
-    def _send(handler: BaseHTTPRequestHandler, status: int, body: str, headers: dict[str, str], kind: str) -> None:
-        data = body.encode()
+    def _send(handler: BaseHTTPRequestHandler, status: int, body: str | bytes, headers: dict[str, str], kind: str) -> None:
+        data = body.encode() if isinstance(body, str) else body
         handler.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **headers}.items():
             handler.send_header(name, value)
@@ -123,6 +153,10 @@ class WattTimeServer(Served):
         #: Value by the time of its point; the default where there is none.
         self.values: dict[float, Any] = {}
         self.default: Any = 387.2
+        #: Seconds from point to point; told in `meta` where it is not 300.
+        self.period_s = 300
+        #: As `meta.warnings`.
+        self.warnings: list[Any] = []
 
     def expire(self) -> None:
         """All tokens end now."""
@@ -152,7 +186,7 @@ class WattTimeServer(Served):
             hours = asked.query.get("horizon_hours", "24")
             if not hours.isdecimal() or not 0 <= int(hours) <= 72:
                 return 400, {"error": "invalid", "message": "horizon_hours must be between 0 and 72"}
-            first = self.now() // 300 * 300
+            first = self.now() // self.period_s * self.period_s
             return 200, self._data(region, first, int(hours) * 12 + 1, generated_at=iso_utc(first))
         if asked.path == "/v3/historical":
             start, end = parse_utc(asked.query["start"]), parse_utc(asked.query["end"])
@@ -163,7 +197,11 @@ class WattTimeServer(Served):
 
     def _data(self, region: str, first: float, count: int, **extra: Any) -> dict[str, Any]:
         meta = {"region": region, "signal_type": "co2_moer", "model": {"date": self.model}, "units": self.units, **extra}
-        times = [first + 300.0 * i for i in range(count)]
+        if self.period_s != 300:
+            meta["data_point_period_seconds"] = self.period_s
+        if self.warnings:
+            meta["warnings"] = self.warnings
+        times = [first + float(self.period_s) * i for i in range(count)]
         data = [{"point_time": iso_utc(t).replace("Z", "+00:00"), "value": self.values.get(t, self.default)} for t in times]
         return {"data": data, "meta": meta}
 

@@ -41,3 +41,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_they_have_no_repr_that_shows_them() -> None:
     assert "hidden" not in repr(Credentials(None, {"WATTTIME_PASSWORD": "hidden"}))
+
+
+def test_another_name_of_the_same_is_read_and_the_environment_still_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text("WATTTIME_USERNAME=from-file\nWATTTIME_PASSWORD=x\n")
+    file.chmod(0o600)
+    both = Credentials(str(file), {"WATTTIME_USER": "env"})
+    assert both.need(NAMES, "w") == ["env", "x"]
+    assert both.named("WATTTIME_USERNAME") == "WATTTIME_USER"
+    assert Credentials(None, {"WATTTIME_USER": "b", "WATTTIME_USERNAME": "a"}).named("WATTTIME_USERNAME") == "WATTTIME_USERNAME"
+    with pytest.raises(Unauthorized, match=r"WATTTIME_USERNAME and WATTTIME_PASSWORD not set.*WATTTIME_USER is read too"):
+        Credentials(None, {}).need(NAMES, "w")

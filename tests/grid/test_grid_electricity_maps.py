@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_a_plan_without_forecasts_is_a_warning_and_not_asked_again_soon(asking: 
     for _ in range(3):
         assert ask(s, asking.later(300)) == ""
     assert server.paths().count("/v3/carbon-intensity/forecast") == 1
-    assert "no forecast (HTTP 403)" in s.status().warnings[0]
+    assert "no forecast (HTTP 403: Access denied)" in s.status().warnings[0]
     assert value(s, asking.clock.t) == 302
     assert s.forecast(asking.clock.t, 3600) is None
 
@@ -92,7 +93,7 @@ def test_a_wrong_key_and_an_unknown_zone_are_told(asking: Asking, server: Electr
     assert "HTTP 404: No data for zone XX" in ask(signal(asking, server, "XX"), T)
     asking.environ["ELECTRICITY_MAPS_API_KEY"] = "wr0ng-s3cret"
     said = ask(signal(asking, server), T)
-    assert "HTTP 401); check ELECTRICITY_MAPS_API_KEY, and that the plan covers DE" in said
+    assert "HTTP 401: Invalid auth-token); check ELECTRICITY_MAPS_API_KEY, and that the plan covers DE" in said
     assert not any(secret in said for secret in SECRETS)
 
 
@@ -112,3 +113,29 @@ def test_the_last_day_is_loaded_once(asking: Asking, server: ElectricityMapsServ
     s.load_past(T, 28 * 86400.0)
     assert s.starts_at() == HOUR - 23 * 3600
     assert s.history(T, 86400).values.tolist() == [302] * 24
+
+
+@pytest.mark.parametrize(
+    ("granularity", "period_s"), [("hourly", 3600), ("30_minutes", 1800), ("5_minutes", 300), ("2_hours", 7200)]
+)
+def test_a_granularity_says_how_long_a_value_holds(
+    asking: Asking, server: ElectricityMapsServer, granularity: str, period_s: float
+) -> None:
+    body = f'{{"zone": "DE", "carbonIntensity": 1, "datetime": "2026-05-03T10:00:00Z", "temporalGranularity": "{granularity}"}}'
+    server.faults.append(Fault(200, body))
+    s = signal(asking, server, forecast="none")
+    assert ask(s, T) == ""
+    assert s.at(T).valid_until == HOUR + period_s  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("granularity", ['"daily"', '"monthly"', '"weird"', '"0_minutes"', "7"])
+def test_a_granularity_that_says_nothing_of_now_is_told_and_is_no_wrong_zone(
+    asking: Asking, server: ElectricityMapsServer, granularity: str
+) -> None:
+    body = f'{{"zone": "DE", "carbonIntensity": 1, "datetime": "2026-05-03T10:00:00Z", "temporalGranularity": {granularity}}}'
+    server.faults.append(Fault(200, body))
+    s = signal(asking, server, forecast="none")
+    said = ask(s, T)
+    assert f"is of the granularity {str(json.loads(granularity))!r}" in said
+    assert "check the zone" not in said
+    assert s.at(T) is None

@@ -183,3 +183,25 @@ def test_without_the_package_the_command_to_install_it_is_told(asking: Asking, m
     assert "pip install 'windfall[gridstatus]'" in (s.lacking() or "")
     assert "pip install 'windfall[gridstatus]'" in ask(s, T)
     assert s.at(T) is None
+
+
+def test_prices_of_the_day_ahead_are_used_when_their_hour_comes_without_asking_again() -> None:
+    s = signal(source(Hourly, market="DAY_AHEAD_HOURLY"))
+    assert ask(s, T) == ""
+    r = s.at(T - 120 + 7200)
+    assert r
+    assert (r.value, r.known_at, r.is_fresh(T - 120 + 7200)) == (4, T, True)
+
+
+def test_a_real_time_price_far_ahead_is_refused_unless_its_market_settles_ahead() -> None:
+    rows = [row("TH_NP15", -2, 50.0), row("TH_NP15", 28, -8.5)]
+    s = signal(source(market(rows)))
+    said = ask(s, T)
+    assert "its stamps are 28 min ahead of this machine's clock" in said
+    assert 'set published = "ahead"' in said
+    assert s.at(T) is None
+    assert s.at(T + 28 * 60) is None
+    for keys in ({"market": "REAL_TIME_15_MIN"}, {"published": "ahead"}):
+        s = signal(source(market(rows), **keys))
+        assert ask(s, T) == ""
+        assert [s.at(t).value for t in (T, T + 28 * 60)] == [50, -8.5]  # type: ignore[union-attr]

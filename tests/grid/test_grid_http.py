@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import random
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 from asking import Clock, T, nobody
@@ -187,3 +190,103 @@ def test_a_service_that_trickles_or_never_stops_is_left(clock: Clock, monkeypatc
         monkeypatch.setattr("windfall.grid.http._MAX_BYTES", 3)
         assert isinstance(e := fails(client(clock), server.url), SignalError)
         assert "more than" in str(e)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        ("<html><head><title>Too many requests &amp; such</title>", "text/html", "(HTTP 429: Too many requests & such)"),
+        ("<!DOCTYPE html>\n<body><h1>Slow down</h1>", "text/html", "(HTTP 429: Slow down)"),
+        ("slow down,\n please", "text/plain", "(HTTP 429: slow down, please)"),
+        ('{"errors": [{"title": "Limit", "detail": "60 an hour"}]}', "application/json", "(HTTP 429: 60 an hour)"),
+        ('"later"', "application/json", "(HTTP 429: later)"),
+        ("<html><body/>", "text/html", "(HTTP 429)"),
+        ("{broken", "application/json", "(HTTP 429)"),
+        ("", "text/plain", "(HTTP 429)"),
+    ],
+)
+def test_the_services_own_words_are_told_however_it_says_them(clock: Clock, body: str, kind: str, words: str) -> None:
+    with JsonServer({}) as server:
+        server.faults.append(Fault(429, body, kind=kind))
+        assert words in str(fails(client(clock), server.url))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("location", "there"),
+    [
+        ("http://127.0.0.1:9/new?api_key=q-s3cret&zone=DE", "http://127.0.0.1:9/new?api_key=***&zone=DE"),
+        ("/login", "/login (HTTP 3"),
+    ],
+)
+def test_a_redirect_says_where_to_and_nothing_is_sent_there(clock: Clock, status: int, location: str, there: str) -> None:
+    with JsonServer({}) as server:
+        server.faults.append(Fault(status, "", headers={"Location": location}))
+        e = fails(client(clock), server.url + "/old", headers={"X-Key": "t0p-s3cret"})
+        assert server.paths() == ["/old"]
+    assert f"sends on to {there if there.startswith('http') else server.url + there}" in str(e)
+    assert "set the address in the configuration" in str(e)
+    assert "s3cret" not in str(e)
+
+
+def test_a_name_that_nobody_knows_is_told_as_that(clock: Clock) -> None:
+    e = fails(client(clock), "http://nowhere.invalid/x")
+    assert isinstance(e, Later)
+    assert "the name nowhere.invalid cannot be looked up" in str(e)
+
+
+def test_a_certificate_that_cannot_be_verified_names_the_variable_that_helps(clock: Clock, tmp_path: Path) -> None:
+    with JsonServer({"v": 1}) as server:
+        server.encrypt(tmp_path)
+        e = fails(client(clock), server.url)
+    assert isinstance(e, Later)
+    assert "its certificate cannot be verified: self-signed certificate" in str(e)
+    assert "SSL_CERT_FILE" in str(e)
+
+
+def test_certificates_that_cannot_be_read_are_told(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    for name in ("empty.pem", "none.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        e = fails(client(clock), "https://127.0.0.1:9/")
+        assert isinstance(e, SignalError)
+        assert "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read" in str(e)
+
+
+def test_no_spelling_of_a_secret_is_repeated(clock: Clock) -> None:
+    with JsonServer({}) as server:
+        http = client(clock)
+        http.hide("p/4 s3cret")
+        basic = base64.b64encode(b"me:p/4 s3cret").decode()
+        for spelled in ("p/4 s3cret", "p%2F4%20s3cret", "p/4%20s3cret", basic):
+            server.faults.append(Fault(403, f"no access for <{spelled}> here", kind="text/plain"))
+            e = fails(http, server.url, auth=("me", "p/4 s3cret"))
+            assert "no access for <***> here" in str(e)
+            assert isinstance(e, Denied)
+            assert "s3cret" not in e.answer
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (204, "", "answers nothing, which is not JSON (HTTP 204)"),
+        (200, "\n", "answers nothing"),
+        (200, "<title>Sign in</title>", "text/html that is not JSON (HTTP 200: Sign in)"),
+    ],
+)
+def test_an_answer_that_is_none_is_told_as_what_it_is(clock: Clock, status: int, body: str, words: str) -> None:
+    with JsonServer({}) as server:
+        server.faults.append(Fault(status, body, kind="text/html"))
+        assert words in str(fails(client(clock), server.url))
+
+
+def test_a_byte_order_mark_and_a_packed_body_are_json_and_a_broken_one_may_pass(clock: Clock) -> None:
+    with JsonServer({}) as server:
+        packed = gzip.compress(b'{"v": 2}')
+        server.faults += [
+            Fault(200, b"\xef\xbb\xbf" + b'{"v": 1}'), Fault(200, packed, headers={"Content-Encoding": "gzip"}),
+            Fault(200, b"nonsense", headers={"Content-Encoding": "gzip"}),
+        ]  # fmt: skip
+        http = client(clock)
+        assert [http.get(server.url) for _ in range(2)] == [{"v": 1}, {"v": 2}]
+        assert isinstance(fails(http, server.url), Later)

@@ -38,7 +38,11 @@ def test_instants_are_iso_or_unix_seconds_or_milliseconds(asking: Asking, text: 
     assert s.at(T).valid_from == T - 120  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("bad", ["12.5", None, True, [], {}, float("nan"), float("inf"), 1e300, 10**400])
+@pytest.mark.parametrize(
+    "bad",
+    ["12,5", "1,234", "unavailable", "unknown", "NaN", "inf", "1_000", "0x10", "", "\u0661", "1e999", None, True, [], {},
+     float("nan"), float("inf"), 1e300, 10**400],
+)  # fmt: skip
 def test_what_is_no_number_is_never_one(asking: Asking, bad: Any) -> None:
     with JsonServer({"v": bad}) as server:
         s = asking.signal("http", type="price", url=server.url, value_path="v")
@@ -78,3 +82,70 @@ def test_headers_come_from_the_environment_and_are_never_shown(asking: Asking) -
     assert "zone=DE" in files
     shown = " ".join([said, repr(s), repr(s.status()), s.source, files, *(f.name for f in asking.folder.iterdir())])
     assert not any(secret in shown for secret in SECRETS)
+
+
+@pytest.mark.parametrize("text", ["-40.2", " 40 ", "+1e2", ".5", "7."])
+def test_text_that_is_exactly_a_number_is_one(asking: Asking, text: str) -> None:
+    with JsonServer({"state": text}) as server:
+        s = asking.signal("http", type="price", url=server.url, value_path="state")
+        assert ask(s, T) == ""
+    assert value(s, T) == float(text)
+
+
+def test_what_prometheus_answers_is_read(asking: Asking) -> None:
+    body = {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [T - 60, "-40.2"]}]}}
+    with JsonServer(body) as server:
+        keys = {"type": "price", "url": server.url, "value_path": "data.result.0.value.1", "time_path": "data.result.0.value.0"}
+        s = asking.signal("http", **keys)
+        assert ask(s, T) == ""
+        assert (value(s, T), s.at(T).valid_from) == (-40.2, T - 60)  # type: ignore[union-attr]
+        server.body = {"status": "error", "errorType": "bad_data", "error": "parse error: unexpected end of input"}
+        said = ask(s, asking.later(300))
+    assert "nothing at value_path `data.result.0.value.1` (not beyond `data`) and says: parse error: unexpected end of" in said
+
+
+@pytest.mark.parametrize("text", ["unavailable", "unknown", "1,234", "NaN", "12.5 EUR"])
+def test_text_that_is_no_number_is_shown_and_not_used(asking: Asking, text: str) -> None:
+    with JsonServer({"state": text}) as server:
+        s = asking.signal("http", type="price", url=server.url, value_path="state")
+        said = ask(s, T)
+    assert f"the text '{text}' at value_path `state` is no plausible price; it is not used" in said
+    assert ("a number is digits with a point" in said) == any(c.isdigit() for c in text)
+
+
+def test_text_that_is_shown_has_no_secret_in_it(asking: Asking) -> None:
+    with JsonServer({"v": "denied for t0p-s3cret and q-s3cret"}) as server:
+        url = server.url + "/now?token=q-s3cret"
+        s = asking.signal("http", type="price", url=url, value_path="v", headers_from_env={"X-Key": "MY_TOKEN"})
+        said = ask(s, T)
+    assert "the text 'denied for *** and ***'" in said
+
+
+def test_lists_are_read_with_their_instants_and_what_is_no_number_is_counted(asking: Asking) -> None:
+    rows = [{"start": (T - 3720 + 3600 * h) * 1000, "price": p} for h, p in enumerate([10.0, -5.0, "7.5", None, 9.0])]
+    columns = {"unix": [r["start"] for r in rows], "price": [r["price"] for r in rows]}
+    keys = {"type": "price", "period_s": 3600.0, "published": "ahead"}
+    with JsonServer({"data": rows}) as server:
+        s = asking.signal("http", url=server.url, value_path="data.*.price", time_path="data.*.start", **keys)
+        assert ask(s, T) == ""
+        assert [value(s, T + 3600 * h) for h in (-1, 0, 1, 2, 3)] == [None, -5, 7.5, 7.5, 9]
+        assert s.at(T + 3600).known_at == T  # type: ignore[union-attr]
+        assert s.status().dropped == 1
+        server.body = columns
+        s = asking.signal("http", url=server.url, value_path="price", time_path="unix", **keys)
+        assert ask(s, T) == ""
+        assert value(s, T) == -5
+        observed = asking.signal("http", url=server.url, value_path="price", time_path="unix", type="price")
+        assert 'published = "ahead" if they are of a time to come' in ask(observed, T)
+        assert observed.at(T + 3600) is None
+        for time_path in (None, "unix.0"):
+            s = asking.signal("http", url=server.url, value_path="price", time_path=time_path, **keys)
+            assert "5 values at value_path `price` need as many instants at time_path" in ask(s, T)
+
+
+def test_what_was_cached_under_another_meaning_of_its_stamps_is_not_used(asking: Asking) -> None:
+    with JsonServer({"v": 1.0, "t": "2026-05-03T10:00:00"}) as server:
+        keys = {"type": "price", "url": server.url, "value_path": "v", "time_path": "t"}
+        ask(asking.signal("http", **keys), T)
+        assert value(asking.signal("http", **keys), T) == 1
+        assert asking.signal("http", timezone="Europe/Berlin", **keys).at(T) is None

@@ -74,7 +74,7 @@ def test_a_wrong_password_is_told_and_tried_rarely(asking: Asking, server: WattT
     asking.environ["WATTTIME_PASSWORD"] = "wr0ng-s3cret"
     s = signal(asking, server)
     said = ask(s, T)
-    assert "refuses the login (HTTP 401); check WATTTIME_USERNAME and WATTTIME_PASSWORD" in said
+    assert "refuses the login (HTTP 401: Invalid username or password); check WATTTIME_USERNAME and WATTTIME_PASSWORD" in said
     assert s.status().next_attempt >= T + 150  # type: ignore[operator]
     ask(s, asking.later(60))
     assert server.paths() == ["/login"]
@@ -215,7 +215,7 @@ def test_a_past_that_cannot_be_had_is_a_warning(asking: Asking, server: WattTime
     ask(s, T)
     server.faults.append(Fault(403))
     s.load_past(T, 86400.0)
-    assert "does not cover region CAISO_NORTH for /v3/historical" in s.status().warnings[0]
+    assert "refuses region CAISO_NORTH for /v3/historical (HTTP 403: broken)" in s.status().warnings[0]
     assert s.status().last_error is None
     assert value(s, T) is not None
 
@@ -265,3 +265,33 @@ def test_no_secret_is_in_any_message_repr_or_file(
     assert files
     shown = " ".join([*said, repr(s), repr(s.status()), repr(vars(s)), *files, capsys.readouterr().out])
     assert not any(secret in shown for secret in SECRETS)
+
+
+def test_what_watttime_warns_of_is_a_warning_and_no_failure(asking: Asking, server: WattTimeServer) -> None:
+    server.warnings = [{"type": "EXTRAPOLATED_DATA", "message": "the last hour is\nextrapolated"}, "jwt-1-s3cret is old", {"x": 1}]
+    s = signal(asking, server)
+    assert ask(s, T) == ""
+    assert s.status().warnings == ("WattTime says: the last hour is extrapolated", "WattTime says: *** is old")
+    assert value(s, T) is not None
+
+
+def test_the_name_that_the_official_client_reads_works_too(asking: Asking, server: WattTimeServer) -> None:
+    asking.environ["WATTTIME_USER"] = asking.environ.pop("WATTTIME_USERNAME")
+    assert ask(signal(asking, server), T) == ""
+    asking.environ["WATTTIME_PASSWORD"] = "wr0ng-s3cret"
+    said = ask(signal(asking, server, name="other"), asking.later(900))
+    assert "(HTTP 401: Invalid username or password); check WATTTIME_USER and WATTTIME_PASSWORD" in said
+
+
+def test_a_granularity_is_taken_from_the_answer_or_from_its_points(asking: Asking, server: WattTimeServer) -> None:
+    server.period_s = 900
+    s = signal(asking, server)
+    assert ask(s, T) == ""
+    r, f = s.at(T), s.forecast(T, 1e9)
+    assert r
+    assert f
+    assert (r.valid_until - r.valid_from, f.times[1] - f.times[0]) == (900, 900)
+    rows = ", ".join(f'{{"point_time": "2026-05-03T10:{m:02d}:00+00:00", "value": {m}}}' for m in (0, 15, 30))
+    server.faults.append(points(rows, GOOD))
+    assert ask(s, asking.later(300)) == ""
+    assert s.at(asking.clock.t).valid_until == T - 120 + 900  # type: ignore[union-attr]

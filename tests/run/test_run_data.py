@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -144,7 +146,8 @@ def test_what_is_wrong_is_said_by_check_and_before_a_run_begins(
     else:
         assert check(file, False) == 2
     out, err = capsys.readouterr()
-    assert re.search(rf"small\.toml:\d+: {said}", out if warned else err)
+    told = (out if warned else err).replace(" (site california)", "")
+    assert re.search(rf"small\.toml:\d+: {said}", told)
     run = RunDir(tmp_path / "run")
     with pytest.raises(ConfigError, match=f"^{said}"):
         prepare_run(load(file), run, lambda _: None)
@@ -164,6 +167,33 @@ def test_shards_without_their_manifest_are_not_taken_for_text(tmp_path: Path, le
     with pytest.raises(ConfigError, match=r"data\.source: .*manifest\.json: (no manifest|cannot be read)"):
         prepare_run(config(tmp_path), RunDir(tmp_path / "run"), lambda _: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_left_out_of_the_text_is_told_in_the_same_words_by_check_and_by_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (texts := tmp_path / "texts").mkdir()
+    rows = "".join(json.dumps({"text": f"the wind turned {i} times " * 5}) + "\n" for i in range(600))
+    (texts / "a.jsonl.gz").write_bytes(gzip.compress((rows + '{"text": null}\n{"id": 1}\n').encode()))
+    (texts / "b.npy").write_bytes(b"x")
+    file = tmp_path / "small.toml"
+    file.write_text(small(32).replace('source = "data"', 'source = "texts"\nskip_bad_rows = true'))
+    assert check(file, False) == 0
+    left = f"{texts}: b.npy left out: numbers, not text; leave it elsewhere, or name prepared data as they are (data.source)"
+    assert f"warning: {left}\n" in capsys.readouterr().out
+    said: list[str] = []
+    prepare_run(load(file), RunDir(tmp_path / "run"), said.append)
+    assert left in said
+    assert f"{texts}: 1 row without text (null): {texts}/a.jsonl.gz: line 601" in said
+    assert any(
+        text.startswith(f"{texts}: 1 row of 602 left out as bad: {texts}/a.jsonl.gz: line 602 has no field") for text in said
+    )
+    (texts / "a.jsonl.gz").rename(texts / "a.arrow")
+    assert check(file, False) == 2
+    assert "data.source: " in (err := capsys.readouterr().err)
+    assert "a.arrow left out: Arrow, which is not read; write it as parquet" in err
+    with pytest.raises(ConfigError, match=r"^data\.source: .*a\.arrow left out: Arrow"):
+        prepare_run(load(file), RunDir(tmp_path / "other"), said.append)
 
 
 def test_first_weights_are_looked_at_before_a_run_begins_and_must_be_numbers(tmp_path: Path, data: Path) -> None:

@@ -241,7 +241,7 @@ def loop_over(run: RunDir, operator: Operator) -> tuple[Loop, MemoryDriver]:
     loop = Loop(
         clock=ManualClock(START), signals=grid.signals, facts=facts(config), policy=Always(),
         controller=Controller({n: Patience(60.0, 1e9, 1e9, 60.0, 600.0) for n in names}, driver, NullJournal(), gated=True),
-        work=SimulatedWork(TrainerModel("windfall", 0.0, 60.0, 0.0, 648.0), dict.fromkeys(names, 1.0), 1e9),
+        work=SimulatedWork(TrainerModel("windfall", {}, 0.0, 648.0), dict.fromkeys(names, 1.0), 1e9),
         account=Account(
             {s.name: PowerModel.of(s) for s in config.site}, {s: Meter.plain(g, 100.0) for s, g in grid.by_site.items()}
         ),

@@ -80,9 +80,7 @@ def test_every_budget_of_tokens_ends_in_a_finish(rates: list[int], tokens: int) 
     from windfall.fleet.machine import Patience, Site, State
     from windfall.simulate.work import SimulatedWork, TrainerModel
 
-    work = SimulatedWork(
-        TrainerModel("windfall", 0, 0, 0.0, 648.0), {f"s{i}": float(r) for i, r in enumerate(rates)}, float(tokens)
-    )
+    work = SimulatedWork(TrainerModel("windfall", {}, 0.0, 648.0), {f"s{i}": float(r) for i, r in enumerate(rates)}, float(tokens))
     sites = {n: Site(n, Patience(0, 0, 0, 0, 0), state=State.TRAINING) for n in (f"s{i}" for i in range(len(rates)))}
     work.tick(START, START, sites)
     work.advance(work.finishes_at())
@@ -94,7 +92,7 @@ def test_a_stall_is_the_last_part_of_every_cycle_for_progress_and_energy_alike(f
     from windfall.fleet.machine import Patience, Site, State
     from windfall.simulate.work import SimulatedWork, TrainerModel
 
-    work = SimulatedWork(TrainerModel("prototype", 0, 0, 135.0, 648.0), {"a": 1.0, "b": 1.0}, 1e9)
+    work = SimulatedWork(TrainerModel("prototype", {}, 135.0, 648.0), {"a": 1.0, "b": 1.0}, 1e9)
     sites = {n: Site(n, Patience(0, 0, 0, 0, 0), state=State.TRAINING) for n in "ab"}
     work.tick(0.0, 0.0, sites)
     work.advance(first)

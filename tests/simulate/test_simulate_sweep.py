@@ -20,6 +20,7 @@ from windfall.simulate.regions import jobs_for, rank_regions
 from windfall.simulate.simulation import Span
 from windfall.simulate.spread import quantiles
 from windfall.simulate.sweep import Job, combinations, parse_setting, start_dates, summarise, sweep
+from windfall.simulate.work import TrainerModel
 
 
 def sunny(days: int, clean: float, hours: int) -> list[float]:
@@ -58,10 +59,10 @@ def test_a_setting_that_is_not_there_is_refused_with_the_nearest(tmp_path: Path)
         with_settings(two_regions(tmp_path), {"worth_g_per_kwh": -3.0})
 
 
-def test_another_spin_up_is_of_the_sites_and_of_the_trainers_model(tmp_path: Path) -> None:
+def test_another_spin_up_is_of_the_sites_and_so_of_the_simulated_starts(tmp_path: Path) -> None:
     c = with_settings(two_regions(tmp_path), {"spin_up_s": 900.0})
     assert {s.spin_up_s for s in c.site} == {900.0}
-    assert c.backtest.trainer.provision_s + c.backtest.trainer.load_s == pytest.approx(900.0)
+    assert {s.seconds for s in TrainerModel.of(c, "windfall").starts.values()} == {900.0}
 
 
 def test_a_sweep_on_two_processes_gives_what_one_by_one_gives(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_a_sweep_on_two_processes_gives_what_one_by_one_gives(tmp_path: Path) ->
     one = with_settings(c, dict(jobs[0].settings))
     assert together[0].row == backtest(one, ["breakeven"], start=jobs[0].start, until=jobs[0].end).rows[0]
     found = summarise(together, with_budget=False)
-    assert [(s.policy, dict(s.settings)["spin_up_s"], s.starts) for s in found] == [
+    assert [(s.policy, dict(s.settings)["spin_up_s"], s.start_dates) for s in found] == [
         ("breakeven", 300.0, 3), ("threshold", 300.0, 3), ("breakeven", 1200.0, 3), ("threshold", 1200.0, 3),
     ]  # fmt: skip
 
@@ -96,7 +97,7 @@ def test_a_job_that_cannot_finish_is_counted_apart(tmp_path: Path) -> None:
     span = span_of(c, build_grid(c))
     jobs = [Job(span.start, span.end, (), ("breakeven",)), Job(span.end - 7200, span.end, (), ("breakeven",))]
     (found,) = summarise(sweep(c, jobs, workers=1), with_budget=True)
-    assert (found.starts, found.finished) == (2, 1)
+    assert (found.start_dates, found.finished) == (2, 1)
     assert found.figures["site_hours"] == pytest.approx((20.0, 20.0, 20.0))
 
 

@@ -37,9 +37,6 @@ sequence_length = 16
 [backtest]
 target = "none"
 {more}
-[backtest.trainer]
-provision_s = 0
-load_s = {minutes * 60}
 [[site]]
 name = "s"
 region = "R"

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -194,7 +196,8 @@ def test_texts_beside_parquet_are_left_out_and_that_is_said_and_other_data_files
     manifest = prepare(tmp_path, tmp_path / "out", sequence_length=64, held_out_fraction=0, tell=said.append)
     assert manifest.documents == 4
     assert [text.split(": ", 1)[1] for text in said] == [
-        "LICENSE.txt and 1 more left out: texts beside parquet files are taken for notes"
+        "LICENSE.txt, README.md left out: texts beside parquet files are taken for notes",
+        "2 of 4 documents equal an earlier one (2 different ones); equal ones are all trained on, or all held out",
     ]
 
 
@@ -202,8 +205,8 @@ def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeypat
     source = tmp_path / "a.jsonl"
     source.write_text(json.dumps({"text": "wind " * 500}) + "\n")
 
-    def read(unit: Unit, column: str) -> Iterator[bytes]:
-        yield from read_unit(unit, column)
+    def read(unit: Unit, *more: Any) -> Iterator[bytes]:
+        yield from read_unit(unit, *more)
         source.write_text(json.dumps({"text": "sun"}) + "\n")
 
     monkeypatch.setattr("windfall.train.pieces.read_unit", read)
@@ -377,6 +380,59 @@ def test_empty_documents_are_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "wind " * (n % 3)}) + "\n" for n in range(300)))
     manifest = prepare(tmp_path / "a.jsonl", tmp_path / "out", sequence_length=16, held_out_fraction=0.0)
     assert (manifest.documents, manifest.empty_documents) == (200, 100)
+
+
+def test_equal_documents_are_told_as_that(tmp_path: Path) -> None:
+    row = json.dumps({"text": "wind over the grid " * 9}) + "\n"
+    path = tmp_path / "a.jsonl"
+    path.write_text(row * 800)
+    said: list[str] = []
+    with pytest.raises(
+        DataError,
+        match=r"a\.jsonl: 800 documents, all equal, of 137600 tokens cannot be split .* \(equal documents stay on one side\)",
+    ):
+        prepare(path, tmp_path / "out", sequence_length=64, tell=said.append)
+    assert said == [f"{path}: all 800 documents are equal"]
+    path.write_text(row * 60 + "".join(json.dumps({"text": f"{n} sun over the grid " * 9}) + "\n" for n in range(140)))
+    manifest = prepare(path, tmp_path / "out", sequence_length=64, tell=said.append)
+    assert said[1] == (
+        f"{path}: 59 of 200 documents equal an earlier one (141 different ones); equal ones are all trained on, or all held out"
+    )
+    # Nothing of what is held out was trained on.
+    train, val = ({*_documents(_stream(tmp_path / "out", split))[:-1]} for split in ("train", "val"))
+    assert val
+    assert not train & val
+    assert manifest.documents == 200
+
+
+def test_a_disk_that_fills_up_is_one_message_and_what_was_finished_is_used(tmp_path: Path) -> None:
+    """In a process whose files may not grow: the system's own refusal, as a full disk's is."""
+    rows = "".join(json.dumps({"text": f"{n} wind over the grid " * (n % 50)}) + "\n" for n in range(1000))
+    (texts := tmp_path / "texts").mkdir()
+    (texts / "a.jsonl").write_text("".join(rows.splitlines(keepends=True)[:60]))
+    (texts / "b.jsonl").write_text(rows)
+    code = (
+        "import resource, sys\nfrom windfall.errors import DataError\nfrom windfall.train.prepare import prepare\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "try:\n    prepare(sys.argv[1], sys.argv[2], sequence_length=64, workers=int(sys.argv[3]))\n"
+        "except DataError as error:\n    print(error)\n"
+    )
+    for workers in ("1", "2"):
+        out = tmp_path / f"out{workers}"
+        command = [sys.executable, "-c", code, str(texts), str(out), workers]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        assert done.stderr == ""
+        said = re.escape(str(out)) + r"(/\.preparing)?: cannot be written \(File too large\); check the disk and permissions, then"
+        assert re.fullmatch(said + r" run the same again: what is finished is kept\n", done.stdout)
+        assert finished_pieces(out) == 1
+        kept = {path.name: path.stat().st_mtime_ns for path in (out / ".preparing").glob("*.tokens")}
+
+        def still(stage: str, done: int, total: int, out: Path = out, kept: dict[str, int] = kept) -> None:
+            for name, changed in kept.items():
+                assert (out / ".preparing" / name).stat().st_mtime_ns == changed
+
+        prepare(texts, out, sequence_length=64, progress=still).verify(out)
+        shutil.rmtree(out)
 
 
 @pytest.fixture(scope="module")

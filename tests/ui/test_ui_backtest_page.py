@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest
 from windfall.simulate.curves import emissions, seconds_training, stretches
 from windfall.simulate.spread import SpreadPoint
+from windfall.simulate.sweep import Point, summarise
 from windfall.ui import backtest_figures
 from windfall.ui.backtest_page import write_backtest_page
 from windfall.ui.backtest_spread import spread
+from windfall.ui.sweep_page import write_sweep_page
 
 DAY = Path(__file__).parents[2] / "examples" / "paper_day.toml"
 POLICIES = ["paper", "threshold", "breakeven", "always", "random_duty"]
@@ -44,9 +47,8 @@ def page(day: tuple[Config, Backtest], tmp_path_factory: pytest.TempPathFactory)
     """Written once, as drawing takes its time."""
     config, found = day
     found = Backtest(**{**vars(found), "references": [STUDY], "warnings": ["a <gap>"]})
-    points = [SpreadPoint(r.policy, START + i * 3600, r) for i in range(3) for r in found.rows[:3]]
     path = tmp_path_factory.mktemp("page") / "new" / "backtest.html"
-    write_backtest_page(path, found, config, points)
+    write_backtest_page(path, found, config)
     return path.read_text(encoding="utf-8")
 
 
@@ -62,8 +64,8 @@ def test_the_page_stands_by_itself(page: str) -> None:
 
 def test_figures_come_wide_and_narrow_in_the_colours_of_the_page(page: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.S)
-    assert len(figures) == 6
-    assert sum('class="narrow"' in f for f in figures) == 3
+    assert len(figures) == 4
+    assert sum('class="narrow"' in f for f in figures) == 2
     for f in figures:
         assert not re.findall(r"(?:fill|stroke): #(?!000000)[0-9a-f]{6}", f)
 
@@ -74,7 +76,7 @@ def test_the_page_says_what_came_out(page: str, day: tuple[Config, Backtest]) ->
     assert f"{best:.3f} <small>kg CO2" in page
     for said in (
         "Nothing was trained", "135 s of every 648 s", "2,024 W", "bundled:paper_day", "the&nbsp;study", "12.1", "a &lt;gap&gt;",
-        "Over start dates", "from 3 start dates", "kg / oracle",
+        "kg / oracle",
     ):  # fmt: skip
         assert said in page, said
 
@@ -135,6 +137,10 @@ def test_the_spread_counts_starts_that_did_not_finish_and_keeps_deadlines_apart(
     points = [SpreadPoint("paper", START + i, row("paper", finish_h=None if i == 2 else 14.0)) for i in range(3)]
     points += [SpreadPoint("oracle", START + i, row("oracle", deadline_h=d)) for i in range(2) for d in (14.0, 24.0)]
     points.append(SpreadPoint("breakeven, spin_up_s = 600", START, row(share_of_oracle=-90.0)))
+    by_kg = spread(points)
+    assert by_kg is not None
+    assert [a.get_title(loc="left") for a in by_kg(10.0).axes] == ["kg CO2", "hours to the end", "kg / oracle"]
+    points = [replace(p, row=replace(p.row, kg_over_oracle=None)) for p in points]
     draw = spread(points)
     assert draw is not None
     figure = draw(10.0)
@@ -150,3 +156,20 @@ def test_a_place_that_cannot_be_written_is_told(day: tuple[Config, Backtest], tm
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="the page cannot be written"):
         write_backtest_page(tmp_path / "file" / "page.html", result(row()), config)
+
+
+def test_the_page_of_a_sweep_is_of_the_sweep_alone(tmp_path: Path) -> None:
+    config = of_the_day()
+    points = [
+        Point(START + i * 3600, (("spin_up_s", s),), row("paper", kg_co2=1.0 + i + s / 1000))
+        for i in range(3)
+        for s in (300.0, 600.0)
+    ]
+    write_sweep_page(tmp_path / "page.html", points, summarise(points, with_budget=True), config, 0.5)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.loads == []
+    assert len(re.findall(r"<svg.*?</svg>", text, flags=re.S)) == 2
+    for said in ("6 outcomes compared", "3 start dates", "start dates", "spin_up_s", "2.3", "2.6"):
+        assert said in text, said
+    assert "What each policy did" not in text

@@ -10,7 +10,7 @@ import pytest
 from ui_runs import finished_run
 
 from windfall.config.load import load
-from windfall.energy.account import always_on_kg
+from windfall.energy.account import always_on
 from windfall.grid.build import build_grid
 from windfall.store.rundir import RunDir
 from windfall.ui.report import write_report
@@ -72,7 +72,9 @@ def test_says_what_it_must(written: RunDir) -> None:
 def test_percentage_is_the_accounts(written: RunDir) -> None:
     s = summarise(written)
     grid = build_grid(load(written.config))
-    kg = {r: always_on_kg(grid.by_region[r], 2000.0, s["started_run"], s["training_hours"]) for r in ("CAISO_NORTH", "NEM_SA")}
+    kg = {
+        r: always_on(grid.by_region[r], 2000.0, s["started_run"], s["training_hours"]).whole_kg for r in ("CAISO_NORTH", "NEM_SA")
+    }
     cheapest = min(kg, key=lambda r: kg[r] or 0.0)
     text = page_of(written)
     assert f"<b>{s['kg_co2'] / (kg[cheapest] or 0.0) * 100:.1f} %</b>" in text

@@ -8,8 +8,9 @@ import pytest
 from backtests import STUDY, result, row
 from rich.console import Console
 
+from windfall.energy.account import AlwaysOn
 from windfall.simulate.backtest import Backtest
-from windfall.ui.backtest_rows import columns, labels
+from windfall.ui.backtest_rows import columns, explained, labels
 from windfall.ui.tables import print_backtest
 
 
@@ -27,7 +28,7 @@ def titles(b: Backtest) -> list[str]:
 #: Every column that there is.
 FULL = result(
     row("paper", preset="prototype", publication_delay_s=0.0, deadline_h=24.0, money=12.5, money_by_currency={"USD": 1234.5}),
-    row("budgeted", publication_delay_s=300.0, deadline_h=24.0, finish_h=23.9, money_by_currency={"USD": 2.0}),
+    row("budgeted", publication_delay_s=300.0, deadline_h=30.0, finish_h=23.9, money_by_currency={"USD": 2.0}),
     row("random_duty", deadline_h=None, finish_h=None, kg_co2=21234.5, kg_over_oracle=None, share_of_oracle=-89.6),
     references=[STUDY],
 )
@@ -78,7 +79,27 @@ def test_rows_without_emissions_have_dashes_and_no_shares() -> None:
 
 def test_a_region_without_a_baseline_is_explained() -> None:
     text = shown(result(row(), baselines={"CAISO_NORTH": 11.4, "NEM_SA": None}))
-    assert "-: the region's trace is too short" in text
+    assert "-: the region's signal is no emission intensity" in text
+    partly = {"NEM_SA": AlwaysOn(9.5, 3.25)}
+    text = shown(result(row(), baselines={"CAISO_NORTH": 11.4, "NEM_SA": None}, partly=partly))
+    assert "- NEM_SA: 3.2 of these 17.78 h have no reading (9.50 kg in the others)" in text
+    assert "no emission intensity" not in text
+
+
+def test_one_figure_answers_the_question_and_details_show_the_other() -> None:
+    budget, free = result(row()), result(row(kg_over_oracle=None, deadline_h=None), target="none", site_hours=None)
+    assert "kg / oracle" in titles(budget)
+    assert "% of oracle" not in titles(budget)
+    assert "% of oracle" in titles(free)
+    assert {"kg / oracle", "% of oracle"} <= {c.title for c in columns(budget, details=True)}
+    assert "it need not read 100" in explained(budget, columns(budget, details=True))
+    assert "by 13.79 h" in explained(budget, columns(budget))
+
+
+def test_energy_without_a_reading_has_a_column_where_there_is_any() -> None:
+    b = result(row(), row("always", unknown_kwh=3.456))
+    assert next(c for c in columns(b) if c.title == "kWh unknown").cells == ["0.00", "3.46"]
+    assert "kWh unknown: used in hours without a reading" in " ".join(shown(b).split())
 
 
 def test_without_a_budget_hours_are_the_span() -> None:
@@ -95,14 +116,15 @@ def test_notes_are_footnotes_and_told_once() -> None:
     assert "breakeven (1)" in text
     assert "oracle (1)" in text
     assert "always (2)" in text
-    assert text.count("same") == 1
+    assert text.count(") same") == 1
     assert "(2) all [on]" in text
 
 
 def test_what_a_newcomer_cannot_know_is_said_in_one_line() -> None:
-    lines = [x for x in shown(result(row())).splitlines() if "hindsight" in x]
+    lines = [x for x in shown(result(row())).splitlines() if "least possible" in x]
     assert len(lines) == 1
-    assert "least possible" in lines[0]
+    free = shown(result(row(kg_over_oracle=None, deadline_h=None), target="none", site_hours=None))
+    assert len([x for x in free.splitlines() if "hindsight" in x]) == 1
 
 
 def test_warnings_are_shown_as_they_are() -> None:

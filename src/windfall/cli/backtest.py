@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -17,10 +17,10 @@ from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest, deadlines_of, require_finished, span_of
 from windfall.simulate.regions import jobs_for, rank_regions
 from windfall.simulate.replay import replay
-from windfall.simulate.spread import SpreadPoint
-from windfall.simulate.sweep import Point, combinations, parse_setting, summarise, sweep
+from windfall.simulate.sweep import Point, Summary, combinations, parse_setting, summarise, sweep
 from windfall.store.rundir import RunDir
 from windfall.ui.console import output
+from windfall.ui.frame import Frame
 from windfall.ui.progress import Progress
 from windfall.ui.tables import print_backtest
 from windfall.ui.tables_sweep import print_ranking, print_replay, print_sweep
@@ -43,6 +43,7 @@ class Asked:
     html: Path | None = None
     csv: Path | None = None
     jobs: int | None = None
+    details: bool = False
 
 
 def backtest_verb(file: Path, asked: Asked, as_json: bool) -> None:
@@ -53,11 +54,11 @@ def backtest_verb(file: Path, asked: Asked, as_json: bool) -> None:
         return
     with Progress("backtest") as progress:
         result = backtest(config, list(asked.policies) or None, start=start, until=until, tell=progress.done)
-    _write(asked, config, result, ())
+    _write(asked, config, result)
     if as_json:
         print_json(result.as_json())
     else:
-        print_backtest(result, output())
+        print_backtest(result, output(), details=asked.details)
     require_finished(result)
 
 
@@ -132,11 +133,7 @@ def _many(config: Config, asked: Asked, start: float | None, until: float | None
         points = sweep(config, jobs, workers=asked.jobs, tell=progress.done)
     elapsed = clock.monotonic() - before
     found = summarise(points, with_budget=config.backtest.target == "budget", deadlines=deadlines_of(config, span))
-    if asked.html or asked.csv:
-        # The page's lanes are of one simulation: the whole span, with nothing set otherwise.
-        with Progress("backtest") as progress:
-            whole = backtest(config, policies, start=start, until=until, tell=progress.done)
-        _write(asked, config, whole, points)
+    _write_many(asked, config, points, found, elapsed)
     if as_json:
         print_json({
             "sweep": [s.as_json() for s in found],
@@ -154,29 +151,40 @@ def _alone(asked: Asked, simulations: int) -> bool:
     return min(asked.jobs or os.cpu_count() or 1, simulations) <= 1
 
 
-def _write(asked: Asked, config: Config, result: Backtest, points: Sequence[Point]) -> None:
+def _write(asked: Asked, config: Config, result: Backtest) -> None:
+    """The page and the tables of one backtest, as far as they were asked for."""
     if asked.html:
         from windfall.ui.backtest_page import write_backtest_page  # matplotlib takes a while to import
 
-        write_backtest_page(asked.html, result, config, [SpreadPoint(_named(p), p.start, p.row) for p in points])
+        write_backtest_page(asked.html, result, config)
         say(f"wrote {asked.html}")
     if asked.csv:
-        from windfall.ui.frames import backtest_frames, sweep_frame
+        from windfall.ui.frames import backtest_frames
 
-        try:
-            asked.csv.mkdir(parents=True, exist_ok=True)
-            for name, frame in backtest_frames(result).items():
-                frame.to_csv(asked.csv / f"{name}.csv")
-            if points:
-                sweep_frame(points).to_csv(asked.csv / "points.csv")
-        except OSError as e:
-            raise RunError(f"{asked.csv}: cannot be written: {e.strerror}") from None
-        say(f"wrote rows, lanes and baselines{' and points' if points else ''} to {asked.csv}")
+        _tables(asked.csv, backtest_frames(result))
 
 
-def _named(point: Point) -> str:
-    """The policy, and what was set for it."""
-    return ", ".join([point.row.policy, *(f"{k}={v:g}" for k, v in point.settings)])
+def _write_many(asked: Asked, config: Config, points: Sequence[Point], found: Sequence[Summary], elapsed_s: float) -> None:
+    """The same of many simulations: of these alone, and of no other."""
+    if asked.html:
+        from windfall.ui.sweep_page import write_sweep_page
+
+        write_sweep_page(asked.html, points, found, config, elapsed_s)
+        say(f"wrote {asked.html}")
+    if asked.csv:
+        from windfall.ui.frames import summary_frame, sweep_frame
+
+        _tables(asked.csv, {"points": sweep_frame(points), "summary": summary_frame(found)})
+
+
+def _tables(folder: Path, frames: Mapping[str, Frame]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, frame in frames.items():
+            frame.to_csv(folder / f"{name}.csv")
+    except OSError as e:
+        raise RunError(f"{folder}: cannot be written: {e.strerror}") from None
+    say(f"wrote {', '.join(frames)} to {folder}")
 
 
 def _instant(option: str, text: str | None) -> float | None:

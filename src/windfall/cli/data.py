@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 MUCH_CROPPED = 0.5
 #: So large a share held out, and more than twice of what was asked, is told.
 MUCH_HELD_OUT = 0.15
-_STAGES = {"tokenizer": "reading a sample for the tokenizer", "encode": "encoding", "write": "writing shards"}
+_STAGES = {
+    "look": "looking through the files", "tokenizer": "reading a sample for the tokenizer", "encode": "encoding",
+    "write": "writing shards",
+}  # fmt: skip
 
 
 def prepare(
     source: str, out: Path, sequence_length: int, held_out_fraction: float, seed: int, as_json: bool,
     tokenizer: str = "bytes", vocab_size: int | None = None, packing: str = "stream", workers: int | None = None,
-    shard_tokens: int | None = None, text_column: str = "text", replace: bool = False,
+    shard_tokens: int | None = None, text_column: str = "text", replace: bool = False, skip_bad_rows: bool = False,
 ) -> None:  # fmt: skip
     """Tokenise ``source`` into ``out``.
 
@@ -38,12 +41,19 @@ def prepare(
     if way is None:
         raise ConfigError(f"--packing {packing}: choose from {', '.join(PACKINGS)}")
     line = Line()
+    told: list[str] = []
+
+    def tell(sentence: str) -> None:
+        line.end()
+        told.append(sentence)
+        say(sentence)
+
     try:
         manifest = tokenise(
             source, out, sequence_length=sequence_length, held_out_fraction=held_out_fraction, seed=seed,
             shard_tokens=shard_tokens or DEFAULT_SHARD_TOKENS, progress=lambda *at: line.show(_words(*at)),
             tokenizer=tokenizer, vocab_size=vocab_size, packing=way, workers=workers, text_column=text_column,
-            replace=replace, tell=say,
+            skip_bad_rows=skip_bad_rows, replace=replace, tell=tell,
         )  # fmt: skip
     except KeyboardInterrupt:
         line.end()
@@ -51,24 +61,28 @@ def prepare(
         raise SystemExit(130) from None
     finally:
         line.end()
-    _tell(out, manifest, as_json)
+    _tell(out, manifest, told, as_json)
     _warn(manifest, held_out_fraction, vocab_size)
 
 
-def _tell(out: Path, manifest: Manifest, as_json: bool) -> None:
+def _tell(out: Path, manifest: Manifest, told: list[str], as_json: bool) -> None:
+    from windfall.train.sources import printable
+
     facts = {
-        "dir": str(out), "hash": manifest.hash, "source": manifest.source, "train_sequences": manifest.train_sequences,
+        "dir": printable(str(out)), "hash": manifest.hash, "source": printable(manifest.source),
+        "train_sequences": manifest.train_sequences,
         "val_sequences": manifest.val_sequences, "train_bytes": manifest.train_bytes, "val_bytes": manifest.val_bytes,
         "tokenizer": manifest.tokenizer.kind, "vocab_size": manifest.tokenizer.vocab_size, "dtype": manifest.dtype,
         "tokens": manifest.tokens, "packing": manifest.packing, "documents": manifest.documents,
         "empty_documents": manifest.empty_documents, "cropped_documents": manifest.cropped_documents,
         "cropped_tokens": manifest.cropped_tokens, "dropped_tokens": manifest.dropped_tokens,
+        "told": [*map(printable, told)],
     }  # fmt: skip
     if as_json:
         print_json(facts)
     else:
         print(
-            f"{out}: {manifest.train_sequences:,} sequences to train on ({manifest.train_bytes / 1e6:.1f} MB), "
+            f"{printable(str(out))}: {manifest.train_sequences:,} sequences to train on ({manifest.train_bytes / 1e6:.1f} MB), "
             f"{manifest.val_sequences:,} held out ({manifest.val_bytes / 1e6:.2f} MB); manifest {manifest.hash[:12]}"
         )
         if manifest.tokenizer.kind != "bytes":

@@ -100,7 +100,9 @@ def check(
 def data_prepare(
     source: Annotated[
         str,
-        typer.Argument(metavar="SRC", help="text, .jsonl(.zst), parquet, a folder of these, hf:OWNER/NAME, or `stdlib`"),
+        typer.Argument(
+            metavar="SRC", help="text, JSON rows (or both as .gz, .zst …), parquet, a folder, hf:OWNER/NAME, or `stdlib`"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the shards")],
     tokenizer: Annotated[str, typer.Option(help="bytes, bpe (trained on the text), or a tokenizer.json")] = "bytes",
@@ -111,7 +113,8 @@ def data_prepare(
     seed: Annotated[int, typer.Option(min=0, help="seed of the held-out choice")] = 0,
     workers: Annotated[Optional[int], typer.Option(min=1, help="processes that encode (default: all cores)")] = None,  # noqa: UP045
     shard_tokens: Annotated[Optional[int], typer.Option(min=1, help="tokens per shard, about (default: 67 million)")] = None,  # noqa: UP045
-    text_column: Annotated[str, typer.Option(help="of parquet and .jsonl")] = "text",
+    text_column: Annotated[str, typer.Option(help="column or field that holds the text (parquet, JSON rows)")] = "text",
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="leave bad rows out; count, name them")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="let this take the place of finished data in DIR")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -120,7 +123,7 @@ def data_prepare(
 
     verb.prepare(
         source, out, sequence_length, held_out_fraction, seed, as_json, tokenizer, vocab_size, packing, workers, shard_tokens,
-        text_column, replace,
+        text_column, replace, skip_bad_rows,
     )  # fmt: skip
 
 
@@ -309,8 +312,12 @@ def backtest(
         typer.Option(metavar="RUN", help="a run's recorded readings through its policy: do its decisions come out again?"),
     ] = None,
     html: Annotated[Optional[Path], typer.Option(metavar="PAGE", help="write a page with figures")] = None,  # noqa: UP045
-    csv: Annotated[Optional[Path], typer.Option(metavar="DIR", help="write rows, lanes and baselines as CSV")] = None,  # noqa: UP045
+    csv: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="write tables as CSV (rows, lanes, baselines; of many simulations points, summary)"),
+    ] = None,
     jobs: Annotated[Optional[int], typer.Option(metavar="N", help="processes for many simulations (default: one a core)")] = None,  # noqa: UP045
+    details: Annotated[bool, typer.Option("--details", help="of a budget, the share of the oracle's value too")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What policies would have brought on a configuration's signals, beside the oracle, on a manual clock, in seconds."""
@@ -321,7 +328,7 @@ def backtest(
         return
     if file is None:
         raise typer.BadParameter("give a configuration, or --replay RUN", param_hint="FILE")
-    asked = verb.Asked(policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs)
+    asked = verb.Asked(policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs, details)
     (verb.rank_verb if rank_regions else verb.backtest_verb)(file, asked, as_json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError
 from windfall.grid.build import Grid, build_grid, with_start
-from windfall.grid.credentials import NEEDED, WHERE
+from windfall.grid.credentials import NEEDED, WHERE, Credentials
 from windfall.grid.live import LiveSignal, live_signal
 from windfall.grid.signal import Columns, Forecast, Reading, Signal
 from windfall.ui.progress import Progress
@@ -127,7 +126,7 @@ def _configured(config: Config, grid: Grid, region: str | None, now: float, at: 
 
 def _asked(region: str, now: float) -> list[Shown]:
     """What the providers whose credentials are set say of a zone of that name."""
-    kinds = [k for k in _TYPES if all(os.environ.get(n) for n in NEEDED[k])]
+    kinds = [k for k in _TYPES if not Credentials().missing(NEEDED[k])]
     if not kinds:
         names = "; ".join(f"{k}: {' and '.join(NEEDED[k])}, from {WHERE[k]}" for k in _TYPES)
         raise ConfigError(f"{region}: no provider's credentials are set; set those of one ({names})")
@@ -194,8 +193,9 @@ class _Outlook:
 
 def _credentials() -> list[dict[str, Any]]:
     """Each provider and what it needs: names, and whether they are set in the environment. Never a value."""
+    own = Credentials()
     found: list[dict[str, Any]] = [
-        {"provider": kind, "needs": {n: bool(os.environ.get(n)) for n in names}} for kind, names in NEEDED.items()
+        {"provider": kind, "needs": {own.named(n): not own.missing((n,)) for n in names}} for kind, names in NEEDED.items()
     ]
     return [*found, {"provider": "gridstatus", "needs": {"package gridstatus": find_spec("gridstatus") is not None}}]
 
@@ -209,6 +209,7 @@ def _signal_json(s: Shown) -> dict[str, Any]:
     found: dict[str, Any] = {
         "site": s.owner or None, "region": s.region, "signal": s.table.label, "kind": s.table.kind, "unit": unit, "at": iso_utc(t),
         "value": reading.value if reading else None, "valid_from": iso_utc(reading.valid_from) if reading else None,
+        "known_at": iso_utc(reading.known_at) if reading else None,
         "age_s": round(reading.age_s(t), 1) if reading else None, "fresh": bool(reading and reading.is_fresh(t)),
         "stale": bool(reading and reading.is_stale(t)), "source": reading.source if reading else None,
         "forecast_until": iso_utc(forecast.ends_at) if forecast else None,
@@ -253,7 +254,9 @@ def _reading_text(s: dict[str, Any]) -> str:
     if s["value"] is None:
         return f"no reading at {s['at']}"
     state = "stale" if s["stale"] else "fresh" if s["fresh"] else "late"
-    age = duration_text(s["age_s"]) + " old" if s["age_s"] >= 0 else duration_text(-s["age_s"]) + " ahead"
+    age = f"{duration_text(s['age_s'])} old"
+    if s["known_at"] < s["valid_from"]:
+        age += f", known since {s['known_at']}"
     return f"{s['value']:.4g} {s['unit']} from {s['valid_from']} ({age}, {state})"
 
 

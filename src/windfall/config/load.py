@@ -96,24 +96,21 @@ def _value(value: Any) -> str:
 def with_settings(config: Config, settings: dict[str, float]) -> Config:
     """The configuration with some numbers of it set otherwise: keys of `[policy]`, `[backtest.trainer]`, or `spin_up_s`.
 
-    ``spin_up_s`` is of all sites and of the trainer's model, whose provisioning and loading keep their ratio.
+    ``spin_up_s`` is of all sites, whose loading keeps its share of it.
 
     Raises:
         ConfigError: there is no such number, or it cannot be set so.
     """
     raw = config.model_dump(mode="json", exclude_none=True)
     for key, value in settings.items():
-        trainer = raw["backtest"]["trainer"]
         if key == "spin_up_s":
-            was = trainer["provision_s"] + trainer["load_s"] or 1.0
-            trainer["provision_s"], trainer["load_s"] = trainer["provision_s"] / was * value, trainer["load_s"] / was * value
             for site in raw["site"]:
                 ratio = site["load_s"] / site["spin_up_s"] if site["spin_up_s"] else 0.0
                 site["spin_up_s"], site["load_s"] = value, ratio * value
         elif key in type(config.policy).model_fields and key not in ("name", "deadline"):
             raw["policy"][key] = value
         elif key in type(config.backtest.trainer).model_fields and key != "preset":
-            trainer[key] = value
+            raw["backtest"]["trainer"][key] = value
         else:
             keys = [k for k in type(config.policy).model_fields if k not in ("name", "deadline")]
             near = difflib.get_close_matches(key, [*keys, "spin_up_s"], n=1)

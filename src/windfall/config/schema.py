@@ -122,12 +122,13 @@ class DataTable(Table):
     source: str = Field(
         "stdlib",
         min_length=1,
-        description="stdlib, text, .jsonl, parquet, a folder of these, or a folder made by `windfall data prepare`",
+        description="stdlib, text, JSON rows, parquet, a folder of these, or a folder made by `windfall data prepare`",
     )
     tokenizer: str = Field("bytes", description="bytes, bpe (trained on the source), or a tokenizer.json")
     vocab_size: int | None = Field(None, ge=265, description="bpe: size of the vocabulary, specials included (default 65,536)")
     packing: Literal["stream", "best_fit"] = Field("stream", description="documents behind each other, or fitted into sequences")
-    text_column: str = Field("text", description="column or field that holds the text (parquet, .jsonl)")
+    text_column: str = Field("text", description="column or field that holds the text (parquet, JSON rows)")
+    skip_bad_rows: bool = Field(False, description="leave rows out that are no text (counted and named), instead of refusing them")
     held_out_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="documents kept for validation")
     eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
     sample_prompt: str = Field(
@@ -212,9 +213,13 @@ class FleetTable(Table):
 class TrainerTable(Table):
     """`[backtest.trainer]`: the model that takes the trainer's place on the manual clock."""
 
-    preset: Literal["windfall", "prototype"] = Field("windfall", description="prototype has the study's stall, windfall has none")
-    provision_s: NonNegative = Field(240.0, description="provisioning, at provisioning_power_w")
-    load_s: NonNegative = Field(100.0, description="loading, at idle power")
+    preset: Literal["windfall", "prototype"] = Field(
+        "windfall", description="prototype has the study's start and stall; windfall the sites' own starts and no stall"
+    )
+    provision_s: NonNegative = Field(
+        240.0, description="preset prototype: provisioning, at provisioning_power_w (windfall: spin_up_s - load_s of each site)"
+    )
+    load_s: NonNegative = Field(100.0, description="preset prototype: loading, at idle power (windfall: load_s of each site)")
     stall_s: NonNegative = Field(135.0, description="preset prototype: idle part of each cycle with two or more sites")
     stall_cycle_s: Positive = Field(648.0, description="preset prototype: length of that cycle")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table
+from windfall.units import time_zone
 
 SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"]
 SignalKind = Literal["trace", "synthetic", "watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim"]
@@ -22,8 +23,21 @@ _KEYS: dict[str, set[str]] = {
     "watttime": {*_PROVIDER, "latitude", "longitude"},
     "electricity_maps": {*_PROVIDER, "latitude", "longitude"},
     "openelectricity": {*_PROVIDER, "network"},
-    "gridstatus": {*_REQUEST, "iso", "market", "location"},
-    "http": {*_REQUEST, "url", "value_path", "time_path", "scale", "headers_from_env", "credentials_file"},
+    "gridstatus": {*_REQUEST, "iso", "market", "location", "published"},
+    "http": {
+        *_REQUEST,
+        "url",
+        "value_path",
+        "time_path",
+        "scale",
+        "headers_from_env",
+        "credentials_file",
+        "published",
+        "timezone",
+        "trust_offset",
+        "stamp",
+        "time_format",
+    },
     "vessim": {*_REQUEST, "url", "microgrid", "field", "scale"},
 }
 _COMMON = {"kind", "name", "type", "currency", "period_s", "publication_delay_s", "stale_periods", "forecast"}
@@ -77,8 +91,26 @@ class SignalTable(Table):
     market: str = Field("REAL_TIME_5_MIN", description="gridstatus: which market's prices")
     location: str | None = Field(None, description="gridstatus: pricing node or hub")
     url: str | None = Field(None, description="http: the address to ask; vessim: the broker's address")
-    value_path: str | None = Field(None, description="http: where the value is in the JSON, `data.0.value` for example")
+    value_path: str | None = Field(
+        None, description="http: where the value is in the JSON, `data.0.value` for example; `data.*.value`: a list of them"
+    )
     time_path: str | None = Field(None, description="http: where its instant is (default: it holds from when it was asked for)")
+    timezone: str | None = Field(
+        None, description="http: of instants without an offset: Europe/Berlin (IANA), or all year +10:00 (default: UTC)"
+    )
+    trust_offset: bool = Field(
+        True, description="http: false: the Z or offset of its instants, or Unix time, is wrong: they are on timezone's clock"
+    )
+    time_format: str | None = Field(
+        None, description="http: how instants are written, for strptime: %d/%m/%Y %H:%M (default: ISO 8601, or Unix time)"
+    )
+    stamp: Literal["start", "end"] | None = Field(
+        None, description="http: whether an instant is the start or the end of what its value describes, period_s (default: start)"
+    )
+    published: Literal["observed", "ahead"] | None = Field(
+        None, description="http, gridstatus: whether values are told once they hold, or ahead (day-ahead prices) (default: as the "
+        "provider does; http: observed)"
+    )  # fmt: skip
     scale: float = Field(1.0, description="http, vessim: what the value is multiplied with to give the type's unit")
     headers_from_env: dict[str, str] = Field(
         default_factory=dict, description="http: header names, and the environment variable that holds each value"
@@ -107,9 +139,22 @@ class SignalTable(Table):
             raise ValueError(f'kind = "{self.kind}" delivers {" or ".join(_TYPES[self.kind])}; set type')
         if (self.latitude is None) != (self.longitude is None):
             raise ValueError("latitude and longitude go together; give both or neither")
+        self._instants()
         if self.forecast == "perfect" and self.live:
             raise ValueError('forecast = "perfect" is for traces: nobody knows a live signal\'s future')
         return self
+
+    def _instants(self) -> None:
+        """Raise ValueError where keys about the instants of an address do not go together."""
+        if self.timezone is not None:
+            time_zone(self.timezone)
+        if not self.trust_offset and self.timezone is None:
+            raise ValueError("trust_offset = false needs timezone: on which clock its instants are")
+        about = [k for k in ("timezone", "time_format", "stamp") if getattr(self, k) is not None]
+        if self.kind == "http" and self.time_path is None and about:
+            raise ValueError(f"{about[0]} is about the instants at time_path; give time_path, or remove {about[0]}")
+        if self.kind == "http" and self.stamp == "end" and self.period_s == 0:
+            raise ValueError('stamp = "end" needs period_s: how long before it an interval begins')
 
     @property
     def live(self) -> bool:

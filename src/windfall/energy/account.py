@@ -103,6 +103,10 @@ class Total:
     inside_joules: float = 0.0
     #: Joules whose intensity was unknown; they carry no grams and are shown, not hidden.
     unpriced_joules: float = 0.0
+    #: Joules used while the first signal was unknown: neither inside a window nor outside of one.
+    unjudged_joules: float = 0.0
+    #: Joules whose price was unknown.
+    uncosted_joules: float = 0.0
     #: By average intensity, where the site has such a signal; and what the energy cost, in its price's currency.
     average_grams: float = 0.0
     money: float = 0.0
@@ -114,13 +118,18 @@ class Total:
         self.grams += other.grams
         self.inside_joules += other.inside_joules
         self.unpriced_joules += other.unpriced_joules
+        self.unjudged_joules += other.unjudged_joules
+        self.uncosted_joules += other.uncosted_joules
         self.average_grams += other.average_grams
         self.money += other.money
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One entry: a site in one phase under one reading of each of its signals."""
+    """One entry: a site in one phase under one reading of each of its signals.
+
+    None: the signal that would say it was unknown then, or the site has none such. ``grams`` are 0 where ``g_per_kwh`` is None.
+    """
 
     t0: float
     t1: float
@@ -130,7 +139,7 @@ class Interval:
     g_per_kwh: float | None
     joules: float
     grams: float
-    inside: bool
+    inside: bool | None
     average_grams: float | None = None
     money: float | None = None
 
@@ -149,16 +158,10 @@ class Account:
         found = self._price(site, phase, watts, t0, t1)
         if found is None:
             return []
-        starts, ends, joules, intensity, grams, inside, average, money = found
-        meter = self.meters[site]
         return [
-            Interval(a, b, site, phase, watts, c if math.isfinite(c) else None, j, g, bool(i),
-                     av if meter.average is not None else None, m if meter.price is not None else None)
-            for a, b, j, c, g, i, av, m in zip(
-                starts.tolist(), ends.tolist(), joules.tolist(), intensity.tolist(), grams.tolist(), inside.tolist(),
-                average.tolist(), money.tolist(), strict=True,
-            )
-        ]  # fmt: skip
+            Interval(a, b, site, phase, watts, _known(c), j, g, None if math.isnan(i) else bool(i), _known(av), _known(m))
+            for a, b, j, c, g, i, av, m in zip(*(x.tolist() for x in found), strict=True)
+        ]
 
     def add(self, site: str, phase: str, t0: float, t1: float) -> None:
         """Book without the entries."""
@@ -178,15 +181,16 @@ class Account:
         )
         length = ends - starts
         joules = watts * length
-        known = np.isfinite(intensity)
+        known, judged = np.isfinite(intensity), np.isfinite(first)
         grams = np.where(known, joules / J_PER_KWH * intensity, 0.0)
-        inside = meter.inside(first)
-        by_average = np.nan_to_num(joules / J_PER_KWH * average, nan=0.0)
-        money = np.nan_to_num(joules / J_PER_KWH * price / 1000.0, nan=0.0)
+        inside = np.where(judged, meter.inside(first), np.nan)
+        by_average = joules / J_PER_KWH * average
+        money = joules / J_PER_KWH * price / 1000.0
         total.add(
             Total(
-                float(length.sum()), float(joules.sum()), float(grams.sum()), float(joules[inside].sum()),
-                float(joules[~known].sum()), float(by_average.sum()), float(money.sum()),
+                float(length.sum()), float(joules.sum()), float(grams.sum()), float(joules[inside == 1.0].sum()),
+                float(joules[~known].sum()), float(joules[~judged].sum()), float(joules[~np.isfinite(price)].sum()),
+                float(np.nansum(by_average)), float(np.nansum(money)),
             )
         )  # fmt: skip
         return starts, ends, joules, intensity, grams, inside, by_average, money
@@ -208,9 +212,14 @@ class Account:
         return sum(t.money for t in self.totals.values())
 
     def share_inside(self) -> float | None:
-        """Energy used while the region's reading was under the criterion, over all energy."""
+        """Energy used while the region's reading was under the criterion, over all energy used while there was a reading."""
         total = self.total()
-        return total.inside_joules / total.joules if total.joules > 0 else None
+        judged = total.joules - total.unjudged_joules
+        return total.inside_joules / judged if judged > 0 else None
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _together(signals: tuple[Signal | None, ...], t0: float, t1: float) -> tuple[Array, Array, list[Array]]:
@@ -231,12 +240,30 @@ def _together(signals: tuple[Signal | None, ...], t0: float, t1: float) -> tuple
     return starts, ends, found
 
 
-def always_on_kg(signal: Signal, watts: float, start: float, hours: float) -> float | None:
-    """kgCO2 of one uninterrupted site at ``watts`` for ``hours`` from ``start``; None past the end of the series."""
-    end = start + hours * 3600
-    if end > signal.ends_at() + 1:
-        return None
-    columns = signal.between(start, end)
-    if not bool((columns.values == columns.values).all()):
-        return None
-    return float((columns.values * (columns.ends - columns.starts)).sum()) * watts / J_PER_KWH / 1000.0
+@dataclass(frozen=True, slots=True)
+class AlwaysOn:
+    """One uninterrupted site: kgCO2 of the hours whose intensity is known, and how many hours are not.
+
+    The kg stand beside others' only where ``unknown_h`` is 0; None: nothing is known of those hours at all.
+    """
+
+    kg: float | None
+    unknown_h: float
+
+    @property
+    def whole_kg(self) -> float | None:
+        """The kg, if every hour is known."""
+        return self.kg if self.unknown_h == 0 else None
+
+
+def always_on(signal: Signal, watts: float, start: float, hours: float) -> AlwaysOn:
+    """One uninterrupted site at ``watts`` for ``hours`` from ``start`` (Unix seconds)."""
+    columns = signal.between(start, start + hours * 3600)
+    length = columns.ends - columns.starts
+    known = np.isfinite(columns.values)
+    unknown_h = max(0.0, hours - float(length[known].sum()) / 3600)
+    if not known.any():
+        return AlwaysOn(None, unknown_h)
+    kg = float((columns.values * length)[known].sum()) * watts / J_PER_KWH / 1000.0
+    # A second at the end of a series is rounding.
+    return AlwaysOn(kg, unknown_h if unknown_h * 3600 > 1.0 else 0.0)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from windfall.grid.source import PLAUSIBLE, Expected, Point
+from windfall.grid.source import PLAUSIBLE, Expected, Point, Published
 from windfall.store.files import read_json, write_atomic
 
 _SCHEMA = 1
@@ -31,17 +31,17 @@ class SignalCache:
         digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:32]
         self._file = folder / f"{digest}.json" if folder else None
 
-    def save(self, fetched_at: float, points: list[Point], expected: Expected | None) -> None:
+    def save(self, fetched_at: float, points: list[Point], expected: Expected | None, published: Published = "observed") -> None:
         """Keep what was heard at ``fetched_at``, besides what else is kept."""
         self._put(
-            fetched_at=fetched_at, points=[[p.valid_from, p.value, p.period_s, p.source] for p in points],
+            fetched_at=fetched_at, published=published, points=[[p.valid_from, p.value, p.period_s, p.source] for p in points],
             forecast=None if expected is None else {
                 "points": [[p.valid_from, p.value] for p in expected.points], "ends_at": expected.ends_at,
             },
         )  # fmt: skip
 
-    def load(self, now: float) -> tuple[float, list[Point], Expected | None] | None:
-        """When something was last heard, and what; None if nothing is known, or is from the future."""
+    def load(self, now: float) -> tuple[float, list[Point], Expected | None, Published] | None:
+        """When something was last heard, what, and how it is published; None if nothing is known, or was heard in the future."""
         found = self._all()
         try:
             fetched = float(found["fetched_at"])
@@ -55,7 +55,8 @@ class SignalCache:
         instants = [fetched, *(p.valid_from for p in points), *(p.period_s for p in points)]
         if not 0 <= now - fetched < math.inf or not all(math.isfinite(x) for x in instants):
             return None
-        return fetched, points, expected or None
+        published = found.get("published")
+        return fetched, points, expected or None, published if published in ("forecast", "ahead") else "observed"
 
     def save_zone(self, zone: str, now: float) -> None:
         """Keep the zone that a place was found to be in."""

@@ -14,6 +14,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "electricity_maps": ("ELECTRICITY_MAPS_API_KEY",),
     "openelectricity": ("OPENELECTRICITY_API_KEY",),
 }
+#: Other names of the same, which a service's own client reads.
+_ALSO = {"WATTTIME_USERNAME": "WATTTIME_USER"}
 #: Where an account comes from.
 WHERE = {
     "watttime": "https://docs.watttime.org (free accounts see CAISO_NORTH)",
@@ -29,6 +31,10 @@ class Credentials:
         self._file = Path(file).expanduser() if file else None
         self._environ = os.environ if environ is None else environ
 
+    def named(self, name: str) -> str:
+        """The variable that gives the value of ``name``: another name of it, where that is the one set."""
+        return self._look_up((name,))[name][0]
+
     def missing(self, names: tuple[str, ...]) -> list[str]:
         """Those of ``names`` that have no value.
 
@@ -36,7 +42,7 @@ class Credentials:
             Unauthorized: the file cannot be read, or others can read it too.
         """
         found = self._look_up(names)
-        return [n for n in names if not found[n]]
+        return [n for n in names if not found[n][1]]
 
     def need(self, names: tuple[str, ...], who: str) -> list[str]:
         """The values of ``names``; ``who`` opens the message.
@@ -45,19 +51,25 @@ class Credentials:
             Unauthorized: one has no value, or the file cannot be used.
         """
         found = self._look_up(names)
-        missing = [n for n in names if not found[n]]
+        missing = [n for n in names if not found[n][1]]
         if missing:
             place = f" or in {self._file}" if self._file else ", or name a credentials_file"
+            also = "".join(f" ({_ALSO[n]} is read too)" for n in missing if n in _ALSO)
             raise Unauthorized(f"{who}: {' and '.join(missing)} not set; set {'it' if len(missing) == 1 else 'them'} in the "
-                               f"environment{place}")  # fmt: skip
-        return [found[n] for n in names]
+                               f"environment{place}{also}")  # fmt: skip
+        return [found[n][1] for n in names]
 
-    def _look_up(self, names: tuple[str, ...]) -> dict[str, str]:
-        found = {n: self._environ.get(n, "").strip() for n in names}
-        if self._file is not None and not all(found.values()):
+    def _look_up(self, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+        """Each name, the one of its spellings that is set, and the value."""
+        found = {n: _first(self._environ, n) for n in names}
+        if self._file is not None and not all(value for _, value in found.values()):
             stored = _read(self._file)
-            found = {n: v or stored.get(n, "") for n, v in found.items()}
+            found = {n: f if f[1] else _first(stored, n) for n, f in found.items()}
         return found
+
+
+def _first(values: Mapping[str, str], name: str) -> tuple[str, str]:
+    return next(((n, v) for n in (name, _ALSO.get(name, "")) if n and (v := values.get(n, "").strip())), (name, ""))
 
 
 def _read(file: Path) -> dict[str, str]:

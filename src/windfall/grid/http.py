@@ -6,16 +6,21 @@ before which not to ask again, and who polls plans the next attempt with ``backo
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import logging
 import random
+import re
+import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 
 import httpx
 
@@ -46,19 +51,21 @@ class Later(Transient):
 
 
 class Denied(Unauthorized):
-    """HTTP 401 or 403; ``status`` is which."""
+    """HTTP 401 or 403; ``status`` is which, ``answer`` the status with the service's own words (`HTTP 403: no such plan`)."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, answer: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.answer = answer or f"HTTP {status}"
 
 
 class NoSuch(SignalError):
-    """The service knows no such thing (HTTP 404 or another 4xx); ``status`` is which."""
+    """The service knows no such thing (HTTP 404 or another 4xx), or has it elsewhere (3xx); ``status`` is which."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, answer: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.answer = answer or f"HTTP {status}"
 
 
 class RateLimit:
@@ -105,6 +112,15 @@ def public_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     query = [(k, "***" if any(w in k.lower() for w in _SECRET_WORDS) else v) for k, v in parse_qsl(parts.query, True)]
     return urlunsplit((parts.scheme, host, parts.path, urlencode(query, safe="*"), ""))
+
+
+def url_secrets(url: str) -> list[str]:
+    """What `public_url` leaves out: a service may repeat it in an error."""
+    try:
+        parts = urlsplit(url)
+        return [parts.password or "", *(v for k, v in parse_qsl(parts.query) if any(w in k.lower() for w in _SECRET_WORDS))]
+    except ValueError:
+        return []
 
 
 def backoff_s(failures: int, base_s: float, rng: random.Random, *, cap_s: float = 900.0, at_least_s: float | None = None) -> float:
@@ -157,8 +173,15 @@ class Http:
         self._client: httpx.Client | None = None
 
     def hide(self, *secrets: str) -> None:
-        """Never let these be seen in a message."""
-        self._secrets |= {s for s in secrets if s}
+        """Never let these be seen in a message, nor as an address or a header spells them."""
+        self._secrets |= {form for s in secrets if s for form in (s, quote(s, safe=""), quote(s))}
+
+    def public(self, text: str) -> str:
+        """``text`` in one line and without what is secret."""
+        # The longest first: one may be the beginning of another.
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return " ".join(text.split())
 
     def close(self) -> None:
         """Close its connections; a later ``get`` opens new ones."""
@@ -203,6 +226,8 @@ class Http:
         limit: tuple[str, int, float],
     ) -> Any:
         host = host_of(url)
+        if auth:
+            self.hide(base64.b64encode(":".join(auth).encode()).decode())
         wait = self._limits.of(host, *limit).take(self._now())
         if wait > 0:
             raise Later(
@@ -210,9 +235,16 @@ class Http:
             )
         self.requests += 1
         if self._client is None:
-            self._client = httpx.Client(timeout=self._timeout_s, headers={"Accept": "application/json", "User-Agent": "windfall"})
+            headers_of_all = {"Accept": "application/json", "User-Agent": "windfall"}
+            try:
+                self._client = httpx.Client(timeout=self._timeout_s, headers=headers_of_all)
+            except OSError as e:  # httpx reads these when it begins
+                raise SignalError(
+                    f"{self.who}: the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read "
+                    f"({e.strerror or e}); correct it, or unset it"
+                ) from None
         try:
-            status, kind, again, body = self._read(url, params, headers, auth)
+            status, told, body = self._read(url, params, headers, auth)
         except httpx.TimeoutException:
             raise Later(f"{self.who}: no answer from {host} within {self._timeout_s:g} s; it is asked again") from None
         except UnicodeEncodeError:
@@ -222,23 +254,33 @@ class Http:
         except httpx.UnsupportedProtocol:
             raise SignalError(f"{self.who}: its address does not begin with http:// or https://; correct it") from None
         except (httpx.TransportError, httpx.DecodingError) as e:
-            raise Later(f"{self.who}: no connection to {host} ({_plain(e, self._secrets)}); it is asked again") from None
+            raise Later(f"{self.who}: no connection to {host} ({self.public(_cause(e, host))[:200]}); it is asked again") from None
+        said = self.public(said_of(body))[:200]
+        answer = f"HTTP {status}" + (f": {said}" if said else "")
         if status in (401, 403):
-            raise Denied(f"{self.who}: {host} refuses access (HTTP {status}{self._said(body)}); check the credentials", status)
+            raise Denied(f"{self.who}: {host} refuses access ({answer}); check the credentials", status, answer)
         if status in (408, 429) or status >= 500:
-            wait_s = retry_after_s(again, self._now())
+            wait_s = retry_after_s(told.get("retry-after"), self._now())
             what = "asks for fewer requests" if status == 429 else "does not answer properly"
-            raise Later(f"{self.who}: {host} {what} (HTTP {status}{self._said(body)}); it is asked again", wait_s)
+            raise Later(f"{self.who}: {host} {what} ({answer}); it is asked again", wait_s)
+        if 300 <= status < 400 and told.get("location"):
+            there = self.public(public_url(urljoin(url, told["location"])))[:200]
+            raise NoSuch(
+                f"{self.who}: {host} sends on to {there} (HTTP {status}), where nothing is asked, for credentials would go along; "
+                "if it is right, set the address in the configuration to that one", status, answer,
+            )  # fmt: skip
         if not 200 <= status < 300:
-            raise NoSuch(f"{self.who}: {host} answers HTTP {status}{self._said(body)}; check zone and address", status)
+            raise NoSuch(f"{self.who}: {host} answers {answer}; check zone and address", status, answer)
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
-            raise SignalError(f"{self.who}: {host} answers {kind or 'something'} that is not JSON; check the address") from None
+            kind = told.get("content-type", "").partition(";")[0] or "something"
+            what = f"{kind} that is not JSON" if body.strip() else "nothing, which is not JSON"
+            raise SignalError(f"{self.who}: {host} answers {what} ({answer}); check the address") from None
 
     def _read(
         self, url: str, params: Params | None, headers: Mapping[str, str], auth: tuple[str, str] | None
-    ) -> tuple[int, str, str | None, bytes]:
+    ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._client is not None
         begun = self._now()
         # A URL's own query stays, which httpx's own `params` would replace.
@@ -253,31 +295,36 @@ class Http:
                 # httpx times each read: a service that trickles would hold a thread for ever.
                 if self._now() - begun > 3 * self._timeout_s:
                     raise Later(f"{self.who}: {host_of(url)} answers too slowly; it is asked again")
-            kind = answer.headers.get("content-type", "").partition(";")[0]
-            return answer.status_code, kind, answer.headers.get("retry-after"), b"".join(parts)
-
-    def _said(self, body: bytes) -> str:
-        """What the service said of an error, short, in one line and without secrets."""
-        try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):
-            return ""
-        text = _message(found)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        text = " ".join(text.split())[:200]
-        return f": {text}" if text else ""
+            return answer.status_code, answer.headers, b"".join(parts)
 
 
-def _message(value: Any) -> str:
-    """The text in the shapes of error bodies that services use."""
+def said_of(body: bytes) -> str:
+    """What a body says of an error: the message in JSON, a page's title, or a line of plain text; nothing if it is none of them."""
+    try:
+        return said_in(json.loads(body))
+    except (ValueError, RecursionError):
+        text = body[:4096].decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
+    if not text.startswith("<"):
+        return "" if text.startswith(("{", "[")) or "\ufffd" in text else text
+    title = re.search(r"<(title|h1)[^>]*>([^<]+)<", text, re.IGNORECASE)
+    return html.unescape(title[2]).strip() if title else ""
+
+
+def said_in(value: Any) -> str:
+    """The text in the shapes of errors that services use, of an answer that may be anything."""
+    if isinstance(value, dict | list):
+        return _message(value)
+    return value if isinstance(value, str) else ""
+
+
+def _message(value: Any, depth: int = 4) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return _message(value[0]) if value else ""
-    if isinstance(value, dict):
-        for key in ("message", "msg", "detail", "error_description", "error"):
-            if text := _message(value.get(key)):
+        return _message(value[0], depth - 1) if value and depth else ""
+    if isinstance(value, dict) and depth:
+        for key in ("message", "msg", "detail", "details", "error_description", "error", "errors", "errorMessage", "title"):
+            if text := _message(value.get(key), depth - 1):
                 return text
     return ""
 
@@ -290,11 +337,24 @@ def host_of(url: str) -> str:
         return "its address"
 
 
-def _plain(e: Exception, secrets: set[str]) -> str:
-    text = str(e) or type(e).__name__
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return " ".join(text.split())[:120]
+def _cause(e: BaseException, host: str) -> str:
+    """Why there is no connection, in words that say what to do where that is known."""
+    chain: list[BaseException] = [e]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for c in chain:
+        if isinstance(c, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate cannot be verified: {c.verify_message}; where a proxy of your organisation opens TLS, set "
+                "SSL_CERT_FILE to a file with its certificates; check this machine's clock too"
+            )
+        if isinstance(c, socket.gaierror):
+            name = host.rpartition(":")[0] or host
+            return f"the name {name} cannot be looked up: {c.strerror or c}; check the address, and DNS and network here"
+    text = str(e)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"its certificate cannot be verified: {text}; set SSL_CERT_FILE to a file with the certificates to trust"
+    return text or type(e).__name__
 
 
 def instant_text(t: float, offset_s: float = 0.0) -> str:

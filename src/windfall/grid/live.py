@@ -2,6 +2,11 @@
 
 A failed question changes nothing but when the next one is asked: readings grow old by themselves, and policies treat them
 as invariant 5 says.
+
+An observed source cannot know the future: its newest word is about the present, whatever its stamp says. A stamp up to one
+period ahead is a clock that differs a little, or an interval's end: such a word holds from when it was heard (if the same
+answer says what is about now, from its own time). One further ahead says that the stamps cannot be believed: nothing of that
+answer is used, then or later. What is published ahead waits for its time.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ import math
 import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +28,9 @@ from windfall.grid.credentials import Credentials
 from windfall.grid.http import SHARED_LIMITS, Later, RateLimits, backoff_s
 from windfall.grid.series import Series
 from windfall.grid.signal import Columns, Forecast, Reading
-from windfall.grid.source import Expected, News, Source
-from windfall.units import UNITS, duration_text, iso_utc
+from windfall.grid.source import Expected, News, Point, Source
+from windfall.grid.stamps import ahead_text, late_text
+from windfall.units import UNITS
 
 #: Readings that the cache on disk keeps.
 _CACHED_POINTS = 300
@@ -32,6 +38,10 @@ _CACHED_POINTS = 300
 _UNAUTHORIZED_S = 300.0
 #: A period for sources that hold until the next reading (period_s = 0), where one is needed.
 _NO_PERIOD_S = 300.0
+#: How far ahead anything is published.
+_MAX_AHEAD_S = 8 * 86400.0
+#: For how long it is remembered when a stamp was first heard: sources repeat what they said.
+_KEEP_AHEAD_S = 86400.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,6 @@ class LiveSignal:
         #: How long one request may take.
         self.timeout_s = table.timeout_s
         self._table = table
-        #: How far ahead of our clock a source's may be: one period.
-        self._ahead_s = table.period_s or _NO_PERIOD_S
         self._asked = source
         self._now = now
         self._rng = rng or random.Random()
@@ -81,7 +89,17 @@ class LiveSignal:
         self._last_success: float | None = None
         self._last_error: str | None = None
         self._next: float | None = None
+        #: When that was planned: a clock that shows less was set back since, and the plan is void.
+        self._planned = -math.inf
         self._failures = 0
+        #: Stamps that were ahead when they were heard, and when that was.
+        self._heard_ahead: dict[float, float] = {}
+        #: Stamps that were refused, and are still ahead: saying them again changes nothing before their time.
+        self._refused_ahead: set[float] = set()
+        #: Since when what is known starts nothing: an answer was refused, or the clock was set back. Until one is taken.
+        self._doubted_at = math.inf
+        #: The newest stamp, since when it is that, and whether there was another before.
+        self._newest: tuple[float, float, bool] | None = None
         self._dropped = 0
         self._warnings: dict[str, None] = {}
         self._remember()
@@ -94,7 +112,10 @@ class LiveSignal:
     # -- the signal
 
     def at(self, t: float) -> Reading | None:
-        return self._series.at(t, self._ahead_s)
+        found = self._series.at(t)
+        if found is None or t < self._doubted_at:
+            return found
+        return replace(found, fresh_until=min(found.fresh_until, self._doubted_at))
 
     def between(self, t0: float, t1: float) -> Columns:
         return self._series.between(t0, t1)
@@ -130,7 +151,7 @@ class LiveSignal:
 
     def step(self, now: float) -> float:
         """Ask if it is time to; when to come again. Never raises what a source raises."""
-        if now >= self.due():
+        if self._is_due(now):
             self._ask(now, 0.0)
         return self.due()
 
@@ -139,20 +160,26 @@ class LiveSignal:
 
         ``patience_s`` is how long in all it may wait for another try where the first one fails.
         """
-        if now >= self.due():
+        if self._is_due(now):
             self._ask(now, patience_s)
 
-    def load_past(self, now: float, span_s: float) -> None:
-        """Ask for the last ``span_s`` seconds, once. A failure is a warning: the past is of use, not of need."""
+    def load_past(self, now: float, span_s: float) -> bool:
+        """Ask for the last ``span_s`` seconds; whether that was done. A failure is a warning: the past is of use, not of need.
+
+        A source whose stamps are wrong now has wrong ones in its past, which is not asked for before they are right.
+        """
+        if self._doubted_at < math.inf:
+            return False
         with self._asking:
             self._asked.patience_s = 0.0
             try:
                 news = self._asked.past(now, span_s)
             except WindfallError as e:
                 self._warn(f"its past is not known: {e}")
-                return
-        if news is not None:
-            self._take(news, now, forecast=False)
+                return True
+        if news is not None and (wrong := self._take(news, now, forecast=False)):
+            self._warn(f"its past is not known: {wrong}")
+        return True
 
     def require(self) -> None:
         """Raise if it cannot be asked as things are.
@@ -201,58 +228,127 @@ class LiveSignal:
                 self._failed(e)
                 return
         heard = self._now()
-        self._take(news, heard)
-        # Sooner than poll_s by a little, so that many runs do not ask in step.
+        wrong = self._take(news, heard)
+        refused = bool(wrong)
+        if news.points:
+            wrong = wrong or self._late(news, heard)
         with self._lock:
-            self._last_success, self._last_error, self._failures = heard, None, 0
-            self._next = heard + self.poll_s * self._rng.uniform(0.95, 1.0)
-        self._cache.save(heard, news.points[-_CACHED_POINTS:], news.expected)
+            self._failures = 0
+            # Sooner than poll_s by a little, so that many runs do not ask in step.
+            self._next, self._planned = heard + self.poll_s * self._rng.uniform(0.95, 1.0), heard
+            if refused:
+                self._doubted_at = min(self._doubted_at, heard)
+            else:
+                self._doubted_at = math.inf if news.points else self._doubted_at
+                self._last_success = heard
+            self._last_error = f"{self.source}: {wrong}" if wrong else None
+        if not wrong:  # a restart asks again where nothing of use was heard
+            self._cache.save(heard, news.points[-_CACHED_POINTS:], news.expected, news.published)
+
+    def _is_due(self, now: float) -> bool:
+        with self._lock:
+            if now < self._planned:  # the clock was set back: what was known by it starts nothing before the source is heard
+                self._series = self._series.known_by(now)
+                self._doubted_at = min(self._doubted_at, now)
+                return True
+            return self._next is None or now >= self._next
 
     def _failed(self, e: WindfallError) -> None:
+        now = self._now()
         with self._lock:
             self._failures += 1
             base = max(_UNAUTHORIZED_S, self.poll_s) if isinstance(e, Unauthorized) else min(self.poll_s, 15.0)
             wait = e.retry_after_s if isinstance(e, Later) else None
             # A source that is asked often is tried again soon: what it says is needed soon.
             cap = base if isinstance(e, Unauthorized) else min(900.0, max(30.0, 4.0 * self.poll_s))
-            self._next = self._now() + backoff_s(self._failures, base, self._rng, cap_s=cap, at_least_s=wait)
+            self._next, self._planned = now + backoff_s(self._failures, base, self._rng, cap_s=cap, at_least_s=wait), now
             self._last_error = str(e)
 
-    def _take(self, news: News, heard: float, *, forecast: bool = True) -> None:
-        readings = [self._reading(p.valid_from, p.value, p.period_s, p.source, heard) for p in news.points]
-        early = [r for r in readings if r.valid_from > heard + self._ahead_s]
-        if early:
-            ahead = duration_text(early[-1].valid_from - heard)
-            self._warn(f"a reading is about a time {ahead} ahead ({iso_utc(early[-1].valid_from)}) and is not used before; "
-                       "check this machine's clock")  # fmt: skip
+    def _take(self, news: News, heard: float, *, forecast: bool = True) -> str:
+        """Put what was heard beside what is known. Where none of it may be used, why not; else nothing."""
         for text in news.warnings:
             self._warn(text)
+        newest = max(news.points, key=lambda p: p.valid_from, default=None)
+        self._refused_ahead = {s for s in self._refused_ahead if s > heard}
+        refused = newest is not None and (
+            newest.valid_from - heard > self._ahead_s(news, newest) or newest.valid_from in self._refused_ahead
+        )
         with self._lock:
-            self._dropped += news.dropped
-            self._series = self._series.with_readings(readings)
+            self._dropped += news.dropped + len(news.points) * refused
+            self._series = self._series.known_by(heard)
+            if refused:
+                assert newest is not None
+                if news.published == "observed":
+                    self._refused_ahead |= {p.valid_from for p in news.points if p.valid_from > heard}
+                return ahead_text(newest.valid_from - heard, self._period(newest), news)
+            self._series = self._series.with_readings(self._readings(news, heard))
             if forecast and news.expected is not None and news.expected.points:
                 self._forecasts = (*self._forecasts[-1:], _forecast(news.expected, heard))
+        return ""
 
-    def _reading(self, valid: float, value: float, period_s: float, source: str, heard: float) -> Reading:
-        table = self._table
-        period = max(table.period_s, period_s) if table.period_s > 0 else 0.0
-        label = f"{self.source} {source}".strip()
+    def _period(self, point: Point) -> float:
+        """Seconds that a point is about; 0: until the next one."""
+        return max(self._table.period_s, point.period_s) if self._table.period_s > 0 else 0.0
+
+    def _ahead_s(self, news: News, newest: Point) -> float:
+        """How far ahead of our clock a source's newest stamp may be."""
+        period = self._period(newest) or newest.period_s or _NO_PERIOD_S
+        match news.published:
+            case "observed":
+                return period
+            case "forecast":  # what is further ahead is no longer fresh when its time comes
+                return period * self._table.stale_periods
+        return _MAX_AHEAD_S
+
+    def _readings(self, news: News, heard: float) -> list[Reading]:
+        points = news.points
+        # Where it is told what is about now, or of which time each word is, one ahead waits for its time.
+        present = any(p.valid_from <= heard < p.valid_from + self._period(p) for p in points)
+        if news.published == "observed" and not present and any(p.period_s == 0 for p in points):
+            # Else the last of several words about times ahead is about the present: it begins to hold when it is first heard.
+            self._heard_ahead = {s: t for s, t in self._heard_ahead.items() if s > heard - _KEEP_AHEAD_S and t <= heard}
+            ahead = max((p.valid_from for p in points if p.valid_from > heard), default=-math.inf)
+            if ahead >= max(self._heard_ahead, default=heard):
+                self._heard_ahead.setdefault(ahead, heard)
+            points = [p for p in points if p.valid_from <= heard or p.valid_from in self._heard_ahead]
+        settled = news.published == "ahead"
+        return [self._reading(p, self._heard_ahead.get(p.valid_from, p.valid_from), heard, settled) for p in points]
+
+    def _reading(self, point: Point, begins: float, heard: float, settled: bool) -> Reading:
+        """``settled``: it is as good when its time comes as when it was heard; else it ages from when it was heard."""
+        table, period = self._table, self._period(point)
+        label = f"{self.source} {point.source}".strip()
         if period == 0:
-            return Reading(value, self.unit, valid, heard, math.inf, math.inf, label)
-        stale = valid + table.stale_periods * period + table.publication_delay_s
+            return Reading(point.value, self.unit, begins, heard, math.inf, math.inf, label)
+        of = begins if settled else min(begins, heard)
+        stale = of + table.stale_periods * period + table.publication_delay_s
         # The next reading is heard up to one poll after it is there.
-        fresh = valid + period + table.publication_delay_s + self.poll_s
-        return Reading(value, self.unit, valid, heard, min(fresh, stale), stale, label, valid + period)
+        fresh = of + period + table.publication_delay_s + self.poll_s
+        return Reading(point.value, self.unit, begins, heard, min(fresh, stale), stale, label, begins + period)
+
+    def _late(self, news: News, heard: float) -> str:
+        """What is wrong with an answer whose newest word is too old to be of use; nothing if it is not."""
+        point = max(news.points, key=lambda p: p.valid_from)
+        newest, period = point.valid_from, self._period(point)
+        if self._newest is None or newest != self._newest[0]:
+            self._newest = (newest, heard, self._newest is not None)
+        _, since, moved = self._newest
+        late = heard - newest
+        if period == 0 or late < self._table.stale_periods * period + self._table.publication_delay_s:
+            return ""
+        stands = heard - since >= period + self.poll_s
+        return late_text(late, period, news, False if stands else True if moved else None)
 
     def _remember(self) -> None:
         now = self._now()
         found = self._cache.load(now)
         if found is None:
             return
-        fetched, points, expected = found
-        self._take(News(points, expected), fetched)
+        fetched, points, expected, published = found
+        if self._take(News(points, expected, published=published), fetched):
+            return
         self._last_success = fetched
-        self._next = fetched + self.poll_s
+        self._next, self._planned = fetched + self.poll_s, fetched
 
     def _warn(self, text: str) -> None:
         with self._lock:

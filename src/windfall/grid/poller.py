@@ -44,11 +44,11 @@ class Poller:
 
     def _run(self, signal: LiveSignal) -> None:
         try:
-            signal.step(self._now())
-            if self._past_s > 0 and not self._closed.is_set():
-                signal.load_past(self._now(), self._past_s)
+            past = self._past_s > 0
             while not self._closed.is_set():
                 due = signal.step(self._now())
+                if past and not self._closed.is_set():
+                    past = not signal.load_past(self._now(), self._past_s)
                 self._closed.wait(min(max(due - self._now(), 0.05), _SLICE_S))
         finally:
             if not self._closed.is_set():

@@ -1,13 +1,15 @@
 """Readings received so far, in order of the time that they are about: what a live signal answers from.
 
 A reading holds until the next one, and no longer than it may be believed at all (``stale_at``): beyond that, and before the
-first, nothing is known. Several readings may be about one instant; the one heard last counts, as soon as it was heard.
+first, nothing is known. Several readings may be about one instant; the one heard last counts, as soon as it was heard. One about a
+time to come waits for it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,21 +47,22 @@ class Series:
         oldest = rows[-1].valid_from - KEEP_S
         return Series(tuple(r for r in rows if r.valid_from >= oldest))
 
-    def at(self, t: float, ahead_s: float = 0.0) -> Reading | None:
-        """The newest reading about ``t`` or before, known at ``t``.
+    def known_by(self, t: float) -> Series:
+        """This series for a clock that was set back to ``t``: nothing can have been known later than it is now.
 
-        If that is not fresh any more, one about at most ``ahead_s`` later is taken for it: clocks differ.
+        What is about a time that has not come by that clock is forgotten: which word about it counts will be heard again.
         """
+        if not (self._known > t).any():
+            return self
+        kept = (r if r.known_at <= t else replace(r, known_at=t) for r in self.readings if r.known_at <= t or r.valid_from <= t)
+        return Series(tuple(sorted(kept, key=lambda r: (r.valid_from, r.known_at))))
+
+    def at(self, t: float) -> Reading | None:
+        """The newest reading about ``t`` or before, known at ``t``."""
         i = bisect_right(self._times, t) - 1
         while i >= 0 and self._known[i] > t:
             i -= 1
-        found = self.readings[i] if i >= 0 else None
-        if found is not None and found.is_fresh(t):
-            return found
-        for j in range(bisect_right(self._times, t), bisect_right(self._times, t + ahead_s)):
-            if self._known[j] <= t:
-                return self.readings[j]
-        return found
+        return self.readings[i] if i >= 0 else None
 
     def between(self, t0: float, t1: float, known_by: float | None = None) -> Columns:
         """What held over ``[t0, t1)``, NaN where nothing is known; only what was known at ``known_by``, if given."""

@@ -29,8 +29,8 @@ class Reading:
     valid_until: float = math.inf
 
     def age_s(self, t: float) -> float:
-        """Seconds since ``valid_from``."""
-        return t - self.valid_from
+        """Seconds since ``valid_from``, or since ``known_at`` where that is earlier: nothing is younger than the news of it."""
+        return t - min(self.valid_from, self.known_at)
 
     def is_fresh(self, t: float) -> bool:
         """Whether the reading may turn a site on (invariant 5)."""
@@ -57,7 +57,10 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A prediction known since ``made_at``: ``values[i]`` expected from ``times[i]`` until the next, the last until ``ends_at``."""
+    """A prediction known since ``made_at``: ``values[i]`` expected from ``times[i]`` until the next, the last until ``ends_at``.
+
+    A value of NaN: nothing is expected of that time.
+    """
 
     made_at: float
     times: npt.NDArray[np.float64]
@@ -77,7 +80,7 @@ class Signal(Protocol):
     def between(self, t0: float, t1: float) -> Columns:
         """What really held over ``[t0, t1)``, published late or not. For accounts and backtests.
 
-        Values are NaN where nothing is known.
+        The columns cover the whole time; values are NaN where nothing is known.
         """
         ...
 
@@ -107,9 +110,12 @@ class Leads:
 
 
 class StepSignal:
-    """A signal held in memory: sorted instants, finite values, each valid until the next.
+    """A signal held in memory: sorted instants and finite values. Each holds until the next one comes, but at most
+    ``stale_periods`` periods; after that the time is unknown to everybody, until the next row. Without a period (0) a value
+    holds until the next one, however late. Nothing is known after ``until`` (default: one period after the last row).
 
-    ``leads`` are the source's own forecasts; ``perfect`` makes every forecast what will really be (backtests).
+    ``periods`` are the rows' own periods (seconds, one per row) where the resolution changes inside the series; None: all have
+    ``period_s``. ``leads`` are the source's own forecasts; ``perfect`` makes every forecast what will really be (backtests).
     """
 
     def __init__(
@@ -125,6 +131,7 @@ class StepSignal:
         stale_periods: float = 3.0,
         leads: Leads | None = None,
         perfect: bool = False,
+        periods: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.unit = unit
         self.source = source
@@ -136,8 +143,11 @@ class StepSignal:
         self._leads = leads
         self._perfect = perfect
         self._leaving: dict[tuple[float, float], npt.NDArray[np.float64]] = {}
-        natural = float(times[-1]) + period_s if period_s > 0 else math.inf
-        self._end = natural if until is None else until
+        # A row without a period holds until the next: its period has no end.
+        each = np.full(len(times), float(period_s)) if periods is None or period_s == 0 else periods
+        self._periods = np.where(each > 0, each, np.inf)
+        self._end = float(times[-1] + self._periods[-1]) if until is None else until
+        self._edges, self._held = self._holding()
 
     def ends_at(self) -> float:
         return self._end
@@ -150,7 +160,30 @@ class StepSignal:
         return StepSignal(
             self._times, self._values, unit=self.unit, source=self.source, period_s=self._period, until=self._end,
             publication_delay_s=publication_delay_s, stale_periods=self._stale, leads=self._leads, perfect=self._perfect,
+            periods=self._periods if self._period > 0 else None,
         )  # fmt: skip
+
+    def _holding(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Instants from which on a value holds, and the values: NaN where nothing is known from then on."""
+        nexts = np.append(self._times[1:], np.inf)
+        holds = np.minimum(np.minimum(nexts, self._times + self._stale * self._periods), self._end)
+        lapse = holds < nexts
+        if not lapse.any():
+            return self._times, self._values
+        # The instant of a lapse comes after its row and before the next.
+        places = np.flatnonzero(lapse) + 1
+        return np.insert(self._times, places, holds[lapse]), np.insert(self._values, places, np.nan)
+
+    def holes(self, t0: float, t1: float) -> list[tuple[float, float]]:
+        """The times within ``[t0, t1)`` of which nothing is known, in order."""
+        c = self.between(t0, t1)
+        found: list[tuple[float, float]] = []
+        for a, b in zip(c.starts[np.isnan(c.values)].tolist(), c.ends[np.isnan(c.values)].tolist(), strict=True):
+            if found and found[-1][1] == a:
+                found[-1] = (found[-1][0], b)
+            else:
+                found.append((a, b))
+        return found
 
     def _known(self, t: float) -> int:
         """Index of the newest row known at ``t``; -1 if there is none."""
@@ -162,16 +195,14 @@ class StepSignal:
 
     def reading(self, i: int) -> Reading:
         """Row ``i`` as a reading."""
-        valid = float(self._times[i])
-        until = valid + self._period if self._period > 0 else math.inf
-        if i + 1 < len(self._times):
-            until = min(until, float(self._times[i + 1])) if self._period > 0 else until
-        fresh = valid + self._period + self._delay if self._period > 0 else math.inf
-        stale = valid + self._stale * self._period + self._delay if self._period > 0 else math.inf
+        valid, period = float(self._times[i]), float(self._periods[i])
+        until = valid + period
+        if i + 1 < len(self._times) and until < math.inf:
+            until = min(until, float(self._times[i + 1]))
         end = self._end + self._delay
         return Reading(
-            float(self._values[i]), self.unit, valid, valid + self._delay, min(fresh, end), min(stale, end), self.source,
-            min(until, self._end) if self._period > 0 else math.inf,
+            float(self._values[i]), self.unit, valid, valid + self._delay, min(valid + period + self._delay, end),
+            min(valid + self._stale * period + self._delay, end), self.source, min(until, self._end) if until < math.inf else until,
         )  # fmt: skip
 
     def leaves(self, t: float, low: float, high: float) -> float:
@@ -181,7 +212,7 @@ class StepSignal:
             outside = ~((self._values >= low) & (self._values < high))
             known = self._times + self._delay
             if self._period > 0:
-                fresh_until = np.minimum(known + self._period, self._end + self._delay)
+                fresh_until = np.minimum(known + self._periods, self._end + self._delay)
                 following = np.append(known[1:], np.inf)
                 instants = np.where(outside, known, fresh_until)[outside | (following > fresh_until)]
             else:
@@ -191,10 +222,10 @@ class StepSignal:
         return float(found[i]) if i < len(found) else math.inf
 
     def between(self, t0: float, t1: float) -> Columns:
-        first = int(np.searchsorted(self._times, t0, side="right")) - 1
-        last = int(np.searchsorted(self._times, t1, side="left"))
-        inner = self._times[max(first, 0) : last]
-        values = self._values[max(first, 0) : last]
+        first = int(np.searchsorted(self._edges, t0, side="right")) - 1
+        last = int(np.searchsorted(self._edges, t1, side="left"))
+        inner = self._edges[max(first, 0) : last]
+        values = self._held[max(first, 0) : last]
         if first < 0:  # before the first row nothing is known
             inner = np.concatenate(([t0], inner))
             values = np.concatenate(([np.nan], values))
@@ -208,8 +239,10 @@ class StepSignal:
         first = max(0, int(np.searchsorted(self._times, t - span_s, side="right")) - 1)
         valid = self._times[first : last + 1]
         starts = np.maximum(valid, t - span_s)
-        # Where nothing came for so long that the last reading could not be believed any more, nothing was known.
-        limit = valid + self._stale * self._period + self._delay if self._period > 0 else np.full(len(valid), self._end)
+        # Where nothing came for so long that a reading could not be believed any more, nothing was known.
+        limit = np.minimum(valid + self._stale * self._periods[first : last + 1], self._end)
+        if len(limit):  # the newest one is believed for as long as it is late besides
+            limit[-1] += self._delay
         ends = np.minimum(np.minimum(np.append(starts[1:], t)[: len(starts)], limit), t)
         keep = ends > starts
         return Columns(starts[keep], ends[keep], self._values[first : last + 1][keep])
@@ -218,7 +251,7 @@ class StepSignal:
         end = min(t + horizon_s, self._end)
         if self._perfect:
             c = self.between(t, end) if end > t else None
-            return Forecast(t, c.starts, c.values, end) if c is not None and len(c.values) and np.isfinite(c.values).all() else None
+            return Forecast(t, c.starts, c.values, end) if c is not None and np.isfinite(c.values).any() else None
         i = self._known(t)
         if self._leads is None or i < 0:
             return None
@@ -228,7 +261,7 @@ class StepSignal:
         values = np.concatenate(([self._values[i]], self._leads.values[known, i]))
         if len(points) < 2:
             return None
-        step = self._period or 300.0
+        step = float(self._periods[i]) if self._period > 0 else 300.0
         steps = np.arange(0.0, min(points[-1], t + horizon_s - made) + step, step)
         steps = steps[steps <= points[-1]]
         # Points are minutes to hours apart: between them the expectation is a straight line.

@@ -6,10 +6,17 @@ Whatever is not a plain finite number within reason, or has no readable instant,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+#: What a source tells: what it has observed; the first point of a forecast, which may be minutes ahead; or what is settled
+#: before its time comes, as day-ahead prices are.
+Published = Literal["observed", "forecast", "ahead"]
+#: A number as JSON would have it, but for leading zeros and signs; nothing that only Python or a spreadsheet reads as one.
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 #: What values of a signal type can be at all, in its unit. Market caps and the dirtiest plants are well inside.
 PLAUSIBLE = {
@@ -41,12 +48,19 @@ class Expected:
 
 @dataclass
 class News:
-    """What one question brought: readings, perhaps a forecast, how many values were dropped, what was odd."""
+    """What one question brought: readings, perhaps a forecast, how many values were dropped, what was odd.
+
+    ``naive``: whether its stamps had no offset, where keys of the configuration can say what they mean; else None. ``mend``:
+    what else a person can do about stamps that are ahead, for the end of a message.
+    """
 
     points: list[Point] = field(default_factory=list)
     expected: Expected | None = None
     dropped: int = 0
     warnings: list[str] = field(default_factory=list)
+    published: Published = "observed"
+    naive: bool | None = None
+    mend: str = ""
 
 
 class Source(Protocol):
@@ -86,7 +100,8 @@ class Source(Protocol):
 def number(value: Any, kind: str, scale: float = 1.0) -> float | None:
     """``value`` times ``scale`` as a value of signal type ``kind``; None if it is no plausible number.
 
-    Text is no number, even if it could be read as one: a source that changes its types may have changed its meaning.
+    Text is no number, even if it could be read as one: a provider that changes its types may have changed its meaning
+    (``decimal`` is for services of which that is not known).
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -111,16 +126,11 @@ def instant(value: Any, offset_s: float = 0.0) -> float | None:
         return None
 
 
-def moment(value: Any) -> float | None:
-    """Unix seconds of an ISO 8601 text (UTC if it has no offset) or of Unix seconds or milliseconds. None if unreadable."""
-    if isinstance(value, str) and value.strip().lstrip("-").replace(".", "", 1).isdecimal() and len(value) > 8:
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return instant(value)
-    if not math.isfinite(value) or value < 0:
-        return None
-    # As seconds that would be after the year 5000.
-    return value / 1000.0 if value > 1e11 else float(value)
+def decimal(value: Any) -> Any:
+    """The number that a text is exactly (`"-40.2"`, as Prometheus and Home Assistant write numbers); anything else as it is."""
+    if isinstance(value, str) and len(value) < 100 and _DECIMAL.fullmatch(text := value.strip()):
+        return float(text)
+    return value
 
 
 def points_of(

@@ -173,13 +173,10 @@ class Budgeted:
         return Decision(d.on, f"{d.reason} ({how})", d.numbers, d.until, {**d.memory, **plan_part})
 
     def _site(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> Planned | None:
-        if forecast is None:
+        if forecast is None or not np.isfinite(forecast.values).any():
             return None
-        known = np.isfinite(forecast.values)
-        times, values = forecast.times[known], forecast.values[known]
-        if not len(values):
-            return None
-        # Before the forecast begins it is as in its first value: a plan has no holes.
+        times, values = forecast.times, forecast.values
+        # Before the forecast begins it is as in its first value. Where it says nothing, nothing is planned.
         edges = np.clip(np.concatenate(([min(t, times[0])], times[1:], [forecast.ends_at])), t, end)
         lasts = np.diff(edges) > 0
         if not lasts.any():
@@ -221,8 +218,8 @@ class Budgeted:
 
         seen = [(scale[n] / unit, c.values) for n, c in past.items() if c is not None]
         seen += [(scale[n] / unit, p.programme.series.values) for n, p in sites.items()]
-        low = min((float(values.min()) - 1.0) / share for share, values in seen)
-        high = max((float(values.max()) + 1.0) / share for share, values in seen)
+        low = min((float(np.nanmin(values)) - 1.0) / share for share, values in seen)
+        high = max((float(np.nanmax(values)) + 1.0) / share for share, values in seen)
         if tokens(high) < left:
             return high
         for _ in range(20):

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from windfall.policy.base import Decision, FleetView
 
+#: About the smallest step that Unix seconds can take twice.
+_APART_S = 1e-6
+
 
 class Always:
     """Every site on, whatever the grid says. A baseline."""
@@ -64,7 +67,7 @@ class Scheduled:
             edges = self._edges[site] = []
             for start, stop in pairs:
                 # A stretch may begin where another ends (a start over an hour that is too dear): it was off in between.
-                edges += [max(start, edges[-1] + 1e-3) if edges else start, stop]
+                edges += [max(start, edges[-1] + _APART_S) if edges else start, stop]
 
     def decide(self, view: FleetView) -> dict[str, Decision]:
         found = {}

@@ -160,6 +160,11 @@ def programme(forecast: Forecast, begin: float, judged: Judged, restart_s: float
         a, b = max(edges[i], begin), edges[i + 1]
         if b <= a:
             break
+        if math.isnan(
+            forecast.values[i]
+        ):  # Nobody stays on through time of which nothing is known: being on is worth nothing there.
+            d = 0.0
+            continue
         d = min(1.0, max(0.0, d + (judged.level - float(forecast.values[i])) / judged.scale * (b - a) / restart_s))
     return d
 

@@ -41,7 +41,10 @@ class SpinUp:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One on-period: decided at ``start``, training from ``ready`` to ``stop``. ``start`` is ``ready`` where it runs already."""
+    """One on-period: decided at ``start``, training from ``ready`` to ``stop``. ``start`` is ``ready`` where it runs already.
+
+    Where ``ready`` is ``stop`` the start was given up before it came to work.
+    """
 
     start: float
     ready: float
@@ -49,14 +52,25 @@ class Stretch:
 
 
 class Series:
-    """A step-held signal over a time, ready to be planned on: ``values[i]`` holds over ``[edges[i], edges[i+1])``."""
+    """A step-held signal over a time, ready to be planned on: ``values[i]`` holds over ``[edges[i], edges[i+1])``.
+
+    Where a value is NaN nothing is known: no schedule trains or starts there.
+    """
 
     def __init__(self, edges: Array, values: Array) -> None:
         # Equal neighbours are one: fewer instants to visit.
-        keep = np.append(True, np.diff(values) != 0)
+        gone = np.isnan(values)
+        same = (values[1:] == values[:-1]) | (gone[1:] & gone[:-1])
+        keep = np.append(True, ~same)
         self.values = values[keep]
         self.edges = np.append(edges[:-1][keep], edges[-1])
-        self.integral = np.append(0.0, np.cumsum(self.values * np.diff(self.edges)))
+        lengths = np.diff(self.edges)
+        gone = np.isnan(self.values)
+        self.integral = np.append(0.0, np.cumsum(np.where(gone, 0.0, self.values) * lengths))
+        #: Seconds of which nothing is known, from the start to each edge.
+        self._unknown = np.append(0.0, np.cumsum(np.where(gone, lengths, 0.0)))
+        self.whole = not gone.any()
+        self._hole_ends = self.edges[1:][gone]
 
     @property
     def start(self) -> float:
@@ -69,8 +83,20 @@ class Series:
         return float(self.edges[-1])
 
     def until(self, t: Array) -> Array:
-        """The integral from the start to each of ``t``."""
+        """The integral from the start to each of ``t``; unknown time adds nothing."""
         return np.asarray(np.interp(t, self.edges, self.integral), np.float64)
+
+    def known(self, a: Array, b: Array) -> npt.NDArray[np.bool_]:
+        """Whether each of the times from ``a`` to ``b`` is known from end to end."""
+        if self.whole:
+            return np.ones(len(a), bool)
+        unknown = np.interp(b, self.edges, self._unknown) - np.interp(a, self.edges, self._unknown)
+        return np.asarray(unknown < _TICK_S)
+
+    def known_since(self, t: float) -> float:
+        """Where the known time that ``t`` lies in, or ends at, begins."""
+        before = self._hole_ends[self._hole_ends <= t + _TICK_S]
+        return float(before[-1]) if len(before) else self.start
 
     def over(self, a: float, b: float) -> float:
         """The integral over one stretch."""
@@ -82,10 +108,13 @@ class Programme:
     """One site's dynamic programme, prepared once and solved for any worth.
 
     ``on`` and ``ready_in_s``: the site runs at the start, or will be ready that much later. ``tail`` is what being on at the
-    end is worth (per kW), for horizons beyond which life goes on.
+    end is worth (per kW), for horizons beyond which life goes on. ``gives_up``: a start may be given up half way, which is worth
+    something where the signal is negative and using power earns money.
     """
 
-    def __init__(self, series: Series, spin: SpinUp, *, on: bool = False, ready_in_s: float = 0.0, tail: float = 0.0) -> None:
+    def __init__(
+        self, series: Series, spin: SpinUp, *, on: bool = False, ready_in_s: float = 0.0, tail: float = 0.0, gives_up: bool = False
+    ) -> None:
         self.series = series
         self.spin = spin
         self._tail = tail
@@ -105,9 +134,12 @@ class Programme:
         places = np.searchsorted(nodes, nodes + spin.seconds - _TICK_S)
         ok = places < len(nodes)
         ok[ok] = np.abs(nodes[places[ok]] - (nodes[ok] + spin.seconds)) < _TICK_S
+        ok &= series.known(nodes, nodes + spin.seconds)
         self._jump = np.where(ok, places, -1).tolist()
         integral = series.until(nodes)
-        self._cost = np.diff(integral).tolist()
+        # Nobody trains through time of which nothing is known.
+        self._cost = np.where(series.known(nodes[:-1], nodes[1:]), np.diff(integral), -_NEVER).tolist()
+        self._gives_up = gives_up and spin.seconds >= _TICK_S and bool(np.nanmin(series.values, initial=0.0) < 0)
         self._length = np.diff(nodes).tolist()
         price = np.zeros(len(nodes))
         at = nodes
@@ -124,6 +156,8 @@ class Programme:
 
         Equal values: the schedule with fewer starts.
         """
+        if self._gives_up:
+            return self._solve_giving_up(worth)
         cost, length, jump, price = self._cost, self._length, self._jump, self._price
         n = len(self.nodes)
         off, on = [_NEVER] * n, [_NEVER] * n
@@ -177,6 +211,65 @@ class Programme:
                 break
             i -= 1
         return value, [s for s in reversed(found) if s.stop > s.ready]
+
+    def _solve_giving_up(self, worth: float) -> tuple[float, list[Stretch]]:
+        """The same with a third state: starting, and never to be ready. Only for starts at full power.
+
+        A second of it is never worth more than one of training, also at a negative worth: where it lasts as long as a start
+        takes, the start may as well come to work, so nothing needs to be known of how long it has lasted.
+        """
+        cost, length, jump = self._cost, self._length, self._jump
+        less = max(0.0, -worth)
+        price = [p + less * self.spin.seconds for p in self._price]
+        n = len(self.nodes)
+        off, on, vain = [_NEVER] * n, [_NEVER] * n, [_NEVER] * n
+        # Where each state came from: off from on (1) or from a start in vain (2); on, and a start in vain, from off at a node.
+        left, started, tried = bytearray(n), [-1] * n, bytearray(n)
+        off[0] = 0.0
+        if self._begun >= 0:
+            on[self._begun] = 0.0
+        for i in range(n):
+            for came, state in ((1, on), (2, vain)):
+                if state[i] > off[i]:
+                    off[i], left[i] = state[i], came
+            j = jump[i]
+            if j >= 0 and off[i] - price[i] > on[j]:
+                on[j], started[j] = off[i] - price[i], i
+            if i + 1 < n:
+                off[i + 1] = max(off[i + 1], off[i])
+                v = on[i] + worth * length[i] - cost[i]
+                if v >= on[i + 1]:
+                    on[i + 1], started[i + 1] = v, -1
+                tried[i] = off[i] > vain[i]
+                vain[i + 1] = max(off[i], vain[i]) - less * length[i] - cost[i]
+        value, i = off[n - 1], n - 1
+        at = "off"
+        if on[i] + self._tail > value:
+            value, at = on[i] + self._tail, "on"
+        found: list[Stretch] = []
+        stop = i
+        while i > 0 or at == "on":
+            if at == "off":
+                if left[i]:
+                    at, stop = ("on" if left[i] == 1 else "vain"), i
+                else:
+                    i -= 1
+            elif at == "on":
+                if started[i] >= 0:
+                    found.append(Stretch(float(self.nodes[started[i]]), float(self.nodes[i]), float(self.nodes[stop])))
+                    i, at = started[i], "off"
+                elif i == self._begun or i == 0:
+                    found.append(Stretch(float(self.nodes[0]), float(self.nodes[i]), float(self.nodes[stop])))
+                    break
+                else:
+                    i -= 1
+            else:
+                i -= 1
+                if tried[i]:
+                    begin, end = float(self.nodes[i]), float(self.nodes[stop])
+                    found.append(Stretch(begin, min(begin + self.spin.seconds, end), end))
+                    at = "off"
+        return value, list(reversed(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +327,7 @@ def plan(sites: Mapping[str, Planned], target: float, *, beyond: float = 0.0, ro
         return found, tokens, value
 
     scale = max((p.kw / p.rate for p in sites.values()), default=1.0)
-    top = max((float(np.max(np.abs(p.programme.series.values))) for p in sites.values()), default=1.0)
+    top = max((float(np.nanmax(np.abs(p.programme.series.values), initial=0.0)) for p in sites.values()), default=1.0)
     low, high = -(top + 1.0) * scale, (top + 1.0) * scale
     best = at(high)
     for _ in range(12):  # starts are paid for as well: the last stretch may be worth more than the dearest hour
@@ -344,9 +437,11 @@ def _grow(sites: Mapping[str, Planned], schedule: Mapping[str, list[Stretch]], n
                     offers.append((float(series.values[k]) * per_token, name, i, "stop", room))
                 k = int(np.searchsorted(series.edges, s.ready - _TICK_S, side="left")) - 1
                 if k >= 0 and s.ready - s.start > spin.seconds - 2 * _TICK_S:
-                    room = min(s.ready - float(series.edges[k]), s.start - (found[i - 1].stop if i else series.start))
+                    since = max(found[i - 1].stop if i else series.start, series.known_since(s.start))
+                    room = min(s.ready - float(series.edges[k]), s.start - since)
                     offers.append((float(series.values[k]) * per_token, name, i, "ready", room))
-        offers = [o for o in offers if o[4] > _TICK_S]
+        # Nobody trains longer into time of which nothing is known.
+        offers = [o for o in offers if o[4] > _TICK_S and not math.isnan(o[0])]
         if not offers:
             break
         _, name, i, edge, room = min(offers)

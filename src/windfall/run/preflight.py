@@ -23,6 +23,7 @@ from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.run.prepare import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
+from windfall.train.hub import split_name
 from windfall.train.manifest import Manifest
 from windfall.train.prepare import DEFAULT_VOCABULARY
 from windfall.train.shape import GPTConfig
@@ -54,7 +55,7 @@ class Heard:
 
 def preflight(config: Config) -> list[Finding]:
     """What is found wrong with data, model and machine, in the order of the file's tables."""
-    return [f for part in (_data, _model) for f in part(config)]
+    return [*_data(config, lambda _: None), *_model(config)]
 
 
 def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[str]]:
@@ -64,7 +65,12 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
     """
     heard = listen(partial)
     found = list(heard.findings)
-    parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (lambda c: _start(c, heard), _policy, _data, _model)
+    parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+        lambda c: _start(c, heard),
+        _policy,
+        lambda c: _data(c, heard.warnings.append),
+        _model,
+    )
     for part in parts:
         try:
             found += part(partial)
@@ -154,7 +160,8 @@ def _policy(config: Config) -> Iterator[Finding]:
         yield Finding(("policy", "name"), str(e))
 
 
-def _data(config: Config) -> Iterator[Finding]:
+def _data(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
+    """``tell`` takes what is left out of the text."""
     source = ("data", "source")
     if config.data.vocab_size is not None and config.data.tokenizer != "bpe":
         yield Finding(("data", "vocab_size"), f'is for tokenizer = "bpe", not for {config.data.tokenizer!r}; leave one of them out')
@@ -174,8 +181,12 @@ def _data(config: Config) -> Iterator[Finding]:
             yield from _another_tokenizer(config, prepared, manifest.tokenizer)
             for shard in manifest.shards:
                 manifest.shard_path(prepared, shard)
-        elif not config.data.source.startswith(HUB):
-            open_corpus(config.data.source, config.data.text_column)
+        elif config.data.source.startswith(HUB):
+            split_name(config.data.source.removeprefix(HUB))
+        else:
+            corpus = open_corpus(config.data.source, config.data.text_column, skip_bad_rows=config.data.skip_bad_rows)
+            for note in corpus.notes():
+                tell(note)
     except DataError as e:
         yield Finding(source, str(e))
 

@@ -99,6 +99,7 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
             config.data.source, folder, sequence_length=config.model.sequence_length,
             held_out_fraction=config.data.held_out_fraction, seed=config.run.seed, tokenizer=config.data.tokenizer,
             vocab_size=config.data.vocab_size, packing=config.data.packing, text_column=config.data.text_column,
+            skip_bad_rows=config.data.skip_bad_rows,
             tell=say,
         )  # fmt: skip
     data = TrainData(folder, config.run.seed)

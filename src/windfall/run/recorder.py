@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -99,15 +100,16 @@ class TelemetryRecorder:
     def _keep_forecast(self, site: str, f: Forecast) -> None:
         if self._forecasts.get(site) != f.made_at:
             self._forecasts[site] = f.made_at
+            values = [None if math.isnan(v) else v for v in f.values.tolist()]
             self._t.put(
                 "INSERT OR REPLACE INTO forecasts VALUES (?,?,?,?,?)",
-                site, f.made_at, json.dumps(f.times.tolist()), json.dumps(f.values.tolist()), f.ends_at,
+                site, f.made_at, json.dumps(f.times.tolist()), json.dumps(values), f.ends_at,
             )  # fmt: skip
 
     def booked(self, entries: list[Interval]) -> None:
         for e in entries:
             last = self._open.get(e.site)
-            if last and last.t1 == e.t0 and (last.phase, last.watts, last.g_per_kwh) == (e.phase, e.watts, e.g_per_kwh):
+            if last and last.t1 == e.t0 and _kind(last) == _kind(e):
                 e = replace(
                     e, t0=last.t0, joules=last.joules + e.joules, grams=last.grams + e.grams,
                     average_grams=_sum(last.average_grams, e.average_grams), money=_sum(last.money, e.money),
@@ -116,7 +118,8 @@ class TelemetryRecorder:
             self._t.put(
                 "INSERT OR REPLACE INTO energy (site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside,"
                 " average_grams, money) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                e.site, e.phase, e.t0, e.t1, clock.wall(), e.watts, e.g_per_kwh, e.joules, e.grams, e.inside,
+                e.site, e.phase, e.t0, e.t1, clock.wall(), e.watts, e.g_per_kwh, e.joules, e.grams,
+                -1 if e.inside is None else int(e.inside),
                 e.average_grams, e.money,
             )  # fmt: skip
 
@@ -149,12 +152,12 @@ def begun(telemetry: Telemetry, now: float) -> float:
 
 def restore(telemetry: Telemetry, account: Account, loop: Loop) -> None:
     """Take up sums, policy memory and what has been learned of starts from a run's telemetry."""
-    for site, phase, seconds, joules, grams, inside, unpriced, average, money in telemetry.rows(
-        "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), SUM(CASE WHEN inside THEN joules ELSE 0 END),"
-        " SUM(CASE WHEN g_per_kwh IS NULL THEN joules ELSE 0 END), TOTAL(average_grams), TOTAL(money) FROM energy"
-        " GROUP BY site, phase"
+    for site, phase, *sums in telemetry.rows(
+        "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
+        " TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END), TOTAL(CASE WHEN inside = -1 THEN joules END),"
+        " TOTAL(CASE WHEN money IS NULL THEN joules END), TOTAL(average_grams), TOTAL(money) FROM energy GROUP BY site, phase"
     ):
-        account.restore(site, phase, Total(seconds, joules, grams, inside, unpriced, average, money))
+        account.restore(site, phase, Total(*sums))
     for site, t, on, memory, given in telemetry.rows("SELECT site, MAX(t_run), wanted, memory, input FROM decisions GROUP BY site"):
         if site not in loop.wanted:
             continue
@@ -171,6 +174,11 @@ def _row(r: Reading | None) -> list[Any] | None:
     if r is None:
         return None
     return [r.value, r.unit, r.valid_from, r.known_at, r.fresh_until, r.stale_at, r.source, r.valid_until]
+
+
+def _kind(e: Interval) -> tuple[object, ...]:
+    """What entries that are written as one have in common."""
+    return e.phase, e.watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None
 
 
 def _sum(a: float | None, b: float | None) -> float | None:

@@ -1,9 +1,14 @@
-"""Watches live signals: what goes wrong with a source becomes an event, once, and so does its recovery."""
+"""Watches live signals: what goes wrong with a source becomes an event, once for each reason, and so does its recovery."""
 
 from __future__ import annotations
 
+import re
+
 from windfall.grid.build import Grid
 from windfall.store.telemetry import Telemetry
+
+#: How many different reasons are told until a source is heard again.
+_MOST = 5
 
 
 class SignalWatch:
@@ -12,7 +17,8 @@ class SignalWatch:
     def __init__(self, grid: Grid, telemetry: Telemetry) -> None:
         self._signals = grid.live()
         self._telemetry = telemetry
-        self._errors: dict[int, str] = {}
+        #: What has been told of each source since it was heard last, but for the figures in it.
+        self._errors: dict[int, set[str]] = {}
         self._told: set[tuple[int, str]] = set()
 
     def look(self, t: float) -> None:
@@ -23,9 +29,11 @@ class SignalWatch:
                 if (i, text) not in self._told:
                     self._told.add((i, text))
                     self._telemetry.event(t, "warning", reason=f"{status.source}: {text}")
-            was, now = self._errors.get(i, ""), status.last_error or ""
-            if now and not was:
+            told, now = self._errors.setdefault(i, set()), status.last_error or ""
+            kind = re.sub(r"[0-9]+", "#", now)
+            if now and kind not in told and len(told) < _MOST:
+                told.add(kind)
                 self._telemetry.event(t, "signal_lost", source=status.source, reason=now)
-            elif was and not now:
+            elif told and not now:
+                told.clear()
                 self._telemetry.event(t, "signal_back", source=status.source, reason=f"{status.source} answers again")
-            self._errors[i] = now

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from windfall import clock
 from windfall.config.schema import Config
-from windfall.energy.account import always_on_kg
+from windfall.energy.account import AlwaysOn, always_on
 from windfall.errors import ConfigError, RunError
 from windfall.grid.build import Grid, build_grid, recorded
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
 from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
 from windfall.simulate.simulation import Outcome, Simulation, Span
+from windfall.simulate.work import TrainerModel
 from windfall.units import iso_utc, parse_utc
 
 Lanes = dict[str, list[tuple[float, float, str]]]
@@ -26,7 +27,8 @@ class Row:
     """One policy's outcome. Hours are run time from the start; null figures could not be computed.
 
     ``share_of_oracle`` compares the schedule's value with the largest possible over the same time, ``kg_over_oracle`` its
-    emissions with the least possible for the same tokens by ``deadline_h``.
+    emissions with the least possible for the same tokens by ``deadline_h``. ``unknown_kwh`` were used in hours without a reading:
+    they are part of ``energy_kwh`` and of no kg, and outside of ``share_inside``.
     """
 
     policy: str
@@ -49,6 +51,7 @@ class Row:
     site_hours_by_site: dict[str, float]
     #: Hours from the start to the finish, or to where the simulation ended.
     span_h: float
+    unknown_kwh: float = 0.0
     notes: list[str] = field(default_factory=list)
     #: (start, end, state) per site: what figures draw. Left out of JSON.
     lanes: Lanes = field(default_factory=dict)
@@ -62,7 +65,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Backtest:
-    """All rows, the always-on baselines by region (kg), and how long the simulation alone took."""
+    """All rows, the always-on baselines by region (kg), and how long the simulation alone took.
+
+    A region of which some of the hours are unknown has no baseline; ``partly`` has what is known of it.
+    """
 
     start: float
     end: float
@@ -76,12 +82,14 @@ class Backtest:
     references: list[dict[str, Any]] = field(default_factory=list)
     #: The same policies with readings that are known later than in ``rows``.
     late: list[Row] = field(default_factory=list)
+    partly: dict[str, AlwaysOn] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall backtest --json` prints."""
         return {
             "baselines": self.baselines,
             "baseline_site_hours": self.baseline_site_hours,
+            "baselines_partly_known": {r: {"kg": a.kg, "unknown_h": a.unknown_h} for r, a in self.partly.items()},
             "references": self.references,
             "rows": [r.as_json() for r in self.rows],
             "late_rows": [r.as_json() for r in self.late],
@@ -115,17 +123,35 @@ def backtest(
     elapsed = clock.monotonic() - before
     tables = {s.region: s.signal for s in reversed(config.site)} | {c.region: c.signal for c in reversed(config.counterfactual)}
     watts = config.site[0].train_power_w
-    baselines = {
-        region: always_on_kg(signal, watts, span.start, baseline_hours) if intensity(tables[region].type) else None
+    always = {
+        region: always_on(signal, watts, span.start, baseline_hours)
         for region, signal in grid.by_region.items()
+        if intensity(tables[region].type)
     }
+    baselines = {region: always[region].whole_kg if region in always else None for region in grid.by_region}
     references = [r.model_dump(exclude_none=True) for r in config.backtest.reference]
     delays = config.backtest.publication_delays_s
     on_time = [r for r in rows if not delays or r.publication_delay_s == delays[0]]
     return Backtest(
-        span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed, grid.warnings,
-        references, [r for r in rows if r not in on_time],
+        span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed,
+        [*grid.warnings, *_holes(grid, span)], references, [r for r in rows if r not in on_time],
+        {region: a for region, a in always.items() if a.unknown_h > 0},
     )  # fmt: skip
+
+
+def _holes(grid: Grid, span: Span) -> list[str]:
+    """What there is to say of time within a backtest of which a site's signal says nothing."""
+    found = []
+    for name, signals in grid.signals.items():
+        for label, signal in signals.items():
+            holes = recorded(signal).holes(span.start, span.end)
+            if holes:
+                hours = sum(b - a for a, b in holes) / 3600
+                longest = sorted(holes, key=lambda h: h[0] - h[1])[:3]
+                when = ", ".join(f"{iso_utc(a)} to {iso_utc(b)}" for a, b in sorted(longest))
+                which = "" if len(holes) <= 3 else f" in {len(holes)} holes, the longest"
+                found.append(f"{name}: nothing is known of {label} for {hours:,.1f} h{which}: {when}; nobody trains there by it")
+    return found
 
 
 def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> Span:
@@ -164,23 +190,30 @@ def compare(
     deadlines = deadlines_of(config, span)
     _refuse(config, policies, deadlines)
     delays: list[float | None] = list(dict.fromkeys(table.publication_delays_s)) or [None]
-    judge = _Judge(config, grid, span, deadlines, judged)
-    rows: list[Row] = []
+    outcomes: list[tuple[Outcome, float | None, float | None]] = []
     for k, delay in enumerate(delays):
-        found: dict[str, list[Row]] = {}
         for i, name in enumerate(policies):
-            tell((k * len(policies) + i) / (len(delays) * len(policies)), name)
+            tell((k * len(policies) + i) / (len(delays) * len(policies) + 1), name)
             if name == "oracle" or (delay != delays[0] and name in ("always", "random_duty")):
                 continue  # they do not look at readings
             preset = table.paper_preset if name == "paper" else table.trainer.preset
             bound = deadlines if name == "budgeted" and table.target == "budget" else [None]
-            found[name] = [
-                judge.row(Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=d), delay, d) for d in bound
-            ]
-        if "oracle" in policies and delay == delays[0]:
-            found["oracle"] = judge.oracles([r for same in found.values() for r in same], delay)
-        rows += [r for name in policies for r in found.get(name, [])]
-    return rows
+            for d in bound:
+                outcome = Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=d)
+                outcomes.append((outcome, delay, d))
+    tell(1 - 1 / (len(delays) * len(policies) + 1), "the oracle beside them")
+    judge = _Judge(config, grid, span, deadlines or _common_deadline([o for o, _, _ in outcomes], span.start), judged)
+    rows = [judge.row(*found) for found in outcomes]
+    if "oracle" in policies:
+        rows += judge.oracles(delays[0])
+    order = {(delay, name): i for i, (delay, name) in enumerate((d, n) for d in delays for n in policies)}
+    return sorted(rows, key=lambda r: order[r.publication_delay_s, r.policy])
+
+
+def _common_deadline(outcomes: Iterable[Outcome], start: float) -> list[float]:
+    """The hours in which the slowest of the policies that look at the grid was done: what all are judged by where none was set."""
+    done = [(o.done_at - start) / 3600 for o in outcomes if o.done_at is not None and o.policy not in ("always", "random_duty")]
+    return [max(done)] if done else []
 
 
 def deadlines_of(config: Config, span: Span) -> list[float]:
@@ -216,10 +249,10 @@ class _Judge:
         self._grid = grid
         self._span = span
         self._deadlines = sorted(deadlines)
-        self._simulation = Simulation(config, grid, span, config.backtest.trainer.preset)
-        s = self._simulation
-        self._budget = BudgetOracle(config, s.signals, s.model, span.start, s.rates, s.budget)
-        self._values: dict[float, float | None] = {}
+        self._simulation = self._again()
+        #: The cheapest budgets by preset, and the largest values by preset and end: a row is judged by one that starts as it does.
+        self._budgets: dict[str, BudgetOracle] = {}
+        self._values: dict[tuple[str, float], float | None] = {}
 
     def row(self, o: Outcome, delay: float | None, deadline: float | None) -> Row:
         """One outcome as a row."""
@@ -227,13 +260,14 @@ class _Judge:
         against = deadline if deadline is not None else self._deadline_for(finish_h)
         kg_over = None
         budget = self._judged and self._config.backtest.target == "budget"
-        if budget and finish_h is not None and against is not None and o.kg is not None:
-            best = self._budget.plan(against) if finish_h <= against + 1e-6 else None
+        known = o.unknown_kwh <= 1e-3 * o.kwh  # else its kg leave too much out to stand beside others
+        if budget and known and finish_h is not None and against is not None and o.kg is not None:
+            best = self._budget(o.preset).plan(against) if finish_h <= against + 1e-6 else None
             if best is not None and best.reachable and best.cost > 0 and self._in_grams():
                 kg_over = o.kg * 1000.0 / (best.cost / 3600.0)
         share = None
         if self._judged and o.value is not None:
-            most = self._most(o.done_at if o.done_at is not None else self._span.end)
+            most = self._most(o.preset, o.done_at if o.done_at is not None else self._span.end)
             share = o.value / most if most is not None and most > 0 else None
         money = next(iter(o.money_by_currency.values())) if len(o.money_by_currency) == 1 else None
         return Row(
@@ -241,24 +275,22 @@ class _Judge:
             site_hours=o.site_hours, energy_kwh=o.kwh, kg_co2=o.kg, kg_by_method=o.kg_by_method, money=money,
             money_by_currency=o.money_by_currency, starts=o.starts, idle_h=o.idle_h, share_inside=o.share_inside,
             share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site,
-            span_h=((o.done_at or self._span.end) - self._span.start) / 3600, notes=o.notes,
+            span_h=((o.done_at or self._span.end) - self._span.start) / 3600, unknown_kwh=o.unknown_kwh, notes=o.notes,
             lanes=o.lanes,
         )  # fmt: skip
 
-    def oracles(self, rows: list[Row], delay: float | None) -> list[Row]:
+    def oracles(self, delay: float | None) -> list[Row]:
         """The oracle's own rows, carried out by the controller like any policy's."""
         if self._config.backtest.target == "none":
             best = best_value(self._config, self._simulation.signals, self._simulation.model, self._span.start, self._span.end)
             if best is None:
                 return []
-            self._values[self._span.end] = best[0]
+            self._values[self._simulation.model.preset, self._span.end] = best[0]
             row = self.row(self._again().scheduled(best[1]), delay, None)
             return [replace(row, notes=[*row.notes, *self._caveats()])]
-        # Without a deadline: as long as the slowest of those that look at the grid took.
-        looking = [r.finish_h for r in rows if r.finish_h is not None and r.policy not in ("always", "random_duty")]
         found = []
-        for deadline in self._deadlines or sorted(looking)[-1:]:
-            made = self._budget.plan(deadline)
+        for deadline in self._deadlines:
+            made = self._budget(self._simulation.model.preset).plan(deadline)
             if made is None:
                 continue
             stretches = {n: [(s.start, s.stop) for s in x] for n, x in made.stretches.items()}
@@ -289,11 +321,18 @@ class _Judge:
             return None
         return next((d for d in self._deadlines if finish_h <= d + 1e-6), finish_h)
 
-    def _most(self, end: float) -> float | None:
-        if end not in self._values:
-            best = best_value(self._config, self._simulation.signals, self._simulation.model, self._span.start, end)
-            self._values[end] = None if best is None else best[0]
-        return self._values[end]
+    def _budget(self, preset: str) -> BudgetOracle:
+        if preset not in self._budgets:
+            s, model = self._simulation, TrainerModel.of(self._config, preset)
+            self._budgets[preset] = BudgetOracle(self._config, s.signals, model, self._span.start, s.rates, s.budget)
+        return self._budgets[preset]
+
+    def _most(self, preset: str, end: float) -> float | None:
+        if (preset, end) not in self._values:
+            model = TrainerModel.of(self._config, preset)
+            best = best_value(self._config, self._simulation.signals, model, self._span.start, end)
+            self._values[preset, end] = None if best is None else best[0]
+        return self._values[preset, end]
 
     def _in_grams(self) -> bool:
         return intensity(self._config.site[0].signal.type)

@@ -47,7 +47,7 @@ class Curve:
 
 def stretches(row: Row, config: Config) -> dict[str, list[Stretch]]:
     """What every site of a row was doing, time off left out."""
-    model = TrainerModel.of(config.backtest.trainer, row.preset)
+    model = TrainerModel.of(config, row.preset)
     joint = _joint(row)
     found: dict[str, list[Stretch]] = {}
     for site, lane in row.lanes.items():
@@ -56,7 +56,7 @@ def stretches(row: Row, config: Config) -> dict[str, list[Stretch]]:
             match state:
                 case "provisioning":
                     # The last load_s of a spin-up are loading on nodes that are already there.
-                    load = min(t0 + model.provision_s, t1)
+                    load = min(t0 + model.starts[site].provision_s, t1)
                     own += [Stretch(t0, load, "provisioning"), Stretch(load, t1, "idle")]
                 case "training":
                     own += _trained(t0, t1, joint, model)

@@ -78,6 +78,9 @@ class Drive:
                 loop.tick(t, t, t, due)
             else:
                 loop.settle(t, t, t, due)
+            # A start that takes no time is over at once: what is ready then is given work then.
+            while any(loop.controller.sites[n].state is State.READY and not work.working(n) for n in due):
+                loop.settle(t, t, t, due)
             for name in due:
                 if decide_at[name] == -math.inf:
                     decide_at[name] = self._next(name, t)

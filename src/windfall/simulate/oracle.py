@@ -2,6 +2,8 @@
 
 Two questions have two answers. Without a token target: the largest value of a schedule, site by site. With one: the
 least cost of a budget by a deadline, over all sites (``policy.planner.plan``), with Lagrange's bound below which none can be.
+
+What nobody could know it does not know either: in the holes of a signal it neither trains nor starts.
 """
 
 from __future__ import annotations
@@ -47,9 +49,9 @@ def same_unit(config: Config) -> bool:
 
 
 def series_of(signal: StepSignal, start: float, end: float) -> Series | None:
-    """A signal's values over a time; None if some of it is not known."""
-    c = signal.between(start, min(end, signal.ends_at()))
-    if not len(c.values) or not np.isfinite(c.values).all():
+    """A signal's values over a time, NaN where nothing is known; None if nothing is known of any of it."""
+    c = signal.between(start, end)
+    if not len(c.values) or not np.isfinite(c.values).any():
         return None
     return Series(np.append(c.starts, c.ends[-1]), c.values)
 
@@ -57,10 +59,7 @@ def series_of(signal: StepSignal, start: float, end: float) -> Series | None:
 def best_value(
     config: Config, signals: Mapping[str, StepSignal], model: TrainerModel, start: float, end: float
 ) -> tuple[float, dict[str, list[tuple[float, float]]]] | None:
-    """The largest value over all sites (kW·s, scaled), and the schedules that bring it; None where no site has a worth.
-
-    Gaps in a signal end what can be known: a site with one is left out.
-    """
+    """The largest value over all sites (kW·s, scaled), and the schedules that bring it; None where no site has a worth."""
     total, any_site = 0.0, False
     found: dict[str, list[tuple[float, float]]] = {}
     for site in config.site:
@@ -70,8 +69,8 @@ def best_value(
         if worth is None or series is None:
             continue
         any_site = True
-        # A start costs its spin-up at the signal's price, at full power.
-        programme = Programme(series, SpinUp(((model.provision_s + model.load_s, 1.0),)))
+        # A start costs its spin-up at the signal's price, at full power; where that earns money it may be given up, as by anybody.
+        programme = Programme(series, SpinUp(((model.starts[site.name].seconds, 1.0),)), gives_up=True)
         value, stretches = programme.solve(worth.level)
         total += value / worth.scale * site.train_power_w / 1000.0
         found[site.name] = [(s.start, s.stop) for s in stretches]
@@ -110,8 +109,8 @@ class BudgetOracle:
             series = series_of(self._signals[s.name], self._start, self._start + deadline_h * 3600)
             if series is None:
                 continue
-            model, train = self._model, s.train_power_w
-            parts = ((model.provision_s, s.provisioning_power_w / train), (model.load_s, s.idle_power_w / train))
+            begun, train = self._model.starts[s.name], s.train_power_w
+            parts = ((begun.provision_s, s.provisioning_power_w / train), (begun.load_s, s.idle_power_w / train))
             spin = SpinUp(tuple(p for p in parts if p[0] > 0))
             sites[s.name] = Planned(Programme(series, spin), self._rates[s.name], train / 1000.0)
         return plan(sites, self._budget) if sites else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from windfall.config.schema import Config
 from windfall.errors import RunError
@@ -23,8 +24,12 @@ from windfall.simulate.simulation import Span
 from windfall.simulate.spread import quantiles
 from windfall.units import iso_utc
 
+Array = npt.NDArray[np.float64]
+
 _DAY_S = 86400.0
 _LEAST_DAYS = 2
+#: A past day may be drawn if no more of it than this is unknown.
+_UNKNOWN_S = 3600.0
 #: No draw is simulated for longer than this.
 _LONGEST_DAYS = 120
 
@@ -128,8 +133,8 @@ def make_plan(
 
 
 def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
-    """Whole days before ``at`` that are known from end to end, newest first; times from each day's begin."""
-    history = signal.history(at, (most + 1) * _DAY_S)
+    """Whole days before ``at``, newest first; times from each day's begin. A day of which more than an hour is unknown is none."""
+    history = signal.history(at, (most + 1) * _DAY_S).known()
     if not len(history.values):
         return []
     found: list[Columns] = []
@@ -138,31 +143,44 @@ def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
         inside = (history.ends > end - _DAY_S) & (history.starts < end)
         starts = np.maximum(history.starts[inside], end - _DAY_S) - (end - _DAY_S)
         ends = np.minimum(history.ends[inside], end) - (end - _DAY_S)
-        values = history.values[inside]
-        # A day with holes says less than it seems.
-        if len(values) and np.isfinite(values).all():
-            found.append(Columns(starts, ends, values))
+        if (ends - starts).sum() >= _DAY_S - _UNKNOWN_S:
+            found.append(Columns(starts, ends, history.values[inside]))
         end -= _DAY_S
     return found
 
 
 def _future(grid: Grid, key: int, past: Sequence[Columns], order: Sequence[int], at: float, begin: float) -> StepSignal:
-    """One drawn future of a signal: its history as it was, its forecast as far as it reaches, then past days."""
+    """One drawn future of a signal: its history as it was, its forecast as far as it says anything, and else past days."""
     signal = next(s for found in grid.signals.values() for s in found.values() if id(s) == key)
-    times = [begin + d * _DAY_S + past[k].starts for d, k in enumerate(order)]
-    values = [past[k].values for k in order]
-    t, v = np.concatenate(times), np.concatenate(values)
-    after = t >= at
-    t, v = t[after], v[after]
+    days = [(begin + d * _DAY_S, past[k]) for d, k in enumerate(order)]
+    drawn = Columns(
+        np.concatenate([t + c.starts for t, c in days]), np.concatenate([t + c.ends for t, c in days]),
+        np.concatenate([c.values for _, c in days]),
+    )  # fmt: skip
+    history = signal.history(at, 40 * _DAY_S).known()
+    parts = [history, drawn]
     forecast = signal.forecast(at, 7 * _DAY_S)
     if forecast is not None and len(forecast.values):
-        beyond = t >= forecast.ends_at
-        t = np.concatenate([np.maximum(forecast.times, at), t[beyond]])
-        v = np.concatenate([forecast.values, v[beyond]])
-    history = signal.history(at, 40 * _DAY_S).known()
-    t, v = np.concatenate([history.starts, t]), np.concatenate([history.values, v])
-    keep = np.append(np.diff(t) > 0, True)
-    return StepSignal(t[keep], v[keep], unit=signal.unit, source="drawn", period_s=0.0, until=begin + len(order) * _DAY_S)
+        parts.append(Columns(forecast.times, np.append(forecast.times[1:], forecast.ends_at), forecast.values).known())
+    edges = np.unique(np.concatenate([x for c in parts for x in (c.starts, c.ends)] + [np.array([at])]))
+    values = _held(history, edges)
+    for c in parts[1:]:
+        found = _held(c, edges)
+        values = np.where((edges >= at) & np.isfinite(found), found, values)
+    # Each value holds for its own length and no longer: what no part knows stays unknown.
+    lengths = np.append(np.diff(edges), 0.0)
+    keep = np.isfinite(values) & (lengths > 0)
+    return StepSignal(
+        edges[keep], values[keep], unit=signal.unit, source="drawn", period_s=1.0, periods=lengths[keep], stale_periods=1.0,
+    )  # fmt: skip
+
+
+def _held(c: Columns, at: Array) -> Array:
+    """The value of the column that each instant lies in; NaN where there is none."""
+    if not len(c.values):
+        return np.full(len(at), np.nan)
+    i = np.searchsorted(c.starts, at, side="right") - 1
+    return np.where((i >= 0) & (at < c.ends[i]), c.values[i], np.nan)
 
 
 def _summed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from windfall.simulate.backtest import span_of
 from windfall.simulate.simulation import Span
 from windfall.simulate.spread import quantiles
 from windfall.simulate.sweep import Job, Point, start_dates, sweep
+from windfall.units import iso_utc
 
 _DAY_S = 86400.0
 
@@ -23,9 +25,14 @@ class Ranked:
 
     region: str
     policy: str
-    starts: int
+    start_dates: int
     #: How many of them trained the budget before the region's signals ended.
     finished: int
+    #: From when to when the simulations went (Unix seconds).
+    begin: float
+    end: float
+    #: The schedule's value as hours of training on a signal of 0 that would be worth as much.
+    net_value_h: tuple[float, ...] | None
     #: Hours from start to finish; without a budget, hours trained.
     hours: tuple[float, ...] | None
     kg_co2: tuple[float, ...] | None
@@ -42,7 +49,8 @@ class Ranked:
             return None if x is None else dict(zip(("p10", "p50", "p90"), x, strict=True))
 
         return {
-            "region": self.region, "policy": self.policy, "starts": self.starts, "finished": self.finished,
+            "region": self.region, "policy": self.policy, "start_dates": self.start_dates, "finished": self.finished,
+            "begin": iso_utc(self.begin), "end": iso_utc(self.end), "net_value_h": triple(self.net_value_h),
             "hours": triple(self.hours), "kg_co2": triple(self.kg_co2), "money": triple(self.money), "currency": self.currency,
             "utilisation": triple(self.utilisation), "share_of_oracle": triple(self.share_of_oracle),
         }  # fmt: skip
@@ -52,7 +60,7 @@ def rank_regions(
     config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None,
     tell: Callable[[float, str], None] = lambda _, what: None,
 ) -> list[Ranked]:  # fmt: skip
-    """Every region, best first: by median emissions (then money, then hours); those that never finished last.
+    """Every region, best first (``ranked_by`` says by what); those that never finished, or have no value, last.
 
     ``span_days``: without a budget, how long each simulation lasts.
 
@@ -74,7 +82,14 @@ def rank_regions(
 
         points = sweep(one, jobs_for(one, span, [policy], count, span_days), workers=workers, tell=part)
         found.append(_ranked(config, site, policy, points))
-    return sorted(found, key=lambda r: (r.hours is None, _middle(r.kg_co2), _middle(r.money), _middle(r.hours)))
+    if config.backtest.target == "none":
+        return sorted(found, key=lambda r: (-_middle(r.net_value_h, -math.inf), -_middle(r.hours, -math.inf)))
+    return sorted(found, key=lambda r: (r.hours is None, *(_middle(x, math.inf) for x in (r.kg_co2, r.money, r.hours))))
+
+
+def ranked_by(config: Config) -> str:
+    """What regions are ranked by, in words."""
+    return "net value" if config.backtest.target == "none" else "kg CO2, then money, then hours"
 
 
 def jobs_for(
@@ -124,7 +139,9 @@ def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[Point
         return quantiles(known) if known else None
 
     return Ranked(
-        region=site.region, policy=policy, starts=len(points), finished=len(used),
+        region=site.region, policy=policy, start_dates=len(points), finished=len(used),
+        begin=min(p.start for p in points), end=max(p.start + p.row.span_h * 3600 for p in points),
+        net_value_h=over([None if r.value is None else r.value / (site.train_power_w / 1000.0) / 3600 for r in used]),
         hours=over([r.finish_h if with_budget else r.site_hours for r in used]), kg_co2=over([r.kg_co2 for r in used]),
         money=over([r.money for r in used]), currency=price.currency if price else "",
         utilisation=over([r.site_hours / r.span_h if r.span_h > 0 else None for r in used]),
@@ -132,5 +149,5 @@ def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[Point
     )  # fmt: skip
 
 
-def _middle(triple: tuple[float, ...] | None) -> float:
-    return float("inf") if triple is None else triple[1]
+def _middle(triple: tuple[float, ...] | None, without: float) -> float:
+    return without if triple is None else triple[1]

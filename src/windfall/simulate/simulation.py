@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,9 +25,6 @@ from windfall.simulate.oracle import worth_of
 from windfall.simulate.work import SimulatedWork, TrainerModel
 from windfall.units import kwh
 
-#: A budget that cannot be trained ends here: nothing is simulated for longer.
-_GIVE_UP_S = 400 * 86400.0
-
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -38,13 +36,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulation brought. ``value`` in kW·s, scaled by the worth; None where the signals have none."""
+    """What a simulation brought. ``value`` in kW·s, scaled by the worth; None where the signals have none.
+
+    ``unknown_kwh`` was used in hours without a reading of the intensity: it is part of ``kwh``, and of no kg.
+    """
 
     policy: str
     preset: str
     done_at: float | None
     site_hours: float
     kwh: float
+    unknown_kwh: float
     kg: float | None
     kg_by_method: dict[str, float]
     money_by_currency: dict[str, float]
@@ -73,7 +75,7 @@ class Simulation:
         self._span = span
         self._skip = skip
         self._grid = grid
-        self.model = TrainerModel.of(config.backtest.trainer, preset)
+        self.model = TrainerModel.of(config, preset)
         self.signals: dict[str, StepSignal] = {n: recorded(s) for n, s in grid.by_site.items()}
         self._all = {n: {label: recorded(s) for label, s in found.items()} for n, found in grid.signals.items()}
         if delay_s is not None:
@@ -120,13 +122,15 @@ class Simulation:
 
         time = ManualClock(span.start)
         controller = Controller(
-            {s.name: Patience(model.provision_s + model.load_s, 1e9, 1e9, 120.0, 3600.0) for s in config.site},
+            {n: Patience(start.seconds, 1e9, 1e9, 120.0, 3600.0) for n, start in model.starts.items()},
             MemoryDriver(), NullJournal(), gated=True, seed=config.run.seed, observer=moved,
         )  # fmt: skip
         loop = Loop(
             clock=time, signals=self._all, policy=policy, controller=controller, work=work, account=account,
             # The policy is told the site's configured restart time, as in a real run.
-            facts={s.name: Facts(s.spin_up_s, model.load_s, self.rates[s.name], s.train_power_w) for s in config.site},
+            facts={
+                s.name: Facts(s.spin_up_s, model.starts[s.name].load_s, self.rates[s.name], s.train_power_w) for s in config.site
+            },
             recorder=recorder or NullRecorder(), tick_s=config.backtest.tick_s or config.run.tick_s,
         )  # fmt: skip
 
@@ -140,7 +144,7 @@ class Simulation:
             loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
             skip=self._skip, exact=exact, before=book_all if eager else None,
         )  # fmt: skip
-        end = drive.run(min(span.start + _GIVE_UP_S, span.end))
+        end = drive.run(span.end)
         for name, site in controller.sites.items():
             moved(end, site, site.state, State.OFF)
             assert booked[name] == end
@@ -154,6 +158,7 @@ class Simulation:
         hours = {n: account.total(n, "training").seconds / 3600 for n in lanes}
         kg: dict[str, float] = {}
         money: dict[str, float] = {}
+        unknown = sum(account.total(n).unpriced_joules for n in lanes if account.meters[n].method != "none")
         for n in lanes:
             meter, own = account.meters[n], account.total(n)
             if meter.method != "none":
@@ -165,25 +170,61 @@ class Simulation:
         trained = self.budget - work.left() if np.isfinite(self.budget) else sum(hours[n] * 3600 * self.rates[n] for n in hours)
         return Outcome(
             policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
-            kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
+            unknown_kwh=kwh(unknown), kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
             starts=sum(s.starts for s in controller.sites.values()),
             idle_h=(account.total(phase="idle").seconds + account.total(phase="draining").seconds) / 3600,
             share_inside=account.share_inside(), value=self._value(lanes), tokens=trained, hours_by_site=hours, lanes=lanes,
+            notes=self._notes(account),
         )  # fmt: skip
 
+    def _notes(self, account: Account) -> list[str]:
+        """What the figures leave out, in words."""
+        found = [self.model.differs(self._config)]
+        unknown: dict[str, list[str]] = {"kg": [], "cost": []}
+        for n, meter in account.meters.items():
+            own = account.total(n)
+            if meter.method != "none" and own.unpriced_joules > 1.0:
+                unknown["kg"].append(f"{n} {kwh(own.unpriced_joules):,.2f} kWh")
+            if meter.price is not None and own.uncosted_joules > 1.0:
+                unknown["cost"].append(f"{n} {kwh(own.uncosted_joules):,.2f} kWh")
+        found += [f"used in hours without a reading, and in no {what}: {', '.join(x)}" for what, x in unknown.items() if x]
+        return [n for n in found if n]
+
     def _value(self, lanes: Mapping[str, Sequence[tuple[float, float, str]]]) -> float | None:
-        """The value of the schedule that came about."""
+        """The value of the schedule that came about (kW·s, scaled): known time only.
+
+        A site that went on through time of which nothing is known is valued as if it had stopped where knowledge ended and
+        started again where it began: nobody who looks at readings could have done better. A second of starting is worth minus
+        the signal, and never more than one of training (at a negative worth).
+        """
         total, any_site = 0.0, False
         for site in self._config.site:
             worth = worth_of(site, self._config)
             if worth is None:
                 continue
             any_site = True
+            spin_up_s = self.model.starts[site.name].seconds
+            #: Until when training earns nothing, as it would be a start.
+            again = -math.inf
+            before = -math.inf
             for t0, t1, state in lanes[site.name]:
                 if state not in ("provisioning", "ready", "training"):
                     continue
                 c = self.signals[site.name].between(t0, t1)
-                paid = float(np.nansum(c.values * (c.ends - c.starts)))
-                earned = worth.level * (t1 - t0) if state != "provisioning" else 0.0
-                total += (earned - paid) / worth.scale * site.train_power_w / 1000.0
+                known = np.isfinite(c.values)
+                paid = float((c.values * (c.ends - c.starts))[known].sum())
+                if before != t0:
+                    again = -math.inf
+                before = t1
+                earned = 0.0
+                if known.all() and again <= t0:
+                    earned = t1 - t0 if state != "provisioning" else 0.0
+                else:
+                    for a, b, k in zip(c.starts.tolist(), c.ends.tolist(), known.tolist(), strict=True):
+                        if not k:
+                            again = b + spin_up_s
+                        elif state != "provisioning":
+                            earned += max(0.0, b - max(a, again))
+                idle = float((c.ends - c.starts)[known].sum()) - earned
+                total += (worth.level * earned + min(0.0, worth.level) * idle - paid) / worth.scale * site.train_power_w / 1000.0
         return total if any_site else None

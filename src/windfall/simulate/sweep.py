@@ -53,8 +53,8 @@ class Summary:
     settings: Settings
     publication_delay_s: float | None
     deadline_h: float | None
-    starts: int
-    #: Starts from which the budget was trained before the signals ended; the figures are of these (without a budget: of all).
+    start_dates: int
+    #: Start dates from which the budget was trained before the signals ended; the figures are of these (without a budget: of all).
     finished: int
     figures: dict[str, tuple[float, ...]]
 
@@ -63,7 +63,7 @@ class Summary:
         triples = {k: dict(zip(("p10", "p50", "p90"), v, strict=True)) for k, v in self.figures.items()}
         return {
             "policy": self.policy, "settings": dict(self.settings), "publication_delay_s": self.publication_delay_s,
-            "deadline_h": self.deadline_h, "starts": self.starts, "finished": self.finished, **triples,
+            "deadline_h": self.deadline_h, "start_dates": self.start_dates, "finished": self.finished, **triples,
         }  # fmt: skip
 
 

@@ -6,25 +6,58 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from windfall.config.schema import TrainerTable
+from windfall.config.schema import Config
 from windfall.fleet.machine import Site, State
 
 
 @dataclass(frozen=True, slots=True)
-class TrainerModel:
-    """Seconds, all of them. ``stall_s`` of each ``cycle_s`` pass without a step while two or more sites train."""
+class Start:
+    """What a simulated start takes (seconds): provisioning, then loading at idle power."""
 
-    preset: str
     provision_s: float
     load_s: float
+
+    @property
+    def seconds(self) -> float:
+        """From the decision to the first step."""
+        return self.provision_s + self.load_s
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerModel:
+    """Starts by site. ``stall_s`` of each ``cycle_s`` (seconds) pass without a step while two or more sites train."""
+
+    preset: str
+    starts: Mapping[str, Start]
     stall_s: float
     cycle_s: float
 
     @classmethod
-    def of(cls, table: TrainerTable, preset: str) -> TrainerModel:
-        """Preset ``prototype`` has the study's stall, ``windfall`` none."""
-        stall = table.stall_s if preset == "prototype" else 0.0
-        return cls(preset, table.provision_s, table.load_s, stall, table.stall_cycle_s)
+    def of(cls, config: Config, preset: str) -> TrainerModel:
+        """Preset ``windfall``: each site's start is what its table says, and nothing stalls. ``prototype``: the study's start
+        (``[backtest.trainer]``) at every site, and its stall."""
+        table = config.backtest.trainer
+        if preset == "prototype":
+            study = Start(table.provision_s, table.load_s)
+            return cls(preset, {s.name: study for s in config.site}, table.stall_s, table.stall_cycle_s)
+        own = {s.name: Start(s.spin_up_s - s.load_s, s.load_s) for s in config.site}
+        return cls(preset, own, 0.0, table.stall_cycle_s)
+
+    def differs(self, config: Config) -> str:
+        """What there is to say where sites' tables and ``[backtest.trainer]`` do not agree on a start; else empty."""
+        table = config.backtest.trainer
+        study = table.provision_s + table.load_s
+        other = [s for s in config.site if abs(study - s.spin_up_s) > 1e-9]
+        if not other:
+            return ""
+        theirs = ", ".join(f"{s.name} {s.spin_up_s:g} s" for s in other)
+        if self.preset == "prototype":
+            return f"a start takes the study's {study:g} s here, where the sites' spin_up_s says otherwise ({theirs})"
+        if table.model_fields_set & {"provision_s", "load_s"}:
+            return (
+                f"[backtest.trainer] provision_s and load_s are of preset prototype; here each site's spin_up_s counts ({theirs})"
+            )
+        return ""
 
 
 class SimulatedWork:

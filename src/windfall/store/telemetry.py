@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS readings (
 CREATE TABLE IF NOT EXISTS metrics (
   id INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, name TEXT NOT NULL,
   value REAL NOT NULL, tokens INTEGER, version INTEGER, detail TEXT);
+-- energy.inside: 1 inside a window, 0 outside, -1 where the site's first signal was unknown.
 CREATE TABLE IF NOT EXISTS energy (
   site TEXT NOT NULL, phase TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, t_wall REAL NOT NULL, watts REAL NOT NULL,
   g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, average_grams REAL, money REAL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from windfall.errors import ConfigError, DataError
-from windfall.train.corpus import Corpus, Unit, read_unit
+from windfall.train.corpus import Corpus, Unit
 from windfall.train.tokenizer import PATTERN, SPECIALS, BPETokenizer
 
 #: Text that a tokenizer is trained on at most. 65,536 tokens hardly change with more, and time grows with it.
@@ -43,7 +43,7 @@ def train_bpe(
         units = _spread(corpus.units, sample_bytes)
         read, total = 0, sum(unit.size for unit in units)
         for unit in units:
-            for document in read_unit(unit, corpus.text_column):
+            for document in corpus.read(unit):
                 if document and keep(document):
                     # Cut as bytes first: decoding megabytes for the sake of some thousand characters is a waste.
                     text = document[: 4 * DOCUMENT_CHARACTERS].decode("utf-8", errors="ignore")[:DOCUMENT_CHARACTERS]

@@ -6,32 +6,34 @@ the same documents in the same order each time. A unit is plain values.
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
-import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Literal
 
 from windfall.errors import DataError
 from windfall.train import parquet
+from windfall.train.formats import Look, look
+from windfall.train.rows import Tally, line_documents, look_at_first_line, value_documents
+from windfall.train.sources import LeftOut, chosen, find, sentences
+from windfall.train.text import piece_documents, piece_ranges, whole_documents
+from windfall.train.unpack import packing_of, plain_size, unreadable
 
 STDLIB = "stdlib"
 HUB = "hf:"
-TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".py", ".tex", ".html", ".csv", ".json", ".toml", ".yaml", ".yml"})
 #: About so much text in a unit: some seconds of encoding, and what an interruption costs at most for each worker.
 UNIT_BYTES = 2**23
 UNIT_FILES = 2_000
 _STDLIB_LEFT_OUT = frozenset({"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__"})
-_SNIFF_BYTES = 8192
-_PIECE_BYTES = 8192
 #: A compressed file cannot be entered in the middle: each of its units unpacks what is before it, so they are few.
-_ZST_UNITS = 32
+_PACKED_UNITS = 32
+#: How much more text is than it takes when compressed, about: only to group files.
+_UNPACKED = 3
 
-Format = Literal["files", "sources", "text", "jsonl", "jsonl.zst", "parquet"]
+Format = Literal["files", "sources", "text", "lines", "values", "parquet"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Unit:
     """A part of a corpus.
 
     "files": whole files, a document each; "sources": the same, those that are not UTF-8 left out. "text": bytes start … end of one
-    text, cut into documents of about 8 KiB. "jsonl", "jsonl.zst": the lines that begin at bytes start … end of the (unpacked) file.
-    "parquet": row groups start … end. `size` is about how many bytes of text it holds.
+    text, cut into documents of about 8 KiB. "lines": the rows whose lines begin at bytes start … end. "values": the rows that
+    begin at characters start … end. "parquet": row groups start … end. Of compressed files, what is in them counts. `size` is
+    about how many bytes of text it holds.
     """
 
     format: Format
@@ -52,64 +55,114 @@ class Unit:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A readable source: `name` as the user wrote it (with the revision where there is one), and its units in order."""
+    """A readable source: `name` as the user wrote it (with the revision where there is one), and its files in order.
+
+    skip_bad_rows: rows that are no documents are left out, and counted, instead of being an error.
+    """
 
     name: str
-    units: tuple[Unit, ...]
+    files: tuple[tuple[str, Format], ...]
     text_column: str = "text"
-    #: Text files beside a folder's parquet files, which are no part of it (a README, licences).
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    skip_bad_rows: bool = False
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """Its units in order. Long texts and compressed files are read for it once. Raises DataError where one is damaged."""
+        return tuple(_units(self.files, self.text_column, lambda done, total: None))
+
+    def look_through(self, progress: Callable[[int, int], None]) -> None:
+        """Find the units, which is work where texts are long or compressed. progress(bytes of files done, all)."""
+        if "units" not in self.__dict__:
+            self.__dict__["units"] = tuple(_units(self.files, self.text_column, progress))
+
+    def read(self, unit: Unit, tally: Tally | None = None) -> Iterator[bytes]:
+        """Documents of a unit, as `read_unit`; what is to be told of its rows goes to `tally`."""
+        return read_unit(unit, self.text_column, tally or Tally(self.skip_bad_rows))
 
     def documents(self) -> Iterator[bytes]:
         """All documents that are not empty, in order. Raises DataError as `read_unit`."""
         for unit in self.units:
-            yield from filter(None, read_unit(unit, self.text_column))
+            yield from filter(None, self.read(unit))
+
+    def notes(self) -> list[str]:
+        """What a user should know of what is left out, a sentence each."""
+        return [f"{self.name}: {sentence}" for sentence in sentences(self.left_out)]
 
 
-def open_corpus(source: str | Path, text_column: str = "text", *, leave_out: Path | None = None) -> Corpus:
+def open_corpus(
+    source: str | Path, text_column: str = "text", *, leave_out: Path | None = None, skip_bad_rows: bool = False
+) -> Corpus:
     """The corpus behind `source`.
 
-    "stdlib"; "hf:OWNER/NAME[@REVISION][/SUBSET]", a data set of Hugging Face, which is fetched; a folder of text, .jsonl,
-    .jsonl.zst or parquet files; or one such file. `text_column` names the column (parquet) or field (.jsonl) that holds the text.
-    leave_out: a folder that is no part of the corpus, should it lie in it.
+    "stdlib"; "hf:OWNER/NAME[@REVISION][/SUBSET]", a data set of Hugging Face, which is fetched; a folder of text, JSON rows or
+    parquet files; or one such file. Text and JSON rows may be compressed. `text_column` names the column (parquet) or field (JSON)
+    that holds the text. leave_out: a folder that is no part of the corpus, should it lie in it. Only the beginnings of
+    files are read.
 
-    Raises DataError where there is nothing of the kind, or a parquet file lacks the column.
+    Raises DataError where there is nothing of the kind, most of it would be left out, or a first row lacks its text.
     """
     if str(source) == STDLIB:
-        return Corpus(STDLIB, tuple(_grouped(_stdlib_files(), "sources")))
+        return Corpus(STDLIB, tuple((str(path), "sources") for path in _stdlib_files()))
     if str(source).startswith(HUB):
         from windfall.train.hub import fetch
 
-        name, files = fetch(str(source).removeprefix(HUB))
-        return Corpus(name, tuple(unit for path in files for unit in _file_units(path, text_column)), text_column)
+        name, folder, files, more = fetch(str(source).removeprefix(HUB))
+        looks = [look(path, text_column) for path in files]
+        found = chosen(looks, name, lambda path: path.relative_to(folder).as_posix(), more)
+        return _corpus(name, found.files, text_column, found.left_out, skip_bad_rows, single=True)
     path = Path(source)
-    name = str(source)
-    beside: tuple[str, ...] = ()
-    if path.is_dir():
-        files, beside = _folder_files(path, leave_out)
-        if not files:
-            raise DataError(f"{path}: the folder holds no text file; put UTF-8 text (.txt, .md, .py, .jsonl, .parquet …) there")
-        if len(files) > 1:
-            return Corpus(name, tuple(_folder_units(files, text_column)), text_column, beside)
-        path = files[0]  # one file: as if it had been named itself
-    if not path.exists():
+    try:
+        is_folder = path.is_dir()
+        missing = not is_folder and not os.path.lexists(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no name of a file or folder ({error}); name a text file or a folder") from error
+    if missing:
         raise DataError(f"{path}: no such file or folder; name a text, .jsonl or .parquet file, a folder, hf:… or {STDLIB!r}")
-    return Corpus(name, tuple(_file_units(path, text_column)), text_column, beside)
+    if is_folder:
+        found = find(path, text_column, leave_out)
+        return _corpus(str(source), found.files, text_column, found.left_out, skip_bad_rows, single=len(found.files) == 1)
+    seen = look(path, text_column)
+    if seen.reason:
+        raise DataError(f"{path}: {seen.reason}")
+    return _corpus(str(source), (seen,), text_column, (), skip_bad_rows, single=True)
 
 
-def read_unit(unit: Unit, text_column: str = "text") -> Iterator[bytes]:
-    """Documents of a unit, empty ones too.
+def _corpus(
+    name: str, looks: tuple[Look, ...], column: str, left_out: tuple[LeftOut, ...], skip_bad_rows: bool, *, single: bool
+) -> Corpus:
+    """single: texts are cut into documents; else each is one."""
+    files: list[tuple[str, Format]] = []
+    for each in looks:
+        if each.kind == "parquet":
+            parquet.require_column(each.path, column)
+            files.append((str(each.path), "parquet"))
+        elif each.kind == "lines" or each.kind == "values":
+            if each.kind == "lines" and not skip_bad_rows:
+                look_at_first_line(each.path, column)
+            files.append((str(each.path), each.kind))
+        else:
+            files.append((str(each.path), "text" if single else "files"))
+    return Corpus(name, tuple(files), column, left_out, skip_bad_rows)
+
+
+def read_unit(unit: Unit, text_column: str = "text", tally: Tally | None = None) -> Iterator[bytes]:
+    """Documents of a unit, empty ones too; `tally` is told of rows without text, and decides what is done with bad ones.
 
     Raises DataError for what cannot be read, is not UTF-8 (file and offset) or is not a document (file and line or row).
     """
-    path = Path(unit.paths[0])
-    if unit.format == "text":
-        return _text_documents(path, unit.start, unit.end)
-    if unit.format == "parquet":
-        return parquet.documents(path, unit.start, unit.end, text_column)
-    if unit.format in ("jsonl", "jsonl.zst"):
-        return _jsonl_documents(path, unit, text_column)
-    return _files_documents(unit)
+    path, tally = Path(unit.paths[0]), tally or Tally()
+    match unit.format:
+        case "text":
+            return piece_documents(path, unit.start, unit.end)
+        case "lines":
+            return line_documents(path, unit.start, unit.end, text_column, tally)
+        case "values":
+            return value_documents(path, unit.start, unit.end, text_column, tally)
+        case "parquet":
+            return parquet.documents(path, unit.start, unit.end, text_column, tally)
+        case _:
+            return whole_documents(unit.paths, strict=unit.format == "files")
 
 
 def file_marks(unit: Unit) -> list[tuple[str, int, int]]:
@@ -119,59 +172,54 @@ def file_marks(unit: Unit) -> list[tuple[str, int, int]]:
         try:
             stat = os.stat(path)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+            raise unreadable(path, error) from error
         marks.append((path, stat.st_size, stat.st_mtime_ns))
     return marks
 
 
-def _kind(path: Path) -> Format:
-    if path.suffix == ".parquet":
-        return "parquet"
-    if path.name.endswith(".jsonl.zst"):
-        return "jsonl.zst"
-    return "jsonl" if path.suffix == ".jsonl" else "text"
+def _units(files: tuple[tuple[str, Format], ...], column: str, progress: Callable[[int, int], None]) -> Iterator[Unit]:
+    """Units of files in order: texts that are a document each together, every other file by itself."""
+    sizes = [_size(Path(name)) for name, _ in files]
+    done, total = 0, sum(sizes)
+    group: list[tuple[str, int]] = []
+    for at, (name, kind) in enumerate(files):
+        done += sizes[at]
+        if kind not in ("files", "sources"):
+            yield from _file_units(Path(name), kind, column)
+            progress(done, max(1, total))
+            continue
+        group.append((name, sizes[at]))
+        if at + 1 == len(files) or files[at + 1][1] != kind:
+            yield from _grouped(group, kind)
+            group = []
 
 
-def _file_units(path: Path, text_column: str) -> Iterator[Unit]:
+def _file_units(path: Path, kind: Format, column: str) -> Iterator[Unit]:
     """Units of one file."""
-    kind, name = _kind(path), str(path)
+    name = str(path)
     if kind == "parquet":
-        for start, end, size in parquet.ranges(path, text_column, UNIT_BYTES):
+        for start, end, size in parquet.ranges(path, column, UNIT_BYTES):
             yield Unit(kind, (name,), start, end, size)
     elif kind == "text":
-        yield from (Unit(kind, (name,), start, end, end - start) for start, end in _text_ranges(path))
+        for start, end in piece_ranges(path, UNIT_BYTES):
+            yield Unit(kind, (name,), start, end, end - start)
     else:
-        total, step = _size(path), UNIT_BYTES
-        if kind == "jsonl.zst":
-            total = _unpacked_size(path)
-            step = max(step, -(-total // _ZST_UNITS))
+        total, step = plain_size(path), UNIT_BYTES
+        if packing_of(path) or kind == "values":
+            step = max(step, -(-total // _PACKED_UNITS))
         for start in range(0, total, step):
             end = min(start + step, total)
             yield Unit(kind, (name,), start, end, end - start)
 
 
-def _folder_units(files: list[Path], text_column: str) -> Iterator[Unit]:
-    """Units of several files in order: data files each by itself, texts as a document each."""
-    texts: list[Path] = []
-    for path in files:
-        if _kind(path) == "text":
-            texts.append(path)
-        else:
-            yield from _grouped(texts, "files")
-            texts = []
-            yield from _file_units(path, text_column)
-    yield from _grouped(texts, "files")
-
-
-def _grouped(files: list[Path], kind: Format) -> Iterator[Unit]:
+def _grouped(files: list[tuple[str, int]], kind: Format) -> Iterator[Unit]:
     group: list[str] = []
     size = 0
-    for path in files:
-        own = _size(path)
+    for name, own in files:
         if group and (size + own > UNIT_BYTES or len(group) == UNIT_FILES):
             yield Unit(kind, tuple(group), size=size)
             group, size = [], 0
-        group.append(str(path))
+        group.append(name)
         size += own
     if group:
         yield Unit(kind, tuple(group), size=size)
@@ -179,206 +227,9 @@ def _grouped(files: list[Path], kind: Format) -> Iterator[Unit]:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return path.stat().st_size * (_UNPACKED if packing_of(path) else 1)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-
-
-def _is_text(path: Path) -> bool:
-    if path.suffix in TEXT_SUFFIXES or _kind(path) != "text":
-        return True
-    try:
-        with path.open("rb") as file:
-            return b"\0" not in file.read(_SNIFF_BYTES)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions or move it away") from error
-
-
-def _folder_files(folder: Path, leave_out: Path | None) -> tuple[list[Path], tuple[str, ...]]:
-    """Text files under `folder`, hidden ones left out, by relative path in one order on every machine; and those left out.
-
-    Where there are parquet files it is a data set, and texts beside them (a README, licences) are no part of it.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
-
-    found: list[Path] = []
-    never = leave_out.resolve() if leave_out else None
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [
-            name for name in folders
-            if not name.startswith(".") and name != "__pycache__" and Path(parent, name).resolve() != never
-        ]  # fmt: skip
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found.extend(path for path in paths if path.is_file() and _is_text(path))
-    found.sort(key=lambda path: path.relative_to(folder).as_posix())
-    if not any(_kind(path) == "parquet" for path in found):
-        return found, ()
-    rows = [path for path in found if _kind(path) != "text"]
-    return rows, tuple(path.relative_to(folder).as_posix() for path in found if _kind(path) == "text")
-
-
-def _files_documents(unit: Unit) -> Iterator[bytes]:
-    for name in unit.paths:
-        try:
-            with open(name, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            raise DataError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from error
-        try:
-            _check_utf8(name, data, 0)
-        except DataError:
-            if unit.format == "sources":
-                continue  # not the user's file to repair
-            raise
-        yield data
-
-
-def _check_utf8(name: str | Path, data: bytes, offset: int) -> None:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name}: not UTF-8 at byte offset {offset + error.start} ({error.reason}); convert the file or leave it out"
-        ) from error
-
-
-def _text_ranges(path: Path) -> Iterator[tuple[int, int]]:
-    """Where to cut a text into units, at ends of its documents."""
-    size, start, end = _size(path), 0, 0
-    if not size:
-        return
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for end in _piece_ends(data, 0, size):
-                if end - start >= UNIT_BYTES:
-                    yield start, end
-                    start = end
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
-    if end > start:
-        yield start, end
-
-
-def _piece_ends(data: bytes | mmap.mmap, start: int, stop: int) -> Iterator[int]:
-    """Cut one long text at line ends into documents of about 8 KiB, so that some of it can be held out."""
-    while start < stop:
-        end = min(stop, start + _PIECE_BYTES)
-        if end < stop:
-            line_end = data.rfind(b"\n", start, end)
-            if line_end >= start:
-                end = line_end + 1
-            else:  # one enormous line: cut it, but never inside a character (of at most four bytes)
-                end -= next((back for back in range(4) if data[end - back] & 0xC0 != 0x80), 0)
-        yield end
-        start = end
-
-
-def _text_documents(path: Path, start: int, end: int) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            data = file.read(end - start)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    _check_utf8(path, data, start)
-    at = 0
-    for piece_end in _piece_ends(data, 0, len(data)):
-        yield data[at:piece_end]
-        at = piece_end
-
-
-def _jsonl_documents(path: Path, unit: Unit, field: str) -> Iterator[bytes]:
-    for at, line in _lines(path, unit):
-        if line.strip():
-            yield _jsonl_text(path, unit, at, line, field)
-
-
-def _lines(path: Path, unit: Unit) -> Iterator[tuple[int, bytes]]:
-    """Lines that begin in the unit's range, each with the offset at which it does."""
-    try:
-        with _unpacked(path, unit.format) as file:
-            at = unit.start
-            if at:
-                # From the byte before: if that ends a line, the next line is the unit's.
-                file.seek(at - 1)
-                at += len(file.readline()) - 1
-            while at < unit.end and (line := file.readline()):
-                yield at, line
-                at += len(line)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    except _zstd_errors() as error:
-        raise DataError(f"{path}: not a whole zstd file ({error}); fetch it again") from error
-
-
-def _unpacked(path: Path, kind: Format) -> IO[bytes]:
-    if kind != "jsonl.zst":
-        return path.open("rb")
-    return cast(IO[bytes], _zstd().open(path, "rb"))
-
-
-def _zstd_errors() -> tuple[type[Exception], ...]:
-    return (_zstd().ZstdError, EOFError)
-
-
-def _zstd() -> Any:
-    """Python's own zstd, which came with 3.14, or the same for older ones."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
-
-
-def _unpacked_size(path: Path) -> int:
-    """Bytes of a .zst file when unpacked. Unpacks it once, at about a gigabyte a second."""
-    size = 0
-    try:
-        with _unpacked(path, "jsonl.zst") as file:
-            while chunk := file.read(2**20):
-                size += len(chunk)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    except _zstd_errors() as error:
-        raise DataError(f"{path}: not a whole zstd file ({error}); fetch it again") from error
-    return size
-
-
-def _jsonl_text(path: Path, unit: Unit, at: int, line: bytes, field: str) -> bytes:
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError as error:
-        number = _line_number(path, unit, at)
-        raise DataError(f"{path}: line {number} is not UTF-8 at byte {error.start} of the line; convert it") from error
-    except (ValueError, RecursionError) as error:
-        number = _line_number(path, unit, at)
-        raise DataError(f"{path}: line {number} is not JSON ({error}); write one object per line") from error
-    text = row.get(field) if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        fields = ", ".join(map(repr, row)) if isinstance(row, dict) else ""
-        there = f" (it has {fields}: {parquet.CHOOSE})" if fields and field not in row else ""
-        raise DataError(
-            f'{path}: line {_line_number(path, unit, at)} has no field "{field}" that holds a string{there};'
-            f' write {{"{field}": "…"}}'
-        )
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{path}: line {_line_number(path, unit, at)} holds half a surrogate pair at character {error.start}; repair the text"
-        ) from error
-
-
-def _line_number(path: Path, unit: Unit, at: int) -> int:
-    """Number, from 1, of the line that begins at offset `at`: counted only when there is something to complain about."""
-    number = 1
-    with _unpacked(path, unit.format) as file:
-        while at > 0 and (chunk := file.read(min(at, 2**20))):
-            number += chunk.count(b"\n")
-            at -= len(chunk)
-    return number
+        raise unreadable(path, error) from error
 
 
 def _stdlib_files() -> list[Path]:

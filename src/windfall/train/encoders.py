@@ -22,6 +22,7 @@ from typing import Any
 from windfall.errors import DataError
 from windfall.train.corpus import Unit
 from windfall.train.pieces import Work, encode_unit
+from windfall.train.telling import unwritable
 from windfall.train.tokenizer import Tokenizer
 
 Job = tuple[Unit, str]
@@ -157,7 +158,7 @@ def main() -> None:
         except DataError as problem:
             error = str(problem)
         except OSError as problem:
-            error = f"{work.folder}: cannot be written ({problem.strerror}); check the disk and permissions"
+            error = str(unwritable(work.folder, problem))
         print(json.dumps({"error": error}), flush=True)
 
 

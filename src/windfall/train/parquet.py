@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windfall.errors import DataError
 
+if TYPE_CHECKING:
+    from windfall.train.rows import Tally
+
 _BATCH_ROWS = 1024
+#: A byte-order mark: it says how a text is to be read and is no part of it.
+_MARK = "\ufeff".encode()
 #: How a user names the column that holds the text.
 CHOOSE = "choose with --text-column, or data.text_column in a configuration"
+
+
+def require_column(path: Path, column: str) -> None:
+    """Raise DataError where the file is unreadable, or the column missing or of another type."""
+    _open(path, column).close()
 
 
 def ranges(path: Path, column: str, unit_bytes: int) -> Iterator[tuple[int, int, int]]:
@@ -36,10 +46,10 @@ def ranges(path: Path, column: str, unit_bytes: int) -> Iterator[tuple[int, int,
         yield start, len(sizes), size
 
 
-def documents(path: Path, start: int, end: int, column: str) -> Iterator[bytes]:
-    """The text of each row of row groups start … end as bytes; a row without text is an empty document.
+def documents(path: Path, start: int, end: int, column: str, tally: Tally) -> Iterator[bytes]:
+    """The text of each row of row groups start … end as bytes; a row without text is an empty document, and `tally` is told.
 
-    Raises DataError where the file is unreadable or a text is not UTF-8.
+    Raises DataError where the file is unreadable, or a text is not UTF-8 and `tally` leaves no rows out.
     """
     import pyarrow as pa
 
@@ -51,16 +61,24 @@ def documents(path: Path, start: int, end: int, column: str) -> Iterator[bytes]:
                 # As bytes: whether they are UTF-8 is checked here, where the row can be named.
                 for text in batch.column(0).cast(pa.large_binary()).to_pylist():
                     row += 1
-                    yield _checked(path, row, text or b"")
+                    if text is None:
+                        tally.no_text(lambda row=row: f"{path}: row {row}")  # type: ignore[misc]
+                        yield b""
+                    elif (document := _checked(path, row, text, tally)) is not None:
+                        yield document
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path}: rows after {row} cannot be read ({_line(error)}); fetch the file again") from error
 
 
-def _checked(path: Path, row: int, text: bytes) -> bytes:
+def _checked(path: Path, row: int, text: bytes, tally: Tally) -> bytes | None:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the text of row {row} is not UTF-8 at byte {error.start}; repair or leave out the row") from error
+        at = error.start
+        tally.no_good(lambda: f"{path}: the text of row {row} is not UTF-8 at byte {at}; repair or leave out the row")
+        return None
+    while text.startswith(_MARK):
+        text = text[len(_MARK) :]
     return text
 
 
@@ -83,10 +101,18 @@ def _open(path: Path, column: str) -> Any:
     kind = schema.field(column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
+    types = pa.types
+    sound = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_string_view, types.is_null)
+    if not any(is_it(kind) for is_it in sound):
         file.close()
-        raise DataError(f"{path}: column {column!r} holds {kind}, not text; {CHOOSE}")
+        others = ", ".join(each.name for each in schema if types.is_string(each.type) or types.is_large_string(each.type))
+        raise DataError(f"{path}: column {column!r} holds {_short(kind)}, not text (columns of text: {others or 'none'}); {CHOOSE}")
     return file
+
+
+def _short(kind: Any) -> str:
+    text = " ".join(str(kind).split())
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _line(error: BaseException) -> str:

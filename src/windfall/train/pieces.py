@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import numpy.typing as npt
 from windfall.errors import DataError
 from windfall.store.files import read_json, write_atomic
 from windfall.train.corpus import Unit, file_marks, read_unit
+from windfall.train.rows import Tally
 from windfall.train.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 
 #: Of each document: its seeded hash, its tokens with the separator before it, its bytes.
 INDEX = np.dtype([("hash", "<u8"), ("tokens", "<u4"), ("bytes", "<u4")])
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Work:
     tokenizer: str
     text_column: str
     seed: int
+    skip_bad_rows: bool = False
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises DataError where its file is no good."""
@@ -42,11 +44,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Piece:
-    """A finished piece: paths of its tokens and index, and how many empty documents were left out."""
+    """A finished piece: paths of its tokens and index, how many empty documents were left out, and what is to be told of rows."""
 
     tokens_path: Path
     index_path: Path
     empty: int
+    tally: Tally = field(default_factory=Tally)
 
     def tokens(self, dtype: str) -> npt.NDArray[Any]:
         """All tokens, a separator before each document, memory-mapped [n]."""
@@ -74,7 +77,7 @@ def piece_name(unit: Unit, work: Work, tokenizer: Tokenizer) -> str:
     """Name of a unit's piece, of all that decides its contents. Raises DataError where a file of the unit is missing."""
     content = {
         "format": _FORMAT, "unit": asdict(unit), "files": file_marks(unit), "tokenizer": tokenizer.facts(),
-        "text_column": work.text_column, "seed": work.seed,
+        "text_column": work.text_column, "seed": work.seed, "skip_bad_rows": work.skip_bad_rows,
     }  # fmt: skip
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -89,7 +92,8 @@ def encode_unit(unit: Unit, name: str, work: Work, tokenizer: Tokenizer) -> None
     parts: list[npt.NDArray[Any]] = []
     rows: list[tuple[int, int, int]] = []
     empty = 0
-    for document in read_unit(unit, work.text_column):
+    tally = Tally(work.skip_bad_rows)
+    for document in read_unit(unit, work.text_column, tally):
         if not document:
             empty += 1
             continue
@@ -100,7 +104,10 @@ def encode_unit(unit: Unit, name: str, work: Work, tokenizer: Tokenizer) -> None
         raise DataError(f"{unit.paths[0]}: the text changed while it was read; prepare again when it is still")
     data = np.concatenate(parts).tobytes() if parts else b""
     index = np.array(rows, dtype=INDEX).tobytes()
-    facts = {"empty": empty, "tokens": hashlib.sha256(data).hexdigest(), "index": hashlib.sha256(index).hexdigest()}
+    facts = {
+        "empty": empty, "tally": asdict(tally), "tokens": hashlib.sha256(data).hexdigest(),
+        "index": hashlib.sha256(index).hexdigest(),
+    }  # fmt: skip
     # Not forced to the disk: a piece that a crash has spoilt is found by its checksum and made again.
     folder = Path(work.folder)
     write_atomic(folder / f"{name}.tokens", [data], durable=False)
@@ -115,11 +122,12 @@ def find_piece(folder: Path, name: str, *, verify: bool) -> Piece | None:
     if not isinstance(facts, dict) or not isinstance(facts.get("empty"), int):
         return None
     try:
+        tally = Tally(**facts["tally"])
         if verify:
             for path, digest in ((piece.tokens_path, facts.get("tokens")), (piece.index_path, facts.get("index"))):
                 with path.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                         return None
-    except OSError:
+    except (OSError, KeyError, TypeError):
         return None
-    return Piece(piece.tokens_path, piece.index_path, facts["empty"])
+    return Piece(piece.tokens_path, piece.index_path, facts["empty"], tally)

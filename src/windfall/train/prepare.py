@@ -33,11 +33,14 @@ from windfall.train.encoders import encode
 from windfall.train.manifest import MANIFEST_NAME, Manifest, sequences_in
 from windfall.train.packing import PACKINGS, Packer, Packing, ShardWriter, packer
 from windfall.train.pieces import Piece, Work, document_hash, find_piece, piece_name, token_dtype
+from windfall.train.telling import equal_documents, row_sentences, too_few, unwritable
 from windfall.train.tokenizer import PATTERN, TOKENIZER_NAME, BPETokenizer, ByteTokenizer, Tokenizer, load_tokenizer
 
-#: (stage, done, all): stages are "tokenizer" and "encode", in bytes of text, and "write", in tokens.
+#: (stage, done, all): stages are "look", in bytes of files, "tokenizer" and "encode", in bytes of text, and "write", in tokens.
 Progress = Callable[[str, int, int], None]
 MINIMUM_HELD_OUT_SEQUENCES = 8
+#: From this share on equal documents are told of; some are in every text.
+MUCH_EQUAL = 0.02
 DEFAULT_SHARD_TOKENS = 2**26
 DEFAULT_VOCABULARY = 2**16
 WORK_FOLDER = ".preparing"
@@ -60,6 +63,7 @@ def prepare(
     packing: Packing = "stream",
     workers: int | None = None,
     text_column: str = "text",
+    skip_bad_rows: bool = False,
     replace: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
@@ -71,7 +75,8 @@ def prepare(
     `held_out_fraction` leaves, `vocab_size` tokens with specials, 65,536 unless given; what a small corpus holds out beyond
     that fraction is in its sample) or the path of a tokenizer.json or of a prepared
     folder with one. packing: see `windfall.train.packing`. workers: processes that encode, all cores unless given;
-    they change nothing in the result. text_column: of parquet and .jsonl. tell: takes what a user should know of the source.
+    they change nothing in the result. text_column: of parquet and JSON rows. skip_bad_rows: leave rows that are no documents
+    out, unless they are most, and tell of them. tell: takes what a user should know of the source, a sentence each.
 
     A finished preparation in `out` is refused, or with `replace` stays whole until the new one takes its place; an interrupted one
     of the same is gone on with. While it works, about as much space again as the shards take is needed. Raises DataError for a
@@ -87,12 +92,10 @@ def prepare(
         _require_empty(folder)
     if source != STDLIB and folder.resolve() == Path(source).resolve():
         raise ConfigError(f"{folder}: is the corpus itself; name another folder for the shards")
-    corpus = open_corpus(source, text_column, leave_out=folder)
-    if corpus.left_out:
-        first, more = corpus.left_out[0], len(corpus.left_out) - 1
-        tell(
-            f"{corpus.name}: {first}{f' and {more} more' if more else ''} left out: texts beside parquet files are taken for notes"
-        )
+    corpus = open_corpus(source, text_column, leave_out=folder, skip_bad_rows=skip_bad_rows)
+    for note in corpus.notes():
+        tell(note)
+    corpus.look_through(lambda done, total: report("look", done, total))
     if not corpus.units:
         raise DataError(f"{corpus.name}: the corpus is empty; name a source that holds text")
     chosen: Tokenizer | None = None
@@ -110,6 +113,14 @@ def prepare(
         if chosen is None:
             chosen = _trained(corpus, work, vocab_size, held_out_fraction, seed, report)
         pieces = _encoded(corpus, work, chosen, seed, workers, report)
+        documents = [piece.index()["hash"] for piece in pieces]
+        good = sum(len(each) for each in documents) + sum(piece.empty for piece in pieces)
+        for sentence in row_sentences(corpus.name, [piece.tally for piece in pieces], good):
+            tell(sentence)
+        hashes = np.concatenate(documents)
+        different = len(np.unique(hashes))
+        if source != STDLIB and len(hashes) - different >= MUCH_EQUAL * len(hashes) > 0:
+            tell(equal_documents(corpus.name, len(hashes), different))
         made = work / _MADE_FOLDER
         shutil.rmtree(made, ignore_errors=True)  # half of an interrupted one's
         made.mkdir()
@@ -120,7 +131,7 @@ def prepare(
         manifest.save(folder)
         shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}); check the disk and permissions") from error
+        raise unwritable(folder, error) from error
     finally:
         if lock is not None:
             _tidy(folder, work, existed)
@@ -218,6 +229,7 @@ def _trained(corpus: Corpus, work: Path, vocab_size: int | None, fraction: float
     size = DEFAULT_VOCABULARY if vocab_size is None else vocab_size
     content = {
         "units": [[asdict(unit), file_marks(unit)] for unit in corpus.units], "text_column": corpus.text_column,
+        "skip_bad_rows": corpus.skip_bad_rows,
         "vocab_size": size, "held_out_fraction": fraction, "seed": seed, "pattern": PATTERN, "sample_bytes": SAMPLE_BYTES,
     }  # fmt: skip
     path = work / f"tokenizer-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"
@@ -240,7 +252,7 @@ def _encoded(
         # A copy for the processes: the file that the user named may change.
         path = str(work / f"used-{tokenizer.sha256[:32]}")
         tokenizer.save(Path(path))
-    common = Work(str(work), path, corpus.text_column, seed)
+    common = Work(str(work), path, corpus.text_column, seed, corpus.skip_bad_rows)
     names = [piece_name(unit, common, tokenizer) for unit in corpus.units]
     total = max(1, sum(unit.size for unit in corpus.units))
     jobs = [
@@ -298,7 +310,7 @@ def _write(
         each.finish()
     train, val = writers
     if not train.sequences or (held_out_fraction and not val.sequences):
-        raise _too_few(corpus.name, len(every), total, sequence_length)
+        raise too_few(corpus.name, len(every), len(np.unique(every["hash"])), total, sequence_length)
     if isinstance(tokenizer, BPETokenizer):
         tokenizer.save(folder / TOKENIZER_NAME)
     return Manifest(
@@ -365,12 +377,5 @@ def _last_held_out(
     chosen = max(below, int(np.searchsorted(held, min(enough, total))) + 1)
     kept = int(held[chosen - 1])
     if sequences_in(kept, sequence_length, packing) < 1 or sequences_in(total - kept, sequence_length, packing) < 1:
-        raise _too_few(name, len(unique), total, sequence_length)
+        raise too_few(name, len(hashes), len(unique), total, sequence_length)
     return int(unique[chosen - 1])
-
-
-def _too_few(name: str, documents: int, tokens: int, sequence_length: int) -> DataError:
-    return DataError(
-        f"{name}: {documents} documents of {tokens} tokens cannot be split into training and"
-        f" held-out sequences of {sequence_length}; give more documents, or hold out 0"
-    )

@@ -18,7 +18,9 @@ def beside(result: Backtest) -> tuple[list[str], list[list[str]]]:
     first = result.rows[0].publication_delay_s if result.rows else None
     known = [late(d) if d else "at once" for d in (first, *delays)]
     budget = result.target == "budget"
-    figures = [("hours" if budget else "site-h", _hours if budget else _trained), ("kg CO2", _kg), ("% of oracle", _share)]
+    judged = budget and any(r.kg_over_oracle is not None for r in result.rows)
+    last = ("kg / oracle", _ratio) if judged else ("% of oracle", _share)
+    figures = [("hours" if budget else "site-h", _hours if budget else _trained), ("kg CO2", _kg), last]
     titles = ["policy", *(f"{what}, {when}" for what, _ in figures for when in known)]
     later = {(_key(r), r.publication_delay_s): r for r in result.late}
     cells = []
@@ -43,6 +45,10 @@ def _trained(r: Row) -> str:
 
 def _kg(r: Row) -> str:
     return figure(r.kg_co2, 3)
+
+
+def _ratio(r: Row) -> str:
+    return figure(r.kg_over_oracle, 3)
 
 
 def _share(r: Row) -> str:

@@ -14,11 +14,11 @@ from windfall.config.signals import SignalTable
 from windfall.errors import StoreError
 from windfall.grid.build import Grid, build_grid
 from windfall.simulate.backtest import Backtest, Row
-from windfall.simulate.spread import SpreadPoint
+from windfall.simulate.work import TrainerModel
 from windfall.store.files import write_atomic
-from windfall.ui import backtest_figures, backtest_spread, figures, pieces
+from windfall.ui import backtest_figures, figures, pieces
 from windfall.ui.backtest_late import beside
-from windfall.ui.backtest_rows import by_average, columns, footnotes, labels, shares
+from windfall.ui.backtest_rows import by_average, columns, deadlines, footnotes, hours, labels, shares
 from windfall.ui.figures import Draw
 from windfall.units import iso_utc
 
@@ -27,14 +27,22 @@ _WIDE, _NARROW = 1040.0, 440.0
 _COMPARED = ("oracle", "always", "random_duty")
 
 
-def write_backtest_page(path: Path, result: Backtest, config: Config, spread: Sequence[SpreadPoint] = ()) -> None:
-    """Write the page of a backtest to ``path``; ``spread`` are outcomes over start dates, if there are any.
+def write_backtest_page(path: Path, result: Backtest, config: Config) -> None:
+    """Write the page of a backtest to ``path``.
 
     Raises:
         SignalError: a trace of ``config`` cannot be read any more.
         StoreError: the page cannot be written.
     """
-    page = _page(result, config, build_grid(config), spread)
+    write_page(path, _page(result, config, build_grid(config)))
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page, whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, [page.encode()], durable=False)
@@ -42,8 +50,7 @@ def write_backtest_page(path: Path, result: Backtest, config: Config, spread: Se
         raise StoreError(f"{path}: the page cannot be written: {e.strerror}; name another place or give write access") from None
 
 
-def _page(result: Backtest, config: Config, grid: Grid, spread: Sequence[SpreadPoint]) -> str:
-    css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
+def _page(result: Backtest, config: Config, grid: Grid) -> str:
     drawn = backtest_figures.prepare(result, config, grid)
     title = f"{pieces.text(config.run.name)}: policies compared"
     doing = backtest_figures.lanes(result, config, grid, drawn)
@@ -53,22 +60,22 @@ def _page(result: Backtest, config: Config, grid: Grid, spread: Sequence[SpreadP
         f'<p class="sub">{_subtitle(result, config)}</p>',
         f'<div class="hero">{_lead(result)}{_facts(result)}</div>',
         _banner(result, config),
-        _section("What came out", _explained(result), _headline(result) + _notes(result)),
-        _section("What each policy did, and when", "", _figure("lanes", doing, _LANES, _lanes_caption(result))),
-        _section("Emissions over time", "", _figure("emitted", emitted, _EMITTED, _emitted_caption(result)) + _shares(result)),
+        section("What came out", _explained(result), _headline(result) + _notes(result)),
+        section("What each policy did, and when", "", figure("lanes", doing, _LANES, _lanes_caption(result))),
+        section("Emissions over time", "", figure("emitted", emitted, _EMITTED, _emitted_caption(result)) + _shares(result)),
     ]
     titles, late = beside(result)
     if titles:
         heads = [t if i == 0 else f">{t}" for i, t in enumerate(titles)]
         cells = [("", [pieces.text(c) for c in row]) for row in late]
-        body.append(_section("The same with late readings", "", pieces.table(heads, cells)))
-    scattered = backtest_spread.spread(spread)
-    if scattered is not None:
-        starts = len({p.start for p in spread})
-        body.append(
-            _section("Over start dates", "", _figure("spread", scattered, "Outcomes over start dates", _SPREAD.format(starts)))
-        )
+        body.append(section("The same with late readings", "", pieces.table(heads, cells)))
     body.append(f"<footer>Simulated in {result.elapsed_s:.2f} s. windfall backtest --json prints the same figures.</footer>")
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A page of its own with everything in it; ``title`` and ``body`` are HTML."""
+    css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title} · Windfall</title>'
@@ -76,11 +83,12 @@ def _page(result: Backtest, config: Config, grid: Grid, spread: Sequence[SpreadP
     )
 
 
-def _section(title: str, about: str, inner: str) -> str:
+def section(title: str, about: str, inner: str) -> str:
+    """A part of a page; all three are HTML."""
     return f"<section><h2>{title}</h2>{f'<p>{about}</p>' if about else ''}{inner}</section>"
 
 
-def _figure(name: str, draw: Draw | None, label: str, caption: str) -> str:
+def figure(name: str, draw: Draw | None, label: str, caption: str) -> str:
     """A figure in both widths; a word in its place where there is nothing to draw."""
     if draw is None:
         return "<p>No site has a signal of emissions, so there are none to draw.</p>"
@@ -91,11 +99,6 @@ def _figure(name: str, draw: Draw | None, label: str, caption: str) -> str:
 
 _LANES = "Each policy at each site over time, with the region's signal and windows"
 _EMITTED = "kg CO2 by policy over time, and in all"
-_SPREAD = (
-    "The same backtest from {} start dates: a dot is one start, the bar reaches from the 10th to the 90th percentile, the mark in "
-    "it is the median. Starts from which a policy did not finish before the signals ended are not in it, and are counted beside "
-    "its name. An arrow stands for values too far below zero to draw."
-)
 
 
 def _lanes_caption(result: Backtest) -> str:
@@ -187,7 +190,9 @@ def _facts(result: Backtest) -> str:
 def _banner(result: Backtest, config: Config) -> str:
     """What is modelled, from the configuration."""
     t = config.backtest.trainer
-    start = f"a start is {t.provision_s:,.0f} s of provisioning and {t.load_s:,.0f} s of loading"
+    starts = TrainerModel.of(config, t.preset).starts.items()
+    begun = dict.fromkeys(f"{s.provision_s:,.0f} s of provisioning and {s.load_s:,.0f} s of loading" for _, s in starts)
+    start = f"a start is {' or '.join(begun)}"
     stall = ""
     if any(r.preset == "prototype" for r in result.rows):
         stall = f"; preset prototype stands still for {t.stall_s:g} s of every {t.stall_cycle_s:g} s when two or more sites train"
@@ -214,16 +219,18 @@ def _source(signal: SignalTable) -> str:
 
 def _explained(result: Backtest) -> str:
     parts = ["The oracle knows the signals to come and is what could have been done at best."]
-    if any(r.share_of_oracle is not None for r in result.rows):
+    titles = {c.title for c in columns(result)}
+    if "% of oracle" in titles:
         parts.append(
             "<b>% of oracle</b> is the value of a policy’s timing over the best possible in the same time; below zero, staying off "
             "would have been better."
         )
-    if any(r.kg_over_oracle is not None for r in result.rows):
-        parts.append(
-            "<b>kg / oracle</b> is a policy’s emissions over the least possible for the same training by the deadline, or where it "
-            "has none by its own finish."
-        )
+    if "kg / oracle" in titles:
+        by = deadlines(result)
+        when = f"within {hours(by[0])} hours" if len(by) == 1 else "by the row’s deadline"
+        parts.append(f"<b>kg / oracle</b> is a policy’s emissions over the least possible for the same training {when}.")
+    if "kWh unknown" in titles:
+        parts.append("<b>kWh unknown</b> were used in hours without a reading: they are in no kg, and neither inside nor outside.")
     if by_average(result):
         parts.append("Emissions are by average intensity: no site has a marginal one.")
     return " ".join(parts)

@@ -19,12 +19,6 @@ _BOUND = ("budgeted", "oracle")
 #: Policies that do not look at readings, so that it does not matter when these are known.
 _BLIND = ("oracle", "always", "random_duty")
 
-#: What a newcomer has to know about these columns.
-_EXPLAINED = {
-    "% of oracle": "% of oracle: value of the timing over the best possible in hindsight.",
-    "kg / oracle": "kg / oracle: emissions over the least possible.",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -64,13 +58,21 @@ def labels(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def deadlines_given(result: Backtest) -> bool:
-    """Whether rows are judged by deadlines other than their own finish."""
-    return any(r.deadline_h is not None and not _own(r) for r in result.rows)
+def deadlines(result: Backtest) -> list[float]:
+    """The deadlines by which rows are judged, in hours from the start, each once."""
+    found: list[float] = []
+    for r in result.rows:
+        if r.deadline_h is not None and all(abs(r.deadline_h - d) > _SAME_H for d in found):
+            found.append(r.deadline_h)
+    return sorted(found)
 
 
-def columns(result: Backtest) -> list[Column]:
-    """What there is to show of a backtest's rows and references, without columns that no row has."""
+def columns(result: Backtest, *, details: bool = False) -> list[Column]:
+    """What there is to show of a backtest's rows and references, without columns that no row has.
+
+    One figure answers the backtest's question: of a budget the kg beside the least possible, without one the value beside the
+    largest. ``details``: the other one too.
+    """
     rows, notes = result.rows, footnotes(result)
     budget = result.target == "budget"
     names = [r.policy + "".join(f" ({notes.index(n) + 1})" for n in r.notes) for r in rows]
@@ -82,7 +84,7 @@ def columns(result: Backtest) -> list[Column]:
     ]
     if len({r.publication_delay_s for r in rows}) > 1:
         found.append(Column("readings\nlate by", ["-" if r.policy in _BLIND else late(r.publication_delay_s) for r in rows], 0))
-    if budget and deadlines_given(result):
+    if budget and len(deadlines(result)) > 1:
         found.append(Column("deadline\nh", [_deadline(r) for r in rows], 1))
     found += [
         Column("hours" if budget else "span h", span, 2),
@@ -97,10 +99,13 @@ def columns(result: Backtest) -> list[Column]:
         Column("idle h", [f"{r.idle_h:,.2f}" for r in rows], 8),
         Column("inside\n%", [share(r.share_inside) for r in rows], 6),
     ]
-    if any(r.share_of_oracle is not None for r in rows):
-        found.append(Column("% of\noracle", [share(r.share_of_oracle) for r in rows], 0 if not budget else 3))
-    if any(r.kg_over_oracle is not None for r in rows):
+    by_kg = any(r.kg_over_oracle is not None for r in rows)
+    if any(r.share_of_oracle is not None for r in rows) and (details or not by_kg):
+        found.append(Column("% of\noracle", [share(r.share_of_oracle) for r in rows], 3 if by_kg else 0))
+    if by_kg:
         found.append(Column("kg /\noracle", [figure(r.kg_over_oracle, 3) for r in rows], 0))
+    if any(r.unknown_kwh > 0 for r in rows):
+        found.append(Column("kWh\nunknown", [f"{r.unknown_kwh:,.2f}" for r in rows], 0))
     for reference in result.references:
         for column in found:
             column.cells.append(_of_reference(reference, column.title))
@@ -120,9 +125,21 @@ def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str
         out.append(worst.title)
 
 
-def explained(found: Sequence[Column]) -> str:
-    """One line on those of the columns that do not speak for themselves; empty if all do."""
-    return " ".join(_EXPLAINED[c.title] for c in found if c.title in _EXPLAINED)
+def explained(result: Backtest, found: Sequence[Column]) -> str:
+    """What a newcomer has to know of those of the columns that do not speak for themselves; empty if all do."""
+    shown = {c.title for c in found}
+    said = []
+    if "% of oracle" in shown:
+        said.append("% of oracle: value of the timing over the best possible in hindsight.")
+        if "kg / oracle" in shown:
+            said.append("The oracle of a budget seeks the least kg, so that it need not read 100 there.")
+    if "kg / oracle" in shown:
+        by = deadlines(result)
+        when = f"by {hours(by[0])} h" if len(by) == 1 else "by the row's deadline"
+        said.append(f"kg / oracle: emissions over the least possible for the same training {when}.")
+    if "kWh unknown" in shown:
+        said.append("kWh unknown: used in hours without a reading; part of kWh, of no kg and not of inside %.")
+    return " ".join(said)
 
 
 def footnotes(result: Backtest) -> list[str]:

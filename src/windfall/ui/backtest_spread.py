@@ -19,7 +19,8 @@ from windfall.ui.figures import MUTED, Draw
 #: Start dates beyond which no single points are drawn.
 _MOST_DOTS = 80
 #: Figure of a row, title, and what it is multiplied with.
-_PANELS = (("kg_co2", "kg CO2", 1.0), ("finish_h", "hours to the end", 1.0), ("share_of_oracle", "% of oracle", 100.0))
+_PANELS = (("kg_co2", "kg CO2", 1.0), ("finish_h", "hours to the end", 1.0))
+_BY_KG, _BY_VALUE = ("kg_over_oracle", "kg / oracle", 1.0), ("share_of_oracle", "% of oracle", 100.0)
 
 
 def spread(points: Sequence[SpreadPoint]) -> Draw | None:
@@ -34,7 +35,8 @@ def spread(points: Sequence[SpreadPoint]) -> Draw | None:
             # A point's own name may say more than the policy; what tells its rows apart comes after it.
             groups.setdefault(p.policy + label.removeprefix(p.row.policy), []).append(p.row)
     policies = list(groups)
-    panels = [p for p in _PANELS if any(getattr(x.row, p[0]) is not None for x in points)]
+    judged = _BY_KG if any(p.row.kg_over_oracle is not None for p in points) else _BY_VALUE
+    panels = [p for p in (*_PANELS, judged) if any(getattr(x.row, p[0]) is not None for x in points)]
     used = {n: [r for r in rows if r.finish_h is not None or not budget] for n, rows in groups.items()}
 
     def name(n: str) -> str:

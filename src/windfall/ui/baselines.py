@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windfall.config.schema import Config
-from windfall.energy.account import Meter, always_on_kg
+from windfall.energy.account import Meter, always_on
 from windfall.errors import SignalError
 from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import Signal, StepSignal
@@ -104,7 +104,7 @@ def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why
             reason = "its signal is no intensity of emissions"
         elif grid is not None:
             assert signal is not None
-            kg = always_on_kg(signal, watts, float(start), hours)
+            kg = always_on(signal, watts, float(start), hours).whole_kg
             if kg is None:
                 reason = _why_not(signal, float(start), hours)
             else:
@@ -135,7 +135,8 @@ def _why_not(signal: Signal, start: float, hours: float) -> str:
         return f"its readings end at {last} UTC, {hours:.1f} h always on would last until {clock_text(end)}"
     if signal.starts_at() > start:
         return f"its readings begin at {clock_text(signal.starts_at())} UTC, after the run's start"
-    return "its readings have a gap in these hours"
+    known = always_on(signal, 1.0, start, hours)
+    return f"{known.unknown_h:.1f} of these {hours:.1f} h have no reading"
 
 
 def _curve(signal: Signal, watts: float, start: float, hours: float) -> list[tuple[float, float]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall.simulate.backtest import Backtest, Row
-from windfall.simulate.sweep import Point
+from windfall.simulate.sweep import Point, Summary
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
@@ -172,6 +172,24 @@ def sweep_frame(points: Sequence[Point]) -> Frame:
         [p.row.policy, p.row.preset, p.start, *(dict(p.settings).get(k) for k in keys), *(getattr(p.row, f) for f in figures)]
         for p in points
     ]
+    return Frame(kinds, table)
+
+
+def summary_frame(found: Sequence[Summary]) -> Frame:
+    """A sweep's summaries: a row for each policy and choice of settings, each figure as 10th, 50th and 90th percentile."""
+    keys = list(dict.fromkeys(k for s in found for k, _ in s.settings))
+    figures = list(dict.fromkeys(k for s in found for k in s.figures))
+    kinds: dict[str, Kind] = {"policy": "text", "publication_delay_s": "float", "deadline_h": "float"}
+    kinds |= dict.fromkeys(keys, "float")
+    kinds |= {"start_dates": "int", "finished": "int"}
+    kinds |= dict.fromkeys((f"{f}_{q}" for f in figures for q in ("p10", "p50", "p90")), "float")
+    table = []
+    for s in found:
+        settings = dict(s.settings)
+        triples = [v for f in figures for v in s.figures.get(f, (None, None, None))]
+        table.append(
+            [s.policy, s.publication_delay_s, s.deadline_h, *(settings.get(k) for k in keys), s.start_dates, s.finished, *triples]
+        )
     return Frame(kinds, table)
 
 

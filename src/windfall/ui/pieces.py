@@ -147,7 +147,7 @@ def accounts(summary: Mapping[str, Any], s: Series) -> str:
     total = {"seconds": 0.0, "inside": 0.0}
     for name, site in summary["sites"].items():
         parts = sorted((c for c in s.costs if c.site == name), key=lambda c: PHASES.index(c.phase) if c.phase in PHASES else 9)
-        joules = sum(c.joules for c in parts)
+        judged = sum(c.joules - c.unjudged_joules for c in parts)
         inside = sum(c.inside_joules for c in parts)
         total["seconds"] += sum(c.seconds for c in parts)
         total["inside"] += inside
@@ -160,7 +160,7 @@ def accounts(summary: Mapping[str, Any], s: Series) -> str:
                     number(sum(c.seconds for c in parts) / 3600, 2),
                     number(site["energy_kwh"], 2),
                     carbon(site["kg_co2"]),
-                    percent(inside / joules if joules else None),
+                    percent(inside / judged if judged > 0 else None),
                     f"{site['tokens']:,}",
                     str(site["starts"]),
                 ),
@@ -175,7 +175,7 @@ def accounts(summary: Mapping[str, Any], s: Series) -> str:
                     number(c.seconds / 3600, 2),
                     number(c.joules / J_PER_KWH, 2),
                     carbon(c.grams / 1000),
-                    percent(c.inside_joules / c.joules if c.joules else None),
+                    percent(c.inside_joules / (c.joules - c.unjudged_joules) if c.joules > c.unjudged_joules else None),
                     "",
                     "",
                 ),

@@ -68,6 +68,9 @@ class Cost:
     joules: float
     grams: float
     inside_joules: float
+    #: Of these joules it is not known whether they were inside a window, and of those how much was emitted.
+    unjudged_joules: float
+    unpriced_joules: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,8 @@ def _fill(s: Series, t: Telemetry) -> None:
     s.costs = [
         Cost(str(site), str(phase), *(float(x) for x in rest))
         for site, phase, *rest in t.rows(
-            "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), SUM(joules * inside) FROM energy"
+            "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
+            " TOTAL(CASE WHEN inside = -1 THEN joules END), TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END) FROM energy"
             " GROUP BY site, phase ORDER BY site, phase"
         )
     ]

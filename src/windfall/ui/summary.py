@@ -67,7 +67,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
     for v in versions:
         for name, n in v.sites.items():
             tokens_by_site[name] = tokens_by_site.get(name, 0) + n
-    joules, grams, inside, unpriced, training_j, training_s = story.energy_totals()
+    joules, grams, inside, unpriced, unjudged, training_j, training_s = story.energy_totals()
     return {
         "run_id": ledger.meta("run_id") or "",
         "state": state,
@@ -84,7 +84,8 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "train_loss": story.train_loss,
         "energy_kwh": joules / J_PER_KWH,
         "kg_co2": grams / 1000.0,
-        "share_inside": inside / joules if joules > 0 else None,
+        # Of energy used without a reading nobody knows whether it was inside a window.
+        "share_inside": inside / (joules - unjudged) if joules - unjudged > 0 else None,
         "unpriced_kwh": unpriced / J_PER_KWH,
         "training_hours": training_s / 3600.0,
         "mean_training_watts": training_j / training_s if training_s > 0 else None,
@@ -150,16 +151,14 @@ class _Story:
             total += float(b) - float(a)
         return total
 
-    def energy_totals(self) -> tuple[float, float, float, float, float, float]:
-        """Joules, grams, joules inside windows, joules without a reading; training joules and seconds."""
+    def energy_totals(self) -> tuple[float, ...]:
+        """Joules, grams, joules inside windows, of unknown intensity, of unknown first signal; training joules and seconds."""
         found = self.rows(
-            "SELECT COALESCE(SUM(joules), 0), COALESCE(SUM(grams), 0), COALESCE(SUM(joules * inside), 0),"
-            " COALESCE(SUM(CASE WHEN g_per_kwh IS NULL THEN joules END), 0),"
-            " COALESCE(SUM(CASE WHEN phase = 'training' THEN joules END), 0),"
-            " COALESCE(SUM(CASE WHEN phase = 'training' THEN t1 - t0 END), 0) FROM energy"
+            "SELECT TOTAL(joules), TOTAL(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
+            " TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END), TOTAL(CASE WHEN inside = -1 THEN joules END),"
+            " TOTAL(CASE WHEN phase = 'training' THEN joules END), TOTAL(CASE WHEN phase = 'training' THEN t1 - t0 END) FROM energy"
         )
-        a = [float(x) for x in found[0]] if found else [0.0] * 6
-        return a[0], a[1], a[2], a[3], a[4], a[5]
+        return tuple(float(x) for x in found[0]) if found else (0.0,) * 7
 
     def signals_lost(self) -> list[dict[str, Any]]:
         """Live sources that were not heard when last asked: source, since when (run time), and why."""

@@ -26,7 +26,7 @@ WIDE = 110
 _WORTH_A_WORD_S = 2.0
 
 
-def print_backtest(result: Backtest, console: Console) -> None:
+def print_backtest(result: Backtest, console: Console, *, details: bool = False) -> None:
     """Policies and figures from elsewhere side by side, then each as a share of every region always on.
 
     Where the console is narrow the least important columns are left out, and named.
@@ -34,7 +34,7 @@ def print_backtest(result: Backtest, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    kept, left_out, gap = fitting(columns(result), console.width)
+    kept, left_out, gap = fitting(columns(result, details=details), console.width)
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for column in kept:
         table.add_column(column.head, justify="left" if column.left else "right", no_wrap=True, vertical="bottom")
@@ -42,7 +42,7 @@ def print_backtest(result: Backtest, console: Console) -> None:
         table.add_row(*(Text(c.cells[i]) for c in kept), style="" if i < len(result.rows) else "dim")
     console.print(_title(result), style="italic", markup=False, highlight=False)
     console.print(table)
-    if about := explained(kept):
+    if about := explained(result, kept):
         _quietly(console, about)
     for i, note in enumerate(footnotes(result)):
         _quietly(console, f"({i + 1}) {note}")
@@ -94,8 +94,12 @@ def _print_shares(result: Backtest, console: Console) -> None:
         table.add_row(always, *("-" if kg is None else f"{kg:,.2f}" for kg in kilograms), style="bold")
         console.print(table)
         at = upto
-    if None in result.baselines.values():
-        _quietly(console, "-: the region's trace is too short for an always-on site, or is no emission intensity")
+    for region, part in result.partly.items():
+        kg = "nothing" if part.kg is None else f"{part.kg:,.2f} kg in the others"
+        of = f"{part.unknown_h:,.1f} of these {result.baseline_site_hours:,.4g} h have no reading ({kg})"
+        _quietly(console, f"- {region}: {of}")
+    if any(kg is None and region not in result.partly for region, kg in result.baselines.items()):
+        _quietly(console, "-: the region's signal is no emission intensity")
 
 
 def _print_late(result: Backtest, console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from windfall.simulate.regions import ranked_by
 from windfall.units import clock_text, iso_utc
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from windfall.simulate.sweep import Summary
 
 Triple = tuple[float, ...] | None
-#: Figure, title and form.
+#: Figure, title and form. Of the last two a budget is judged by the second, and what has none by the first.
 _COLUMNS = (
     ("finish_h", "hours", "{:.1f}"), ("site_hours", "site-h", "{:.1f}"), ("kg_co2", "kg CO2", "{:.3g}"),
     ("money", "money", "{:.3g}"),
@@ -26,28 +27,38 @@ _COLUMNS = (
 _MEDIAN = "median over start dates, and the 10th to the 90th percentile in brackets"
 
 
-def print_sweep(found: Sequence[Summary], simulations: int, elapsed_s: float, config: Config, console: Console) -> None:
-    """A row for every policy and choice of settings: median, and the 10th to the 90th percentile behind it."""
-    from rich.table import Table
-
+def sweep_table(found: Sequence[Summary], config: Config) -> tuple[list[str], list[list[str]]]:
+    """Column titles, and a row for every policy and choice of settings: median, the 10th to the 90th percentile behind it."""
     keys = list(dict.fromkeys(k for s in found for k, _ in s.settings))
     budget = config.backtest.target == "budget"
-    table = Table(title=f"{simulations} simulations", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     delays = {s.publication_delay_s for s in found}
-    table.add_column("policy", no_wrap=True)
-    for key in (*keys, *(["late by, s"] if len(delays) > 1 else []), "starts"):
-        table.add_column(key, justify="right", no_wrap=True)
     shown = [w for w in _COLUMNS if any(w[0] in s.figures for s in found) and (budget or w[0] != "finish_h")]
-    for _, title, _ in shown:
-        table.add_column(title, justify="right", no_wrap=True)
+    if any(w[0] == "kg_over_oracle" for w in shown):
+        shown = [w for w in shown if w[0] != "share_of_oracle"]
+    titles = ["policy", *keys, *(["late by, s"] if len(delays) > 1 else []), "start dates", *(title for _, title, _ in shown)]
+    rows = []
     for s in found:
         settings = dict(s.settings)
         deadline = "" if s.deadline_h is None else f" by {s.deadline_h:g} h"
         late = [f"{s.publication_delay_s or 0:g}"] if len(delays) > 1 else []
-        count = f"{s.finished} of {s.starts}" if s.finished != s.starts else str(s.starts)
+        count = f"{s.finished} of {s.start_dates}" if s.finished != s.start_dates else str(s.start_dates)
         figures = [_stacked(s.figures.get(k), form, 100.0 if k == "share_of_oracle" else 1.0) for k, _, form in shown]
-        table.add_row(s.policy + deadline, *(f"{settings[k]:g}" for k in keys), *late, count, *figures)
+        rows.append([s.policy + deadline, *(f"{settings[k]:g}" for k in keys), *late, count, *figures])
+    return titles, rows
+
+
+def print_sweep(found: Sequence[Summary], simulations: int, elapsed_s: float, config: Config, console: Console) -> None:
+    """A sweep's table."""
+    from rich.table import Table
+
+    titles, rows = sweep_table(found, config)
+    table = Table(title=f"{simulations} simulations", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, justify="left" if title == "policy" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
+    budget = config.backtest.target == "budget"
     console.print(_MEDIAN + ("; figures are of finished runs" if budget else ""), style="dim")
     console.print(f"simulated in {elapsed_s:.2f} s", style="dim", highlight=False)
 
@@ -62,20 +73,30 @@ def print_ranking(ranked: Sequence[Ranked], config: Config, console: Console) ->
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     money_title = [", ".join(sorted({r.currency for r in ranked if r.money}))] if any(r.money for r in ranked) else []
     table.add_column("region", overflow="fold")
-    for title in ("starts", "hours" if budget else "h trained", "kg CO2", *money_title, "time used %", "of oracle %"):
+    value = ["net value h"] if not budget and any(r.net_value_h for r in ranked) else []
+    for title in ("start dates", *value, "hours" if budget else "h trained", "kg CO2", *money_title, "time used %", "of oracle %"):
         table.add_column(title, justify="right", overflow="fold")
     for r in ranked:
-        count = f"{r.finished} of {r.starts}" if r.finished != r.starts else str(r.starts)
+        count = f"{r.finished} of {r.start_dates}" if r.finished != r.start_dates else str(r.start_dates)
         money = _stacked(r.money, "{:.2f}")
         table.add_row(
-            r.region, count, _stacked(r.hours, "{:.1f}"), _stacked(r.kg_co2, "{:.3g}"), *([money] if money_title else []),
-            _stacked(r.utilisation, "{:.1f}", 100.0),
+            r.region, count, *([_stacked(r.net_value_h, "{:.1f}")] if value else []), _stacked(r.hours, "{:.1f}"),
+            _stacked(r.kg_co2, "{:.3g}"), *([money] if money_title else []), _stacked(r.utilisation, "{:.1f}", 100.0),
             _stacked(r.share_of_oracle, "{:.1f}", 100.0),
         )  # fmt: skip
     console.print(table)
-    console.print(_MEDIAN, style="dim")
-    if budget and any(r.finished < r.starts for r in ranked):
-        console.print("starts: those from which the budget was trained before the signals ended; figures are of these", style="dim")
+    begins = {(r.begin, r.end) for r in ranked}
+    when = "" if len(begins) != 1 else f", {iso_utc(ranked[0].begin)} to {iso_utc(ranked[0].end)}"
+    console.print(f"ranked by {ranked_by(config)}{when}; {_MEDIAN}", style="dim", highlight=False)
+    if len(begins) > 1:
+        for r in ranked:
+            console.print(f"{r.region}: {iso_utc(r.begin)} to {iso_utc(r.end)}", style="dim", markup=False, highlight=False)
+    if value:
+        said = "net value h: the schedule is worth as much as so many hours of training on a signal of 0"
+        console.print(said, style="dim", highlight=False)
+    if budget and any(r.finished < r.start_dates for r in ranked):
+        said = "start dates: those from which the budget was trained before the signals ended; figures are of these"
+        console.print(said, style="dim")
 
 
 def print_replay(found: Replay, console: Console) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.credentials import NEEDED, Credentials
-from windfall.grid.http import Http, RateLimits, public_url
+from windfall.grid.http import Http, RateLimits, public_url, said_in
 from windfall.grid.source import News
 
 
@@ -74,6 +74,11 @@ class Provider:
         """What to raise where an answer has not the documented shape."""
         return SignalError(f"{self.who}: {what}; nothing of this answer is used (has the provider's API changed?)")
 
+    def says(self, answer: Any) -> str:
+        """The service's own words where it answers with an error as if that were an answer, to be put behind ours."""
+        said = self.http.public(said_in(answer))[:200]
+        return f" and says: {said}" if said else ""
+
     def rows(self, answer: Any, key: str) -> list[Any]:
         """The list under ``key`` of an answer.
 
@@ -82,7 +87,7 @@ class Provider:
         """
         found = answer.get(key) if isinstance(answer, dict) else None
         if not isinstance(found, list):
-            raise self.malformed(f"the answer has no list `{key}`")
+            raise self.malformed(f"the answer has no list `{key}`{self.says(answer)}")
         if not found:
             raise SignalError(f"{self.who}: the answer is empty (no `{key}`); check the zone")
         return found

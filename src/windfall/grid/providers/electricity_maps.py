@@ -17,7 +17,9 @@ from windfall.grid.http import Denied, NoSuch, Params
 from windfall.grid.providers.base import Provider
 from windfall.grid.source import Expected, News, Point, instant, number
 
-_PERIODS_S = {"hourly": 3600.0, "15_minutes": 900.0, "5_minutes": 300.0}
+_PERIODS_S = {"hourly": 3600.0, "minutes": 60.0, "minute": 60.0, "hours": 3600.0, "hour": 3600.0}
+#: Averages over longer say nothing of now.
+_LONGEST_S = 6 * 3600.0
 #: What `horizonHours` may be.
 _HORIZONS_H = (6, 24, 48, 72)
 _PAST_S = 24 * 3600.0
@@ -43,6 +45,12 @@ class ElectricityMaps(Provider):
         answer = self._get("latest")
         point = self._point(answer, answer)
         if point is None:
+            granularity = _granularity(answer, answer)
+            if _period_s(granularity) is None:
+                raise SignalError(
+                    f"{self.who}: the newest value is of the granularity {str(granularity)[:40]!r}, which is none that says "
+                    "what is now; it is not used (has the provider's API changed?)"
+                )
             raise SignalError(f"{self.who}: the newest value is absent or no number; check the zone, it is asked again")
         news = News([point])
         if self.table.forecast == "provider" and now >= self._forecast_from:
@@ -62,7 +70,7 @@ class ElectricityMaps(Provider):
             answer = self._get("forecast", {} if wanted == 24 else {"horizonHours": wanted})
         except (Denied, NoSuch) as e:
             self._forecast_from = now + _NO_FORECAST_S
-            news.warnings.append(f"{self.who}: the plan has no forecast (HTTP {e.status}); policies do without one")
+            news.warnings.append(f"the plan has no forecast ({e.answer}); policies do without one")
             return
         found = [self._point(row, answer) for row in self.rows(answer, "forecast")]
         points = sorted((p for p in found if p is not None), key=lambda p: p.valid_from)
@@ -82,8 +90,8 @@ class ElectricityMaps(Provider):
             answer = self.http.get(f"{self.url}/carbon-intensity/{what}", asked, headers={"auth-token": key})
         except Denied as e:
             raise Denied(
-                f"{self.who}: Electricity Maps refuses access (HTTP {e.status}); check ELECTRICITY_MAPS_API_KEY, and that the "
-                f"plan covers {'the place' if 'lat' in place else self.zone}", e.status,
+                f"{self.who}: Electricity Maps refuses access ({e.answer}); check ELECTRICITY_MAPS_API_KEY, and that the "
+                f"plan covers {'the place' if 'lat' in place else self.zone}", e.status, e.answer,
             ) from None  # fmt: skip
         zone = answer.get("zone") if isinstance(answer, dict) else None
         if not isinstance(zone, str):
@@ -98,8 +106,7 @@ class ElectricityMaps(Provider):
         t, value = instant(row.get("datetime")), number(row.get("carbonIntensity"), self.table.type)
         if t is None or value is None:
             return None
-        granularity = row.get("temporalGranularity", answer.get("temporalGranularity", "hourly"))
-        period = _PERIODS_S.get(granularity) if isinstance(granularity, str) else None
+        period = _period_s(_granularity(row, answer))
         if period is None:
             return None
         factor = row.get("emissionFactorType", answer.get("emissionFactorType"))
@@ -110,3 +117,18 @@ class ElectricityMaps(Provider):
         if self.table.latitude is not None:
             source += f", zone {answer.get('zone')}"
         return Point(t, value, period, source)
+
+
+def _granularity(row: dict[str, Any], answer: Any) -> Any:
+    return row.get("temporalGranularity", answer.get("temporalGranularity", "hourly"))
+
+
+def _period_s(granularity: Any) -> float | None:
+    """Seconds of `hourly`, `15_minutes`, `2_hours`; None of what is no such text, or too long to say what is now."""
+    if not isinstance(granularity, str):
+        return None
+    count, _, unit = granularity.rpartition("_")
+    if unit not in _PERIODS_S or not (count or "1").isdecimal():
+        return None
+    seconds = float((count or "1")[:9]) * _PERIODS_S[unit]
+    return seconds if 0 < seconds <= _LONGEST_S else None

@@ -18,10 +18,13 @@ from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.http import Later
 from windfall.grid.providers.base import Tools
-from windfall.grid.source import Expected, News, Point, number
+from windfall.grid.source import Expected, News, Point, Published, number
 
 _LOCATIONS = ("Location", "Location Name", "Location Id", "Location Short Name")
+_MEND = '; if this market settles ahead, set published = "ahead"'
 _PRICES = ("LMP", "SPP")
+#: Real-time markets that settle before their time comes: California's fifteen minutes do so some half an hour before.
+_AHEAD = {("CAISO", "REAL_TIME_15_MIN")}
 _CURRENCIES = {"IESO": "CAD", "AESO": "CAD"}
 #: What the package raises where an operator's site is down or has changed: it scrapes.
 _FAILURES: tuple[type[Exception], ...] = (
@@ -42,6 +45,9 @@ class GridStatus:
         self._requests = 0
         self.patience_s = 0.0
         self._module = module
+        ahead = table.market.startswith("DAY_AHEAD") or (str(table.iso), table.market) in _AHEAD
+        self._published: Published = table.published or ("ahead" if ahead else "observed")
+        #: A whole day's prices are published at once.
         self._ahead = table.market.startswith("DAY_AHEAD")
 
     @property
@@ -56,7 +62,7 @@ class GridStatus:
         self._package()
 
     def fetch(self, now: float) -> News:
-        # Prices of a whole day that were settled the day before: those to come are a forecast.
+        # Prices of a whole day that were settled the day before: those to come are known, and a forecast besides.
         rows = self._ask("today") if self._ahead else self._ask("latest", "today")
         news = self._news(rows, now)
         if not news.points:
@@ -64,7 +70,7 @@ class GridStatus:
         currency = _CURRENCIES.get(str(self.table.iso), "USD")
         if self.table.currency != currency:
             news.warnings.append(
-                f'{self.who}: prices are in {currency}, the configuration says {self.table.currency}; set currency = "{currency}"'
+                f'prices are in {currency}, the configuration says {self.table.currency}; set currency = "{currency}"'
             )
         return news
 
@@ -143,11 +149,9 @@ class GridStatus:
             period = max(end - start, 0.0) if end is not None else 0.0
             found[start] = Point(start, value, period, self.table.market)
         points = [found[t] for t in sorted(found)]
-        if not self._ahead:
-            return News(points, dropped=dropped)
-        coming = tuple(p for p in points if p.valid_from + p.period_s > now)
+        coming = tuple(p for p in points if p.valid_from + p.period_s > now) if self._ahead else ()
         expected = Expected(coming, coming[-1].valid_from + coming[-1].period_s) if coming else None
-        return News([p for p in points if p.valid_from <= now], expected, dropped)
+        return News(points, expected, dropped, published=self._published, mend=_MEND)
 
 
 def _seconds(moment: Any) -> float | None:

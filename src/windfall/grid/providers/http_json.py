@@ -1,4 +1,4 @@
-"""Any HTTP address that answers JSON with a number in it."""
+"""Any HTTP address that answers JSON with a number in it, or with lists of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from typing import Any
 
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.http import host_of, public_url
+from windfall.grid.http import host_of, public_url, url_secrets
 from windfall.grid.providers.base import Provider, Tools
-from windfall.grid.source import News, Point, moment, number
+from windfall.grid.source import News, Point, decimal, number
+from windfall.grid.stamps import Stamps
+
+#: Keys that change what an answer means.
+_MEANING = ("timezone", "trust_offset", "stamp", "time_format", "published")
 
 
 class HttpJson(Provider):
-    """The value at ``value_path``, times ``scale``; from the instant at ``time_path``, else from when it was asked for."""
+    """The value at ``value_path``, times ``scale``; from the instant at ``time_path``, else from when it was asked for.
+
+    Numbers may be given as text, as Prometheus and Home Assistant do. Where the paths lead to lists, each value has its instant.
+    """
 
     kind = "http"
 
@@ -20,12 +27,16 @@ class HttpJson(Provider):
         super().__init__(table, region, tools)
         self.url = table.url or ""
         self.who = self.http.who = f"http:{host_of(self.url)} {table.label}"
+        self.http.hide(*url_secrets(self.url))
+        self._stamps = Stamps(table)
 
     def identity(self) -> dict[str, str]:
         table = self.table
+        meaning = {k: str(getattr(table, k)) for k in _MEANING if getattr(table, k) != type(table).model_fields[k].default}
         return {
             "kind": self.kind, "type": table.type, "url": public_url(self.url), "value_path": table.value_path or "",
             "time_path": table.time_path or "", "scale": str(table.scale), "headers": ",".join(table.headers_from_env.values()),
+            **meaning,
         }  # fmt: skip
 
     def require(self) -> None:
@@ -37,41 +48,74 @@ class HttpJson(Provider):
         self.http.hide(*values)
         answer = self.http.get(self.url, headers=dict(zip(names, values, strict=True)))
         found = self._at(answer, self.table.value_path or "", "value_path")
-        value = number(found, self.table.type, self.table.scale)
-        if value is None:
+        when = self._at(answer, self.table.time_path, "time_path") if self.table.time_path else None
+        many = isinstance(found, list)
+        if many and found and (not isinstance(when, list) or len(when) != len(found)):
             raise SignalError(
-                f"{self.who}: {_what(found)} at value_path `{self.table.value_path}` is no plausible {self.table.type}; "
-                "it is not used"
+                f"{self.who}: {len(found)} values at value_path `{self.table.value_path}` need as many instants at time_path; set "
+                "time_path to a list too, or choose one value (`.0`: the first, `.-1`: the last)"
             )
-        t: float | None = self.tools.now()
-        if self.table.time_path:
-            t = moment(self._at(answer, self.table.time_path, "time_path"))
-            if t is None:
-                raise SignalError(
-                    f"{self.who}: no instant at time_path `{self.table.time_path}` (ISO 8601, or Unix seconds or milliseconds); "
-                    "the value is not used"
-                )
-        assert t is not None
-        return News([Point(t, value)])
+        points, dropped, told = [], 0, None
+        for what, stamp in zip(found, when or [], strict=True) if many else [(found, when)]:
+            point = self._point(what, stamp)
+            if isinstance(point, Point):
+                points.append(point)
+            else:
+                dropped, told = dropped + 1, told or point
+        if not points:
+            nothing = f"the empty list at value_path `{self.table.value_path}` is no plausible {self.table.type}"
+            raise SignalError(f"{self.who}: {told or nothing}")
+        naive = self._stamps.naive if self.table.time_path else None
+        points.sort(key=lambda p: p.valid_from)
+        return News(points, dropped=dropped, published=self.table.published or "observed", naive=naive)
+
+    def _point(self, what: Any, stamp: Any) -> Point | str:
+        """A reading, or why there is none."""
+        value = number(decimal(what), self.table.type, self.table.scale)
+        if value is None:
+            return (
+                f"{self._shown(what)} at value_path `{self.table.value_path}` is no plausible {self.table.type}; it is not used"
+                f"{self._comma(what)}"
+            )
+        now = self.tools.now()
+        if not self.table.time_path:
+            return Point(now, value)
+        t = self._stamps.read(stamp, now)
+        if t is not None:
+            return Point(t, value)
+        how = f"as time_format {self.table.time_format}" if self.table.time_format else "ISO 8601, or Unix seconds or milliseconds"
+        mend = "" if self.table.time_format else "; set time_format if it is written otherwise"
+        return f"no instant at time_path `{self.table.time_path}` ({how}): {self._shown(stamp)}; the value is not used{mend}"
 
     def _at(self, answer: Any, path: str, key: str) -> Any:
-        """What is at a dotted path; numbers choose from lists, negative ones from the end.
+        """What is at a dotted path; numbers choose from lists, negative ones from the end, `*` takes all of a list.
 
         Raises:
             SignalError: there is nothing.
         """
-        found = answer
-        for part in path.split("."):
+        found, parts = answer, path.split(".")
+        for i, part in enumerate(parts):
+            if part == "*" and isinstance(found, list):
+                rest = ".".join(parts[i + 1 :])
+                return [self._at(row, rest, key) for row in found] if rest else found
             try:
                 found = found[int(part)] if isinstance(found, list) else found[part]
             except (KeyError, IndexError, ValueError, TypeError):
                 raise SignalError(
-                    f"{self.who}: nothing at {key} `{path}` (not beyond `{part}`); correct it, or the service"
+                    f"{self.who}: there is nothing at {key} `{path}` (not beyond `{part}`){self.says(answer)}; correct it, or the "
+                    "service"
                 ) from None
         return found
 
+    def _shown(self, value: Any) -> str:
+        """A value in words: text and numbers as they are (short, without secrets), of the rest only what it is."""
+        if isinstance(value, str):
+            return f"the text {self.http.public(value)[:40]!r}"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return f"the number {value:g}" if isinstance(value, float) else "the number"
+        names = {bool: "true or false", type(None): "null", dict: "an object", list: "a list"}
+        return names.get(type(value), "something else")
 
-def _what(value: Any) -> str:
-    """A value in words that hold none of it: it may be anything."""
-    names = {str: "text", bool: "true or false", type(None): "null", dict: "an object", list: "a list"}
-    return names.get(type(value), "the number")
+    @staticmethod
+    def _comma(value: Any) -> str:
+        return " (a number is digits with a point: 1234.5)" if isinstance(value, str) and any(c.isdecimal() for c in value) else ""

@@ -54,9 +54,7 @@ class OpenElectricity(Provider):
                 f"{self.who}: no usable value of the last {_RECENT_S / 3600:.0f} h; check the zone, it is asked again"
             )
         if self.table.type == "price" and self.table.currency != "AUD":
-            news.warnings.append(
-                f'{self.who}: prices are in AUD, the configuration says {self.table.currency}; set currency = "AUD"'
-            )
+            news.warnings.append(f'prices are in AUD, the configuration says {self.table.currency}; set currency = "AUD"')
         return news
 
     def past(self, now: float, span_s: float) -> News | None:
@@ -91,7 +89,7 @@ class OpenElectricity(Provider):
 
     def _news(self, answer: Any) -> News:
         if isinstance(answer, dict) and answer.get("success") is False:
-            raise self.malformed("the service says that it failed")
+            raise self.malformed(f"the service says that it failed{self.says(answer)}")
         series = [s for s in self.rows(answer, "data") if isinstance(s, dict) and s.get("metric") == self._metric]
         if not series:
             raise self.malformed(f"the answer has no series `{self._metric}`")

@@ -3,12 +3,14 @@
 Written after the API's description (docs.watttime.org) and the official client (watttime 1.4.0). `GET /login` with basic
 auth gives a token for 30 minutes. The first point of `/v3/forecast` is the newest value there is ("real-time"); the rest
 is the forecast. `/v3/historical` answers at most 32 days a request and may be revised. Points are five minutes apart,
-instants are UTC. Limits: 3,000 requests, of those 100 logins, in any five minutes.
+unless `meta.data_point_period_seconds` says otherwise; instants are UTC; `meta.warnings` are for people. Limits: 3,000
+requests, of those 100 logins, in any five minutes.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +18,7 @@ from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.cache import SignalCache
 from windfall.grid.credentials import NEEDED
-from windfall.grid.http import Denied, Params
+from windfall.grid.http import Denied, Params, said_in
 from windfall.grid.providers.base import Provider, Tools
 from windfall.grid.source import Expected, News, instant, number, points_of
 from windfall.units import iso_utc
@@ -25,6 +27,8 @@ from windfall.units import iso_utc
 G_PER_KWH = {"lbs_co2_per_mwh": 0.45359237}
 _SIGNAL = "co2_moer"
 _PERIOD_S = 300.0
+#: What a granularity can be.
+_PERIODS_S = (1.0, 86400.0)
 _MAX_HORIZON_H = 72
 _MAX_PAST_S = 32 * 86400.0
 #: Tokens live 30 minutes; a new one is fetched a little before.
@@ -34,6 +38,17 @@ _ZONE_S = 28 * 86400.0
 #: Of the 3,000 requests some room is left for logins, which are counted apart.
 _REQUESTS = ("requests", 2900, 300.0)
 _LOGINS = ("logins", 100, 300.0)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """An answer that was checked: (instant, value) rows, their factor to g/kWh and period, and what the model is called."""
+
+    rows: list[tuple[Any, Any]]
+    scale: float
+    period_s: float
+    model: str
+    warnings: list[str] = field(default_factory=list)
 
 
 class WattTime(Provider):
@@ -62,17 +77,19 @@ class WattTime(Provider):
     def fetch(self, now: float) -> News:
         ahead = 0 if self.table.forecast == "none" else min(math.ceil(self.table.horizon_h), _MAX_HORIZON_H)
         answer = self._region_data("/v3/forecast", {"horizon_hours": ahead})
-        rows, scale, model = self._checked(answer)
-        timed = [(t, what) for when, what in rows if (t := instant(when)) is not None]
+        data = self._checked(answer)
+        timed = [(t, what) for when, what in data.rows if (t := instant(when)) is not None]
         if not timed:
             raise self.malformed("no point has a readable `point_time`")
         # The first point is the present. Where it is no number the second, a forecast, must not stand for it.
         first, value = min(timed, key=lambda row: row[0])
-        points, dropped = points_of(rows, self.table.type, scale=scale, period_s=_PERIOD_S, source=f"{_SIGNAL} forecast{model}")
-        if number(value, self.table.type, scale) is None:
+        points, dropped = points_of(
+            data.rows, self.table.type, scale=data.scale, period_s=data.period_s, source=f"{_SIGNAL} forecast{data.model}"
+        )
+        if number(value, self.table.type, data.scale) is None:
             raise SignalError(f"{self.who}: the newest point ({iso_utc(first)}) has no usable value; it is asked again")
-        expected = Expected(tuple(points), points[-1].valid_from + _PERIOD_S) if ahead and len(points) > 1 else None
-        return News(points[:1], expected, dropped)
+        expected = Expected(tuple(points), points[-1].valid_from + data.period_s) if ahead and len(points) > 1 else None
+        return News(points[:1], expected, dropped, data.warnings, published="forecast")
 
     def past(self, now: float, span_s: float) -> News | None:
         news = News()
@@ -81,12 +98,13 @@ class WattTime(Provider):
             edges.append(min(edges[-1] + _MAX_PAST_S, now))
         for begin, end in pairwise(edges):
             answer = self._region_data("/v3/historical", {"start": iso_utc(begin), "end": iso_utc(end)})
-            rows, scale, model = self._checked(answer)
+            data = self._checked(answer)
             points, dropped = points_of(
-                rows, self.table.type, scale=scale, period_s=_PERIOD_S, source=f"{_SIGNAL} historical{model}"
+                data.rows, self.table.type, scale=data.scale, period_s=data.period_s, source=f"{_SIGNAL} historical{data.model}"
             )
             news.points += points
             news.dropped += dropped
+            news.warnings += data.warnings
         return news
 
     def _region_data(self, path: str, params: Params) -> Any:
@@ -97,8 +115,9 @@ class WattTime(Provider):
             if e.status != 403:
                 raise
             raise Denied(
-                f"{self.who}: the account's plan does not cover region {region} for {path} (HTTP 403); free accounts see "
-                "CAISO_NORTH: set zone to a region of the plan, or extend the plan", 403,
+                f"{self.who}: WattTime refuses region {region} for {path} ({e.answer}); where the account's plan does not cover "
+                f"region {region}, set zone to one that it covers (free accounts see CAISO_NORTH), or extend the plan",
+                403, e.answer,
             ) from None  # fmt: skip
 
     def _region(self) -> str:
@@ -134,8 +153,9 @@ class WattTime(Provider):
         try:
             answer = self.http.get(f"{self.url}/login", auth=(name, password), limit=_LOGINS)
         except Denied as e:
+            user = self.tools.credentials.named("WATTTIME_USERNAME")
             raise Denied(
-                f"{self.who}: WattTime refuses the login (HTTP {e.status}); check WATTTIME_USERNAME and WATTTIME_PASSWORD", e.status
+                f"{self.who}: WattTime refuses the login ({e.answer}); check {user} and WATTTIME_PASSWORD", e.status, e.answer
             ) from None
         token = answer.get("token") if isinstance(answer, dict) else None
         if not isinstance(token, str) or not token:
@@ -144,8 +164,8 @@ class WattTime(Provider):
         self._token, self._token_ends = token, self.tools.now() + _TOKEN_S
         return True
 
-    def _checked(self, answer: Any) -> tuple[list[tuple[Any, Any]], float, str]:
-        """Rows, factor to g/kWh, and the model for the source's name. The region and the unit must be what was asked for."""
+    def _checked(self, answer: Any) -> _Data:
+        """What an answer holds. The region and the unit must be what was asked for."""
         data = self.rows(answer, "data")
         meta = answer.get("meta")
         if not isinstance(meta, dict):
@@ -159,4 +179,19 @@ class WattTime(Provider):
         model = meta.get("model")
         date = model.get("date") if isinstance(model, dict) else None
         rows = [(p.get("point_time"), p.get("value")) if isinstance(p, dict) else (None, None) for p in data]
-        return rows, G_PER_KWH[units], f", model {date}" if isinstance(date, str) else ""
+        warnings = meta.get("warnings")
+        told = [self.http.public(said_in(w))[:200] for w in (warnings if isinstance(warnings, list) else [warnings])]
+        return _Data(
+            rows, G_PER_KWH[units], _period_of(meta, rows), f", model {date}" if isinstance(date, str) else "",
+            [f"WattTime says: {text}" for text in told if text],
+        )  # fmt: skip
+
+
+def _period_of(meta: dict[str, Any], rows: list[tuple[Any, Any]]) -> float:
+    """Seconds from one point to the next: as the answer says, else as its first two points are apart."""
+    told = meta.get("data_point_period_seconds")
+    if told is None:
+        times = sorted(t for t in (instant(when) for when, _ in rows) if t is not None)
+        told = times[1] - times[0] if len(times) > 1 else _PERIOD_S
+    known = isinstance(told, int | float) and _PERIODS_S[0] <= told <= _PERIODS_S[1]
+    return float(told) if known else _PERIOD_S
