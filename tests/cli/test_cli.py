@@ -104,12 +104,25 @@ def test_backtest_prints_the_promised_object(capsys: pytest.CaptureFixture[str])
     assert [r["publication_delay_s"] for r in found["late_rows"]] == [300.0]
 
 
-def test_backtest_as_a_table_fits_eighty_columns_uncut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = windfall(capsys, "backtest", EXAMPLES / "paper_day.toml", "--policy", "breakeven", "--policy", "always")
-    assert code == 0
-    assert "…" not in out
-    assert "the study" in out
+@pytest.mark.parametrize("more", [(), ("--sweep", "spin_up_s=200,400", "--jobs", "1"), ("--rank-regions", "--jobs", "1")])
+def test_a_pipe_loses_no_column_and_is_never_told_to_widen_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    policies = ("--policy", "breakeven") if more[:1] == ("--rank-regions",) else ("--policy", "breakeven", "--policy", "always")
+    shown = []
+    for columns in ("40", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        code, out, _ = windfall(capsys, "backtest", EXAMPLES / "paper_day.toml", *policies, *more)
+        assert code == 0
+        shown.append([line for line in out.splitlines() if "simulated in" not in line])
+    assert shown[0] == shown[1]  # whatever is said of a terminal's width
+    text = "\n".join(shown[0])
+    assert "…" not in text
+    assert "widen" not in text
+    if not more:
+        for column in ("preset", "hours", "site-h", "kWh", "kg CO2", "starts", "idle h"):
+            assert column in text, column
+        assert "the study" in text
 
 
 def test_a_sweeps_files_are_the_sweeps_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from windfall.config import schema
+from windfall.config.accepted import accepted
 from windfall.config.lines import key_lines
 from windfall.config.load import ConfigProblems, fingerprint, load, loads, to_toml
 from windfall.config.signals import SignalTable
@@ -46,24 +49,27 @@ def test_every_error_is_told_at_once_with_its_line() -> None:
     assert found["site[0].spin_up_min"] == (8, "unknown key; did you mean `spin_up_s`?")
     assert found["site[0].spin_up_s"][0] == 5
     assert "missing" in found["site[0].spin_up_s"][1]
-    assert found["site[0].train_power_w"][0] == 9
-    assert "got '2 kW'" in found["site[0].train_power_w"][1]
-    assert found["site[0].idle_power_w"][0] == 10
-    assert "greater than or equal to 0, got -400" in found["site[0].idle_power_w"][1]
+    assert found["site[0].train_power_w"] == (9, "got '2 kW'; accepted: watts, above 0 (whole site while training)")
+    assert found["site[0].idle_power_w"] == (
+        10, "got -400; accepted: watts, at least 0 (whole site while on and not training)",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("change", "key", "said"),
     [
         (("budget_tokens", "budget_token"), "run.budget_token", "did you mean `budget_tokens`"),
-        (("[run]", "[policy]\nname = 'breakevn'\n[run]"), "policy.name", "'breakeven', 'threshold', 'paper', 'percentile'"),
+        (
+            ("[run]", "[policy]\nname = 'breakevn'\n[run]"),
+            "policy.name",
+            'did you mean \'breakeven\'?; accepted: "breakeven", "threshold", "paper"',
+        ),
         (('kind = "synthetic"', 'kind = "trace"'), "site[0].signal", "a trace needs path and column"),
         (("[run]", "[train]\nbatch_sequences = 9\n[run]"), "train", "does not divide"),
         (("[run]", "[policy]\nstart_g_per_kwh = 100\nstop_g_per_kwh = 50\n[run]"), "policy", "must not be below"),
         (("spin_up_s = 300", "spin_up_s = 300\nload_s = 400"), "site[0]", "cannot be longer"),
-        (("start =", 'clock = "scaled" #'), "(file)", "needs run.start"),
         (("start =", "# start ="), "(file)", "synthetic signals need run.start"),
-        (("2026-01-01T00:00Z", "tomorrow"), "run.start", "Invalid isoformat"),
+        (("2026-01-01T00:00Z", "tomorrow"), "run.start", "got 'tomorrow'; accepted: an instant in ISO 8601, as 2026-01-11T17:00Z"),
         (("[run]", "[nonsense]\n[run]"), "nonsense", "unknown key"),
     ],
 )
@@ -73,12 +79,12 @@ def test_each_mistake_is_told_in_words_that_help(change: tuple[str, str], key: s
 
 
 def test_two_sites_of_one_name_are_refused() -> None:
-    assert "two sites are named a" in problems(GOOD + SITE)["site"][1]
+    assert problems(GOOD + SITE)["site[1].name"] == (16, "two sites are named a; give each site a name of its own")
 
 
 def test_a_missing_trace_is_told_with_its_line(tmp_path: Path) -> None:
     text = GOOD.replace('kind = "synthetic"', 'path = "no.csv"\ncolumn = "g"')
-    with pytest.raises(ConfigProblems, match=r"x\.toml:13: site\[0\]\.signal\.path: no such file"):
+    with pytest.raises(ConfigProblems, match=r"x\.toml:13: site\[0\]\.signal\.path \(site a\): no such file"):
         loads(text, "x.toml", tmp_path)
 
 
@@ -86,7 +92,7 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file; `windfall init"):
         load(tmp_path / "no.toml")
     (tmp_path / "bad.toml").write_text("[run\n")
-    with pytest.raises(ConfigError, match=r"not valid TOML.*line 1"):
+    with pytest.raises(ConfigError, match=r"bad\.toml:1: \(syntax\): `\[run` is no header of a table; write \[run\]"):
         load(tmp_path / "bad.toml")
 
 
@@ -102,6 +108,39 @@ def test_the_template_is_valid_and_names_every_key() -> None:
             assert f"{key} =" in TEMPLATE or f"{key}]]" in TEMPLATE, key
             assert field.description, key
             assert field.description in TEMPLATE, key
+            # With its unit and everything that it may be.
+            assert (
+                any(
+                    re.match(rf"(# )?{key} =", line) and line.endswith(f"[{accepted(field, key)}]")
+                    for line in TEMPLATE.splitlines()
+                )
+                or f"{key}]]" in TEMPLATE
+            ), key
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "said"),
+    [
+        (schema.RunTable, "clock", '"real" or "scaled"'),
+        (schema.RunTable, "tick_s", "seconds, above 0"),
+        (schema.RunTable, "start", "an instant in ISO 8601, as 2026-01-11T17:00Z"),
+        (schema.RunTable, "threshold_g_per_kwh", "g CO2/kWh, above 0"),
+        (schema.PolicyTable, "duty", "a number, above 0 and at most 1"),
+        (schema.PolicyTable, "worth_per_mwh", "currency per MWh"),
+        (schema.LimitsTable, "max_power_w", "watts, above 0"),
+        (schema.ModelTable, "depth", "a whole number, at least 1 and at most 512"),
+        (schema.DataTable, "sample_prompt", "text of at most 500 characters"),
+        (schema.TrainTable, "compile", "true or false"),
+        (schema.BacktestTable, "deadlines_h", "a list, each hours, above 0"),
+        (schema.SiteTable, "ramp_w_per_min", "watts per minute, above 0"),
+        (schema.SiteTable, "tokens_per_s", "tokens/s, above 0"),
+        (SignalTable, "currency", "three capital letters"),
+        (SignalTable, "latitude", "degrees, at least -90 and at most 90"),
+        (SignalTable, "headers_from_env", "a table, each value text"),
+    ],
+)
+def test_what_a_key_accepts_is_told_with_its_unit(table: type[BaseModel], key: str, said: str) -> None:
+    assert accepted(table.model_fields[key], key) == said
 
 
 @pytest.mark.parametrize("text", [GOOD, TEMPLATE])

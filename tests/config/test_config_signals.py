@@ -43,7 +43,8 @@ def config(signal: str, *, site: str = "", more: str = "", run: str = RUN) -> Co
 def problem(signal: str, *, site: str = "", more: str = "", run: str = RUN) -> tuple[int, str, str]:
     with pytest.raises(ConfigProblems) as caught:
         config(signal, site=site, more=more, run=run)
-    (p,) = caught.value.problems
+    # That there is no such file is told beside what is wrong with the table.
+    (p,) = (p for p in caught.value.problems if "no such file" not in p.message)
     return p.line, p.key, p.message
 
 
@@ -72,7 +73,7 @@ def test_the_least_that_a_kind_needs_is_enough_and_only_networks_are_live(kind: 
 )
 def test_a_key_of_another_kind_is_refused_and_says_whose_it_is(kind: str, line: str, belongs: str) -> None:
     at, key, said = problem(f"{LEAST[kind]}\n{line}")
-    assert (at, key) == (13, "site[0].signal")
+    assert (at, key) == (14 + LEAST[kind].count("\n") + 1, "site[0].signal")
     assert line.split(" ")[0] in said
     assert f"(it belongs to {belongs}); remove it" in said
 
@@ -127,7 +128,12 @@ def test_a_key_of_another_kind_at_its_default_is_no_stranger() -> None:
     ],
 )
 def test_what_a_kind_lacks_is_told_once_and_without_repeating_the_table(signal: str, said: str) -> None:
-    assert problem(signal) == (13, "site[0].signal", said)
+    line, key, message = problem(signal)
+    assert (key, message) == ("site[0].signal", said)
+    # The line of the key that the message is about, where it is one that is there; else of the table.
+    lines = signal.splitlines()
+    about = [i for i, text in enumerate(lines) if text.partition(" ")[0] == said.partition(" ")[0]]
+    assert line in {13, *(14 + i for i in about), 13 + len(lines)}
 
 
 def test_a_unit_says_the_currency_where_no_key_does_and_numbers_choose_rows_as_texts() -> None:
@@ -171,7 +177,7 @@ def test_a_trigger_names_the_sites_own_signals(trigger: str, said: str) -> None:
     signal = f'{LEAST["synthetic"]}\ntype = "price"'
     more = f'[[site.signals]]\n{LEAST["synthetic"]}\ntype = "curtailed_power"\nname = "wind"'
     at, key, told = problem(signal, site=f'trigger = "{trigger}"', more=more)
-    assert (at, key) == (5, "site[0]")
+    assert (at, key) == (12, "site[0].trigger")
     assert told.startswith(said)
     assert config(signal, site='trigger = "price <= 0 or wind >= 2"', more=more).site[0].trigger == "price <= 0 or wind >= 2"
 
@@ -196,7 +202,7 @@ def test_two_signals_of_one_label_are_refused_and_a_name_tells_them_apart() -> N
 
 def test_a_missing_credentials_file_is_told_with_the_line_of_its_key(tmp_path: Path) -> None:
     text = f'{RUN}{SITE}\n[site.signal]\n{LEAST["watttime"]}\ncredentials_file = "keys"'
-    with pytest.raises(ConfigProblems, match=r"x\.toml:15: site\[0\]\.signal\.credentials_file: no such file"):
+    with pytest.raises(ConfigProblems, match=r"x\.toml:15: site\[0\]\.signal\.credentials_file \(site a\): no such file"):
         loads(text, "x.toml", tmp_path)
     (tmp_path / "keys").write_text("WATTTIME_USER=me\n")
     assert loads(text, "x.toml", tmp_path).site[0].signal.credentials_file == str(tmp_path / "keys")

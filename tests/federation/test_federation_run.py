@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federation.harness import TOKENS_PER_STEP, Run
+from federation.harness import T0, TOKENS_PER_STEP, Run
 from windfall.errors import StoreError
 from windfall.federation.merge import Outer
 from windfall.federation.transport import Reply
@@ -18,6 +18,7 @@ from windfall.policy.criterion import under
 from windfall.policy.threshold import Threshold
 from windfall.store.files import Envelope
 from windfall.store.tensors import load_file
+from windfall.units import clock_text
 
 JOIN_AND_LEAVE = {"a": [(2, 60)], "b": [(20, 200)]}
 
@@ -64,6 +65,25 @@ def test_a_site_that_leaves_in_a_round_hands_in_its_work_and_the_rest_goes_on(tm
     # It left after 8 of the round's 15 minutes: its weight is that of the work it did.
     assert merged[3]["sites"]["a"] < merged[3]["sites"]["b"]
     assert run.ledger.counts().committed == run.ledger.budget_blocks
+
+
+def test_a_standing_clock_says_which_site_it_waits_for_and_for_what(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    class Looking(Run):
+        """Notes what the clock stands for, and where it stands."""
+
+        def idle(self) -> None:
+            seen.setdefault(self.loop.waiting, (self.clock.now() - T0) / 60)
+            super().idle()
+
+    seen: dict[str, float] = {}
+    run = Looking(tmp_path / "r", data, {"a": [(2, 200)]}, steps=30, solo_min=20)
+    runs.append(run)
+    assert run.serve() == "done"
+    assert run.loop.waiting == ""
+    assert seen["a: its processes are starting"] == 4  # its modelled spin-up of two minutes is over
+    assert seen[f"a: its optimizer steps until {clock_text(T0 + 5 * 60)}"] == 4
+    assert seen["a: the work of round 1"] == 24
+    assert "a: it hands in its work" in seen or "a: its processes are stopping" in seen
 
 
 def test_equal_runs_give_equal_events_and_equal_weights(tmp_path: Path, data: Path, runs: list[Run]) -> None:

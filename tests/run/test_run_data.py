@@ -146,7 +146,8 @@ def test_what_is_wrong_is_said_by_check_and_before_a_run_begins(
     else:
         assert check(file, False) == 2
     out, err = capsys.readouterr()
-    assert re.search(rf"small\.toml:\d+: {said}", out if warned else err)
+    told = (out if warned else err).replace(" (site california)", "")
+    assert re.search(rf"small\.toml:\d+: {said}", told)
     run = RunDir(tmp_path / "run")
     with pytest.raises(ConfigError, match=f"^{said}"):
         prepare_run(load(file), run, lambda _: None)

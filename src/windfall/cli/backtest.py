@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
-
-from rich.console import Console
 
 from windfall import clock
 from windfall.cli.output import print_json, say
@@ -20,7 +19,9 @@ from windfall.simulate.regions import jobs_for, rank_regions
 from windfall.simulate.replay import replay
 from windfall.simulate.sweep import Point, Summary, combinations, parse_setting, summarise, sweep
 from windfall.store.rundir import RunDir
+from windfall.ui.console import output
 from windfall.ui.frame import Frame
+from windfall.ui.progress import Progress
 from windfall.ui.tables import print_backtest
 from windfall.ui.tables_sweep import print_ranking, print_replay, print_sweep
 from windfall.units import parse_utc
@@ -51,12 +52,13 @@ def backtest_verb(file: Path, asked: Asked, as_json: bool) -> None:
     if asked.starts > 1 or asked.sweeps or asked.span_days is not None:
         _many(config, asked, start, until, as_json)
         return
-    result = backtest(config, list(asked.policies) or None, start=start, until=until)
+    with Progress("backtest") as progress:
+        result = backtest(config, list(asked.policies) or None, start=start, until=until, tell=progress.done)
     _write(asked, config, result)
     if as_json:
         print_json(result.as_json())
     else:
-        print_backtest(result, Console(), details=asked.details)
+        print_backtest(result, output(), details=asked.details)
     require_finished(result)
 
 
@@ -72,21 +74,23 @@ def rank_verb(file: Path, asked: Asked, as_json: bool) -> None:
         raise ConfigError("--rank-regions prints a table or --json; --html, --csv and --sweep are for comparing policies")
     before = clock.monotonic()
     count = asked.starts if asked.starts > 1 else 12
-    ranked = rank_regions(config, policy, count=count, span_days=asked.span_days, workers=asked.jobs)
+    with Progress("ranking", thread=_alone(asked, count)) as progress:
+        ranked = rank_regions(config, policy, count=count, span_days=asked.span_days, workers=asked.jobs, tell=progress.done)
     elapsed = clock.monotonic() - before
     if as_json:
         print_json({"policy": policy, "regions": [r.as_json() for r in ranked], "elapsed_s": round(elapsed, 4)})
     else:
-        print_ranking(ranked, config, Console())
+        print_ranking(ranked, config, output())
 
 
 def replay_verb(path: Path, as_json: bool) -> None:
     """A run's recorded readings through its policy again. Raises RunError if a decision comes out otherwise."""
-    found = replay(RunDir(path))
+    with Progress("replay"):
+        found = replay(RunDir(path))
     if as_json:
         print_json(found.as_json())
     else:
-        print_replay(found, Console())
+        print_replay(found, output())
     if found.differences:
         raise RunError(f"{path}: {len(found.differences)} of {found.decisions} decisions came out otherwise than recorded")
 
@@ -120,10 +124,13 @@ def _many(config: Config, asked: Asked, start: float | None, until: float | None
     for text in asked.sweeps:
         key, values = parse_setting(text)
         sweeps[key] = list(dict.fromkeys([*sweeps.get(key, []), *values]))
-    span = span_of(config, build_grid(config), start, until)
+    with Progress("backtest") as progress:
+        progress.done(-1.0, "reading the signals")
+        span = span_of(config, build_grid(config), start, until)
     jobs = jobs_for(config, span, policies, asked.starts, asked.span_days, combinations(sweeps))
     before = clock.monotonic()
-    points = sweep(config, jobs, workers=asked.jobs)
+    with Progress("sweep", thread=_alone(asked, len(jobs))) as progress:
+        points = sweep(config, jobs, workers=asked.jobs, tell=progress.done)
     elapsed = clock.monotonic() - before
     found = summarise(points, with_budget=config.backtest.target == "budget", deadlines=deadlines_of(config, span))
     _write_many(asked, config, points, found, elapsed)
@@ -134,9 +141,14 @@ def _many(config: Config, asked: Asked, start: float | None, until: float | None
             "simulations": len(jobs), "elapsed_s": round(elapsed, 4),
         })  # fmt: skip
     else:
-        print_sweep(found, len(jobs), elapsed, config, Console())
+        print_sweep(found, len(jobs), elapsed, config, output())
     if points and all(s.finished == 0 for s in found):
         raise RunError("no simulation finished the budget before the traces ended; lower site_hours or budget_tokens")
+
+
+def _alone(asked: Asked, simulations: int) -> bool:
+    """Whether this process simulates itself: where others do it is forked, and must have no other threads."""
+    return min(asked.jobs or os.cpu_count() or 1, simulations) <= 1
 
 
 def _write(asked: Asked, config: Config, result: Backtest) -> None:

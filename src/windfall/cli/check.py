@@ -5,46 +5,42 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from windfall.cli.output import print_json
-from windfall.config.lines import key_lines, line_of
-from windfall.config.load import ConfigProblems, Problem, dotted, load
-from windfall.errors import ConfigError, SignalError
-from windfall.grid.build import build_grid, run_start
-from windfall.policy.build import build_policy
+from windfall.cli.output import print_json, say
+from windfall.config.look import look
+from windfall.config.problems import ConfigProblems
+from windfall.config.schema import Config
 from windfall.units import counted, duration_text
 
 
-def check(file: Path, as_json: bool) -> int:
-    """Check ``file``, the traces and data that it names, and whether its model fits; the exit code."""
-    from windfall.run.preflight import preflight
+def check(file: Path, as_json: bool, measure: bool = False) -> int:
+    """Check ``file``, the traces and data that it names, and whether its model fits; the exit code.
 
-    try:
-        config = load(file)
-        build_policy(config)
-        grid = build_grid(config)
-        grid.require_from(run_start(config))
-        lines = key_lines(file.read_text(encoding="utf-8"))
-        told: list[str] = []
-        found = [(f.here, Problem(line_of(f.key, lines), dotted(f.key), f.what)) for f in preflight(config, told.append)]
-        if not all(here for here, _ in found):
-            raise ConfigProblems(str(file), [p for here, p in found if not here])
-        warnings = [*grid.warnings, *told, *(f"to run here: {p.text(str(file))}" for _, p in found)]
-    except ConfigProblems as e:
+    ``measure``: take a few optimizer steps on this machine first, and keep how long they took.
+    """
+    from windfall.run.expect import expect
+    from windfall.run.preflight import look_around, vocabulary
+    from windfall.run.speeds import cache_file
+
+    looked = look(file)
+    found, warnings = look_around(looked.config or looked.partial, whole=looked.config is not None)
+    problems = looked.problems + [looked.problem_at_word(f.key, f.what) for f in found if not f.here]
+    warnings += [f"to run here: {looked.problem_at_word(f.key, f.what).text(str(file))}" for f in found if f.here]
+    if problems or looked.config is None:
+        problems = sorted(dict.fromkeys(problems), key=lambda p: (p.line, p.key))
         if as_json:
-            print_json({"ok": False, "problems": [{"line": p.line, "key": p.key, "message": p.message} for p in e.problems]})
+            print_json({"ok": False, "problems": [p.as_json() for p in problems], "warnings": warnings})
         else:
-            print(f"{e}\n{len(e.problems)} problem{'s' if len(e.problems) > 1 else ''}", file=sys.stderr)
-        return e.exit_code
-    except (ConfigError, SignalError) as e:
-        if as_json:
-            print_json({"ok": False, "problems": [{"line": None, "key": None, "message": str(e)}]})
-            return ConfigError.exit_code
-        raise ConfigError(str(e)) from None
+            print(f"{ConfigProblems(str(file), problems)}\n{counted(len(problems), 'problem')}", file=sys.stderr)
+        return ConfigProblems.exit_code
+    config = looked.config
+    if measure:
+        _measure(config)
+    expected = expect(config, vocabulary(config), cache_file())
     rate = sum(s.tokens_per_s for s in config.site) / len(config.site)
     hours = config.run.budget_tokens / rate / 3600
     if as_json:
         print_json({"ok": True, "sites": [s.name for s in config.site], "budget_blocks": config.budget_blocks,
-                    "site_hours": hours, "warnings": warnings})  # fmt: skip
+                    "site_hours": hours, "expected": expected.as_json(), "warnings": warnings})  # fmt: skip
         return 0
     for w in warnings:
         print(f"warning: {w}")
@@ -53,4 +49,33 @@ def check(file: Path, as_json: bool) -> int:
         f"{counted(config.budget_blocks, 'block')}, "
         f"about {duration_text(hours * 3600)} of one site's training"
     )
+    print(f"how long it takes: {expected.text}")
     return 0
+
+
+def _measure(config: Config) -> None:
+    """A few real steps of every kind of site that there is."""
+    from dataclasses import replace
+
+    from windfall import clock
+    from windfall.run.preflight import vocabulary
+    from windfall.run.prepare import trainer_spec
+    from windfall.run.speeds import Speed, cache_file, keep_speed, known_speed, site_key
+    from windfall.ui.progress import Progress
+
+    vocab_size = vocabulary(config)
+    kinds = {site_key(config, s, vocab_size): s for s in reversed(config.site)}
+    with Progress("measuring") as progress:
+        from windfall.train.measure import tokens_per_s  # torch takes a while to import
+
+        for i, site in enumerate(kinds.values()):
+            spec = replace(trainer_spec(config, Path(config.data.source)), device=site.device)
+
+            def tell(fraction: float, what: str, i: int = i, name: str = site.name) -> None:
+                progress.done((i + fraction) / len(kinds), f"{name}: {what}")
+
+            rate = tokens_per_s(spec, vocab_size, site.threads, tell) * site.ranks
+            before = known_speed(config, site, vocab_size, cache_file())
+            found = Speed(rate, clock.wall(), before.start_s if before else None)
+            if not keep_speed(config, site, vocab_size, found, cache_file()):
+                say(f"{site.name}: {rate:,.0f} tokens/s; the cache folder cannot be written, so this is not kept")

@@ -6,14 +6,13 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
-from rich.console import Console
-
 from windfall.cli.output import say
 from windfall.cli.run import serve, with_speed
 from windfall.config.load import loads
 from windfall.errors import ConfigError
 from windfall.simulate.backtest import backtest
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
+from windfall.ui.console import output
 from windfall.ui.tables import print_backtest
 
 
@@ -22,7 +21,7 @@ def demo(run_dir: Path, speed: float | None, quiet: bool) -> int:
     config = with_speed(loads(bundled("demo.toml"), "demo.toml", Path.cwd()), speed)
     study = loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd())
     _clear(run_dir)
-    console = Console()
+    console = output()
     say(f"a small model, three sites, the study's day; run directory {run_dir}")
 
     def meanwhile() -> None:

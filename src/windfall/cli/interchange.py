@@ -21,7 +21,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
     from windfall.train.interchange import tokenizer_document, write_folder
     from windfall.train.manifest import Manifest
     from windfall.train.nanochat import write_nanochat
-    from windfall.train.trainer import model_config
+    from windfall.train.spec import model_config
 
     run = RunDir(root).open_existing()
     config = load(run.config)

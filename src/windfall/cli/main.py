@@ -83,15 +83,19 @@ def init(
 
 
 @app.command()
-def check(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Say everything that is wrong with a configuration, with line and fix.
+def check(
+    file: FileArgument,
+    measure: Annotated[bool, typer.Option("--measure", help="take a few optimizer steps here: how long will a run take?")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say everything that is wrong with a configuration, with line and fix, and how long the run will take here.
 
     Of prepared data it reads the manifest and looks at the shards' sizes; their checksums, and text that is not prepared yet, are
     read when a run begins.
     """
     from windfall.cli import check as verb
 
-    raise typer.Exit(verb.check(file, as_json))
+    raise typer.Exit(verb.check(file, as_json, measure))
 
 
 @data_app.command("prepare")

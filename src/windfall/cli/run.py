@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
-
-from rich.console import Console
 
 from windfall.cli.output import print_json, say
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import ConfigError
-from windfall.grid.build import build_grid, run_start
-from windfall.policy.build import build_policy
-from windfall.run.supervisor import NoView, Supervisor, View
 from windfall.store.rundir import RunDir
-from windfall.ui.live import LiveView
-from windfall.ui.report import write_report
+from windfall.ui.progress import Progress
 from windfall.ui.summary import summarise
+from windfall.units import clock_text, iso_utc
+
+# Whatever takes long to import is imported where it is used, after the first word to the user.
 
 
 def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool) -> int:
     """Run ``file``; the exit code."""
     config = with_speed(load(file), speed)
-    code = serve(config, run_dir or Path("runs") / config.run.name, quiet=quiet or as_json, say_to_user=not as_json)
+    root = run_dir or Path("runs") / config.run.name
+    code = serve(config, root, quiet=quiet or as_json, say_to_user=not as_json)
     if as_json:
-        print_json(summarise(RunDir(run_dir or Path("runs") / config.run.name)))
+        print_json(summarise(RunDir(root)))
     return code
 
 
@@ -43,18 +42,82 @@ def with_speed(config: Config, speed: float | None) -> Config:
 def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None) -> int:
     """Run to the end, then write the report; the exit code."""
     run = RunDir(root)
-    build_policy(config)
-    grid = build_grid(config)  # bad traces, and credentials that are missing, are said before anything is made
-    for signal in grid.live():
-        signal.require()
-    if not run.exists():
-        grid.require_from(run_start(config))
-    view: View = NoView() if quiet else LiveView(run, config, Console())
-    supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None, meanwhile)
-    supervisor.prepare()
+    as_written = config
+    if say_to_user:
+        say(_first_word(config, run))
+    with Progress("starting", silent=not say_to_user) as progress:
+        from rich.console import Console
+
+        from windfall.grid.build import build_grid, run_start, with_start
+        from windfall.policy.build import build_policy
+        from windfall.run.supervisor import NoView, Supervisor, View
+        from windfall.ui.live import LiveView
+
+        progress.done(-1.0, "reading the signals")
+        build_policy(config)
+        grid = build_grid(config)  # bad traces, and credentials that are missing, are said before anything is made
+        for signal in grid.live():
+            signal.require()
+        if run.exists():
+            config = _started(config, run)
+        config = with_start(config, grid)
+        if not run.exists():
+            grid.require_from(run_start(config))
+        live = None if quiet else LiveView(run, config, Console())
+        view: View = live or NoView()
+
+        def tell(text: str) -> None:
+            """To the user: above whatever is being shown."""
+            if not say_to_user:
+                return
+            if progress.open:
+                progress.say(f"windfall: {text}")
+            elif live is not None and live.on_screen:
+                live.say(f"windfall: {text}")
+            else:
+                say(text)
+
+        supervisor = Supervisor(config, run, view, tell, meanwhile)
+        progress.done(-1.0, "checking data and model")
+        supervisor.prepare()
     code = supervisor.serve()
-    page = write_report(run)
+    return _finish(as_written, run, code, say_to_user)
+
+
+def _finish(config: Config, run: RunDir, code: int, say_to_user: bool) -> int:
+    """What is left to do when a run has ended well: the report, and what it has shown of this machine."""
+    with Progress("writing the report", silent=not say_to_user):
+        from windfall.run.expect import note
+        from windfall.run.speeds import cache_file
+        from windfall.ui.report import write_report
+
+        page = write_report(run)
+        note(config, run, done=code == 0, file=cache_file())
     if say_to_user:
         what = "interrupted; run again to resume" if code else "done"
         say(f"{what}. Report: {page}")
     return code
+
+
+def _first_word(config: Config, run: RunDir) -> str:
+    """What is begun, or gone on with: from which version, how much of it is done, and when it stopped."""
+    if not run.exists():
+        return f"starting {config.run.name} in {run.root}"
+    s = summarise(run)
+    share = s["tokens_committed"] / max(1, s["tokens_budget"]) * 100
+    stopped = [f"{clock_text(s['t_run'])} UTC of run time"] if s["t_run"] is not None else []
+    stopped += [iso_utc(s["t_wall"])] if s["t_wall"] is not None and config.run.clock == "scaled" else []
+    where = f"from version {s['version']}, at {share:.1f} % of its tokens" if s["version"] is not None else "from its beginning"
+    when = f"; it stopped at {' ('.join(stopped)}{')' if len(stopped) > 1 else ''}" if stopped else ""
+    return f"resuming {s['run_id']} in {run.root} {where}{when}"
+
+
+def _started(config: Config, run: RunDir) -> Config:
+    """A run that goes on keeps the start that it took from its traces."""
+    if config.run.start is not None or config.run.clock != "scaled":
+        return config
+    try:
+        start = tomllib.loads(run.config.read_text(encoding="utf-8"))["run"]["start"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return config
+    return config.model_copy(update={"run": config.run.model_copy(update={"start": str(start)})})

@@ -15,10 +15,11 @@ from windfall.config.load import load
 from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError
-from windfall.grid.build import Grid, build_grid
+from windfall.grid.build import Grid, build_grid, with_start
 from windfall.grid.credentials import NEEDED, WHERE, Credentials
 from windfall.grid.live import LiveSignal, live_signal
 from windfall.grid.signal import Columns, Forecast, Reading, Signal
+from windfall.ui.progress import Progress
 from windfall.units import duration_text, iso_utc, parse_utc
 
 DEFAULT_FILE = Path("windfall.toml")
@@ -51,7 +52,9 @@ def signals(region: str | None, file: Path | None, at: str | None, as_json: bool
     config = _config(region, file)
     when = _instant(at)
     if config is not None:
-        with closing(build_grid(config)) as grid:
+        with Progress("signals") as progress, closing(build_grid(config)) as grid:
+            progress.done(-1.0, "asking the sources")
+            config = with_start(config, grid)
             shown = _configured(config, grid, region, now, when)
             _refresh([s.signal for s in shown], now)
             said = [
@@ -59,7 +62,9 @@ def signals(region: str | None, file: Path | None, at: str | None, as_json: bool
             ]
     else:
         assert region is not None
-        shown, said = _asked(region, now), []
+        with Progress("signals") as progress:
+            progress.done(-1.0, "asking the providers")
+            shown, said = _asked(region, now), []
     result: dict[str, Any] = {
         "credentials": _credentials(),
         "signals": [_signal_json(s) for s in shown],

@@ -15,8 +15,7 @@ def status(root: Path, as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
-    from rich.console import Console
-
+    from windfall.ui.console import output
     from windfall.ui.tables import print_status
 
-    print_status(summary, Console())
+    print_status(summary, output())

@@ -13,6 +13,14 @@ NonNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")]
 
 
+class Wrong(ValueError):
+    """What a rule of a table finds wrong, at the keys at which it is to be mended: (path below the table, words) each."""
+
+    def __init__(self, *places: tuple[tuple[str | int, ...], str]) -> None:
+        self.places = places
+        super().__init__("; ".join(text for _, text in places))
+
+
 def _instant(text: str) -> str:
     parse_utc(text)
     return text

@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from windfall.config.base import Instant, Name, NonNegative, Positive, Table
-from windfall.config.signals import SignalTable
+from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
+from windfall.config.signals import LIVE, SignalTable
 from windfall.config.trigger import parse_trigger
 
 PolicyName = Literal[
@@ -36,7 +36,9 @@ class RunTable(Table):
     bus: str = Field(
         "embedded", description="embedded, redis://HOST:PORT or rediss://HOST:PORT (password: WINDFALL_REDIS_PASSWORD)"
     )
-    start: Instant | None = Field(None, description="scaled clock: where run time begins (ISO 8601, UTC)")
+    start: Instant | None = Field(
+        None, description="scaled clock: where run time begins (UTC; default: the first instant that all sites' traces have)"
+    )
 
     @field_validator("bus")
     @classmethod
@@ -82,6 +84,10 @@ class PolicyTable(Table):
     def _levels(self) -> PolicyTable:
         if self.stop_g_per_kwh is not None and self.stop_g_per_kwh < self.start_g_per_kwh:
             raise ValueError("stop_g_per_kwh must not be below start_g_per_kwh; swap the two")
+        return self
+
+    @model_validator(mode="after")
+    def _one_deadline(self) -> PolicyTable:
         if self.deadline is not None and self.deadline_h is not None:
             raise ValueError("deadline and deadline_h are the same thing; give one of them")
         return self
@@ -287,16 +293,29 @@ class SiteTable(Table):
     def _load(self) -> SiteTable:
         if self.load_s > self.spin_up_s:
             raise ValueError(f"load_s = {self.load_s:g} is part of spin_up_s = {self.spin_up_s:g} and cannot be longer")
+        return self
+
+    @model_validator(mode="after")
+    def _labels(self) -> SiteTable:
         labels = [s.label for s in self.all_signals]
         double = sorted({x for x in labels if labels.count(x) > 1})
         if double:
             raise ValueError(f"two of its signals are called {double[0]}; give each a name")
+        return self
+
+    @model_validator(mode="after")
+    def _trigger(self) -> SiteTable:
+        labels = [s.label for s in self.all_signals]
         if self.trigger is not None:
-            trigger = parse_trigger(self.trigger)
+            try:
+                trigger = parse_trigger(self.trigger)
+            except ValueError as e:
+                raise Wrong((("trigger",), str(e))) from None
             aliases = {"moer"} if "marginal_co2" in [s.type for s in self.all_signals] else set()
             strange = sorted(trigger.names() - set(labels) - aliases)
             if strange:
-                raise ValueError(f"trigger names {strange[0]}, and the site's signals are {', '.join(labels)}; use one of these")
+                told = f"trigger names {strange[0]}, and the site's signals are {', '.join(labels)}; use one of these"
+                raise Wrong((("trigger",), told))
         return self
 
     @property
@@ -327,25 +346,32 @@ class Config(Table):
     site: list[SiteTable] = Field(min_length=1)
     counterfactual: list[CounterfactualTable] = Field(default_factory=list)
 
-    @field_validator("site")
-    @classmethod
-    def _unique(cls, sites: list[SiteTable]) -> list[SiteTable]:
-        names = [s.name for s in sites]
-        double = sorted({n for n in names if names.count(n) > 1})
+    @model_validator(mode="after")
+    def _unique(self) -> Config:
+        first: dict[str, int] = {}
+        double = []
+        for i, name in enumerate(getattr(s, "name", None) for s in self.site):
+            if name is not None and first.setdefault(name, i) != i:
+                double.append((("site", i, "name"), f"two sites are named {name}; give each site a name of its own"))
         if double:
-            raise ValueError(f"two sites are named {', '.join(double)}; give each site a name of its own")
-        return sites
+            raise Wrong(*double)
+        return self
 
     @model_validator(mode="after")
-    def _clock(self) -> Config:
-        if self.run.clock == "scaled" and self.run.start is None:
-            raise ValueError('run.clock = "scaled" needs run.start, the instant at which replayed time begins')
-        every = [x for s in self.site for x in s.all_signals]
-        if self.run.clock == "scaled" and any(x.live for x in every):
+    def _replayed(self) -> Config:
+        if self.run.clock == "scaled" and any(kind in LIVE for kind in _kinds(self)):
             raise ValueError('run.clock = "scaled" replays the past, and a live signal has none; use clock = "real", or traces')
+        return self
+
+    @model_validator(mode="after")
+    def _for_runs(self) -> Config:
         if self.policy.name in BACKTEST_ONLY:
             raise ValueError(f"policy.name = {self.policy.name} is for comparison in backtests; choose another")
-        if self.run.start is None and any(x.kind == "synthetic" for x in every):
+        return self
+
+    @model_validator(mode="after")
+    def _generated(self) -> Config:
+        if self.run.start is None and "synthetic" in _kinds(self):
             raise ValueError("synthetic signals need run.start, the instant from which they are generated")
         return self
 
@@ -357,6 +383,10 @@ class Config(Table):
                 f"limits.max_power_w = {self.limits.max_power_w:g} is less than any site's train_power_w ({least:g}): nothing "
                 "could ever train; raise it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _priced(self) -> Config:
         spending = [k for k in ("max_spend_per_h", "max_spend") if getattr(self.limits, k) is not None]
         unpriced = [s.name for s in self.site if all(t.type != "price" for t in s.all_signals)]
         if spending and unpriced:
@@ -393,3 +423,9 @@ class Config(Table):
     def site_named(self, name: str) -> SiteTable:
         """The table of one site."""
         return next(s for s in self.site if s.name == name)
+
+
+def _kinds(config: Config) -> list[str]:
+    """Where the sites' readings come from, as far as it is known: a rule is asked of tables that lack what is wrong in them."""
+    tables = [t for s in config.site for t in (getattr(s, "signal", None), *getattr(s, "signals", ())) if t is not None]
+    return [kind for t in tables if (kind := getattr(t, "kind", None)) is not None]

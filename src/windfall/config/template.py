@@ -1,4 +1,4 @@
-"""The commented configuration that `windfall init` writes, made from the schema so that no key is left out."""
+"""The commented configuration that `windfall init` writes, made from the schema so that no key, unit or value is left out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from windfall.config import schema
+from windfall.config.accepted import accepted
 from windfall.config.signals import SignalTable
 
 #: What the template sets; everything else stands in it as a comment with its default.
@@ -39,10 +40,10 @@ _SITE: dict[str, Any] = {"spin_up_s": 340.0, "load_s": 100.0, "train_power_w": 2
 
 
 def _line(key: str, field: Any, chosen: dict[str, Any]) -> str:
-    about = field.description or ""
+    about = f"{field.description or ''} [{accepted(field, key)}]"
     if key in chosen:
         return f"{key} = {json.dumps(chosen[key])}".ljust(34) + f"# {about}"
-    default = field.default
+    default = field.get_default(call_default_factory=True)
     if default is PydanticUndefined or default is None:
         shown = f"# {key} ="
     else:
@@ -60,7 +61,10 @@ def _table(name: str, cls: type[BaseModel], chosen: dict[str, Any]) -> list[str]
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             continue
         if field.default_factory is list and getattr(inner, "__args__", [None])[0] in (schema.ReferenceTable, SignalTable):
+            item = getattr(inner, "__args__", [None])[0]
             lines.append(f"# [[{name.strip('[]')}.{key}]]".ljust(34) + f"# {field.description}")
+            if item is schema.ReferenceTable:
+                lines += [_line(k, f, {}) for k, f in item.model_fields.items()]
             continue
         lines.append(_line(key, field, chosen))
     return lines
@@ -69,7 +73,8 @@ def _table(name: str, cls: type[BaseModel], chosen: dict[str, Any]) -> list[str]
 def template() -> str:
     """The text."""
     lines = [
-        "# A run of Windfall. What stands behind a `#` is a default; remove the `#` to change it.",
+        "# A run of Windfall. What stands behind a `#` is a default; remove the `#` to change it. Behind what a key is stands in",
+        "# brackets what it accepts, with its unit; instants are UTC where they name no other offset.",
         "# Check it with `windfall check`, see what policies would bring with `windfall backtest`, start it with `windfall run`.",
     ]
     for name, cls in (

@@ -120,7 +120,7 @@ class Federation:
     def owes(self, t: float) -> str:
         """What must be real before a gated clock leaves ``t``."""
         if self._round and t >= self._round.cut_at:
-            return f"round {self._round.number} is waiting for {', '.join(sorted(self._round.waiting))}"
+            return f"{', '.join(sorted(self._round.waiting))}: the work of round {self._round.number}"
         return ""
 
     def behind(self, t_next: float, alive: set[str]) -> str:

@@ -16,6 +16,12 @@ from windfall.fleet.machine import Action, Inputs, Observed, Patience, Site, Sta
 from windfall.fleet.workload import Workload
 from windfall.policy.base import Decision
 
+#: What a gated clock waits for, in words.
+_WAITED_FOR = {
+    "starting": "its processes are starting", "draining": "it hands in its work", "stopping": "its processes are stopping",
+    "being cleared away": "it has failed and is being cleared away",
+}  # fmt: skip
+
 
 class Journal(Protocol):
     """The durable record of what was asked of drivers."""
@@ -144,7 +150,7 @@ class Controller:
         for name, site in self.sites.items():
             why = site.holds(t, ready=work.ready(name, site.generation), drained=work.drained(name))
             if why:
-                return f"{name} is {why}"
+                return f"{name}: {_WAITED_FOR[why]}"
         return ""
 
     def alive(self) -> set[str]:

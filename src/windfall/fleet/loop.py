@@ -162,6 +162,8 @@ class Loop:
         self._hand: Hand = hand or NoHand()
         #: Set to stop: every site is decided off with this reason.
         self.stopping = ""
+        #: What a gated clock stands for at this moment: which site, and for what. Empty while it may move.
+        self.waiting = ""
 
     def tick(self, t: float, wall: float, t_next: float, names: Collection[str] | None = None) -> None:
         """Everything that is due at run time ``t``; the work handed out may last until ``t_next``.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from windfall import clock
 from windfall.fleet.loop import Loop
+from windfall.units import clock_text
 
 _WATCH_S = 0.25
 
@@ -63,17 +64,20 @@ def serve(loop: Loop, tick_s: float, host: Host, *, until: float | None = None) 
 
 def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
     """Gated: settle everything at ``t``, then let sites work until ``t_next``. False if a stop came in between."""
-    while loop.owes(t):
+    while why := loop.owes(t):
+        loop.waiting = why
         host.idle()
         if host.stop_asked() and not loop.stopping:
             return False
         loop.settle(t, clock.monotonic(), t_next)
+    loop.waiting = ""
     if loop.done():
         return True
     host.noted(t)
     host.granted(t_next)
     watched = clock.monotonic()
-    while not loop.clock.reached(t_next) or loop.behind(t_next):
+    while not loop.clock.reached(t_next) or (why := loop.behind(t_next)):
+        loop.waiting = f"{why}: its optimizer steps until {clock_text(t_next)}" if why else ""
         host.idle()
         if host.stop_asked() and not loop.stopping:
             return False
@@ -83,6 +87,7 @@ def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
             loop.watch(t, now)
         else:
             loop.poll()
+    loop.waiting = ""
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -77,12 +78,18 @@ class Grid:
         yield from self.by_region.values()
 
     def require_from(self, t: float) -> None:
-        """Raise SignalError if nothing is known of any site from ``t`` on: no site would ever start."""
+        """Raise SignalError if nothing is known of any site from ``t`` on, or long before: no site would start."""
         ends = max(s.ends_at() for s in self.by_site.values())
         if t >= ends:
             raise SignalError(
                 f"the run would begin at {iso_utc(t)}, and every trace has ended by {iso_utc(ends)}; "
                 "give a run.start inside the traces, or longer traces"
+            )
+        begins = min(s.starts_at() if isinstance(s, StepSignal) else t for s in self.by_site.values())
+        if t < begins:
+            raise SignalError(
+                f"the run would begin at {iso_utc(t)}, and no trace has a row before {iso_utc(begins)}; give a run.start inside "
+                "the traces, or leave it out on a scaled clock: it is then the first instant that all of them have"
             )
 
     def starts_at(self) -> float:
@@ -105,8 +112,16 @@ def recorded(signal: Signal) -> StepSignal:
     return signal
 
 
+def with_start(config: Config, grid: Grid) -> Config:
+    """The configuration with the start of its replayed time: where none is given, the first instant that all sites' traces have."""
+    if config.run.clock != "scaled" or config.run.start is not None:
+        return config
+    first = max(recorded(s).starts_at() for found in grid.signals.values() for s in found.values())
+    return config.model_copy(update={"run": config.run.model_copy(update={"start": iso_utc(math.ceil(first))})})
+
+
 def run_start(config: Config) -> float:
-    """Where a new run of ``config`` begins: its start, or now on the calendar."""
+    """Where a new run of ``config`` (with its start, see `with_start`) begins: there, or now on the calendar."""
     return parse_utc(config.run.start) if config.run.start and config.run.clock == "scaled" else clock.wall()
 
 

@@ -77,6 +77,7 @@ class Coordinator:
         self._granted = float("-inf")
         self._beat = 0
         self._beat_at = self._flushed_at = self._looked_at = float("-inf")
+        self._waits, self._waits_since = "", 0.0
         self._lock = RunLock(run)
         self._lock.acquire()
         self.ledger = Ledger.open(run.ledger)
@@ -170,6 +171,10 @@ class Coordinator:
         if now - self._looked_at >= _OPERATOR_S:
             self._looked_at = now
             self.operator.look(self.clock.now())
+        if self.loop.waiting != self._waits:
+            self._waits, self._waits_since = self.loop.waiting, clock.wall()
+        if self.gated and now - self._flushed_at >= _FLUSH_S:
+            self._flush(self.clock.now())  # views are to know what is waited for, and what has happened meanwhile
         self._check()
         clock.pause(self._pause_s())
 
@@ -209,7 +214,13 @@ class Coordinator:
         c = self.loop.controller
         self.telemetry.put(
             "INSERT OR REPLACE INTO meta VALUES ('now', ?)",
-            _now_text(t, {n: (s.state.value, s.starts, s.reason) for n, s in c.sites.items()}, c.mode()),
+            _now_text(
+                t,
+                {n: (s.state.value, s.starts, s.reason) for n, s in c.sites.items()},
+                c.mode(),
+                self.loop.waiting and self._waits,
+                self._waits_since,
+            ),
         )
         if self.telemetry.dropped:
             self.telemetry.put("INSERT OR REPLACE INTO meta VALUES ('dropped', ?)", str(self.telemetry.dropped))
@@ -249,8 +260,9 @@ class Coordinator:
         self.ledger.close()
 
 
-def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str) -> str:
-    return json.dumps({"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()})
+def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str, waits: str, since: float) -> str:
+    said = {"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()}
+    return json.dumps({**said, "waiting": {"for": waits, "since_wall": since}} if waits else said)
 
 
 def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:

@@ -1,40 +1,84 @@
-"""What can be known to be wrong with a run before it begins: its data, its model's shape, first weights and memory.
+"""What can be known to be wrong with a run before it begins: its signals, policy, data, the model, first weights and memory.
 
-Nothing is written, fetched or built. `windfall check` says all of it, and a run does not begin with any of it.
+Nothing is written, fetched or built, and torch is imported only where a site's device or first weights need it. `windfall check`
+says all of it, and a run does not begin with any of it. A configuration with mistakes is looked at as far as it goes: each part
+that needs nothing of what is wrong says what it finds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from windfall.config.load import dotted
+from pydantic import ValidationError
+
+from windfall.config.load import dotted, signals
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, DataError
+from windfall.config.signals import SignalTable
+from windfall.errors import ConfigError, DataError, SignalError
+from windfall.grid.build import make_signal
+from windfall.grid.signal import StepSignal
+from windfall.policy.build import build_policy
 from windfall.run.prepare import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
-from windfall.train.interchange import look_at_folder
 from windfall.train.manifest import Manifest
-from windfall.train.model import GPTConfig
 from windfall.train.prepare import DEFAULT_VOCABULARY
+from windfall.train.shape import GPTConfig
+from windfall.train.sizes import require_room
+from windfall.train.spec import model_config
 from windfall.train.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
-from windfall.train.trainer import model_config, require_room
+from windfall.units import iso_utc, parse_utc
+
+Key = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong. ``key``: the path through the tables; ``here``: on this machine, with nothing wrong in the file."""
 
-    key: tuple[str | int, ...]
+    key: Key
     what: str
     here: bool = False
 
 
-def preflight(config: Config, tell: Callable[[str], None] = lambda _: None) -> list[Finding]:
-    """Everything that is found wrong, in the order of the file's tables. tell: takes what is left out of the text."""
-    return list(_findings(config, tell))
+@dataclass
+class Heard:
+    """What the signals of a configuration are, by their places in the file, and what is odd about them."""
+
+    signals: dict[Key, StepSignal] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def preflight(config: Config) -> list[Finding]:
+    """What is found wrong with data, model and machine, in the order of the file's tables."""
+    return [*_data(config, lambda _: None), *_model(config)]
+
+
+def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[str]]:
+    """Everything that is found wrong with a configuration, and warnings.
+
+    If it is not ``whole``, it lacks what is wrong in itself, or breaks a rule that was told.
+    """
+    heard = listen(partial)
+    found = list(heard.findings)
+    parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+        lambda c: _start(c, heard),
+        _policy,
+        lambda c: _data(c, heard.warnings.append),
+        _model,
+    )
+    for part in parts:
+        try:
+            found += part(partial)
+        except (AttributeError, ValueError):
+            if whole:
+                raise
+            continue  # it needs what is wrong itself
+    return list(dict.fromkeys(found)), heard.warnings
 
 
 def require_ready(config: Config) -> None:
@@ -44,7 +88,80 @@ def require_ready(config: Config) -> None:
         raise ConfigError("\n".join(f"{dotted(f.key)}: {f.what}" for f in found))
 
 
-def _findings(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
+def listen(partial: Config) -> Heard:
+    """Read every trace that can be read."""
+    heard = Heard()
+    read: dict[str, StepSignal | str | None] = {}
+    begins = parse_utc(start) if (start := getattr(getattr(partial, "run", None), "start", None)) else 0.0
+    for key, table in signals(partial):
+        owner = partial.site[key[1]] if key[0] == "site" else partial.counterfactual[key[1]]  # type: ignore[index]
+        region = getattr(owner, "region", None)
+        try:
+            whole = SignalTable.model_validate(dict(table.__dict__))
+        except ValidationError:
+            continue  # told already
+        path = whole.path or "bundled:"
+        if not isinstance(region, str) or not (path.startswith("bundled:") or Path(path).is_file()):
+            continue
+        same = f"{region} {whole.model_dump_json(exclude={'name'})}"
+        if same not in read:
+            try:
+                signal, warnings = make_signal(whole, region, begins)
+                read[same] = signal if isinstance(signal, StepSignal) else None
+                heard.warnings += warnings
+            except (SignalError, ConfigError) as e:
+                read[same] = str(e)
+        found = read[same]
+        if isinstance(found, str):
+            heard.findings.append(Finding(key, found))
+        elif found is not None:
+            heard.signals[key] = found
+    return heard
+
+
+def _start(config: Config, heard: Heard) -> Iterator[Finding]:
+    """A start of replayed time at which no site's trace says anything, or one site's."""
+    if config.run.clock != "scaled":
+        return
+    first = {key: s for key, s in heard.signals.items() if key[0] == "site" and key[-1] == "signal"}
+    if not first:
+        return
+    own = {key: s for key, s in heard.signals.items() if key[0] == "site"}
+    begins, ends = max(s.starts_at() for s in own.values()), min(s.ends_at() for s in own.values())
+    common = f"all of them have readings from {iso_utc(begins)}" + (f" to {iso_utc(ends)}" if math.isfinite(ends) else " on")
+    key = ("run", "start")
+    if config.run.start is None:
+        if begins >= ends:
+            yield Finding(key, f"missing, and there is no instant that all traces have: the last begins at {iso_utc(begins)} and "
+                               f"the first ends at {iso_utc(ends)}; give a start, or longer traces")  # fmt: skip
+        return
+    t = parse_utc(config.run.start)
+    outside = [k for k, s in first.items() if not s.starts_at() <= t < s.ends_at()]
+    fix = "leave run.start out to begin there" if begins < ends else "give longer traces"
+    if t >= max(s.ends_at() for s in first.values()):
+        ended = iso_utc(max(s.ends_at() for s in first.values()))
+        yield Finding(key, f"{iso_utc(t)}, and every trace has ended by {ended}; {common}: {fix}, or give longer traces")
+    elif t < min(s.starts_at() for s in first.values()):
+        yield Finding(key, f"{iso_utc(t)}, before the first row of every trace; {common}: {fix}")
+    elif outside:
+        for k in outside:
+            name = getattr(config.site[int(k[1])], "name", k[1])
+            until = f"to {iso_utc(first[k].ends_at())}" if math.isfinite(first[k].ends_at()) else "on"
+            heard.warnings.append(
+                f"run.start {iso_utc(t)} is outside the trace of site {name} (from {iso_utc(first[k].starts_at())} {until}): it is "
+                "off until there is a reading"
+            )
+
+
+def _policy(config: Config) -> Iterator[Finding]:
+    try:
+        build_policy(config)
+    except ConfigError as e:
+        yield Finding(("policy", "name"), str(e))
+
+
+def _data(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
+    """``tell`` takes what is left out of the text."""
     source = ("data", "source")
     if config.data.vocab_size is not None and config.data.tokenizer != "bpe":
         yield Finding(("data", "vocab_size"), f'is for tokenizer = "bpe", not for {config.data.tokenizer!r}; leave one of them out')
@@ -72,13 +189,15 @@ def _findings(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
                 tell(note)
     except DataError as e:
         yield Finding(source, str(e))
-        if prepared is not None:
-            return  # what follows needs its tokenizer
+
+
+def _model(config: Config) -> Iterator[Finding]:
     try:
-        vocab_size = manifest.tokenizer.vocab_size if prepared else _vocab_size(config)
+        vocab_size = vocabulary(config)
     except DataError as e:
-        yield Finding(("data", "tokenizer"), str(e))
-        return
+        if prepared_source(config) is None:
+            yield Finding(("data", "tokenizer"), str(e))
+        return  # what is wrong with prepared data is told with them
     spec = trainer_spec(config, Path(config.data.source))
     try:
         shape = model_config(spec, vocab_size)
@@ -86,6 +205,8 @@ def _findings(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
         yield Finding(("model", "depth"), str(e))
         return
     if config.model.initial_weights:
+        from windfall.train.interchange import look_at_folder  # torch takes a second to import
+
         folder = Path(config.model.initial_weights)
         try:
             look_at_folder(folder, shape)
@@ -116,8 +237,11 @@ def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iter
             yield Finding(("data", "tokenizer"), str(e))
 
 
-def _vocab_size(config: Config) -> int:
-    """Of the tokenizer that the run's data will have, at most. Raises DataError where it is no good."""
+def vocabulary(config: Config) -> int:
+    """Tokens of the tokenizer that the run's data have, or will have at most. Raises DataError where it is no good."""
+    prepared = prepared_source(config)
+    if prepared is not None:
+        return Manifest.load(prepared).tokenizer.vocab_size
     match config.data.tokenizer:
         case "bytes":
             return ByteTokenizer().vocab_size
@@ -129,13 +253,13 @@ def _vocab_size(config: Config) -> int:
 
 def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
     """Sites whose devices are not here, or for which this machine has not the memory."""
-    import torch
-
     spec = trainer_spec(config, Path(config.data.source))
     told: set[str] = set()  # sites that are alike are told of once
     for number, site in enumerate(config.site):
         finding = None
         if site.device == "cuda":
+            import torch
+
             # Only counted: asking a GPU for its memory would keep some of it for as long as this process lives. The site's
             # own process asks, before it builds anything.
             count = torch.cuda.device_count()
@@ -144,7 +268,7 @@ def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
                 finding = Finding(("site", number, "device"), what, here=True)
         else:
             try:
-                require_room(replace(spec, device=site.device), shape, torch.device(site.device), site.ranks)
+                require_room(replace(spec, device=site.device), shape, site.device, site.ranks)
             except ConfigError as e:
                 finding = Finding(("model", "depth"), str(e), here=True)
         if finding and finding.what not in told:

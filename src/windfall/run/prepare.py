@@ -12,16 +12,16 @@ from windfall.config.load import fingerprint, to_toml
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, DataError, StoreError
 from windfall.federation.checkpoints import Checkpoints
+from windfall.grid.build import run_start
 from windfall.store.files import write_atomic
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.train.corpus import HUB, STDLIB
 from windfall.train.spec import TrainerSpec
-from windfall.units import parse_utc
 
 if TYPE_CHECKING:
     from windfall.store.tensors import Tensors
-    from windfall.train.model import GPTConfig
+    from windfall.train.shape import GPTConfig
 
 Say = Callable[[str], None]
 
@@ -81,13 +81,13 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
         # The rest may change (speed, patience, port, bus, longer traces), and the coordinator reads it here.
         _keep_config(config, run)
         return
-    from windfall.run.preflight import require_ready  # torch is imported here, not at the top: resuming does without
+    from windfall.run.preflight import require_ready
 
     require_ready(config)
     from windfall.train.data import TrainData
     from windfall.train.manifest import Manifest
     from windfall.train.prepare import prepare
-    from windfall.train.trainer import model_config
+    from windfall.train.spec import model_config
 
     folder = data_dir(config, run)
     if folder != run.data:
@@ -118,7 +118,7 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     )  # fmt: skip
     checkpoints = Checkpoints(run, ledger, keep=config.federation.keep_versions, keep_every=config.federation.keep_every)
     file, digest = checkpoints.write(0, weights)
-    start = parse_utc(config.run.start) if config.run.start else clock.wall()
+    start = run_start(config)
     ledger.commit(t_run=start, t_wall=clock.wall(), file=file, sha256=digest, mode="initial", contributions=[])
     ledger.set_meta(manifest=data.manifest.hash, data_dir=str(folder), t_run=start)
     ledger.close()

@@ -55,7 +55,8 @@ def held_model(config: Config, run: RunDir, version: int | None = None) -> tuple
     """
     from windfall.train.manifest import Manifest
     from windfall.train.model import empty_model
-    from windfall.train.trainer import load_weights, model_config
+    from windfall.train.spec import model_config
+    from windfall.train.trainer import load_weights
 
     found = held_version(run, version)
     folder = Path(data_dir(config, run))

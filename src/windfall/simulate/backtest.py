@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -99,14 +99,18 @@ class Backtest:
 
 
 def backtest(
-    config: Config, policies: list[str] | None = None, *, start: float | None = None, until: float | None = None
-) -> Backtest:
+    config: Config, policies: list[str] | None = None, *, start: float | None = None, until: float | None = None,
+    tell: Callable[[float, str], None] = lambda _, what: None,
+) -> Backtest:  # fmt: skip
     """Run every policy (default: ``[backtest] policies``) over the configuration's signals, from ``start`` to ``until``.
+
+    ``tell`` hears how far it is (0 to 1; below 0 where nobody knows), and what is done.
 
     Raises:
         SignalError: a trace cannot be used, or a signal is live.
         ConfigError: a policy cannot decide on these signals.
     """
+    tell(-1.0, "reading the signals")
     grid = build_grid(config)
     span = span_of(config, grid, start, until)
     mean_rate = sum(s.tokens_per_s for s in config.site) / len(config.site)
@@ -115,7 +119,7 @@ def backtest(
         site_hours = config.backtest.site_hours or config.run.budget_tokens / mean_rate / 3600
     baseline_hours = config.backtest.baseline_site_hours or site_hours or (span.end - span.start) / 3600
     before = clock.monotonic()
-    rows = compare(config, grid, span, policies or list(config.backtest.policies))
+    rows = compare(config, grid, span, policies or list(config.backtest.policies), tell=tell)
     elapsed = clock.monotonic() - before
     tables = {s.region: s.signal for s in reversed(config.site)} | {c.region: c.signal for c in reversed(config.counterfactual)}
     watts = config.site[0].train_power_w
@@ -172,7 +176,10 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
     return Span(first, end)
 
 
-def compare(config: Config, grid: Grid, span: Span, policies: Sequence[str], *, judged: bool = True) -> list[Row]:
+def compare(
+    config: Config, grid: Grid, span: Span, policies: Sequence[str], *, judged: bool = True,
+    tell: Callable[[float, str], None] = lambda _, what: None,
+) -> list[Row]:  # fmt: skip
     """A row for every policy, deadline and publication delay. ``judged=False``: without the oracle beside them, which is quicker.
 
     Raises:
@@ -184,8 +191,9 @@ def compare(config: Config, grid: Grid, span: Span, policies: Sequence[str], *, 
     _refuse(config, policies, deadlines)
     delays: list[float | None] = list(dict.fromkeys(table.publication_delays_s)) or [None]
     outcomes: list[tuple[Outcome, float | None, float | None]] = []
-    for delay in delays:
-        for name in policies:
+    for k, delay in enumerate(delays):
+        for i, name in enumerate(policies):
+            tell((k * len(policies) + i) / (len(delays) * len(policies) + 1), name)
             if name == "oracle" or (delay != delays[0] and name in ("always", "random_duty")):
                 continue  # they do not look at readings
             preset = table.paper_preset if name == "paper" else table.trainer.preset
@@ -193,6 +201,7 @@ def compare(config: Config, grid: Grid, span: Span, policies: Sequence[str], *, 
             for d in bound:
                 outcome = Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=d)
                 outcomes.append((outcome, delay, d))
+    tell(1 - 1 / (len(delays) * len(policies) + 1), "the oracle beside them")
     judge = _Judge(config, grid, span, deadlines or _common_deadline([o for o, _, _ in outcomes], span.start), judged)
     rows = [judge.row(*found) for found in outcomes]
     if "oracle" in policies:

@@ -8,7 +8,7 @@ draws are the answer. Nothing after the plan's instant is looked at, also where 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +85,16 @@ class Plan:
         }  # fmt: skip
 
 
-def make_plan(config: Config, grid: Grid, at: float, *, days: int = 3, draws: int = 40) -> Plan:
-    """Plan the run of ``config`` from ``at`` on.
+def make_plan(
+    config: Config,
+    grid: Grid,
+    at: float,
+    *,
+    days: int = 3,
+    draws: int = 40,
+    tell: Callable[[float, str], None] = lambda _, what: None,
+) -> Plan:
+    """Plan the run of ``config`` from ``at`` on. ``tell`` hears how far it is, and what is done.
 
     Raises:
         RunError: less than two days of some signal are known before ``at``.
@@ -112,6 +120,7 @@ def make_plan(config: Config, grid: Grid, at: float, *, days: int = 3, draws: in
     rows: list[Row] = []
     grids: list[dict[str, StepSignal]] = []
     for i in range(draws):
+        tell(i / draws, f"future {i + 1} of {draws}")
         order = [random.Random(f"{config.run.seed} {i} {d}").randrange(known) for d in range(length)]
         made = {key: _future(grid, key, p, order, at, float(begin)) for key, p in past.items()}
         drawn = Grid(

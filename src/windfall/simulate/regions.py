@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,10 @@ class Ranked:
         }  # fmt: skip
 
 
-def rank_regions(config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None) -> list[Ranked]:
+def rank_regions(
+    config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None,
+    tell: Callable[[float, str], None] = lambda _, what: None,
+) -> list[Ranked]:  # fmt: skip
     """Every region, best first (``ranked_by`` says by what); those that never finished, or have no value, last.
 
     ``span_days``: without a budget, how long each simulation lasts.
@@ -65,14 +68,19 @@ def rank_regions(config: Config, policy: str, *, count: int, span_days: float | 
         SignalError: a region's signal is live, or cannot be used.
     """
     found = []
-    for site in _moved(config):
+    sites = _moved(config)
+    for i, site in enumerate(sites):
         one = config.model_copy(update={"site": [site], "counterfactual": []})
         grid = build_grid(one)
         try:
             span = span_of(one, grid)
         except SignalError as e:
             raise SignalError(f"{site.region}: {e}") from None
-        points = sweep(one, jobs_for(one, span, [policy], count, span_days), workers=workers)
+
+        def part(fraction: float, what: str, i: int = i, region: str = site.region) -> None:
+            tell((i + fraction) / len(sites), f"{region}: {what}")
+
+        points = sweep(one, jobs_for(one, span, [policy], count, span_days), workers=workers, tell=part)
         found.append(_ranked(config, site, policy, points))
     if config.backtest.target == "none":
         return sorted(found, key=lambda r: (-_middle(r.net_value_h, -math.inf), -_middle(r.hours, -math.inf)))

@@ -7,8 +7,8 @@ import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from windfall.simulate.spread import quantiles
 
 Settings = tuple[tuple[str, float], ...]
 _MOST_VALUES = 1000
+#: Between two words of how far it is.
+_TELL_S = 0.4
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,12 @@ def combinations(sweeps: Mapping[str, Sequence[float]]) -> list[Settings]:
     return [tuple(zip(keys, values, strict=True)) for values in itertools.product(*(sweeps[k] for k in keys))]
 
 
-def sweep(config: Config, jobs: Iterable[Job], *, workers: int | None = None) -> list[Point]:
+def sweep(
+    config: Config, jobs: Iterable[Job], *, workers: int | None = None, tell: Callable[[float, str], None] = lambda _, what: None
+) -> list[Point]:
     """Run every job, on ``workers`` processes (default: one a core). The same in whatever order they end.
+
+    ``tell`` hears how far it is, and what is done: at least twice a second where there are several processes.
 
     Raises:
         ConfigError: a setting is not known, or makes the configuration invalid.
@@ -150,12 +156,24 @@ def sweep(config: Config, jobs: Iterable[Job], *, workers: int | None = None) ->
     count = min(workers or os.cpu_count() or 1, len(work))
     if count <= 1:
         _begin(config)
-        return [p for job in work for p in _run(job)]
+        points = []
+        for i, job in enumerate(work):
+            tell(i / len(work), f"simulation {i + 1} of {len(work)}")
+            points += _run(job)
+        return points
     # Forking is quick, and safe as long as nobody else in this process is in the middle of something.
     how = "fork" if threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(how)
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(config,)) as pool:
-        return [p for found in pool.map(_run, work, chunksize=1) for p in found]
+        futures = [pool.submit(_run, job) for job in work]
+        waiting = set(futures)
+        while waiting:
+            done = len(work) - len(waiting)
+            tell(done / len(work), f"{done} of {len(work)} simulations")
+            over, waiting = wait(waiting, timeout=_TELL_S, return_when=FIRST_EXCEPTION)
+            if any(f.exception() for f in over):
+                break  # which one is raised below
+        return [p for f in futures for p in f.result()]
 
 
 _state: dict[str, tuple[Config, Grid]] = {}

@@ -33,7 +33,7 @@ from windfall.train.interchange import (
     read_document,
     require_finite,
 )
-from windfall.train.model import RECIPE_HEAD_DIM, GPTConfig
+from windfall.train.shape import RECIPE_HEAD_DIM, GPTConfig
 from windfall.train.torchfile import read_tensors
 
 #: Of GPTConfig there: its name here, or None for what must have the one value that makes it this architecture.

@@ -19,13 +19,12 @@ from windfall.train.model import GPT
 from windfall.train.muon import NorMuonGroup, PlainMuonGroup, gradient_of
 from windfall.train.ranks import Alone, Ranks, padded, slice_of
 from windfall.train.schedule import ScheduleValues
+from windfall.train.sizes import WORTH_SHARING
 
 Kind = Literal["normuon", "muon_plain", "adamw"]
 RECIPE_BATCH_TOKENS = 2**19
 RECIPE_WIDTH = 768
 RECIPE_DEPTH = 12
-#: Parameters of fewer numbers than this are updated at every rank: sending them would cost more.
-WORTH_SHARING = 2**12
 
 
 @dataclass(frozen=True)

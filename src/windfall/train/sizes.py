@@ -13,17 +13,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal, cast
 
 from windfall.errors import ConfigError
-from windfall.train.model import LOSS_CHUNKS, GPTConfig
-from windfall.train.optim import WORTH_SHARING
-from windfall.train.precision import Precision
+from windfall.train.precision import Precision, precision_on
+from windfall.train.shape import LOSS_CHUNKS, GPTConfig
+from windfall.train.spec import TrainerSpec
+
+if TYPE_CHECKING:  # torch takes a second to import, and counting does without
+    import torch
 
 Optimizer = Literal["normuon", "muon_plain", "adamw"]
 FLOAT32 = 4
+#: Parameters of fewer numbers than this are updated at every rank: sending them would cost more.
+WORTH_SHARING = 2**12
 #: On top of the estimate: the allocator's gaps, the optimizer's temporaries, the driver's own. A tenth.
 MARGIN = 1.1
 # What autograd keeps of one layer, in tensors of [tokens, width]: the stream before and after its scaling, two norms'
@@ -215,9 +218,26 @@ def require_memory(
     )
 
 
+def require_room(spec: TrainerSpec, shape: GPTConfig, device: torch.device | str, ranks: int) -> None:
+    """Raise ConfigError, with the estimate, if training would not fit into a device's free memory; nothing is built yet."""
+    free = available_bytes(device)
+    if free is None:
+        return
+    if str(device).partition(":")[0] == "cpu":
+        free //= ranks
+    micro = spec.micro_batch_sequences or -(-spec.batch_sequences // ranks)
+    require_memory(
+        shape, micro, free, precision=precision_on(device, spec.precision), optimizer=cast(Optimizer, spec.optimizer),
+        checkpoint_activations=spec.checkpoint_activations, ranks=ranks,
+        where=f"{device}, each of {ranks} ranks," if ranks > 1 else str(device),
+    )  # fmt: skip
+
+
 def available_bytes(device: torch.device | str) -> int | None:
     """Memory that is free on a device now, within the process's control group; None where nothing says so."""
-    if torch.device(device).type == "cuda":
+    if str(device).partition(":")[0] == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     found = [value for value in (_machine_free(), _group_free()) if value is not None]
     return min(found) if found else None

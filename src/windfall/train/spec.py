@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from windfall.train.shape import GPTConfig
+
 
 @dataclass(frozen=True)
 class TrainerSpec:
@@ -36,3 +38,10 @@ class TrainerSpec:
     #: A step whose gradient is this many times as long as the last ones were is skipped, and so many in a row end the trainer.
     spike_factor: float = 20.0
     max_skips: int = 8
+
+
+def model_config(spec: TrainerSpec, vocab_size: int) -> GPTConfig:
+    """The model's shape. Raises ConfigError where the numbers do not fit each other."""
+    return GPTConfig(
+        depth=spec.depth, width=spec.width, head_dim=spec.head_dim, vocab_size=vocab_size, sequence_length=spec.sequence_length
+    )

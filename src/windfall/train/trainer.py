@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,13 @@ from windfall.train.compiled import compiled
 from windfall.train.data import TrainData
 from windfall.train.evaluate import EvalResult, evaluate
 from windfall.train.generate import generate
-from windfall.train.model import GPTConfig, build_model
-from windfall.train.optim import InnerOptimizer, Kind, OptimConfig
+from windfall.train.model import build_model
+from windfall.train.optim import InnerOptimizer, OptimConfig
 from windfall.train.precision import autocast, precision_on
 from windfall.train.ranks import Alone, Ranks
 from windfall.train.schedule import ScheduleConfig, schedule
-from windfall.train.sizes import available_bytes, require_memory
-from windfall.train.spec import TrainerSpec
+from windfall.train.sizes import require_room
+from windfall.train.spec import TrainerSpec, model_config
 from windfall.train.staging import Staging
 
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -101,28 +101,6 @@ class Trainer(Protocol):
     def close(self) -> None:
         """Nothing more will be asked of it."""
         ...
-
-
-def model_config(spec: TrainerSpec, vocab_size: int) -> GPTConfig:
-    """The model's shape."""
-    return GPTConfig(
-        depth=spec.depth, width=spec.width, head_dim=spec.head_dim, vocab_size=vocab_size, sequence_length=spec.sequence_length
-    )
-
-
-def require_room(spec: TrainerSpec, shape: GPTConfig, device: torch.device, ranks: int) -> None:
-    """Raise ConfigError, with the estimate, if training would not fit into a device's free memory; nothing is built yet."""
-    free = available_bytes(device)
-    if free is None:
-        return
-    if device.type == "cpu":
-        free //= ranks
-    micro = spec.micro_batch_sequences or -(-spec.batch_sequences // ranks)
-    require_memory(
-        shape, micro, free, precision=precision_on(device, spec.precision), optimizer=cast(Kind, spec.optimizer),
-        checkpoint_activations=spec.checkpoint_activations, ranks=ranks,
-        where=f"{device}, each of {ranks} ranks," if ranks > 1 else str(device),
-    )  # fmt: skip
 
 
 class LocalTrainer:

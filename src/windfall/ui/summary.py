@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from windfall import clock
 from windfall.run.operator import pending, words
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
@@ -72,6 +74,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "message": message,
         "mode": story.now.get("mode") or story.last_mode or "paused",
         "modes_seen": story.modes_seen,
+        "waiting": _waiting(story.now) if state == "running" else None,
         "version": head.version if head else None,
         "tokens_committed": head.tokens_total if head else 0,
         "tokens_budget": ledger.budget_blocks * ledger.tokens_per_block,
@@ -198,6 +201,15 @@ def _state(run: RunDir, story: _Story) -> tuple[str, str]:
         return "stopped", ""
     _, kind, _, _, detail = story.lives[-1]
     return _LIVES[kind], str(json.loads(detail).get("reason", ""))
+
+
+def _waiting(now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a gated clock stands for, and since when (wall time); None while it moves."""
+    said = now.get("waiting")
+    if not isinstance(said, dict):
+        return None
+    since = float(said["since_wall"])
+    return {"for": str(said["for"]), "since_wall": since, "seconds": max(0.0, clock.wall() - since)}
 
 
 def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -> dict[str, dict[str, Any]]:

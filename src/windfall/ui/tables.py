@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from windfall.simulate.backtest import Backtest
+
+
+#: From so many columns on reasons stand beside what they are about.
+WIDE = 110
+#: For less than this nobody wants to read what is waited for.
+_WORTH_A_WORD_S = 2.0
 
 
 def print_backtest(result: Backtest, console: Console, *, details: bool = False) -> None:
@@ -42,7 +49,7 @@ def print_backtest(result: Backtest, console: Console, *, details: bool = False)
     if by_average(result):
         _quietly(console, "kg CO2 are by average intensity: no site has a marginal one")
     if left_out:
-        _quietly(console, f"no room for {', '.join(left_out)}: widen the terminal, or see --json")
+        _quietly(console, f"no room for {', '.join(left_out)}: widen the terminal, send it into a pipe or file, or see --json")
     _print_shares(result, console)
     _print_late(result, console)
     for warning in result.warnings:
@@ -138,15 +145,20 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
         ("energy", f"{s['energy_kwh']:.3f} kWh, {s['kg_co2']:.3f} kg CO2{inside}"),
         ("blocks", ", ".join(f"{n} {k}" for k, n in s["blocks"].items() if n)),
     )
-    for name, value in (*lines, *_hands(s)):
-        console.print(f"{name:<11}{value}", markup=False, highlight=False)
+    waits = waiting_text(s)
+    waiting = [("waiting", f"for {waits}")] if waits is not None else []
+    for name, value in (*lines, *waiting, *_hands(s)):
+        _hanging(console, f"{name:<11}", value)
     console.print()
+    # Where there is little room the reasons stand below the figures, whole, and not in a column of a few letters.
+    wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False)
-    for column in ("site", "state", "tokens", "kWh", "kg CO2", "starts", "g/kWh", "last decision"):
+    for column in ("site", "state", "tokens", "kWh", "kg CO2", "starts", "g/kWh", *(["last decision"] if wide else [])):
         table.add_column(
             column,
             justify="left" if column in ("site", "state", "last decision") else "right",
-            no_wrap=column != "last decision",
+            no_wrap=column not in ("site", "last decision"),
+            overflow="fold",
         )
     for name, x in s["sites"].items():
         table.add_row(
@@ -157,9 +169,30 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
             f"{x['kg_co2']:.3f}",
             str(x["starts"]),
             "-" if x["value"] is None else f"{x['value']:.0f}",
-            _plain(last_word(x)),
+            *([_plain(last_word(x))] if wide else []),
         )
     console.print(table)
+    if not wide:
+        console.print()
+        for name, x in s["sites"].items():
+            if said := safe(last_word(x)):
+                _hanging(console, f"{name}: ", said, indent=2)
+
+
+def _hanging(console: Console, label: str, value: str, indent: int | None = None) -> None:
+    """A label and what is said of it; further lines begin below the latter (or ``indent`` in)."""
+    room = max(console.width - 1, 20)
+    hang = " " * (len(label) if indent is None else indent)
+    for line in textwrap.wrap(label + value, room, subsequent_indent=hang) if len(label + value) > room else [label + value]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def waiting_text(s: Mapping[str, Any]) -> str | None:
+    """``texas: its processes are starting, 12 s``: what a gated clock stands for, where it does for a while."""
+    waiting = s.get("waiting")
+    if waiting is None or waiting["seconds"] < _WORTH_A_WORD_S:
+        return None
+    return f"{safe(waiting['for'])}, {duration_text(waiting['seconds'])}"
 
 
 def last_word(site: Mapping[str, Any]) -> str:

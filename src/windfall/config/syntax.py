@@ -1,0 +1,208 @@
+"""From a file's bytes to its tables. What is no TOML is told line by line, and the rest is read all the same.
+
+``tomllib`` stops at the first thing that it cannot read. So that one slip does not hide the others, what cannot be read is taken
+out (or mended, where there is no doubt what was meant) and reading goes on.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from typing import Any
+
+from windfall.config.lines import Path, Statement, statements
+
+_MOST = 30
+_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_OPEN_HEADER = re.compile(r"^\s*\[+\s*([A-Za-z0-9_.-]+)[\s\]]*(#.*)?$")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass
+class Parsed:
+    """What could be read: ``text`` as it was read, its tables, and what was wrong (line and words).
+
+    ``unread`` are the paths of what was taken out: to say that it is missing would be wrong.
+    """
+
+    text: str = ""
+    tables: dict[str, Any] = field(default_factory=dict)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    unread: set[Path] = field(default_factory=set)
+    #: Nothing of it could be read.
+    broken: bool = False
+
+
+def parse(data: bytes, lists: frozenset[str]) -> Parsed:
+    """The tables of a file; ``lists`` are the names of tables of which there may be several."""
+    found = Parsed()
+    found.text = _decoded(data, found.problems)
+    lines = found.text.split("\n")
+    merged: dict[str, str] = {}
+    for attempt in range(_MOST):
+        try:
+            found.tables = _plain(tomllib.loads("\n".join(lines)))
+            break
+        except tomllib.TOMLDecodeError as e:
+            at = _PLACE.search(str(e))
+            line = min(int(at[1]), len(lines)) if at and at[1] else len(lines)
+            what = _PLACE.sub("", str(e))
+            written = list(statements("\n".join(lines)))
+            if not _mended(what, line, lines, written, found, lists, merged, attempt):
+                found.broken = True
+                break
+        except RecursionError:
+            found.problems.append((1, "values lie too deep in each other to be read"))
+            found.broken = True
+            break
+    else:
+        found.broken = True
+    for name, real in merged.items():
+        extra = found.tables.pop(name, {})
+        table = found.tables.get(real)
+        if isinstance(table, dict):
+            found.tables[real] = extra | table
+    if not found.broken:
+        found.text = "\n".join(f"[{merged[line[1:-1]]}]" if line[1:-1] in merged else line for line in lines)
+    return found
+
+
+def _mended(
+    what: str, line: int, lines: list[str], written: list[Statement], found: Parsed, lists: frozenset[str],
+    merged: dict[str, str], attempt: int,
+) -> bool:  # fmt: skip
+    """Tell what is wrong at ``line`` and take it out of ``lines``; False where nobody can say what was meant."""
+    text = lines[line - 1].strip()
+    declared = re.search(r"Cannot declare \(([^)]*)\) twice|Cannot mutate immutable namespace|Cannot overwrite", what)
+    header = next((s for s in written if s.header and s.line == line), None)
+    if header is not None and declared:
+        name = ".".join(p for p in header.path if isinstance(p, str))
+        first = next((s.line for s in written if s.header and s.path == header.path), line)
+        if name in lists:
+            found.problems.append((line, f"[{name}] stands twice (first in line {first}); there may be several: write [[{name}]]"))
+            _as_lists(lines, name)
+            return True
+        found.problems.append((line, f"[{name}] stands twice (first in line {first}); put its keys into one"))
+        if "." in name:
+            return False
+        alias = f"twice-{attempt}"
+        merged[alias] = name
+        lines[line - 1] = f"[{alias}]"
+        return True
+    opened = _OPEN_HEADER.match(lines[line - 1])
+    if header is None and opened and "=" not in text:
+        name = opened[1]
+        shown = f"[[{name}]]" if name.rpartition(".")[2] in lists or name in lists else f"[{name}]"
+        if lines[line - 1] == shown:
+            return False
+        found.problems.append((line, f"`{text}` is no header of a table; write {shown}"))
+        lines[line - 1] = shown
+        return True
+    # The last statement that begins at or before the line is what cannot be read, with all lines of its value.
+    begun = [s for s in written if s.line <= line]
+    if begun and not begun[-1].header and (begun[-1].line == line or not _whole(lines[begun[-1].line - 1 : line - 1])):
+        own = begun[-1]
+        after = min((s.line for s in written if s.line > own.line), default=len(lines) + 1)
+        if "Cannot overwrite" in what or declared:
+            first = next((s.line for s in written if s.path == own.path), own.line)
+            found.problems.append((own.line, f"`{own.path[-1]}` stands twice (first in line {first}); remove one of them"))
+        else:
+            found.problems.append(
+                (own.line, f"cannot be read: `{_short(lines[own.line - 1])}`: {_hint(lines[own.line - 1], what)}")
+            )
+            found.unread.add(own.path)
+        for i in range(own.line - 1, after - 1 if own.line != line else own.line):
+            lines[i] = ""
+        return True
+    if not text:
+        found.problems.append((line, f"cannot be read as TOML: {what}"))
+        return False
+    found.problems.append((line, f"cannot be read: `{_short(lines[line - 1])}`: {_hint(lines[line - 1], what)}"))
+    lines[line - 1] = ""
+    return True
+
+
+def _whole(lines: list[str]) -> bool:
+    """Whether a key and its value end with ``lines``: what follows is no part of them."""
+    try:
+        tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _as_lists(lines: list[str], name: str) -> None:
+    """Every ``[name]`` as ``[[name]]``."""
+    for i, line in enumerate(lines):
+        if re.match(rf"^\s*\[\s*{re.escape(name)}\s*\]\s*(#.*)?$", line):
+            lines[i] = f"[[{name}]]"
+
+
+def _hint(line: str, what: str) -> str:
+    """What to write instead of a line that is no TOML."""
+    _, sep, value = line.partition("=")
+    value = value.strip()
+    if not sep:
+        return "write a key, = and its value; text that is only for people begins with #"
+    if not value or value.startswith("#"):
+        return "a value is missing after ="
+    if re.match(r"[“”„‘’«»]", value):
+        return 'put text between plain quotes: "…"'
+    if re.match(r"(true|false|yes|no|on|off)\b", value, re.IGNORECASE):
+        return "write true or false, in small letters"
+    if re.match(r"-?\d+,\d+\s*(#.*)?$", value):
+        return f"write a point for the decimals: {re.split(r'[ #]', value)[0].replace(',', '.')}"
+    if re.match(r"-?\.\d|-?\d+\.\s*(#.*)?$", value):
+        return "a number has digits on both sides of its point: 0.5"
+    if re.match(r"0\d", value):
+        return "a number does not begin with 0"
+    if re.match(r"-?\d[\d_.]*\s*[A-Za-z%/]", value):
+        return "a number stands alone, without a unit: the key's name has it"
+    if "\\" in value and value.startswith('"'):
+        return r"a backslash has a meaning between double quotes: write '…' around the text, or / instead of it"
+    if value.startswith(('"', "'")) and value.count(value[0]) == 1:
+        return "the closing quote is missing"
+    if value.startswith("[") and "]" not in value:
+        return "the closing ] is missing"
+    if re.match(r"[A-Za-z/~.]", value):
+        return f'put text between quotes: "{_short(value)}"'
+    return what[0].lower() + what[1:]
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _decoded(data: bytes, problems: list[tuple[int, str]]) -> str:
+    """A file as text. A byte-order mark is no part of it, and line ends are those of any system."""
+    if data.startswith(_UTF16):
+        problems.append((1, "the file is UTF-16, as some Windows programs write it; save it as UTF-8"))
+        text = data.decode("utf-16", errors="replace")
+    else:
+        data = data.removeprefix(codecs.BOM_UTF8)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            for number, line in enumerate(data.split(b"\n"), 1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as e:
+                    shown = _short(line.decode("latin-1"))
+                    problems.append((number, f"byte 0x{line[e.start]:02x} is not UTF-8 (`{shown}`?); save the file as UTF-8"))
+            text = data.decode("utf-8", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Instants that stand without quotes are as good as those in quotes: both are text from here on."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return value

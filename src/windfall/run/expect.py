@@ -1,0 +1,148 @@
+"""How long a run will take on this machine, from what was measured here before."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from windfall.config.schema import Config
+from windfall.errors import ConfigError, DataError, SignalError, StoreError
+from windfall.grid.build import build_grid, recorded, with_start
+from windfall.run.preflight import vocabulary
+from windfall.run.speeds import Speed, keep_run, keep_speed, known_run, known_speed, shown_by
+from windfall.simulate.simulation import Outcome, Simulation, Span
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+from windfall.units import duration_text, iso_utc, parse_utc
+
+#: Policies that decide at once; the others plan, which may take longer than a look at a file should.
+_QUICK = ("breakeven", "threshold", "paper", "always", "learned")
+#: Traces whose last reading holds for ever are not followed for longer than this.
+_LONGEST_S = 2 * 365 * 86400.0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """``wall_s`` is None where nobody knows; ``text`` says it, and what it is from. ``done_at``: run time, replayed clocks only."""
+
+    text: str
+    wall_s: float | None = None
+    tokens_per_s: float | None = None
+    done_at: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "text": self.text, "wall_s": self.wall_s, "tokens_per_s": self.tokens_per_s,
+            "done_at": None if self.done_at is None else iso_utc(self.done_at),
+        }  # fmt: skip
+
+
+def expect(config: Config, vocab_size: int, file: Path | None, *, cores: int | None = None) -> Expected:
+    """What is known of how long ``config`` takes here. ``cores``: of this machine, for sites that share them."""
+    again = known_run(config, file)
+    if again is not None:
+        return Expected(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
+    speeds = {s.name: known_speed(config, s, vocab_size, file) for s in config.site}
+    known = {n: s for n, s in speeds.items() if s is not None}
+    if len(known) < len(speeds):
+        return Expected("unknown for this model on this machine; `check --measure` takes a few steps and says")
+    slowest = min(s.tokens_per_s for s in known.values())
+    when = iso_utc(min(s.at for s in known.values()))[:10]
+    measured = f"{slowest:,.0f} tokens/s a site, measured on {when}"
+    if config.run.clock != "scaled":
+        wall = config.run.budget_tokens / slowest
+        return Expected(f"about {duration_text(wall)} of one site's training here, in windows ({measured})", wall, slowest)
+    outcome = _replayed(config)
+    if outcome is None or outcome.done_at is None:
+        # Of the pauses nothing is known: this is the training alone, at no more than the clock's speed.
+        wall = config.run.budget_tokens / min(slowest, *(s.tokens_per_s * config.run.speed for s in config.site))
+        return Expected(f"at least {duration_text(wall)} of training here, and pauses ({measured})", wall, slowest)
+    wall = _wall_s(config, outcome, known, cores or os.cpu_count() or 1)
+    return Expected(
+        f"about {duration_text(wall)} here, to {iso_utc(outcome.done_at)} of run time, at most {config.run.speed:g} times real "
+        f"time ({measured})", wall, slowest, outcome.done_at,
+    )  # fmt: skip
+
+
+def note(config: Config, run: RunDir, *, done: bool, file: Path | None) -> bool:
+    """Keep what a run that has just ended showed of this machine; False where nothing could be kept.
+
+    ``config`` as its file says. How long the whole took counts where it was done in one go.
+    """
+    try:
+        vocab_size = vocabulary(config)
+        shown = {s.name: shown_by(run, s) for s in config.site}
+        ledger = Ledger.open(run.ledger, read_only=True)
+        versions = ledger.head().version
+        ledger.close()
+        telemetry = Telemetry.open(run.telemetry, read_only=True)
+        lives = telemetry.rows("SELECT COUNT(*), MIN(t_wall) FROM events WHERE kind IN ('started', 'resumed')")[0]
+        ended = telemetry.rows("SELECT MAX(t_wall) FROM events")[0][0]
+        telemetry.close()
+    except (StoreError, DataError):
+        return False
+    known = {n: s for n, s in shown.items() if s is not None}
+    whole = done and lives[0] == 1 and versions > 0
+    wall_s = float(ended - lives[1]) if whole else 0.0
+    outcome = _replayed(config) if whole and config.run.clock == "scaled" else None
+    if outcome is not None and all(n in known for n, lane in outcome.lanes.items() if any(s != "off" for _, _, s in lane)):
+        beside = max(0.0, wall_s - _wall_s(config, outcome, known, os.cpu_count() or 1)) / versions
+        known = {n: replace(s, version_s=round(beside, 2)) for n, s in known.items()}
+    kept = [keep_speed(config, s, vocab_size, known[s.name], file) for s in config.site if s.name in known]
+    if whole:
+        kept.append(keep_run(config, round(wall_s, 1), file))
+    return any(kept)
+
+
+def _replayed(config: Config) -> Outcome | None:
+    """The run's policy over its traces, on a manual clock; None where that is not known or would take long."""
+    if config.policy.name not in _QUICK:
+        return None
+    try:
+        grid = build_grid(config)
+        config = with_start(config, grid)
+        own = [recorded(s) for s in grid.by_site.values()]
+        begins = parse_utc(config.run.start or "")
+        ends = min(max(s.ends_at() for s in own), begins + _LONGEST_S)
+        plain = config.backtest.model_copy(update={"site_hours": None, "target": "budget", "tick_s": None})
+        one = config.model_copy(update={"backtest": plain})
+        return Simulation(one, grid, Span(begins, ends), "windfall").run(config.policy.name)
+    except (SignalError, ConfigError):
+        return None  # told by the rest of `check`
+
+
+def _wall_s(config: Config, outcome: Outcome, known: dict[str, Speed], cores: int) -> float:
+    """Wall seconds of a simulated run: every stretch at the clock's speed, or at that of the slowest site that trains in it."""
+    sites = {s.name: s for s in config.site}
+
+    def pace() -> float:
+        """Wall seconds for one second of run time."""
+        busy = sum(sites[n].threads * sites[n].ranks for n in training if sites[n].device == "cpu")
+        crowd = max(1.0, busy / cores)
+        return max([1 / config.run.speed, *(crowd * sites[n].tokens_per_s / known[n].tokens_per_s for n in training)])
+
+    # (instant, site, whether it trains from then on)
+    changes = sorted(
+        (t, n, begins)
+        for n, lane in outcome.lanes.items()
+        for a, b, state in lane
+        for t, begins in ((a, state in ("ready", "training")), (b, False))
+    )
+    training: set[str] = set()
+    wall, last = 0.0, changes[0][0] if changes else 0.0
+    for t, n, begins in changes:
+        wall += (t - last) * pace()
+        last = t
+        (training.add if begins else training.discard)(n)
+    # A start takes as long as processes take, where that is longer than its modelled time at the clock's speed.
+    for n, lane in outcome.lanes.items():
+        start_s = (known[n].start_s or 0.0) if n in known else 0.0
+        wall += sum(max(0.0, start_s - (b - a) / config.run.speed) for a, b, state in lane if state == "provisioning")
+    trained_s = sum(b - a for lane in outcome.lanes.values() for a, b, state in lane if state in ("ready", "training"))
+    versions = math.ceil(trained_s / config.federation.solo_cut_s)
+    return wall + versions * max((s.version_s or 0.0) for s in known.values())

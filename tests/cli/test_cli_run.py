@@ -1,0 +1,48 @@
+"""What `windfall run` says before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.test_cli_check import GOOD, windfall, write
+from ui.ui_runs import START, empty_run, finished_run, now_row
+from windfall.cli.run import _first_word, _started
+from windfall.config.load import load, loads
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+
+
+def test_a_resume_says_that_it_is_one_and_where_it_goes_on(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "small")
+    telemetry = Telemetry.open(run.telemetry)
+    now_row(telemetry, START + 2.5 * 3600, {"california": ["off", 1, "x"]})
+    telemetry.close()
+    config = load(run.config)
+    text = _first_word(config, run)
+    assert text.startswith(
+        f"resuming small-1 in {run.root} from version 2, at 100.0 % of its tokens; it stopped at Jan 11 19:30 UTC of run time (20"
+    )
+    assert _first_word(config, RunDir(tmp_path / "none")) == f"starting small in {tmp_path / 'none'}"
+    assert "from its beginning" in _first_word(config, empty_run(tmp_path / "empty"))
+
+
+def test_a_run_that_goes_on_keeps_the_start_that_it_took_from_its_traces(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "small")
+    without = loads(GOOD, "x.toml", tmp_path)
+    assert _started(without, run).run.start == "2026-01-11T17:00Z"
+    given = loads(GOOD.replace("tick_s", 'start = "2026-01-11T18:00Z"\ntick_s'), "x.toml", tmp_path)
+    assert _started(given, run).run.start == "2026-01-11T18:00Z"
+    run.config.unlink()
+    assert _started(without, run) is without
+
+
+def test_the_first_word_comes_before_anything_is_found_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, GOOD.replace("NEM_SA", "MARS"))
+    code, _, err = windfall(capsys, "run", file, "--run-dir", tmp_path / "r", "--quiet")
+    assert code == 2
+    first, *_, last = err.splitlines()
+    assert first == f"windfall: starting windfall in {tmp_path / 'r'}"
+    assert "no usable row in column `g_per_kwh`" in last
+    assert not (tmp_path / "r").exists()
