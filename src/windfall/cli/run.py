@@ -20,10 +20,10 @@ from windfall.ui.report import write_report
 from windfall.ui.summary import summarise
 
 
-def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool) -> int:
+def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool, extend: str | None = None) -> int:
     """Run ``file``; the exit code."""
     config = with_speed(load(file), speed)
-    code = serve(config, run_dir or Path("runs") / config.run.name, quiet=quiet or as_json, say_to_user=not as_json)
+    code = serve(config, run_dir or Path("runs") / config.run.name, quiet=quiet or as_json, say_to_user=not as_json, extend=extend)
     if as_json:
         print_json(summarise(RunDir(run_dir or Path("runs") / config.run.name)))
     return code
@@ -40,7 +40,10 @@ def with_speed(config: Config, speed: float | None) -> Config:
     return config.model_copy(update={"run": config.run.model_copy(update={"speed": speed})})
 
 
-def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None) -> int:
+def serve(
+    config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None,
+    extend: str | None = None,
+) -> int:  # fmt: skip
     """Run to the end, then write the report; the exit code."""
     run = RunDir(root)
     build_policy(config)
@@ -50,7 +53,7 @@ def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, 
     if not run.exists():
         grid.require_from(run_start(config))
     view: View = NoView() if quiet else LiveView(run, config, Console())
-    supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None, meanwhile)
+    supervisor = Supervisor(config, run, view, say if say_to_user else lambda _: None, meanwhile, extend)
     supervisor.prepare()
     code = supervisor.serve()
     page = write_report(run)

@@ -86,6 +86,18 @@ def loads(text: str, file: str, base: Path) -> Config:
     return _absolute(config, base)
 
 
+def stored(text: str) -> Config:
+    """A configuration as a run keeps it: its paths are absolute, and need not be there any more.
+
+    Raises:
+        ConfigError: it is none that this Windfall knows.
+    """
+    try:
+        return Config.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as e:
+        raise ConfigError(f"a stored configuration cannot be read: {e}") from None
+
+
 def signals(config: Config) -> list[tuple[tuple[str | int, ...], SignalTable]]:
     """Every signal of a configuration with its place in the file."""
     found: list[tuple[tuple[str | int, ...], SignalTable]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +31,10 @@ class LedgerJournal:
 class TelemetryRecorder:
     """Decisions with their whole input, readings, states, modes and booked intervals."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, configuration: int = 1) -> None:
+        """``configuration``: the number of the one that is in force, as the ledger keeps it."""
         self._t = telemetry
+        self._configuration = configuration
         #: Instants of the readings, and the newest forecast, that are in their tables already, by site.
         self._noted: dict[str, set[float]] = {}
         self._forecasts: dict[str, float] = {}
@@ -69,6 +71,8 @@ class TelemetryRecorder:
             "memory": dict(s.memory), "state": s.state, "ready_in_s": s.ready_in_s, "rate": s.rate, "watts": s.watts,
             "starts": list(s.starts), "reading": _row(s.reading),
         }  # fmt: skip
+        if self._configuration != 1:
+            given["configuration"] = self._configuration
         if len(s.readings) > 1:
             given["readings"] = {label: _row(r) for label, r in s.readings.items()}
         if s.reading is not None:
@@ -150,7 +154,12 @@ def begun(telemetry: Telemetry, now: float) -> float:
     return float(rows[0][0]) if rows else now
 
 
-def restore(telemetry: Telemetry, account: Account, loop: Loop) -> None:
+#: By the number of an earlier configuration and a site: whether what a policy remembers, and what a start was learned to take,
+#: count for the present one too.
+Carries = Callable[[int, str], tuple[bool, bool]]
+
+
+def restore(telemetry: Telemetry, account: Account, loop: Loop, carries: Carries = lambda *_: (True, True)) -> None:
     """Take up sums, policy memory and what has been learned of starts from a run's telemetry."""
     for site, phase, *sums in telemetry.rows(
         "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
@@ -163,9 +172,10 @@ def restore(telemetry: Telemetry, account: Account, loop: Loop) -> None:
             continue
         was = json.loads(given)
         same = bool(was["on"]) == bool(on)
-        loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory))
+        remembers, learns = carries(int(was.get("configuration", 1)), site)
+        loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory) if remembers else {})
         starts = loop.starts[site]
-        learned = float(was["spin_up_s"])
+        learned = float(was["spin_up_s"]) if learns else starts.spin_up_s
         recent = tuple(float(s) for s in was.get("starts", []))
         starts.restore(learned, int(learned != starts.spin_up_s), recent, loop.controller.sites[site].generation)
 

@@ -102,6 +102,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
             for _, h in sorted(ledger.holds().items())
         ],
         "asked": [asdict(a) for a in pending(run)],
+        "changes": [{"t_run": c.t_run, "number": c.number, **x} for c in ledger.configurations() for x in c.changes],
         "signals_lost": story.signals_lost(),
         "tokens_by_mode": tokens_by_mode,
         "joins_and_leaves": story.joins_and_leaves(),
@@ -202,9 +203,10 @@ def _state(run: RunDir, story: _Story) -> tuple[str, str]:
 
 def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -> dict[str, dict[str, Any]]:
     configured = _configured(run)
+    gone = {name: region for name, region in _ever(ledger).items() if name not in configured}
     reported: dict[str, list[Any]] = story.now.get("sites") or {}
     known = story.rows("SELECT DISTINCT site FROM states")
-    names = list(dict.fromkeys([*configured, *reported, *(str(s) for (s,) in known), *tokens]))
+    names = list(dict.fromkeys([*configured, *(n for n in reported if n not in gone), *(str(s) for (s,) in known), *tokens, *gone]))
     energy = {
         str(s): (float(j), float(g), float(h))
         for s, j, g, h in story.rows(
@@ -228,8 +230,8 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
         joules, grams, seconds = energy.get(name, (0.0, 0.0, 0.0))
         reason, numbers, until, wanted = latest.get(name, ("", {}, None, False))
         sites[name] = {
-            "region": configured.get(name),
-            "state": str(reported[name][0]) if name in reported else "off",
+            "region": configured.get(name, gone.get(name)),
+            "state": str(reported[name][0]) if name in reported and name not in gone else "off",
             "since": since.get(name),
             "tokens": tokens.get(name, 0),
             "energy_kwh": joules / J_PER_KWH,
@@ -237,13 +239,22 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
             "training_hours": seconds / 3600.0,
             "starts": starts.get(name, 0),
             "wanted": wanted,
-            "reason": reason,
+            "reason": "no part of the run any more" if name in gone else reason,
             "held": "; ".join(w for w in (held.get(name), asked.get(name)) if w),
             "until": until,
             "value": numbers.get("value"),
             "worth": numbers.get("worth"),
         }
     return sites
+
+
+def _ever(ledger: Ledger) -> dict[str, str | None]:
+    """Sites, and their regions, of every configuration that the run has had."""
+    found: dict[str, str | None] = {}
+    kept = ledger.configurations()
+    for c in kept if len(kept) > 1 else []:
+        found |= {str(s["name"]): s.get("region") for s in tomllib.loads(c.text).get("site", [])}
+    return found
 
 
 def _configured(run: RunDir) -> dict[str, str | None]:
