@@ -143,10 +143,12 @@ def test_a_run_directory_of_another_configuration_or_a_newer_schema_is_refused(t
     run = tmp_path / "run"
     config = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4)
     assert windfall("run", config, "--run-dir", run, "--quiet").returncode == 1  # the trace ends at once
-    other = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4, budget=999_999)
+    other = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4, budget=1280, lr_scale=0.5)
     refused = windfall("run", other, "--run-dir", run, "--quiet")
     assert refused.returncode == 2
     assert "another configuration" in refused.stderr
+    assert "run.budget_tokens: 7680 -> 1280 (it may grow, not shrink" in refused.stderr
+    assert "train.lr_scale: 0.3 -> 0.5 (the recipe)" in refused.stderr
     db = sqlite3.connect(run / "ledger.db")
     db.execute("UPDATE meta SET value = '7' WHERE key = 'schema'")
     db.commit()

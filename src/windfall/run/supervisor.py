@@ -94,6 +94,7 @@ class Supervisor:
             lock.acquire()
             lock.release()
         except StoreError as e:
+            self._lock.release()
             changed = differing(self._config, self._run) if self._run.exists() else []
             if changed:
                 raise StoreError(f"{e}. Nothing was changed; when it is started again: {'; '.join(changed)}") from None
