@@ -180,7 +180,7 @@ def trace_show(
 
 @app.command()
 def run(
-    file: FileArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML), or a run directory to resume as it is")],
     run_dir: Annotated[Optional[Path], typer.Option(help="run directory (default: runs/<name>); an existing one resumes")] = None,  # noqa: UP045
     speed: Annotated[Optional[float], typer.Option(help="scaled clock: at most this many run seconds per wall second")] = None,  # noqa: UP045
     quiet: Annotated[bool, typer.Option("--quiet", help="no live view")] = False,

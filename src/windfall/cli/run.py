@@ -22,10 +22,17 @@ from windfall.ui.summary import summarise
 
 def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool, extend: str | None = None) -> int:
     """Run ``file``; the exit code."""
+    if file.is_dir() and RunDir(file).exists():  # resumed as it is
+        if run_dir is not None and run_dir.resolve() != file.resolve():
+            raise ConfigError(
+                f"{file}: is a run directory, and --run-dir {run_dir} names another; give its configuration for a new run"
+            )
+        file, run_dir = RunDir(file).open_existing().config, file
     config = with_speed(load(file), speed)
-    code = serve(config, run_dir or Path("runs") / config.run.name, quiet=quiet or as_json, say_to_user=not as_json, extend=extend)
+    root = run_dir or Path("runs") / config.run.name
+    code = serve(config, root, quiet=quiet or as_json, say_to_user=not as_json, extend=extend)
     if as_json:
-        print_json(summarise(RunDir(run_dir or Path("runs") / config.run.name)))
+        print_json(summarise(RunDir(root)))
     return code
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from windfall.config.schema import Config
 from windfall.errors import DataError
 from windfall.grid.http import public_url
+from windfall.run.prepare import prepared_source
 from windfall.store.configurations import THERE, change_text
 from windfall.train.schedule import Extent, ScheduleConfig, schedule
 from windfall.units import parse_utc
@@ -311,8 +312,8 @@ def _precision(old: Config, new: Config, stage: Stage) -> str | None:
 
 
 def _source(old: Config, new: Config, stage: Stage) -> str | None:
-    folder = Path(new.data.source)
-    if (folder / "manifest.json").is_file():
+    folder = prepared_source(new)
+    if folder is not None:
         from windfall.train.manifest import Manifest
 
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from functools import cache
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from windfall.clock import Clock
 from windfall.config.load import stored
 from windfall.config.schema import Config
 from windfall.energy.account import Account, Meter, PowerModel
+from windfall.errors import ConfigError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.departed import departed, take_leave
 from windfall.federation.engine import Federation
@@ -26,7 +27,7 @@ from windfall.fleet.machine import Patience
 from windfall.grid.build import Grid
 from windfall.policy.build import build_policy
 from windfall.run.changes import decides_alike
-from windfall.run.recorder import Carries, LedgerJournal, TelemetryRecorder, begun, restore
+from windfall.run.recorder import Carried, Carries, LedgerJournal, TelemetryRecorder, begun, restore
 from windfall.store.bus import Bus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -81,16 +82,19 @@ def compose(
 
 
 def _carries(config: Config, ledger: Ledger) -> Carries:
-    """What of an earlier configuration's decisions counts under this one."""
-    kept = {c.number: c.text for c in ledger.configurations()}
+    """What of decisions under an earlier configuration counts under this one."""
+    kept: dict[int, Config] = {}
+    for c in ledger.configurations():
+        with suppress(ConfigError):  # one that this Windfall does not know any more: nothing of it counts
+            kept[c.number] = stored(c.text)
 
-    @cache
-    def then(number: int) -> Config:
-        return stored(kept[number]) if number in kept else config
-
-    def carries(number: int, site: str) -> tuple[bool, bool]:
-        was = next((s.spin_up_s for s in then(number).site if s.name == site), None)
-        return decides_alike(then(number), config), was in (None, config.site_named(site).spin_up_s)
+    def carries(number: int, site: str) -> Carried:
+        if not kept or number not in kept:
+            return Carried(memory=not kept, spin_up=not kept)
+        was = next((s.spin_up_s for s in kept[number].site if s.name == site), None)
+        stayed = all(any(s.name == site for s in c.site) for n, c in kept.items() if n >= number)
+        alike = decides_alike(kept[number], config)
+        return Carried(on=stayed, memory=stayed and alike, spin_up=was == config.site_named(site).spin_up_s)
 
     return carries
 

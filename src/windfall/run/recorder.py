@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from windfall import clock
@@ -154,12 +154,20 @@ def begun(telemetry: Telemetry, now: float) -> float:
     return float(rows[0][0]) if rows else now
 
 
-#: By the number of an earlier configuration and a site: whether what a policy remembers, and what a start was learned to take,
-#: count for the present one too.
-Carries = Callable[[int, str], tuple[bool, bool]]
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What of a site's last decision counts now: that it was on, what its policy remembered, what its starts were seen to take."""
+
+    on: bool = True
+    memory: bool = True
+    spin_up: bool = True
 
 
-def restore(telemetry: Telemetry, account: Account, loop: Loop, carries: Carries = lambda *_: (True, True)) -> None:
+#: From the number of the configuration that was in force then, and the site.
+Carries = Callable[[int, str], Carried]
+
+
+def restore(telemetry: Telemetry, account: Account, loop: Loop, carries: Carries = lambda *_: Carried()) -> None:
     """Take up sums, policy memory and what has been learned of starts from a run's telemetry."""
     for site, phase, *sums in telemetry.rows(
         "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
@@ -172,10 +180,11 @@ def restore(telemetry: Telemetry, account: Account, loop: Loop, carries: Carries
             continue
         was = json.loads(given)
         same = bool(was["on"]) == bool(on)
-        remembers, learns = carries(int(was.get("configuration", 1)), site)
-        loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory) if remembers else {})
+        carried = carries(int(was.get("configuration", 1)), site)
+        if carried.on:
+            loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory) if carried.memory else {})
         starts = loop.starts[site]
-        learned = float(was["spin_up_s"]) if learns else starts.spin_up_s
+        learned = float(was["spin_up_s"]) if carried.spin_up else starts.spin_up_s
         recent = tuple(float(s) for s in was.get("starts", []))
         starts.restore(learned, int(learned != starts.spin_up_s), recent, loop.controller.sites[site].generation)
 
