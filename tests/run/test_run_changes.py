@@ -324,6 +324,20 @@ def test_the_order_of_the_data_knows_nothing_of_the_budget(run: RunDir) -> None:
             assert one.tolist() == other.tolist()
 
 
+def test_a_trainer_learns_past_the_end_that_was(run: RunDir) -> None:
+    from windfall.train.spec import TrainerSpec
+    from windfall.train.trainer import LocalTrainer
+
+    about = describe_site(load(run.config), run, "a", "", 0)["trainer"]
+    longer = {"budget_tokens": 2 * BUDGET, "extents": [[0, BUDGET, "warmdown"], [BUDGET, 2 * BUDGET, "warmdown"]]}
+    learned = []
+    for spec in (TrainerSpec(**about), TrainerSpec(**{**about, **longer})):  # as site.json gives them back
+        trainer = LocalTrainer(spec)
+        trainer.step([0, 1], 1.2 * BUDGET)
+        learned.append(any((d != 0).any() for d in trainer.delta().values()))
+    assert learned == [False, True]
+
+
 def test_a_run_that_is_done_is_made_longer_by_word(run: RunDir, file: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=r"--extend: run\.budget_tokens = 12800 is what the run has already; give a larger"):
         take_up(file(), run, "hold")

@@ -82,7 +82,7 @@ def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes_with_another_poli
     config.write_text(config.read_text().replace('name = "threshold"', 'name = "breakeven"'))
     second = windfall("run", config, "--run-dir", run, "--quiet", "--extend", "warmdown")
     assert second.returncode == 0, second.stderr
-    assert "from now on: site.b: removed" in second.stdout
+    assert "from now on: site.b: removed" in second.stderr
     assert_whole(run)
     assert_replays(run)
     ledger = Ledger.open(run / "ledger.db", read_only=True)
