@@ -356,8 +356,10 @@ def test_a_run_that_is_done_is_made_longer_by_word(run: RunDir, file: Callable[.
 
 
 def test_what_is_not_there_is_not_made_longer(tmp_path: Path, file: Callable[..., Path]) -> None:
+    supervisor = Supervisor(load(file()), RunDir(tmp_path / "nowhere"), NoView(), lambda _: None, extend="hold")
     with pytest.raises(ConfigError, match=r"--extend hold: there is no run in .*nowhere to make longer"):
-        take_up(file(), RunDir(tmp_path / "nowhere"), "hold")
+        supervisor.prepare()
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_whoever_dies_between_ledger_and_file_has_changed_it_all_the_same(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from windfall import clock
 from windfall.config.load import fingerprint, to_toml
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, DataError, StoreError
+from windfall.errors import DataError, StoreError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.store.files import write_atomic
 from windfall.store.ledger import Ledger
@@ -77,8 +77,6 @@ def prepare_run(config: Config, run: RunDir, say: Say, extend: str | None = None
 
         resume(config, run, say, extend)
         return
-    if extend:
-        raise ConfigError(f"--extend {extend}: there is no run in {run.root} to make longer")
     from windfall.run.preflight import require_ready  # torch is imported here, not at the top: going on does without
 
     require_ready(config)

@@ -76,6 +76,8 @@ class Supervisor:
     def prepare(self) -> None:
         """Make or check the run directory, so that what is wrong is said before anything starts."""
         if not self._run.exists():
+            if self._extend:
+                raise ConfigError(f"--extend {self._extend}: there is no run in {self._run.root} to make longer")
             self._run.make()
         # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
         # SuperLink each on the same database and end each other's sites.
