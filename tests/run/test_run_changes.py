@@ -18,7 +18,9 @@ from windfall.errors import ConfigError, StoreError
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.processes import marked
 from windfall.run.changes import RULES, Stage, compare, decides_alike, rule_of
+from windfall.run.compose import carries_of
 from windfall.run.prepare import prepare_run
+from windfall.run.recorder import Carried
 from windfall.run.sites import describe_site
 from windfall.run.supervisor import NoView, Supervisor
 from windfall.store.ledger import Ledger
@@ -215,6 +217,20 @@ def test_what_a_policy_remembers_counts_on_while_it_sees_the_same() -> None:
     assert decides_alike(config(), config(run="speed = 9", more="[fleet]\ndead_man_s = 5\n"))
     assert not decides_alike(config(), config("[policy]\na_on = 0.1\n"))
     assert not decides_alike(config(), config(sites=("a",)))
+
+
+def test_what_was_decided_under_an_earlier_configuration_counts_as_far_as_it_means_the_same(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "ledger.db", run_id="r", fingerprint="f", budget_blocks=200, tokens_per_block=64)
+    ledger.commit(t_run=0, t_wall=0, file="v", sha256="s", mode="initial", contributions=[])
+    assert carries_of(config(), ledger)(1, "a") == Carried(), "none was kept: it is the same"
+    had = [config(), config(sites=("a",)), config(spin_up_s=600), config(run="speed = 5", spin_up_s=600)]
+    for c in had:
+        ledger.configure(to_toml(c), "f", budget_blocks=200, t_wall=0)
+    carries = carries_of(had[-1], ledger)
+    assert carries(4, "a") == carries(3, "a") == Carried(), "a speed is nothing that a policy sees"
+    assert carries(1, "a") == Carried(on=True, memory=False, spin_up=False)
+    assert carries(1, "b") == Carried(on=False, memory=False, spin_up=True), "it has been away"
+    ledger.close()
 
 
 # -- a run directory -------------------------------------------------------------------------------------------------

@@ -77,11 +77,11 @@ def compose(
         clock=clock, signals=grid.signals, facts=facts(config), policy=build_policy(config), controller=controller, work=work,
         account=account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, hand=hand,
     )  # fmt: skip
-    restore(telemetry, account, loop, _carries(config, ledger))
+    restore(telemetry, account, loop, carries_of(config, ledger))
     return loop, work
 
 
-def _carries(config: Config, ledger: Ledger) -> Carries:
+def carries_of(config: Config, ledger: Ledger) -> Carries:
     """What of decisions under an earlier configuration counts under this one."""
     kept: dict[int, Config] = {}
     for c in ledger.configurations():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from windfall.run.operator import pending, words
@@ -253,8 +254,14 @@ def _ever(ledger: Ledger) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     kept = ledger.configurations()
     for c in kept if len(kept) > 1 else []:
-        found |= {str(s["name"]): s.get("region") for s in tomllib.loads(c.text).get("site", [])}
+        found |= dict(_regions(c.text))
     return found
+
+
+@lru_cache(maxsize=256)
+def _regions(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Sites and regions of a kept configuration, which never changes: a live view asks again and again."""
+    return tuple((str(s["name"]), s.get("region")) for s in tomllib.loads(text).get("site", []))
 
 
 def _configured(run: RunDir) -> dict[str, str | None]:
