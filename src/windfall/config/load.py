@@ -108,7 +108,10 @@ def signals(config: Config) -> list[tuple[tuple[str | int, ...], SignalTable]]:
 
 
 def fingerprint(config: Config) -> str:
-    """Identity of what must not change between two starts of one run (not the clock's speed, port or patience)."""
+    """By this a run of before configurations were kept knows the one that it was started with, where its file is gone.
+
+    (What may change between two starts is `run.changes`' to say.)
+    """
     # Without defaults, so that a key that a later Windfall knows changes no run's identity.
     kept = config.model_dump(mode="json", exclude_defaults=True)
     identity: dict[str, Any] = {k: dict(kept.get(k, {})) for k in ("model", "data", "train", "policy")}

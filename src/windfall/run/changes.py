@@ -49,6 +49,7 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "data.vocab_size": ("guarded", "the data were encoded with it"),
     "data.packing": ("fixed", "the data were packed so"),
     "data.text_column": ("fixed", "the data were read from it"),
+    "data.skip_bad_rows": ("fixed", "the data were read so"),
     "data.held_out_fraction": ("fixed", "the data were divided so"),
     "data.eval_sequences": ("free", "what versions are measured on, not what is trained"),
     "data.sample_prompt": ("free", "what versions write, not what is trained"),
