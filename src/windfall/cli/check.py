@@ -16,6 +16,7 @@ from windfall.units import counted, duration_text
 
 def check(file: Path, as_json: bool) -> int:
     """Check ``file``, the traces and data that it names, and whether its model fits; the exit code."""
+    from windfall.run.addresses import addresses
     from windfall.run.preflight import preflight
 
     try:
@@ -29,6 +30,8 @@ def check(file: Path, as_json: bool) -> int:
         if not all(here for here, _ in found):
             raise ConfigProblems(str(file), [p for here, p in found if not here])
         warnings = [*grid.warnings, *told, *(f"to run here: {p.text(str(file))}" for _, p in found)]
+        asked = addresses(config, grid)
+        warnings += [f"to run here: {a.what}: {a.where} is asked {a.way}" for a in asked if a.fault]
     except ConfigProblems as e:
         if as_json:
             print_json({"ok": False, "problems": [{"line": p.line, "key": p.key, "message": p.message} for p in e.problems]})
@@ -44,10 +47,13 @@ def check(file: Path, as_json: bool) -> int:
     hours = config.run.budget_tokens / rate / 3600
     if as_json:
         print_json({"ok": True, "sites": [s.name for s in config.site], "budget_blocks": config.budget_blocks,
-                    "site_hours": hours, "warnings": warnings})  # fmt: skip
+                    "site_hours": hours, "warnings": warnings,
+                    "addresses": [{"what": a.what, "address": a.where, "way": a.way} for a in asked]})  # fmt: skip
         return 0
     for w in warnings:
         print(f"warning: {w}")
+    for a in asked:
+        print(f"{a.what}: {a.where} is asked {a.way}")
     print(
         f"{file}: good. {counted(len(config.site), 'site')}, {counted(config.run.budget_tokens, 'token')} in "
         f"{counted(config.budget_blocks, 'block')}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -9,8 +10,10 @@ from typing import Annotated, Optional
 import click
 import typer
 
-from windfall import __version__
+from windfall import __version__, proxies
+from windfall.cli import streams
 from windfall.errors import WindfallError
+from windfall.store import files
 
 
 class _Plain(click.HelpFormatter):
@@ -414,16 +417,40 @@ def site(site_dir: Annotated[Path, typer.Option(help="the site's folder, with it
 
 
 def main() -> None:
-    """Entry point: errors of ours become one message and their exit code."""
+    """Entry point: errors of ours become one message and their exit code, and so does what cannot be printed."""
+    proxies.settle(os.environ)
+    out, _ = streams.take_over()
+    code = 1
     try:
-        app(standalone_mode=True)
+        code = int(app(standalone_mode=False) or 0)
+        out.flush()
+    except streams.Unwritable as e:
+        if e.nobody_reads:  # head, less, a closed terminal: no failure of ours
+            code = 0
+        else:
+            _say(f"standard output cannot be written: {e}")
+            code = 1
     except WindfallError as e:
-        print(f"windfall: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; that is no failure of ours.
-        sys.stderr.close()
-        sys.exit(0)
+        _say(str(e))
+        code = e.exit_code
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        code = 130
+    except OSError as e:
+        # Wherever a verb writes: a disk that is full or read-only says so in one line. Anything else is a mistake of ours.
+        if e.errno not in files.DISK_ERRORS:
+            raise
+        _say(f"{e.filename or 'a file'}: cannot be written ({e.strerror}); make room or give write access, then do the same again")
+    finally:
+        out.patient = True  # nobody is left to hear of it
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    print(f"windfall: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

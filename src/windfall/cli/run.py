@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from windfall.cli import streams
 from windfall.cli.output import print_json, say
 from windfall.config.load import load
 from windfall.config.schema import Config
@@ -23,8 +24,10 @@ from windfall.ui.summary import summarise
 def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool) -> int:
     """Run ``file``; the exit code."""
     config = with_speed(load(file), speed)
+    streams.be_patient()  # a run goes on whoever still looks at it
     code = serve(config, run_dir or Path("runs") / config.run.name, quiet=quiet or as_json, say_to_user=not as_json)
     if as_json:
+        streams.be_strict()
         print_json(summarise(RunDir(run_dir or Path("runs") / config.run.name)))
     return code
 

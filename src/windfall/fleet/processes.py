@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from windfall import proxies
+
 _PR_SET_PDEATHSIG = 1
 #: Environment variable by which a run's processes are known again: run id, site, generation, run directory.
 MARK = "WINDFALL_PROCESS"
@@ -99,13 +101,13 @@ def signal_group(pgid: int, number: signal.Signals) -> bool:
 def spawn(
     command: Sequence[str], *, log: Path, env: dict[str, str], own_session: bool = True, with_parent: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a process that writes to ``log``.
+    """Start a process that writes to ``log``, and that asks no proxy for anything on this machine.
 
     ``own_session``: it leads a session and process group of its own. ``with_parent``: it dies with this process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
         return subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env,
+            list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=proxies.settled(env),
             start_new_session=own_session, preexec_fn=die_with_parent if with_parent else None,
         )  # fmt: skip

@@ -32,6 +32,8 @@ _PROBE_S, _PROBE_TIMEOUT_S = 5.0, 1.0
 #: A SuperNode that ends again is started again after twice as long each time, up to this.
 _RESTART_MAX_S = 15.0
 _RESTART_FORGET_S = 60.0
+#: In the site's folder: changes each time the SuperLink was reached.
+LINK_NAME = "link.json"
 
 
 def load_site(folder: Path) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class Agent:
         # Before anything starts: messages of an earlier life have no sender any more, and the first message of this one
         # may come before the trainer has loaded.
         FileMailbox(folder).clear()
-        (folder / "link.json").unlink(missing_ok=True)
+        (folder / LINK_NAME).unlink(missing_ok=True)
         self.trainer = spawn(
             self.trainer_command(),
             log=self._logs / "trainer.log", env=self._env, own_session=False, with_parent=True,
@@ -72,6 +74,7 @@ class Agent:
         self._node_wait_s = 0.25
         self._node_started = 0.0
         self._probed = float("-inf")
+        self._reached = 0
         self._watchdog = Watchdog(folder, site)
         self._killed = False
 
@@ -112,7 +115,8 @@ class Agent:
     def _probe(self) -> None:
         host, _, port = str(self._site["superlink"]).rpartition(":")
         if answers(host, int(port), _PROBE_TIMEOUT_S):
-            write_json(self._folder / "link.json", {"monotonic": clock.monotonic()})
+            self._reached += 1
+            write_json(self._folder / LINK_NAME, {"reached": self._reached})
 
     def end(self) -> None:
         """Ask both to end, the trainer first of all so that it can keep its work; then make sure."""
@@ -132,6 +136,7 @@ class Agent:
 
 def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]], Agent] = Agent) -> int:
     """Run the site in the folder named by the first argument until it is told to stop or its trainer ends."""
+    clock.leave_out_stops()
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     try:
         site = load_site(folder)

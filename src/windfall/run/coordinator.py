@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -30,7 +29,7 @@ from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus import open_bus
-from windfall.store.files import write_json
+from windfall.store.files import DISK_ERRORS, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
@@ -40,8 +39,6 @@ _POLL_S = 0.01
 _CALENDAR_POLL_S = 0.05
 _QUIET_POLL_S = 1.0
 _OPERATOR_S = 0.5
-#: What a full, read-only or broken disk says.
-_DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES}
 _BEAT_S = 2.0
 _FLUSH_S = 1.0
 log = logging.getLogger("windfall")
@@ -269,7 +266,8 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
             coordinator.leaving = coordinator.leaving or number == signal.SIGTERM
             coordinator.interrupted = coordinator.interrupted or ("" if number == signal.SIGTERM else "stopped by the operator")
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    clock.leave_out_stops()
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     outcome: dict[str, object] = {"outcome": "crashed"}
     try:
@@ -281,7 +279,7 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
             coordinator.telemetry.event(coordinator.clock.now(), result, version=coordinator.ledger.head().version)
             outcome = {"outcome": result, "message": ""}
         except OSError as e:
-            if e.errno not in _DISK_ERRORS:
+            if e.errno not in DISK_ERRORS:
                 raise
             raise StoreError(
                 f"{e.filename or root}: cannot be written ({e.strerror}); nothing is lost. Make room or give write access, then "

@@ -63,6 +63,7 @@ class Supervisor:
         self._view = view
         self._say = say
         self._asked = 0
+        self._said = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._superlink: SuperLink | None = None
         self._lock = RunLock(run, SUPERVISOR_LOCK)
@@ -70,6 +71,9 @@ class Supervisor:
 
     def prepare(self) -> None:
         """Make or check the run directory, so that what is wrong is said before anything starts."""
+        # A run outlives the terminal that it was started from, whoever asked for that (nohup) or not. Its processes inherit this.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        clock.leave_out_stops()
         if not self._run.exists():
             self._run.make()
         # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
@@ -95,7 +99,7 @@ class Supervisor:
             RunError: the run failed; the message says why.
         """
         assert self._superlink is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._superlink.start()
         try:
@@ -155,6 +159,7 @@ class Supervisor:
             self._meanwhile = None
         beat, heard = None, clock.monotonic()
         while child.poll() is None:
+            self._mention_the_request()
             self._view.update()
             happened = superlink.keep()
             if happened:
@@ -185,13 +190,18 @@ class Supervisor:
         LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()
 
     def _on_signal(self, number: int, frame: object) -> None:
+        """Do what was asked for. What there is to say is said later: whoever closed the terminal may have taken it away."""
         self._asked += 1
         child = self._child
         if child is None or child.poll() is not None:
             return
         if self._asked == 1:
-            self._say("stopping: sites hand in their work (again to stop at once)")
             child.send_signal(signal.SIGINT)
         else:
             child.kill()
             LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()
+
+    def _mention_the_request(self) -> None:
+        if self._asked > self._said == 0:
+            self._say("stopping: sites hand in their work (again to stop at once)")
+        self._said = self._asked

@@ -6,6 +6,7 @@ contribution look like on disk. Nothing in it is ever unpickled (invariant 10).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,9 @@ from typing import Any
 
 from windfall import faults
 from windfall.errors import DataError
+
+#: What a full, read-only or broken disk says.
+DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM}
 
 _MAGIC = b"WFENV2\n\0"
 #: Before the header: the magic, its length, its SHA-256.
