@@ -417,7 +417,7 @@ class Chaos:
 
 def times(telemetry: Path) -> tuple[float, float, list[float]]:
     """Seconds of training, seconds wanted, and wall seconds of each start-up."""
-    db = sqlite3.connect(f"file:{telemetry}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{telemetry.absolute().as_uri()}?mode=ro", uri=True)
     (training,) = db.execute("SELECT SUM(t1 - t0) FROM energy WHERE phase = 'training'").fetchone()
     wanted = 0.0
     for (site,) in db.execute("SELECT DISTINCT site FROM decisions").fetchall():

@@ -418,6 +418,7 @@ def site(site_dir: Annotated[Path, typer.Option(help="the site's folder, with it
 
 def main() -> None:
     """Entry point: errors of ours become one message and their exit code, and so does what cannot be printed."""
+    _read_names_as_utf8()
     proxies.settle(os.environ)
     out, _ = streams.take_over()
     code = 1
@@ -447,6 +448,13 @@ def main() -> None:
     finally:
         out.patient = True  # nobody is left to hear of it
     sys.exit(code)
+
+
+def _read_names_as_utf8() -> None:
+    """Begin again where the locale would read the names of files as anything else: a configuration names them in UTF-8."""
+    if sys.getfilesystemencoding().lower() != "utf-8" and not sys.flags.utf8_mode:
+        os.environ.setdefault("PYTHONIOENCODING", str(getattr(sys.stdout, "encoding", None) or "ascii"))
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from windfall.federation.transport import FileMailbox
 from windfall.fleet.processes import spawn
 from windfall.run.superlink import answers
 from windfall.run.watchdog import Watchdog
-from windfall.store.files import write_json
+from windfall.store.files import write_atomic, write_json
 
 _POLL_S = 0.1
 #: The driver's grace where the site was not told of it, and the part of it that the trainer has.
@@ -105,11 +104,15 @@ class Agent:
         return [sys.executable, "-m", "windfall.run.trainer_process", str(self._folder)]
 
     def node_command(self) -> list[str]:
-        """What runs the SuperNode."""
-        config = f"site-dir={shlex.quote(json.dumps(str(self._folder)))} site={shlex.quote(json.dumps(self._site['site']))}"
+        """What runs the SuperNode. Its configuration is a file: on a command line Flower reads no apostrophe."""
+        config = self._folder / "flower" / "node.toml"
+        about = {"site-dir": str(self._folder), "site": self._site["site"]}
+        # A string of JSON is one of TOML too, as long as nothing in it is written as two halves of a character.
+        text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items())
+        write_atomic(config, [text.replace("\x7f", "\\u007f").encode()], durable=False)
         return [
-            str(Path(sys.executable).parent / "flower-supernode"), "--insecure", "--superlink", self._site["superlink"],
-            "--port", str(self._site["supernode_port"]), "--node-config", config.replace("'", ""),
+            sys.executable, "-m", "windfall.federation.flower_command", "flower-supernode", "--insecure", "--superlink",
+            self._site["superlink"], "--port", str(self._site["supernode_port"]), "--node-config", str(config),
         ]  # fmt: skip
 
     def _probe(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
+from windfall.federation.flower_environment import flower_environment
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.processes import mark, spawn
 from windfall.run.prepare import Say, prepare_run
@@ -146,10 +147,11 @@ class Supervisor:
             return 130, False
         (self._run.logs / "outcome.json").unlink(missing_ok=True)
         self._run.beat.unlink(missing_ok=True)
+        env = {**os.environ, **flower_environment(str(self._run.root / "flower")), **mark(self._run_id, self._run.root)}
         try:
             child = spawn(
                 [*self.coordinator, str(self._run.root), str(superlink.port)],
-                log=self._run.logs / "coordinator.log", env={**os.environ, **mark(self._run_id, self._run.root)}, with_parent=True,
+                log=self._run.logs / "coordinator.log", env=env, with_parent=True,
             )  # fmt: skip
         except OSError as e:
             raise StoreError(f"{self._run.logs}: the coordinator cannot be started: {e.strerror}") from None
