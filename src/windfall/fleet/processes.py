@@ -101,7 +101,12 @@ def signal_group(pgid: int, number: signal.Signals) -> bool:
 
 
 def spawn(
-    command: Sequence[str], *, log: Path, env: dict[str, str], own_session: bool = True, with_parent: bool = False,
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: dict[str, str],
+    own_session: bool = True,
+    with_parent: bool = False,
     folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process that writes to ``log``, and that asks no proxy for anything on this machine.

@@ -6,6 +6,7 @@ nothing but its own folder: ``site.json`` says what to do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from windfall import clock
 from windfall.errors import ConfigError
 from windfall.federation.transport import FileMailbox
 from windfall.fleet.processes import spawn
+from windfall.run.node_log import NodeLog
 from windfall.run.superlink import answers
 from windfall.run.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
@@ -75,6 +77,7 @@ class Agent:
         self._probed = float("-inf")
         self._reached = 0
         self._watchdog = Watchdog(folder, site)
+        self._node_log = NodeLog(folder, self._logs / "supernode.log")
         self._killed = False
 
     def keep(self) -> None:
@@ -95,6 +98,7 @@ class Agent:
             self.node = spawn(
                 self.node_command(), log=self._logs / "supernode.log", env=self._env, own_session=False, with_parent=True
             )
+        self._node_log.look()
         if now - self._probed >= _PROBE_S:
             self._probed = now
             self._probe()
@@ -119,7 +123,8 @@ class Agent:
         host, _, port = str(self._site["superlink"]).rpartition(":")
         if answers(host, int(port), _PROBE_TIMEOUT_S):
             self._reached += 1
-            write_json(self._folder / LINK_NAME, {"reached": self._reached})
+            with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
+                write_json(self._folder / LINK_NAME, {"reached": self._reached})
 
     def end(self) -> None:
         """Ask both to end, the trainer first of all so that it can keep its work; then make sure."""

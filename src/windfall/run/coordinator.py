@@ -71,7 +71,6 @@ class Coordinator:
         self.run = run
         self.interrupted = ""
         self.leaving = False
-        self._granted = float("-inf")
         self._beat = 0
         self._beat_at = self._flushed_at = self._looked_at = float("-inf")
         self._lock = RunLock(run)
@@ -90,6 +89,8 @@ class Coordinator:
         self.recorder = TelemetryRecorder(self.telemetry)
         booked_to = position(self.telemetry)
         now = self._begin()
+        # So far an earlier coordinator let its sites come. With less than that one that is to cut here and now cannot.
+        self._granted = now
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
         self.grid.start()
         self._watch = SignalWatch(self.grid, self.telemetry)

@@ -139,7 +139,8 @@ class Supervisor:
             version = max(version, self._version())
             if stillborn > _STILLBORN or fruitless > _FRUITLESS:
                 return code, outcome
-            self._say(f"the coordinator ended with status {code}; starting it again, sites go on")
+            why = str(outcome.get("message") or f"the coordinator ended with status {code}")
+            self._say(f"{why}; a new coordinator is started, sites go on")
 
     def _once(self, superlink: SuperLink) -> tuple[int, bool]:
         """One life of a coordinator: its exit status, and whether it came to serve."""

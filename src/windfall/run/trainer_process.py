@@ -19,6 +19,7 @@ from windfall.federation.site import SiteWorker
 from windfall.federation.transport import FileMailbox
 from windfall.run.agent import LINK_NAME, load_site
 from windfall.run.followers import Followers
+from windfall.run.node_log import NodeNotes
 from windfall.run.sites import own_window
 from windfall.store.bus import open_site_bus
 from windfall.store.files import read_json
@@ -137,7 +138,10 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
             link=Link(folder).reached, own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
             executor=ThreadPoolExecutor(1, "snapshot"),
         )  # fmt: skip
+        notes = NodeNotes(folder)
         while not asked and not worker.parked:
+            if said := notes.new():
+                bus.emit({"kind": "note", "note": said})
             if not worker.pump():
                 clock.pause(_IDLE_S)
         if not worker.parked:
