@@ -1,9 +1,10 @@
 """The three clocks. This is the only module that reads the machine's clock.
 
 Run time is Unix seconds (UTC) on the run's own clock. Wall time is the machine's monotonic clock (for
-processes, sockets, heartbeats; without the time in which the process that asks was stopped) or its calendar (for stored rows). The loop asks ``reached(t)`` whether wall
-time allows run time ``t`` yet, sees for itself that the real work owed by ``t`` is done, then calls
-``move_to(t)``. That second condition is what makes a scaled run repeat itself on a loaded machine.
+processes, sockets, heartbeats; in a run's processes without the time in which they were stopped) or its
+calendar (for stored rows). The loop asks ``reached(t)`` whether wall time allows run time ``t`` yet, sees
+for itself that the real work owed by ``t`` is done, then calls ``move_to(t)``. That second condition is
+what makes a scaled run repeat itself on a loaded machine.
 """
 
 from __future__ import annotations

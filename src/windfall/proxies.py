@@ -22,7 +22,7 @@ _LOCAL = ("localhost", ".localhost", "127.0.0.1", "::1", "0.0.0.0", "127.0.0.0/8
 #: Variables by the scheme of the addresses that they are for. The lower-case spelling wins, as it does in curl and urllib.
 _NAMES = {scheme: (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") for scheme in ("http", "https", "all")}
 _NO = ("no_proxy", "NO_PROXY")
-#: What `settle` took out: NO_PROXY as it was, and by variable why it cannot be used. Never a value of one, which may hold a password.
+#: What `settle` took out: NO_PROXY as it was, and by variable why it cannot be used; never its value, which may hold a password.
 _KEPT = "WINDFALL_PROXY_SETTINGS"
 _PORTS = {"http": 80, "https": 443}
 

@@ -1,4 +1,4 @@
-"""Standard output and error of a verb: in any encoding, on a full disk, into a pipe whose reader goes away, on a closed terminal."""
+"""A verb's standard output and error: in any encoding, on a full disk, for a reader that goes away, on a closed terminal."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def take_over() -> tuple[Stream, Stream]:
         if getattr(sys, name) is None:  # started with it closed
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
     out, err = Stream(sys.stdout, patient=False), Stream(sys.stderr, patient=True)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     return out, err
 
 

@@ -59,8 +59,8 @@ def let_messages_take_their_time() -> None:
     which is no faster. There is no option for this time.
     """
     silent_s = in_memory_corestate.HEARTBEAT_PATIENCE * in_memory_corestate.HEARTBEAT_DEFAULT_INTERVAL
-    in_memory_corestate.HEARTBEAT_DEFAULT_INTERVAL = START_S  # type: ignore[assignment]
-    in_memory_corestate.HEARTBEAT_PATIENCE = silent_s / START_S  # type: ignore[assignment]
+    in_memory_corestate.HEARTBEAT_DEFAULT_INTERVAL = START_S
+    in_memory_corestate.HEARTBEAT_PATIENCE = silent_s / START_S
 
 
 class Lapsed(FederationError):

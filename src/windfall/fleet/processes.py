@@ -111,11 +111,13 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a process that writes to ``log``, and that asks no proxy for anything on this machine.
 
-    ``folder``: where it runs (default: where this process does). ``own_session``: it leads a session and process group of its own. ``with_parent``: it dies with this process.
+    ``folder``: where it runs (default: where this process does).
+    ``own_session``: it leads a session and process group of its own. ``with_parent``: it dies with this process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
         return subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env={**proxies.settled(env), **_TEXT}, cwd=folder,
-            start_new_session=own_session, preexec_fn=die_with_parent if with_parent else None,
+            list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            env={**proxies.settled(env), **_TEXT}, cwd=folder, start_new_session=own_session,
+            preexec_fn=die_with_parent if with_parent else None,
         )  # fmt: skip

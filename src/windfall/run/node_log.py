@@ -70,6 +70,6 @@ class NodeNotes:
             return ""
         times, self._told = count - self._told, count
         return (
-            f"its SuperNode refused the process that carries a message (401, {times} time{'s' if times > 1 else ''}): that had been "
-            "silent or stopped for longer than its token is good for; the message is sent again"
+            f"its SuperNode refused the process that carries a message (401, {times} time{'s' if times > 1 else ''}): that "
+            "had been silent or stopped for longer than its token is good for; the message is sent again"
         )
