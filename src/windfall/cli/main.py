@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -420,6 +421,8 @@ def main() -> None:
     """Entry point: errors of ours become one message and their exit code, and so does what cannot be printed."""
     _read_names_as_utf8()
     proxies.settle(os.environ)
+    # Where it can keep nothing at home it uses a temporary folder, which is no news to whoever reads a report.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     out, _ = streams.take_over()
     code = 1
     try:

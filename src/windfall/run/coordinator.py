@@ -14,7 +14,7 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import Again, FederationError, RunError, StoreError, TakenOver, WindfallError
+from windfall.errors import Again, FederationError, RunError, TakenOver, WindfallError
 from windfall.federation.flower_environment import flower_environment
 from windfall.federation.transport import Transport
 from windfall.fleet.drivers.local import AGENT, LocalDriver
@@ -29,7 +29,7 @@ from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus import open_bus
-from windfall.store.files import DISK_ERRORS, write_json
+from windfall.store.files import telling_of_the_disk, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
@@ -272,20 +272,13 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
         signal.signal(number, on_signal)
     outcome: dict[str, object] = {"outcome": "crashed"}
     try:
-        try:
+        with telling_of_the_disk(run.root):
             coordinator = Coordinator(load(run.config), run, int(port), connect=connect, agent=agent)
             for earlier in list(asked):
                 on_signal(earlier, None)
             result = coordinator.serve()
             coordinator.telemetry.event(coordinator.clock.now(), result, version=coordinator.ledger.head().version)
             outcome = {"outcome": result, "message": ""}
-        except OSError as e:
-            if e.errno not in DISK_ERRORS:
-                raise
-            raise StoreError(
-                f"{e.filename or root}: cannot be written ({e.strerror}); nothing is lost. Make room or give write access, then "
-                "run again with the same run directory"
-            ) from e
     except WindfallError as e:
         log.error("%s", e)
         again = isinstance(e, Again | FederationError)

@@ -17,7 +17,7 @@ from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.processes import mark, spawn
 from windfall.run.prepare import Say, prepare_run
 from windfall.run.superlink import SuperLink
-from windfall.store.files import read_json
+from windfall.store.files import read_json, telling_of_the_disk
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 
@@ -75,6 +75,10 @@ class Supervisor:
         # A run outlives the terminal that it was started from, whoever asked for that (nohup) or not. Its processes inherit this.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         clock.leave_out_stops()
+        with telling_of_the_disk(self._run.root):
+            self._prepare()
+
+    def _prepare(self) -> None:
         if not self._run.exists():
             self._run.make()
         # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
@@ -104,7 +108,8 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         self._superlink.start()
         try:
-            code, outcome = self._serve(self._superlink)
+            with telling_of_the_disk(self._run.root):
+                code, outcome = self._serve(self._superlink)
         except BaseException:
             self._end_everything()
             raise
