@@ -15,8 +15,9 @@ from windfall.errors import ConfigError, RunError, StoreError
 from windfall.federation.flower_environment import flower_environment
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.processes import mark, spawn
-from windfall.run.prepare import Say, prepare_run
+from windfall.run.prepare import Say, data_dir, prepare_run
 from windfall.run.superlink import SuperLink
+from windfall.run.version0 import mend_version0
 from windfall.store.files import read_json, telling_of_the_disk
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
@@ -84,7 +85,10 @@ class Supervisor:
         # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
         # SuperLink each on the same database and end each other's sites.
         self._lock.acquire()
+        resumed = self._run.exists()
         prepare_run(self._config, self._run, self._say)
+        if resumed:
+            mend_version0(self._config, self._run, data_dir(self._config, self._run), self._say)
         lock = RunLock(self._run)
         lock.acquire()
         lock.release()
