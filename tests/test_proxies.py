@@ -109,7 +109,9 @@ def test_libraries_too_ask_this_machine_straight(clean: pytest.MonkeyPatch) -> N
         assert proxy.asked == []
 
 
-def test_a_signal_elsewhere_is_asked_through_the_proxy_and_the_message_says_so_without_its_password(clean: pytest.MonkeyPatch) -> None:
+def test_a_signal_elsewhere_is_asked_through_the_proxy_and_the_message_says_so_without_its_password(
+    clean: pytest.MonkeyPatch,
+) -> None:
     with refusing_proxy() as proxy:
         use(clean, proxy.environment())
         with pytest.raises(Later, match=rf"through the proxy http://127.0.0.1:{proxy.port} .*403") as told:
@@ -122,7 +124,9 @@ def test_a_signal_elsewhere_is_asked_through_the_proxy_and_the_message_says_so_w
         Http("w", timeout_s=5).get(OUTSIDE)
 
 
-def test_check_says_which_way_each_address_goes(clean: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_says_which_way_each_address_goes(
+    clean: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from windfall.config.load import load
     from windfall.grid.build import build_grid
     from windfall.run.addresses import addresses

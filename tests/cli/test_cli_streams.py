@@ -26,7 +26,7 @@ FULL = "windfall: standard output cannot be written: No space left on device\n"
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration in a folder with a name that quotes, percents and encodings stumble over; beside it its run, prepared."""
-    folder = tmp_path_factory.mktemp("streams") / "o'brien \"q\" $HOME %20 #x ?y=é"
+    folder = tmp_path_factory.mktemp("streams") / 'o\'brien "q" $HOME %20 #x ?y=é'
     folder.mkdir()
     config = write_config(folder, {"a": [(0, 60)]})
     run = RunDir(folder / "run")

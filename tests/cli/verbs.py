@@ -10,8 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
+#: Imported once, before the forks.
 
 MODULES = ("cli.backtest", "cli.signals", "ui.report", "ui.figures", "ui.live", "run.versions", "run.preflight", "train.trainer")
 
@@ -61,14 +63,12 @@ def become(arguments: list[str], where: str, out: Path, err: Path) -> None:
         main()
     except SystemExit as e:
         code = e.code
-    except BaseException:
-        import traceback
-
+    except Exception:  # noqa: BLE001 - as Python does where nobody catches it
         traceback.print_exc()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException as e:
+    except Exception as e:  # noqa: BLE001 - as above
         os.write(2, f"Exception ignored: {e!r}\n".encode())
         code = 120
     os._exit(int(code or 0))  # type: ignore[call-overload]
@@ -76,5 +76,5 @@ def become(arguments: list[str], where: str, out: Path, err: Path) -> None:
 
 if __name__ == "__main__":
     for name in ("torch", *(f"windfall.{n}" for n in MODULES)):
-        importlib.import_module(name)  # once, before the forks
+        importlib.import_module(name)
     print(json.dumps([one(a, w) for a, w in json.loads(sys.stdin.read())]))

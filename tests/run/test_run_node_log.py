@@ -37,7 +37,9 @@ def test_refused_messages_are_told_once_each(tmp_path: Path, monkeypatch: pytest
     assert "(401, 1 time)" in look()
 
 
-@pytest.mark.parametrize("name", ["plain", "o'brien", 'a "b" c', "$HOME %20 #x ?y", "back\\slash", "é 𝛼 日本", "tab\tline\x7f", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["plain", "o'brien", 'a "b" c', "$HOME %20 #x ?y", "back\\slash", "é 𝛼 日本", "tab\tline\x7f", "x" * 200]
+)
 def test_a_node_reads_the_folder_that_its_agent_means(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name / "sites" / "a"
     (folder / "flower").mkdir(parents=True)

@@ -40,7 +40,9 @@ def mend_version0(config: Config, run: RunDir, data: Path, say: Say) -> None:
         _, digest = checkpoints.write(0, weights)
         if digest != found.sha256:
             path.unlink()
-            raise StoreError(f"{path}: the weights of version 0 are gone, and what is made of the seed here is not what they were; {fix}")
+            raise StoreError(
+                f"{path}: the weights of version 0 are gone, and what is made of the seed here is not what they were; {fix}"
+            )
         say("the weights of version 0 were gone or damaged; they are made again")
     finally:
         ledger.close()
