@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -17,4 +18,4 @@ def test_the_clock_leaves_out_what_a_process_was_stopped_for(monkeypatch: pytest
     for passed in (0.5, 4.9, 175.0, 0.5, 3600.0, 1.0):
         now[0] += passed
         seen.append(lived.now())
-    assert [b - a for a, b in zip(seen, seen[1:], strict=False)] == pytest.approx([0.5, 4.9, 0.0, 0.5, 0.0, 1.0])
+    assert [b - a for a, b in itertools.pairwise(seen)] == pytest.approx([0.5, 4.9, 0.0, 0.5, 0.0, 1.0])

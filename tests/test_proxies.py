@@ -120,7 +120,7 @@ def test_a_signal_elsewhere_is_asked_through_the_proxy_and_the_message_says_so_w
         assert "s3cret" not in str(told.value)
         assert "s3cret" not in str(proxies.way(OUTSIDE))
     use(clean, {"HTTPS_PROXY": dead_proxy()})
-    with pytest.raises(Later, match="no connection to api.watttime.org through the proxy"):
+    with pytest.raises(Later, match=r"no connection to api\.watttime\.org through the proxy"):
         Http("w", timeout_s=5).get(OUTSIDE)
 
 
@@ -132,7 +132,10 @@ def test_check_says_which_way_each_address_goes(
     from windfall.run.addresses import addresses
 
     use(clean, {"HTTPS_PROXY": "http://wind:pa55@p:3128", "NO_PROXY": "inside.example"})
-    site = '[[site]]\nname = "{0}"\nregion = "r"\ntokens_per_s = 9\nspin_up_s = 9\ntrain_power_w = 9\nidle_power_w = 1\n[site.signal]\nkind = "http"\nvalue_path = "v"\nurl = "{1}"\n'
+    site = (
+        '[[site]]\nname = "{0}"\nregion = "r"\ntokens_per_s = 9\nspin_up_s = 9\ntrain_power_w = 9\nidle_power_w = 1\n'
+        '[site.signal]\nkind = "http"\nvalue_path = "v"\nurl = "{1}"\n'
+    )
     urls = {"a": "https://grid.example/v?key=k3y", "b": "http://127.0.0.1:8123/v", "c": "https://x.inside.example/v"}
     (tmp_path / "c.toml").write_text(
         '[run]\nname = "w"\nbudget_tokens = 100000\nclock = "real"\nbus = "redis://10.0.0.9:6379/0"\n[policy]\nname = "threshold"\n'

@@ -115,7 +115,7 @@ def windfall(*args: object, timeout: float = PATIENCE_S) -> subprocess.Completed
     """Run the command line."""
     return subprocess.run(
         [sys.executable, "-m", "windfall.cli.main", *map(str, args)], capture_output=True, text=True, timeout=timeout, check=False,
-        env={**os.environ, "WINDFALL_TOKEN": SECRET},
+        env={**os.environ, "WINDFALL_TOKEN": SECRET, **(DEAD_PROXY if environment is None else environment)},
     )  # fmt: skip
 
 
@@ -232,7 +232,7 @@ class Living:
         with open(self._said, "ab") as said:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "windfall.cli.main", *self._args], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                start_new_session=True,
+                start_new_session=True, env={**os.environ, **DEAD_PROXY},
             )  # fmt: skip
         return self
 
