@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from patience import PATIENCE_S
+from proxy import refusing_proxy
 from run.real import (
     SECRET,
     T0,

@@ -161,7 +161,9 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
         raise DataError(f"hf:{repo}: cannot be fetched{through} ({type(error).__name__}); check network and HF_TOKEN") from None
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise DataError(f"hf:{repo}: cannot be fetched ({why}); check network and disk, then run the same again") from error
+        raise DataError(
+            f"hf:{repo}: cannot be fetched ({why}); check network and disk (HF_HOME), then run the same again"
+        ) from error
     except UnicodeError:
         raise DataError(f"hf:{repo}: HF_TOKEN holds what no token does; set it anew") from None
     except (ValueError, ImportError):
