@@ -6,7 +6,9 @@
 
 Runs on the calendar: a supervisor with coordinator and SuperLink, three sites with SuperNode, agent and trainer each, a
 real redis-server for the bus, windows that open and close. Victims get SIGKILL, SIGTERM, or SIGSTOP and later SIGCONT,
-one at a time and sometimes two at once. A Redis that ends comes back empty a little later.
+one at a time and sometimes two at once. A Redis that ends comes back empty a little later. Once in each run the terminal that it
+was started from closes, and once the whole machine sleeps for longer than any of the run's time-outs; every spelling of a proxy
+in its environment names one that is dead, or none that could be used.
 
 Ends with one JSON line: faults, goodput (committed / trained tokens), availability (training seconds / seconds in
 which the policy wanted the site on; an adopted site and a frozen trainer count as training until something is heard),
@@ -54,6 +56,10 @@ OWN = {"coordinator": "windfall.run.coordinator", "superlink": "flower-superlink
 AT_SITE = {"agent": "windfall.run.agent", "trainer": "windfall.run.trainer_process", "supernode": "flower-supernode"}
 VICTIMS = (*OWN, *AT_SITE, "redis")
 ACTIONS = ("kill", "kill", "term", "stop")
+#: What happens once in a run, after how many other faults.
+ONCE = {2: "terminal", 5: "machine"}
+#: Longer than every time-out below.
+ASLEEP_S = 42.0
 
 CONFIG = """
 [run]
@@ -203,6 +209,9 @@ class Chaos:
         self.faults: list[Fault] = []
         self.frozen: list[tuple[float, list[int]]] = []
         self.run_id = ""
+        self.child: subprocess.Popen[bytes] | None = None
+        self.terminal: int | None = None
+        self.once = dict(ONCE)
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -229,11 +238,18 @@ class Chaos:
     def play(self) -> Result:
         """Start the run, strike until it ends, and look at what it left."""
         config = self.write()
-        log = open(self.folder / "windfall.log", "wb")  # noqa: SIM115 - lives as long as the run
-        child = subprocess.Popen(
-            [sys.executable, "-m", "windfall.cli.main", "run", str(config), "--run-dir", str(self.run.root), "--quiet"],
-            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+        self.terminal, theirs = os.openpty()
+        os.set_blocking(self.terminal, False)
+        # As a shell does: the run leads its terminal's session, and is told when that closes.
+        lead = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+        verb = [sys.executable, "-m", "windfall.cli.main", "run", str(config), "--run-dir", str(self.run.root), "--quiet"]
+        dead = f"http://wind:secret@127.0.0.1:{free_port()}"
+        proxies = {"HTTP_PROXY": dead, "http_proxy": dead, "HTTPS_PROXY": dead, "ALL_PROXY": "socks5://127.0.0.1:9", "no_proxy": ""}
+        self.child = child = subprocess.Popen(
+            [sys.executable, "-c", lead, *verb], stdout=theirs, stderr=theirs, stdin=theirs, start_new_session=True,
+            env={**os.environ, **proxies},
         )  # fmt: skip
+        os.close(theirs)
         try:
             self._storm(child)
             finished = child.poll() == 0
@@ -241,7 +257,6 @@ class Chaos:
                 say("  the run did not end in time")
         finally:
             finished = self._clear_away(child) and finished
-            log.close()
         return self._result(finished)
 
     def _storm(self, child: subprocess.Popen[bytes]) -> None:
@@ -251,6 +266,7 @@ class Chaos:
         begun = clock.monotonic()
         while child.poll() is None and clock.monotonic() < give_up:
             clock.pause(0.1)
+            self._read_terminal()
             self._thaw()
             self.redis.keep(self.rng)
             self._look()
@@ -259,8 +275,14 @@ class Chaos:
                 strike_at = clock.monotonic()
             if clock.monotonic() >= strike_at and self.left > 0:
                 strike_at = clock.monotonic() + self.every_s * self.rng.uniform(0.6, 1.4)
-                for _ in range(self.rng.choice((1, 1, 1, 2))):
-                    self._strike()
+                if (rare := self.once.pop(len(self.faults), "")) == "terminal":
+                    self._close_terminal()
+                elif rare == "machine":
+                    self._sleep(child)
+                    strike_at = clock.monotonic() + self.every_s
+                else:
+                    for _ in range(1 if len(self.faults) + 1 in self.once else self.rng.choice((1, 1, 1, 2))):
+                        self._strike()
 
     def _clear_away(self, child: subprocess.Popen[bytes]) -> bool:
         """End what is still there; whether the run had ended everything itself."""
@@ -270,6 +292,9 @@ class Chaos:
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         self.redis.end()
+        self._read_terminal()
+        if self.terminal is not None:
+            os.close(self.terminal)
         if not ended:
             say((self.folder / "windfall.log").read_text(errors="replace")[-2000:])
         for p in marked(self.run_id, self.run.root):
@@ -326,9 +351,49 @@ class Chaos:
             return
         if action == "stop":
             self.frozen.append((clock.monotonic() + self.rng.choice((2, 5, 10, 25)), [pid]))
+        self._note(fault)
+
+    def _read_terminal(self) -> None:
+        """What the run has said there."""
+        if self.terminal is None:
+            return
+        with contextlib.suppress(OSError), open(self.folder / "windfall.log", "ab") as log:
+            while said := os.read(self.terminal, 65536):
+                log.write(said)
+
+    def _close_terminal(self) -> None:
+        assert self.terminal is not None
+        self._read_terminal()
+        os.close(self.terminal)
+        self.terminal = None
+        self._note(Fault("terminal", "close", "", clock.monotonic(), self._beats()))
+
+    def _sleep(self, child: subprocess.Popen[bytes]) -> None:
+        """Everything stops for a while, as on a laptop whose lid is closed, and goes on."""
+        self._thaw(all_of_them=True)
+        asleep: list[int] = []
+        for _ in range(3):  # what the others start while they are being stopped is stopped as well
+            redis = [self.redis.child.pid] if self.redis.child is not None else []
+            for pid in {child.pid, *redis, *(p.pid for p in marked(self.run_id, self.run.root))} - set(asleep):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    asleep.append(pid)
+        say(f"      {len(asleep)} processes sleep for {ASLEEP_S:.0f} s")
+        clock.pause(ASLEEP_S)
+        for pid in asleep:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._note(Fault("machine", "stop", "", clock.monotonic(), self._beats()))
+
+    def _beats(self) -> Callable[[], bool]:
+        """A sign of life of the coordinator that is newer than now."""
+        beat = read_json(self.run.beat) or {}
+        return lambda: (read_json(self.run.beat) or beat) != beat
+
+    def _note(self, fault: Fault) -> None:
         self.faults.append(fault)
         self.left -= 1
-        say(f"  {len(self.faults):3d} {action} {victim}{' of ' + site if site else ''}")
+        say(f"  {len(self.faults):3d} {fault.action} {fault.victim}{' of ' + fault.site if fault.site else ''}")
 
     def _sign_of_life(self, victim: str, site: str, pid: int, *, killed: bool) -> Callable[[], bool]:
         """What shows that the victim's service is there again."""
@@ -417,7 +482,7 @@ class Chaos:
 
 def times(telemetry: Path) -> tuple[float, float, list[float]]:
     """Seconds of training, seconds wanted, and wall seconds of each start-up."""
-    db = sqlite3.connect(f"file:{telemetry}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{telemetry.absolute().as_uri()}?mode=ro", uri=True)
     (training,) = db.execute("SELECT SUM(t1 - t0) FROM energy WHERE phase = 'training'").fetchone()
     wanted = 0.0
     for (site,) in db.execute("SELECT DISTINCT site FROM decisions").fetchall():
@@ -487,7 +552,7 @@ def main() -> int:
 def report(results: list[Result], faults: int) -> int:
     """Print the figures; 0 if nothing was lost and everything finished."""
     recovery: dict[str, dict[str, float]] = {}
-    for victim in VICTIMS:
+    for victim in (*VICTIMS, *ONCE.values()):
         for action in ("kill", "stop"):
             seconds = [
                 f.recovery_s

@@ -24,6 +24,7 @@ ORDER = [
     "grid",
     "store",
     "config",
+    "proxies",
     "faults",
     "clock",
     "units",

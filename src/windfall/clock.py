@@ -1,15 +1,21 @@
 """The three clocks. This is the only module that reads the machine's clock.
 
 Run time is Unix seconds (UTC) on the run's own clock. Wall time is the machine's monotonic clock (for
-processes, sockets, heartbeats) or its calendar (for stored rows). The loop asks ``reached(t)`` whether wall
-time allows run time ``t`` yet, sees for itself that the real work owed by ``t`` is done, then calls
-``move_to(t)``. That second condition is what makes a scaled run repeat itself on a loaded machine.
+processes, sockets, heartbeats; in a run's processes without the time in which they were stopped) or its
+calendar (for stored rows). The loop asks ``reached(t)`` whether wall time allows run time ``t`` yet, sees
+for itself that the real work owed by ``t`` is done, then calls ``move_to(t)``. That second condition is
+what makes a scaled run repeat itself on a loaded machine.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Protocol
+
+#: A process that looks after others reads its clock at least this often; what goes beyond it has not lived through.
+_TICK_S = 0.5
+_LONGEST_S = 5.0
 
 
 def wall() -> float:
@@ -17,9 +23,46 @@ def wall() -> float:
     return time.time()
 
 
+class _Lived:
+    """The monotonic clock less the time in which this process was stopped. Thread-safe; never runs back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+        self._left_out_s = 0.0
+
+    def now(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._last > _LONGEST_S:
+                self._left_out_s += now - self._last
+            self._last = now
+            return now - self._left_out_s
+
+    def tick(self) -> None:
+        while True:
+            time.sleep(_TICK_S)
+            self.now()
+
+
+_lived: _Lived | None = None
+
+
 def monotonic() -> float:
-    """Seconds on the machine's monotonic clock."""
-    return time.monotonic()
+    """Seconds on the machine's monotonic clock; see `leave_out_stops`."""
+    return _lived.now() if _lived is not None else time.monotonic()
+
+
+def leave_out_stops() -> None:
+    """From now on this process's monotonic clock stands while the process does: stopped by a signal, or with its machine.
+
+    For processes that wait for others. Those were stopped as well, or have gone on and said so where nobody looked: to count
+    that time would make every time-out end at once, when nobody has failed.
+    """
+    global _lived
+    if _lived is None:
+        _lived = _Lived()
+        threading.Thread(target=_lived.tick, name="clock", daemon=True).start()
 
 
 def pause(seconds: float) -> None:

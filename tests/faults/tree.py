@@ -16,6 +16,7 @@ import numpy as np
 from faults.file_transport import FileTransport, join
 from federation.fake import CountingTrainer
 from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
+from windfall.cli import streams
 from windfall.config.load import fingerprint, load, to_toml
 from windfall.errors import WindfallError
 from windfall.federation.checkpoints import Checkpoints
@@ -141,6 +142,8 @@ def counting(site: Mapping[str, Any]) -> Any:
 
 def run(root: Path) -> int:
     """Make a run in ``root`` if there is none, and see it to its end."""
+    streams.take_over()
+    streams.be_patient()  # as `windfall run` is
     config = load(root / "tree.toml")
     supervisor = TreeSupervisor(config, RunDir(root / "run"), NoView(), lambda text: print(text, flush=True))
     try:

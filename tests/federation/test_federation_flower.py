@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import tomllib
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +36,7 @@ def test_the_non_public_parts_have_the_parameters_that_we_pass() -> None:
 
     assert parameters(flower_attach.build_fab_from_files) == ["files"]
     assert parameters(flower_attach.HttpGrid) == ["runtime_api_address", "insecure", "root_certificates", "token"]
-    assert parameters(flower_attach.make_task_heartbeat_fn_http) == ["client"]
+    assert parameters(flower_attach.HeartbeatSender) == ["heartbeat_fn"]
     assert {"server_address", "insecure", "root_certificates", "interceptors"} <= set(
         parameters(flower_attach.ControlHttpClient.from_server_address)
     )
@@ -57,3 +64,108 @@ def test_bytes_travel_in_flower_records_as_they_are() -> None:
     envelope = Envelope({"kind": "x", "n": 3}, {"weights": np.arange(1000, dtype=np.float32).tobytes()})
     assert client_app.unpack(client_app.pack(envelope)) == envelope
     assert Message  # the class that carries them is public
+
+
+# -- a lapse of Flower's heartbeat is not the operator's word ------------------------------------------------
+
+
+@pytest.fixture
+def interrupts() -> Iterator[list[int]]:
+    """SIGINTs that this process got."""
+    got: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: got.append(number))
+    yield got
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """Address of a SuperLink at which every token has expired."""
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Refuses)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_flowers_own_heartbeat_interrupts_its_process_where_that_is_taken_for_dead(interrupts: list[int]) -> None:
+    """Why ours takes its place: the day that this fails, theirs can be used again."""
+    from flwr.supercore.heartbeat import make_task_heartbeat_fn_http
+
+    gone = SimpleNamespace(SendTaskHeartbeat=lambda _: SimpleNamespace(success=False))
+    make_task_heartbeat_fn_http(gone)()  # type: ignore[arg-type]
+    assert interrupts == [signal.SIGINT]
+
+
+def test_an_expired_token_is_a_lapse_and_no_interrupt(refusing: str, interrupts: list[int]) -> None:
+    grid = flower_attach.HttpGrid(runtime_api_address=refusing, insecure=True, token="t")
+    grid._retry_invoker = flower_attach.patient()
+    with pytest.raises(flower_attach.Lapsed, match="asleep, stopped or very busy"):
+        grid.get_node_ids()
+    attached = object.__new__(flower_attach.Attachment)
+    attached.lapsed, attached._client, attached._heartbeat, attached.grid = "", grid._runtime_client, None, grid
+    assert attached._beat()
+    assert "given this coordinator up" in attached.lapsed
+    attached.close()  # and nobody is left to be told that the run is over
+    assert interrupts == []
+
+
+def test_a_heartbeat_that_is_not_acknowledged_is_a_lapse_too(interrupts: list[int]) -> None:
+    attached = object.__new__(flower_attach.Attachment)
+    attached.lapsed = ""
+    attached._client = SimpleNamespace(SendTaskHeartbeat=lambda _: SimpleNamespace(success=False))  # type: ignore[assignment]
+    assert attached._beat()
+    assert attached.lapsed
+    assert interrupts == []
+
+
+# -- the patience of a SuperNode -----------------------------------------------------------------------------
+
+
+def test_a_messages_process_may_take_minutes_to_come_up_and_is_missed_as_soon_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.corestate import in_memory_corestate as state
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.supernode.nodestate import NodeStateFactory
+
+    real, late_s = state.now, [0.0]
+    monkeypatch.setattr(state, "now", lambda: real() + timedelta(seconds=late_s[0]))
+    for name in ("HEARTBEAT_DEFAULT_INTERVAL", "HEARTBEAT_PATIENCE"):
+        monkeypatch.setattr(state, name, getattr(state, name))
+
+    def token_after(*seconds: float) -> bool:
+        """Whether a token is still good after so long, having been used for the first time after the first of them."""
+        late_s[0] = 0.0
+        node = NodeStateFactory(objectstore_factory=ObjectStoreFactory()).state()
+        task = node.create_task(task_type=TaskType.CLIENT_APP, run_id=1, fab_hash="f")
+        assert task is not None
+        token = node.claim_task(task)
+        assert token
+        for passed in seconds:
+            late_s[0] += passed
+            if node.get_task_by_token(token) is None:
+                return False
+            node.activate_task(task)
+        return True
+
+    assert token_after(29)
+    assert not token_after(31), "what the log calls 401, task-token authentication failed"
+    assert token_after(29, 59)
+    assert not token_after(29, 61)
+    flower_attach.let_messages_take_their_time()
+    assert token_after(flower_attach.START_S - 1)
+    assert token_after(200, 59)
+    assert not token_after(200, 61)

@@ -25,5 +25,6 @@ def test_a_run_under_chaos_finishes_and_loses_and_repeats_nothing(tmp_path: Path
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["faults"] >= 12
+    assert {"terminal", "machine (stopped)"} <= said["recovery_s"].keys(), "a closed terminal, and a machine that slept"
     assert (said["lost"], said["repeated"], said["quarantined"], said["finished"]) == (0, 0, 0, 1.0)
     assert said["goodput"] > 0.5, "a snapshot every two seconds keeps most of what is trained"

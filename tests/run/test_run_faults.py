@@ -35,7 +35,7 @@ QUICKLY = ("--speed", 100_000)  # as fast as the machine can, where nothing is t
 
 def flower_runs(run: Path) -> int:
     """How many runs the SuperLink's database has seen."""
-    db = sqlite3.connect(f"file:{run / 'flower' / 'superlink.db'}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{(run / 'flower' / 'superlink.db').as_uri()}?mode=ro", uri=True)
     try:
         return int(db.execute("SELECT COUNT(*) FROM run").fetchone()[0])
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from patience import PATIENCE_S
+from proxy import refusing_proxy
 from run.real import (
     SECRET,
     T0,
@@ -33,9 +34,14 @@ JOIN_AND_LEAVE = {"a": [(0, 25)], "b": [(15, 600)]}
 
 
 def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    done = windfall("run", write_config(tmp_path, JOIN_AND_LEAVE), "--run-dir", run, "--quiet")
+    """In a folder with a name that shells, TOML and addresses read otherwise, and with a proxy that would refuse everything."""
+    run = tmp_path / "o'brien's \"run\" $HOME %20 #é ?x"
+    config = write_config(tmp_path, JOIN_AND_LEAVE)
+    with refusing_proxy() as proxy:
+        done = windfall("run", config, "--run-dir", run, "--quiet", environment=proxy.environment())
     assert done.returncode == 0, done.stderr + (run / "logs" / "coordinator.log").read_text()
+    assert proxy.asked == []
+    assert "s3cret" not in done.stderr
     assert_whole(run)
     assert_replays(run)
     summary = status(run)

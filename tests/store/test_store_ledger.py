@@ -186,6 +186,19 @@ def test_a_full_disk_stops_the_commit_and_loses_nothing(tmp_path: Path) -> None:
     assert ledger.counts().committed == 4
 
 
+def test_a_transaction_that_a_full_disk_has_rolled_back_is_told_as_the_full_disk(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "ledger.db")
+
+    def full() -> None:
+        with ledger._transaction() as db:
+            db.execute("ROLLBACK")  # SQLite does so by itself after some errors
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(StoreError, match=r"cannot be written \(database or disk is full\); nothing committed is lost"):
+        full()
+    assert ledger.lease("a", 1, 10, 0, 9)
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Sites lease, send, resend, die; the coordinator commits, restarts; nothing is ever lost or counted twice."""
 

@@ -17,6 +17,7 @@ def check(file: Path, as_json: bool, measure: bool = False) -> int:
 
     ``measure``: take a few optimizer steps on this machine first, and keep how long they took.
     """
+    from windfall.run.addresses import addresses
     from windfall.run.expect import expect
     from windfall.run.preflight import look_around, vocabulary
     from windfall.run.speeds import cache_file
@@ -33,6 +34,8 @@ def check(file: Path, as_json: bool, measure: bool = False) -> int:
             print(f"{ConfigProblems(str(file), problems)}\n{counted(len(problems), 'problem')}", file=sys.stderr)
         return ConfigProblems.exit_code
     config = looked.config
+    asked = addresses(config)
+    warnings += [f"to run here: {a.what}: {a.where} is asked {a.way}" for a in asked if a.fault]
     if measure:
         _measure(config)
     expected = expect(config, vocabulary(config), cache_file())
@@ -40,10 +43,13 @@ def check(file: Path, as_json: bool, measure: bool = False) -> int:
     hours = config.run.budget_tokens / rate / 3600
     if as_json:
         print_json({"ok": True, "sites": [s.name for s in config.site], "budget_blocks": config.budget_blocks,
-                    "site_hours": hours, "expected": expected.as_json(), "warnings": warnings})  # fmt: skip
+                    "site_hours": hours, "expected": expected.as_json(), "warnings": warnings,
+                    "addresses": [{"what": a.what, "address": a.where, "way": a.way} for a in asked]})  # fmt: skip
         return 0
     for w in warnings:
         print(f"warning: {w}")
+    for a in asked:
+        print(f"{a.what}: {a.where} is asked {a.way}")
     print(
         f"{file}: good. {counted(len(config.site), 'site')}, {counted(config.run.budget_tokens, 'token')} in "
         f"{counted(config.budget_blocks, 'block')}, "

@@ -6,6 +6,7 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
+from windfall.cli import streams
 from windfall.cli.output import say
 from windfall.cli.run import serve, with_speed
 from windfall.config.load import loads
@@ -20,6 +21,7 @@ def demo(run_dir: Path, speed: float | None, quiet: bool) -> int:
     """Run the demo; the exit code."""
     config = with_speed(loads(bundled("demo.toml"), "demo.toml", Path.cwd()), speed)
     study = loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd())
+    streams.be_patient()
     _clear(run_dir)
     console = output()
     say(f"a small model, three sites, the study's day; run directory {run_dir}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Annotated, Optional
 import click
 import typer
 
-from windfall import __version__
+from windfall import __version__, proxies
+from windfall.cli import streams
 from windfall.errors import WindfallError
+from windfall.store import files
 
 
 class Extend(str, Enum):  # noqa: UP042 - typer takes its values
@@ -434,16 +438,50 @@ def site(site_dir: Annotated[Path, typer.Option(help="the site's folder, with it
 
 
 def main() -> None:
-    """Entry point: errors of ours become one message and their exit code."""
+    """Entry point: errors of ours become one message and their exit code, and so does what cannot be printed."""
+    _read_names_as_utf8()
+    proxies.settle(os.environ)
+    # Where it can keep nothing at home it uses a temporary folder, which is no news to whoever reads a report.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    out, _ = streams.take_over()
+    code = 1
     try:
-        app(standalone_mode=True)
+        code = int(app(standalone_mode=False) or 0)
+        out.flush()
+    except streams.Unwritable as e:
+        if e.nobody_reads:  # head, less, a closed terminal: no failure of ours
+            code = 0
+        else:
+            _say(f"standard output cannot be written: {e}")
+            code = 1
     except WindfallError as e:
-        print(f"windfall: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; that is no failure of ours.
-        sys.stderr.close()
-        sys.exit(0)
+        _say(str(e))
+        code = e.exit_code
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        code = 130
+    except OSError as e:
+        # Wherever a verb writes: a disk that is full or read-only says so in one line. Anything else is a mistake of ours.
+        if e.errno not in files.DISK_ERRORS:
+            raise
+        _say(f"{e.filename or 'a file'}: cannot be written ({e.strerror}); make room or give write access, then do the same again")
+    finally:
+        out.patient = True  # nobody is left to hear of it
+    sys.exit(code)
+
+
+def _read_names_as_utf8() -> None:
+    """Begin again where the locale would read the names of files as anything else: a configuration names them in UTF-8."""
+    if sys.getfilesystemencoding().lower() != "utf-8" and not sys.flags.utf8_mode:
+        os.environ.setdefault("PYTHONIOENCODING", str(getattr(sys.stdout, "encoding", None) or "ascii"))
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _say(text: str) -> None:
+    print(f"windfall: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ _QUIET_S = 15.0
 
 def print_json(value: Any, *, line: bool = False) -> None:
     """One JSON object, strict (NaN and infinities become null)."""
-    print(json.dumps(_strict(value), indent=None if line else 2, ensure_ascii=False))
+    whole = str(getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    print(json.dumps(_strict(value), indent=None if line else 2, ensure_ascii=not whole))
 
 
 def say(text: str) -> None:

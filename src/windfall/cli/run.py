@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+from windfall.cli import streams
 from windfall.cli.output import print_json, say
 from windfall.config.load import load
 from windfall.config.schema import Config
@@ -28,8 +29,10 @@ def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_j
         file, run_dir = RunDir(file).open_existing().config, file
     config = with_speed(load(file), speed)
     root = run_dir or Path("runs") / config.run.name
+    streams.be_patient()  # a run goes on whoever still looks at it
     code = serve(config, root, quiet=quiet or as_json, say_to_user=not as_json, extend=extend)
     if as_json:
+        streams.be_strict()
         print_json(summarise(RunDir(root)))
     return code
 

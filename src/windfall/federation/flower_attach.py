@@ -15,12 +15,13 @@ from flwr.cli.build import build_fab_from_files
 from flwr.common.serde import run_from_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.corestate import in_memory_corestate
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
@@ -46,6 +47,49 @@ clientapp = "windfall_app:app"
 _MODULE = b"from windfall.federation.client_app import app as app\nserver = None\n"
 
 
+#: How long a SuperNode may wait for the process that it starts for a message.
+START_S = 300.0
+
+
+def let_messages_take_their_time() -> None:
+    """In a SuperNode's process: a message's process may take ``START_S`` to come up. How long it may be silent after that stays.
+
+    Flower gives it 30 s. Where it takes longer (it imports for some seconds of a core, and the machine may be shared by many), the
+    process's token is taken back, which then fails with "401 ... task-token authentication failed", and another one is started,
+    which is no faster. There is no option for this time.
+    """
+    silent_s = in_memory_corestate.HEARTBEAT_PATIENCE * in_memory_corestate.HEARTBEAT_DEFAULT_INTERVAL
+    in_memory_corestate.HEARTBEAT_DEFAULT_INTERVAL = START_S
+    in_memory_corestate.HEARTBEAT_PATIENCE = silent_s / START_S
+
+
+class Lapsed(FederationError):
+    """The SuperLink takes this process for dead: its Flower run is over, and a new one must be opened."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the SuperLink has given this coordinator up: it heard nothing of it for a minute (was the machine asleep, stopped or "
+            "very busy?)"
+        )
+
+
+def patient() -> RetryInvoker:
+    """Flower's retries, for a process whose SIGINT is the operator's word: theirs would send it one where a token has expired.
+
+    A call raises Lapsed instead.
+    """
+    invoker = make_simple_http_retry_invoker()
+    theirs = invoker.should_giveup
+
+    def give_up(error: Exception) -> bool:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+            raise Lapsed from error
+        return theirs is not None and theirs(error)
+
+    invoker.should_giveup = give_up
+    return invoker
+
+
 class Attachment:
     """A grid that belongs to this process. ``close`` ends the Flower run."""
 
@@ -57,6 +101,8 @@ class Attachment:
         """
         self._client: RuntimeHttpClient | None = None
         self._heartbeat: HeartbeatSender | None = None
+        #: Why the Flower run is over, or an empty string.
+        self.lapsed = ""
         deadline = clock.monotonic() + wait_s
         while True:
             try:
@@ -88,7 +134,7 @@ class Attachment:
         if not task.token:
             raise FederationError("the SuperLink gave no task")
         self.grid = HttpGrid(runtime_api_address=address, insecure=True, token=task.token)
-        self.grid._retry_invoker = make_simple_http_retry_invoker()
+        self.grid._retry_invoker = patient()
         self._client = self.grid._runtime_client
         task_input = self._client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id = task_input.task_id
@@ -96,8 +142,20 @@ class Attachment:
         TaskIdentity.node_id = task_input.context.node_id
         self.grid.set_run(run_from_proto(task_input.run))
         self.run_id = int(task_input.run.run_id)
-        self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
+        self._heartbeat = HeartbeatSender(self._beat)
         self._heartbeat.start()
+
+    def _beat(self) -> bool:
+        """One heartbeat; False to try again soon. Flower's own function sends this process SIGINT where it is taken for dead."""
+        assert self._client is not None
+        try:
+            if not self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success:
+                raise Lapsed
+        except Lapsed as e:
+            self.lapsed = str(e)
+        except httpx.HTTPError:
+            return False
+        return True
 
     def node_ids(self) -> list[int]:
         """Nodes that the SuperLink lists as online."""
@@ -125,6 +183,6 @@ class Attachment:
         if self._client is not None:
             self.grid._retry_invoker.max_tries = 1
             # If the SuperLink is going down as well there is nobody left to tell.
-            with contextlib.suppress(httpx.HTTPError):
+            with contextlib.suppress(httpx.HTTPError, Lapsed):
                 self._client.PushTaskOutput(PushTaskOutputRequest(sub_status="completed", details=""))
             self.grid.close()

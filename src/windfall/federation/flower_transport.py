@@ -11,7 +11,7 @@ from flwr.app import Message
 from windfall import clock
 from windfall.errors import DataError, FederationError
 from windfall.federation.client_app import pack, unpack
-from windfall.federation.flower_attach import Attachment
+from windfall.federation.flower_attach import Attachment, Lapsed
 from windfall.federation.transport import Reply
 from windfall.store.files import Envelope
 
@@ -39,6 +39,8 @@ class FlowerTransport:
     @property
     def failure(self) -> str:
         """Why messages cannot go on, or an empty string."""
+        if self._attachment.lapsed:
+            return self._attachment.lapsed
         if not self._thread.is_alive() and not self._closing.is_set():
             return "the thread that speaks to the SuperLink has ended (see logs/coordinator.log)"
         return self._failure
@@ -83,6 +85,9 @@ class FlowerTransport:
                 if open_messages:
                     self._pull(open_messages)
                 silent_since = None
+            except Lapsed as e:
+                self._attachment.lapsed = str(e)
+                return
             except httpx.HTTPError as e:
                 silent_since = silent_since or clock.monotonic()
                 if clock.monotonic() - silent_since > _PATIENCE_S:
@@ -92,6 +97,8 @@ class FlowerTransport:
         message = Message(pack(envelope), dst_node_id=int(node), message_type="train")
         try:
             open_messages[self._attachment.push(message)] = (name, node)
+        except Lapsed:
+            raise
         except (FederationError, httpx.HTTPError) as e:
             self._in.put(Reply(name, node, None, f"could not be sent: {e}"))
 

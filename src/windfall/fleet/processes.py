@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from windfall import proxies
+
 _PR_SET_PDEATHSIG = 1
 #: Environment variable by which a run's processes are known again: run id, site, generation, run directory.
 MARK = "WINDFALL_PROCESS"
+#: Logs are UTF-8, and nothing that is written there can end who writes it, whatever the terminal's locale.
+_TEXT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
 def die_with_parent() -> None:
@@ -79,7 +83,7 @@ def marked(run_id: str, root: Path) -> list[Marked]:
         except OSError:
             continue
         value = next((v for v in environ.split(b"\0") if v.startswith(MARK.encode() + b"=")), b"")
-        parts = value.decode(errors="surrogateescape").partition("=")[2].split(" ", 3)
+        parts = os.fsdecode(value).partition("=")[2].split(" ", 3)
         fields = stat.rpartition(")")[2].split()
         if fields[0] == "Z" or len(parts) != 4 or parts[0] != run_id or parts[3] != str(root.resolve()):
             continue
@@ -97,15 +101,23 @@ def signal_group(pgid: int, number: signal.Signals) -> bool:
 
 
 def spawn(
-    command: Sequence[str], *, log: Path, env: dict[str, str], own_session: bool = True, with_parent: bool = False
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: dict[str, str],
+    own_session: bool = True,
+    with_parent: bool = False,
+    folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that writes to ``log``.
+    """Start a process that writes to ``log``, and that asks no proxy for anything on this machine.
 
+    ``folder``: where it runs (default: where this process does).
     ``own_session``: it leads a session and process group of its own. ``with_parent``: it dies with this process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
         return subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env,
-            start_new_session=own_session, preexec_fn=die_with_parent if with_parent else None,
+            list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            env={**proxies.settled(env), **_TEXT}, cwd=folder, start_new_session=own_session,
+            preexec_fn=die_with_parent if with_parent else None,
         )  # fmt: skip

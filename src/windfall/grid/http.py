@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 import httpx
 
-from windfall import clock
+from windfall import clock, proxies
 from windfall.errors import SignalError, Transient, Unauthorized
 
 #: A service that asks for more patience than this is asked again after this.
@@ -234,10 +234,18 @@ class Http:
                 f"{self.who}: {limit[1]} {limit[0]} in {limit[2]:g} s to {host} is our limit; asked again in {wait:.0f} s", wait
             )
         self.requests += 1
+        through = proxies.way(url)
+        if through.fault:
+            raise SignalError(f"{self.who}: {host} cannot be asked: {through.fault}")
+        by_proxy = f" through the proxy {proxies.shown(through.proxy)}" if through.proxy else ""
         if self._client is None:
             headers_of_all = {"Accept": "application/json", "User-Agent": "windfall"}
             try:
-                self._client = httpx.Client(timeout=self._timeout_s, headers=headers_of_all)
+                # Which way it goes is ours to say; certificates of an organisation (SSL_CERT_FILE) count all the same.
+                self._client = httpx.Client(
+                    timeout=self._timeout_s, headers=headers_of_all, proxy=through.proxy, trust_env=False,
+                    verify=httpx.create_ssl_context(),
+                )  # fmt: skip
             except OSError as e:  # httpx reads these when it begins
                 raise SignalError(
                     f"{self.who}: the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read "
@@ -246,7 +254,7 @@ class Http:
         try:
             status, told, body = self._read(url, params, headers, auth)
         except httpx.TimeoutException:
-            raise Later(f"{self.who}: no answer from {host} within {self._timeout_s:g} s; it is asked again") from None
+            raise Later(f"{self.who}: no answer from {host}{by_proxy} within {self._timeout_s:g} s; it is asked again") from None
         except UnicodeEncodeError:
             raise SignalError(f"{self.who}: a credential or header has characters that HTTP cannot carry; correct it") from None
         except httpx.InvalidURL:
@@ -254,11 +262,12 @@ class Http:
         except httpx.UnsupportedProtocol:
             raise SignalError(f"{self.who}: its address does not begin with http:// or https://; correct it") from None
         except (httpx.TransportError, httpx.DecodingError) as e:
-            raise Later(f"{self.who}: no connection to {host} ({self.public(_cause(e, host))[:200]}); it is asked again") from None
+            why = self.public(_cause(e, host))[:200]
+            raise Later(f"{self.who}: no connection to {host}{by_proxy} ({why}); it is asked again") from None
         said = self.public(said_of(body))[:200]
         answer = f"HTTP {status}" + (f": {said}" if said else "")
         if status in (401, 403):
-            raise Denied(f"{self.who}: {host} refuses access ({answer}); check the credentials", status, answer)
+            raise Denied(f"{self.who}: {host}{by_proxy} refuses access ({answer}); check the credentials", status, answer)
         if status in (408, 429) or status >= 500:
             wait_s = retry_after_s(told.get("retry-after"), self._now())
             what = "asks for fewer requests" if status == 429 else "does not answer properly"

@@ -109,6 +109,11 @@ class LiveSignal:
         """What it is called: provider and zone. A zone looked up from a place is known once it was asked for."""
         return self._asked.who
 
+    @property
+    def address(self) -> str:
+        """Where it is asked, without secrets; empty where a package of others knows that alone."""
+        return self._asked.identity().get("url", "")
+
     # -- the signal
 
     def at(self, t: float) -> Reading | None:

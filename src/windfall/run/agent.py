@@ -6,9 +6,9 @@ nothing but its own folder: ``site.json`` says what to do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -20,9 +20,10 @@ from windfall import clock
 from windfall.errors import ConfigError
 from windfall.federation.transport import FileMailbox
 from windfall.fleet.processes import spawn
+from windfall.run.node_log import NodeLog
 from windfall.run.superlink import answers
 from windfall.run.watchdog import Watchdog
-from windfall.store.files import write_json
+from windfall.store.files import write_atomic, write_json
 
 _POLL_S = 0.1
 #: The driver's grace where the site was not told of it, and the part of it that the trainer has.
@@ -32,6 +33,8 @@ _PROBE_S, _PROBE_TIMEOUT_S = 5.0, 1.0
 #: A SuperNode that ends again is started again after twice as long each time, up to this.
 _RESTART_MAX_S = 15.0
 _RESTART_FORGET_S = 60.0
+#: In the site's folder: changes each time the SuperLink was reached.
+LINK_NAME = "link.json"
 
 
 def load_site(folder: Path) -> dict[str, Any]:
@@ -62,7 +65,7 @@ class Agent:
         # Before anything starts: messages of an earlier life have no sender any more, and the first message of this one
         # may come before the trainer has loaded.
         FileMailbox(folder).clear()
-        (folder / "link.json").unlink(missing_ok=True)
+        (folder / LINK_NAME).unlink(missing_ok=True)
         self.trainer = spawn(
             self.trainer_command(),
             log=self._logs / "trainer.log", env=self._env, own_session=False, with_parent=True,
@@ -72,7 +75,9 @@ class Agent:
         self._node_wait_s = 0.25
         self._node_started = 0.0
         self._probed = float("-inf")
+        self._reached = 0
         self._watchdog = Watchdog(folder, site)
+        self._node_log = NodeLog(folder, self._logs / "supernode.log")
         self._killed = False
 
     def keep(self) -> None:
@@ -93,6 +98,7 @@ class Agent:
             self.node = spawn(
                 self.node_command(), log=self._logs / "supernode.log", env=self._env, own_session=False, with_parent=True
             )
+        self._node_log.look()
         if now - self._probed >= _PROBE_S:
             self._probed = now
             self._probe()
@@ -102,17 +108,23 @@ class Agent:
         return [sys.executable, "-m", "windfall.run.trainer_process", str(self._folder)]
 
     def node_command(self) -> list[str]:
-        """What runs the SuperNode."""
-        config = f"site-dir={shlex.quote(json.dumps(str(self._folder)))} site={shlex.quote(json.dumps(self._site['site']))}"
+        """What runs the SuperNode. Its configuration is a file: on a command line Flower reads no apostrophe."""
+        config = self._folder / "flower" / "node.toml"
+        about = {"site-dir": str(self._folder), "site": self._site["site"]}
+        # A string of JSON is one of TOML too, as long as nothing in it is written as two halves of a character.
+        text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items())
+        write_atomic(config, [text.replace("\x7f", "\\u007f").encode()], durable=False)
         return [
-            str(Path(sys.executable).parent / "flower-supernode"), "--insecure", "--superlink", self._site["superlink"],
-            "--port", str(self._site["supernode_port"]), "--node-config", config.replace("'", ""),
+            sys.executable, "-m", "windfall.federation.flower_command", "flower-supernode", "--insecure", "--superlink",
+            self._site["superlink"], "--port", str(self._site["supernode_port"]), "--node-config", str(config),
         ]  # fmt: skip
 
     def _probe(self) -> None:
         host, _, port = str(self._site["superlink"]).rpartition(":")
         if answers(host, int(port), _PROBE_TIMEOUT_S):
-            write_json(self._folder / "link.json", {"monotonic": clock.monotonic()})
+            self._reached += 1
+            with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
+                write_json(self._folder / LINK_NAME, {"reached": self._reached})
 
     def end(self) -> None:
         """Ask both to end, the trainer first of all so that it can keep its work; then make sure."""
@@ -132,6 +144,7 @@ class Agent:
 
 def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]], Agent] = Agent) -> int:
     """Run the site in the folder named by the first argument until it is told to stop or its trainer ends."""
+    clock.leave_out_stops()
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     try:
         site = load_site(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import Again, FederationError, RunError, StoreError, TakenOver, WindfallError
+from windfall.errors import Again, FederationError, RunError, TakenOver, WindfallError
 from windfall.federation.flower_environment import flower_environment
 from windfall.federation.transport import Transport
 from windfall.fleet.drivers.local import AGENT, LocalDriver
@@ -30,7 +29,7 @@ from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus import open_bus
-from windfall.store.files import write_json
+from windfall.store.files import telling_of_the_disk, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
@@ -40,8 +39,6 @@ _POLL_S = 0.01
 _CALENDAR_POLL_S = 0.05
 _QUIET_POLL_S = 1.0
 _OPERATOR_S = 0.5
-#: What a full, read-only or broken disk says.
-_DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES}
 _BEAT_S = 2.0
 _FLUSH_S = 1.0
 log = logging.getLogger("windfall")
@@ -74,7 +71,6 @@ class Coordinator:
         self.run = run
         self.interrupted = ""
         self.leaving = False
-        self._granted = float("-inf")
         self._beat = 0
         self._beat_at = self._flushed_at = self._looked_at = float("-inf")
         self._waits, self._waits_since = "", 0.0
@@ -95,6 +91,8 @@ class Coordinator:
         self.recorder = TelemetryRecorder(self.telemetry, kept[-1].number if kept else 1)
         booked_to = position(self.telemetry)
         now = self._begin()
+        # So far an earlier coordinator let its sites come. With less than that one that is to cut here and now cannot.
+        self._granted = now
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
         self.grid.start()
         self._watch = SignalWatch(self.grid, self.telemetry)
@@ -294,24 +292,18 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
             coordinator.leaving = coordinator.leaving or number == signal.SIGTERM
             coordinator.interrupted = coordinator.interrupted or ("" if number == signal.SIGTERM else "stopped by the operator")
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    clock.leave_out_stops()
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     outcome: dict[str, object] = {"outcome": "crashed"}
     try:
-        try:
+        with telling_of_the_disk(run.root):
             coordinator = Coordinator(load(run.config), run, int(port), connect=connect, agent=agent)
             for earlier in list(asked):
                 on_signal(earlier, None)
             result = coordinator.serve()
             coordinator.telemetry.event(coordinator.clock.now(), result, version=coordinator.ledger.head().version)
             outcome = {"outcome": result, "message": ""}
-        except OSError as e:
-            if e.errno not in _DISK_ERRORS:
-                raise
-            raise StoreError(
-                f"{e.filename or root}: cannot be written ({e.strerror}); nothing is lost. Make room or give write access, then "
-                "run again with the same run directory"
-            ) from e
     except WindfallError as e:
         log.error("%s", e)
         again = isinstance(e, Again | FederationError)

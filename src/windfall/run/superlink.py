@@ -61,15 +61,16 @@ class SuperLink:
 
     def start(self) -> None:
         """Start it. Raises StoreError if its log cannot be written."""
-        home = str(self._folder)
+        home = str(self._folder.resolve())
         env = {**os.environ, **flower_environment(home), **mark(self._run_id, self._run.root)}
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
         try:
             self._child = spawn(
                 [str(Path(sys.executable).parent / "flower-superlink"), "--insecure", "--isolation", "process",
                  "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(self.port),
-                 "--database", str(self._folder / "superlink.db")],
-                log=self._run.logs / "superlink.log", env=env, with_parent=True,
+                 # As an address without a path: of a path Flower makes one, and reads `?` and `%` in it as an address's.
+                 "--database", "sqlite:///superlink.db"],
+                log=(self._run.logs / "superlink.log").resolve(), env=env, with_parent=True, folder=self._folder,
             )  # fmt: skip
         except OSError as e:
             raise StoreError(f"{self._run.logs}: the SuperLink cannot be started: {e.strerror}") from None

@@ -12,12 +12,14 @@ from typing import Any, Protocol
 from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
+from windfall.federation.flower_environment import flower_environment
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.processes import mark, spawn
-from windfall.run.prepare import Say, prepare_run
+from windfall.run.prepare import Say, data_dir, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
-from windfall.store.files import read_json
+from windfall.run.version0 import mend_version0
+from windfall.store.files import read_json, telling_of_the_disk
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 
@@ -68,6 +70,7 @@ class Supervisor:
         self._view = view
         self._say = say
         self._asked = 0
+        self._said = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._superlink: SuperLink | None = None
         self._lock = RunLock(run, SUPERVISOR_LOCK)
@@ -75,6 +78,13 @@ class Supervisor:
 
     def prepare(self) -> None:
         """Make or check the run directory, so that what is wrong is said before anything starts."""
+        # A run outlives the terminal that it was started from, whoever asked for that (nohup) or not. Its processes inherit this.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        clock.leave_out_stops()
+        with telling_of_the_disk(self._run.root):
+            self._prepare()
+
+    def _prepare(self) -> None:
         if not self._run.exists():
             if self._extend:
                 raise ConfigError(f"--extend {self._extend}: there is no run in {self._run.root} to make longer")
@@ -82,7 +92,10 @@ class Supervisor:
         # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
         # SuperLink each on the same database and end each other's sites.
         self._take_locks()
+        resumed = self._run.exists()
         prepare_run(self._config, self._run, self._say, self._extend)
+        if resumed:
+            mend_version0(self._config, self._run, data_dir(self._config, self._run), self._say)
         ledger = Ledger.open(self._run.ledger, read_only=True)
         self._run_id = ledger.meta("run_id") or ""
         ledger.close()
@@ -113,11 +126,12 @@ class Supervisor:
             RunError: the run failed; the message says why.
         """
         assert self._superlink is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._superlink.start()
         try:
-            code, outcome = self._serve(self._superlink)
+            with telling_of_the_disk(self._run.root):
+                code, outcome = self._serve(self._superlink)
         except BaseException:
             self._end_everything()
             raise
@@ -152,7 +166,8 @@ class Supervisor:
             version = max(version, self._version())
             if stillborn > _STILLBORN or fruitless > _FRUITLESS:
                 return code, outcome
-            self._say(f"the coordinator ended with status {code}; starting it again, sites go on")
+            why = str(outcome.get("message") or f"the coordinator ended with status {code}")
+            self._say(f"{why}; a new coordinator is started, sites go on")
 
     def _once(self, superlink: SuperLink) -> tuple[int, bool]:
         """One life of a coordinator: its exit status, and whether it came to serve."""
@@ -160,10 +175,11 @@ class Supervisor:
             return 130, False
         (self._run.logs / "outcome.json").unlink(missing_ok=True)
         self._run.beat.unlink(missing_ok=True)
+        env = {**os.environ, **flower_environment(str(self._run.root / "flower")), **mark(self._run_id, self._run.root)}
         try:
             child = spawn(
                 [*self.coordinator, str(self._run.root), str(superlink.port)],
-                log=self._run.logs / "coordinator.log", env={**os.environ, **mark(self._run_id, self._run.root)}, with_parent=True,
+                log=self._run.logs / "coordinator.log", env=env, with_parent=True,
             )  # fmt: skip
         except OSError as e:
             raise StoreError(f"{self._run.logs}: the coordinator cannot be started: {e.strerror}") from None
@@ -173,6 +189,7 @@ class Supervisor:
             self._meanwhile = None
         beat, heard = None, clock.monotonic()
         while child.poll() is None:
+            self._mention_the_request()
             self._view.update()
             happened = superlink.keep()
             if happened:
@@ -203,13 +220,18 @@ class Supervisor:
         LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()
 
     def _on_signal(self, number: int, frame: object) -> None:
+        """Do what was asked for. What there is to say is said later: whoever closed the terminal may have taken it away."""
         self._asked += 1
         child = self._child
         if child is None or child.poll() is not None:
             return
         if self._asked == 1:
-            self._say("stopping: sites hand in their work (again to stop at once)")
             child.send_signal(signal.SIGINT)
         else:
             child.kill()
             LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()
+
+    def _mention_the_request(self) -> None:
+        if self._asked > self._said == 0:
+            self._say("stopping: sites hand in their work (again to stop at once)")
+        self._said = self._asked

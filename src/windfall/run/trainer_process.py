@@ -17,8 +17,9 @@ from windfall import clock
 from windfall.errors import ConfigError, RankError, WindfallError
 from windfall.federation.site import SiteWorker
 from windfall.federation.transport import FileMailbox
-from windfall.run.agent import load_site
+from windfall.run.agent import LINK_NAME, load_site
 from windfall.run.followers import Followers
+from windfall.run.node_log import NodeNotes
 from windfall.run.sites import own_window
 from windfall.store.bus import open_site_bus
 from windfall.store.files import read_json
@@ -118,6 +119,7 @@ def take_device(site: Mapping[str, Any], rank: int) -> None:
 
 def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) -> int:
     """Serve the site in the folder named by the first argument."""
+    clock.leave_out_stops()
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     site = load_site(folder)
     asked: list[int] = []
@@ -133,10 +135,13 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         worker = SiteWorker(
             site=site["site"], generation=site["generation"], trainer=trainer, mailbox=mailbox, bus=bus, folder=folder,
             snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]),
-            link=lambda: link(folder), own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
+            link=Link(folder).reached, own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
             executor=ThreadPoolExecutor(1, "snapshot"),
         )  # fmt: skip
+        notes = NodeNotes(folder)
         while not asked and not worker.parked:
+            if said := notes.new():
+                bus.emit({"kind": "note", "note": said})
             if not worker.pump():
                 clock.pause(_IDLE_S)
         if not worker.parked:
@@ -155,13 +160,20 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         bus.close()
 
 
-def link(folder: Path) -> float:
-    """When (monotonic) the agent last reached the SuperLink."""
-    said = read_json(folder / "link.json")
-    try:
-        return float(said["monotonic"]) if said else -math.inf
-    except (KeyError, TypeError, ValueError):
-        return -math.inf
+class Link:
+    """When the agent last reached the SuperLink, on this process's own clock: it is told by a file that has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / LINK_NAME
+        self._seen: object = None
+        self._at = -math.inf
+
+    def reached(self) -> float:
+        """Monotonic wall time; minus infinity: not yet."""
+        said = read_json(self._file)
+        if said is not None and said != self._seen:
+            self._seen, self._at = said, clock.monotonic()
+        return self._at
 
 
 if __name__ == "__main__":

@@ -6,22 +6,41 @@ contribution look like on disk. Nothing in it is ever unpickled (invariant 10).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from windfall import faults
-from windfall.errors import DataError
+from windfall.errors import DataError, StoreError
+
+#: What a full, read-only or broken disk says.
+DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM}
 
 _MAGIC = b"WFENV2\n\0"
 #: Before the header: the magic, its length, its SHA-256.
 _PROLOGUE = len(_MAGIC) + 8 + 32
 _MAX_HEADER = 64 * 1024 * 1024
+
+
+@contextmanager
+def telling_of_the_disk(root: Path) -> Iterator[None]:
+    """Raise StoreError in one sentence where something of the run in ``root`` cannot be written."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in DISK_ERRORS:
+            raise
+        raise StoreError(
+            f"{e.filename or root}: cannot be written ({e.strerror}); nothing is lost. Make room or give write access, then "
+            "run again with the same run directory"
+        ) from e
 
 
 def sync_dir(folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -440,10 +440,13 @@ class Ledger:
             try:
                 self._check_fence()
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # Where the disk is full SQLite has rolled back by itself, or cannot do that either: the first error is the news.
+                with suppress(sqlite3.Error):
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _check_fence(self) -> None:
         """A coordinator that was taken for dead and replaced must not write any more, whatever it still believes."""

@@ -107,6 +107,10 @@ def check_schema(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None
     try:
         row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     except sqlite3.DatabaseError as e:
+        if isinstance(e, sqlite3.OperationalError) and "no such table" not in str(e):
+            raise StoreError(
+                f"{path}: cannot be read ({e}); is the disk full, or of another user? Nothing committed is lost"
+            ) from None
         raise StoreError(f"{path}: not a readable ledger ({e}); restore it from a copy") from None
     found = int(row[0]) if row else 0
     if found > SCHEMA_VERSION:

@@ -14,7 +14,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     Where SQLite cannot make the files that it shares with a writer (a read-only disk, another user's folder), the
     database is copied into memory as it is now. Raises sqlite3.Error if it cannot be read at all.
     """
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
     try:
         db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         return db

@@ -13,9 +13,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from windfall import proxies
 from windfall.errors import DataError
 from windfall.train.formats import is_note
 from windfall.train.sources import LeftOut
@@ -26,6 +25,7 @@ _MORE_SUFFIXES = tuple(
     rows + packed for rows in (".jsonl", ".ndjson", ".json", ".txt") for packed in ("", ".gz", ".bz2", ".xz", ".zst")
 )
 _ALONE = "beside .parquet or .jsonl files, which alone are read then"
+#: Where data sets are, unless HF_ENDPOINT says otherwise.
 _HUB = "https://huggingface.co"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<subset>[^\s]+))?")
 
@@ -74,6 +74,11 @@ def _fetched(repo: str, revision: str | None, patterns: list[str]) -> tuple[Path
     named = [(path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file()]
     wanted = [(name, path) for name, path in named if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     return folder, [path for name, path in sorted(wanted) if not is_note(path)]
+
+
+def address() -> str:
+    """Where data sets are fetched from."""
+    return os.environ.get("HF_ENDPOINT") or _HUB
 
 
 def _card(folder: Path) -> list[dict[str, Any]]:
@@ -127,7 +132,10 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
     endpoint = os.environ.get("HF_ENDPOINT") or None
-    through = _through(endpoint or _HUB)
+    way = proxies.way(endpoint or _HUB)
+    if way.fault:
+        raise DataError(f"hf:{repo}: the hub cannot be asked: {way.fault}")
+    through = f" through the proxy {proxies.shown(way.proxy).rpartition('://')[2]}" if way.proxy else ""
     try:
         folder = snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns, endpoint=endpoint)
     except HfHubHTTPError as error:
@@ -153,21 +161,11 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
         raise DataError(f"hf:{repo}: cannot be fetched{through} ({type(error).__name__}); check network and HF_TOKEN") from None
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise DataError(f"hf:{repo}: cannot be fetched ({why}); check network and disk, then run the same again") from error
+        raise DataError(
+            f"hf:{repo}: cannot be fetched ({why}); check network and disk (HF_HOME), then run the same again"
+        ) from error
     except UnicodeError:
         raise DataError(f"hf:{repo}: HF_TOKEN holds what no token does; set it anew") from None
     except (ValueError, ImportError):
         raise DataError(f"hf:{repo}: the environment's proxy or HF_ENDPOINT is no address that can be used{through}") from None
     return Path(str(folder))
-
-
-def _through(endpoint: str) -> str:
-    """The words " through the proxy HOST:PORT" where the environment sends what goes to `endpoint` so; never its password."""
-    try:
-        address = urlsplit(endpoint)
-        proxy = getproxies().get(address.scheme) or getproxies().get("all")
-        if not proxy or not address.hostname or proxy_bypass(address.hostname):
-            return ""
-        return f" through the proxy {proxy.rpartition('@')[2].rpartition('://')[2].strip('/')}"
-    except ValueError:
-        return ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from windfall import proxies
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.credentials import NEEDED, Credentials
@@ -63,6 +64,8 @@ class Provider:
 
     def require(self) -> None:
         self.tools.credentials.need(NEEDED.get(self.kind, ()), self.who)
+        if fault := proxies.way(self.url).fault:
+            raise SignalError(f"{self.who}: {public_url(self.url)} cannot be asked: {fault}")
 
     def past(self, now: float, span_s: float) -> News | None:
         return None

@@ -1,0 +1,121 @@
+"""A verb's standard output and error: in any encoding, on a full disk, for a reader that goes away, on a closed terminal."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+#: What readers of an encoding without these know them as; the rest is written as an escape (`\\u2581`).
+_PLAIN = {
+    "–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "←": "<-", "×": "x", "·": ".", "•": "*", "₂": "2", "²": "2", "±": "+-",
+    "≤": "<=", "≥": ">=", "≈": "~", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ",
+}  # fmt: skip
+_HANDLER = "windfall"
+#: The reader has gone, the terminal is closed: nobody is left to miss what is not written.
+_NOBODY = {errno.EPIPE, errno.EIO, errno.ENXIO, errno.ECONNRESET, errno.EBADF}
+
+
+class Unwritable(Exception):
+    """Standard output cannot be written; ``error`` says why."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.error = error
+
+    @property
+    def nobody_reads(self) -> bool:
+        """Whether that is because its reader has gone."""
+        return self.error.errno in _NOBODY
+
+
+class Stream:
+    """Stands in for ``sys.stdout`` or ``sys.stderr``. What cannot be written raises Unwritable, or is let go of if ``patient``."""
+
+    def __init__(self, stream: Any, *, patient: bool) -> None:
+        self._stream = stream
+        self.patient = patient
+        #: Why nothing is written any more.
+        self.lost: OSError | None = None
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(errors=_HANDLER)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, what: Callable[[], object]) -> None:
+        if self.lost is None:
+            try:
+                what()
+            except OSError as e:
+                self._lose(e)
+            except ValueError as e:  # it has been closed
+                self._lose(OSError(errno.EBADF, str(e)))
+        # Each time: libraries that probe a stream forgive it the first.
+        if self.lost is not None and not self.patient:
+            raise Unwritable(self.lost)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def _lose(self, error: OSError) -> None:
+        self.lost = error
+        # What is still in the stream's memory would fail once more at the end, where nobody can catch it.
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def take_over() -> tuple[Stream, Stream]:
+    """Put streams in the place of ``sys.stdout`` and ``sys.stderr``: (output, error). An error message is never waited for."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
+    out, err = Stream(sys.stdout, patient=False), Stream(sys.stderr, patient=True)
+    sys.stdout, sys.stderr = out, err
+    return out, err
+
+
+def be_patient() -> None:
+    """From now on what standard output cannot take is let go of: the verb's work is more than what it shows."""
+    if isinstance(sys.stdout, Stream):
+        sys.stdout.patient = True
+
+
+def be_strict() -> None:
+    """What is written from now on is the result, and must be written."""
+    if isinstance(sys.stdout, Stream):
+        sys.stdout.patient = False
+        if sys.stdout.lost is not None:
+            raise Unwritable(sys.stdout.lost)
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = []
+    for c in error.object[error.start : error.end]:
+        code = ord(c)
+        found.append(_PLAIN.get(c) or (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"))
+    text = "".join(found)
+    try:
+        text.encode(error.encoding)
+    except (UnicodeError, LookupError):
+        text = "?" * (error.end - error.start)
+    return text, error.end
+
+
+codecs.register_error(_HANDLER, _plainly)

@@ -1,0 +1,48 @@
+"""Whom a run speaks to outside of its own processes, and which way: straight, or through a proxy of the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windfall import proxies
+from windfall.config.load import signals
+from windfall.config.schema import Config
+from windfall.train.corpus import HUB
+
+
+@dataclass(frozen=True)
+class Address:
+    """One that is asked: what for, where, and which way. ``fault``: why it cannot be."""
+
+    what: str
+    where: str
+    way: str
+    fault: str = ""
+
+
+def addresses(config: Config) -> list[Address]:
+    """Everyone that a run of ``config`` speaks to, each once."""
+    found = []
+    for (kind, i, *_), table in signals(config):
+        if table.live:
+            from windfall.grid.live import live_signal  # httpx takes a while to import, and traces do without
+
+            owners = config.site if kind == "site" else config.counterfactual
+            signal = live_signal(table, owners[int(i)].region)
+            found.append(_asked(signal.source, signal.address))
+    if config.run.bus != "embedded":
+        from windfall.store.redis_link import where
+
+        found.append(Address("bus", f"redis://{where(config.run.bus)}", "straight (no proxy speaks Redis)"))
+    if config.data.source.startswith(HUB):
+        from windfall.train.hub import address
+
+        found.append(_asked("data", address()))
+    return list(dict.fromkeys(found))
+
+
+def _asked(what: str, url: str) -> Address:
+    if not url:
+        return Address(what, "its package's own addresses", "as HTTPS_PROXY and NO_PROXY say")
+    way = proxies.way(url)
+    return Address(what, url, str(way), way.fault)

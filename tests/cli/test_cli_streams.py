@@ -1,0 +1,116 @@
+"""Whatever standard output is (a full disk, a pipe without a reader, an ASCII terminal): one message or none, and no traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from cli.verbs import asked
+from run.real import write_config
+from windfall.cli.main import app
+from windfall.cli.streams import Stream, Unwritable
+from windfall.config.load import load
+from windfall.run.prepare import prepare_run
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+
+Heard = list[tuple[list[str], str, int, str, str]]
+FULL = "windfall: standard output cannot be written: No space left on device\n"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration in a folder with a name that quotes, percents and encodings stumble over; beside it its run, prepared."""
+    folder = tmp_path_factory.mktemp("streams") / 'o\'brien "q" $HOME %20 #x ?y=é'
+    folder.mkdir()
+    config = write_config(folder, {"a": [(0, 60)]})
+    run = RunDir(folder / "run")
+    prepare_run(load(config), run, lambda _: None)
+    telemetry = Telemetry.open(run.telemetry)
+    telemetry.event(0.0, "warning", reason="1 → 2 …")
+    telemetry.close()
+    return config
+
+
+def verbs(config: Path) -> list[list[str]]:
+    run, out = str(config.parent / "run"), str(config.parent / "out")
+    plain = [
+        ["status", run], ["events", run], ["report", run], ["eval", run, "--sequences", "1"], ["check", str(config)],
+        ["generate", run, "--prompt", "the é", "--tokens", "2"], ["backtest", str(config)], ["model", "--depth", "2"],
+        ["signals", "--config", str(config)],
+    ]  # fmt: skip
+    again = [["export", run, "--out", out], ["gc", run, "--dry-run"], ["export-weights", run, "--out", f"{out}-w"]]
+    return [*plain, *([*v, "--json"] for v in plain), *again]
+
+
+def names() -> list[list[str]]:
+    """Every verb that there is."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group)
+    data = group.commands["data"]
+    assert isinstance(data, click.Group)
+    return [[], *([n] for n in group.commands), *(["data", n] for n in data.commands)]
+
+
+@pytest.fixture(scope="module")
+def heard(config: Path) -> Heard:
+    """Everything that is asked here: arguments, where output went, exit code, output, standard error."""
+    every = verbs(config)
+    cases = [(v, "full") for v in [*every, *([*n, "--help"] for n in names()), ["--version"]]]
+    cases += [(v, where) for v in every if v[0] in ("events", "status", "backtest") for where in ("gone", "closed")]
+    cases += [(v, "ascii") for v in every if v[0] not in ("export", "gc", "export-weights", "eval", "model")]
+    return [(*case, *answer) for case, answer in zip(cases, asked(cases), strict=True)]
+
+
+def test_a_full_disk_behind_any_verb_is_one_message(heard: Heard) -> None:
+    for arguments, where, code, _, err in heard:
+        if where == "full":
+            assert (code, err) == (1, FULL), arguments
+
+
+def test_a_reader_that_goes_away_and_a_closed_output_are_no_failure(heard: Heard) -> None:
+    for arguments, where, code, _, err in heard:
+        if where in ("gone", "closed"):
+            assert (code, err) == (0, ""), (arguments, where)
+
+
+def test_an_ascii_terminal_is_written_in_ascii_and_json_stays_json(heard: Heard) -> None:
+    for arguments, where, code, out, err in heard:
+        if where != "ascii":
+            continue
+        assert (code, err) == (0, ""), arguments
+        assert out
+        assert out.isascii()
+        if "--json" in arguments:
+            found = [json.loads(line) for line in out.splitlines()] if arguments[0] == "events" else json.loads(out)
+            assert found
+            if arguments[0] == "generate":
+                assert found["prompt"] == "the é"
+            elif arguments[0] == "events":
+                assert found[-1]["detail"]["reason"] == "1 → 2 …"
+        elif arguments[0] == "events":
+            assert "1 -> 2 ..." in out
+
+
+class Broken(io.StringIO):
+    """A terminal that has been closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_patient_stream_lets_go_and_a_strict_one_says_why_each_time() -> None:
+    patient = Stream(Broken(), patient=True)
+    print("lost", file=patient)
+    print("lost too", file=patient, flush=True)
+    assert patient.lost is not None
+    strict = Stream(Broken(), patient=False)
+    for _ in range(2):
+        with pytest.raises(Unwritable) as told:
+            print("lost", file=strict)
+        assert told.value.nobody_reads

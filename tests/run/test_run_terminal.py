@@ -1,0 +1,115 @@
+"""Terminals and signals: a run goes on when its terminal closes, drains when it is asked to, and its clock stands while it does.
+
+Real processes that live short (``faults.tree``).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults import tree
+from run.real import versions, wait_for
+from windfall import clock
+from windfall.fleet.processes import marked
+from windfall.store.files import read_json
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Event, Telemetry
+
+pytestmark = pytest.mark.slow
+
+
+class AtTerminal:
+    """A run whose terminal is ours to close."""
+
+    def __init__(self, root: Path, *, wrapper: tuple[str, ...] = ()) -> None:
+        tree.make(root)
+        self.run = root / "run"
+        self.ours, theirs = os.openpty()
+        # As a shell does: the run leads its terminal's session, and is told when that closes.
+        lead = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", lead, *wrapper, *tree.command("run"), str(root)], stdin=theirs, stdout=theirs, stderr=theirs,
+            start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+        os.close(theirs)
+        wait_for("a version", lambda: versions(self.run) >= 1)
+
+    def close(self) -> None:
+        os.close(self.ours)
+
+    def events(self, *kinds: str) -> list[Event]:
+        telemetry = Telemetry.open(RunDir(self.run).telemetry, read_only=True)
+        try:
+            return [e for _, e in telemetry.events() if e.kind in kinds]
+        finally:
+            telemetry.close()
+
+    def processes(self) -> list[int]:
+        return [self.child.pid, *(p.pid for p in marked("tree-1", self.run))]
+
+    def end(self) -> int:
+        code = self.child.wait(timeout=120)
+        assert marked("tree-1", self.run) == []
+        return code
+
+
+@pytest.fixture
+def runs() -> Iterator[list[AtTerminal]]:
+    """What is left of them is cleared away."""
+    made: list[AtTerminal] = []
+    yield made
+    for one in made:
+        for pid in reversed(one.processes() if one.child.poll() is None else one.processes()[1:]):
+            os.kill(pid, signal.SIGKILL)
+        one.child.wait()
+
+
+@pytest.mark.parametrize("wrapper", [(), ("nohup",)], ids=["plain", "nohup"])
+def test_a_run_whose_terminal_closes_goes_on_to_its_end(tmp_path: Path, runs: list[AtTerminal], wrapper: tuple[str, ...]) -> None:
+    r = AtTerminal(tmp_path / "r", wrapper=wrapper)
+    runs.append(r)
+    r.close()
+    for pid in r.processes():
+        os.kill(pid, signal.SIGHUP)  # and whoever else says so
+    assert r.end() == 0
+    assert r.events("interrupted", "leaving", "resumed") == []
+    assert len(r.events("done")) == 1
+
+
+def test_a_run_without_its_terminal_drains_when_it_is_asked_to(tmp_path: Path, runs: list[AtTerminal]) -> None:
+    r = AtTerminal(tmp_path / "r")
+    runs.append(r)
+    r.close()
+    r.child.send_signal(signal.SIGINT)
+    assert r.end() == 130
+    assert len(r.events("interrupted")) == 1
+    db = sqlite3.connect(r.run / "ledger.db")
+    assert db.execute("SELECT COUNT(*) FROM spans WHERE state = 'leased'").fetchone() == (0,), "sites have handed in"
+    db.close()
+
+
+def test_what_was_stopped_for_longer_than_every_time_out_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, runs: list[AtTerminal]
+) -> None:
+    """Heartbeats may be 4 s late here and the coordinator 6 s; everything is stopped for 9 s."""
+    r = AtTerminal(tmp_path / "r")
+    runs.append(r)
+    pids = r.processes()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    clock.pause(9)
+    beat = read_json(RunDir(r.run).beat)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    assert r.end() == 0
+    assert beat is not None
+    assert r.events("adopted", "resumed", "interrupted", "swept") == [], "the same coordinator, the same sites"
+    assert [e.detail for e in r.events("state") if e.detail["now"] == "failed"] == []
