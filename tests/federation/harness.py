@@ -196,7 +196,8 @@ class Run:
             gated=not calendar, observer=self._moved,
         )  # fmt: skip
         for name, generation in self.ledger.generations().items():
-            controller.sites[name].generation = generation
+            if name in controller.sites:
+                controller.sites[name].generation = generation
         self.loop = Loop(
             clock=self.clock, signals={n: {"marginal_co2": s} for n, s in self.signals.items()},
             facts={n: Facts(spin_up_s, 0.0, 1.0, 2000.0) for n in names},

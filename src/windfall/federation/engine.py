@@ -7,7 +7,6 @@ round is closed, so that the same things happen at the same run times on any mac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from windfall import clock
@@ -60,7 +59,7 @@ class Federation:
         self._members: dict[str, Member] = {}
         self._generations: dict[str, int] = dict(generations)
         self._fixed = FixedRounds(ledger) if settings.round_steps is not None else None
-        self._round: Round | None = self._fixed.under_way() if self._fixed else None
+        self._round: Round | None = self._fixed.under_way(sites) if self._fixed else None
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
         self._hearing = Hearing(bus, events, self._evaluations, settings.heartbeat_timeout_s)
@@ -329,7 +328,7 @@ class Federation:
     def tick(self, t: float, t_next: float, sites: Mapping[str, Site]) -> None:
         self._t = t
         self._know(sites)
-        for name in self._proven:
+        for name in self._proven & sites.keys():
             sites[name].failures = 0
         self._proven.clear()
         for name, site in sites.items():
@@ -340,19 +339,26 @@ class Federation:
             r = self._round
             if r and name in r.waiting and name not in self._members and (not comes_back(t, site) or t >= r.cut_at):
                 r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
+                if self._fixed:
+                    self._fixed.without(name)
         self._orders.expire(t, sites)
         active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
         if self._round:
             newcomers = {n for n in active - self._round.participants if self._can_start(self._members[n])}
-            if newcomers and self._round.cut_at > t and self._has_work():
+            # A round of fixed tokens is done as it was begun: who joins waits for the next one.
+            if newcomers and self._fixed is None and self._round.cut_at > t and self._has_work():
                 self._bring_forward(t, newcomers)
             self._close_if_over(t)
         elif self._ledger.pending():
             self._after(t, self._intake.commit(t, "paused"))  # late work, with nobody training
         able = {n for n in active if self._can_start(self._members[n])}
-        expected = self._fixed is not None and self._has_work() and self._fixed.expects(t, able, sites)
-        if self._round is None and able and not expected:
+        if self._round is None and able and not self._expects(t, able, sites):
             self._start(t, able)
+
+    def _expects(self, t: float, able: set[str], sites: Mapping[str, Site]) -> bool:
+        if self._fixed is None or not self._has_work():
+            return False
+        return self._fixed.expects(t, able, sites, self._orders.longest(able))
 
     def _can_start(self, m: Member) -> bool:
         return m.message is None and not m.drained and not m.unsure
@@ -364,7 +370,7 @@ class Federation:
         assert self._round is not None
         self._round.cut_at = t
         self._events.event(t, "cut_forward", round=self._round.number, reason=f"{', '.join(sorted(newcomers))} joins")
-        for site in self._round.waiting:
+        for site in self._round.waiting & self._members.keys():
             command = {"kind": "cut", "round": self._round.number, "at": t, "fence": self._fence}
             self._bus.send(site, {**command, "generation": self._members[site].generation})
 
@@ -446,10 +452,7 @@ class Federation:
             self._final_evaluation(t, participants)
             return
         head = self._ledger.head()
-        solo = len(participants) == 1
-        length = self._s.solo_cut_s if solo else self._s.round_s
-        cut_at = t + math.ceil(length / self._s.tick_s) * self._s.tick_s
-        cut_at += self._orders.rest(participants, length)
+        cut_at = self._orders.cut_at(t, participants)
         lent = self._orders.lend(t, cut_at, {n: self._members[n] for n in participants})
         if not lent:
             return
