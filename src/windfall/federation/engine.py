@@ -222,14 +222,13 @@ class Federation:
         known = self._members.get(site)
         m = known or Member(site, self._generations[site], node, stands.inner_tokens)
         m.node, m.message, m.gone_since = node, None, None
-        m.unsure, m.uncut = False, stands.uncut_steps
+        m.unsure = False
         blobs = reply.envelope.blobs if reply.envelope else {}
         if known is None:
             self._members[site] = m
             self._hearing.begin(site)
             # A site that an earlier coordinator of this run started may be anywhere in its work.
             m.first_order = stands.fresh
-            m.steps = -stands.uncut_steps
             own_cuts = any((cut_of(name) or (0, 0))[0] == m.generation for name in blobs)
             m.aligned = None if stands.fresh or own_cuts else stands.base
         elif (stands.round, stands.order_fence) != (m.round, self._fence):
@@ -239,6 +238,8 @@ class Federation:
             uncut_steps=stands.uncut_steps,
         )  # fmt: skip
         self._take_all(site, blobs)
+        # After what it offers, which is older: these steps are above its newest cut.
+        m.uncut, m.cut = stands.uncut_steps, max(m.cut, stands.cut)
         if known is None:
             m.steps = -stands.uncut_steps
         # What an earlier life of this site had to offer has been offered now.
@@ -252,8 +253,8 @@ class Federation:
         if r is not None and site in r.waiting:
             if known is not None and (stands.round, stands.order_fence) == (r.number, self._fence):
                 self._resume(m, r)
-            elif self._fixed and not self._fixed.handed_in(site, r):
-                self._begin_again(m, r)
+            elif not self._fixed.handed_in(site, r) if self._fixed else not stands.has_seen(r.number, self._fence):
+                self._begin_again(m, r)  # its order is lost, or what it had done under it
             else:
                 self._answered(site)  # it has cut meanwhile: what it had is in its outbox
 
@@ -276,7 +277,10 @@ class Federation:
         self._send(m, self._orders.order(m, r.number, r.begins_at, r.cut_at, "none", leases, fleet=fleet), {})
 
     def _begin_again(self, m: Member, r: Round) -> None:
-        """A round of fixed tokens is done again by a site that was killed in it, or gone on with under a new coordinator."""
+        """The order of a round anew, to a site that never read it.
+
+        A round of fixed tokens is also done again by a site that was killed in it, or gone on with under a new coordinator.
+        """
         lent = self._orders.lend(self._t, r.cut_at, {m.site: m})
         if m.site not in lent:
             self._answered(m.site)
@@ -292,19 +296,17 @@ class Federation:
         mine = m is not None and header is not None and header.generation == m.generation
         late = {n: b for n, b in envelope.blobs.items() if cut_of(n)}
         envelope = Envelope(envelope.header, {n: b for n, b in envelope.blobs.items() if n not in late})
-        if m and header and mine:
-            m.uncut = 0
-        if m and header and mine and header.drained:
-            m.owes_inner = False
-        elif m and header and mine and header.consumed:
-            m.owes_inner = True
+        if m and header and mine and header.cut > m.cut:
+            m.cut, m.uncut = header.cut, 0
+            m.owes_inner = not header.drained and (bool(header.consumed) or m.owes_inner)
         if header and not header.consumed and "delta" not in envelope.blobs and not header.tokens:
             if header.site == site and header.drained and "inner" in envelope.blobs:
                 self._intake.keep_inner(site, envelope.blobs["inner"])
             self._take_all(site, late)
             return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(self._t, envelope, site)
-        if m and header and mine and (ack is None or ack.accepted):
+        if m and header and mine and (ack is None or ack.accepted) and header.cut not in m.counted:
+            m.counted.add(header.cut)
             m.steps += header.last_step - header.first_step
             since = self._round.begins_at if self._round else self._t
             rate = header.tokens / max(self._s.tick_s, self._t - since)

@@ -45,6 +45,10 @@ class Member:
     aligned: int | None = None
     began_at: float | None = None
     steps: int = 0
+    #: Cuts whose steps are in ``steps``: what comes twice (by its answer and by the outbox) counts once.
+    counted: set[int] = field(default_factory=set)
+    #: The newest of its cuts that is known of.
+    cut: int = 0
     #: Tokens per second of run time that its last contribution shows (0 before the first).
     measured_rate: float = 0.0
     message: str | None = None

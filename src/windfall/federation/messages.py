@@ -164,6 +164,13 @@ class Standing:
     order_fence: int
     broke_at: int | None = None
     remembers: bool = False
+    #: Round and fence of the newest order that it has read, in force or not.
+    seen_round: int = 0
+    seen_fence: int = 0
+
+    def has_seen(self, number: int, fence: int) -> bool:
+        """Whether it has read the order of this round."""
+        return (self.seen_round, self.seen_fence) == (number, fence)
 
     @property
     def fresh(self) -> bool:
@@ -178,6 +185,7 @@ class Standing:
                 float(raw["inner_tokens"]), count(raw["cut"]), count(raw["base"]), count(raw["uncut_steps"]),
                 count(raw["round"]), count(raw["order_fence"]),
                 None if raw.get("broke_at") is None else count(raw["broke_at"]), bool(raw.get("remembers")),
+                count(raw.get("seen_round", 0)), count(raw.get("seen_fence", 0)),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as e:
             raise Refused(f"{type(e).__name__}: {e}") from None

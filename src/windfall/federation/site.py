@@ -68,6 +68,8 @@ class SiteWorker:
         self._base = 0
         #: What the site trains under; it stays in force when its message has no sender any more.
         self._order: RoundOrder | None = None
+        #: Round and fence of the newest order that has been read.
+        self._seen = (0, 0)
         #: The message to answer at the cut, if somebody still waits for it.
         self._message = ""
         self._leases = Leases()
@@ -205,6 +207,7 @@ class SiteWorker:
             # Where it stands, for a coordinator that did not send it there.
             "base": self._base, "uncut_steps": self._work.steps,
             "round": order.round if order else 0, "order_fence": order.fence if order else 0,
+            "seen_round": self._seen[0], "seen_fence": self._seen[1],
             # The block at which its last life ended in the middle of a step, if its disk still knows.
             "broke_at": self._trained.broke_at, "remembers": self._trained.remembers,
         }  # fmt: skip
@@ -226,6 +229,7 @@ class SiteWorker:
             self._note("load", order.version)
         self._load_inner(order, envelope)
         self._message, self._order = message_id, order
+        self._seen = order.round, order.fence
         if order.leases or not self._work.steps:  # else it only asks for work done on the version before
             self._base = order.version
         self._note("order", order.progress_start, order.progress_rate)
