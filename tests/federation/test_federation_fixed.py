@@ -102,8 +102,8 @@ def test_a_site_that_never_comes_back_is_waited_for_ten_rounds_once_and_the_othe
 
 def test_a_site_that_dies_between_two_rounds_is_waited_for_ten_rounds_and_no_longer(tmp_path: Path, data: Path) -> None:
     """It has handed in, and then never starts again: those who are ready must not wait for ever."""
-    storm = Doomed(tmp_path / "r", data, LATE, round_steps=ROUND_STEPS, snapshot_s=1e9, steps_per_min={"a": 2.0, "b": 1.0, "c": 1.0},
-                   spin_up_s=60.0)  # fmt: skip
+    speeds = {"a": 2.0, "b": 1.0, "c": 1.0}
+    storm = Doomed(tmp_path / "r", data, LATE, round_steps=ROUND_STEPS, snapshot_s=1e9, steps_per_min=speeds, spin_up_s=60.0)
     with storm.weather():
         while storm.run.ledger.pending() == []:
             storm.run.serve(until_min=(storm.run.clock.now() - storm.run.loop.begun) / 60 + 1)
@@ -157,5 +157,3 @@ def test_joins_deaths_and_restarts_in_any_order_end_in_a_run_that_is_done(
     finally:
         storm.close()
         shutil.rmtree(folder)
-
-

@@ -25,7 +25,9 @@ class Linked(Run):
     def __init__(self, root: Path, data: Path, windows: dict[str, list[tuple[float, float]]] = PAIR, **options: Any) -> None:
         self.links = 0
         self.b_waits: Callable[[], bool] = lambda: False
-        super().__init__(root, data, windows, trainer=counting(BLOCKS), **{"steps": STEPS, "round_min": 10, "solo_min": 10, **options})
+        super().__init__(
+            root, data, windows, trainer=counting(BLOCKS), **{"steps": STEPS, "round_min": 10, "solo_min": 10, **options}
+        )
 
     def pump(self, name: str, worker: SiteWorker) -> None:
         if name != "b" or not self.b_waits():

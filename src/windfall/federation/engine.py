@@ -13,11 +13,12 @@ from windfall import clock
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.evaluations import Evaluations
+from windfall.federation.fields import finite, is_count, text
 from windfall.federation.fixed_rounds import FixedRounds, comes_back
 from windfall.federation.hearing import Hearing
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
-from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing, text
+from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing, check_protocol
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.outbox import cut_of
@@ -33,7 +34,9 @@ from windfall.store.tensors import to_bytes
 _LINK_PATIENCE = 2.0
 #: A site that answers heartbeats but no messages has this many heartbeat time-outs from the round's end.
 _PATIENCE = 4.0
-
+_NOT_OURS = "did not answer hello as one of this run's sites"
+#: Orders that a site may say it cannot read, one after another, before it is given up.
+_REFUSALS = 3
 #: A site counts as faster than its configuration says by this factor at the most.
 _FASTEST = 4.0
 
@@ -131,11 +134,11 @@ class Federation:
             progress = self._bus.get(site, "progress")
             if not progress or progress.get("generation") != m.generation:
                 return site
-            number, covered = progress.get("round"), progress.get("covered")
-            if not isinstance(number, int) or not isinstance(covered, int | float) or number < m.round:
+            number, covered = progress.get("round"), finite(progress.get("covered"))
+            if not is_count(number) or covered is None or number < m.round:
                 return site  # what makes no sense is no word of it
             # A site that has used up its leases hands in at once; run time waits for that too.
-            if progress.get("exhausted") or covered < t_next:
+            if progress.get("exhausted") is True or covered < t_next:
                 return site
         return ""
 
@@ -177,22 +180,30 @@ class Federation:
         if header.get("kind") == "error":
             error = text(header.get("error"))
             self._events.event(self._t, "message_failed", site=site, reason=error, current=current)
-            if current:  # else it was for a life of the site that is over
+            if not current:
+                return  # it was for a life of the site that is over
+            m.refusals += 1
+            if header.get("refused") is not True or m.refusals > _REFUSALS or header.get("protocol") != PROTOCOL:
                 self._fatal[site] = f"its message failed: {error}"
+            else:  # it could not be read there: changed on its way, perhaps
+                self._ask_again(m)
             return
         if reply.envelope is None or header.get("kind") == "void":
             if current:
-                m.unsure = True
-                # The work is still there, in the site's hands or its outbox: asked again, it says how things stand.
                 self._events.event(self._t, "message_failed", site=site, reason=reply.error or "it was given up", current=True)
-                if self._nodes.listed(node):
-                    self._nodes.greet(node)
+                self._ask_again(m)
             return
         if current and self._round:
             self._answered(site)
-        if header.get("drained") and header.get("generation") == m.generation:
+        if header.get("drained") is True and header.get("generation") == m.generation:
             m.drained = True
         self._take(site, reply.envelope)
+
+    def _ask_again(self, m: Member) -> None:
+        """Its message is lost; its work is still there, in its hands or its outbox: asked, it says how things stand."""
+        m.unsure = True
+        if self._nodes.listed(m.node):
+            self._nodes.greet(m.node)
 
     def _answered(self, site: str) -> None:
         assert self._round is not None
@@ -200,24 +211,14 @@ class Federation:
         self._round.answered[site] = self._t
 
     def _on_hello(self, node: str, reply: Reply) -> None:
-        header = reply.envelope.header if reply.envelope else {}
-        site, generation = str(header.get("site", "")), header.get("generation")
-        if reply.envelope is None and self._nodes.greet_again(node):
-            return
-        if header.get("kind") != "hello" or header.get("protocol") != PROTOCOL or site not in self._sites:
-            self._events.event(self._t, "stranger", reason=reply.error or "did not answer hello as one of this run's sites")
-            return
-        if generation != self._generations.get(site):
-            self._events.event(self._t, "stranger", site=site, reason=f"generation {generation} is not the current one")
-            return
-        if header.get("manifest") != self._s.manifest:
-            self._fatal[site] = f"holds other data (manifest {text(header.get('manifest'))}, the run's is {self._s.manifest})"
-            return
         try:
-            stands = Standing.parse(header)
+            stands = self._heard(node, reply)
         except Refused as e:
-            self._events.event(self._t, "stranger", site=site, reason=f"its hello is malformed: {e}")
+            self._events.event(self._t, "stranger", site=_site_of(reply), reason=str(e))
             return
+        if stands is None:
+            return
+        site = stands.site
         self._nodes.belongs(node, site)
         known = self._members.get(site)
         m = known or Member(site, self._generations[site], node, stands.inner_tokens)
@@ -234,7 +235,7 @@ class Federation:
         elif (stands.round, stands.order_fence) != (m.round, self._fence):
             m.aligned = None  # whether its last order arrived, and the parameters with it, nobody knows
         self._events.event(
-            self._t, "hello", site=site, generation=generation, offered=len(blobs), again=known is not None,
+            self._t, "hello", site=site, generation=stands.generation, offered=len(blobs), again=known is not None,
             uncut_steps=stands.uncut_steps,
         )  # fmt: skip
         self._take_all(site, blobs)
@@ -257,6 +258,37 @@ class Federation:
                 self._begin_again(m, r)  # its order is lost, or what it had done under it
             else:
                 self._answered(site)  # it has cut meanwhile: what it had is in its outbox
+
+    def _heard(self, node: str, reply: Reply) -> Standing | None:
+        """What a site answers to `hello`; None if it is asked again, or cannot be one of this run.
+
+        Raises Refused if it is none of the run's sites as they are now.
+        """
+        header = reply.envelope.header if reply.envelope else {}
+        refused = header.get("kind") == "error" and header.get("protocol") == PROTOCOL
+        if (reply.envelope is None or refused) and self._nodes.greet_again(node):
+            return None
+        named, generation = header.get("site"), header.get("generation")
+        ours = named in self._sites and is_count(generation) and generation == self._generations.get(str(named))
+        try:
+            if header.get("kind") == "error":
+                raise Refused(text(header.get("error")))
+            if header.get("kind") != "hello":
+                raise Refused(reply.error or _NOT_OURS)
+            check_protocol(header, "coordinator")
+            if named not in self._sites:
+                raise Refused(_NOT_OURS)
+            stands = Standing.parse(header)
+        except Refused as e:
+            if ours:
+                self._fatal[str(named)] = f"its hello is of no use: {e}"
+            raise
+        if not ours:
+            raise Refused(f"generation {generation} is not the current one")
+        if stands.manifest != self._s.manifest:
+            self._fatal[stands.site] = f"holds other data (manifest {stands.manifest}, the run's is {self._s.manifest})"
+            return None
+        return stands
 
     def _take_all(self, site: str, blobs: Mapping[str, bytes]) -> None:
         """Take contributions in as they lie in the site's outbox. A damaged one is refused by its name."""
@@ -307,6 +339,7 @@ class Federation:
         ack = self._intake.take(self._t, envelope, site)
         if m and header and mine and (ack is None or ack.accepted) and header.cut not in m.counted:
             m.counted.add(header.cut)
+            m.refusals = 0
             m.steps += header.last_step - header.first_step
             since = self._round.begins_at if self._round else self._t
             rate = header.tokens / max(self._s.tick_s, self._t - since)
@@ -504,3 +537,9 @@ class Federation:
         model = "none" if m.aligned == head.version else "full"
         blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
         self._send(m, self._orders.order(m, self._rounds, t, t, model, [], evaluate=True), blobs)
+
+
+def _site_of(reply: Reply) -> str | None:
+    """Who an answer says that it is from, for an event."""
+    named = reply.envelope.header.get("site") if reply.envelope else None
+    return text(named, 100) if isinstance(named, str) and named else None
