@@ -34,6 +34,8 @@ from windfall.store.tensors import to_bytes
 _LINK_PATIENCE = 2.0
 #: A site that answers heartbeats but no messages has this many heartbeat time-outs from the round's end.
 _PATIENCE = 4.0
+#: Out of reach for so long, a site is not waited for where an operator has said that it is to be off (wall time).
+_SILENT_S = 10.0
 _NOT_OURS = "did not answer hello as one of this run's sites"
 #: Orders that a site may say it cannot read, one after another, before it is given up.
 _REFUSALS = 3
@@ -147,8 +149,11 @@ class Federation:
     def poll(self, sites: Mapping[str, Site]) -> None:
         self._know(sites)
         for node, site in self._nodes.look():
-            if site in self._members and self._members[site].node == node:
-                self._members[site].gone_since = clock.monotonic()
+            m = self._members.get(site)
+            if m is None or m.node != node:
+                continue
+            m.gone_since = clock.monotonic()
+            if not m.drained and not (site in sites and sites[site].down_asked):  # else it goes because it was told to
                 self._events.event(self._t, "node_gone", site=site, node=node)
         for kind, node, site, reply in self._nodes.replies():
             if kind == "hello":
@@ -201,7 +206,7 @@ class Federation:
 
     def _ask_again(self, m: Member) -> None:
         """Its message is lost; its work is still there, in its hands or its outbox: asked, it says how things stand."""
-        m.unsure = True
+        m.unsure, m.unsure_since = True, clock.monotonic()
         if self._nodes.listed(m.node):
             self._nodes.greet(m.node)
 
@@ -370,7 +375,7 @@ class Federation:
             if site.state in (State.OFF, State.FAILED):
                 self._forget(name, failed=comes_back(t, site))
             elif site.state is State.DRAINING:
-                self._drain(name)
+                self._drain(name, held=bool(site.held))
             r = self._round
             if r and name in r.waiting and name not in self._members and (not comes_back(t, site) or t >= r.cut_at):
                 r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
@@ -409,9 +414,16 @@ class Federation:
             command = {"kind": "cut", "round": self._round.number, "at": t, "fence": self._fence}
             self._bus.send(site, {**command, "generation": self._members[site].generation})
 
-    def _drain(self, site: str) -> None:
+    def _drain(self, site: str, *, held: bool) -> None:
         m = self._members.get(site)
-        if m is None or m.drained or m.unsure:
+        if m is None or m.drained:
+            return
+        if held and (why := self._out_of_reach(m)):
+            m.drained = True
+            reason = f"{why}; it is held, and not waited for any more: what it has not handed in stays in its outbox"
+            self._events.event(self._t, "given_up", site=site, reason=reason)
+            return
+        if m.unsure:
             return
         if m.message is None:
             idle = (self._s.gated or m.began_at is None) and not m.uncut and not m.owes_inner
@@ -424,6 +436,15 @@ class Federation:
         elif not m.drain_sent:
             m.drain_sent = True
             self._bus.send(site, {"kind": "drain", "generation": m.generation})
+
+    def _out_of_reach(self, m: Member) -> str:
+        """Why a site cannot be expected to hand in what it has, or an empty string."""
+        now = clock.monotonic()
+        if m.gone_since is not None and now - m.gone_since > _SILENT_S:
+            return f"its SuperNode has been gone for {now - m.gone_since:.0f} s"
+        if m.unsure and now - m.unsure_since > _SILENT_S:
+            return f"it has not said for {now - m.unsure_since:.0f} s how things stand"
+        return self._hearing.silent(m.site, _SILENT_S)
 
     def _forget(self, site: str, *, failed: bool) -> None:
         m = self._members.pop(site, None)

@@ -36,12 +36,13 @@ class Hearing:
         self._beats.pop(site, None)
         self.fatal.pop(site, None)
 
-    def silent(self, site: str) -> str:
-        """Whether a site's trainer has been silent for too long: says so, or is empty."""
+    def silent(self, site: str, after_s: float | None = None) -> str:
+        """Whether a site's trainer has been silent for too long (or for ``after_s``, if that is shorter): says so, or is empty."""
         if site not in self._beats:
             return ""
         for_s = clock.monotonic() - self._beats[site][1]
-        return f"its trainer has been silent for {for_s:.0f} s" if for_s > self._silent_after_s else ""
+        most = self._silent_after_s if after_s is None else min(after_s, self._silent_after_s)
+        return f"its trainer has been silent for {for_s:.0f} s" if for_s > most else ""
 
     def listen(self, t: float, sites: list[str], generations: dict[str, int], mode: str) -> None:
         """Take in what has come."""

@@ -62,6 +62,8 @@ class Member:
     uncut: int = 0
     #: Its message is lost and it has not said yet how things stand.
     unsure: bool = False
+    #: Monotonic wall time since when.
+    unsure_since: float = 0.0
     #: Orders in a row that it could not read.
     refusals: int = 0
     #: Monotonic wall time since when its node is not listed.
