@@ -143,7 +143,7 @@ def test_a_version_that_was_trained_on_is_not_evaluated_in_its_name(tmp_path: Pa
     assert worker._work.steps
     assert worker._order is not None
     asked = replace(worker._order, evaluate=True, model="none", acks=[])
-    worker._on_order("again", Envelope(asked.header()))
+    worker._on_order("again", asked, None, Envelope(asked.header()))
     said = [e for e in run.bus.poll("a") if e["kind"] in ("eval", "note")]
     assert [e["kind"] for e in said] == ["note"]
     assert f"version {asked.version} is not evaluated" in said[0]["note"]

@@ -7,18 +7,18 @@ round is closed, so that the same things happen at the same run times on any mac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from windfall import clock
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.evaluations import Evaluations
+from windfall.federation.fields import finite, is_count, text
 from windfall.federation.fixed_rounds import FixedRounds, comes_back
 from windfall.federation.hearing import Hearing
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
-from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing, text
+from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing, check_protocol
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.outbox import cut_of
@@ -34,7 +34,11 @@ from windfall.store.tensors import to_bytes
 _LINK_PATIENCE = 2.0
 #: A site that answers heartbeats but no messages has this many heartbeat time-outs from the round's end.
 _PATIENCE = 4.0
-
+#: Out of reach for so long, a site is not waited for where an operator has said that it is to be off (wall time).
+_SILENT_S = 10.0
+_NOT_OURS = "did not answer hello as one of this run's sites"
+#: Orders that a site may say it cannot read, one after another, before it is given up.
+_REFUSALS = 3
 #: A site counts as faster than its configuration says by this factor at the most.
 _FASTEST = 4.0
 
@@ -60,10 +64,7 @@ class Federation:
         self._members: dict[str, Member] = {}
         self._generations: dict[str, int] = dict(generations)
         self._fixed = FixedRounds(ledger) if settings.round_steps is not None else None
-        self._round: Round | None = self._fixed.under_way() if self._fixed else None
-        if self._round:  # a site that is no part of the run any more will not do it
-            self._round.participants &= set(sites)
-            self._round.waiting &= set(sites)
+        self._round: Round | None = self._fixed.under_way(sites) if self._fixed else None
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
         self._hearing = Hearing(bus, events, self._evaluations, settings.heartbeat_timeout_s)
@@ -135,11 +136,11 @@ class Federation:
             progress = self._bus.get(site, "progress")
             if not progress or progress.get("generation") != m.generation:
                 return site
-            number, covered = progress.get("round"), progress.get("covered")
-            if not isinstance(number, int) or not isinstance(covered, int | float) or number < m.round:
+            number, covered = progress.get("round"), finite(progress.get("covered"))
+            if not is_count(number) or covered is None or number < m.round:
                 return site  # what makes no sense is no word of it
             # A site that has used up its leases hands in at once; run time waits for that too.
-            if progress.get("exhausted") or covered < t_next:
+            if progress.get("exhausted") is True or covered < t_next:
                 return site
         return ""
 
@@ -148,8 +149,11 @@ class Federation:
     def poll(self, sites: Mapping[str, Site]) -> None:
         self._know(sites)
         for node, site in self._nodes.look():
-            if site in self._members and self._members[site].node == node:
-                self._members[site].gone_since = clock.monotonic()
+            m = self._members.get(site)
+            if m is None or m.node != node:
+                continue
+            m.gone_since = clock.monotonic()
+            if not m.drained and not (site in sites and sites[site].down_asked):  # else it goes because it was told to
                 self._events.event(self._t, "node_gone", site=site, node=node)
         for kind, node, site, reply in self._nodes.replies():
             if kind == "hello":
@@ -181,22 +185,30 @@ class Federation:
         if header.get("kind") == "error":
             error = text(header.get("error"))
             self._events.event(self._t, "message_failed", site=site, reason=error, current=current)
-            if current:  # else it was for a life of the site that is over
+            if not current:
+                return  # it was for a life of the site that is over
+            m.refusals += 1
+            if header.get("refused") is not True or m.refusals > _REFUSALS or header.get("protocol") != PROTOCOL:
                 self._fatal[site] = f"its message failed: {error}"
+            else:  # it could not be read there: changed on its way, perhaps
+                self._ask_again(m)
             return
         if reply.envelope is None or header.get("kind") == "void":
             if current:
-                m.unsure = True
-                # The work is still there, in the site's hands or its outbox: asked again, it says how things stand.
                 self._events.event(self._t, "message_failed", site=site, reason=reply.error or "it was given up", current=True)
-                if self._nodes.listed(node):
-                    self._nodes.greet(node)
+                self._ask_again(m)
             return
         if current and self._round:
             self._answered(site)
-        if header.get("drained") and header.get("generation") == m.generation:
+        if header.get("drained") is True and header.get("generation") == m.generation:
             m.drained = True
         self._take(site, reply.envelope)
+
+    def _ask_again(self, m: Member) -> None:
+        """Its message is lost; its work is still there, in its hands or its outbox: asked, it says how things stand."""
+        m.unsure, m.unsure_since = True, clock.monotonic()
+        if self._nodes.listed(m.node):
+            self._nodes.greet(m.node)
 
     def _answered(self, site: str) -> None:
         assert self._round is not None
@@ -204,45 +216,36 @@ class Federation:
         self._round.answered[site] = self._t
 
     def _on_hello(self, node: str, reply: Reply) -> None:
-        header = reply.envelope.header if reply.envelope else {}
-        site, generation = str(header.get("site", "")), header.get("generation")
-        if reply.envelope is None and self._nodes.greet_again(node):
-            return
-        if header.get("kind") != "hello" or header.get("protocol") != PROTOCOL or site not in self._sites:
-            self._events.event(self._t, "stranger", reason=reply.error or "did not answer hello as one of this run's sites")
-            return
-        if generation != self._generations.get(site):
-            self._events.event(self._t, "stranger", site=site, reason=f"generation {generation} is not the current one")
-            return
-        if header.get("manifest") != self._s.manifest:
-            self._fatal[site] = f"holds other data (manifest {text(header.get('manifest'))}, the run's is {self._s.manifest})"
-            return
         try:
-            stands = Standing.parse(header)
+            stands = self._heard(node, reply)
         except Refused as e:
-            self._events.event(self._t, "stranger", site=site, reason=f"its hello is malformed: {e}")
+            self._events.event(self._t, "stranger", site=_site_of(reply), reason=str(e))
             return
+        if stands is None:
+            return
+        site = stands.site
         self._nodes.belongs(node, site)
         known = self._members.get(site)
         m = known or Member(site, self._generations[site], node, stands.inner_tokens)
         m.node, m.message, m.gone_since = node, None, None
-        m.unsure, m.uncut = False, stands.uncut_steps
+        m.unsure = False
         blobs = reply.envelope.blobs if reply.envelope else {}
         if known is None:
             self._members[site] = m
             self._hearing.begin(site)
             # A site that an earlier coordinator of this run started may be anywhere in its work.
             m.first_order = stands.fresh
-            m.steps = -stands.uncut_steps
             own_cuts = any((cut_of(name) or (0, 0))[0] == m.generation for name in blobs)
             m.aligned = None if stands.fresh or own_cuts else stands.base
         elif (stands.round, stands.order_fence) != (m.round, self._fence):
             m.aligned = None  # whether its last order arrived, and the parameters with it, nobody knows
         self._events.event(
-            self._t, "hello", site=site, generation=generation, offered=len(blobs), again=known is not None,
+            self._t, "hello", site=site, generation=stands.generation, offered=len(blobs), again=known is not None,
             uncut_steps=stands.uncut_steps,
         )  # fmt: skip
         self._take_all(site, blobs)
+        # After what it offers, which is older: these steps are above its newest cut.
+        m.uncut, m.cut = stands.uncut_steps, max(m.cut, stands.cut)
         if known is None:
             m.steps = -stands.uncut_steps
         # What an earlier life of this site had to offer has been offered now.
@@ -256,10 +259,41 @@ class Federation:
         if r is not None and site in r.waiting:
             if known is not None and (stands.round, stands.order_fence) == (r.number, self._fence):
                 self._resume(m, r)
-            elif self._fixed and not self._fixed.handed_in(site, r):
-                self._begin_again(m, r)
+            elif not self._fixed.handed_in(site, r) if self._fixed else not stands.has_seen(r.number, self._fence):
+                self._begin_again(m, r)  # its order is lost, or what it had done under it
             else:
                 self._answered(site)  # it has cut meanwhile: what it had is in its outbox
+
+    def _heard(self, node: str, reply: Reply) -> Standing | None:
+        """What a site answers to `hello`; None if it is asked again, or cannot be one of this run.
+
+        Raises Refused if it is none of the run's sites as they are now.
+        """
+        header = reply.envelope.header if reply.envelope else {}
+        refused = header.get("kind") == "error" and header.get("protocol") == PROTOCOL
+        if (reply.envelope is None or refused) and self._nodes.greet_again(node):
+            return None
+        named, generation = header.get("site"), header.get("generation")
+        ours = named in self._sites and is_count(generation) and generation == self._generations.get(str(named))
+        try:
+            if header.get("kind") == "error":
+                raise Refused(text(header.get("error")))
+            if header.get("kind") != "hello":
+                raise Refused(reply.error or _NOT_OURS)
+            check_protocol(header, "coordinator")
+            if named not in self._sites:
+                raise Refused(_NOT_OURS)
+            stands = Standing.parse(header)
+        except Refused as e:
+            if ours:
+                self._fatal[str(named)] = f"its hello is of no use: {e}"
+            raise
+        if not ours:
+            raise Refused(f"generation {generation} is not the current one")
+        if stands.manifest != self._s.manifest:
+            self._fatal[stands.site] = f"holds other data (manifest {stands.manifest}, the run's is {self._s.manifest})"
+            return None
+        return stands
 
     def _take_all(self, site: str, blobs: Mapping[str, bytes]) -> None:
         """Take contributions in as they lie in the site's outbox. A damaged one is refused by its name."""
@@ -280,7 +314,10 @@ class Federation:
         self._send(m, self._orders.order(m, r.number, r.begins_at, r.cut_at, "none", leases, fleet=fleet), {})
 
     def _begin_again(self, m: Member, r: Round) -> None:
-        """A round of fixed tokens is done again by a site that was killed in it, or gone on with under a new coordinator."""
+        """The order of a round anew, to a site that never read it.
+
+        A round of fixed tokens is also done again by a site that was killed in it, or gone on with under a new coordinator.
+        """
         lent = self._orders.lend(self._t, r.cut_at, {m.site: m})
         if m.site not in lent:
             self._answered(m.site)
@@ -296,19 +333,18 @@ class Federation:
         mine = m is not None and header is not None and header.generation == m.generation
         late = {n: b for n, b in envelope.blobs.items() if cut_of(n)}
         envelope = Envelope(envelope.header, {n: b for n, b in envelope.blobs.items() if n not in late})
-        if m and header and mine:
-            m.uncut = 0
-        if m and header and mine and header.drained:
-            m.owes_inner = False
-        elif m and header and mine and header.consumed:
-            m.owes_inner = True
+        if m and header and mine and header.cut > m.cut:
+            m.cut, m.uncut = header.cut, 0
+            m.owes_inner = not header.drained and (bool(header.consumed) or m.owes_inner)
         if header and not header.consumed and "delta" not in envelope.blobs and not header.tokens:
             if header.site == site and header.drained and "inner" in envelope.blobs:
                 self._intake.keep_inner(site, envelope.blobs["inner"])
             self._take_all(site, late)
             return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(self._t, envelope, site)
-        if m and header and mine and (ack is None or ack.accepted):
+        if m and header and mine and (ack is None or ack.accepted) and header.cut not in m.counted:
+            m.counted.add(header.cut)
+            m.refusals = 0
             m.steps += header.last_step - header.first_step
             since = self._round.begins_at if self._round else self._t
             rate = header.tokens / max(self._s.tick_s, self._t - since)
@@ -332,30 +368,37 @@ class Federation:
     def tick(self, t: float, t_next: float, sites: Mapping[str, Site]) -> None:
         self._t = t
         self._know(sites)
-        for name in self._proven:
+        for name in self._proven & sites.keys():
             sites[name].failures = 0
         self._proven.clear()
         for name, site in sites.items():
             if site.state in (State.OFF, State.FAILED):
                 self._forget(name, failed=comes_back(t, site))
             elif site.state is State.DRAINING:
-                self._drain(name)
+                self._drain(name, held=bool(site.held))
             r = self._round
             if r and name in r.waiting and name not in self._members and (not comes_back(t, site) or t >= r.cut_at):
                 r.waiting.discard(name)  # even a round of fixed tokens does not wait for a site that does not come back
+                if self._fixed:
+                    self._fixed.without(name)
         self._orders.expire(t, sites)
         active = {n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.ready(n, s.generation)}
         if self._round:
             newcomers = {n for n in active - self._round.participants if self._can_start(self._members[n])}
-            if newcomers and self._round.cut_at > t and self._has_work():
+            # A round of fixed tokens is done as it was begun: who joins waits for the next one.
+            if newcomers and self._fixed is None and self._round.cut_at > t and self._has_work():
                 self._bring_forward(t, newcomers)
             self._close_if_over(t)
         elif self._ledger.pending():
             self._after(t, self._intake.commit(t, "paused"))  # late work, with nobody training
         able = {n for n in active if self._can_start(self._members[n])}
-        expected = self._fixed is not None and self._has_work() and self._fixed.expects(t, able, sites)
-        if self._round is None and able and not expected:
+        if self._round is None and able and not self._expects(t, able, sites):
             self._start(t, able)
+
+    def _expects(self, t: float, able: set[str], sites: Mapping[str, Site]) -> bool:
+        if self._fixed is None or not self._has_work():
+            return False
+        return self._fixed.expects(t, able, sites, self._orders.longest(able))
 
     def _can_start(self, m: Member) -> bool:
         return m.message is None and not m.drained and not m.unsure
@@ -367,13 +410,20 @@ class Federation:
         assert self._round is not None
         self._round.cut_at = t
         self._events.event(t, "cut_forward", round=self._round.number, reason=f"{', '.join(sorted(newcomers))} joins")
-        for site in self._round.waiting:
+        for site in self._round.waiting & self._members.keys():
             command = {"kind": "cut", "round": self._round.number, "at": t, "fence": self._fence}
             self._bus.send(site, {**command, "generation": self._members[site].generation})
 
-    def _drain(self, site: str) -> None:
+    def _drain(self, site: str, *, held: bool) -> None:
         m = self._members.get(site)
-        if m is None or m.drained or m.unsure:
+        if m is None or m.drained:
+            return
+        if held and (why := self._out_of_reach(m)):
+            m.drained = True
+            reason = f"{why}; it is held, and not waited for any more: what it has not handed in stays in its outbox"
+            self._events.event(self._t, "given_up", site=site, reason=reason)
+            return
+        if m.unsure:
             return
         if m.message is None:
             idle = (self._s.gated or m.began_at is None) and not m.uncut and not m.owes_inner
@@ -386,6 +436,15 @@ class Federation:
         elif not m.drain_sent:
             m.drain_sent = True
             self._bus.send(site, {"kind": "drain", "generation": m.generation})
+
+    def _out_of_reach(self, m: Member) -> str:
+        """Why a site cannot be expected to hand in what it has, or an empty string."""
+        now = clock.monotonic()
+        if m.gone_since is not None and now - m.gone_since > _SILENT_S:
+            return f"its SuperNode has been gone for {now - m.gone_since:.0f} s"
+        if m.unsure and now - m.unsure_since > _SILENT_S:
+            return f"it has not said for {now - m.unsure_since:.0f} s how things stand"
+        return self._hearing.silent(m.site, _SILENT_S)
 
     def _forget(self, site: str, *, failed: bool) -> None:
         m = self._members.pop(site, None)
@@ -449,10 +508,7 @@ class Federation:
             self._final_evaluation(t, participants)
             return
         head = self._ledger.head()
-        solo = len(participants) == 1
-        length = self._s.solo_cut_s if solo else self._s.round_s
-        cut_at = t + math.ceil(length / self._s.tick_s) * self._s.tick_s
-        cut_at += self._orders.rest(participants, length)
+        cut_at = self._orders.cut_at(t, participants)
         lent = self._orders.lend(t, cut_at, {n: self._members[n] for n in participants})
         if not lent:
             return
@@ -502,3 +558,9 @@ class Federation:
         model = "none" if m.aligned == head.version else "full"
         blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
         self._send(m, self._orders.order(m, self._rounds, t, t, model, [], evaluate=True), blobs)
+
+
+def _site_of(reply: Reply) -> str | None:
+    """Who an answer says that it is from, for an event."""
+    named = reply.envelope.header.get("site") if reply.envelope else None
+    return text(named, 100) if isinstance(named, str) and named else None

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from windfall.errors import Refused
+from windfall.federation.fields import Fields, text
 from windfall.federation.intake import Events, Outcome
-from windfall.federation.messages import count, figure, text
 from windfall.store.ledger import Ledger
 
 _FIGURES = ("val_bpb", "val_nats_per_byte")
@@ -43,12 +44,16 @@ class Evaluations:
         return version in self._done
 
     def take(self, t: float, site: str, entry: dict[str, Any]) -> None:
-        """An evaluation has come over the bus. Raises KeyError, TypeError or ValueError if it is malformed."""
-        found = _Evaluation({k: figure(entry[k]) for k in _FIGURES}, text(entry.get("sample", ""), _SAMPLE_CHARACTERS))
-        if entry.get("version") is not None:
-            self._keep(t, site, count(entry["version"]), found)
+        """An evaluation has come over the bus. Raises Refused if it is malformed, or of a version that there is not."""
+        f = Fields(entry)
+        found = _Evaluation({k: f.number(k) for k in _FIGURES}, text(entry.get("sample", ""), _SAMPLE_CHARACTERS))
+        if "version" in f:
+            version = f.count("version")
+            if self._ledger.version(version) is None:
+                raise Refused(f"version is {version}, and there is none of that number")
+            self._keep(t, site, version, found)
             return
-        key = (site, count(entry["generation"]), count(entry["cut"]))
+        key = (site, f.count("generation"), f.count("cut"))
         if key in self._version_of:
             self._keep(t, site, self._version_of.pop(key), found)
         else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from windfall import clock
+from windfall.errors import Refused
 from windfall.federation.evaluations import Evaluations
+from windfall.federation.fields import Fields, finite, is_count, text
 from windfall.federation.intake import Events
-from windfall.federation.messages import count, figure, text
 from windfall.store.bus import Bus
 
 
@@ -35,12 +36,13 @@ class Hearing:
         self._beats.pop(site, None)
         self.fatal.pop(site, None)
 
-    def silent(self, site: str) -> str:
-        """Whether a site's trainer has been silent for too long: says so, or is empty."""
+    def silent(self, site: str, after_s: float | None = None) -> str:
+        """Whether a site's trainer has been silent for too long (or for ``after_s``, if that is shorter): says so, or is empty."""
         if site not in self._beats:
             return ""
         for_s = clock.monotonic() - self._beats[site][1]
-        return f"its trainer has been silent for {for_s:.0f} s" if for_s > self._silent_after_s else ""
+        most = self._silent_after_s if after_s is None else min(after_s, self._silent_after_s)
+        return f"its trainer has been silent for {for_s:.0f} s" if for_s > most else ""
 
     def listen(self, t: float, sites: list[str], generations: dict[str, int], mode: str) -> None:
         """Take in what has come."""
@@ -48,16 +50,15 @@ class Hearing:
         for site in sites:
             beat = self._bus.get(site, "heartbeat")
             if beat and beat.get("generation") == generations.get(site) and site in self._beats:
-                if self._beats[site][0] != beat.get("n"):
-                    self._beats[site] = (beat.get("n"), clock.monotonic())
-                if isinstance(beat.get("block"), int):
-                    self.last_block[site] = int(beat["block"])
+                if is_count(beat.get("n")) and self._beats[site][0] != beat["n"]:
+                    self._beats[site] = (beat["n"], clock.monotonic())
+                if is_count(beat.get("block")):
+                    self.last_block[site] = beat["block"]
             for e in self._bus.poll(site):
                 try:
                     self._entry(t, site, e, generations.get(site), mode)
-                except (KeyError, TypeError, ValueError, OverflowError) as wrong:
-                    why = f"malformed {e.get('kind')} on the bus ({type(wrong).__name__}: {wrong})"
-                    self._events.event(t, "refused", site=site, reason=why)
+                except Refused as wrong:
+                    self._events.event(t, "refused", site=site, reason=f"malformed {text(e.get('kind'), 20)} on the bus: {wrong}")
 
     def _mind_the_bus(self, t: float) -> None:
         """While the bus is down nobody can be heard, so nobody is called silent; the round's rules go on."""
@@ -70,17 +71,18 @@ class Hearing:
         self._trouble = trouble
 
     def _entry(self, t: float, site: str, e: dict[str, Any], generation: int | None, mode: str) -> None:
-        kind = e.get("kind")
+        """Take one entry in. Raises Refused if it is malformed."""
+        kind, f = e.get("kind"), Fields(e)
         if e.get("generation") != generation and kind != "eval":
             return
         if kind == "step":
             self._events.metric(
-                figure(e["t_run"]), site, "loss", figure(e["loss"]), tokens=count(e["tokens"]), version=count(e["version"]),
-                detail={"mode": mode, "tokens_per_s_wall": e.get("rate")},
+                f.number("t_run"), site, "loss", f.number("loss"), tokens=f.count("tokens"), version=f.count("version"),
+                detail={"mode": mode, "tokens_per_s_wall": finite(e.get("rate"))},
             )  # fmt: skip
         elif kind == "eval":
             self._evaluations.take(t, site, e)
         elif kind == "fatal":
             self.fatal[site] = text(e.get("reason", "failed"))
         elif kind == "note":
-            self._events.event(t, "site_note", site=site, note=str(e.get("note", "")))
+            self._events.event(t, "site_note", site=site, note=text(e.get("note", "")))

@@ -11,8 +11,9 @@ from windfall import clock, faults
 from windfall.errors import DataError, Refused
 from windfall.federation import codec
 from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.fields import is_count
 from windfall.federation.merge import Outer, combine
-from windfall.federation.messages import METRICS, MOST, Ack, ContributionHeader
+from windfall.federation.messages import METRICS, Ack, ContributionHeader
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
@@ -79,7 +80,7 @@ class Intake:
             name = self._checkpoints.spool(envelope, header.site, header.generation, header.cut)
             self._ledger.receive(
                 header.site, header.generation, header.cut, header.base_version, header.tokens,
-                header.consumed, envelope.header, name, t, self._max_base_age,
+                header.consumed, header.header(), name, t, self._max_base_age,
             )  # fmt: skip
         except (Refused, DataError) as e:
             return self._refuse(t, header, sender, name, str(e))
@@ -176,8 +177,5 @@ class Intake:
 
 def _named(raw: dict[str, Any]) -> tuple[int, int]:
     """Generation and cut of a header that is malformed otherwise; zeros if it does not say."""
-    named = raw.get("generation"), raw.get("cut")
-    match named:
-        case int(generation), int(cut) if 0 <= generation <= MOST and 0 < cut <= MOST:
-            return generation, cut
-    return 0, 0
+    generation, cut = raw.get("generation"), raw.get("cut")
+    return (generation, cut) if is_count(generation) and is_count(cut) and cut else (0, 0)

@@ -45,6 +45,10 @@ class Member:
     aligned: int | None = None
     began_at: float | None = None
     steps: int = 0
+    #: Cuts whose steps are in ``steps``: what comes twice (by its answer and by the outbox) counts once.
+    counted: set[int] = field(default_factory=set)
+    #: The newest of its cuts that is known of.
+    cut: int = 0
     #: Tokens per second of run time that its last contribution shows (0 before the first).
     measured_rate: float = 0.0
     message: str | None = None
@@ -58,6 +62,10 @@ class Member:
     uncut: int = 0
     #: Its message is lost and it has not said yet how things stand.
     unsure: bool = False
+    #: Monotonic wall time since when.
+    unsure_since: float = 0.0
+    #: Orders in a row that it could not read.
+    refusals: int = 0
     #: Monotonic wall time since when its node is not listed.
     gone_since: float | None = None
     acks: list[Ack] = field(default_factory=list)

@@ -3,22 +3,38 @@
 ``hello`` -> {protocol, site, generation, manifest, inner_tokens} with the site's unacknowledged outbox as blobs.
 ``round`` {protocol, fence, round, version, model, acks, leases, cut, pace, progress, ...} waits at the site for the
 cut and returns the contribution.
+
+Each is read by its ``parse``, at both ends alike: unknown fields are ignored, a field of a wrong type is refused by its name,
+another protocol in one sentence. A site answers what it refuses with ``refusal``.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from windfall.errors import Refused
+from windfall.federation.fields import Fields, shown
 from windfall.store.records import Consumed
 
 PROTOCOL = 1
-#: No count that a site may name is beyond this: it must fit into the ledger, and into a float.
-MOST = 2**53
+#: Blocks have numbers below this.
+_BLOCKS = 2**40
 #: What a contribution may say of its work, besides what counts.
 METRICS = ("loss_mean", "loss_last", "train_seconds", "tokens_per_s")
+
+
+def check_protocol(raw: Mapping[str, Any], who: str) -> None:
+    """Raise Refused if a message is of another protocol than ``who`` reads it, this end, speaks."""
+    said = Fields(raw).count("protocol")
+    if said != PROTOCOL:
+        raise Refused(f"it speaks protocol {said} and this {who} {PROTOCOL}: run the same version of Windfall at both ends")
+
+
+def refusal(site: str, generation: int, why: str) -> dict[str, Any]:
+    """The header with which a site answers a message that it cannot read."""
+    return {"protocol": PROTOCOL, "kind": "error", "site": site, "generation": generation, "refused": True, "error": why}
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,29 @@ class Ack:
     accepted: bool
     version: int | None
     reason: str = ""
+
+    @classmethod
+    def parse(cls, f: Fields) -> Ack:
+        """Raises Refused."""
+        version = f.count("version") if "version" in f else None
+        return cls(f.count("generation"), f.count("cut"), f.flag("accepted"), version, f.word("reason", default=""))
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """The coordinator's ``hello``."""
+
+    fence: int
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> Greeting:
+        """Raises Refused if it is of another protocol, or a field is missing or of a wrong type."""
+        check_protocol(raw, "site")
+        return cls(Fields(raw).count("fence"))
+
+    def header(self) -> dict[str, Any]:
+        """The message header."""
+        return {"protocol": PROTOCOL, "kind": "hello", "fence": self.fence}
 
 
 @dataclass(frozen=True)
@@ -70,6 +109,39 @@ class RoundOrder:
         """The message header."""
         return {"protocol": PROTOCOL, "kind": "round", **asdict(self)}
 
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], blobs: Iterable[str]) -> RoundOrder:
+        """Read an order that came over a network with these ``blobs``.
+
+        Raises:
+            Refused: it is of another protocol, or a field or blob is missing, of a wrong type or out of range.
+        """
+        check_protocol(raw, "site")
+        f = Fields(raw)
+        f.word("kind", of=("round",))
+        order = cls(
+            fence=f.count("fence"), round=f.count("round"), version=f.count("version"), model=f.word("model", of=("full", "none")),
+            inner=f.word("inner", of=("own", "sent", "reset")), after=f.word("after", of=("continue", "wait")),
+            cut_at=f.number("cut_at"), begins_at=f.number("begins_at"), valid_until=f.number("valid_until"),
+            steps_before=f.whole("steps_before"), tokens_per_s=f.number("tokens_per_s", above=0.0), gated=f.flag("gated"),
+            leases=[_segment(x) for x in f.each("leases")], progress_start=f.number("progress_start"),
+            progress_rate=f.number("progress_rate"), acks=[asdict(Ack.parse(x)) for x in f.each("acks")],
+            evaluate=f.flag("evaluate"), drain=f.flag("drain"), codec=f.word("codec", of=("fp32", "int8")),
+            inner_from=f.list("inner_from", []),
+        )  # fmt: skip
+        for blob, needed in (("weights", order.model == "full"), ("inner", order.inner == "sent")):
+            if needed and blob not in blobs:
+                raise Refused(f"the blob {blob} is missing")
+        return order
+
+
+def _segment(f: Fields) -> dict[str, int]:
+    """What is left of a lease: blocks ``[start, end)`` under ``epoch``."""
+    found = {"epoch": f.count("epoch"), "start": f.count("start"), "end": f.count("end")}
+    if not found["start"] < found["end"] <= _BLOCKS:
+        raise Refused(f"a lease of blocks {found['start']} to {found['end']} is none")
+    return found
+
 
 @dataclass(frozen=True)
 class ContributionHeader:
@@ -105,57 +177,43 @@ class ContributionHeader:
         return {k: v for k, v in asdict(self).items() if k in kept}
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> ContributionHeader:
+    def parse(cls, raw: Mapping[str, Any]) -> ContributionHeader:
         """Read a header that came over a network.
 
         Raises:
             Refused: a field is missing, of a wrong type or out of range; the reason says which.
         """
+        check_protocol(raw, "coordinator")
         try:
-            if raw["protocol"] != PROTOCOL:
-                raise Refused(f"speaks protocol {raw['protocol']!r}, this coordinator {PROTOCOL}")
-            consumed = [
-                Consumed(count(c["epoch"]), count(c["start"]), count(c["end"]), bool(c["skipped"])) for c in raw["consumed"]
-            ]
-            steps = count(raw["last_step"]) - count(raw["first_step"])
-            if not 0 <= steps <= sum(c.end - c.start for c in consumed if c.end > c.start):
-                raise Refused(f"counts steps {raw['first_step']} to {raw['last_step']} for the blocks that it names")
-            return cls(
-                site=str(raw["site"]), generation=count(raw["generation"]), cut=count(raw["cut"]), round=count(raw["round"]),
-                base_version=count(raw["base_version"]), tokens=count(raw["tokens"]), consumed=consumed,
-                codec=str(raw["codec"]), inner_tokens=figure(raw["inner_tokens"]),
-                metrics={str(k): float(v) for k, v in raw["metrics"].items()}, drained=bool(raw["drained"]),
-                fence=count(raw["fence"]), lineage=[list(op) for op in raw["lineage"]], first_step=count(raw["first_step"]),
-                last_step=count(raw["last_step"]),
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
-            raise Refused(f"its header is malformed ({type(e).__name__}: {e})") from None
+            return cls._read(Fields(raw))
+        except Refused as e:
+            raise Refused(f"its header is malformed: {e}") from None
 
-
-def count(value: Any) -> int:
-    """A count that came over a network. Raises ValueError if it is none."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
-        raise ValueError(f"{value!r} is not a count")
-    return value
-
-
-def text(value: Any, most: int = 500) -> str:
-    """Text that came over a network: whole characters, and not without end."""
-    return str(value)[:most].encode("utf-8", "replace").decode()
-
-
-def figure(value: Any) -> float:
-    """A finite number that came over a network. Raises ValueError, TypeError or OverflowError if it is none."""
-    found = float(value)
-    if not math.isfinite(found):
-        raise ValueError(f"{value!r} is not a finite number")
-    return found
+    @classmethod
+    def _read(cls, f: Fields) -> ContributionHeader:
+        consumed = [Consumed(c.count("epoch"), c.count("start"), c.count("end"), c.flag("skipped")) for c in f.each("consumed")]
+        first, last = f.count("first_step"), f.count("last_step")
+        if not 0 <= last - first <= sum(c.end - c.start for c in consumed if c.end > c.start):
+            raise Refused(f"first_step to last_step, {first} to {last}, are not the steps of the blocks that it names")
+        lineage = f.list("lineage")
+        if not all(isinstance(op, list) for op in lineage):
+            raise Refused(f"lineage is {shown(lineage)}, not a list of lists")
+        return cls(
+            site=f.word("site"), generation=f.count("generation"), cut=f.count("cut"), round=f.count("round"),
+            base_version=f.count("base_version"), tokens=f.count("tokens"), consumed=consumed, codec=f.word("codec"),
+            inner_tokens=f.number("inner_tokens"), metrics=f.figures("metrics"), drained=f.flag("drained"),
+            fence=f.count("fence"), lineage=lineage, first_step=first, last_step=last,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Standing:
     """How things stand at a site, by its hello."""
 
+    site: str
+    generation: int
+    #: Of the data that it holds.
+    manifest: str
     inner_tokens: float
     cut: int
     base: int
@@ -164,6 +222,13 @@ class Standing:
     order_fence: int
     broke_at: int | None = None
     remembers: bool = False
+    #: Round and fence of the newest order that it has read, in force or not.
+    seen_round: int = 0
+    seen_fence: int = 0
+
+    def has_seen(self, number: int, fence: int) -> bool:
+        """Whether it has read the order of this round."""
+        return (self.seen_round, self.seen_fence) == (number, fence)
 
     @property
     def fresh(self) -> bool:
@@ -171,13 +236,15 @@ class Standing:
         return self.cut == 0 and self.uncut_steps == 0 and self.round == 0
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> Standing:
-        """Read a hello's header. Raises Refused if a field is missing or of a wrong type."""
-        try:
-            return cls(
-                float(raw["inner_tokens"]), count(raw["cut"]), count(raw["base"]), count(raw["uncut_steps"]),
-                count(raw["round"]), count(raw["order_fence"]),
-                None if raw.get("broke_at") is None else count(raw["broke_at"]), bool(raw.get("remembers")),
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError, OverflowError) as e:
-            raise Refused(f"{type(e).__name__}: {e}") from None
+    def parse(cls, raw: Mapping[str, Any]) -> Standing:
+        """Read a hello's header. Raises Refused if it is of another protocol, or a field is missing or of a wrong type."""
+        check_protocol(raw, "coordinator")
+        f = Fields(raw)
+        f.word("kind", of=("hello",))
+        return cls(
+            site=f.word("site"), generation=f.count("generation"), manifest=f.word("manifest"),
+            inner_tokens=f.number("inner_tokens"), cut=f.count("cut"), base=f.count("base"), uncut_steps=f.count("uncut_steps"),
+            round=f.count("round"), order_fence=f.count("order_fence"),
+            broke_at=f.count("broke_at") if "broke_at" in f else None, remembers=f.flag("remembers", False),
+            seen_round=f.count("seen_round", 0), seen_fence=f.count("seen_fence", 0),
+        )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from windfall.federation.messages import PROTOCOL, RoundOrder
+from windfall.federation.messages import Greeting, RoundOrder
 from windfall.federation.transport import Reply, Transport
 from windfall.store.files import Envelope
 
@@ -37,8 +37,7 @@ class Nodes:
 
     def greet(self, node: str) -> None:
         """Ask a node who it is and how things stand there."""
-        hello = Envelope({"protocol": PROTOCOL, "kind": "hello", "fence": self._fence})
-        self._asked[self._transport.push(node, hello)] = ("hello", node)
+        self._asked[self._transport.push(node, Envelope(Greeting(self._fence).header()))] = ("hello", node)
 
     def greet_again(self, node: str) -> bool:
         """Greet a node that failed to answer once more, a few times; False if it has been asked enough."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 
 from windfall import faults
@@ -29,17 +29,26 @@ class Orders:
         self._s = settings
         self._fence = fence
 
-    def rest(self, participants: Iterable[str], length: float) -> float:
-        """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
+    def cut_at(self, t: float, participants: Collection[str]) -> float:
+        """When a round that begins at ``t`` is cut, at the latest (run time)."""
         if self._s.round_steps is not None:
-            # Bounded by tokens: the time is only a limit for a site that does not come forward.
-            slowest = max(self._s.round_steps * self._s.tokens_per_step / self._s.tokens_per_s[s] for s in participants)
-            return 10 * math.ceil(slowest / self._s.tick_s) * self._s.tick_s
+            return t + self.longest(participants)
+        length = self._s.solo_cut_s if len(participants) == 1 else self._s.round_s
+        return t + math.ceil(length / self._s.tick_s) * self._s.tick_s + self._rest(participants, length)
+
+    def _rest(self, participants: Iterable[str], length: float) -> float:
+        """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
         rate = sum(self._s.tokens_per_s[s] for s in participants) * self._s.blocks_per_step / self._s.tokens_per_step
         left = self._ledger.counts().free / rate - length
         if not 0 < left < _WORTH_A_ROUND * length:
             return 0.0
         return math.ceil(left / self._s.tick_s + 1) * self._s.tick_s
+
+    def longest(self, participants: Iterable[str]) -> float:
+        """What a round of fixed tokens may take, and no more (run time): a limit for a site that does not come forward."""
+        assert self._s.round_steps is not None
+        slowest = max(self._s.round_steps * self._s.tokens_per_step / self._s.tokens_per_s[s] for s in participants)
+        return 10 * math.ceil(slowest / self._s.tick_s) * self._s.tick_s
 
     def lend(self, t: float, cut_at: float, members: Mapping[str, Member]) -> dict[str, list[Lease]]:
         """Leases for a round, by site; a site for which nothing is left is not in it."""

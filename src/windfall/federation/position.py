@@ -101,11 +101,9 @@ class Leases:
 def _without(segment: Segment, used: set[tuple[int, int]]) -> list[Segment]:
     """A lease segment without blocks that have been used already."""
     result: list[Segment] = []
-    for block in range(segment.at, segment.end):
-        if (segment.epoch, block) in used:
-            continue
-        if result and result[-1].end == block:
-            result[-1].end += 1
-        else:
-            result.append(Segment(segment.epoch, block, block + 1))
+    at = segment.at
+    for block in [*sorted(b for epoch, b in used if epoch == segment.epoch and segment.at <= b < segment.end), segment.end]:
+        if at < block:
+            result.append(Segment(segment.epoch, at, block))
+        at = block + 1
     return result

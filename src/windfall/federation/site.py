@@ -8,6 +8,7 @@ until the coordinator says what became of it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
-from windfall.errors import DataError, RankError, WindfallError
+from windfall.errors import DataError, RankError, Refused, WindfallError
 from windfall.federation.beside import Beside
 from windfall.federation.codec import encode
-from windfall.federation.messages import PROTOCOL, ContributionHeader, RoundOrder
+from windfall.federation.fields import Fields, finite, is_count
+from windfall.federation.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, refusal
 from windfall.federation.outbox import InnerState, Outbox, Trained
 from windfall.federation.position import Leases, Segment, Work
 from windfall.federation.transport import BEAT_NAME, Mailbox
@@ -29,6 +31,8 @@ from windfall.store.tensors import Tensors, from_bytes
 
 if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
     from windfall.train.trainer import Trainer
+
+log = logging.getLogger("windfall")
 
 #: Time between two heartbeats (wall time).
 _BEAT_S = 1.0
@@ -68,6 +72,8 @@ class SiteWorker:
         self._base = 0
         #: What the site trains under; it stays in force when its message has no sender any more.
         self._order: RoundOrder | None = None
+        #: Round and fence of the newest order that has been read.
+        self._seen = (0, 0)
         #: The message to answer at the cut, if somebody still waits for it.
         self._message = ""
         self._leases = Leases()
@@ -128,12 +134,20 @@ class SiteWorker:
             self._still_here()
             self._mind_the_coordinator(now)
         for c in self._bus.commands():
-            if c.get("kind") == "drain":
-                self._draining = True
-            elif c.get("kind") == "cut" and isinstance(c.get("round"), int) and isinstance(c.get("at"), int | float):
-                if c.get("fence") != self._fence:
-                    continue  # an earlier coordinator's, whose rounds have the same numbers
-                self._cut_by = {c["round"]: float(c["at"])}
+            try:
+                self._obey(Fields(c))
+            except Refused as e:
+                self._bus.emit({"kind": "note", "note": f"a command on the bus is malformed and left alone: {e}"})
+
+    def _obey(self, command: Fields) -> None:
+        """Do what a command says. Raises Refused if it is malformed; one of an unknown kind is a newer coordinator's."""
+        kind = command.word("kind")
+        if kind == "drain":
+            self._draining = True
+        elif kind == "cut":
+            number, at, fence = command.count("round"), command.number("at"), command.count("fence")
+            if fence == self._fence:  # else an earlier coordinator's, whose rounds have the same numbers
+                self._cut_by = {number: at}
 
     def _still_here(self) -> None:
         """A heartbeat, if it is time for one. Within a step it names the block at which that began: there it would have died."""
@@ -150,7 +164,7 @@ class SiteWorker:
         if said.get("beat") != self._heard[0]:
             self._heard = (said.get("beat"), now)
         fence = said.get("fence")
-        if isinstance(fence, int) and fence > self._fence and self._message:
+        if is_count(fence) and fence > self._fence and self._message:
             # A new coordinator: whoever sent this message is gone, and the SuperNode can carry no other one before it
             # has been answered. The order stays in force until the new one speaks.
             self._answer(Envelope({"kind": "void"}))
@@ -177,24 +191,43 @@ class SiteWorker:
 
     def _on_message(self, message_id: str, envelope: Envelope) -> None:
         self._mind_the_snapshot(self._beside.wait)
-        kind = envelope.header.get("kind")
-        if int(envelope.header.get("fence", 0)) < self._fence:
+        try:
+            message, weights = self._read(envelope)
+        except Refused as e:
+            # Nothing of it has been done, and nothing here has changed.
+            why = f"{self.site} cannot read its message: {e}"
+            self._mailbox.answer(message_id, Envelope(refusal(self.site, self.generation, why)))
+            log.warning("%s", why)
+            return
+        if message.fence < self._fence:
             self._mailbox.answer(message_id, Envelope({"kind": "error", "error": "order of an older coordinator"}))
             return
         if self._message:
             self._answer(Envelope({"kind": "void"}))  # a SuperNode carries one message at a time: this one's is dead
-        self._fence = int(envelope.header.get("fence", 0))
-        if kind == "hello":
+        self._fence = message.fence
+        if isinstance(message, Greeting):
             self._on_hello(message_id)
             return
         try:
-            self._on_order(message_id, envelope)
+            self._on_order(message_id, message, weights, envelope)
         except RankError as e:
             self._mailbox.answer(message_id, Envelope({"kind": "error", "error": str(e)}))
             raise  # nothing can be trained here any more
         except WindfallError as e:
             self._mailbox.answer(message_id, Envelope({"kind": "error", "error": str(e)}))
             self._bus.emit({"kind": "fatal", "reason": str(e)})
+
+    def _read(self, envelope: Envelope) -> tuple[Greeting | RoundOrder, Tensors | None]:
+        """A message as values, with the parameters that an order may bring. Raises Refused if it is none."""
+        if envelope.header.get("kind") == "hello":
+            return Greeting.parse(envelope.header), None
+        order = RoundOrder.parse(envelope.header, envelope.blobs)
+        if order.model != "full":
+            return order, None
+        try:
+            return order, from_bytes(envelope.blobs["weights"], "weights")
+        except DataError as e:
+            raise Refused(str(e)) from None
 
     def _on_hello(self, message_id: str) -> None:
         order = self._order
@@ -205,27 +238,24 @@ class SiteWorker:
             # Where it stands, for a coordinator that did not send it there.
             "base": self._base, "uncut_steps": self._work.steps,
             "round": order.round if order else 0, "order_fence": order.fence if order else 0,
+            "seen_round": self._seen[0], "seen_fence": self._seen[1],
             # The block at which its last life ended in the middle of a step, if its disk still knows.
             "broke_at": self._trained.broke_at, "remembers": self._trained.remembers,
         }  # fmt: skip
         self._mailbox.answer(message_id, Envelope(header, self._outbox.all()))
 
-    def _on_order(self, message_id: str, envelope: Envelope) -> None:
-        fields = {k: v for k, v in envelope.header.items() if k not in ("protocol", "kind")}
-        try:
-            order = RoundOrder(**fields)
-        except TypeError as e:
-            raise DataError(f"the order is malformed: {e}") from None
+    def _on_order(self, message_id: str, order: RoundOrder, weights: Tensors | None, envelope: Envelope) -> None:
         self._settle(order.acks)
-        if order.model == "full":
+        if weights is not None:
             if self._work.steps:
                 # Other parameters take the place of these: what they were trained with goes along with the next answer.
                 self._keep_cut(late=True)
-            self._trainer.load(from_bytes(envelope.blobs["weights"], "weights"))
+            self._trainer.load(weights)
             self._open.clear()
             self._note("load", order.version)
         self._load_inner(order, envelope)
         self._message, self._order = message_id, order
+        self._seen = order.round, order.fence
         if order.leases or not self._work.steps:  # else it only asks for work done on the version before
             self._base = order.version
         self._note("order", order.progress_start, order.progress_rate)
@@ -246,7 +276,7 @@ class SiteWorker:
     def _settle(self, acks: list[dict[str, Any]]) -> None:
         """Learn what became of earlier cuts. Refused work leaves the parameters; in solo accepted work needs nothing."""
         for a in acks:
-            generation, cut = int(a["generation"]), int(a["cut"])
+            generation, cut = a["generation"], a["cut"]
             if cut == 0:  # so garbled that the coordinator could not tell: it was the last answer
                 generation, cut = self.generation, self._said
             refused = not a["accepted"]
@@ -291,7 +321,8 @@ class SiteWorker:
     def _now(self) -> float:
         """Run time as this site may use it: the calendar, or what a gated clock has granted."""
         if self._order is not None and self._order.gated:
-            return float((self._bus.get("clock") or {}).get("granted", -math.inf))
+            granted = finite((self._bus.get("clock") or {}).get("granted"))
+            return -math.inf if granted is None else granted
         return self._calendar()
 
     def _cut_at(self) -> float:

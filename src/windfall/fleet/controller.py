@@ -1,20 +1,23 @@
 """The controller: reconciles what policies want with what drivers observe, one action per site at a time.
 
 What it asks of a driver is in the journal before it asks. A driver that raises, or a site that is slow, costs that
-site its own progress and no other site anything (invariant 6).
+site its own progress and no other site anything (invariant 6). A start that failed half way is stopped before it is tried
+again, and who is asked to stop is asked until it is seen to be gone.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from windfall.errors import Permanent, Transient
+from windfall.errors import DriverError, Permanent, Unauthorized
 from windfall.fleet.driver import Driver, Owned
-from windfall.fleet.machine import Action, Inputs, Observed, Patience, Site, State
+from windfall.fleet.machine import Action, Fault, Inputs, Observed, Patience, Site, State
 from windfall.fleet.workload import Workload
 from windfall.policy.base import Decision
+from windfall.units import counted
 
 #: What a gated clock waits for, in words.
 _WAITED_FOR = {
@@ -40,6 +43,20 @@ class NullJournal:
 Observer = Callable[[float, Site, State, State], None]
 
 
+#: Told when a driver's trouble with a site begins (`driver_trouble`) and ends (`driver_back`): run time, kind, site, reason.
+Teller = Callable[[float, str, str, str], None]
+
+#: What a driver's refusal means to those who read it.
+_MEANS = {
+    Fault.TRANSIENT: "for now",
+    Fault.PERMANENT: "until somebody changes something",
+    Fault.UNAUTHORIZED: "until its driver has valid credentials",
+}
+_STRAY = "left over from an earlier start"
+#: Between two looks at what belongs to no site of this run (wall time).
+_STRAYS_S = 2.0
+
+
 class Controller:
     """The fleet: its sites and the rules by which they move."""
 
@@ -53,6 +70,7 @@ class Controller:
         seed: int = 0,
         stop_grace_s: float = 10.0,
         observer: Observer | None = None,
+        teller: Teller | None = None,
     ) -> None:
         self.sites = {name: Site(name, p) for name, p in patience.items()}
         self._driver = driver
@@ -61,7 +79,14 @@ class Controller:
         self._rng = random.Random(seed)
         self._grace = stop_grace_s
         self._observer = observer
+        self._teller = teller
         self._observed: dict[str, Observed] = dict.fromkeys(self.sites, Observed.UNKNOWN)
+        #: What its driver cannot do for a site, by site and what: as it is, and as it was told.
+        self._trouble: dict[tuple[str, str], str] = {}
+        self._told: dict[tuple[str, str], str] = {}
+        #: What an earlier coordinator started at sites that this run does not have any more, by site: its generation.
+        self._strays: dict[str, int] = {}
+        self._strays_at = -math.inf
 
     def adopt(self, t: float, wall: float, owned: Iterable[Owned], last: Mapping[str, tuple[int, str, float]]) -> list[Owned]:
         """Go on with what an earlier coordinator started, by the journal; what it had asked to stop is stopped.
@@ -75,19 +100,29 @@ class Controller:
             if site is not None and one.generation == generation and action == Action.UP.value:
                 site.adopt(generation, asked_at, t, wall)
                 taken.append(one)
+            elif site is not None:
+                site.leave(t, wall, _STRAY)
             else:
-                self._driver.ensure_down(one.site, self._grace, "left over from an earlier start")
-                if site is not None:
-                    site.state, site.down_asked, site.reason = State.DRAINING, True, "left over from an earlier start"
+                self._strays[one.site] = one.generation
         return taken
 
     def observe(self, names: Collection[str] | None = None) -> None:
-        """Ask the driver what there is of all sites or of ``names``. A driver that cannot say leaves them unknown."""
-        asked = self.sites if names is None else names
+        """Ask the driver what there is of all sites or of ``names``. What it cannot say of a site leaves that one unknown."""
+        asked = list(self.sites if names is None else names)
         try:
-            self._observed.update(self._driver.observe(asked))
-        except Transient:
-            self._observed.update(dict.fromkeys(asked, Observed.UNKNOWN))
+            found = self._driver.observe(asked)
+        except DriverError as e:
+            if len(asked) > 1:  # one site's trouble is no other's
+                for name in asked:
+                    self.observe([name])
+                return
+            for name in asked:
+                self._observed[name] = Observed.UNKNOWN
+                self._trouble[(name, "see")] = f"it cannot be seen {_MEANS[fault_of(e)]}: {e}"
+            return
+        for name in asked:
+            self._observed[name] = found.get(name, Observed.UNKNOWN)
+            self._trouble.pop((name, "see"), None)
 
     def reconcile(
         self, t: float, wall: float, decisions: Mapping[str, Decision], work: Workload, names: Collection[str] | None = None
@@ -100,6 +135,10 @@ class Controller:
             for _ in range(3):
                 if not self._step(site, t, wall, decision, work):
                     break
+        if names is None:
+            self._end_strays(t, wall)
+        if self._trouble != self._told:
+            self._tell(t)
 
     def _step(self, site: Site, t: float, wall: float, decision: Decision, work: Workload) -> bool:
         before = site.state
@@ -125,25 +164,59 @@ class Controller:
             else:
                 self._driver.ensure_down(site.name, self._grace, site.reason)
                 self._observed[site.name] = Observed.STOPPING
-            self.observe_one(site.name)
-        except Transient as e:
-            self._refused(site, t, wall, action, str(e))
-        except Permanent as e:
-            self._refused(site, t, wall, action, str(e))
+                self._trouble.pop((site.name, "stop"), None)
+                site.asked_down(wall)
+        except DriverError as e:
+            self._refused(site, t, wall, action, e)
+            return
+        self.observe([site.name])
 
-    def observe_one(self, name: str) -> None:
-        """Look at one site again, right after acting on it."""
-        self._observed.update(self._driver.observe([name]))
-
-    def _refused(self, site: Site, t: float, wall: float, action: Action, why: str) -> None:
+    def _refused(self, site: Site, t: float, wall: float, action: Action, e: DriverError) -> None:
+        fault = fault_of(e)
+        if action is Action.DOWN:
+            site.refused_down(wall, fault)
+            self._trouble[(site.name, "stop")] = f"it cannot be stopped {_MEANS[fault]}, and is asked again: {e}"
+            return
         before = site.state
-        if action is Action.UP:
-            failed = Inputs(t, wall, True, why, Observed.FAILED, False, False, False, lost=why)
-            site.step(failed, gated=self._gated, jitter=self._rng.random())
-            if self._observer:
-                self._observer(t, site, before, site.state)
-        else:
-            site.down_asked = False  # ask again next tick
+        words = f"cannot be started {_MEANS[fault]}: {e}"
+        site.refused_up(t, wall, str(e), words, fault, self._rng.random())
+        if self._observer:
+            self._observer(t, site, before, site.state)
+        # Whatever has come to be of it must go before the next try, and what was seen before the start says nothing of that.
+        self._observed[site.name] = Observed.UNKNOWN
+        self._act(site, t, wall, Action.DOWN)
+
+    def _end_strays(self, t: float, wall: float) -> None:
+        """End what an earlier coordinator started at sites that this run does not have any more."""
+        if not self._strays or wall < self._strays_at:
+            return
+        self._strays_at = wall + _STRAYS_S
+        for name, generation in list(self._strays.items()):
+            try:
+                if self._driver.observe([name]).get(name) is Observed.ABSENT:
+                    del self._strays[name]
+                    self._trouble.pop((name, "stop"), None)
+                    continue
+                self._journal.asked(t, name, generation, Action.DOWN.value, _STRAY)
+                self._driver.ensure_down(name, self._grace, _STRAY)
+            except DriverError as e:
+                self._trouble[(name, "stop")] = f"it cannot be stopped {_MEANS[fault_of(e)]}, and is asked again: {e}"
+
+    def _tell(self, t: float) -> None:
+        """Say what has changed of what drivers cannot do: once when it begins, once when it is over."""
+        for key in sorted(self._trouble.keys() | self._told.keys()):
+            now, was = self._trouble.get(key, ""), self._told.get(key, "")
+            if now != was and self._teller and (not now or not was):
+                what = "seen" if key[1] == "see" else "stopped"
+                self._teller(t, "driver_trouble" if now else "driver_back", key[0], now or f"it can be {what} again")
+        self._told = dict(self._trouble)
+
+    def given_up(self, limit: int) -> str:
+        """That every site has failed ``limit`` times in a row, and the newest reason; empty while one has not."""
+        if any(s.failures < limit for s in self.sites.values()):
+            return ""
+        last = max(self.sites.values(), key=lambda s: s.failed_at)
+        return f"every site has failed {counted(limit, 'time')} in a row; the last reason at {last.name}: {last.failure}"
 
     def owes(self, t: float, work: Workload) -> str:
         """What real starts and stops a gated clock waits for before it leaves ``t``, or an empty string."""
@@ -161,3 +234,10 @@ class Controller:
         """paused, local or federated, by the number of sites training."""
         training = sum(s.state is State.TRAINING for s in self.sites.values())
         return ("paused", "local")[training] if training < 2 else "federated"
+
+
+def fault_of(e: DriverError) -> Fault:
+    """What kind of refusal a driver's error is."""
+    if isinstance(e, Unauthorized):
+        return Fault.UNAUTHORIZED
+    return Fault.PERMANENT if isinstance(e, Permanent) else Fault.TRANSIENT

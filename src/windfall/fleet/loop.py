@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -160,6 +160,8 @@ class Loop:
         self._policy = policy
         self._recorder = recorder
         self._hand: Hand = hand or NoHand()
+        #: What the policy itself has said, which operator, end and stop override.
+        self._chosen: dict[str, Decision] = {}
         #: Set to stop: every site is decided off with this reason.
         self.stopping = ""
         #: What a gated clock stands for at this moment: which site, and for what. Empty while it may move.
@@ -252,12 +254,25 @@ class Loop:
         view = self.view(t, None if self._policy.whole else names)
         fresh = self._policy.decide(view)
         self._recorder.decided(view, fresh)
-        self.decisions.update(fresh)
+        self._chosen.update(fresh)
         for name, decision in fresh.items():
             was = self.wanted[name]
             self.wanted[name] = Wanted(decision.on, was.since if decision.on == was.on else t, decision.memory)
-        held = self._hand.keeps_off(t, self.decisions)
-        for name, d in fresh.items():
+        self._override(fresh, self._hand.keeps_off(t, self._chosen))
+
+    def _override(self, names: Iterable[str], held: Mapping[str, str]) -> None:
+        for name in names:
+            d = self._chosen[name]
+            self.controller.sites[name].held = held.get(name, "")
             over = self.stopping or held.get(name, "") or ("nothing is left to train on" if self.work.finished(name) else "")
-            if over:
-                self.decisions[name] = Decision(False, over, d.numbers, None, d.memory)
+            self.decisions[name] = Decision(False, over, d.numbers, None, d.memory) if over else d
+
+    def obey(self, t: float) -> bool:
+        """Let what the operator has asked since the last decision act at once, at the same run time; whether there was any.
+
+        Nobody else's decision is made again: what happens to other sites must not depend on when this is asked.
+        """
+        held = self._hand.keeps_off(t, self._chosen)
+        changed = [n for n in self._chosen if bool(held.get(n)) != bool(self.controller.sites[n].held)]
+        self._override(changed, held)
+        return bool(changed)

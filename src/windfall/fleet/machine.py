@@ -6,6 +6,7 @@ controller carries actions out. ``unknown`` is an observation and never causes a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,6 +39,25 @@ class Action(StrEnum):
     NONE = "none"
     UP = "ensure_up"
     DOWN = "ensure_down"
+
+
+class Fault(StrEnum):
+    """Why a driver could not do what it was asked."""
+
+    #: Later it may; nothing needs to change.
+    TRANSIENT = "transient"
+    #: A person has to change something.
+    PERMANENT = "permanent"
+    #: Credentials are missing, wrong or expired: a person has to renew them.
+    UNAUTHORIZED = "unauthorized"
+
+
+#: Between two requests to stop what is still there (wall time).
+_ASK_AGAIN_S = 5.0
+#: Before a request that was refused is made again, by the kind of refusal (wall time).
+_REFUSED_S = {Fault.TRANSIENT: 2.0, Fault.PERMANENT: 60.0, Fault.UNAUTHORIZED: 60.0}
+#: After refused credentials a start is not tried again sooner than this (run time): services lock those who keep asking.
+_LOGIN_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +113,37 @@ class Site:
     down_asked: bool = False
     #: An earlier coordinator started it; it may be training, and has not answered this one's `hello` yet.
     adopted: bool = False
+    #: By whose word it must be off whatever its policy says, if by an operator's: it is stopped at once.
+    held: str = ""
+    #: Monotonic wall time before which its driver is not asked again to stop it.
+    ask_at: float = -math.inf
+    #: Monotonic wall time of its last failure.
+    failed_at: float = -math.inf
 
     def adopt(self, generation: int, started_at: float, t: float, wall: float) -> None:
         """Take over a site that lives: it counts as starting until it has answered `hello`."""
         self.generation, self.started_at, self.ready_at = generation, started_at, None
         self.adopted, self.down_asked = True, False
         self.state, self.since, self.since_wall, self.reason = State.PROVISIONING, t, wall, "was found running"
+
+    def leave(self, t: float, wall: float, reason: str) -> None:
+        """It lives and is not wanted any more: it is stopped, and starts no sooner than it is gone."""
+        self.state, self.since, self.since_wall, self.reason = State.DRAINING, t, wall, reason
+        self.down_asked, self.ask_at = False, -math.inf
+
+    def asked_down(self, wall: float) -> None:
+        """Its driver has been asked to stop it, and will."""
+        self.down_asked, self.ask_at = True, wall + _ASK_AGAIN_S
+
+    def refused_down(self, wall: float, fault: Fault) -> None:
+        """Its driver could not be asked: it is asked again, later where only a person can help."""
+        self.down_asked, self.ask_at = False, wall + _REFUSED_S[fault]
+
+    def refused_up(self, t: float, wall: float, why: str, words: str, fault: Fault, jitter: float) -> None:
+        """Its driver could not start it: a failed start. Something of it may be there all the same, and must be stopped."""
+        self._failed(t, wall, why, words, jitter)
+        least = {Fault.TRANSIENT: 0.0, Fault.UNAUTHORIZED: _LOGIN_S, Fault.PERMANENT: self.patience.backoff_max_s}[fault]
+        self.retry_at = max(self.retry_at, t + min(least, self.patience.backoff_max_s))
 
     def modelled_ready_at(self) -> float:
         """Run time before which a starting site is not counted as ready on a gated clock."""
@@ -114,12 +159,12 @@ class Site:
                     self.started_at, self.ready_at = i.t, None
                     self._to(State.PROVISIONING, i, i.reason)
                     return Action.UP
-                if i.observed in (Observed.FAILED, Observed.UP, Observed.STARTING):
+                if i.observed in (Observed.FAILED, Observed.UP, Observed.STARTING) and i.wall >= self.ask_at:
                     # What nobody asked for, or what died while nobody looked, is cleared away; else it never starts again.
                     return Action.DOWN
             case State.PROVISIONING:
                 if not i.wanted and not (self.adopted and self._still_comes(i)):
-                    self._to(State.DRAINING, i, i.reason)
+                    self._to(State.DRAINING, i, f"{i.reason}; it was starting, and is not waited for" if self.held else i.reason)
                 elif i.lost or i.observed is Observed.FAILED:
                     return self._fail(i, i.lost or "its processes ended while starting", jitter)
                 elif i.ready and (not gated or i.t >= self.modelled_ready_at()):
@@ -139,17 +184,17 @@ class Site:
             case State.DRAINING:
                 late = i.wall - self.since_wall > self.patience.drain_timeout_s
                 dead = bool(i.lost) or i.observed in (Observed.FAILED, Observed.ABSENT)
-                if not self.down_asked and (i.drained or late or dead):
+                if self.down_asked and i.observed is Observed.ABSENT:
+                    self._to(State.OFF, i, self.reason)
+                elif (i.drained or late or dead or self.down_asked) and self._still_asks(i):
                     self.down_asked = True
                     if late and not i.drained:
                         self.reason = f"did not hand in its work within {self.patience.drain_timeout_s:.0f} s"
                     return Action.DOWN
-                if self.down_asked and i.observed is Observed.ABSENT:
-                    self._to(State.OFF, i, self.reason)
             case State.FAILED:
                 if i.observed is Observed.ABSENT:
                     self._to(State.OFF, i, f"tries again in {max(0.0, self.retry_at - i.t):.0f} s")
-                elif not self.down_asked:
+                elif self._still_asks(i):
                     self.down_asked = True
                     return Action.DOWN
         return Action.NONE
@@ -166,20 +211,32 @@ class Site:
 
     def _still_comes(self, i: Inputs) -> bool:
         """An adopted site that is no longer wanted has work to hand in: it is waited for, as long as a start may take."""
-        late = i.wall - self.since_wall > self.patience.start_timeout_s
+        most = self.patience.drain_timeout_s if self.held else self.patience.start_timeout_s
+        late = i.wall - self.since_wall > most
         return not (i.ready or i.lost or late) and i.observed not in (Observed.FAILED, Observed.ABSENT)
 
+    def _still_asks(self, i: Inputs) -> bool:
+        """Whether its driver is to be asked (again) to stop it: until it is on its way."""
+        return (not self.down_asked or i.observed in (Observed.UP, Observed.STARTING)) and i.wall >= self.ask_at
+
     def _fail(self, i: Inputs, why: str, jitter: float) -> Action:
-        self.failures += 1
-        self.failure = why
-        # A site that was up and died is started again at once; only one that fails again, or cannot start, waits.
-        again = self.failures - (1 if self.ready_at is not None else 0)
-        delay = min(self.patience.backoff_max_s, self.patience.backoff_s * 2 ** (again - 1)) if again else 0.0
-        self.retry_at = i.t + delay * (0.75 + 0.5 * jitter)
-        self._to(State.FAILED, i, why)
+        self._failed(i.t, i.wall, why, why, jitter)
         self.down_asked = True
         return Action.DOWN
 
+    def _failed(self, t: float, wall: float, why: str, words: str, jitter: float) -> None:
+        self.failures += 1
+        self.failure, self.failed_at = why, wall
+        # A site that was up and died is started again at once; only one that fails again, or cannot start, waits.
+        again = self.failures - (1 if self.ready_at is not None else 0)
+        delay = min(self.patience.backoff_max_s, self.patience.backoff_s * 2 ** (again - 1)) if again else 0.0
+        self.retry_at = t + delay * (0.75 + 0.5 * jitter)
+        self._enter(State.FAILED, t, wall, words)
+
     def _to(self, state: State, i: Inputs, reason: str) -> None:
-        self.state, self.since, self.since_wall, self.reason = state, i.t, i.wall, reason
+        self._enter(state, i.t, i.wall, reason)
+
+    def _enter(self, state: State, t: float, wall: float, reason: str) -> None:
+        self.state, self.since, self.since_wall, self.reason = state, t, wall, reason
         self.down_asked = self.adopted = False
+        self.ask_at = -math.inf

@@ -1,7 +1,8 @@
 """Driving the loop in time: tick, wait for what is owed, grant the next stretch, wait for it to be worked off.
 
 On a gated clock run time stands still while a site starts, drains or a round closes, and moves on only when every
-site has done what it owes by then. On the calendar nothing waits. Tests drive the very same function.
+site has done what it owes by then. On the calendar nothing waits. Whichever it is, an operator's word is looked for in wall
+time and acts at once. Tests drive the very same function.
 """
 
 from __future__ import annotations
@@ -64,11 +65,13 @@ def serve(loop: Loop, tick_s: float, host: Host, *, until: float | None = None) 
 
 def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
     """Gated: settle everything at ``t``, then let sites work until ``t_next``. False if a stop came in between."""
+    watched = clock.monotonic()
     while why := loop.owes(t):
         loop.waiting = why
         host.idle()
         if host.stop_asked() and not loop.stopping:
             return False
+        watched = _obey(loop, t, watched)
         loop.settle(t, clock.monotonic(), t_next)
     loop.waiting = ""
     if loop.done():
@@ -84,7 +87,10 @@ def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
         now = clock.monotonic()
         if now - watched >= _WATCH_S:
             watched = now
-            loop.watch(t, now)
+            if loop.obey(t):
+                loop.settle(t, now, t_next)
+            else:
+                loop.watch(t, now)
         else:
             loop.poll()
     loop.waiting = ""
@@ -94,12 +100,23 @@ def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
 def _pass_time(loop: Loop, t: float, t_next: float, host: Host) -> bool:
     """Calendar: carry on with what arrives until ``t_next``. False if a stop came in between."""
     host.granted(t_next)
+    watched = clock.monotonic()
     while not loop.clock.reached(t_next):
         host.idle()
         if host.stop_asked() and not loop.stopping:
             return False
+        watched = _obey(loop, t, watched)
         loop.settle(t, clock.monotonic(), t_next)
         host.noted(t)
         if loop.done():
             break
     return True
+
+
+def _obey(loop: Loop, t: float, watched: float) -> float:
+    """What an operator asks acts at once, also while run time stands: when (wall) it was last looked for."""
+    now = clock.monotonic()
+    if now - watched < _WATCH_S:
+        return watched
+    loop.obey(t)
+    return now

@@ -63,6 +63,7 @@ def compose(
     controller = Controller(
         {s.name: patience(config, s.spin_up_s) for s in config.site}, driver, LedgerJournal(ledger),
         gated=clock.gated, seed=config.run.seed, stop_grace_s=config.fleet.stop_grace_s, observer=observer,
+        teller=lambda t, kind, site, reason: telemetry.event(t, kind, site=site, reason=reason),
     )  # fmt: skip
     starts = ledger.starts()
     for name, generation in ledger.generations().items():

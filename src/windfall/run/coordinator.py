@@ -14,7 +14,7 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import Again, FederationError, RunError, TakenOver, WindfallError
+from windfall.errors import Again, FederationError, RunError, TakenOver, Transient, WindfallError
 from windfall.federation.flower_environment import flower_environment
 from windfall.federation.transport import Transport
 from windfall.fleet.drivers.local import AGENT, LocalDriver
@@ -38,7 +38,6 @@ from windfall.units import iso_utc, parse_utc
 _POLL_S = 0.01
 _CALENDAR_POLL_S = 0.05
 _QUIET_POLL_S = 1.0
-_OPERATOR_S = 0.5
 _BEAT_S = 2.0
 _FLUSH_S = 1.0
 log = logging.getLogger("windfall")
@@ -72,7 +71,7 @@ class Coordinator:
         self.interrupted = ""
         self.leaving = False
         self._beat = 0
-        self._beat_at = self._flushed_at = self._looked_at = float("-inf")
+        self._beat_at = self._flushed_at = float("-inf")
         self._waits, self._waits_since = "", 0.0
         self._lock = RunLock(run)
         self._lock.acquire()
@@ -111,7 +110,10 @@ class Coordinator:
     def _adopt(self, now: float, booked_to: float | None) -> None:
         """Go on with sites that an earlier coordinator started, and account for the time that nobody booked."""
         controller = self.loop.controller
-        owned = self.driver.list_owned(self.run_id)
+        try:
+            owned = self.driver.list_owned(self.run_id)
+        except Transient as e:
+            raise Again(f"{e}; what is there of this run cannot be seen for now") from None
         taken = controller.adopt(now, clock.monotonic(), owned, self.ledger.last_asked())
         for o in owned:
             kind = "adopted" if o in taken else "swept"
@@ -179,9 +181,6 @@ class Coordinator:
             self._beat, self._beat_at = self._beat + 1, now
             self._publish()
             self._alive()
-        if now - self._looked_at >= _OPERATOR_S:
-            self._looked_at = now
-            self.operator.look(self.clock.now())
         if self.loop.waiting != self._waits:
             self._waits, self._waits_since = self.loop.waiting, clock.wall()
         if self.gated and now - self._flushed_at >= _FLUSH_S:
@@ -247,10 +246,8 @@ class Coordinator:
         if lost:
             raise TakenOver(f"{self.run.root}: {lost}")
         sites = self.loop.controller.sites.values()
-        limit = self.config.fleet.max_failures
-        if all(s.failures >= limit for s in sites):
-            worst = next(iter(sites))
-            raise RunError(f"every site has failed {limit} times in a row; the last reason at {worst.name}: {worst.failure}")
+        if given_up := self.loop.controller.given_up(self.config.fleet.max_failures):
+            raise RunError(given_up)
         t = self.clock.now()
         if all(s.ends_at() <= t for s in self.grid.by_site.values()) and all(s.state is State.OFF for s in sites):
             raise RunError(

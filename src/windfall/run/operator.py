@@ -159,7 +159,7 @@ class Operator:
         for site, hold in list(self._holds.items()):
             over = hold.until is not None and t >= hold.until
             # A drain cuts one on-period short; without a time of its own it ends with that.
-            over = over or (hold.kind == "drain" and hold.until is None and not decisions[site].on)
+            over = over or (hold.kind == "drain" and hold.until is None and not (site in decisions and decisions[site].on))
             if over:
                 self._ledger.unhold(site)
                 del self._holds[site]

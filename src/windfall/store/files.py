@@ -130,7 +130,7 @@ class Envelope:
             head = json.loads(data[start : start + size])
             index = [(str(n), int(length), str(digest)) for n, length, digest in head["blobs"]]
             header = dict(head["header"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise DataError(f"{what}: unreadable header") from None
         blobs: dict[str, bytes] = {}
         at = start + size

@@ -44,6 +44,9 @@ TRANSITIONS = frozenset(
         "tidied",
         "node_gone",
         "site_note",
+        "given_up",
+        "driver_trouble",
+        "driver_back",
         "leaving",
         "done",
         "interrupted",
@@ -146,6 +149,8 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"block {d.get('block')} is quarantined{_because(d)}"
         case "site_note":
             return str(d.get("note", ""))
+        case "given_up" | "driver_trouble" | "driver_back":
+            return str(d.get("reason", ""))
         case "bus_down":
             return f"the bus is down{_because(d)}"
         case "bus_up":

@@ -25,6 +25,7 @@ NOTABLE = (
     "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked", "released", "bus_down",
     "bus_up", "signal_lost", "signal_back", "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving",
     "configuration_changed", "site_left",
+    "given_up", "driver_trouble", "driver_back",
 )  # fmt: skip
 
 
