@@ -10,11 +10,12 @@ demo: setup
 	$(BIN)/windfall demo
 
 # Of the slow suite what only computes goes beside the minutes of chaos, which mostly wait. The others start real processes, which
-# would be in each other's way: one test at a time.
+# would be in each other's way: one test at a time. A suite that fails does not keep the others from being run.
 BESIDE := tests/run/test_run_chaos.py tests/simulate tests/train
-test: check test-fast
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(BESIDE)
-	$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(BESIDE))
+test: setup setup-tests
+	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" \
+	  "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(BESIDE)" \
+	  "$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(BESIDE))"
 
 test-fast: setup setup-tests
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from windfall import clock
 from windfall.cli.demo import bundled
 from windfall.config.load import loads
 from windfall.config.schema import Config
-from windfall.grid.build import build_grid
+from windfall.grid.build import Grid, build_grid
+from windfall.grid.signal import StepSignal
 from windfall.policy.planner import Programme, Series, SpinUp
-from windfall.simulate.backtest import backtest, span_of
+from windfall.simulate.backtest import backtest, compare, span_of
 from windfall.simulate.simulation import Simulation, Span
 from windfall.units import parse_utc
 
@@ -31,6 +33,7 @@ def main() -> None:
     """Print the study's day, the year, and the speeds."""
     study()
     shares()
+    holes()
     speed()
 
 
@@ -38,7 +41,7 @@ def study() -> None:
     """The study's day: a ratio to the study's figures for every policy."""
     print("the study's day: ratios to the study's measured run")
     result = backtest(loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd()))
-    for row in result.rows:
+    for row in [*result.rows, *result.late]:
         late = f"{row.publication_delay_s or 0:g} s late"
         name = row.policy + (f" by {row.deadline_h:g} h" if row.policy in ("budgeted", "oracle") else "")
         hours = row.finish_h or math.nan
@@ -61,6 +64,7 @@ tick_s = 300
 sequence_length = 16
 [backtest]
 target = "none"
+paper_preset = "windfall"
 {more}
 """
     for i in range(sites):
@@ -100,6 +104,34 @@ def shares() -> None:
                   + ", ".join(f"{r.policy} {r.share_of_oracle:.3f}" for r in late))  # fmt: skip
             if ahead:
                 print("       by quarter: " + "; ".join(quarters(config, minutes * 60.0)))
+
+
+def holes() -> None:
+    """What missing rows do to shares of the oracle, which does not know what was in them either: blocks of 6 h, 5 seeds."""
+    policies = ["threshold", "paper", "breakeven", "learned", "always"]
+    config = year(1, 600.0, ("pge_moer_g",))
+    grid = build_grid(config)
+    span = span_of(config, grid)
+    whole = grid.by_site["s0"]
+    assert isinstance(whole, StepSignal)
+    before = {r.policy: r.share_of_oracle or 0.0 for r in compare(config, grid, span, policies)}
+    print("rows missing in blocks of 6 h, 5 seeds, starts of 10 min: mean share of the oracle's net value, and its largest move")
+    c = whole.between(span.start, span.end)
+    blocks = int((span.end - span.start) // 21600.0)
+    highest = -math.inf
+    for percent in (1, 5, 20):
+        moved: dict[str, list[float]] = {p: [] for p in policies}
+        for seed in range(5):
+            gone = random.Random(seed).sample(range(1, blocks - 1), round(blocks * percent / 100))
+            keep = ~np.isin((c.starts - span.start) // 21600.0, gone)
+            thinned = StepSignal(c.starts[keep], c.values[keep], unit=whole.unit, source=f"{percent} % gone", period_s=300.0)
+            holed = Grid({"s0": thinned}, {"R0": thinned}, {"s0": {"marginal_co2": thinned}})
+            for r in compare(config, holed, span, policies):
+                moved[r.policy].append((r.share_of_oracle or 0.0) - before[r.policy])
+                highest = max(highest, r.share_of_oracle or 0.0)
+        told = ", ".join(f"{p} {before[p] + sum(m) / 5:.3f} ({max(m, key=abs):+.4f})" for p, m in moved.items() if p != "always")
+        print(f"  {percent:2} %: {told}")
+    print(f"  no policy over the oracle: largest share {highest:.12f}")
 
 
 def quarters(config: Config, spin_up_s: float) -> list[str]:

@@ -85,19 +85,25 @@ class ScaledClock:
 
 
 class RealClock:
-    """The calendar. Waits for nothing and nobody."""
+    """The calendar. Waits for nothing and nobody.
+
+    Run time never goes back. Where the calendar has been set back it goes on at half its pace until the calendar has come up to
+    it: ticks go on, and readings look older than they are meanwhile, which turns sites off and never on.
+    """
 
     gated = False
 
     def __init__(self) -> None:
         self._t = wall()
+        self._anchor = monotonic()
 
     def now(self) -> float:
         return self._t
 
     def reached(self, t: float) -> bool:
-        return wall() >= t
+        return wall() >= t or (monotonic() - self._anchor) * 0.5 >= t - self._t
 
     def move_to(self, t: float) -> None:
         # A late loop goes on from the calendar, so that a suspended machine does not replay missed ticks.
         self._t = max(t, self._t, wall())
+        self._anchor = monotonic()

@@ -6,6 +6,7 @@ Internally: seconds, watts, joules, grams, Unix seconds (UTC). kWh, kg and hours
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -86,3 +87,117 @@ def duration_text(seconds: float) -> str:
 def counted(n: object, what: str) -> str:
     """``1 site``, ``2,000 sites``."""
     return f"{n:,} {what}{'' if n == 1 else 's'}" if isinstance(n, int) else f"{n} {what}s"
+
+
+#: 1 lb is 0.45359237 kg (exactly), so 1 lb/MWh is 0.45359237 g/kWh.
+G_PER_LB = 453.59237
+
+_GRAMS = {
+    "g": 1.0, "gr": 1.0, "gram": 1.0, "grams": 1.0, "kg": 1e3, "kilogram": 1e3, "kilograms": 1e3,
+    "t": 1e6, "tonne": 1e6, "tonnes": 1e6, "mt": 1e6, "metricton": 1e6, "metrictons": 1e6,
+    "lb": G_PER_LB, "lbs": G_PER_LB, "pound": G_PER_LB, "pounds": G_PER_LB, "shortton": 2000 * G_PER_LB,
+    "shorttons": 2000 * G_PER_LB,
+}  # fmt: skip
+_KWH = {"wh": 1e-3, "kwh": 1.0, "mwh": 1e3, "gwh": 1e6, "twh": 1e9, "j": 1 / J_PER_KWH, "mj": 1 / 3.6, "gj": 1e3 / 3.6}
+_WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e6, "gw": 1e9}
+_CENTS = frozenset({"ct", "cts", "cent", "cents", "c", "¢", "p", "pence", "ore", "øre", "öre"})
+_SYMBOLS = {"a$": "aud", "au$": "aud", "us$": "usd", "c$": "cad", "ca$": "cad", "nz$": "nzd", "$": "cur", "€": "eur", "£": "gbp"}
+#: Of headers; a unit that is given may name any currency by three letters.
+_CURRENCIES = (
+    "usd", "eur", "gbp", "aud", "cad", "chf", "nok", "sek", "dkk", "pln", "czk", "huf", "ron", "bgn", "jpy", "cny", "krw", "inr",
+    "brl", "clp", "mxn", "nzd", "zar", "sgd", "try", "uah", "rsd", "isk",
+)  # fmt: skip
+_INTENSITY = ("marginal_co2", "average_co2")
+#: What may be given as `unit`, by signal type: examples of each, for messages.
+ACCEPTED = {
+    "marginal_co2": "g/kWh, kg/kWh, kg/MWh, t/MWh, lb/MWh, lb/kWh, g/MJ",
+    "average_co2": "g/kWh, kg/kWh, kg/MWh, t/MWh, lb/MWh, lb/kWh, g/MJ",
+    "price": "EUR/MWh, EUR/kWh, ct/kWh (any currency's three letters, or its cents; per kWh, MWh or GWh)",
+    "curtailed_power": "W, kW, MW, GW",
+    "surplus_power": "W, kW, MW, GW",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A unit that a text names: ``carbon`` (``factor`` to g/kWh), ``price`` (to currency/MWh) or ``power`` (to W).
+
+    ``currency`` is three capital letters, or nothing where none is named.
+    """
+
+    kind: str
+    factor: float
+    text: str
+    currency: str = ""
+
+    def to(self, signal_type: str) -> float | None:
+        """What its values are multiplied with to be in the unit of ``signal_type``; None if they are another quantity."""
+        if self.kind != _quantity_of(signal_type):
+            return None
+        return self.factor / 1e6 if signal_type == "curtailed_power" else self.factor
+
+
+def _quantity_of(signal_type: str) -> str:
+    return "carbon" if signal_type in _INTENSITY else "price" if signal_type == "price" else "power"
+
+
+def quantity(text: str) -> Quantity | None:
+    """The unit that ``text`` is: lbs/MWh, gCO2eq/kWh, EUR/kWh, ct/kWh, MW; None if it is none that is known."""
+    plain = re.sub(r"[\s_-]", "", re.sub(r"[\s_]per[\s_]", "/", text.lower().replace("₂", "2")))
+    plain = re.sub(r"co2(eq|e)?", "", plain)
+    if plain in _WATTS:
+        return Quantity("power", _WATTS[plain], text.strip())
+    above, slash, below = plain.partition("/")
+    energy = _KWH.get(below) or _KWH.get(re.sub(r"hr?(e|el)?$", "h", below))  # MWhe and kWhel are electric ones
+    if not slash or energy is None:
+        return None
+    if above in _GRAMS:
+        return Quantity("carbon", _GRAMS[above] / energy, text.strip())
+    for symbol, code in _SYMBOLS.items():
+        above = above.replace(symbol, code) if above.startswith(symbol) else above
+    share = 1.0
+    if above in _CENTS or (len(above) > 3 and above[3:] in _CENTS):
+        share, above = 0.01, above[:3] if len(above) > 3 and above not in _CENTS else ""
+    if above in ("", "cur", "currency"):
+        return Quantity("price", share * 1000 / energy, text.strip())
+    if re.fullmatch("[a-z]{3}", above) and above != "ton":  # which is a short one to some, a metric one to others
+        return Quantity("price", share * 1000 / energy, text.strip(), above.upper())
+    return None
+
+
+_NAMED = re.compile(
+    r"(?<![a-z])((?:kg|g|t|mt|lbs?|pounds?|tonnes?|short tons?)(?:[ _]*co2(?:eq|e)?)?|"
+    rf"(?:[a-z]{{0,2}}\$|€|£|(?:{'|'.join(_CURRENCIES)}))(?:ct|cts|cents?)?|ct|cts|cents?|¢)"
+    r"[ _]*(?:/|[ _]per[ _]|[ _])[ _]*([kmg]w-?hr?)(?:e|el)?(?![a-z])"
+)
+_POWER = re.compile(r"(?:^|[\[(_ ])([kmg]?w)(?:[\])]|$)")
+
+
+def quantity_in(name: str) -> Quantity | None:
+    """The unit that a column's name holds: `moer_lbs_per_mwh`, `Preis [€/MWh]`, `surplus_kw`; None if it holds none."""
+    plain = name.strip().lower().replace("₂", "2")
+    found = _NAMED.search(plain)
+    if found is not None:
+        above = found[1].upper() if found[1] in _CURRENCIES else found[1]
+        return quantity(f"{above}/{_written(found[2])}")
+    power = _POWER.search(plain)
+    return quantity(_written(power[1])) if power else None
+
+
+def _written(unit: str) -> str:
+    """kwh as kWh, mw as MW."""
+    return unit.replace("-", "").replace("hr", "h").replace("w", "W").replace("mW", "MW").replace("gW", "GW")
+
+
+def conversion(unit: str, signal_type: str) -> float:
+    """What values in ``unit`` are multiplied with to be in the unit of ``signal_type`` (``UNITS``).
+
+    Raises:
+        ValueError: ``unit`` is none that is known, or of another quantity; the message lists what is accepted.
+    """
+    found = quantity(unit)
+    factor = found.to(signal_type) if found else None
+    if factor is None:
+        about = f"no unit of {signal_type}" if found else "no unit that is known"
+        raise ValueError(f'unit = "{unit}" is {about}; accepted are {ACCEPTED[signal_type]}, or multiply with `scale`')
+    return factor

@@ -125,6 +125,21 @@ def test_a_pipe_loses_no_column_and_is_never_told_to_widen_a_terminal(
         assert "the study" in text
 
 
+def test_a_sweeps_files_are_the_sweeps_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = windfall(
+        capsys, "backtest", EXAMPLES / "paper_day.toml", "--policy", "breakeven", "--sweep", "spin_up_s=300,900",
+        "--csv", tmp_path / "tables", "--html", tmp_path / "page.html", "--jobs", "1",
+    )  # fmt: skip
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "tables").iterdir()) == ["points.csv", "summary.csv"]
+    assert "start dates" in out
+    heads = (tmp_path / "tables" / "summary.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert {"policy", "spin_up_s", "start_dates", "starts_p50", "kg_co2_p50"} <= set(heads)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "spin_up_s" in page
+    assert "What each policy did" not in page
+
+
 @pytest.mark.slow
 def test_the_papers_day_is_shown_beside_the_study_budgets_and_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = windfall(capsys, "backtest", EXAMPLES / "paper_day.toml", "--json")

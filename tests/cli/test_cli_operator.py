@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cli.test_cli import windfall
+from patience import PATIENCE_S
 from ui.ui_runs import START, empty_run, finished_run
 from windfall.fleet.processes import mark
 from windfall.store.ledger import Ledger
@@ -190,7 +191,7 @@ def test_gc_tells_what_it_would_do_and_does_it(
     assert left.poll() is None
     code, out, _ = windfall(capsys, "gc", run.root, "--json")
     assert json.loads(out) == {**expected, "dry_run": False}
-    assert left.wait(timeout=20) == -signal.SIGTERM
+    assert left.wait(timeout=PATIENCE_S) == -signal.SIGTERM
     assert windfall(capsys, "gc", run.root)[:2] == (0, "nothing is left over\n")
 
 

@@ -94,11 +94,51 @@ def test_a_key_of_another_kind_at_its_default_is_no_stranger() -> None:
         ('kind = "watttime"\ntype = "price"', 'kind = "watttime" delivers marginal_co2; set type'),
         ('kind = "electricity_maps"', 'kind = "electricity_maps" delivers average_co2; set type'),
         ('kind = "openelectricity"', 'kind = "openelectricity" delivers price or curtailed_power; set type'),
+        (
+            f'{LEAST["trace"]}\nunit = "EUR/MWh"',
+            'unit = "EUR/MWh" is no unit of marginal_co2; accepted are g/kWh, kg/kWh, kg/MWh, '
+            "t/MWh, lb/MWh, lb/kWh, g/MJ, or multiply with `scale`",
+        ),
+        (
+            f'{LEAST["trace"]}\ntype = "price"\ncurrency = "USD"\nunit = "EUR/MWh"',
+            'unit = "EUR/MWh" and currency = "USD" differ; correct one',
+        ),
+        (
+            f'{LEAST["trace"]}\ntimezone = "Berlin"',
+            'timezone = "Berlin" is none that is known here; give a name as Europe/Berlin, '
+            "America/Chicago, Australia/Brisbane (where a machine has no list of zones: pip install tzdata), "
+            "or an offset that holds all year as +10:00",
+        ),
+        (
+            f'{LEAST["trace"]}\ntime_format = "dd.mm.yyyy"',
+            'time_format = "dd.mm.yyyy" has no %; write as for strptime, %d.%m.%Y %H:%M',
+        ),
+        (
+            f'{LEAST["trace"]}\nstamp = "end"\nperiod_s = 0',
+            'stamp = "end" needs a period_s: a row that holds until the next has no end of its own',
+        ),
+        (
+            f'{LEAST["trace"]}\nquarter_column = "q"',
+            "hour_column is needed for quarter_column and hours_from; name the column of hours",
+        ),
+        (f'{LEAST["trace"]}\nregion_value = "q"', "region_value needs region_column; name the column that it is in"),
+        (f'{LEAST["trace"]}\nregion_column = "q"\nwhere = {{ q = "x" }}', "region_column and where name one column; keep one"),
+        (f"{LEAST['trace']}\nscale = 0", "scale = 0 makes every value 0; give another"),
         ('kind = "watttime"\nlatitude = 1', "latitude and longitude go together; give both or neither"),
     ],
 )
 def test_what_a_kind_lacks_is_told_once_and_without_repeating_the_table(signal: str, said: str) -> None:
-    assert problem(signal) == (13, "site[0].signal", said)
+    # At the key that it names first, if it stands there; what is lacking has its table's line.
+    keys = [line.partition(" =")[0] for line in signal.split("\n")]
+    first = said.split()[0]
+    at = 14 + keys.index(first) if first in keys and first not in ("kind", "latitude") else 13
+    assert problem(signal) == (at, "site[0].signal", said)
+
+
+def test_a_unit_says_the_currency_where_no_key_does_and_numbers_choose_rows_as_texts() -> None:
+    table = config(f'{LEAST["trace"]}\ntype = "price"\nunit = "EUR/kWh"').site[0].signal
+    assert table.currency == "EUR"
+    assert config(f'{LEAST["trace"]}\nwhere = {{ node = 12, kind = "LMP" }}').site[0].signal.where == {"node": "12", "kind": "LMP"}
 
 
 @pytest.mark.parametrize("kind", LIVE)
@@ -190,6 +230,10 @@ OWN = {
     "trace": {
         "until": st.just("2026-02-01T00:00Z"), "time_column": TEXT.filter(bool),
         "forecast_columns": st.dictionaries(KEYS, st.floats(1, 1e5), min_size=1, max_size=3),
+        "where": st.dictionaries(TEXT.filter(bool), TEXT, min_size=1, max_size=3),
+        "unit": st.sampled_from(["lb/MWh", "t/MWh", "gCO₂/kWh"]), "scale": st.floats(0.001, 1e4),
+        "timezone": st.sampled_from(["Europe/Berlin", "+10:00", "UTC"]), "time_format": TEXT.map(lambda t: "%Y" + t),
+        "repeated": st.sampled_from(["refuse", "last"]), "decimal": st.sampled_from([".", ","]), "hour_column": TEXT.filter(bool),
     },
     "synthetic": {"seed": st.integers(0, 10**9), "days": st.floats(0.1, 400)},
     "watttime": {"zone": TEXT, "horizon_h": st.floats(0.1, 72), "poll_s": st.floats(1, 1e4)},

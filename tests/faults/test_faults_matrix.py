@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from faults import tree
+from patience import PATIENCE_S
 from windfall import faults
 from windfall.fleet.processes import marked
 from windfall.store.ledger import Ledger
@@ -35,7 +36,7 @@ SITE = {
 }  # fmt: skip
 #: Runs at a time: most of them wait for a time-out.
 _AT_ONCE = 4
-_LIMIT_S = 120
+_LIMIT_S = PATIENCE_S
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,13 @@ def test_paths_choose_and_the_scale_multiplies(
     assert (r.value, r.valid_from, r.known_at, r.unit) == (expected, valid_from, T, "W")
 
 
+def test_a_unit_converts_as_it_does_for_traces(asking: Asking) -> None:
+    with JsonServer({"lbs": 900.0}) as server:
+        s = asking.signal("http", type="marginal_co2", url=server.url, value_path="lbs", unit="lb/MWh")
+        assert ask(s, T) == ""
+    assert s.at(T).value == pytest.approx(408.233133)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("text", ["2026-05-03T10:00:00Z", "2026-05-03T10:00:00", T - 120, (T - 120) * 1000, str(int(T - 120))])
 def test_instants_are_iso_or_unix_seconds_or_milliseconds(asking: Asking, text: Any) -> None:
     with JsonServer({"v": 1.0, "t": text}) as server:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from patience import PATIENCE_S
 from windfall import clock
 from windfall.config.load import load
 from windfall.errors import StoreError
@@ -87,8 +88,8 @@ until = "{until}"
 
 def write_config(
     folder: Path, windows: dict[str, list[tuple[float, float]]], *, budget: int = 128 * 60, until_min: float = 600,
-    lr_scale: float = 0.3, port: int = 0, start_timeout_s: float = 120, speed: float = 100_000, tick_s: float = 60,
-    bus: str = "embedded", solo_cut_s: float = 1200, max_failures: int = 2, heartbeat_timeout_s: float = 60, dead_man_s: float = 6,
+    lr_scale: float = 0.3, port: int = 0, start_timeout_s: float = 600, speed: float = 100_000, tick_s: float = 60,
+    bus: str = "embedded", solo_cut_s: float = 1200, max_failures: int = 2, heartbeat_timeout_s: float = 300, dead_man_s: float = 6,
     snapshot_s: float = 2, round_s: float = 900,
 ) -> Path:  # fmt: skip
     """A configuration whose sites are in a window over the given minutes."""
@@ -110,7 +111,7 @@ def write_config(
     return folder / "small.toml"
 
 
-def windfall(*args: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def windfall(*args: object, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     return subprocess.run(
         [sys.executable, "-m", "windfall.cli.main", *map(str, args)], capture_output=True, text=True, timeout=timeout, check=False,
@@ -158,7 +159,7 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
-def wait_for(what: str, ready: Callable[[], object], timeout: float = 120) -> None:
+def wait_for(what: str, ready: Callable[[], object], timeout: float = PATIENCE_S) -> None:
     """Look again and again until ``ready`` says something true."""
     deadline = clock.monotonic() + timeout
     while not ready():
@@ -240,7 +241,7 @@ class Living:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
-        deadline = clock.monotonic() + 20
+        deadline = clock.monotonic() + PATIENCE_S
         while (left := processes(self.run)) and clock.monotonic() < deadline:
             for line in left:
                 with contextlib.suppress(ProcessLookupError):
@@ -256,7 +257,7 @@ class Living:
         """A signal to `windfall run` itself."""
         self._child.send_signal(number)
 
-    def end(self, timeout: float = 180) -> int:
+    def end(self, timeout: float = PATIENCE_S) -> int:
         """Wait for the end of `windfall run`; its exit code."""
         try:
             return self._child.wait(timeout=timeout)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from store.redis_server import need_redis
 
 pytestmark = pytest.mark.slow
@@ -19,7 +20,7 @@ def test_a_run_under_chaos_finishes_and_loses_and_repeats_nothing(tmp_path: Path
     need_redis()
     done = subprocess.run(
         [sys.executable, str(CHAOS), "--short", "--seed", "1", "--keep", str(tmp_path)],
-        capture_output=True, text=True, timeout=600, check=False,
+        capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from patience import PATIENCE_S
 from windfall import clock
 from windfall.errors import RankError
 from windfall.run.followers import Command, Followers, key
@@ -92,7 +93,7 @@ def test_a_real_follower_says_what_is_wrong_with_its_data(tmp_path: Path) -> Non
     others = Followers(
         tmp_path, 2, store, lambda rank, port: [sys.executable, "-m", "windfall.run.rank_process", str(tmp_path), "0", str(port)]
     )
-    deadline = clock.monotonic() + 60
+    deadline = clock.monotonic() + PATIENCE_S
     while not store.check([key("failed", 0)]):
         assert clock.monotonic() < deadline
         clock.pause(0.02)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from patience import PATIENCE_S
 from store.redis_server import RedisServer, wait_for
 from ui.ui_runs import NOBODY, START, finished_run
 from windfall import clock
@@ -117,7 +118,7 @@ def test_only_this_runs_processes_die(run: RunDir, tmp_path: Path, spawn: Spawn)
     assert [(p.site, p.generation) for p in found.processes] == [("adelaide", 1), ("california", 2)]
     assert {p.pid for p in found.processes} == {p.pid for p in ours}
     for child in ours:
-        assert child.wait(timeout=20) == -signal.SIGTERM
+        assert child.wait(timeout=PATIENCE_S) == -signal.SIGTERM
     assert all(lives(p) for p in others)
     assert found.stuck == []
     assert collect(run, dry_run=False).processes == []
@@ -126,7 +127,7 @@ def test_only_this_runs_processes_die(run: RunDir, tmp_path: Path, spawn: Spawn)
 def test_an_agent_is_asked_first_and_saves_its_work(run: RunDir, tmp_path: Path, spawn: Spawn) -> None:
     child = spawn(mark(OURS, run.root, "california", 1), sys.executable, "-c", _OBEDIENT + _READY, str(tmp_path / "saved"))
     collect(run, dry_run=False)
-    assert child.wait(timeout=20) == 0
+    assert child.wait(timeout=PATIENCE_S) == 0
     assert (tmp_path / "saved").read_text() == "saved"
 
 
@@ -141,7 +142,7 @@ def test_who_does_not_listen_is_ended_with_its_group(run: RunDir) -> None:
     try:
         inner = int(child.stdout.readline())
         found = collect(run, dry_run=False, term_s=0.2)
-        assert child.wait(timeout=20) == -signal.SIGKILL
+        assert child.wait(timeout=PATIENCE_S) == -signal.SIGKILL
         wait_for("the agent's child to end", lambda: start_time(inner) is None)
         assert found.stuck == []
     finally:

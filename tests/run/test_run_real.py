@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from run.real import (
     SECRET,
     T0,
@@ -65,7 +66,7 @@ def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes(tmp_path: Path) -
     first = start("run", config, "--run-dir", run, "--quiet")
     wait_for("the first commit", lambda: versions(run) >= 1)
     first.send_signal(signal.SIGINT)
-    assert first.wait(timeout=60) == 130
+    assert first.wait(timeout=PATIENCE_S) == 130
     wait_for("processes to end", lambda: not processes(run), 15)
     ledger = Ledger.open(run / "ledger.db", read_only=True)
     counts = ledger.counts()

@@ -16,7 +16,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import backtest, span_of
-from windfall.simulate.regions import jobs_for, rank_regions
+from windfall.simulate.regions import jobs_for, rank_regions, ranked_by
 from windfall.simulate.simulation import Span
 from windfall.simulate.spread import quantiles
 from windfall.simulate.sweep import Job, combinations, parse_setting, start_dates, summarise, sweep
@@ -112,6 +112,23 @@ def test_regions_are_ranked_by_what_the_same_site_would_emit_there(tmp_path: Pat
     assert other.utilisation is not None
     assert best.utilisation[1] > other.utilisation[1]
     assert best.as_json()["kg_co2"].keys() == {"p10", "p50", "p90"}
+
+
+def test_without_a_budget_regions_are_ranked_by_net_value(tmp_path: Path) -> None:
+    """Where nearly nothing is trained nearly nothing is emitted: the least kg is the worst place to be."""
+    c = config(tmp_path, {"a": sunny(8, 40.0, 1), "b": sunny(8, 10.0, 8)})
+    ranked = rank_regions(c, "breakeven", count=3, span_days=4, workers=1)
+    assert [r.region for r in ranked] == ["B", "A"]
+    best, worst = ranked
+    assert best.net_value_h is not None
+    assert worst.net_value_h is not None
+    assert best.kg_co2 is not None
+    assert worst.kg_co2 is not None
+    assert best.kg_co2[1] < worst.kg_co2[1] or best.net_value_h[1] > worst.net_value_h[1]
+    # Eight clean hours a day, a start of ten minutes in each: nine tenths of an hour's worth an hour, less the start.
+    assert best.net_value_h[1] == pytest.approx(4 * (8.0 * 0.9 - 1 / 6), rel=0.06)
+    assert best.as_json()["start_dates"] == 3
+    assert ranked_by(c) == "net value"
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))

@@ -13,10 +13,11 @@ from pathlib import Path
 import redis
 
 from needs import missing
+from patience import PATIENCE_S
 from windfall import clock
 
 
-def wait_for(what: str, ready: Callable[[], object], timeout: float = 20) -> None:
+def wait_for(what: str, ready: Callable[[], object], timeout: float = PATIENCE_S) -> None:
     """Look again and again until ``ready`` says something true."""
     deadline = clock.monotonic() + timeout
     while not ready():

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from patience import PATIENCE_S
 from windfall.train.ranked import RankedTrainer
 from windfall.train.ranks import Group
 from windfall.train.spec import TrainerSpec
@@ -24,11 +25,11 @@ TESTS = Path(__file__).parents[1]
 
 @contextmanager
 def ranked(
-    s: TrainerSpec, size: int, folder: Path, timeout_s: float = 20.0
+    s: TrainerSpec, size: int, folder: Path, timeout_s: float = PATIENCE_S
 ) -> Iterator[tuple[RankedTrainer, list[subprocess.Popen[bytes]]]]:
     """A leader in this process and followers in their own."""
     (folder / "spec.json").write_text(json.dumps(asdict(s)))
-    store = TCPStore("127.0.0.1", 0, size, is_master=True, timeout=timedelta(seconds=60), wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, size, is_master=True, timeout=timedelta(seconds=PATIENCE_S), wait_for_workers=False)
     children = [
         subprocess.Popen(
             [sys.executable, "-m", "train.ranked_child", str(store.port), str(rank), str(size), str(folder / "spec.json")],

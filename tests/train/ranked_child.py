@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from patience import PATIENCE_S
 from windfall.train.ranked import RankedTrainer, follow
 from windfall.train.ranks import Group
 from windfall.train.spec import TrainerSpec
@@ -22,8 +23,8 @@ from windfall.train.trainer import LocalTrainer
 def main() -> None:
     port, rank, size, spec = sys.argv[1:]
     torch.set_num_threads(1)
-    store = TCPStore("127.0.0.1", int(port), int(size), is_master=False, timeout=timedelta(seconds=60))
-    group = Group(store, int(rank), int(size), device=torch.device("cpu"), timeout_s=20)
+    store = TCPStore("127.0.0.1", int(port), int(size), is_master=False, timeout=timedelta(seconds=PATIENCE_S))
+    group = Group(store, int(rank), int(size), device=torch.device("cpu"), timeout_s=PATIENCE_S)
     local = LocalTrainer(TrainerSpec(**json.loads(Path(spec).read_text())), group)
     if rank == "0":
         RankedTrainer(local, group).step([0, 1, 2], 0.0)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from patience import PATIENCE_S
 from windfall.errors import ConfigError, DataError
 from windfall.train.model import GPTConfig, parameter_count
 
@@ -70,7 +71,7 @@ def run(*arguments: str, **environment: str) -> dict[str, Any]:
     """What the benchmark, run from the checkout as its text says, prints on standard output."""
     done = subprocess.run(
         [sys.executable, *arguments, "--tiny"], env={**os.environ, "PYTHONPATH": "src", **environment}, cwd=ROOT,
-        capture_output=True, text=True, timeout=600, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return only_line(done.stdout)

@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from patience import PATIENCE_S
 from windfall.errors import ConfigError, DataError
 from windfall.train.corpus import Unit, read_unit
 from windfall.train.data import TrainData
@@ -420,7 +421,7 @@ def test_a_disk_that_fills_up_is_one_message_and_what_was_finished_is_used(tmp_p
     for workers in ("1", "2"):
         out = tmp_path / f"out{workers}"
         command = [sys.executable, "-c", code, str(texts), str(out), workers]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
         assert done.stderr == ""
         said = re.escape(str(out)) + r"(/\.preparing)?: cannot be written \(File too large\); check the disk and permissions, then"
         assert re.fullmatch(said + r" run the same again: what is finished is kept\n", done.stdout)

@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Prepare training data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+trace_app = typer.Typer(help="Look at trace files.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(trace_app, name="trace")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML)")]
@@ -125,6 +127,51 @@ def data_prepare(
         source, out, sequence_length, held_out_fraction, seed, as_json, tokenizer, vocab_size, packing, workers, shard_tokens,
         text_column, replace, skip_bad_rows,
     )  # fmt: skip
+
+
+@trace_app.callback()
+def trace_root() -> None:
+    """Look at trace files."""
+
+
+@trace_app.command("show")
+def trace_show(
+    file: Annotated[str, typer.Argument(metavar="FILE", help=".csv, .csv.gz, .parquet, or bundled:caiso")],
+    column: Annotated[Optional[str], typer.Option(metavar="NAME", help="column of values")] = None,  # noqa: UP045
+    time_column: Annotated[Optional[str], typer.Option(metavar="NAME", help="column of instants, or of dates")] = None,  # noqa: UP045
+    where: Annotated[Optional[list[str]], typer.Option(metavar="NAME=VALUE", help="only such rows (again for more)")] = None,  # noqa: UP045
+    kind: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--type", metavar="TYPE", help="marginal_co2, average_co2, price, curtailed_power or surplus_power"),
+    ] = None,
+    unit: Annotated[Optional[str], typer.Option(metavar="UNIT", help="of the values: lb/MWh, EUR/kWh, kW")] = None,  # noqa: UP045
+    scale: Annotated[Optional[float], typer.Option(metavar="X", help="what values are multiplied with")] = None,  # noqa: UP045
+    currency: Annotated[Optional[str], typer.Option(metavar="EUR", help="of prices")] = None,  # noqa: UP045
+    timezone: Annotated[Optional[str], typer.Option(metavar="ZONE", help="Europe/Berlin, +10:00")] = None,  # noqa: UP045
+    stamp: Annotated[Optional[str], typer.Option(metavar="start|end", help="what instants are of their interval")] = None,  # noqa: UP045
+    time_format: Annotated[Optional[str], typer.Option(metavar="FORMAT", help="of instants, as for strptime")] = None,  # noqa: UP045
+    hour_column: Annotated[Optional[str], typer.Option(metavar="NAME", help="column of hours beside dates")] = None,  # noqa: UP045
+    quarter_column: Annotated[Optional[str], typer.Option(metavar="NAME", help="column of quarters beside hours")] = None,  # noqa: UP045
+    repeated_hour_column: Annotated[Optional[str], typer.Option(metavar="NAME", help="marks the second of equal hours")] = None,  # noqa: UP045
+    repeated: Annotated[Optional[str], typer.Option(metavar="refuse|last", help="rows of one instant that differ")] = None,  # noqa: UP045
+    decimal: Annotated[Optional[str], typer.Option(metavar=".|,", help="what decimals follow")] = None,  # noqa: UP045
+    period_s: Annotated[Optional[float], typer.Option(metavar="S", help="how long a row counts; 0: until the next")] = None,  # noqa: UP045
+    threshold: Annotated[Optional[float], typer.Option(metavar="X", help="windows under this (power: from this on)")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """What is in a trace file: columns, zones, resolution, holes, units, windows, and the [site.signal] that reads it.
+
+    What no option says is guessed. Ends with 2 where no signal can be made of it yet.
+    """
+    from windfall.cli import trace as verb
+
+    asked = {
+        "column": column, "time_column": time_column, "type": kind, "unit": unit, "scale": scale, "currency": currency,
+        "timezone": timezone, "stamp": stamp, "time_format": time_format, "hour_column": hour_column,
+        "quarter_column": quarter_column, "repeated_hour_column": repeated_hour_column, "repeated": repeated, "decimal": decimal,
+        "period_s": period_s,
+    }  # fmt: skip
+    raise typer.Exit(verb.show(file, asked, where or [], threshold, as_json))
 
 
 @app.command()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table
-from windfall.units import time_zone
+from windfall.units import conversion, quantity, time_zone
+
+#: A text; a number stands for what it is written as.
+Text = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v)]
 
 SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"]
 SignalKind = Literal["trace", "synthetic", "watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim"]
@@ -18,28 +21,22 @@ _REQUEST = {"timeout_s", "poll_s"}
 _PROVIDER = {*_REQUEST, "zone", "base_url", "credentials_file", "horizon_h"}
 #: Which keys belong to which kind, besides those that belong to all.
 _KEYS: dict[str, set[str]] = {
-    "trace": {"path", "time_column", "column", "region_column", "region_value", "until", "forecast_columns"},
+    "trace": {
+        "path", "time_column", "column", "region_column", "region_value", "where", "repeated", "unit", "scale", "timezone",
+        "trust_offset", "stamp", "time_format", "hour_column", "hours_from", "quarter_column", "repeated_hour_column", "decimal",
+        "until", "forecast_columns",
+    },
     "synthetic": {"seed", "days"},
     "watttime": {*_PROVIDER, "latitude", "longitude"},
     "electricity_maps": {*_PROVIDER, "latitude", "longitude"},
     "openelectricity": {*_PROVIDER, "network"},
     "gridstatus": {*_REQUEST, "iso", "market", "location", "published"},
     "http": {
-        *_REQUEST,
-        "url",
-        "value_path",
-        "time_path",
-        "scale",
-        "headers_from_env",
-        "credentials_file",
-        "published",
-        "timezone",
-        "trust_offset",
-        "stamp",
-        "time_format",
+        *_REQUEST, "url", "value_path", "time_path", "unit", "scale", "headers_from_env", "credentials_file", "published",
+        "timezone", "trust_offset", "stamp", "time_format",
     },
-    "vessim": {*_REQUEST, "url", "microgrid", "field", "scale"},
-}
+    "vessim": {*_REQUEST, "url", "microgrid", "field", "unit", "scale"},
+}  # fmt: skip
 _COMMON = {"kind", "name", "type", "currency", "period_s", "publication_delay_s", "stale_periods", "forecast"}
 #: What each kind can deliver.
 _TYPES: dict[str, tuple[str, ...]] = {
@@ -53,15 +50,59 @@ _TYPES: dict[str, tuple[str, ...]] = {
 class SignalTable(Table):
     """`[site.signal]`: where a region's readings come from."""
 
-    kind: SignalKind = Field("trace", description="a CSV file, generated, a provider, or any HTTP address with JSON")
+    kind: SignalKind = Field("trace", description="trace (a file), generated, a provider, or any HTTP address with JSON")
     name: Name | None = Field(None, description="what triggers call it (default: its type)")
     type: SignalType = Field("marginal_co2", description="what the values mean")
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field("USD", description="price: of the values, as three letters")
-    path: str | None = Field(None, description="trace: CSV or .csv.gz beside the config; or `bundled:paper_day`, `bundled:caiso`")
-    time_column: str = Field("time_utc", description="trace: column of instants (ISO 8601, UTC)")
+    path: str | None = Field(
+        None, description="trace: .csv, .csv.gz or .parquet beside the config (`windfall trace show` says what is in it); or "
+        "`bundled:paper_day`, `bundled:caiso`",
+    )  # fmt: skip
+    time_column: str = Field("time_utc", description="trace: column of instants, or of dates beside an hour_column")
     column: str | None = Field(None, description="trace: column of values")
     region_column: str | None = Field(None, description="trace: rows of one region are chosen by this column")
     region_value: str | None = Field(None, description="trace: and this value (default: the site's region)")
+    where: dict[str, Text] = Field(
+        default_factory=dict, description='trace: rows are chosen by these columns and values, { NODE = "X", LMP_TYPE = "LMP" } say'
+    )
+    repeated: Literal["refuse", "last"] = Field(
+        "refuse", description="trace: rows of one instant with different values: refuse, or last (the last in the file counts)"
+    )
+    unit: str | None = Field(
+        None, description="trace, http, vessim: of the values, converted to the type's own: g/kWh, kg/MWh, t/MWh, lb/MWh; "
+        "EUR/MWh, EUR/kWh, ct/kWh; W, kW, MW, GW (default: what a trace's column says, else g/kWh, currency/MWh, MW "
+        "curtailed, W surplus)",
+    )  # fmt: skip
+    timezone: str | None = Field(
+        None, description="trace, http: of instants without an offset: Europe/Berlin (IANA), or all year +10:00 (default: UTC)"
+    )
+    trust_offset: bool = Field(
+        True, description="trace, http: false: the Z or offset of instants, or Unix time, is wrong: they are on timezone's clock"
+    )
+    stamp: Literal["start", "end"] | None = Field(
+        None, description="trace, http: whether an instant is the start or the end of what its value describes (default: start, or "
+        "what a trace's column says)",
+    )  # fmt: skip
+    time_format: str | None = Field(
+        None, description="trace, http: how instants are written, for strptime: %d/%m/%Y %H:%M (default: as they look; http: ISO "
+        "8601, or Unix time)",
+    )  # fmt: skip
+    hour_column: str | None = Field(
+        None, description="trace: beside a column of dates: hour (0 to 23, 1 to 24, 2A and 2B), time (00:00 to 24:00), or number "
+        "of the half or quarter hour of the day",
+    )  # fmt: skip
+    hours_from: Literal[0, 1] | None = Field(
+        None, description="trace: hours are numbered from 0, or from 1 (the hour that ends at 1) (default: as they look)"
+    )
+    quarter_column: str | None = Field(
+        None, description="trace: beside hour_column: quarter of the hour (1 to 4; 1 to 12 of five minutes), or minute"
+    )
+    repeated_hour_column: str | None = Field(
+        None, description="trace: marks (Y, 1, true) rows of the second of two equal hours in autumn (default: by order)"
+    )
+    decimal: Literal[".", ","] | None = Field(
+        None, description="trace: decimals follow a point (1,234.5) or a comma (1.234,5) (default: as they look)"
+    )
     forecast_columns: dict[str, Positive] = Field(
         default_factory=dict, description="trace: columns of forecasts made in each row, and how many seconds ahead each looks"
     )
@@ -95,28 +136,25 @@ class SignalTable(Table):
         None, description="http: where the value is in the JSON, `data.0.value` for example; `data.*.value`: a list of them"
     )
     time_path: str | None = Field(None, description="http: where its instant is (default: it holds from when it was asked for)")
-    timezone: str | None = Field(
-        None, description="http: of instants without an offset: Europe/Berlin (IANA), or all year +10:00 (default: UTC)"
-    )
-    trust_offset: bool = Field(
-        True, description="http: false: the Z or offset of its instants, or Unix time, is wrong: they are on timezone's clock"
-    )
-    time_format: str | None = Field(
-        None, description="http: how instants are written, for strptime: %d/%m/%Y %H:%M (default: ISO 8601, or Unix time)"
-    )
-    stamp: Literal["start", "end"] | None = Field(
-        None, description="http: whether an instant is the start or the end of what its value describes, period_s (default: start)"
-    )
     published: Literal["observed", "ahead"] | None = Field(
         None, description="http, gridstatus: whether values are told once they hold, or ahead (day-ahead prices) (default: as the "
         "provider does; http: observed)"
     )  # fmt: skip
-    scale: float = Field(1.0, description="http, vessim: what the value is multiplied with to give the type's unit")
+    scale: float = Field(1.0, description="trace, http, vessim: what the value is multiplied with to give the type's unit")
     headers_from_env: dict[str, str] = Field(
         default_factory=dict, description="http: header names, and the environment variable that holds each value"
     )
     microgrid: str | None = Field(None, description="vessim: name of the microgrid")
     field: str = Field("p_delta", description="vessim: which figure of the microgrid's state")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _currency_of_unit(cls, raw: Any) -> Any:
+        """A unit that names a currency says it for `currency` too."""
+        if isinstance(raw, dict) and isinstance(raw.get("unit"), str) and raw.get("type") == "price" and "currency" not in raw:
+            found = quantity(raw["unit"])
+            return {**raw, "currency": found.currency} if found is not None and found.currency else raw
+        return raw
 
     @model_validator(mode="after")
     def _complete(self) -> SignalTable:
@@ -129,23 +167,41 @@ class SignalTable(Table):
         if strangers:
             of = next((k for k, keys in _KEYS.items() if strangers[0] in keys), "another kind")
             raise ValueError(f'kind = "{self.kind}" has no {", ".join(strangers)} (it belongs to {of}); remove it')
+        return self
+
+    @model_validator(mode="after")
+    def _needs(self) -> SignalTable:
         if self.kind == "trace" and (self.path is None or self.column is None):
             raise ValueError("a trace needs path and column")
         needs = {"http": ("url", "value_path"), "vessim": ("url", "microgrid"), "gridstatus": ("iso", "location")}
         missing = [k for k in needs.get(self.kind, ()) if getattr(self, k) is None]
         if missing:
             raise ValueError(f'kind = "{self.kind}" needs {" and ".join(missing)}')
+        return self
+
+    @model_validator(mode="after")
+    def _delivers(self) -> SignalTable:
         if self.type not in _TYPES.get(self.kind, (self.type,)):
             raise ValueError(f'kind = "{self.kind}" delivers {" or ".join(_TYPES[self.kind])}; set type')
+        return self
+
+    @model_validator(mode="after")
+    def _place(self) -> SignalTable:
         if (self.latitude is None) != (self.longitude is None):
             raise ValueError("latitude and longitude go together; give both or neither")
-        self._instants()
+        return self
+
+    @model_validator(mode="after")
+    def _known(self) -> SignalTable:
         if self.forecast == "perfect" and self.live:
             raise ValueError('forecast = "perfect" is for traces: nobody knows a live signal\'s future')
         return self
 
-    def _instants(self) -> None:
-        """Raise ValueError where keys about the instants of an address do not go together."""
+    # Each rule is a method of its own: so all that are broken are told at once.
+
+    @model_validator(mode="after")
+    def _instants(self) -> SignalTable:
+        """Keys about the instants of an address do not go together."""
         if self.timezone is not None:
             time_zone(self.timezone)
         if not self.trust_offset and self.timezone is None:
@@ -155,11 +211,44 @@ class SignalTable(Table):
             raise ValueError(f"{about[0]} is about the instants at time_path; give time_path, or remove {about[0]}")
         if self.kind == "http" and self.stamp == "end" and self.period_s == 0:
             raise ValueError('stamp = "end" needs period_s: how long before it an interval begins')
+        return self
+
+    @model_validator(mode="after")
+    def _unit(self) -> SignalTable:
+        """A unit that is not known, or not of the type."""
+        if self.unit is not None:
+            conversion(self.unit, self.type)
+            found = quantity(self.unit)
+            if self.type == "price" and found and found.currency not in ("", self.currency):
+                raise ValueError(f'unit = "{self.unit}" and currency = "{self.currency}" differ; correct one')
+        return self
+
+    @model_validator(mode="after")
+    def _values(self) -> SignalTable:
+        """Keys of traces do not go together, or say what is not known."""
+        if self.kind == "trace" and self.stamp == "end" and self.period_s == 0:
+            raise ValueError('stamp = "end" needs a period_s: a row that holds until the next has no end of its own')
+        if self.scale == 0 and self.kind == "trace":
+            raise ValueError("scale = 0 makes every value 0; give another")
+        if self.kind == "trace" and self.time_format is not None and "%" not in self.time_format:
+            raise ValueError(f'time_format = "{self.time_format}" has no %; write as for strptime, %d.%m.%Y %H:%M')
+        if self.hour_column is None and (self.quarter_column or self.hours_from is not None):
+            raise ValueError("hour_column is needed for quarter_column and hours_from; name the column of hours")
+        if self.region_column is not None and self.region_column in self.where:
+            raise ValueError("region_column and where name one column; keep one")
+        if self.region_value is not None and self.region_column is None and self.kind == "trace":
+            raise ValueError("region_value needs region_column; name the column that it is in")
+        return self
 
     @property
     def live(self) -> bool:
         """Whether readings arrive while the run goes on."""
         return self.kind in LIVE
+
+    @property
+    def factor(self) -> float:
+        """What values are multiplied with to be in the unit of their type, as `unit` and `scale` say."""
+        return self.scale * (conversion(self.unit, self.type) if self.unit is not None else 1.0)
 
     @property
     def label(self) -> str:

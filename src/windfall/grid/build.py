@@ -162,7 +162,7 @@ def build_grid(config: Config) -> Grid:
         key = f"{region} {table.model_dump_json(exclude={'name'})}"
         if key not in made:
             made[key], warnings = make_signal(table, region, start)
-            grid.warnings += warnings
+            grid.warnings += [w for w in warnings if w not in grid.warnings]  # two sites may share a file
         return made[key]
 
     for site in config.site:

@@ -1,4 +1,4 @@
-"""Trace files: a CSV (or .csv.gz) with a column of instants and a column of values becomes a signal.
+"""Trace files: rows with a column of instants and a column of values become a signal.
 
 A malformed row is left out, never guessed: the reading before it then grows old, and policies treat it as
 invariant 5 says (too old to start on, later too old to stay on). What was left out is told once, in words.
@@ -6,11 +6,8 @@ invariant 5 says (too old to start on, later too old to stay on). What was left 
 
 from __future__ import annotations
 
-import csv
-import gzip
-import math
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -20,11 +17,22 @@ import numpy.typing as npt
 
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
+from windfall.grid.instant_texts import read_stamps
+from windfall.grid.magnitude import Factor, factor_of, unlikely
+from windfall.grid.moments import Moments, moments, time_columns
+from windfall.grid.numbers import looks_grouped, numbers
+from windfall.grid.repeated import clashes, contradicting
+from windfall.grid.resolution import Stretch, holes, holes_text, row_periods, stretches
+from windfall.grid.sheet import Sheet, listed, read_sheet
 from windfall.grid.signal import Leads, StepSignal
 from windfall.grid.source import PLAUSIBLE
-from windfall.units import UNITS, parse_utc
+from windfall.units import UNITS, counted, duration_text, iso_utc, parse_utc
+
+Array = npt.NDArray[np.float64]
 
 BUNDLED = {"paper_day": "paper_day.csv", "caiso": "caiso_moer_2020-09_2021-08.csv.gz"}
+#: Values may be missing, as a column may begin later than others. Where so many instants are unreadable, the file is misread.
+_UNREADABLE = 0.5
 
 
 @dataclass
@@ -33,132 +41,248 @@ class Trace:
 
     signal: StepSignal
     warnings: list[str] = field(default_factory=list)
+    #: The rows that count: when each begins, how long it counts (s), and its value in the unit of the type.
+    times: Array = field(default_factory=lambda: np.empty(0))
+    periods: Array = field(default_factory=lambda: np.empty(0))
+    values: Array = field(default_factory=lambda: np.empty(0))
+    #: From the file's numbers to these values.
+    factor: Factor = field(default_factory=lambda: Factor(1.0))
+    #: The zone that instants without an offset were taken to be of, where none was given; whether they were taken as the ends
+    #: of what rows describe.
+    assumed: str = ""
+    ends: bool = False
+
+    def holes(self) -> list[tuple[float, float]]:
+        """From when to when rows are missing (Unix seconds)."""
+        return holes(self.times, self.periods)
+
+    def stretches(self) -> list[Stretch]:
+        """The parts of one resolution each."""
+        return stretches(self.times, self.periods)
+
+
+@contextmanager
+def trace_file(path: str) -> Iterator[Path]:
+    """The file that ``path`` names, one of the bundled ones too.
+
+    Raises:
+        SignalError: no bundled trace has that name.
+    """
+    if not path.startswith("bundled:"):
+        yield Path(path)
+        return
+    name = path.removeprefix("bundled:")
+    if name not in BUNDLED:
+        raise SignalError(f"{path}: no such bundled trace; there are {', '.join('bundled:' + b for b in BUNDLED)}")
+    with resources.as_file(resources.files("windfall.grid") / "traces" / BUNDLED[name]) as file:
+        yield file
 
 
 def load_trace(table: SignalTable, region: str) -> Trace:
     """The trace that ``[site.signal]`` describes.
 
     Raises:
-        SignalError: no such file or column, or not one usable row; the message names file, column and fix.
+        SignalError: no such file or column, not one usable row, or rows that contradict each other; the message names file,
+            column and fix.
     """
-    path = table.path or ""
-    if path.startswith("bundled:"):
-        name = path.removeprefix("bundled:")
-        if name not in BUNDLED:
-            raise SignalError(f"{path}: no such bundled trace; there are {', '.join('bundled:' + b for b in BUNDLED)}")
-        with resources.as_file(resources.files("windfall.grid") / "traces" / BUNDLED[name]) as file:
-            return _read(file, path, table, region)
-    return _read(Path(path), path, table, region)
-
-
-def _read(file: Path, label: str, table: SignalTable, region: str) -> Trace:
-    wanted = table.region_value or region
-    times: list[float] = []
-    values: list[float] = []
-    bad_time = bad_value = 0
-    low, high = PLAUSIBLE[table.type]
-    ahead: list[list[float]] = []
-    try:
-        for time_text, value_text, *forecasts in _rows(file, label, table, wanted):
-            try:
-                t = parse_utc(time_text)
-            except ValueError:
-                bad_time += 1
-                continue
-            value = _number(value_text)
-            if not low <= value <= high:  # not a number either
-                bad_value += 1
-                continue
-            times.append(t)
-            values.append(value)
-            if forecasts:
-                ahead.append([_number(f) for f in forecasts])
-    except FileNotFoundError:
-        raise SignalError(f"{label}: no such trace file; check `path`") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as e:
-        raise SignalError(f"{label}: cannot be read as CSV: {e}") from None
-    if not times:
-        raise SignalError(
-            f"{label}: no usable row in column `{table.column}`"
-            + (f" for {table.region_column} = {wanted}" if table.region_column else "")
-            + f" ({bad_time} bad instants, {bad_value} bad values); check `column` and `region_value`"
-        )
-    t_array, v_array = np.array(times), np.array(values)
-    f_array = np.array(ahead).T if ahead else np.empty((0, len(times)))
-    warnings = []
-    if bad_time:
-        warnings.append(f"{label}: {bad_time} rows without a readable instant were left out")
-    if bad_value:
-        warnings.append(
-            f"{label}: {bad_value} rows of `{table.column}` without a plausible number were left out; no site starts on a gap"
-        )
-    if np.any(np.diff(t_array) < 0):
-        warnings.append(f"{label}: rows are not in order of time and were sorted")
-        order = np.argsort(t_array, kind="stable")
-        t_array, v_array, f_array = t_array[order], v_array[order], f_array[:, order]
-    repeated = np.append(np.diff(t_array) == 0, False)
-    if repeated.any():
-        # The last of several rows for one instant is the revision that counts.
-        warnings.append(f"{label}: {int(repeated.sum())} repeated instants; the last row of each counts")
-        t_array, v_array, f_array = t_array[~repeated], v_array[~repeated], f_array[:, ~repeated]
-    if table.period_s > 0:
-        gaps = int((np.diff(t_array) > 1.5 * table.period_s).sum())
-        usual = float(np.median(np.diff(t_array))) if len(t_array) > 1 else 0.0
-        if usual > 1.5 * table.period_s:
-            warnings.append(
-                f"{label}: rows are {usual:g} s apart, and a reading counts as fresh for period_s = {table.period_s:g} s only: "
-                f"set period_s = {usual:g}"
+    label = table.path or ""
+    where = {**({table.region_column: table.region_value or region} if table.region_column else {}), **table.where}
+    ahead = list(table.forecast_columns) if table.forecast == "provider" else []
+    with trace_file(label) as file:
+        try:
+            sheet = read_sheet(
+                file, label, names=[*time_columns(table), table.column or "", *ahead], where=where, decimal=table.decimal
             )
-        elif gaps:
-            warnings.append(f"{label}: {gaps} gaps longer than one period of {table.period_s:g} s")
-    signal = StepSignal(
-        t_array,
-        v_array,
-        unit=UNITS[table.type],
-        source=label,
-        period_s=table.period_s,
-        until=parse_utc(table.until) if table.until else None,
-        publication_delay_s=table.publication_delay_s,
-        stale_periods=table.stale_periods,
-        leads=_leads(table, f_array),
-        perfect=table.forecast == "perfect",
-    )
-    return Trace(signal, warnings)
+        except SignalError as e:
+            raise _explained(e, file, table) from None
+    if not sheet.rows:
+        raise SignalError(f"{label}: no usable row in column `{table.column}`: the file has a header and no rows")
+    if not len(sheet.column(table.time_column)):
+        raise SignalError(f"{label}: no usable row in column `{table.column}` for {_no_match(sheet, where)}")
+    return _Reading(sheet, table, ahead).trace()
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _explained(error: SignalError, file: Path, table: SignalTable) -> SignalError:
+    """A column that is missing may be the default of `time_column`: then which columns hold instants is said."""
+    if "no column" not in str(error) or table.time_column not in str(error).partition(";")[0]:
+        return error
+    sheet = read_sheet(file, table.path or "")
+    likely = [h for h, cells in zip(sheet.header, sheet.cells, strict=True) if h and holds_instants(cells)]
+    hint = f" (`{likely[0]}` looks like it)" if likely else ""
+    return SignalError(f"{error}; time_column names the column of instants{hint}: set it")
 
 
-def _leads(table: SignalTable, values: npt.NDArray[np.float64]) -> Leads | None:
+def holds_instants(cells: object) -> bool:
+    """Whether a column's texts are instants or dates, most of them."""
+    sample = [str(c) for c in list(cells)[:200] if str(c).strip()]  # type: ignore[call-overload]
+    stamps = read_stamps(sample)
+    # Days and months that cannot be told apart are dates too.
+    return bool(sample) and (stamps.unclear or float(np.isfinite(stamps.local).mean()) > 0.9)
+
+
+def _no_match(sheet: Sheet, where: dict[str, str]) -> str:
+    """Which chosen value the file does not have, and what it has instead."""
+    for name, value in where.items():
+        there = sheet.seen.get(name, [])
+        if value not in there:
+            return f"{name} = {value}; there are {listed(there)}: check region_value, or where"
+    return " and ".join(f"{name} = {value}" for name, value in where.items()) + ": each is there, not together; check where"
+
+
+class _Reading:
+    """One file being read: rows that cannot be used are left out and counted, the rest is put in order."""
+
+    def __init__(self, sheet: Sheet, table: SignalTable, ahead: list[str]) -> None:
+        self.sheet, self.table, self.ahead = sheet, table, ahead
+        self.label = sheet.label
+        self.warnings: list[str] = []
+
+    def trace(self) -> Trace:
+        table, sheet = self.table, self.sheet
+        when = moments(sheet, table)
+        texts = sheet.column(table.column or "")
+        factor = factor_of(sheet, table)
+        raw = numbers(texts, sheet.decimal_comma)
+        values = raw * factor.value
+        low, high = PLAUSIBLE[table.type]
+        with np.errstate(invalid="ignore"):
+            good = (values >= low) & (values <= high)
+        timed = np.isfinite(when.t)
+        rows = np.flatnonzero(timed & good)
+        self._left_out(when, timed, good, raw, len(rows))
+        self.warnings += when.warnings
+        if sheet.unclear and looks_grouped(texts):
+            way = "1.234,5" if sheet.decimal_comma else "1,234.5"
+            self.warnings.append(
+                f"{self.label}: numbers of `{table.column}` as {next(t for t in texts if looks_grouped([t])).strip()} were read "
+                f'as in {way}; set decimal = "," or "." to say which it is'
+            )
+        self.warnings += [f"{self.label}: {w}" for w in factor.warnings]
+        said = unlikely(values[rows], table, sheet)
+        self.warnings += [f"{self.label}: {said}"] if said else []
+        rows = self._in_order(rows, when)
+        columns = np.array([values] + [numbers(sheet.column(c), sheet.decimal_comma) * factor.value for c in self.ahead])
+        rows = self._once(rows, when, columns)
+        times, periods = when.t[rows], self._periods(when.t[rows])
+        uniform = bool(len(periods)) and periods.max() <= periods.min() * 1.12
+        period_s = float(np.median(periods)) if uniform else table.period_s
+        signal = StepSignal(
+            times,
+            values[rows],
+            unit=UNITS[table.type],
+            source=self.label,
+            period_s=period_s,
+            until=parse_utc(table.until) if table.until else None,
+            publication_delay_s=table.publication_delay_s,
+            stale_periods=table.stale_periods,
+            leads=_leads(table, columns[1:, rows]),
+            perfect=table.forecast == "perfect",
+            periods=None if uniform or not table.period_s else periods,
+        )
+        return Trace(signal, self.warnings, times, periods, values[rows], factor, when.assumed, when.ends)
+
+    def _left_out(self, when: Moments, timed: npt.NDArray[np.bool_], good: npt.NDArray[np.bool_], raw: Array, usable: int) -> None:
+        """Say how many rows cannot be used, and show one of each kind; an error where none can, or most instants cannot."""
+        table, n = self.table, len(timed)
+        bad_time = int((~timed).sum()) - when.never
+        bad_value = int((timed & ~good).sum())
+        which = f"column {table.time_column} (time_column)"
+        which += f" with {table.hour_column} (hour_column)" if table.hour_column else ""
+        shown_time = f"for example `{when.unreadable[:40]}`" if when.unreadable else "they are empty"
+        at = np.flatnonzero(timed & ~good)
+        shown_value = f"for example `{self.sheet.column(table.column or '')[int(at[0])].strip()[:40]}`" if len(at) else ""
+        if not usable or bad_time > _UNREADABLE * n:
+            parts = []
+            if bad_time:
+                parts.append(
+                    f"{bad_time} bad instants in {which}, {shown_time}: name the column of instants, or set time_format as for "
+                    "strptime"
+                )
+            if bad_value:
+                parts.append(f"{bad_value} bad values, {shown_value}{self._why(raw[at])}")
+            what = "most rows cannot be read" if usable else f"no usable row in column `{table.column}`"
+            raise SignalError(f"{self.label}: {what} ({'; '.join(parts)})")
+        if bad_time:
+            self.warnings.append(f"{self.label}: {bad_time} rows without a readable instant in {which} were left out, {shown_time}")
+        if bad_value:
+            self.warnings.append(
+                f"{self.label}: {bad_value} rows of `{table.column}` without a plausible number were left out, {shown_value}"
+                f"{self._why(raw[at])}; no site starts on a gap"
+            )
+
+    def _why(self, left: Array) -> str:
+        """Why numbers are not plausible, where they are numbers."""
+        table = self.table
+        real = left[np.isfinite(left)]
+        if not len(real):
+            return ""
+        if table.type in ("marginal_co2", "average_co2") and (real < 0).mean() > 0.5:
+            return f"; {table.type} is never below 0: are they prices? set type"
+        low, high = PLAUSIBLE[table.type]
+        return f"; {table.type} is within {low:g} and {high:g} {UNITS[table.type]}: check unit and type"
+
+    def _in_order(self, rows: npt.NDArray[np.intp], when: Moments) -> npt.NDArray[np.intp]:
+        steps = np.diff(when.t[rows])
+        if not (steps < 0).any():
+            return rows
+        self.warnings.append(f"{self.label}: rows are not in order of time and were sorted")
+        ordered: npt.NDArray[np.intp] = rows[np.argsort(when.t[rows], kind="stable")]
+        return ordered
+
+    def _once(self, rows: npt.NDArray[np.intp], when: Moments, columns: Array) -> npt.NDArray[np.intp]:
+        """Each instant once: rows that say the same are one, others contradict each other."""
+        times = when.t[rows]
+        repeated = np.append(np.diff(times) == 0, False)
+        if not repeated.any():
+            return rows
+        table, count = self.table, int(repeated.sum())
+        at = clashes(times, columns[:, rows])
+        if not len(at):
+            self.warnings.append(f"{self.label}: {counted(count, 'repeated row')} with equal values; one of each counts")
+        elif table.repeated == "last":
+            self.warnings.append(
+                f"{self.label}: {count} repeated instants, {len(at)} with another value; the last row of each counts, as "
+                "`repeated` says"
+            )
+        else:
+            apart = [*time_columns(table), table.column or "", *self.ahead, *table.where]
+            raise contradicting(self.sheet, rows, times, columns[0, rows], at, apart, when.assumed == "UTC")
+        kept: npt.NDArray[np.intp] = rows[~repeated]
+        return kept
+
+    def _periods(self, times: Array) -> Array:
+        """How long each row counts: what the file shows, where it shows several or a longer one than `period_s`."""
+        table, n = self.table, len(times)
+        if not table.period_s:
+            return np.full(n, np.inf)
+        periods = row_periods(times, table.period_s)
+        parts = stretches(times, periods)
+        if len(parts) == 1 and parts[0].period_s < table.period_s * 1.05:
+            periods = np.full(n, table.period_s)
+        if len({round(p.period_s) for p in parts}) > 1:
+            shown = ", ".join(f"{duration_text(p.period_s)} from {iso_utc(p.begin)}" for p in parts[:4])
+            more = f" and {len(parts) - 4} more changes" if len(parts) > 4 else ""
+            self.warnings.append(f"{self.label}: rows are {shown}{more}; each counts as fresh for as long as its own step")
+        elif periods[0] > table.period_s * 1.05:
+            self.warnings.append(
+                f"{self.label}: rows are {periods[0]:g} s apart, and count as fresh for that long, not for period_s = "
+                f"{table.period_s:g} s: set period_s = {periods[0]:g}"
+            )
+        usual = float(np.median(np.diff(times))) if n > 1 else 0.0
+        found = holes(times, periods)
+        if usual > 1.5 * periods.max():
+            self.warnings.append(
+                f"{self.label}: rows are {usual:g} s apart, and a reading counts as fresh for period_s = {table.period_s:g} s "
+                f"only: set period_s = {usual:g}, or 0 where a row stands for all the time until the next"
+            )
+        elif found:
+            self.warnings.append(f"{self.label}: {holes_text(found)}")
+        return periods
+
+
+def _leads(table: SignalTable, values: Array) -> Leads | None:
     if not table.forecast_columns or table.forecast == "none":
         return None
     seconds = np.array(list(table.forecast_columns.values()))
     order = np.argsort(seconds)
     return Leads(seconds[order], values[order])
-
-
-def _rows(file: Path, label: str, table: SignalTable, wanted: str) -> Iterator[list[str]]:
-    forecasts = list(table.forecast_columns) if table.forecast == "provider" else []
-    packed = file.suffix == ".gz"
-    with gzip.open(file, "rt", newline="", encoding="utf-8-sig") if packed else open(file, newline="", encoding="utf-8-sig") as f:
-        reader = csv.reader(f)
-        header = next(reader, [])
-        needed = [table.time_column, table.column or "", *forecasts]
-        needed += [table.region_column] if table.region_column else []
-        absent = [c for c in needed if c not in header]
-        if absent:
-            hint = "; it seems to be separated by semicolons: write it with commas" if len(header) == 1 and ";" in header[0] else ""
-            raise SignalError(f"{label}: no column {', '.join(absent)}; the file has {', '.join(header) or 'no header'}{hint}")
-        places = [header.index(c) for c in needed]
-        for row in reader:
-            if len(row) <= max(places):
-                if row:
-                    yield ["", ""]
-                continue
-            if table.region_column and row[places[-1]] != wanted:
-                continue
-            yield [row[p] for p in places[: 2 + len(forecasts)]]

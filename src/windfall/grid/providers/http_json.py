@@ -16,7 +16,7 @@ _MEANING = ("timezone", "trust_offset", "stamp", "time_format", "published")
 
 
 class HttpJson(Provider):
-    """The value at ``value_path``, times ``scale``; from the instant at ``time_path``, else from when it was asked for.
+    """The value at ``value_path``, in ``unit``, times ``scale``; from the instant at ``time_path``, else from when it was heard.
 
     Numbers may be given as text, as Prometheus and Home Assistant do. Where the paths lead to lists, each value has its instant.
     """
@@ -35,7 +35,7 @@ class HttpJson(Provider):
         meaning = {k: str(getattr(table, k)) for k in _MEANING if getattr(table, k) != type(table).model_fields[k].default}
         return {
             "kind": self.kind, "type": table.type, "url": public_url(self.url), "value_path": table.value_path or "",
-            "time_path": table.time_path or "", "scale": str(table.scale), "headers": ",".join(table.headers_from_env.values()),
+            "time_path": table.time_path or "", "scale": str(table.factor), "headers": ",".join(table.headers_from_env.values()),
             **meaning,
         }  # fmt: skip
 
@@ -71,7 +71,7 @@ class HttpJson(Provider):
 
     def _point(self, what: Any, stamp: Any) -> Point | str:
         """A reading, or why there is none."""
-        value = number(decimal(what), self.table.type, self.table.scale)
+        value = number(decimal(what), self.table.type, self.table.factor)
         if value is None:
             return (
                 f"{self._shown(what)} at value_path `{self.table.value_path}` is no plausible {self.table.type}; it is not used"

@@ -23,7 +23,7 @@ _NEAR_S = 60.0
 
 
 class Vessim(Provider):
-    """One figure of one microgrid's state, times ``scale``."""
+    """One figure of one microgrid's state, in ``unit``, times ``scale``."""
 
     kind = "vessim"
 
@@ -34,14 +34,14 @@ class Vessim(Provider):
         self._seen: str | None = None
 
     def identity(self) -> dict[str, str]:
-        return {**super().identity(), "zone": str(self.table.microgrid), "field": self.table.field, "scale": str(self.table.scale)}
+        return {**super().identity(), "zone": str(self.table.microgrid), "field": self.table.field, "scale": str(self.table.factor)}
 
     def fetch(self, now: float) -> News:
         state = self._state()
         label = state.get("time")
         if not isinstance(label, str):
             raise self.malformed("the microgrid's state has no `time`; Vessim 0.16 or newer is needed")
-        value = number(self._figure(state), self.table.type, self.table.scale)
+        value = number(self._figure(state), self.table.type, self.table.factor)
         if value is None:
             raise SignalError(f"{self.who}: the microgrid's {self.table.field} is no plausible number; it is not used")
         moved = self._seen is not None and label != self._seen

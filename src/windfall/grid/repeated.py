@@ -1,0 +1,138 @@
+"""Instants that come several times: equal rows are one row, different ones are told apart by columns that the file has."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from windfall.errors import SignalError
+from windfall.grid.instant_texts import read_stamps
+from windfall.grid.sheet import Sheet, listed
+from windfall.units import iso_utc
+
+Array = npt.NDArray[np.float64]
+
+#: So many instants are looked at for what tells their rows apart.
+_LOOKED_AT = 500
+#: A column that chooses rows has at most so many values.
+_MOST_VALUES = 2000
+#: Names of columns that are parts of a time, and the keys that read them.
+PARTS = {
+    "hour_column": re.compile(r"(^|[^a-z])(hours?|hr|he|hour_?ending|stunde|settlement_?period|periode?)([^a-z]|$)", re.IGNORECASE),
+    "quarter_column": re.compile(r"(^|[^a-z])(q|qh|quarter|interval|minute|viertelstunde)([^a-z]|$)", re.IGNORECASE),
+}
+_FRACTION = re.compile(r"[-+]?\d+[.,]\d+")
+
+
+def clashes(times: Array, values: Array) -> npt.NDArray[np.intp]:
+    """Places i of sorted ``times`` where row i and row i + 1 are of one instant and differ. ``values``: one column or several."""
+    columns = values if values.ndim == 2 else values[None, :]
+    differ = ~((columns[:, 1:] == columns[:, :-1]) | (np.isnan(columns[:, 1:]) & np.isnan(columns[:, :-1]))).all(axis=0)
+    return np.flatnonzero((np.diff(times) == 0) & differ)
+
+
+def what_differs(
+    sheet: Sheet, rows: npt.NDArray[np.intp], times: Array, at: npt.NDArray[np.intp], apart: list[str]
+) -> dict[str, list[str]]:
+    """The columns whose values differ among rows of one instant, those that tell most rows apart first, and their values.
+
+    ``rows`` are the places in ``sheet`` of the rows in order of ``times``, ``at`` those of ``clashes``; ``apart`` are columns that
+    are known to be something else (instants and values).
+    """
+    # A column that chooses rows has the same few values for each instant; numbers of rows and of revisions are as many as rows.
+    together = int(np.unique(times[at], return_counts=True)[1].max()) + 1
+    most = min(_MOST_VALUES, max(len(rows) // 2, 3 * together))
+    pairs = [(int(rows[i]), int(rows[i + 1])) for i in at[:_LOOKED_AT].tolist()]
+    found: list[tuple[bool, int, int, str, list[str]]] = []
+    for name, cells in zip(sheet.header, sheet.cells, strict=True):
+        if name in apart or not name:
+            continue
+        telling = sum(cells[a] != cells[b] for a, b in pairs)
+        if not telling:
+            continue
+        there = sorted({c.strip() for c in cells} - {""})
+        if len(there) > most or _measures(there):  # prices differ too, and choose nothing
+            continue
+        # Names are told to people before numbers are.
+        found.append((all(v.isdecimal() for v in there), -telling, len(there), name, there))
+    return {name: there for *_, name, there in sorted(found)}
+
+
+def enough(
+    sheet: Sheet, rows: npt.NDArray[np.intp], times: Array, at: npt.NDArray[np.intp], columns: dict[str, list[str]]
+) -> list[str]:
+    """So many of ``columns`` that together they tell the rows of one instant apart, or as far as they do."""
+    groups = [rows[times == t].tolist() for t in np.unique(times[at])[:20]]
+    chosen: list[str] = []
+
+    def told(names: list[str]) -> int:
+        cells = [sheet.column(name) for name in names]
+        return sum(len({tuple(c[i] for c in cells) for i in group}) for group in groups)
+
+    while told(chosen) < sum(map(len, groups)):
+        left = [name for name in columns if name not in chosen]
+        best = max(left, key=lambda name: told([*chosen, name]), default=None)
+        if best is None or told([*chosen, best]) == told(chosen):
+            break
+        chosen.append(best)
+    return chosen
+
+
+def _measures(there: list[str]) -> bool:
+    """Whether values look measured, or are instants: they choose nothing."""
+    sample = there[:200]
+    fractions = sum(_FRACTION.fullmatch(v) is not None for v in sample)
+    return fractions > len(sample) / 2 or float(np.isfinite(read_stamps(sample).local).mean()) > 0.9
+
+
+class Contradicting(SignalError):
+    """Rows of one instant have different values. ``columns`` tell them apart, with their values; ``where`` would choose some."""
+
+    def __init__(self, message: str, columns: dict[str, list[str]], where: dict[str, str]) -> None:
+        super().__init__(message)
+        self.columns, self.where = columns, where
+
+
+def contradicting(
+    sheet: Sheet, rows: npt.NDArray[np.intp], times: Array, values: Array, at: npt.NDArray[np.intp], apart: list[str], naive: bool
+) -> Contradicting:
+    """The error for rows of one instant that differ: how many, which columns tell them apart, and what to set."""
+    first = int(at[0])
+    shown = f"{values[first]:g} and {values[first + 1]:g} at {iso_utc(float(times[first]))}"
+    count = len(np.unique(times[at]))
+    text = f"{count:,} instants have rows with different values ({shown})" if count > 1 else f"rows have different values ({shown})"
+    columns = what_differs(sheet, rows, times, at, apart)
+    if columns:
+        each = "; ".join(f"{name}: {listed(there, 8)}" for name, there in list(columns.items())[:4])
+        parts = [f"{key} = {toml_value(name)}" for name in columns for key, known in PARTS.items() if known.search(name)]
+        if parts:
+            text += f"; {each}: is the time of the day in them? set {' and '.join(parts)}"
+            return Contradicting(f"{sheet.label}: {text}", {}, {})
+        where = {name: _first(columns[name]) for name in enough(sheet, rows, times, at, columns)}
+        keys = ", ".join(f"{toml_key(name)} = {toml_value(value)}" for name, value in where.items())
+        text += f"; they differ in {each}: choose rows with where = {{ {keys} }}, or region_column and region_value"
+        return Contradicting(f"{sheet.label}: {text}", columns, where)
+    hint = ""
+    if naive and count <= 24:
+        hint = ", or, where they are of the hour that comes twice as clocks go back, set timezone"
+    text += f', and no column tells them apart: if the later row revises the earlier, set repeated = "last"{hint}'
+    return Contradicting(f"{sheet.label}: {text}", {}, {})
+
+
+def _first(there: list[str]) -> str:
+    """A value as an example: of prices' parts the price."""
+    return next((v for v in there if v in ("LMP", "TOTAL")), there[0])
+
+
+def toml_value(value: Any) -> str:
+    """A text or a number as TOML writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def toml_key(name: str) -> str:
+    """A name as a key of TOML."""
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml_value(name)

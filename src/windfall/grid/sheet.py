@@ -1,0 +1,290 @@
+"""Files of rows and columns as they come: CSV of every separator, with or without lines above the header, packed or not, parquet.
+
+What comes out are columns of text; what they mean is read by others (``numbers``, ``stamps``).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from windfall.errors import SignalError
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+#: The header is looked for in so many lines; exports have up to some dozen lines above it.
+_SEARCHED = 200
+#: Rows that are looked at to see how numbers are written.
+_SAMPLED = 2000
+#: So many different values of a column that chooses rows are remembered.
+_REMEMBERED = 1000
+#: Formats of the trade that are not read, and what to do with them.
+_OTHERS = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx); unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls); save it as CSV",
+    b"%PDF": "a PDF",
+    b"\x89HDF": "HDF5; write it as CSV or parquet",
+    b"CDF\x01": "NetCDF; write it as CSV or parquet",
+    b"ARROW1": "Arrow or Feather; write it as parquet",
+    b"BZh": "packed with bzip2; unpack it, or use gzip",
+    b"(\xb5/\xfd": "packed with zstd; unpack it, or use gzip",
+    b"\xfd7zXZ": "packed with xz; unpack it, or use gzip",
+    b"<?xml": "XML; fetch it as CSV",
+    b"<!DOC": "a web page, perhaps of a login; fetch the file again",
+    b"<html": "a web page, perhaps of a login; fetch the file again",
+}
+_COMMA = re.compile(r"[-+−]?(\d+|\d{1,3}([.\s']\d{3})+),\d+")
+_POINT = re.compile(r"[-+−]?(\d+|\d{1,3}([.\s']\d{3})+)\.\d+")
+_GROUPED = re.compile(r"[-+−]?[1-9]\d{0,2}([.,]\d{3})+")
+
+
+@dataclass
+class Sheet:
+    """A file's columns, as text: ``cells[k]`` are those of ``header[k]``, one for each row that was asked for."""
+
+    label: str
+    form: str
+    header: list[str]
+    cells: list[Sequence[str]]
+    #: Whether numbers are written 1.234,56.
+    decimal_comma: bool = False
+    #: Whether that cannot be told: all numbers are written 1,234 or 1.234.
+    unclear: bool = False
+    #: In which line of the file the header stands (from 1); 0 where it has no lines.
+    header_line: int = 0
+    #: Rows that have fewer cells than the header.
+    short: int = 0
+    #: Rows before any were chosen.
+    rows: int = 0
+    #: The values of the columns that choose rows, in all rows.
+    seen: dict[str, list[str]] = field(default_factory=dict)
+
+    def column(self, name: str) -> Sequence[str]:
+        """The cells of one column."""
+        return self.cells[self.header.index(name)]
+
+
+def read_sheet(
+    file: Path, label: str, *, names: Iterable[str] = (), where: dict[str, str] | None = None, decimal: str | None = None
+) -> Sheet:
+    """The rows of ``file`` that have the values of ``where``; ``names`` are columns that its header has, to find it by.
+
+    Raises:
+        SignalError: it is not there, no table, or lacks columns that are named.
+    """
+    wanted = list(dict.fromkeys([*names, *(where or {})]))
+    try:
+        data = file.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        if data[:4] == b"PAR1":
+            sheet = _parquet(data, label, wanted, where or {})
+        else:
+            sheet = _text(_decoded(data, label), label, wanted, where or {})
+    except FileNotFoundError:
+        raise SignalError(f"{label}: no such trace file; check `path`") from None
+    except IsADirectoryError:
+        raise SignalError(f"{label}: is a folder; `path` names one file") from None
+    except (OSError, EOFError, zlib.error, csv.Error) as e:
+        raise SignalError(f"{label}: cannot be read as CSV: {e}") from None
+    if decimal is not None:
+        sheet.decimal_comma, sheet.unclear = decimal == ",", False
+    return sheet
+
+
+def _decoded(data: bytes, label: str) -> str:
+    head = data[:16].lstrip()
+    for mark, what in _OTHERS.items():
+        if head.startswith(mark):
+            raise SignalError(f"{label}: cannot be read: it is {what} (.csv, .csv.gz and .parquet can be read)")
+    if head[:1] in (b"{", b"["):
+        raise SignalError(f"{label}: cannot be read: it looks like JSON; write it as CSV (.csv, .csv.gz and .parquet can be read)")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings = ["utf-16"]
+    elif b"\0" in data[:1000]:  # UTF-16 without a mark has a zero in each letter of the trade
+        encodings = ["utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
+    else:
+        encodings = ["utf-8-sig", "cp1252", "latin-1"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text[:10_000]:
+            return text
+    raise SignalError(f"{label}: cannot be read as CSV: it is no text; .csv, .csv.gz and .parquet can be read")
+
+
+def _text(text: str, label: str, wanted: list[str], where: dict[str, str]) -> Sheet:
+    if not text.strip():
+        raise SignalError(f"{label}: is empty; fetch the file again")
+    sample = text[: 1 << 18].splitlines()[:_SEARCHED]
+    separator, place, header = _header(sample, wanted)
+    _require(label, wanted, header, separator)
+    stream = io.StringIO(text, newline="")
+    for _ in range(place):
+        stream.readline()
+    reader = csv.reader(stream, delimiter=separator)
+    next(reader, None)
+    sheet = Sheet(label, f"CSV separated by {_SEPARATORS[separator]}", header, [], header_line=place + 1)
+    chosen = [(header.index(name), value) for name, value in where.items()]
+    seen: list[dict[str, None]] = [{} for _ in chosen]
+    rows: list[list[str]] = []
+    n = len(header)
+    # AEMO's files hold several tables: the rows of the one that the header begins are marked as it is.
+    table = ["D", *header[1:3]] if header[0] == "I" and n > 4 else []
+    # Most files: every row is wanted.
+    if not chosen and not table:
+        rows = [row for row in reader if row]
+        sheet.rows = len(rows)
+        if rows and min(map(len, rows)) < n:
+            for row in rows:
+                sheet.short += len(row) < n
+                row += [""] * (n - len(row))
+    for row in reader:
+        if not row or (table and [c.strip() for c in row[:3]] != table):
+            continue
+        sheet.rows += 1
+        if len(row) < n:
+            sheet.short += 1
+            row += [""] * (n - len(row))
+        keep = True
+        for (at, value), found in zip(chosen, seen, strict=True):
+            cell = row[at].strip()
+            if cell not in found and len(found) < _REMEMBERED:
+                found[cell] = None
+            keep = keep and cell == value
+        if keep:
+            rows.append(row)
+    sheet.seen = {name: sorted(found) for name, found in zip(where, seen, strict=True)}
+    sheet.cells = [*zip(*rows, strict=False)] if rows else [()] * n
+    sheet.cells = sheet.cells[:n]
+    sheet.decimal_comma, sheet.unclear = _writing(rows[:_SAMPLED], separator)
+    return sheet
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return [c.strip().strip("\ufeff") for c in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:
+        return []
+
+
+def _header(lines: list[str], wanted: list[str]) -> tuple[str, int, list[str]]:
+    """The separator, how many lines stand above the header, and its names."""
+    found: list[tuple[int, int, int, str, list[str]]] = []
+    for separator in _SEPARATORS:
+        split = [_cells(line, separator) for line in lines]
+        if wanted:
+            for i, cells in enumerate(split):
+                if all(name in cells for name in wanted):
+                    return separator, i, cells
+        counts = Counter(len(cells) for cells in split if len(cells) > 1)
+        if not counts:
+            continue
+        width, times = max(counts.items(), key=lambda item: (item[1], item[0]))
+        at = next((i for i, cells in enumerate(split) if len(cells) == width and not _comment(cells)), 0)
+        found.append((times, width, -at, separator, split[at]))
+    if not found:
+        at = next((i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), 0)
+        return ",", at, _cells(lines[at], ",") if lines else []
+    _, _, at, separator, cells = max(found)
+    return separator, -at, cells
+
+
+def _comment(cells: list[str]) -> bool:
+    return cells[0].startswith("#") or not any(cells)
+
+
+def _require(label: str, wanted: list[str], header: list[str], separator: str) -> None:
+    absent = [name for name in wanted if name not in header]
+    if absent:
+        there = listed(header) if any(header) else "no header"
+        near = [h for a in absent for h in header if _plain(h) == _plain(a)]
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SignalError(f"{label}: no column {', '.join(absent)}; the file has {there}{hint}")
+    twice = [name for name in wanted if header.count(name) > 1]
+    if twice:
+        raise SignalError(f"{label}: the header has column {twice[0]} twice; rename one of them")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names in a row, the first so many, and how many more there are."""
+    given = list(names)
+    rest = len(given) - most
+    return ", ".join(given[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _writing(rows: list[list[str]], separator: str) -> tuple[bool, bool]:
+    """Whether decimals follow a comma, and whether that is unclear, as all that look like it may be thousands."""
+    comma = point = grouped_comma = grouped_point = 0
+    for row in rows:
+        for cell in row:
+            text = cell.strip()
+            if not text or len(text) > 24 or not text[-1].isdigit():
+                continue
+            if _GROUPED.fullmatch(text):
+                point += text.count(",") > 1
+                comma += text.count(".") > 1
+                grouped_comma += text.count(",") == 1
+                grouped_point += text.count(".") == 1
+            else:
+                comma += bool(_COMMA.fullmatch(text))
+                point += bool(_POINT.fullmatch(text))
+    if comma or point:
+        return comma > point, False
+    if grouped_comma:  # 1,234 everywhere: thousands where commas part columns, decimals where they do not
+        return separator != ",", True
+    return False, grouped_point > 0 and separator != ","
+
+
+def _parquet(data: bytes, label: str, wanted: list[str], where: dict[str, str]) -> Sheet:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise SignalError(f"{label}: reading parquet needs pyarrow; pip install 'windfall[analysis]', or write it as CSV") from None
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowException) as e:
+        raise SignalError(f"{label}: not a readable parquet file ({str(e).partition(chr(10))[0]}); fetch it again") from None
+    header = [str(name).strip() for name in table.column_names]
+    _require(label, wanted, header, ",")
+    sheet = Sheet(label, "parquet", header, [], rows=table.num_rows)
+    columns = [_as_text(column) for column in table.columns]
+    if where:
+        chosen = [columns[header.index(name)] for name in where]
+        sheet.seen = {name: sorted(set(c))[:_REMEMBERED] for name, c in zip(where, chosen, strict=True)}
+        values = tuple(where.values())
+        keep = [i for i, row in enumerate(zip(*chosen, strict=True)) if row == values]
+        columns = [[c[i] for i in keep] for c in columns]
+    sheet.cells = list(columns)
+    return sheet
+
+
+def _as_text(column: Any) -> list[str]:
+    """A parquet column as texts; what has no value, and what is neither number, text nor instant, is empty."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        column = column.cast(pa.timestamp(kind.unit, "UTC"))
+    try:
+        texts = column.cast(pa.string()).to_pylist()
+    except pa.ArrowException:
+        return [""] * len(column)
+    return [t.strip() if t else "" for t in texts]

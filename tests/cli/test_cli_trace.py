@@ -1,0 +1,83 @@
+"""`windfall trace show` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from windfall.cli import main
+
+TEXT = "time_utc,zone,lbs_per_mwh\n" + "".join(
+    f"2024-01-01T{m // 60:02}:{m % 60:02}Z,{zone},{value}\n"
+    for m in [*range(0, 240, 30), *range(240, 600, 5)] if not 300 <= m < 420
+    for zone, value in (("DE", 900), ("NO", 100 if m < 120 else 300))
+)  # fmt: skip
+
+
+def shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str
+) -> tuple[int, str, str]:
+    (tmp_path / "t.csv").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["windfall", "trace", "show", *(options if "--" not in options[:1] else options[1:])])
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_a_file_is_shown_with_what_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = shown(tmp_path, capsys, monkeypatch, "t.csv", "--where", "zone=NO", "--threshold", "50")
+    assert (code, err) == (0, "")
+    for part in (
+        "t.csv: CSV separated by commas, 112 rows",
+        "zone         text, 2 values: DE, NO",
+        "values      45.36 to 136.1, median 136.1 gCO2/kWh (the file names lbs/MWh; multiplied with 0.453592)",
+        "resolution  30 min from 2024-01-01T00:00:00Z, 8 rows",
+        "5 min from 2024-01-01T04:00:00Z, 48 rows",
+        "holes       1 hole, 2 h 00 min in all",
+        "2024-01-01T05:00:00Z to 2024-01-01T07:00:00Z, 2 h 00 min",
+        "windows     1 under 50 gCO2/kWh, median 2 h 00 min",
+        'where = { zone = "NO" }',
+        'unit = "lbs/MWh"',
+    ):
+        assert part in out
+
+
+def test_json_has_the_same_for_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = shown(tmp_path, capsys, monkeypatch, "t.csv", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["choices"] == {"zone": ["DE", "NO"]}
+    assert result["table"]["where"] == {"zone": "DE"}
+    assert [s["period_s"] for s in result["signal"]["resolution"]] == [1800.0, 300.0]
+    assert result["signal"]["holes"] == [{"from": "2024-01-01T05:00:00Z", "to": "2024-01-01T07:00:00Z", "seconds": 7200.0}]
+    assert result["signal"]["windows"]["count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("none.csv",), "no such trace file"),
+        (("t.csv", "--where", "zone"), "write NAME=VALUE"),
+        (("t.csv", "--type", "moon"), "type: Input should be 'marginal_co2'"),
+        (("t.csv", "--unit", "EUR/MWh"), "no unit of marginal_co2; accepted are g/kWh"),
+        (("t.csv", "--timezone", "Berlin"), "give a name as Europe/Berlin"),
+        (("t.csv", "--column", "price"), "no column price; the file has time_utc, zone, lbs_per_mwh"),
+        (("t.csv", "--where", "zone=SE"), "there are DE, NO"),
+    ],
+)
+def test_what_is_wrong_is_one_message_and_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+) -> None:
+    code, out, err = shown(tmp_path, capsys, monkeypatch, *options)
+    assert code == 2
+    assert said in out + err
+    assert "Traceback" not in err
