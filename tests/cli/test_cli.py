@@ -236,6 +236,8 @@ def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) 
         (("model", "--depth", "4", "--width", "1000000000"), 2, "width is 1,000,000,000; give at most 131,072"),
         (("model", "--depth", "4", "--head-dim", "512"), 2, "head_dim 512 is more than the width 256"),
         (("run",), 2, "Missing argument"),
+        (("run", EXAMPLES / "demo.toml", "--extend", "twice"), 2, "'warmdown', 'hold'"),
+        (("run", EXAMPLES / "demo.toml", "--extend", "hold", "--quiet"), 2, "--extend hold: there is no run in runs"),
         (("frobnicate",), 2, "No such command"),
     ],
 )

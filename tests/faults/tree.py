@@ -155,7 +155,7 @@ def start(root: Path, **environment: str) -> subprocess.Popen[str]:
     """The same in a process of its own."""
     return subprocess.Popen(
         [*command("run"), str(root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]), **environment},
     )  # fmt: skip
 
 

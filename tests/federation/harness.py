@@ -14,6 +14,7 @@ from windfall import clock
 from windfall.clock import ManualClock
 from windfall.energy.account import Account, Meter, PowerModel
 from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.departed import departed, take_leave
 from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
 from windfall.federation.members import Settings
@@ -161,6 +162,8 @@ class Run:
             ledger.commit(t_run=T0, t_wall=0, file=file, sha256=digest, mode="initial", contributions=[])
             ledger.close()
         self.ledger = Ledger.open(self.dir.ledger)
+        if blocks > self.ledger.budget_blocks:
+            self.ledger.configure("", "f", budget_blocks=blocks, t_wall=0)
         self.telemetry = Telemetry.open(self.dir.telemetry)
         self.fence = self.ledger.new_fence()
         self.world = earlier.world if earlier else World(root, self.spec, make_trainer, snapshot_s)
@@ -183,8 +186,10 @@ class Run:
             budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
             tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names}, round_steps=round_steps, inner_max_age=inner_max_age,
         )  # fmt: skip
-        intake = Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites=set(names), max_base_age=2)
+        gone = departed(self.ledger, self.dir.sites, names)
+        intake = Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites={*names, *gone}, max_base_age=2)
         recover(now, self.ledger, self.checkpoints, intake, self.telemetry)
+        take_leave(now, gone, self.ledger, intake, self.telemetry, self.dir.sites)
         self.federation = Federation(
             ledger=self.ledger, checkpoints=self.checkpoints, intake=intake, bus=self.bus, transport=self.transport,
             events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
@@ -196,7 +201,8 @@ class Run:
             gated=not calendar, observer=self._moved,
         )  # fmt: skip
         for name, generation in self.ledger.generations().items():
-            controller.sites[name].generation = generation
+            if name in controller.sites:
+                controller.sites[name].generation = generation
         self.loop = Loop(
             clock=self.clock, signals={n: {"marginal_co2": s} for n, s in self.signals.items()},
             facts={n: Facts(spin_up_s, 0.0, 1.0, 2000.0) for n in names},

@@ -25,7 +25,7 @@ def assert_replays(run: Run, outer: Outer | None = None) -> None:
     """Every retained version equals what its record gives when it is trained again."""
     initial = LocalTrainer(run.spec).weights()
     compared = 0
-    for version, weights in Replay(run.ledger, initial, lambda: LocalTrainer(run.spec), outer or Outer()).versions():
+    for version, weights in Replay(run.ledger, initial, lambda *_: LocalTrainer(run.spec), outer or Outer()).versions():
         if not version.retained:
             continue
         stored = load_file(run.dir.checkpoints / version.file, version.sha256)

@@ -24,6 +24,7 @@ from windfall.federation.outbox import Trained
 from windfall.federation.replay import Replay
 from windfall.fleet.processes import marked, start_time
 from windfall.run.prepare import data_dir, trainer_spec
+from windfall.store.configurations import extents
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -184,12 +185,14 @@ def assert_replays(run: Path) -> None:
     torch.set_num_threads(1)  # as the sites had
     at = RunDir(run)
     config = load(at.config)
-    spec = trainer_spec(config, data_dir(config, at).resolve())
     ledger = Ledger.open(at.ledger, read_only=True)
-    kept = [v for v in ledger.retained() if v.version]
-    weights = {
-        v.version: w for v, w in Replay(ledger, LocalTrainer(spec).weights(), lambda: LocalTrainer(spec), Outer()).versions()
-    }
+    kept, had = [v for v in ledger.retained() if v.version], ledger.configurations()
+
+    def trainer(site: str, generation: int) -> LocalTrainer:
+        """That of a life of a site: under the budgets that the run had when it was begun."""
+        return LocalTrainer(trainer_spec(config, data_dir(config, at).resolve(), extents(had, site, generation)))
+
+    weights = {v.version: w for v, w in Replay(ledger, trainer("", 0).weights(), trainer, Outer()).versions()}
     ledger.close()
     assert kept
     for v in kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -60,23 +61,50 @@ def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> N
     assert again.returncode == 0, "a finished run is resumed to nothing"
 
 
-def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes(tmp_path: Path) -> None:
+def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes_with_another_policy_other_sites_and_a_larger_budget(
+    tmp_path: Path,
+) -> None:
     run = tmp_path / "run"
-    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 90)
+    config = write_config(tmp_path, {"a": [(0, 600)], "b": [(5, 600)]}, budget=128 * 90)
     first = start("run", config, "--run-dir", run, "--quiet")
     wait_for("the first commit", lambda: versions(run) >= 1)
     first.send_signal(signal.SIGINT)
     assert first.wait(timeout=PATIENCE_S) == 130
     wait_for("processes to end", lambda: not processes(run), 15)
     ledger = Ledger.open(run / "ledger.db", read_only=True)
-    counts = ledger.counts()
+    counts, had = ledger.counts(), ledger.spans()
     ledger.close()
     assert counts.leased == counts.received == 0
     assert 0 < counts.committed < ledger.budget_blocks
-    assert status(run)["state"] == "interrupted"
-    second = windfall("run", config, "--run-dir", run, "--quiet")
+    before = status(run)
+    assert before["state"] == "interrupted"
+    config = write_config(tmp_path, {"a": [(0, 600)], "c": [(0, 600)]}, budget=128 * 130)
+    config.write_text(config.read_text().replace('name = "threshold"', 'name = "breakeven"'))
+    second = windfall("run", config, "--run-dir", run, "--quiet", "--extend", "warmdown")
     assert second.returncode == 0, second.stderr
+    assert "from now on: site.b: removed" in second.stderr
     assert_whole(run)
+    assert_replays(run)
+    ledger = Ledger.open(run / "ledger.db", read_only=True)
+    assert ledger.budget_blocks == 260
+    for v in ledger.versions():  # what was committed before keeps its place
+        for c in ledger.contributions(v.version) if v.version <= before["version"] else []:
+            assert all(any(s <= x["start"] < e and state == "committed" for s, e, state in had) for x in c.header["consumed"])
+    ledger.close()
+    told = {e["detail"]["key"]: (e["detail"]["old"], e["detail"]["new"]) for e in events(run, "configuration_changed")}
+    assert told == {
+        "site.b": ("there", None), "site.c": (None, "there"), "run.budget_tokens": (128 * 90, 128 * 130),
+        "policy.name": ("threshold", "breakeven"),
+    }  # fmt: skip
+    summary = status(run)
+    assert [c["key"] for c in summary["changes"]] == list(told)
+    assert summary["sites"]["b"]["energy_kwh"] == before["sites"]["b"]["energy_kwh"]
+    assert summary["sites"]["c"]["tokens"] > 0
+    assert "Changes of configuration" in (run / "report" / "index.html").read_text()
+    decided = json.loads(windfall("backtest", "--replay", run, "--json").stdout)
+    assert (decided["equal"], decided["policy"]) == (True, "threshold, then breakeven")
+    assert windfall("run", run, "--quiet").returncode == 0, "a run directory is resumed as it is"
+    assert len(events(run, "configuration_changed")) == 4
 
 
 def test_kill_9_of_the_process_group_and_a_second_run_goes_on_from_the_last_commit(tmp_path: Path) -> None:
@@ -143,10 +171,12 @@ def test_a_run_directory_of_another_configuration_or_a_newer_schema_is_refused(t
     run = tmp_path / "run"
     config = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4)
     assert windfall("run", config, "--run-dir", run, "--quiet").returncode == 1  # the trace ends at once
-    other = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4, budget=999_999)
+    other = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4, budget=1280, lr_scale=0.5)
     refused = windfall("run", other, "--run-dir", run, "--quiet")
     assert refused.returncode == 2
     assert "another configuration" in refused.stderr
+    assert "run.budget_tokens: 7680 -> 1280 (it may grow, not shrink" in refused.stderr
+    assert "train.lr_scale: 0.3 -> 0.5 (the recipe)" in refused.stderr
     db = sqlite3.connect(run / "ledger.db")
     db.execute("UPDATE meta SET value = '7' WHERE key = 'schema'")
     db.commit()

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from simulate.days import config
+from simulate.days import START, STEP, config
 from windfall.config.load import to_toml
 from windfall.errors import StoreError
 from windfall.grid.build import build_grid
 from windfall.run.recorder import TelemetryRecorder
 from windfall.simulate.backtest import span_of
 from windfall.simulate.replay import replay
-from windfall.simulate.simulation import Simulation
+from windfall.simulate.simulation import Simulation, Span
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
@@ -63,6 +63,38 @@ def test_a_recorded_run_decides_again_as_it_did(tmp_path: Path, policy: str, mor
     assert found.decisions > 1000
     assert found.differences == []
     assert found.as_json()["equal"]
+
+
+def test_a_run_whose_policy_changed_decides_each_part_again_under_its_own(tmp_path: Path) -> None:
+    """As a resume leaves it: the last instant of the first part is decided again, for the sites that there are then."""
+    sites = {"a": waves(4, 0.0), "b": waves(4, 0.3), "c": waves(4, 0.6)}
+    budget = 'target = "budget"\nsite_hours = 30'
+    one = config(tmp_path, sites, policy='name = "breakeven"\n[limits]\nmax_sites = 1', backtest=budget)
+    two = one.model_copy(update={"policy": one.policy.model_copy(update={"name": "threshold"}), "site": [one.site[0], one.site[2]]})
+    run = RunDir(tmp_path / "run")
+    run.make()
+    run.config.write_text(to_toml(two), encoding="utf-8")
+    ledger = Ledger.create(run.ledger, run_id="r", fingerprint="f", budget_blocks=4, tokens_per_block=4)
+    telemetry = Telemetry.open(run.telemetry)
+    begin, change, end = START, START + 86400.0, START + 2 * 86400.0
+    for number, (c, span) in enumerate(((one, Span(begin, change + STEP)), (two, Span(change, end))), 1):
+        ledger.configure(to_toml(c), "f", budget_blocks=4, t_wall=0)
+        recorder = TelemetryRecorder(telemetry, number)
+        Simulation(c, build_grid(c), span, "windfall", skip=False).run(c.policy.name, recorder=recorder)
+    ledger.close()
+    telemetry.flush()
+    ((orphans,),) = telemetry.rows("SELECT COUNT(*) FROM decisions WHERE site = 'b' AND t_run = ?", change)
+    telemetry.close()
+    assert orphans == 1, "decided before the restart, and of no site of after it"
+    found = replay(run)
+    assert found.differences == []
+    assert found.policy == "breakeven, then threshold"
+    assert found.decisions == 3 * 288 + 2 * 288
+    db = sqlite3.connect(run.ledger)
+    db.execute("UPDATE configurations SET text = (SELECT text FROM configurations WHERE number = 1)")
+    db.commit()
+    db.close()
+    assert replay(run).differences, "the second part under the first one's policy is another run"
 
 
 def test_a_reading_that_was_changed_afterwards_is_found_out(tmp_path: Path) -> None:

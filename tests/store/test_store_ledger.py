@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from windfall.errors import Refused, StoreError
+from windfall.store.configurations import extents
 from windfall.store.ledger import MAX_FAILURES, Ledger
 from windfall.store.records import Consumed, Received
 
@@ -283,3 +284,53 @@ class LedgerMachine(RuleBasedStateMachine):
 
 LedgerMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 TestLedgerKeepsItsInvariants = LedgerMachine.TestCase
+
+
+def test_a_larger_budget_adds_free_blocks_at_the_end_and_leaves_the_others_as_they_are(ledger: Ledger, tmp_path: Path) -> None:
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    commit(ledger, [receive(ledger, "a", 1, [Consumed(lease.epoch, 0, 4)])])
+    ledger.asked(0, 0, "a", 1, "ensure_up", "x")
+    ledger.configure("first", "f", budget_blocks=BLOCKS, t_run=0.0, t_wall=0)
+    before = ledger.spans()
+    ledger.configure("second", "g", changes=[{"key": "k"}], budget_blocks=BLOCKS + 6, how="hold", t_wall=1)
+    assert ledger.spans() == [*before[:-1], (10, BLOCKS + 6, "free")]
+    assert (ledger.budget_blocks, ledger.counts().free) == (BLOCKS + 6, BLOCKS + 6 - 10)
+    assert not ledger.complete()
+    again = Ledger.open(tmp_path / "ledger.db", read_only=True)
+    assert again.budget_blocks == BLOCKS + 6
+    first, second = again.configurations()
+    assert (first.number, first.text, first.t_run, first.budget_tokens, first.from_tokens) == (1, "first", 0.0, 240, 40)
+    assert (second.number, second.t_run, second.changes, second.how) == (2, None, [{"key": "k"}], "hold")
+    assert (second.budget_tokens, second.from_tokens, second.generations) == (300, 40, {"a": 1})
+    assert extents([first, second]) == [(40, 240, "warmdown"), (40, 300, "hold")]
+    assert extents([first, second], "a", 1) == [(40, 240, "warmdown")]
+    assert extents([first, second], "a", 2) == extents([first, second], "new", 1) == extents([first, second])
+    ledger.begun_under(2, 7.0)
+    ledger.begun_under(2, 8.0)
+    assert [c.t_run for c in ledger.configurations()] == [0.0, 7.0]
+
+
+def test_a_budget_does_not_shrink_and_what_fails_half_way_changes_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match="cannot shrink to 4"):
+        ledger.configure("x", "f", budget_blocks=4, t_wall=0)
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("windfall.store.configurations.Configurations.add", dies)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.configure("x", "new", budget_blocks=BLOCKS + 6, t_wall=0)
+    assert (ledger.spans(), ledger.budget_blocks) == ([(0, BLOCKS, "free")], BLOCKS)
+    assert (ledger.meta("budget_blocks"), ledger.meta("fingerprint")) == (str(BLOCKS), "f")
+
+
+def test_a_ledger_of_before_configurations_were_kept_has_none_and_can_have_some(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.close()
+    db = sqlite3.connect(tmp_path / "ledger.db")
+    db.executescript("DROP TABLE configurations; UPDATE meta SET value = '3' WHERE key = 'schema';")
+    db.close()
+    assert Ledger.open(tmp_path / "ledger.db", read_only=True).configurations() == []
+    writable = Ledger.open(tmp_path / "ledger.db")
+    writable.configure("first", "f", budget_blocks=BLOCKS, t_run=0.0, t_wall=0)
+    assert [c.text for c in writable.configurations()] == ["first"]

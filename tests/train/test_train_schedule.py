@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windfall.errors import ConfigError
-from windfall.train.schedule import ScheduleConfig, ScheduleValues, schedule
+from windfall.train.schedule import Extent, ScheduleConfig, ScheduleValues, schedule
 
 
 def test_the_learning_rate_starts_at_full_stays_and_falls_to_zero_over_the_last_two_fifths() -> None:
@@ -75,3 +75,49 @@ def test_an_empty_budget_and_fractions_out_of_range_are_refused() -> None:
     for wrong in ({"warmdown_fraction": 1.1}, {"momentum_end": 1.0}, {"momentum_ramp_tokens": -1}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             ScheduleConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_run_made_longer_before_its_warm_down_goes_on_as_if_it_had_been_planned_so() -> None:
+    longer = [Extent(0, 1000), Extent(400, 2000)]
+    for done in (450, 700, 1200, 1600, 2000, 3000):
+        assert schedule(done, longer) == schedule(done, 2000)
+    assert schedule(399, longer) == schedule(399, 1000)
+
+
+def test_no_rate_jumps_where_a_run_is_made_longer() -> None:
+    config = ScheduleConfig(reset_warmup_fraction=0.01)
+    for begin, budget, how in ((300, 2000, "warmdown"), (800, 1100, "warmdown"), (1000, 1500, "warmdown"), (800, 3000, "hold")):
+        longer = [Extent(0, 1000), Extent(begin, budget, how)]
+        before, after = schedule(begin - 1e-6, longer, config), schedule(begin, longer, config)
+        assert after.lr_multiplier == pytest.approx(before.lr_multiplier, abs=1e-6)
+        assert after.momentum == pytest.approx(before.momentum, abs=1e-6)
+        assert after.weight_decay_multiplier == pytest.approx(before.weight_decay_multiplier, abs=1e-6)
+
+
+def test_a_new_warm_down_rises_quickly_to_what_was_planned_for_the_new_end() -> None:
+    config = ScheduleConfig(reset_warmup_fraction=0.01)
+    longer = [Extent(0, 1000), Extent(1000, 2000)]
+    rates = [schedule(done, longer, config).lr_multiplier for done in (999.999, 1000, 1010, 1020, 1200, 1600, 2000)]
+    assert rates == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.0], abs=1e-5)
+
+
+def test_a_rate_that_is_held_stays_to_the_new_end_and_falls_from_there_when_asked() -> None:
+    held = [Extent(0, 1000), Extent(800, 2000, "hold")]
+    assert [schedule(done, held).lr_multiplier for done in (800, 1300, 2000)] == pytest.approx([0.5, 0.5, 0.5])
+    # Held at a half, then a tenth more: planned that would stand at 0.227; it falls from where it is.
+    down = [*held, Extent(2000, 2200)]
+    assert [schedule(done, down).lr_multiplier for done in (2000, 2100, 2200)] == pytest.approx([0.5, 0.25, 0.0])
+
+
+@given(
+    done=st.floats(0, 5000), begin=st.floats(0, 1000), more=st.floats(1, 3000), how=st.sampled_from(["warmdown", "hold"]),
+    floor=st.floats(0, 1), fraction=st.floats(0, 1),
+)  # fmt: skip
+def test_a_longer_run_has_rates_between_nothing_and_the_recipes(
+    done: float, begin: float, more: float, how: str, floor: float, fraction: float
+) -> None:
+    config = ScheduleConfig(final_lr_multiplier=floor, warmdown_fraction=fraction)
+    found = schedule(done, [Extent(0, 1000), Extent(begin, 1000 + more, how)], config)  # type: ignore[arg-type]
+    assert floor - 1e-9 <= found.lr_multiplier <= 1 + 1e-9
+    assert 0 <= found.weight_decay_multiplier <= 1
+    assert config.momentum_start <= found.momentum <= config.momentum_end

@@ -17,6 +17,7 @@ from windfall.errors import StoreError
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.ui.report import write_report
 from windfall.ui.series import series
 from windfall.ui.summary import summarise
 from windfall.ui.tables import print_status
@@ -51,6 +52,42 @@ def test_tells_the_run(small: RunDir) -> None:
     assert s["sites"]["california"]["starts"] == 1
     assert s["sites"]["adelaide"]["region"] == "NEM_SA"
     assert (s["sites"]["adelaide"]["value"], s["sites"]["adelaide"]["worth"]) == (875.4, 100.0)
+
+
+def changed_run(run: RunDir) -> RunDir:
+    """Resumed without adelaide, with another policy, and once more with a change that no coordinator has begun under."""
+    before = run.config.read_text()
+    first, rest = before.split('[[site]]\nname = "adelaide"')
+    without = first + rest[rest.index("[[counterfactual]]") :]
+    ledger = Ledger.open(run.ledger)
+    ledger.configure(before, "f", budget_blocks=8, t_run=START, t_wall=0)
+    found = [{"key": "site.adelaide", "old": "there", "new": None, "site": "adelaide"},
+             {"key": "policy.name", "old": "paper", "new": "breakeven", "site": None}]  # fmt: skip
+    ledger.configure(without, "f", changes=found, budget_blocks=8, t_wall=0)
+    ledger.begun_under(2, START + 3600)
+    ledger.configure(without, "f", changes=[{"key": "run.speed", "old": 1.0, "new": 2.0, "site": None}], budget_blocks=8, t_wall=0)
+    ledger.close()
+    run.config.write_text(without)
+    return run
+
+
+def test_what_was_changed_is_told_and_a_site_that_left_keeps_what_it_has_used(small: RunDir) -> None:
+    before = summarise(small)
+    s = summarise(changed_run(small))
+    assert [(c["key"], c["t_run"]) for c in s["changes"]] == [
+        ("site.adelaide", START + 3600), ("policy.name", START + 3600), ("run.speed", None),
+    ]  # fmt: skip
+    assert s["sites"]["adelaide"] == {**before["sites"]["adelaide"], "reason": "no part of the run any more"}
+    assert (s["energy_kwh"], s["tokens_by_mode"]) == (before["energy_kwh"], before["tokens_by_mode"])
+    shown = StringIO()
+    print_status(s, Console(width=100, file=shown))
+    assert 'changed    policy.name: "paper" -> "breakeven", since Jan 11 18:00 UTC' in shown.getvalue()
+    assert "changed    site.adelaide: removed, since" in shown.getvalue()
+    assert "changed    run.speed: 1.0 -> 2.0, at the next start" in shown.getvalue()
+    page = write_report(small).read_text(encoding="utf-8")
+    assert "Changes of configuration" in page
+    assert "policy.name: &quot;paper&quot; -&gt; &quot;breakeven&quot;" in page
+    assert "adelaide" in page
 
 
 def test_empty_run(empty: RunDir) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -11,6 +12,13 @@ import typer
 
 from windfall import __version__
 from windfall.errors import WindfallError
+
+
+class Extend(str, Enum):  # noqa: UP042 - typer takes its values
+    """What becomes of the rates of a run that is made longer."""
+
+    warmdown = "warmdown"
+    hold = "hold"
 
 
 class _Plain(click.HelpFormatter):
@@ -176,16 +184,24 @@ def trace_show(
 
 @app.command()
 def run(
-    file: FileArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML), or a run directory to resume as it is")],
     run_dir: Annotated[Optional[Path], typer.Option(help="run directory (default: runs/<name>); an existing one resumes")] = None,  # noqa: UP045
     speed: Annotated[Optional[float], typer.Option(help="scaled clock: at most this many run seconds per wall second")] = None,  # noqa: UP045
     quiet: Annotated[bool, typer.Option("--quiet", help="no live view")] = False,
+    extend: Annotated[
+        Optional[Extend],  # noqa: UP045
+        typer.Option(help="a larger budget after the warm-down has begun: a new warm-down at the new end, or the rates held"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a run, or resume the one in its run directory. Ctrl-C lets sites hand in their work, then stops."""
+    """Start a run, or resume the one in its run directory. Ctrl-C lets sites hand in their work, then stops.
+
+    A resumed run may change what does not change what was trained: policy, limits, thresholds, signals, sites, speed, and a larger
+    budget. What it may not is named, with the old and the new value.
+    """
     from windfall.cli import run as verb
 
-    raise typer.Exit(verb.run(file, run_dir, speed, quiet, as_json))
+    raise typer.Exit(verb.run(file, run_dir, speed, quiet, as_json, extend.value if extend else None))
 
 
 @app.command()

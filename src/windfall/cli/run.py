@@ -18,11 +18,17 @@ from windfall.units import clock_text, iso_utc
 # Whatever takes long to import is imported where it is used, after the first word to the user.
 
 
-def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool) -> int:
+def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool, extend: str | None = None) -> int:
     """Run ``file``; the exit code."""
+    if file.is_dir() and RunDir(file).exists():  # resumed as it is
+        if run_dir is not None and run_dir.resolve() != file.resolve():
+            raise ConfigError(
+                f"{file}: is a run directory, and --run-dir {run_dir} names another; give its configuration for a new run"
+            )
+        file, run_dir = RunDir(file).open_existing().config, file
     config = with_speed(load(file), speed)
     root = run_dir or Path("runs") / config.run.name
-    code = serve(config, root, quiet=quiet or as_json, say_to_user=not as_json)
+    code = serve(config, root, quiet=quiet or as_json, say_to_user=not as_json, extend=extend)
     if as_json:
         print_json(summarise(RunDir(root)))
     return code
@@ -39,7 +45,10 @@ def with_speed(config: Config, speed: float | None) -> Config:
     return config.model_copy(update={"run": config.run.model_copy(update={"speed": speed})})
 
 
-def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None) -> int:
+def serve(
+    config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None,
+    extend: str | None = None,
+) -> int:  # fmt: skip
     """Run to the end, then write the report; the exit code."""
     run = RunDir(root)
     as_written = config
@@ -77,7 +86,7 @@ def serve(config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, 
             else:
                 say(text)
 
-        supervisor = Supervisor(config, run, view, tell, meanwhile)
+        supervisor = Supervisor(config, run, view, tell, meanwhile, extend)
         progress.done(-1.0, "checking data and model")
         supervisor.prepare()
     code = supervisor.serve()

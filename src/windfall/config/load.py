@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,23 @@ def _right(found: Looked) -> Config:
     return found.config
 
 
+def stored(text: str) -> Config:
+    """A configuration as a run keeps it: its paths are absolute, and need not be there any more.
+
+    Raises:
+        ConfigError: it is none that this Windfall knows.
+    """
+    try:
+        return Config.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as e:
+        raise ConfigError(f"a stored configuration cannot be read: {e}") from None
+
+
 def fingerprint(config: Config) -> str:
-    """Identity of what must not change between two starts of one run (not the clock's speed, port or patience)."""
+    """By this a run of before configurations were kept knows the one that it was started with, where its file is gone.
+
+    (What may change between two starts is `run.changes`' to say.)
+    """
     # Without defaults, so that a key that a later Windfall knows changes no run's identity.
     kept = config.model_dump(mode="json", exclude_defaults=True)
     identity: dict[str, Any] = {k: dict(kept.get(k, {})) for k in ("model", "data", "train", "policy")}

@@ -61,6 +61,9 @@ class Federation:
         self._generations: dict[str, int] = dict(generations)
         self._fixed = FixedRounds(ledger) if settings.round_steps is not None else None
         self._round: Round | None = self._fixed.under_way() if self._fixed else None
+        if self._round:  # a site that is no part of the run any more will not do it
+            self._round.participants &= set(sites)
+            self._round.waiting &= set(sites)
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
         self._hearing = Hearing(bus, events, self._evaluations, settings.heartbeat_timeout_s)

@@ -23,8 +23,8 @@ from windfall.store.tensors import Tensors
 if TYPE_CHECKING:
     from windfall.train.trainer import Trainer
 
-#: Makes a trainer as every site of the run makes it, with version 0 as its parameters.
-MakeTrainer = Callable[[], "Trainer"]
+#: Makes the trainer of a life of a site (name and generation), with version 0 as its parameters.
+MakeTrainer = Callable[[str, int], "Trainer"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Replay:
 
     def _life(self, site: str, generation: int) -> _Life:
         if (site, generation) not in self._lives:
-            self._lives[site, generation] = _Life(self._make(), self._cuts[site, generation])
+            self._lives[site, generation] = _Life(self._make(site, generation), self._cuts[site, generation])
         return self._lives[site, generation]
 
     def _play(self, site: str, generation: int, cut: int) -> None:

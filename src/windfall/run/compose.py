@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from windfall.clock import Clock
+from windfall.config.load import stored
 from windfall.config.schema import Config
 from windfall.energy.account import Account, Meter, PowerModel
+from windfall.errors import ConfigError
 from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.departed import departed, take_leave
 from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake
 from windfall.federation.members import Settings
@@ -22,7 +26,8 @@ from windfall.fleet.loop import Facts, Hand, Loop
 from windfall.fleet.machine import Patience
 from windfall.grid.build import Grid
 from windfall.policy.build import build_policy
-from windfall.run.recorder import LedgerJournal, TelemetryRecorder, begun, restore
+from windfall.run.changes import decides_alike
+from windfall.run.recorder import Carried, Carries, LedgerJournal, TelemetryRecorder, begun, restore
 from windfall.store.bus import Bus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -39,13 +44,15 @@ def compose(
 ) -> tuple[Loop, Federation]:  # fmt: skip
     """The loop of a run and its federation, with what earlier lives of the run left in ledger and telemetry."""
     names = [s.name for s in config.site]
+    gone = departed(ledger, run.sites, names)
     f = config.federation
     checkpoints = Checkpoints(run, ledger, keep=f.keep_versions, keep_every=f.keep_every)
     intake = Intake(
         ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
-        sites=set(names), max_base_age=f.max_base_age,
+        sites={*names, *gone}, max_base_age=f.max_base_age,
     )  # fmt: skip
     recover(clock.now(), ledger, checkpoints, intake, telemetry)
+    take_leave(clock.now(), gone, ledger, intake, telemetry, run.sites)
     work = Federation(
         ledger=ledger, checkpoints=checkpoints, intake=intake, bus=bus, transport=transport, events=telemetry,
         settings=settings(config, ledger, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
@@ -70,8 +77,26 @@ def compose(
         clock=clock, signals=grid.signals, facts=facts(config), policy=build_policy(config), controller=controller, work=work,
         account=account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, hand=hand,
     )  # fmt: skip
-    restore(telemetry, account, loop)
+    restore(telemetry, account, loop, carries_of(config, ledger))
     return loop, work
+
+
+def carries_of(config: Config, ledger: Ledger) -> Carries:
+    """What of decisions under an earlier configuration counts under this one."""
+    kept: dict[int, Config] = {}
+    for c in ledger.configurations():
+        with suppress(ConfigError):  # one that this Windfall does not know any more: nothing of it counts
+            kept[c.number] = stored(c.text)
+
+    def carries(number: int, site: str) -> Carried:
+        if not kept or number not in kept:
+            return Carried(memory=not kept, spin_up=not kept)
+        was = next((s.spin_up_s for s in kept[number].site if s.name == site), None)
+        stayed = all(any(s.name == site for s in c.site) for n, c in kept.items() if n >= number)
+        alike = decides_alike(kept[number], config)
+        return Carried(on=stayed, memory=stayed and alike, spin_up=was == config.site_named(site).spin_up_s)
+
+    return carries
 
 
 def facts(config: Config) -> dict[str, Facts]:

@@ -91,7 +91,8 @@ class Coordinator:
             run.sites, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
             environment=flower_environment(str(run.root / "flower")), agent=agent,
         )  # fmt: skip
-        self.recorder = TelemetryRecorder(self.telemetry)
+        kept = self.ledger.configurations()
+        self.recorder = TelemetryRecorder(self.telemetry, kept[-1].number if kept else 1)
         booked_to = position(self.telemetry)
         now = self._begin()
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
@@ -138,7 +139,19 @@ class Coordinator:
             now, "resumed" if resumed else "started", version=head.version, fence=self.fence,
             tokens_total=head.tokens_total, run_id=self.run_id, pid=os.getpid(),
         )  # fmt: skip
+        self._tell_changes(now)
         return now
+
+    def _tell_changes(self, now: float) -> None:
+        """What the run's configuration has become since the last coordinator: from now on it holds."""
+        for c in self.ledger.configurations():
+            if c.t_run is None:
+                for x in c.changes:
+                    self.telemetry.event(
+                        now, "configuration_changed", site=x["site"], number=c.number, key=x["key"], old=x["old"], new=x["new"]
+                    )
+                self.telemetry.flush()
+                self.ledger.begun_under(c.number, now)
 
     def _moved(self, t: float, site: Site, old: State, new: State) -> None:
         self.recorder.moved(t, site, old, new)

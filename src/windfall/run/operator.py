@@ -116,7 +116,7 @@ class Operator:
         self._ledger = ledger
         self._telemetry = telemetry
         self._sites = sites
-        self._holds = ledger.holds()
+        self._holds = {name: hold for name, hold in ledger.holds().items() if name in sites}
         self._seen: set[str] = set()
 
     def look(self, t: float) -> None:

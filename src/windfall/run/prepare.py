@@ -1,16 +1,19 @@
-"""Making a run directory: resolved configuration, prepared data, version 0, ledger. All or nothing."""
+"""Making a run directory: resolved configuration, prepared data, version 0, ledger. All or nothing.
+
+`run.resume` goes on with one.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windfall import clock
 from windfall.config.load import fingerprint, to_toml
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, DataError, StoreError
+from windfall.errors import DataError, StoreError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.grid.build import run_start
 from windfall.store.files import write_atomic
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def trainer_spec(config: Config, data_dir: Path) -> TrainerSpec:
-    """What a site's trainer is built from."""
+def trainer_spec(config: Config, data_dir: Path, extents: Sequence[tuple[float, float, str]] = ()) -> TrainerSpec:
+    """What a site's trainer is built from; ``extents`` as `store.configurations.extents` gives them."""
     m, t = config.model, config.train
     return TrainerSpec(
         data_dir=str(data_dir), depth=m.depth, width=m.width, head_dim=m.head_dim, sequence_length=m.sequence_length,
@@ -37,6 +40,7 @@ def trainer_spec(config: Config, data_dir: Path) -> TrainerSpec:
         precision=t.precision, eval_sequences=config.data.eval_sequences, sample_prompt=config.data.sample_prompt,
         sample_tokens=config.data.sample_tokens, micro_batch_sequences=t.micro_batch_sequences,
         compile=t.compile, checkpoint_activations=t.checkpoint_activations, spike_factor=t.spike_factor, max_skips=t.max_skips,
+        extents=tuple(extents),
     )  # fmt: skip
 
 
@@ -60,28 +64,20 @@ def prepared_source(config: Config) -> Path | None:
     return source if (source / "manifest.json").exists() or (source / "train-00000.bin").exists() else None
 
 
-def prepare_run(config: Config, run: RunDir, say: Say) -> None:
-    """Create the run in ``run``, or check that it is this configuration's.
+def prepare_run(config: Config, run: RunDir, say: Say, extend: str | None = None) -> None:
+    """Create the run in ``run``, or take ``config`` up for the one that is there (``extend``: as `run.resume` has it).
 
     Raises:
-        ConfigError: the run directory was made from another configuration, or `preflight` finds something.
+        ConfigError: `preflight` finds something, or a run that is there cannot go on under this configuration.
         StoreError: it cannot be written, or is of a newer schema.
         DataError: the corpus cannot be read, or prepared data was changed.
     """
     if run.exists():
-        ledger = Ledger.open(run.ledger)
-        found, data_hash = ledger.meta("fingerprint"), ledger.meta("manifest")
-        ledger.close()
-        if found != fingerprint(config):
-            raise ConfigError(
-                f"{run.root}: was started with another configuration (compare {run.config}); what is trained may not "
-                "change during a run. Name a new --run-dir, or go back to the old file"
-            )
-        _require_data(data_dir(config, run), str(data_hash), run)
-        # The rest may change (speed, patience, port, bus, longer traces), and the coordinator reads it here.
-        _keep_config(config, run)
+        from windfall.run.resume import resume  # it goes on with what is made here
+
+        resume(config, run, say, extend)
         return
-    from windfall.run.preflight import require_ready
+    from windfall.run.preflight import require_ready  # torch is imported here, not at the top: going on does without
 
     require_ready(config)
     from windfall.train.data import TrainData
@@ -108,7 +104,7 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     spec = trainer_spec(config, folder)
     weights = first_weights(config, model_config(spec, data.manifest.tokenizer.vocab_size))
     say(f"version 0: {sum(w.size for w in weights.values()):,} parameters, {data.train_sequences:,} sequences")
-    _keep_config(config, run)
+    keep_config(config, run)
     temporary = run.ledger.with_suffix(".new")
     for old in run.root.glob("ledger.new*"):
         old.unlink()
@@ -121,27 +117,10 @@ def prepare_run(config: Config, run: RunDir, say: Say) -> None:
     start = run_start(config)
     ledger.commit(t_run=start, t_wall=clock.wall(), file=file, sha256=digest, mode="initial", contributions=[])
     ledger.set_meta(manifest=data.manifest.hash, data_dir=str(folder), t_run=start)
+    ledger.configure(to_toml(config), fingerprint(config), budget_blocks=config.budget_blocks, t_run=start, t_wall=clock.wall())
     ledger.close()
     # The ledger appears last: a directory without one is no run yet, and the next start begins anew.
     temporary.rename(run.ledger)
-
-
-def _require_data(folder: Path, data_hash: str, run: RunDir) -> None:
-    """Raise DataError where the data of a run that goes on are not those that it was begun with: its sites would all fail.
-
-    To go on, this machine needs none itself: where there are none, the sites say what they find.
-    """
-    from windfall.train.manifest import MANIFEST_NAME, Manifest
-
-    if not (folder / MANIFEST_NAME).exists():
-        return
-    manifest = Manifest.load(folder)
-    if manifest.hash != data_hash:
-        raise DataError(
-            f"{folder}: holds other data (manifest {manifest.hash[:12]}) than the run was begun with ({data_hash[:12]}); put that "
-            "back, or begin another run (--run-dir)"
-        )
-    manifest.verify(folder, run.root / "data-checked.json")
 
 
 def first_weights(config: Config, shape: GPTConfig) -> Tensors:
@@ -158,7 +137,7 @@ def first_weights(config: Config, shape: GPTConfig) -> Tensors:
     return {n: p.detach().numpy() for n, p in build_model(shape, config.run.seed).named_parameters()}
 
 
-def _keep_config(config: Config, run: RunDir) -> None:
+def keep_config(config: Config, run: RunDir) -> None:
     """Store the resolved configuration, if it is not there already. Raises StoreError if it cannot be written."""
     text = to_toml(config).encode()
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from windfall import clock
@@ -31,8 +31,10 @@ class LedgerJournal:
 class TelemetryRecorder:
     """Decisions with their whole input, readings, states, modes and booked intervals."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, configuration: int = 1) -> None:
+        """``configuration``: the number of the one that is in force, as the ledger keeps it."""
         self._t = telemetry
+        self._configuration = configuration
         #: Instants of the readings, and the newest forecast, that are in their tables already, by site.
         self._noted: dict[str, set[float]] = {}
         self._forecasts: dict[str, float] = {}
@@ -69,6 +71,8 @@ class TelemetryRecorder:
             "memory": dict(s.memory), "state": s.state, "ready_in_s": s.ready_in_s, "rate": s.rate, "watts": s.watts,
             "starts": list(s.starts), "reading": _row(s.reading),
         }  # fmt: skip
+        if self._configuration != 1:
+            given["configuration"] = self._configuration
         if len(s.readings) > 1:
             given["readings"] = {label: _row(r) for label, r in s.readings.items()}
         if s.reading is not None:
@@ -150,7 +154,20 @@ def begun(telemetry: Telemetry, now: float) -> float:
     return float(rows[0][0]) if rows else now
 
 
-def restore(telemetry: Telemetry, account: Account, loop: Loop) -> None:
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What of a site's last decision counts now: that it was on, what its policy remembered, what its starts were seen to take."""
+
+    on: bool = True
+    memory: bool = True
+    spin_up: bool = True
+
+
+#: From the number of the configuration that was in force then, and the site.
+Carries = Callable[[int, str], Carried]
+
+
+def restore(telemetry: Telemetry, account: Account, loop: Loop, carries: Carries = lambda *_: Carried()) -> None:
     """Take up sums, policy memory and what has been learned of starts from a run's telemetry."""
     for site, phase, *sums in telemetry.rows(
         "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
@@ -163,9 +180,11 @@ def restore(telemetry: Telemetry, account: Account, loop: Loop) -> None:
             continue
         was = json.loads(given)
         same = bool(was["on"]) == bool(on)
-        loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory))
+        carried = carries(int(was.get("configuration", 1)), site)
+        if carried.on:
+            loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory) if carried.memory else {})
         starts = loop.starts[site]
-        learned = float(was["spin_up_s"])
+        learned = float(was["spin_up_s"]) if carried.spin_up else starts.spin_up_s
         recent = tuple(float(s) for s in was.get("starts", []))
         starts.restore(learned, int(learned != starts.spin_up_s), recent, loop.controller.sites[site].generation)
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from windfall.config.schema import Config
 from windfall.run.prepare import data_dir, trainer_spec
+from windfall.store.configurations import extents
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 
 
 def describe_site(config: Config, run: RunDir, name: str, superlink: str, supernode_port: int) -> dict[str, Any]:
     """The contents of a local site's ``site.json``, besides its name, generation and run."""
     site = config.site_named(name)
-    spec = replace(trainer_spec(config, Path(data_dir(config, run)).resolve()), device=site.device)
+    spec = replace(trainer_spec(config, Path(data_dir(config, run)).resolve(), _extents(run)), device=site.device)
     return {
         "superlink": superlink,
         "supernode_port": supernode_port,
@@ -39,6 +41,16 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
             "OMP_WAIT_POLICY": "PASSIVE",
         },
     }
+
+
+def _extents(run: RunDir) -> list[tuple[int, int, str]]:
+    """The run's budgets, where there has been more than one."""
+    ledger = Ledger.open(run.ledger, read_only=True)
+    try:
+        found = extents(ledger.configurations())
+    finally:
+        ledger.close()
+    return found if len(found) > 1 else []
 
 
 def own_signal(config: Config, name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from windfall.errors import ConfigError, RunError, StoreError
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.processes import mark, spawn
 from windfall.run.prepare import Say, prepare_run
+from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
@@ -55,8 +56,12 @@ class Supervisor:
     #: What runs a coordinator, besides the run directory and the SuperLink's port.
     coordinator: Sequence[str] = (sys.executable, "-m", "windfall.run.coordinator")
 
-    def __init__(self, config: Config, run: RunDir, view: View, say: Say, meanwhile: Callable[[], None] | None = None) -> None:
-        """``meanwhile`` is called once, while the coordinator and the first sites start."""
+    def __init__(
+        self, config: Config, run: RunDir, view: View, say: Say, meanwhile: Callable[[], None] | None = None,
+        extend: str | None = None,
+    ) -> None:  # fmt: skip
+        """``meanwhile`` is called once, while the coordinator and the first sites start; ``extend`` as `run.resume` has it."""
+        self._extend = extend
         self._meanwhile = meanwhile
         self._config = config
         self._run = run
@@ -71,18 +76,31 @@ class Supervisor:
     def prepare(self) -> None:
         """Make or check the run directory, so that what is wrong is said before anything starts."""
         if not self._run.exists():
+            if self._extend:
+                raise ConfigError(f"--extend {self._extend}: there is no run in {self._run.root} to make longer")
             self._run.make()
         # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
         # SuperLink each on the same database and end each other's sites.
-        self._lock.acquire()
-        prepare_run(self._config, self._run, self._say)
-        lock = RunLock(self._run)
-        lock.acquire()
-        lock.release()
+        self._take_locks()
+        prepare_run(self._config, self._run, self._say, self._extend)
         ledger = Ledger.open(self._run.ledger, read_only=True)
         self._run_id = ledger.meta("run_id") or ""
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
+
+    def _take_locks(self) -> None:
+        """Before anything of the run is touched. Raises StoreError where somebody runs it."""
+        try:
+            self._lock.acquire()
+            lock = RunLock(self._run)
+            lock.acquire()
+            lock.release()
+        except StoreError as e:
+            self._lock.release()
+            changed = differing(self._config, self._run) if self._run.exists() else []
+            if changed:
+                raise StoreError(f"{e}. Nothing was changed; when it is started again: {'; '.join(changed)}") from None
+            raise
 
     def make_superlink(self, run_id: str) -> SuperLink:
         """The run's SuperLink, to be started."""

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from windfall.config.load import load
+from windfall.config.load import load, stored
 from windfall.errors import StoreError
 from windfall.grid.signal import Columns, Forecast, Reading
-from windfall.policy.base import Decision, FleetView, SiteView
+from windfall.policy.base import Decision, FleetView, Policy, SiteView
 from windfall.policy.build import build_policy
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 
@@ -54,21 +55,29 @@ def replay(run: RunDir) -> Replay:
         StoreError: no run, no telemetry, or a record of an older version that lacks what decisions depend on.
         ConfigError: its configuration cannot be read.
     """
-    config = load(run.open_existing().config)
-    policy = build_policy(config)
+    policies = _policies(run.open_existing())
     telemetry = Telemetry.open(run.telemetry, read_only=True)
     try:
         record = _Record(telemetry)
-        found = Replay(policy.name)
+        found = Replay("")
         rows = telemetry.rows(
             "SELECT t_run, site, wanted, reason, numbers, until, input, memory FROM decisions ORDER BY t_run, rowid"
         )
         for t, group in groupby(rows, key=lambda r: float(r[0])):
             told = [(str(site), *rest) for _, site, *rest in group]
             given = {site: json.loads(rest[4]) for site, *rest in told}
+            # What was decided before a restart at this very instant has been decided again, for the sites that there are now.
+            number = max(int(was.get("configuration", 1)) for was in given.values())
+            given = {site: was for site, was in given.items() if was.get("configuration", 1) == number}
+            told = [row for row in told if row[0] in given]
             one = next(iter(given.values()))
             if "begun" not in one:
                 raise StoreError(f"{run.telemetry}: recorded by an older Windfall, without what its decisions depended on")
+            if number not in policies:
+                raise StoreError(f"{run.ledger}: knows no configuration {number}, under which was decided; restore it from a copy")
+            policy = policies[number]
+            if policy.name not in found.policy.split(", then "):
+                found.policy += f", then {policy.name}" if found.policy else policy.name
             sites = {site: record.view(t, site, was) for site, was in given.items()}
             decisions = policy.decide(FleetView(t, sites, one["begun"], one["left"], one["spent"], one["tick_s"]))
             found.ticks += 1
@@ -84,6 +93,18 @@ def replay(run: RunDir) -> Replay:
         return found
     finally:
         telemetry.close()
+
+
+def _policies(run: RunDir) -> dict[int, Policy]:
+    """By number of a configuration that the run has had: its policy. Of a run of before they were kept, the only one."""
+    ledger = Ledger.open(run.ledger, read_only=True)
+    try:
+        kept = ledger.configurations()
+    finally:
+        ledger.close()
+    if not kept:
+        return {1: build_policy(load(run.config))}
+    return {c.number: build_policy(stored(c.text)) for c in kept}
 
 
 class _Record:

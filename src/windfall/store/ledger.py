@@ -16,8 +16,9 @@ from typing import Any
 
 from windfall import faults
 from windfall.errors import Refused, StoreError, TakenOver
+from windfall.store.configurations import Configurations
 from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
-from windfall.store.records import Consumed, Counts, Hold, Lease, Received, Version
+from windfall.store.records import Configured, Consumed, Counts, Hold, Lease, Received, Version
 from windfall.store.spans import Spans
 
 #: Leases that may fail at a block before it is quarantined.
@@ -30,6 +31,7 @@ class Ledger:
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
         self._spans = Spans(db)
+        self._configurations = Configurations(db)
         self._path = path
         self.budget_blocks = int(self.meta("budget_blocks") or 0)
         self.tokens_per_block = int(self.meta("tokens_per_block") or 0)
@@ -85,6 +87,41 @@ class Ledger:
         self.set_meta(fence=fence)
         self._fence = fence
         return fence
+
+    # -- configurations --------------------------------------------------------------------------------------
+
+    def configurations(self) -> list[Configured]:
+        """Every configuration that the run has had, oldest first; none where they were not kept yet."""
+        return self._configurations.all()
+
+    def configure(
+        self, text: str, fingerprint: str, *, changes: Sequence[dict[str, Any]] = (), budget_blocks: int, how: str = "warmdown",
+        t_run: float | None = None, t_wall: float,
+    ) -> None:  # fmt: skip
+        """Go on under a new configuration (resolved, as TOML), in one transaction with what it changes here.
+
+        A larger budget adds free blocks at the end; those that are there stay as they are. Raises StoreError for a smaller one.
+        """
+        with self._transaction() as db:
+            if budget_blocks < self.budget_blocks:
+                raise StoreError(f"{self._path}: the budget has {self.budget_blocks} blocks and cannot shrink to {budget_blocks}")
+            if budget_blocks > self.budget_blocks:
+                row = (self.budget_blocks, budget_blocks)
+                db.execute("INSERT INTO spans (start, end, state) VALUES (?, ?, 'free')", row)
+                self._spans.coalesce()
+            for key, value in {"budget_blocks": budget_blocks, "fingerprint": fingerprint}.items():
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
+            done = db.execute("SELECT MAX(tokens_total) FROM versions").fetchone()[0]
+            self._configurations.add(
+                t_run=t_run, t_wall=t_wall, text=text, changes=changes, budget_tokens=budget_blocks * self.tokens_per_block,
+                from_tokens=int(done or 0), how=how, generations=self.generations(),
+            )  # fmt: skip
+        self.budget_blocks = budget_blocks
+
+    def begun_under(self, number: int, t_run: float) -> None:
+        """A coordinator has begun under a configuration."""
+        with self._transaction():
+            self._configurations.begun(number, t_run)
 
     # -- leases ----------------------------------------------------------------------------------------------
 

@@ -10,9 +10,16 @@ from pathlib import Path
 from windfall.errors import StoreError
 from windfall.store.reading import open_for_reading
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
-SCHEMA = """
+_CONFIGURATIONS = """
+CREATE TABLE configurations (
+  number INTEGER PRIMARY KEY, t_run REAL, t_wall REAL NOT NULL, text TEXT NOT NULL, changes TEXT NOT NULL,
+  budget_tokens INTEGER NOT NULL, from_tokens INTEGER NOT NULL, how TEXT NOT NULL, generations TEXT NOT NULL);
+"""
+
+SCHEMA = (
+    """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE spans (
   start INTEGER PRIMARY KEY, end INTEGER NOT NULL, state TEXT NOT NULL,
@@ -42,6 +49,8 @@ CREATE INDEX contributions_by_state ON contributions (state);
 CREATE INDEX leases_by_state ON leases (state);
 CREATE INDEX journal_by_site ON journal (site);
 """
+    + _CONFIGURATIONS
+)
 
 #: What leads from a schema to the next one.
 _MIGRATIONS = {
@@ -56,6 +65,7 @@ CREATE INDEX contributions_by_state ON contributions (state);
 CREATE INDEX leases_by_state ON leases (state);
 CREATE INDEX journal_by_site ON journal (site);
 """,
+    3: _CONFIGURATIONS,
 }
 
 

@@ -79,6 +79,26 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Configured:
+    """A configuration that a run has had, as it was resolved.
+
+    ``t_run``: run time from which it holds; None until a coordinator has begun under it. ``changes``: what differs from the one
+    before, {key, old, new, site} each. ``budget_tokens`` counts from ``from_tokens`` of progress on, and ``how`` says what becomes
+    of the rates (``train.schedule.Extent``). ``generations``: the newest life of each site that was begun before it.
+    """
+
+    number: int
+    t_run: float | None
+    t_wall: float
+    text: str
+    changes: list[dict[str, Any]]
+    budget_tokens: int
+    from_tokens: int
+    how: str
+    generations: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """An operator keeps a site off. ``drain`` ends with the on-period that it cut short; both end at ``until``."""
 

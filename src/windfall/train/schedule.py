@@ -6,8 +6,9 @@ takes up the schedule where the run is, and nothing here remembers anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from windfall.errors import ConfigError
 
@@ -69,13 +70,27 @@ def _ramp(position: float, length: float) -> float:
     return min(1.0, max(0.0, position / length))
 
 
+@dataclass(frozen=True)
+class Extent:
+    """A budget that counts from some progress on (tokens both), because the run was made longer there.
+
+    warmdown: as if it had been planned, reached by a short ramp from the rates there, or falling from those where they are
+    higher; hold: the rates there are kept to its end.
+    """
+
+    from_tokens: float
+    budget_tokens: float
+    how: Literal["warmdown", "hold"] = "warmdown"
+
+
 def schedule(
     progress_tokens: float,
-    budget_tokens: float,
+    budget: float | Sequence[Extent],
     config: ScheduleConfig | None = None,
     tokens_since_reset: float | None = None,
 ) -> ScheduleValues:
-    """Values at `progress_tokens` of `budget_tokens`; outside 0..budget those at the nearer end, never negative.
+    """Values at `progress_tokens` of a budget (tokens; or budgets, one after another); outside 0..budget those at the nearer end,
+    never negative.
 
     The learning rate has no warm-up, is constant, and falls linearly to `final_lr_multiplier` over the last
     `warmdown_fraction`. Weight decay falls linearly to 0 over the whole run. `tokens_since_reset` counts what
@@ -83,17 +98,51 @@ def schedule(
     steps small, whose second moments are estimates from almost nothing. Raises ConfigError for a budget <= 0.
     """
     config = config or ScheduleConfig()
-    if budget_tokens <= 0:
-        raise ConfigError(f"schedule: the budget is {budget_tokens} tokens; give more than 0")
-    done = min(1.0, max(0.0, progress_tokens / budget_tokens))
+    extents = [Extent(0.0, budget)] if isinstance(budget, int | float) else list(budget)
+    for e in extents:
+        if e.budget_tokens <= 0:
+            raise ConfigError(f"schedule: the budget is {e.budget_tokens} tokens; give more than 0")
+    while len(extents) > 1 and progress_tokens < extents[-1].from_tokens:
+        extents.pop()
+    values = _along(progress_tokens, extents, config)
+    if tokens_since_reset is None:
+        return values
+    warm = _ramp(tokens_since_reset, config.reset_warmup_fraction * extents[-1].budget_tokens)
+    share = config.reset_warmup_start + (1.0 - config.reset_warmup_start) * warm
+    return replace(values, lr_multiplier=values.lr_multiplier * share)
 
+
+def _along(progress: float, extents: Sequence[Extent], config: ScheduleConfig) -> ScheduleValues:
+    """Values in the last of ``extents``, in which progress lies, or past its end."""
+    *earlier, last = extents
+    planned = _planned(progress, last.budget_tokens, config)
+    if not earlier:
+        return planned
+    there = _along(last.from_tokens, earlier, config)
+    if last.how == "hold":
+        return there
+    # One that was held may stand higher than what was planned: from there it falls along a line of its own.
+    left = _ramp(last.budget_tokens - progress, last.budget_tokens - last.from_tokens)
+    rise = _ramp(progress - last.from_tokens, config.reset_warmup_fraction * last.budget_tokens)
+
+    def reached(value: float, begin: float, end: float) -> float:
+        return min(max(value, end + (begin - end) * left), begin + (1.0 - begin) * rise)
+
+    return ScheduleValues(
+        lr_multiplier=reached(planned.lr_multiplier, there.lr_multiplier, config.final_lr_multiplier),
+        momentum=max(planned.momentum, there.momentum),
+        weight_decay_multiplier=reached(planned.weight_decay_multiplier, there.weight_decay_multiplier, 0.0),
+    )
+
+
+def _planned(progress: float, budget: float, config: ScheduleConfig) -> ScheduleValues:
+    """Values of a run that was planned with this budget."""
+    done = min(1.0, max(0.0, progress / budget))
     left = _ramp(1.0 - done, config.warmdown_fraction)
-    lr = config.final_lr_multiplier + (1.0 - config.final_lr_multiplier) * left
-    if tokens_since_reset is not None:
-        warm = _ramp(tokens_since_reset, config.reset_warmup_fraction * budget_tokens)
-        lr *= config.reset_warmup_start + (1.0 - config.reset_warmup_start) * warm
-
-    ramp_tokens = min(float(config.momentum_ramp_tokens), config.momentum_ramp_max_fraction * budget_tokens)
-    ramp = _ramp(done * budget_tokens, ramp_tokens)
-    momentum = config.momentum_start + (config.momentum_end - config.momentum_start) * ramp
-    return ScheduleValues(lr_multiplier=lr, momentum=momentum, weight_decay_multiplier=1.0 - done)
+    ramp_tokens = min(float(config.momentum_ramp_tokens), config.momentum_ramp_max_fraction * budget)
+    ramp = _ramp(done * budget, ramp_tokens)
+    return ScheduleValues(
+        lr_multiplier=config.final_lr_multiplier + (1.0 - config.final_lr_multiplier) * left,
+        momentum=config.momentum_start + (config.momentum_end - config.momentum_start) * ramp,
+        weight_decay_multiplier=1.0 - done,
+    )

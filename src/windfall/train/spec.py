@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windfall.train.shape import GPTConfig
@@ -38,6 +39,8 @@ class TrainerSpec:
     #: A step whose gradient is this many times as long as the last ones were is skipped, and so many in a row end the trainer.
     spike_factor: float = 20.0
     max_skips: int = 8
+    #: Where a run was made longer: all its budgets, (from progress, budget, how) each; empty: the one above from the start.
+    extents: Sequence[tuple[float, float, str]] = ()
 
 
 def model_config(spec: TrainerSpec, vocab_size: int) -> GPTConfig:

@@ -23,7 +23,7 @@ from windfall.train.model import build_model
 from windfall.train.optim import InnerOptimizer, OptimConfig
 from windfall.train.precision import autocast, precision_on
 from windfall.train.ranks import Alone, Ranks
-from windfall.train.schedule import ScheduleConfig, schedule
+from windfall.train.schedule import Extent, ScheduleConfig, schedule
 from windfall.train.sizes import require_room
 from windfall.train.spec import TrainerSpec, model_config
 from windfall.train.staging import Staging
@@ -132,6 +132,7 @@ class LocalTrainer:
         optim, schedules = recipe(spec, self.tokens_per_step)
         self._optimizer = InnerOptimizer(self.model, optim, self._ranks)
         self._schedule = schedules
+        self._budget = [Extent(*e) for e in spec.extents] or [Extent(0.0, spec.budget_tokens)]  # type: ignore[arg-type]
         self._precision = precision_on(self._device, spec.precision)
         self._since_reset: float | None = None
         self._guard = Guard(spec.spike_factor, spec.max_skips)
@@ -162,7 +163,7 @@ class LocalTrainer:
         loss, norm = self._gradients(first_blocks)
         self.skipped = self._guard.judge(loss, norm)
         if not self.skipped:
-            self._optimizer.step(schedule(progress_tokens, self._spec.budget_tokens, self._schedule, self._since_reset))
+            self._optimizer.step(schedule(progress_tokens, self._budget, self._schedule, self._since_reset))
             if self._since_reset is not None:
                 self._since_reset += self.tokens_per_step
         return loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from windfall.store.configurations import change_text
 from windfall.store.telemetry import Event
 from windfall.ui.reading import safe
 from windfall.units import clock_text, counted, iso_utc
@@ -14,6 +15,8 @@ TRANSITIONS = frozenset(
     {
         "started",
         "resumed",
+        "configuration_changed",
+        "site_left",
         "state",
         "mode",
         "commit",
@@ -78,6 +81,11 @@ def _life(event: Event, d: Mapping[str, Any]) -> str:
             return f"run {d.get('run_id', '')} started"
         case "resumed":
             return f"run {d.get('run_id', '')} resumed at version {event.version}"
+        case "configuration_changed":
+            return f"from now on: {change_text(str(d.get('key')), d.get('old'), d.get('new'))}"
+        case "site_left":
+            left = f"{counted(d.get('contributions'), 'contribution')} of it taken in, {counted(d.get('blocks'), 'block')}"
+            return f"is no part of the run any more: {left} can be lent again"
         case "done":
             return f"done at version {event.version}"
         case "interrupted":

@@ -10,6 +10,7 @@ from typing import Any
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
 from windfall.energy.account import PHASES
+from windfall.store.configurations import change_text
 from windfall.ui.baselines import Baseline, headline
 from windfall.ui.events import what_happened
 from windfall.ui.reading import safe
@@ -247,6 +248,15 @@ def notable(s: Series) -> str:
         for e in s.notable
     ]
     return folded(("@run time, UTC", "site", "kind", "what"), rows, "events") if rows else "<p>Nothing out of the ordinary.</p>"
+
+
+def changes(summary: Mapping[str, Any]) -> str:
+    """What was changed in the configuration while the run went on."""
+    rows = [
+        ("", (clock_text(c["t_run"]) if c["t_run"] is not None else "next start", text(change_text(c["key"], c["old"], c["new"]))))
+        for c in summary["changes"]
+    ]
+    return folded(("@run time, UTC", "from then on"), rows, "changes")
 
 
 def subtitle(summary: Mapping[str, Any], config: Config) -> str:

@@ -98,6 +98,7 @@ def _page(
         _section("Energy account", _ACCOUNT, pieces.accounts(summary, s)),
         _section("Versions", f"Each commit made one. {_by_mode(summary)}", pieces.versions(s)),
         _section("Decisions that changed something", "", pieces.decisions(s)),
+        _section("Changes of configuration", _CHANGES, pieces.changes(summary)) if summary["changes"] else "",
         _section("Events of note", "", pieces.notable(s)),
         _samples(config, s),
         f"<footer>Read from ledger and telemetry{_moment(summary['t_run'])}. "
@@ -135,6 +136,11 @@ _EMISSIONS = (
 _ACCOUNT = (
     "Power of each phase times the region’s reading, interval by interval. Hours count what drew power: provisioning "
     "at 0 W is not in them. Inside windows means: while the reading was under the criterion."
+)
+
+_CHANGES = (
+    "The run was resumed with these; what had been decided, booked and trained before stays as it was. The rest of this page "
+    "speaks of the configuration as it is now."
 )
 
 

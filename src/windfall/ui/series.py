@@ -24,6 +24,7 @@ NOTABLE = (
     "warning", "error", "refused", "discarded", "message_failed", "quarantined", "lease_ended", "stranger", "swept",
     "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked", "released", "bus_down",
     "bus_up", "signal_lost", "signal_back", "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving",
+    "configuration_changed", "site_left",
 )  # fmt: skip
 
 

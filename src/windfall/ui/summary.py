@@ -10,6 +10,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from windfall import clock
@@ -105,6 +106,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
             for _, h in sorted(ledger.holds().items())
         ],
         "asked": [asdict(a) for a in pending(run)],
+        "changes": [{"t_run": c.t_run, "number": c.number, **x} for c in ledger.configurations() for x in c.changes],
         "signals_lost": story.signals_lost(),
         "tokens_by_mode": tokens_by_mode,
         "joins_and_leaves": story.joins_and_leaves(),
@@ -214,9 +216,10 @@ def _waiting(now: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -> dict[str, dict[str, Any]]:
     configured = _configured(run)
+    gone = {name: region for name, region in _ever(ledger).items() if name not in configured}
     reported: dict[str, list[Any]] = story.now.get("sites") or {}
     known = story.rows("SELECT DISTINCT site FROM states")
-    names = list(dict.fromkeys([*configured, *reported, *(str(s) for (s,) in known), *tokens]))
+    names = list(dict.fromkeys([*configured, *(n for n in reported if n not in gone), *(str(s) for (s,) in known), *tokens, *gone]))
     energy = {
         str(s): (float(j), float(g), float(h))
         for s, j, g, h in story.rows(
@@ -240,8 +243,8 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
         joules, grams, seconds = energy.get(name, (0.0, 0.0, 0.0))
         reason, numbers, until, wanted = latest.get(name, ("", {}, None, False))
         sites[name] = {
-            "region": configured.get(name),
-            "state": str(reported[name][0]) if name in reported else "off",
+            "region": configured.get(name, gone.get(name)),
+            "state": str(reported[name][0]) if name in reported and name not in gone else "off",
             "since": since.get(name),
             "tokens": tokens.get(name, 0),
             "energy_kwh": joules / J_PER_KWH,
@@ -249,13 +252,28 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
             "training_hours": seconds / 3600.0,
             "starts": starts.get(name, 0),
             "wanted": wanted,
-            "reason": reason,
+            "reason": "no part of the run any more" if name in gone else reason,
             "held": "; ".join(w for w in (held.get(name), asked.get(name)) if w),
             "until": until,
             "value": numbers.get("value"),
             "worth": numbers.get("worth"),
         }
     return sites
+
+
+def _ever(ledger: Ledger) -> dict[str, str | None]:
+    """Sites, and their regions, of every configuration that the run has had."""
+    found: dict[str, str | None] = {}
+    kept = ledger.configurations()
+    for c in kept if len(kept) > 1 else []:
+        found |= dict(_regions(c.text))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _regions(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Sites and regions of a kept configuration, which never changes: a live view asks again and again."""
+    return tuple((str(s["name"]), s.get("region")) for s in tomllib.loads(text).get("site", []))
 
 
 def _configured(run: RunDir) -> dict[str, str | None]:

@@ -7,17 +7,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from windfall.run.operator import words
+from windfall.store.configurations import change_text
 from windfall.store.records import Hold
 from windfall.ui.backtest_late import beside
 from windfall.ui.backtest_rows import by_average, columns, explained, fitting, footnotes, shares
 from windfall.ui.events import format_event as format_event
 from windfall.ui.reading import safe
-from windfall.units import clock_text, duration_text, iso_utc
+from windfall.units import clock_text, counted, duration_text, iso_utc
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from windfall.simulate.backtest import Backtest
+
+#: Changes of the configuration that a status shows.
+_CHANGES = 5
 
 
 #: From so many columns on reasons stand beside what they are about.
@@ -214,6 +218,12 @@ def _hands(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("asked", safe(what + (f": {a['why']}" if a["why"] else "")) + " (asked, not yet noted)"))
     for lost in s["signals_lost"]:
         found.append(("not heard", f"{safe(str(lost['reason']))}, since {clock_text(lost['since'])} UTC"))
+    changed = s["changes"]
+    for c in changed[-_CHANGES:]:
+        since = "at the next start" if c["t_run"] is None else f"since {clock_text(c['t_run'])} UTC"
+        found.append(("changed", f"{safe(change_text(c['key'], c['old'], c['new']))}, {since}"))
+    if len(changed) > _CHANGES:
+        found.append(("", f"and {counted(len(changed) - _CHANGES, 'change')} before (`windfall events`)"))
     return found
 
 
