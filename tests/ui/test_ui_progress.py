@@ -37,7 +37,8 @@ def test_in_a_pipe_there_is_a_line_every_two_seconds_with_the_time_left(monkeypa
     assert all(b - a <= 2.0 for a, b in zip([0.0, *spoken], [*spoken, 10.0], strict=True)), spoken
     assert 5 <= len(spoken) <= 8
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "windfall: sweep: 10 of 200 simulations, 5 %, 1 s, about 19 s left"
+    assert lines[0] == "windfall: sweep: 5 of 200 simulations, 2 %, 0 s"
+    assert lines[1] == "windfall: sweep: 20 of 200 simulations, 10 %, 2 s, about 18 s left"
     assert all(line.startswith("windfall: sweep: ") for line in lines)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +14,16 @@ from rich.console import Console
 from ui_runs import START
 
 from windfall import clock
-from windfall.config.load import load
+from windfall.cli.demo import bundled
+from windfall.config.load import load, loads
+from windfall.simulate.sweep import Summary
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.ui.live import LiveView
 from windfall.ui.screen import Picture, draw, sparkline
 from windfall.ui.summary import summarise
 from windfall.ui.tables import print_status
+from windfall.ui.tables_sweep import print_sweep
 
 LONG = (
     "start: 65 g is under worth 100 g and 18,684 of 17,000 g·s/kWh are reached; the forecast says that the reading stays under it "
@@ -162,3 +167,20 @@ def test_sparkline() -> None:
     assert sparkline([0, 100]) == "▁█"
     assert len(sparkline(range(100))) == 24
     assert sparkline([1, 2], 0) == ""
+
+
+def test_a_sweep_in_a_narrow_terminal_is_not_cut() -> None:
+    triple = (12.3, 45.6, 78.9)
+    figures = dict.fromkeys(("finish_h", "site_hours", "kg_co2", "money", "kg_over_oracle"), triple)
+    rows = [
+        Summary(p, (("spin_up_s", 300.0), ("worth_g_per_kwh", 80.0)), 300.0, None, 12, 11, figures) for p in ("breakeven", "paper")
+    ]
+    rows.append(replace(rows[0], publication_delay_s=0.0))
+    config = loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd())
+    for width in (80, 200):
+        console = Console(file=io.StringIO(), width=width, color_system=None)
+        print_sweep(rows, 36, 1.0, config, console)
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width

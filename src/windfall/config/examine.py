@@ -7,6 +7,7 @@ that needs another says nothing.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import re
@@ -248,6 +249,10 @@ def _suggest(cls: type[BaseModel] | None, name: str) -> str | None:
 
 def _partial(cls: type[Model], table: dict[str, Any], path: Path, wrong: set[Path]) -> Model:
     """A table with the values that are right; what is wrong or missing is not there at all."""
+    for rule in cls.__pydantic_decorators__.model_validators.values():
+        if rule.info.mode == "before":  # it fills in one value from another
+            with contextlib.suppress(ValueError, TypeError):
+                table = getattr(cls, rule.cls_var_name)(table)
     values: dict[str, Any] = {}
     lacking = []
     for key, field in cls.model_fields.items():

@@ -167,24 +167,41 @@ class SignalTable(Table):
         if strangers:
             of = next((k for k, keys in _KEYS.items() if strangers[0] in keys), "another kind")
             raise ValueError(f'kind = "{self.kind}" has no {", ".join(strangers)} (it belongs to {of}); remove it')
+        return self
+
+    @model_validator(mode="after")
+    def _needs(self) -> SignalTable:
         if self.kind == "trace" and (self.path is None or self.column is None):
             raise ValueError("a trace needs path and column")
         needs = {"http": ("url", "value_path"), "vessim": ("url", "microgrid"), "gridstatus": ("iso", "location")}
         missing = [k for k in needs.get(self.kind, ()) if getattr(self, k) is None]
         if missing:
             raise ValueError(f'kind = "{self.kind}" needs {" and ".join(missing)}')
+        return self
+
+    @model_validator(mode="after")
+    def _delivers(self) -> SignalTable:
         if self.type not in _TYPES.get(self.kind, (self.type,)):
             raise ValueError(f'kind = "{self.kind}" delivers {" or ".join(_TYPES[self.kind])}; set type')
+        return self
+
+    @model_validator(mode="after")
+    def _place(self) -> SignalTable:
         if (self.latitude is None) != (self.longitude is None):
             raise ValueError("latitude and longitude go together; give both or neither")
-        self._instants()
-        self._values()
+        return self
+
+    @model_validator(mode="after")
+    def _known(self) -> SignalTable:
         if self.forecast == "perfect" and self.live:
             raise ValueError('forecast = "perfect" is for traces: nobody knows a live signal\'s future')
         return self
 
-    def _instants(self) -> None:
-        """Raise ValueError where keys about the instants of an address do not go together."""
+    # Each rule is a method of its own: so all that are broken are told at once.
+
+    @model_validator(mode="after")
+    def _instants(self) -> SignalTable:
+        """Keys about the instants of an address do not go together."""
         if self.timezone is not None:
             time_zone(self.timezone)
         if not self.trust_offset and self.timezone is None:
@@ -194,14 +211,21 @@ class SignalTable(Table):
             raise ValueError(f"{about[0]} is about the instants at time_path; give time_path, or remove {about[0]}")
         if self.kind == "http" and self.stamp == "end" and self.period_s == 0:
             raise ValueError('stamp = "end" needs period_s: how long before it an interval begins')
+        return self
 
-    def _values(self) -> None:
-        """Raise ValueError where keys about values, and those of traces, do not go together, or say what is not known."""
+    @model_validator(mode="after")
+    def _unit(self) -> SignalTable:
+        """A unit that is not known, or not of the type."""
         if self.unit is not None:
             conversion(self.unit, self.type)
             found = quantity(self.unit)
             if self.type == "price" and found and found.currency not in ("", self.currency):
                 raise ValueError(f'unit = "{self.unit}" and currency = "{self.currency}" differ; correct one')
+        return self
+
+    @model_validator(mode="after")
+    def _values(self) -> SignalTable:
+        """Keys of traces do not go together, or say what is not known."""
         if self.kind == "trace" and self.stamp == "end" and self.period_s == 0:
             raise ValueError('stamp = "end" needs a period_s: a row that holds until the next has no end of its own')
         if self.scale == 0 and self.kind == "trace":
@@ -214,6 +238,7 @@ class SignalTable(Table):
             raise ValueError("region_column and where name one column; keep one")
         if self.region_value is not None and self.region_column is None and self.kind == "trace":
             raise ValueError("region_value needs region_column; name the column that it is in")
+        return self
 
     @property
     def live(self) -> bool:

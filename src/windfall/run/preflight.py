@@ -8,6 +8,7 @@ that needs nothing of what is wrong says what it finds.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -258,11 +259,9 @@ def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
     for number, site in enumerate(config.site):
         finding = None
         if site.device == "cuda":
-            import torch
-
             # Only counted: asking a GPU for its memory would keep some of it for as long as this process lives. The site's
             # own process asks, before it builds anything.
-            count = torch.cuda.device_count()
+            count = _cuda_devices()
             if count < site.ranks:
                 what = f"cuda with {site.ranks} rank{'s' if site.ranks > 1 else ''}, and there are {count} CUDA devices here"
                 finding = Finding(("site", number, "device"), what, here=True)
@@ -274,3 +273,13 @@ def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
         if finding and finding.what not in told:
             told.add(finding.what)
             yield finding
+
+
+def _cuda_devices() -> int:
+    """How many there are on this machine. Where Linux has no device of any accelerator it is not worth a second's import to ask."""
+    known = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
+    if sys.platform == "linux" and not any(True for name in known for _ in Path("/dev").glob(name)):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()

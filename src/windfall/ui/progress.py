@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Called with how far it is (0 to 1; below 0 where nobody knows) and what is done now.
 Tell = Callable[[float, str], None]
 #: What is over sooner than this is not worth a word, and nobody waits for longer without one.
-_PATIENCE_S = 1.0
+_PATIENCE_S = 0.5
 _LINE_S = 2.0
 #: Between two looks of the thread, and two drawings where there is none.
 _LOOK_S = 0.25

@@ -25,6 +25,8 @@ _COLUMNS = (
     ("share_of_oracle", "of oracle %", "{:.1f}"), ("kg_over_oracle", "kg / oracle", "{:.2f}"),
 )  # fmt: skip
 _MEDIAN = "median over start dates, and the 10th to the 90th percentile in brackets"
+#: From so many columns on heads stand on one line.
+_WIDE = 110
 
 
 def sweep_table(found: Sequence[Summary], config: Config) -> tuple[list[str], list[list[str]]]:
@@ -54,7 +56,9 @@ def print_sweep(found: Sequence[Summary], simulations: int, elapsed_s: float, co
     titles, rows = sweep_table(found, config)
     table = Table(title=f"{simulations} simulations", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in titles:
-        table.add_column(title, justify="left" if title == "policy" else "right", no_wrap=True)
+        # A head of several words takes several lines, and what still does not fit is wrapped: nothing is cut.
+        head = title.replace(" / ", " /\n").replace(", ", ",\n") if console.width < _WIDE else title
+        table.add_column(head, justify="left" if title == "policy" else "right", overflow="fold", vertical="bottom")
     for row in rows:
         table.add_row(*row)
     console.print(table)
