@@ -21,8 +21,10 @@ def test_every_example_of_a_trace_is_a_signal(text: str) -> None:
 
 
 def test_the_page_on_traces_names_every_key_of_them() -> None:
-    own = {"where", "repeated", "unit", "scale", "timezone", "trust_offset", "stamp", "time_format", "hour_column", "hours_from",
-           "quarter_column", "repeated_hour_column", "decimal", "region_column", "region_value", "stale_periods", "until"}  # fmt: skip
+    own = {
+        "where", "repeated", "unit", "scale", "timezone", "trust_offset", "stamp", "time_format", "hour_column", "hours_from",
+        "quarter_column", "repeated_hour_column", "decimal", "region_column", "region_value", "stale_periods", "until",
+    }  # fmt: skip
     assert own <= set(SignalTable.model_fields)
     for key in own:
         assert f"`{key}" in TRACES, key

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -37,6 +38,31 @@ def test_sums_agree_with_the_rows(small: RunDir) -> None:
     assert sum(x["kg_co2"] for x in sites) == pytest.approx(s["kg_co2"])
     assert sum(x["tokens"] for x in sites) == s["tokens_committed"] == s["tokens_budget"] == 8192
     assert s["tokens_by_mode"] == {"local": 4096, "federated": 4096}
+
+
+def test_energy_without_a_reading_is_told_apart_and_nothing_known_is_no_zero(small: RunDir) -> None:
+    telemetry = Telemetry.open(small.telemetry)
+    telemetry.put("UPDATE energy SET g_per_kwh = NULL, grams = 0, inside = -1 WHERE site = 'adelaide'")
+    telemetry.flush()
+    s = summarise(small)
+    assert s["unpriced_kwh"] == pytest.approx(SECOND_J / 3.6e6)
+    assert s["share_inside"] == pytest.approx(1.0)
+    assert s["sites"]["adelaide"]["kg_co2"] is None
+    assert "2.000 of them without a reading)" in status_text(s)
+    assert "were used in hours without a reading" in write_report(small).read_text(encoding="utf-8")
+    telemetry.put("UPDATE energy SET g_per_kwh = NULL, grams = 0")
+    telemetry.flush()
+    telemetry.close()
+    s = summarise(small)
+    assert s["kg_co2"] is None
+    assert "emissions unknown" in status_text(s)
+    assert "no signal says what was emitted" in write_report(small).read_text(encoding="utf-8")
+
+
+def status_text(s: dict[str, Any]) -> str:
+    out = StringIO()
+    print_status(s, Console(file=out, width=140))
+    return out.getvalue()
 
 
 def test_tells_the_run(small: RunDir) -> None:

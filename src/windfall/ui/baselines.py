@@ -109,7 +109,7 @@ def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why
                 reason = _why_not(signal, float(start), hours)
             else:
                 curve = _curve(signal, watts, float(start), hours)
-        share = float(summary["kg_co2"]) / kg if kg else None
+        share = float(summary["kg_co2"]) / kg if kg and summary["kg_co2"] is not None else None
         found.append(Baseline(region, region in own, kg, share, watts * hours / 1000.0, curve, "" if kg is not None else reason))
     return sorted(found, key=lambda b: (b.kg is None, b.kg or 0.0))
 

@@ -239,8 +239,9 @@ def _lane(ax: Any, s: Series, name: str, site: dict[str, Any], criterion: float)
     ax.tick_params(axis="y", labelsize=8)
     ax.grid(False)
     ax.set_title(name + (f" · {site['region']}" if site.get("region") else ""), loc="left", fontsize=9.5, pad=4)
+    kg = site["kg_co2"]
     ax.set_title(
-        f"{site['training_hours']:.1f} h, {site['energy_kwh']:.1f} kWh, {site['kg_co2']:.2f} kg",
+        f"{site['training_hours']:.1f} h, {site['energy_kwh']:.1f} kWh" + ("" if kg is None else f", {kg:.2f} kg"),
         loc="right",
         fontsize=8.5,
         color=MUTED,

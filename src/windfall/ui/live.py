@@ -214,7 +214,7 @@ class LiveView:
         return (r1 - r0) / (w1 - w0)
 
     def _emissions(self, s: Mapping[str, Any]) -> str:
-        text = f"{s['kg_co2']:.3f} kg CO2, {s['energy_kwh']:.2f} kWh"
+        text = f"{s['energy_kwh']:.2f} kWh" if s["kg_co2"] is None else f"{s['kg_co2']:.3f} kg CO2, {s['energy_kwh']:.2f} kWh"
         # numpy and the traces are loaded with the first training to compare, not at start.
         if s["training_hours"] > 0:
             from windfall.ui.baselines import baselines, headline, load_grid

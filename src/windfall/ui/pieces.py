@@ -72,8 +72,13 @@ def dot(mode: str) -> str:
 def lead(summary: Mapping[str, Any], found: Sequence[Baseline]) -> str:
     """The first thing on the page: emissions, and what they are compared with."""
     best = headline(found)
-    kg = float(summary["kg_co2"])
+    kg = summary["kg_co2"]
     first = f'<p class="big">{carbon(kg)} <small>kg CO2</small></p>'
+    unknown = float(summary["unpriced_kwh"])
+    if kg is None:
+        first = f'<p class="big">{number(summary["energy_kwh"], 2)} <small>kWh; no signal says what was emitted</small></p>'
+    elif unknown > 0:
+        first += f'<p class="fine">{number(unknown, 2, "kWh")} were used in hours without a reading, and are in no kg.</p>'
     if best is None:
         why = next((b.why for b in found if b.why), "no region of this run can be computed")
         why = f"The comparison with a site that is always on is not computable: {text(why)}."

@@ -84,7 +84,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "val_bpb_version": story.bpb_version,
         "train_loss": story.train_loss,
         "energy_kwh": joules / J_PER_KWH,
-        "kg_co2": grams / 1000.0,
+        "kg_co2": _kg(grams, joules, unpriced),
         # Of energy used without a reading nobody knows whether it was inside a window.
         "share_inside": inside / (joules - unjudged) if joules - unjudged > 0 else None,
         "unpriced_kwh": unpriced / J_PER_KWH,
@@ -214,6 +214,11 @@ def _waiting(now: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"for": str(said["for"]), "since_wall": since, "seconds": max(0.0, clock.wall() - since)}
 
 
+def _kg(grams: float, joules: float, unpriced: float) -> float | None:
+    """kgCO2; None where the intensity of all the energy is unknown, as of a site that has prices alone."""
+    return None if joules > 0 and unpriced >= joules * (1 - 1e-9) else grams / 1000.0
+
+
 def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -> dict[str, dict[str, Any]]:
     configured = _configured(run)
     gone = {name: region for name, region in _ever(ledger).items() if name not in configured}
@@ -221,10 +226,10 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
     known = story.rows("SELECT DISTINCT site FROM states")
     names = list(dict.fromkeys([*configured, *(n for n in reported if n not in gone), *(str(s) for (s,) in known), *tokens, *gone]))
     energy = {
-        str(s): (float(j), float(g), float(h))
-        for s, j, g, h in story.rows(
-            "SELECT site, SUM(joules), SUM(grams), SUM(CASE WHEN phase = 'training' THEN t1 - t0 ELSE 0 END)"
-            " FROM energy GROUP BY site"
+        str(s): (float(j), float(g), float(u), float(h))
+        for s, j, g, u, h in story.rows(
+            "SELECT site, SUM(joules), SUM(grams), TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END),"
+            " SUM(CASE WHEN phase = 'training' THEN t1 - t0 ELSE 0 END) FROM energy GROUP BY site"
         )
     }
     latest: dict[str, tuple[str, dict[str, Any], float | None, bool]] = {}
@@ -240,7 +245,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
     asked = {a.site: f"{a.kind} asked by {a.who}, not yet noted" for a in pending(run)}
     sites: dict[str, dict[str, Any]] = {}
     for name in names:
-        joules, grams, seconds = energy.get(name, (0.0, 0.0, 0.0))
+        joules, grams, unpriced, seconds = energy.get(name, (0.0, 0.0, 0.0, 0.0))
         reason, numbers, until, wanted = latest.get(name, ("", {}, None, False))
         sites[name] = {
             "region": configured.get(name, gone.get(name)),
@@ -248,7 +253,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -
             "since": since.get(name),
             "tokens": tokens.get(name, 0),
             "energy_kwh": joules / J_PER_KWH,
-            "kg_co2": grams / 1000.0,
+            "kg_co2": _kg(grams, joules, unpriced),
             "training_hours": seconds / 3600.0,
             "starts": starts.get(name, 0),
             "wanted": wanted,

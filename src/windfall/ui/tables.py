@@ -136,6 +136,9 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
     share = s["tokens_committed"] / (s["tokens_budget"] or 1) * 100
     bpb = "not evaluated yet" if s["val_bpb"] is None else f"{s['val_bpb']:.4f} bits per byte (from {s['val_bpb_start']:.4f})"
     inside = "" if s["share_inside"] is None else f", {s['share_inside'] * 100:.1f} % inside windows"
+    kg = "emissions unknown" if s["kg_co2"] is None else f"{s['kg_co2']:.3f} kg CO2"
+    partly = s["kg_co2"] is not None and s["unpriced_kwh"] > 0
+    unknown = f" ({s['unpriced_kwh']:.3f} of them without a reading)" if partly else ""
     lines = (
         ("run", f"{s['run_id']}: {s['state']}" + (f" ({safe(s['message'])})" if s["message"] else "")),
         (
@@ -146,7 +149,7 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
         ("mode", s["mode"]),
         ("tokens", f"{s['tokens_committed']:,} of {s['tokens_budget']:,} ({share:.1f} %), version {s['version']}"),
         ("validation", bpb),
-        ("energy", f"{s['energy_kwh']:.3f} kWh, {s['kg_co2']:.3f} kg CO2{inside}"),
+        ("energy", f"{s['energy_kwh']:.3f} kWh{unknown}, {kg}{inside}"),
         ("blocks", ", ".join(f"{n} {k}" for k, n in s["blocks"].items() if n)),
     )
     waits = waiting_text(s)
@@ -170,7 +173,7 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
             x["state"],
             f"{x['tokens']:,}",
             f"{x['energy_kwh']:.2f}",
-            f"{x['kg_co2']:.3f}",
+            "-" if x["kg_co2"] is None else f"{x['kg_co2']:.3f}",
             str(x["starts"]),
             "-" if x["value"] is None else f"{x['value']:.0f}",
             *([_plain(last_word(x))] if wide else []),
