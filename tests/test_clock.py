@@ -23,6 +23,7 @@ def test_the_clock_leaves_out_what_a_process_was_stopped_for(monkeypatch: pytest
 
 def test_a_calendar_that_is_set_back_does_not_stop_run_time_nor_take_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
     calendar, passed = [10_000.0], [0.0]
+    monkeypatch.setattr(clock, "_lived", None)
     monkeypatch.setattr(time, "time", lambda: calendar[0])
     monkeypatch.setattr(time, "monotonic", lambda: passed[0])
     run = clock.RealClock()
