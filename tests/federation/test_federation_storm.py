@@ -58,7 +58,7 @@ def weather(
 
 
 @pytest.mark.parametrize("calendar", [False, True])
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(blows=st.lists(st.tuples(st.integers(1, 220), BLOW), max_size=12), snapshot_s=st.sampled_from([3.0, 1e9]), speeds=SPEEDS)
 def test_every_block_is_committed_exactly_once_whatever_happens(
     data: Path, calendar: bool, blows: list[tuple[int, tuple[str, str, int]]], snapshot_s: float, speeds: dict[str, float]
