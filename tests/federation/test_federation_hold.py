@@ -113,6 +113,22 @@ def test_a_silent_site_that_is_held_is_torn_down_and_its_round_goes_on_without_i
     assert run.ledger.complete()
 
 
+def test_a_site_that_falls_silent_just_when_it_is_held_is_not_waited_for_either(
+    tmp_path: Path, data: Path, runs: list[Run]
+) -> None:
+    run = run_of(tmp_path, data, runs)
+    run.serve(until_min=5)
+    run.deaf.add("b")
+    run.ask("hold", "b")()
+    before = run.idles
+    run.serve(until_min=6)
+    assert [s for _, _, s, _ in run.events("given_up")] == ["b"]
+    assert [now for _, now, _ in run.states("b")][-2:] == ["draining", "off"]
+    assert run.idles - before < 60, "ten heartbeats, and no time-out"
+    run.deaf.clear()
+    assert run.loop.controller.sites["a"].state == "training"
+
+
 def test_a_site_that_is_held_while_another_is_waited_for_hands_in_its_work_at_once(
     tmp_path: Path, data: Path, runs: list[Run]
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -261,6 +263,30 @@ def test_a_site_of_another_protocol_fails_at_once_and_says_why(
     failed, *others = [d["reason"] for _, _, _, d in run.events("state") if d["now"] == "failed"]
     assert failed.endswith("it speaks protocol 1 and this site 0: run the same version of Windfall at both ends")
     assert not others
+
+
+def test_figures_that_are_none_reach_no_record(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = run_of(tmp_path, data, runs)
+    struck: list[int] = []
+
+    def strike(e: Envelope) -> list[Envelope]:
+        if e.header.get("consumed") and not struck:
+            struck.append(e.header["cut"])
+            wrong = {"loss_mean": float("nan"), "tokens_per_s": float("inf"), "loss_last": 1.5}
+            e = replace(e, header={**e.header, "metrics": wrong, "invented": float("nan")})
+        return [e]
+
+    run.transport.tamper = strike
+    assert run.serve() == "done"
+    assert struck
+    run.telemetry.flush()
+    (header,) = run.ledger._db.execute("SELECT header FROM contributions WHERE cut = ?", struck).fetchone()
+    (detail,) = run.telemetry.rows("SELECT detail FROM events WHERE kind = 'contribution' ORDER BY id LIMIT 1")[0]
+    for text in (header, detail):
+        assert not {"NaN", "Infinity"} & set(re.findall("NaN|Infinity", text))
+    assert json.loads(header)["metrics"] == {"loss_last": 1.5}
+    assert "invented" not in header
+    assert json.loads(detail)["loss_last"] == 1.5
 
 
 @QUICK

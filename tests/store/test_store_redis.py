@@ -236,3 +236,26 @@ def test_without_redis_a_new_run_does_not_start_and_an_old_one_goes_on(server: R
     with server.client() as client:
         wait_for("the lease to be taken up", lambda: again.lost() == "" and client.get("windfall:r:coordinator"))
     again.release()
+
+
+def test_many_unacknowledged_commands_are_all_known_of_and_all_read_again(
+    server: RedisServer, ends: tuple[RedisBus, RedisSiteBus]
+) -> None:
+    """More than one request brings: none is taken for acknowledged, and a site's next reader gets every one of them."""
+    run, site = ends
+    many = 1203
+    for n in range(many):
+        run.send("a", {"n": n, "generation": 1})
+    wait_for("all of them to be handed out", lambda: site._thread.wake() or len(site._reader._fresh) == many)
+    site.close()  # it dies before it could say that it has them
+    run.poll("a")
+    wait_for("the coordinator to look", lambda: run.poll("a") == [] and len(run._open) == many)
+    for _ in range(5):
+        run.send("a", {"n": many, "generation": 2})
+        wait_for("another look", lambda: run.poll("a") == [] and not run._writer.waiting)
+    assert len([n for n, (_, _, text) in run._open.items() if '"generation": 1' in text]) == many
+    again = RedisSiteBus(server.url, "r", "a", 1)
+    got = Collected(again.commands)
+    wait_for("every one again", lambda: got.wait(0) is not None and len(got.all) == many)
+    assert [c["n"] for c in got.all] == list(range(many))
+    again.close()

@@ -61,3 +61,52 @@ def test_a_row_that_cannot_be_written_is_counted_and_the_next_one_is(tmp_path: P
     assert telemetry.dropped == 1
     assert [e.kind for _, e in telemetry.events()] == ["done"]
     telemetry.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("INSERT INTO states VALUES (?,?,?,?,?)", "a", 1.0, 1.0, None, "a column without its value"),
+        ("INSERT INTO states VALUES (?,?,?,?,?)", "a", float("nan"), 1.0, "off", "NaN is stored as NULL"),
+        ("INSERT INTO states VALUES (?,?,?,?,?)", "a", 10**30, 1.0, "off", "larger than any integer there"),
+        ("INSERT INTO states VALUES (?,?,?,?,?)", "\udcff", 1.0, 1.0, "off", "half a character"),
+        ("INSERT INTO states VALUES (?,?,?,?,?)", {}, 1.0, 1.0, "off", "no type of SQLite's"),
+        ("INSERT INTO nowhere VALUES (?)", "a"),
+    ],
+    ids=lambda bad: str(bad[-1]),
+)
+def test_one_bad_row_costs_itself_and_not_its_batch(tmp_path: Path, bad: tuple[object, ...]) -> None:
+    telemetry = Telemetry.open(tmp_path / "telemetry.db")
+    telemetry.event(1.0, "before")
+    telemetry.put(str(bad[0]), *bad[1:])
+    telemetry.event(2.0, "after")
+    telemetry.flush()
+    assert [e.kind for _, e in telemetry.events()] == ["before", "after"]
+    assert telemetry.dropped == 1
+    telemetry.close()
+
+
+def test_what_the_disk_refuses_is_counted_whole_and_the_next_batch_is_written(tmp_path: Path) -> None:
+    telemetry = Telemetry.open(tmp_path / "telemetry.db")
+    telemetry.rows("PRAGMA max_page_count = 30")
+    for n in range(100):
+        telemetry.event(float(n), "large", text="x" * 4000)
+    telemetry.flush()
+    assert telemetry.dropped == 100
+    assert list(telemetry.events()) == []
+    telemetry.rows("PRAGMA max_page_count = 10000")
+    telemetry.event(1.0, "room")
+    telemetry.flush()
+    assert [e.kind for _, e in telemetry.events()] == ["room"]
+    telemetry.close()
+
+
+def test_what_is_no_number_is_null_in_what_others_read(tmp_path: Path) -> None:
+    telemetry = Telemetry.open(tmp_path / "telemetry.db")
+    telemetry.event(1.0, "contribution", loss=float("nan"), inside={"rate": [float("inf"), 1.0]})
+    telemetry.metric(1.0, "a", "loss", 2.0, detail={"tokens_per_s_wall": float("-inf")})
+    telemetry.flush()
+    # SQLite's own reader of JSON takes no NaN.
+    assert telemetry.rows("SELECT detail -> '$.loss', detail ->> '$.inside.rate[1]' FROM events") == [("null", 1.0)]
+    assert telemetry.rows("SELECT detail FROM metrics") == [('{"tokens_per_s_wall": null}',)]
+    telemetry.close()

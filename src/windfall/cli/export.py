@@ -16,8 +16,7 @@ def export(run: Path, out: Path, format: str, as_json: bool) -> None:
     """Write every series of ``run`` into the folder ``out``, a file each, and its summary as JSON."""
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
-    source = RunFrames(run)
-    found, summary = source.frames(), source.summary()
+    found, summary = RunFrames(run).everything()
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "summary.json", summary)

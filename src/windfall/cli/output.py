@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from typing import Any
 
 from windfall import clock
+from windfall.store.files import to_json
 
 #: Where progress cannot be written over, so long between two lines of it.
 _QUIET_S = 15.0
@@ -16,7 +15,7 @@ _QUIET_S = 15.0
 def print_json(value: Any, *, line: bool = False) -> None:
     """One JSON object, strict (NaN and infinities become null)."""
     whole = str(getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    print(json.dumps(_strict(value), indent=None if line else 2, ensure_ascii=not whole))
+    print(to_json(value, indent=None if line else 2, ensure_ascii=not whole))
 
 
 def say(text: str) -> None:
@@ -47,13 +46,3 @@ class Line:
         if self._shown:
             print(f"\r{'':<{len(self._shown)}}\r", end="", file=sys.stderr, flush=True)
             self._shown = ""
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {str(k): _strict(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(v) for v in value]
-    return value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from windfall.cli.output import print_json
+from windfall.store.files import read_json
 from windfall.store.rundir import RunDir
 from windfall.ui.report import write_report
-from windfall.ui.summary import summarise
 
 
 def report(root: Path, as_json: bool) -> None:
@@ -15,6 +15,7 @@ def report(root: Path, as_json: bool) -> None:
     run = RunDir(root).open_existing()
     page = write_report(run)
     if as_json:
-        print_json({"report": str(page), **summarise(run)})
+        # What the page says, and not what has become of the run since.
+        print_json({"report": str(page), **dict(read_json(run.report / "summary.json") or {})})
     else:
         print(page)

@@ -15,10 +15,11 @@ from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.evaluations import Evaluations
 from windfall.federation.fields import finite, is_count, text
 from windfall.federation.fixed_rounds import FixedRounds, comes_back
+from windfall.federation.greetings import Stranger, read_hello, unread
 from windfall.federation.hearing import Hearing
 from windfall.federation.intake import Events, Intake, Outcome
 from windfall.federation.members import Member, Round, Settings
-from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing, check_protocol
+from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.outbox import cut_of
@@ -36,7 +37,6 @@ _LINK_PATIENCE = 2.0
 _PATIENCE = 4.0
 #: Out of reach for so long, a site is not waited for where an operator has said that it is to be off (wall time).
 _SILENT_S = 10.0
-_NOT_OURS = "did not answer hello as one of this run's sites"
 #: Orders that a site may say it cannot read, one after another, before it is given up.
 _REFUSALS = 3
 #: A site counts as faster than its configuration says by this factor at the most.
@@ -216,12 +216,15 @@ class Federation:
         self._round.answered[site] = self._t
 
     def _on_hello(self, node: str, reply: Reply) -> None:
-        try:
-            stands = self._heard(node, reply)
-        except Refused as e:
-            self._events.event(self._t, "stranger", site=_site_of(reply), reason=str(e))
+        if unread(reply) and self._nodes.greet_again(node):
             return
-        if stands is None:
+        try:
+            stands = read_hello(reply, self._sites, self._generations, self._s.manifest)
+        except Stranger as e:
+            if e.fails:
+                self._fatal[e.site] = str(e)
+            else:
+                self._events.event(self._t, "stranger", site=e.site or None, reason=str(e))
             return
         site = stands.site
         self._nodes.belongs(node, site)
@@ -264,37 +267,6 @@ class Federation:
             else:
                 self._answered(site)  # it has cut meanwhile: what it had is in its outbox
 
-    def _heard(self, node: str, reply: Reply) -> Standing | None:
-        """What a site answers to `hello`; None if it is asked again, or cannot be one of this run.
-
-        Raises Refused if it is none of the run's sites as they are now.
-        """
-        header = reply.envelope.header if reply.envelope else {}
-        refused = header.get("kind") == "error" and header.get("protocol") == PROTOCOL
-        if (reply.envelope is None or refused) and self._nodes.greet_again(node):
-            return None
-        named, generation = header.get("site"), header.get("generation")
-        ours = named in self._sites and is_count(generation) and generation == self._generations.get(str(named))
-        try:
-            if header.get("kind") == "error":
-                raise Refused(text(header.get("error")))
-            if header.get("kind") != "hello":
-                raise Refused(reply.error or _NOT_OURS)
-            check_protocol(header, "coordinator")
-            if named not in self._sites:
-                raise Refused(_NOT_OURS)
-            stands = Standing.parse(header)
-        except Refused as e:
-            if ours:
-                self._fatal[str(named)] = f"its hello is of no use: {e}"
-            raise
-        if not ours:
-            raise Refused(f"generation {generation} is not the current one")
-        if stands.manifest != self._s.manifest:
-            self._fatal[stands.site] = f"holds other data (manifest {stands.manifest}, the run's is {self._s.manifest})"
-            return None
-        return stands
-
     def _take_all(self, site: str, blobs: Mapping[str, bytes]) -> None:
         """Take contributions in as they lie in the site's outbox. A damaged one is refused by its name."""
         for name, blob in blobs.items():
@@ -322,7 +294,8 @@ class Federation:
         if m.site not in lent:
             self._answered(m.site)
             return
-        self._order_to(m, r, lent[m.site], evaluate=False)
+        evaluate = m.site == min(r.participants) and not self._evaluations.has(r.base)
+        self._order_to(m, r, lent[m.site], evaluate=evaluate)
 
     def _take(self, site: str, envelope: Envelope) -> None:
         m = self._members.get(site)
@@ -558,9 +531,3 @@ class Federation:
         model = "none" if m.aligned == head.version else "full"
         blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
         self._send(m, self._orders.order(m, self._rounds, t, t, model, [], evaluate=True), blobs)
-
-
-def _site_of(reply: Reply) -> str | None:
-    """Who an answer says that it is from, for an event."""
-    named = reply.envelope.header.get("site") if reply.envelope else None
-    return text(named, 100) if isinstance(named, str) and named else None

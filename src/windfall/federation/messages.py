@@ -194,7 +194,7 @@ class ContributionHeader:
         consumed = [Consumed(c.count("epoch"), c.count("start"), c.count("end"), c.flag("skipped")) for c in f.each("consumed")]
         first, last = f.count("first_step"), f.count("last_step")
         if not 0 <= last - first <= sum(c.end - c.start for c in consumed if c.end > c.start):
-            raise Refused(f"first_step to last_step, {first} to {last}, are not the steps of the blocks that it names")
+            raise Refused(f"first_step to last_step, {first} to {last}, are not steps of the blocks that it has consumed")
         lineage = f.list("lineage")
         if not all(isinstance(op, list) for op in lineage):
             raise Refused(f"lineage is {shown(lineage)}, not a list of lists")

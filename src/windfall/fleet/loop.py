@@ -268,11 +268,12 @@ class Loop:
             self.decisions[name] = Decision(False, over, d.numbers, None, d.memory) if over else d
 
     def obey(self, t: float) -> bool:
-        """Let what the operator has asked since the last decision act at once, at the same run time; whether there was any.
+        """Let what the operator has asked since the last decision act at once, at the same run time.
 
+        Whether a site is to be seen to because of it: its decision is another one now, or it is not off yet.
         Nobody else's decision is made again: what happens to other sites must not depend on when this is asked.
         """
         held = self._hand.keeps_off(t, self._chosen)
         changed = [n for n in self._chosen if bool(held.get(n)) != bool(self.controller.sites[n].held)]
         self._override(changed, held)
-        return bool(changed)
+        return bool(changed) or any(s.held and s.state is State.DRAINING for s in self.controller.sites.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -29,7 +28,7 @@ from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus import open_bus
-from windfall.store.files import telling_of_the_disk, write_json
+from windfall.store.files import telling_of_the_disk, to_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
@@ -270,7 +269,7 @@ class Coordinator:
 
 def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str, waits: str, since: float) -> str:
     said = {"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()}
-    return json.dumps({**said, "waiting": {"for": waits, "since_wall": since}} if waits else said)
+    return to_json({**said, "waiting": {"for": waits, "since_wall": since}} if waits else said)
 
 
 def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from windfall.store.files import read_json, write_json
+from windfall.store.files import read_json, to_json, write_json
 
 Entry = dict[str, Any]
 
@@ -80,7 +80,7 @@ class _Stream:
                 os.truncate(self._path, 0)
 
     def append(self, entry: Entry) -> None:
-        data = json.dumps(entry).encode() + b"\n"
+        data = to_json(entry).encode() + b"\n"
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(fd, data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -75,9 +76,25 @@ def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True, po
         sync_dir(path.parent)
 
 
+def strict(value: Any) -> Any:
+    """``value`` as JSON has it, which knows no NaN and no infinities: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    return value
+
+
+def to_json(value: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
+    """``value`` as strict JSON, which anybody can read."""
+    return json.dumps(strict(value), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+
+
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Write ``value`` as JSON, atomically."""
-    write_atomic(path, [json.dumps(value).encode()], durable=durable)
+    """Write ``value`` as strict JSON, atomically."""
+    write_atomic(path, [to_json(value).encode()], durable=durable)
 
 
 def read_json(path: Path) -> Any | None:

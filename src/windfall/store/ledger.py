@@ -88,6 +88,16 @@ class Ledger:
         self._fence = fence
         return fence
 
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """All reads inside see the same state, that of now, however much the coordinator writes meanwhile. For readers."""
+        self._db.execute("BEGIN")
+        try:
+            self._db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # a transaction's moment is that of its first read
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     # -- configurations --------------------------------------------------------------------------------------
 
     def configurations(self) -> list[Configured]:

@@ -19,6 +19,7 @@ from typing import Any
 import redis
 
 from windfall.store.bus import Entry
+from windfall.store.files import to_json
 from windfall.store.redis_link import RedisThread
 
 #: Least time between two requests of one process.
@@ -56,7 +57,7 @@ class _Writer:
 
     def add(self, key: str, entry: Entry) -> None:
         self._count += 1
-        self.waiting.append((key, f"{self._source}-{self._count}", json.dumps(entry)))
+        self.waiting.append((key, f"{self._source}-{self._count}", to_json(entry)))
 
     def send(self, client: Any) -> list[tuple[str, str, str, str]]:
         """Send what waits: (key, identity, text, id in Redis) of each. What fails stays."""
@@ -84,7 +85,8 @@ class _Reader:
         self._fresh: list[tuple[str, Entry | None]] = []
         self._lock = threading.Lock()
         self._settled: list[str] = []
-        self._own_first = True
+        #: Where to read on in what an earlier life of this reader was handed and did not acknowledge; None after its end.
+        self._own_from: str | None = "0"
 
     def take(self) -> list[Entry]:
         """What has come since the last call, whose entries are acknowledged from now on."""
@@ -102,16 +104,16 @@ class _Reader:
         try:
             if settled:
                 client.xack(self.key, self._group, *settled)
-            # What an earlier life of this reader was handed and did not acknowledge comes first.
-            start = "0" if self._own_first else ">"
-            found = client.xreadgroup(self._group, self._consumer, {self.key: start}, count=_BATCH)
+            # What an earlier life was handed comes first, all of it.
+            found = client.xreadgroup(self._group, self._consumer, {self.key: self._own_from or ">"}, count=_BATCH)
         except redis.ResponseError as e:
             if "NOGROUP" not in str(e):
                 raise
             self._make_group(client)
             return
-        self._own_first = False
         entries = found[0][1] if found else []
+        if self._own_from is not None:
+            self._own_from = entries[-1][0] if entries else None
         with self._lock:
             self._fresh += [(number, self._parse(fields)) for number, fields in entries]
 
@@ -142,7 +144,7 @@ class _Registers:
         self._lock = threading.Lock()
 
     def set(self, key: str, value: Entry) -> None:
-        text = json.dumps(value)
+        text = to_json(value)
         with self._lock:
             self._ours[key] = self._changed[key] = text
 
@@ -253,13 +255,25 @@ class RedisBus:
         for key in {key for key, _, _ in self._open.values()}:
             try:
                 groups = {g["name"]: g for g in client.xinfo_groups(key)}
-                waiting = {p["message_id"] for p in client.xpending_range(key, "site", "-", "+", _BATCH)} if groups else set()
+                waiting = _unacknowledged(client, key) if groups else set()
             except redis.ResponseError:
                 continue  # gone, or no site has ever been there: the next look at the instance decides
             delivered = _order(groups["site"]["last-delivered-id"]) if "site" in groups else (0, 0)
             for number in [n for n, (k, _, _) in self._open.items() if k == key]:
                 if _order(number) <= delivered and number not in waiting:
                     del self._open[number]
+
+
+def _unacknowledged(client: Any, key: str) -> set[str]:
+    """Entries of a stream that have been handed to a site, whichever life of it, and not been acknowledged; all of them."""
+    found: set[str] = set()
+    start = "-"
+    while True:
+        part = [str(p["message_id"]) for p in client.xpending_range(key, "site", start, "+", _BATCH)]
+        found.update(part)
+        if len(part) < _BATCH:
+            return found
+        start = f"({part[-1]}"
 
 
 def _order(number: str) -> tuple[int, int]:

@@ -6,15 +6,18 @@ written is counted and the run goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from windfall import clock
 from windfall.errors import StoreError
+from windfall.store.files import to_json
 from windfall.store.reading import open_for_reading
 
 SCHEMA_VERSION = 2
@@ -46,6 +49,13 @@ CREATE TABLE IF NOT EXISTS states (
 CREATE TABLE IF NOT EXISTS modes (t_run REAL NOT NULL, t_wall REAL NOT NULL, mode TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (name, id);
 """
+
+
+#: SQLite's errors that no row is to blame for: every other row would meet them too.
+_OF_THE_DISK = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOTADB,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +151,7 @@ class Telemetry:
         """Queue an event."""
         self.put(
             "INSERT INTO events (t_run, t_wall, kind, site, version, detail) VALUES (?,?,?,?,?,?)",
-            t_run, clock.wall(), kind, site, version, json.dumps(detail),
+            t_run, clock.wall(), kind, site, version, to_json(detail),
         )  # fmt: skip
 
     def metric(
@@ -151,23 +161,31 @@ class Telemetry:
         """Queue one figure."""
         self.put(
             "INSERT INTO metrics (t_run, t_wall, site, name, value, tokens, version, detail) VALUES (?,?,?,?,?,?,?,?)",
-            t_run, clock.wall(), site, name, value, tokens, version, json.dumps(detail) if detail else None,
+            t_run, clock.wall(), site, name, value, tokens, version, to_json(detail) if detail else None,
         )  # fmt: skip
 
     def flush(self) -> None:
-        """Write what is queued. What the disk refuses is dropped and counted."""
+        """Write what is queued. A row that cannot be stored is left out and counted; what the disk refuses, all of it."""
         if not self._queue:
             return
         queue, self._queue = self._queue, []
+        bad = 0
         try:
             self._db.execute("BEGIN")
             for sql, values in queue:
-                self._db.execute(sql, values)
+                try:
+                    self._db.execute(sql, values)
+                except (sqlite3.Error, OverflowError, UnicodeError) as e:
+                    if getattr(e, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK or not self._db.in_transaction:
+                        raise
+                    bad += 1
             self._db.execute("COMMIT")
-        except (sqlite3.Error, OverflowError, UnicodeError):
-            self.dropped += len(queue)
+        except sqlite3.Error:
+            bad = len(queue)
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # SQLite has done so by itself
+                    self._db.execute("ROLLBACK")
+        self.dropped += bad
 
     def close(self) -> None:
         """Flush and close."""
@@ -177,6 +195,16 @@ class Telemetry:
             self._closed = True
 
     # -- reading ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """All reads inside see the same state, that of now, however much the coordinator writes meanwhile."""
+        self.rows("BEGIN")
+        try:
+            self.rows("SELECT 1 FROM sqlite_master LIMIT 1")  # a transaction's moment is that of its first read
+            yield
+        finally:
+            self.rows("COMMIT")
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, for views."""

@@ -20,7 +20,7 @@ from windfall.errors import SignalError
 from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import Signal, StepSignal
 from windfall.store.rundir import RunDir
-from windfall.ui.reading import open_telemetry
+from windfall.ui.reading import Moment, one_moment
 from windfall.units import J_PER_KWH, clock_text
 
 Array = npt.NDArray[np.float64]
@@ -44,10 +44,10 @@ class Baseline:
     why: str
 
 
-def load_grid(config: Config, run: RunDir | None = None) -> tuple[Grid | None, str]:
+def load_grid(config: Config, run: RunDir | None = None, at: Moment | None = None) -> tuple[Grid | None, str]:
     """The grid of a configuration, or None and why it cannot be built any more (a trace has been moved).
 
-    Of live signals, what ``run`` recorded of them; without a run, what this machine has heard.
+    Of live signals, what ``run`` recorded of them (by ``at``, default: now); without a run, what this machine has heard.
     """
     try:
         grid = build_grid(config)
@@ -55,7 +55,7 @@ def load_grid(config: Config, run: RunDir | None = None) -> tuple[Grid | None, s
         return None, str(e)
     if run is None or not any(s.signal.live for s in config.site):
         return grid, ""
-    heard = _heard(run)
+    heard = _heard(run, at)
     for site in config.site:
         if site.signal.live and site.name in heard:
             times, values = heard[site.name]
@@ -69,15 +69,12 @@ def load_grid(config: Config, run: RunDir | None = None) -> tuple[Grid | None, s
     return grid, ""
 
 
-def _heard(run: RunDir) -> dict[str, tuple[Array, Array]]:
+def _heard(run: RunDir, at: Moment | None) -> dict[str, tuple[Array, Array]]:
     """Instants and values of the readings that a run recorded, by site."""
-    telemetry = open_telemetry(run)
-    if telemetry is None:
-        return {}
-    try:
-        rows = telemetry.rows("SELECT site, valid_from, value FROM readings ORDER BY site, valid_from")
-    finally:
-        telemetry.close()
+    with one_moment(run, at) as now:
+        if now.telemetry is None:
+            return {}
+        rows = now.telemetry.rows("SELECT site, valid_from, value FROM readings ORDER BY site, valid_from")
     found: dict[str, tuple[list[float], list[float]]] = {}
     for site, valid, value in rows:
         times, values = found.setdefault(str(site), ([], []))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from windfall.errors import ConfigError, StoreError
-from windfall.store.files import write_atomic
+from windfall.store.files import to_json, write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -126,7 +125,7 @@ def _value(value: Any, kind: Kind) -> Any:
         return None
     match kind:
         case "text":
-            return value if isinstance(value, str) else json.dumps(value)
+            return value if isinstance(value, str) else to_json(value)
         case "int":
             return int(value)
         case "bool":

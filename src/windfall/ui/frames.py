@@ -14,21 +14,21 @@ from typing import Any
 
 from windfall.simulate.backtest import Backtest, Row
 from windfall.simulate.sweep import Point, Summary
-from windfall.store.ledger import Ledger
+from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
-from windfall.store.telemetry import Event, Telemetry
+from windfall.store.telemetry import Event
 from windfall.ui.events import what_happened
 from windfall.ui.frame import Frame, Kind, unpacked
-from windfall.ui.reading import one_moment, open_telemetry, safe
+from windfall.ui.reading import Moment, one_moment, safe
 from windfall.ui.summary import summarise
 
 
 class _Source:
-    """The telemetry of a run, or nothing where there is none yet."""
+    """One moment of a run; of its telemetry nothing where there is none yet."""
 
-    def __init__(self, run: RunDir, telemetry: Telemetry | None) -> None:
-        self.run = run
-        self._t = telemetry
+    def __init__(self, at: Moment) -> None:
+        self.ledger = at.ledger
+        self._t = at.telemetry
 
     def rows(self, table: str, columns: Sequence[str], rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
         """Rows of a table; None for columns, and nothing for tables, that an older schema does not have."""
@@ -48,7 +48,7 @@ class _Source:
 class RunFrames:
     """The series of one run directory.
 
-    Each method reads one moment of the run; ``frames`` reads all of them at one moment of the telemetry.
+    Each method reads one moment of the run; ``frames`` reads all of them at one moment.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -111,21 +111,19 @@ class RunFrames:
         with self._source() as source:
             return {name: make(source) for name, make in _ALL.items()}
 
+    def everything(self) -> tuple[dict[str, Frame], dict[str, Any]]:
+        """All of the tables by name and the summary, of one moment."""
+        with one_moment(self._run) as at:
+            return {name: make(_Source(at)) for name, make in _ALL.items()}, summarise(self._run, at)
+
     def _of(self, make: Callable[[_Source], Frame]) -> Frame:
         with self._source() as source:
             return make(source)
 
     @contextmanager
     def _source(self) -> Iterator[_Source]:
-        telemetry = open_telemetry(self._run)
-        if telemetry is None:
-            yield _Source(self._run, None)
-            return
-        try:
-            with one_moment(telemetry):
-                yield _Source(self._run, telemetry)
-        finally:
-            telemetry.close()
+        with one_moment(self._run) as at:
+            yield _Source(at)
 
 
 def backtest_frames(result: Backtest) -> dict[str, Frame]:
@@ -194,11 +192,7 @@ def summary_frame(found: Sequence[Summary]) -> Frame:
 
 
 def _versions(source: _Source) -> Frame:
-    ledger = Ledger.open(source.run.ledger, read_only=True)
-    try:
-        found = ledger.versions()
-    finally:
-        ledger.close()
+    found = source.ledger.versions()
     bpb = dict(source.rows("metrics", ("version", "value"), "WHERE name = 'val_bpb' ORDER BY id"))
     kinds: dict[str, Kind] = {
         "version": "int", "t_run": "unix", "t_wall": "unix", "mode": "text", "tokens": "int", "tokens_total": "int",
@@ -213,11 +207,7 @@ def _versions(source: _Source) -> Frame:
 
 
 def _blocks(source: _Source) -> Frame:
-    ledger = Ledger.open(source.run.ledger, read_only=True)
-    try:
-        spans = ledger.spans()
-    finally:
-        ledger.close()
+    spans = source.ledger.spans()
     return Frame({"first": "int", "end": "int", "blocks": "int", "state": "text"}, [(a, b, b - a, state) for a, b, state in spans])
 
 
@@ -231,7 +221,7 @@ def _events(source: _Source) -> Frame:
     for i, t_run, t_wall, kind, site, version, text in source.rows("events", columns, "ORDER BY id"):
         detail = json.loads(text)
         what = what_happened(Event(t_run, t_wall, kind, site, version, detail))
-        rows.append((i, t_run, t_wall, kind, site, version, what, json.dumps(_without_secrets(detail))))
+        rows.append((i, t_run, t_wall, kind, site, version, what, to_json(_without_secrets(detail))))
     return Frame(kinds, rows)
 
 

@@ -6,12 +6,14 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from windfall.errors import StoreError
 from windfall.fleet.processes import start_time
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 
@@ -40,14 +42,36 @@ def open_telemetry(run: RunDir) -> Telemetry | None:
         raise
 
 
+@dataclass(frozen=True)
+class Moment:
+    """One moment of a run: its ledger and its telemetry (None while there is none), opened once."""
+
+    run: RunDir
+    ledger: Ledger
+    telemetry: Telemetry | None
+
+
 @contextmanager
-def one_moment(telemetry: Telemetry) -> Iterator[Telemetry]:
-    """All reads inside see the same state, however much the coordinator writes meanwhile."""
-    telemetry.rows("BEGIN")
-    try:
-        yield telemetry
-    finally:
-        telemetry.rows("COMMIT")
+def one_moment(run: RunDir, within: Moment | None = None) -> Iterator[Moment]:
+    """Look at a run: whatever is read inside, of ledger and telemetry, is of the same moment, that of the beginning.
+
+    ``within``: a moment that is open already and goes on; None opens one.
+
+    Raises:
+        StoreError: there is no run, or its databases cannot be read.
+    """
+    if within is not None:
+        yield within
+        return
+    with ExitStack() as stack:
+        # Telemetry first: what it tells of versions is in a ledger that is as old or newer.
+        ledger = stack.enter_context(closing(Ledger.open(run.open_existing().ledger, read_only=True)))
+        telemetry = open_telemetry(run)
+        if telemetry is not None:
+            stack.enter_context(closing(telemetry))
+            stack.enter_context(telemetry.one_moment())
+        stack.enter_context(ledger.one_moment())
+        yield Moment(run, ledger, telemetry)
 
 
 def coordinator_alive(run: RunDir, now: dict[str, Any]) -> bool:

@@ -5,7 +5,6 @@ The page loads nothing: style and figures are in it. It can be written at any ti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import StoreError
-from windfall.store.files import write_atomic
+from windfall.store.files import to_json, write_atomic
 from windfall.store.rundir import RunDir
 from windfall.ui import figures, pieces
 from windfall.ui.baselines import Baseline, baselines, headline, load_grid
-from windfall.ui.reading import printable
+from windfall.ui.reading import one_moment, printable
 from windfall.ui.series import Series, series
 from windfall.ui.summary import summarise
 from windfall.units import clock_text
@@ -33,10 +32,11 @@ def write_report(run: RunDir) -> Path:
         StoreError: there is no run here, or its report folder cannot be written.
         ConfigError: the run's stored configuration cannot be read.
     """
-    summary = summarise(run)
-    config = load(run.config)
-    s = series(run)
-    grid, why = load_grid(config, run)
+    with one_moment(run) as at:
+        summary = summarise(run, at)
+        config = load(run.config)
+        s = series(run, at)
+        grid, why = load_grid(config, run, at)
     found = baselines(config, summary, grid, why)
     criterion = config.run.threshold_g_per_kwh
     draws = {
@@ -49,7 +49,7 @@ def write_report(run: RunDir) -> Path:
     page = _page(run, config, summary, s, found, documents, narrow)
     files = {f"{name}.svg": document.encode() for name, document in documents.items()}
     files["lanes.png"] = figures.png(draws["lanes"], _WIDE)
-    files["summary.json"] = (json.dumps(_as_json(summary, found), indent=2) + "\n").encode()
+    files["summary.json"] = (to_json(_as_json(summary, found), indent=2) + "\n").encode()
     files["index.html"] = page.encode()
     try:
         run.report.mkdir(exist_ok=True)

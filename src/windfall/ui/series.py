@@ -9,10 +9,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
-from windfall.ui.reading import one_moment, open_telemetry
+from windfall.ui.reading import Moment, one_moment
 
 _T = TypeVar("_T")
 
@@ -117,29 +116,22 @@ class Series:
     samples: list[Sample] = field(default_factory=list)
 
 
-def series(run: RunDir) -> Series:
-    """Read the series of a run, running or ended.
+def series(run: RunDir, at: Moment | None = None) -> Series:
+    """Read the series of a run, running or ended; ``at``: the moment to read (default: now).
 
     Raises:
         StoreError: there is no run, or its databases cannot be read.
     """
-    ledger = Ledger.open(run.open_existing().ledger, read_only=True)
-    try:
-        versions = ledger.versions()
-    finally:
-        ledger.close()
     found = Series()
     bpb: dict[int, float] = {}
-    if versions:
-        found.start, found.end = versions[0].t_run, versions[-1].t_run
-    telemetry = open_telemetry(run)
-    if telemetry is not None:
-        try:
-            with one_moment(telemetry):
-                bpb = {int(v): float(x) for v, x in telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'")}
-                _fill(found, telemetry)
-        finally:
-            telemetry.close()
+    with one_moment(run, at) as now:
+        versions = now.ledger.versions()
+        if versions:
+            found.start, found.end = versions[0].t_run, versions[-1].t_run
+        if now.telemetry is not None:
+            evaluated = now.telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'")
+            bpb = {int(v): float(x) for v, x in evaluated}
+            _fill(found, now.telemetry)
     found.versions = [
         VersionRow(v.version, v.t_run, v.mode, v.tokens, v.tokens_total, v.sites, bpb.get(v.version)) for v in versions
     ]

@@ -19,32 +19,23 @@ from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.ui.reading import coordinator_alive, one_moment, open_telemetry
+from windfall.ui.reading import Moment, coordinator_alive, one_moment
 from windfall.units import J_PER_KWH
 
 #: Event kinds that begin or end one life of a coordinator, and the run's state after each if nobody is alive.
 _LIVES = {"started": "stopped", "resumed": "stopped", "done": "done", "interrupted": "interrupted", "error": "failed"}
 
 
-def summarise(run: RunDir) -> dict[str, Any]:
+def summarise(run: RunDir, at: Moment | None = None) -> dict[str, Any]:
     """Everything about the run that fits on a page. All times are Unix seconds; figures that are not there are None.
+
+    ``at``: the moment to read (default: now).
 
     Raises:
         StoreError: there is no run, or its databases cannot be read.
     """
-    ledger = Ledger.open(run.open_existing().ledger, read_only=True)
-    try:
-        telemetry = open_telemetry(run)
-        try:
-            if telemetry is None:
-                return _summary(run, ledger, None)
-            with one_moment(telemetry):
-                return _summary(run, ledger, telemetry)
-        finally:
-            if telemetry is not None:
-                telemetry.close()
-    finally:
-        ledger.close()
+    with one_moment(run, at) as now:
+        return _summary(run, now.ledger, now.telemetry)
 
 
 def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ with them; nothing has to be written down for that, so nothing can be missed bet
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall import clock
-from windfall.errors import Transient
+from windfall.errors import Permanent, Transient
 from windfall.fleet.driver import Owned
 from windfall.fleet.machine import Observed
 from windfall.fleet.processes import group_members, mark, marked, signal_group, spawn, start_time
@@ -26,6 +27,8 @@ from windfall.store.files import write_json
 Describe = Callable[[str], dict[str, Any]]
 #: The command that runs a site, besides its folder.
 AGENT = (sys.executable, "-m", "windfall.run.agent")
+#: What stays as it is until somebody changes it: a program or folder that is not there, or not ours to use.
+_FOR_A_PERSON = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.EROFS}
 
 
 @dataclass
@@ -84,7 +87,8 @@ class LocalDriver:
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
             child = spawn([*self._agent, str(folder)], log=folder / "logs" / "agent.log", env=env)
         except OSError as e:
-            raise Transient(f"{site}: cannot be started: {e.strerror or e}") from None
+            kind = Permanent if e.errno in _FOR_A_PERSON else Transient
+            raise kind(f"{site}: cannot be started: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}") from None
         self._agents[site] = _Agent(child.pid, generation, start_time(child.pid), child)
         self._kill_at.pop(site, None)
 

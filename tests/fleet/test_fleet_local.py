@@ -1,0 +1,31 @@
+"""The local driver's refusals: what a person must change, and what passes by itself."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from windfall.errors import Permanent, Transient
+from windfall.fleet.drivers import local
+from windfall.fleet.drivers.local import LocalDriver
+from windfall.fleet.machine import Observed
+
+
+def test_a_program_that_is_not_there_is_named_and_is_for_a_person_to_change(tmp_path: Path) -> None:
+    driver = LocalDriver(tmp_path / "sites", "r", lambda site: {}, agent=[str(tmp_path / "nowhere")])
+    with pytest.raises(Permanent, match=r"a: cannot be started: No such file or directory \(.*nowhere\)"):
+        driver.ensure_up("a", 1)
+    assert driver.observe(["a"]) == {"a": Observed.ABSENT}
+    driver.ensure_down("a", 1.0, "it was never there")
+
+
+def test_a_machine_that_is_out_of_room_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(local, "spawn", full)
+    with pytest.raises(Transient, match="temporarily unavailable"):
+        LocalDriver(tmp_path / "sites", "r", lambda site: {}).ensure_up("a", 1)

@@ -1,0 +1,103 @@
+"""A view is of one moment: whatever a coordinator writes while it is made, its parts agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ui_runs import START, commit_all, empty_run, energy, tell
+
+import windfall
+from windfall.cli.export import export
+from windfall.cli.report import report
+from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Telemetry
+from windfall.ui import frames
+from windfall.ui import report as report_page
+
+
+@pytest.fixture
+def going_on(tmp_path: Path) -> RunDir:
+    """A run that has committed half of its blocks."""
+    run = empty_run(tmp_path / "run")
+    ledger, telemetry = Ledger.open(run.ledger), Telemetry.open(run.telemetry)
+    commit_all(ledger, "california", 4, "local", START + 3600)
+    tell(telemetry)
+    telemetry.close()
+    ledger.close()
+    return run
+
+
+def then_more(run: RunDir, wrapped: Callable[..., Any], *, before: bool) -> Callable[..., Any]:
+    """As ``wrapped``, and once the coordinator makes a version and books an hour just then."""
+    left = [True]
+
+    def more() -> None:
+        if not left:
+            return
+        left.pop()
+        ledger, telemetry = Ledger.open(run.ledger), Telemetry.open(run.telemetry)
+        commit_all(ledger, "adelaide", 4, "federated", START + 7200)
+        energy(telemetry, "adelaide", "training", START + 7200, START + 10800, 2000.0, 65.4)
+        telemetry.metric(START + 7200, "adelaide", "val_bpb", 2.0, version=7)
+        telemetry.close()
+        ledger.close()
+
+    def calls(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            more()
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            more()
+
+    return calls
+
+
+def test_a_report_is_of_one_moment(going_on: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(report_page, "load", then_more(going_on, report_page.load, before=True))
+    report(going_on.root, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    written = json.loads((going_on.report / "summary.json").read_bytes())
+    assert {k: said[k] for k in written} == written, "what is printed is what was written"
+    assert said["version"] == 1
+    assert said["tokens_committed"] == 4096
+    page = (going_on.report / "index.html").read_text(encoding="utf-8")
+    assert "federated 4,096" not in page
+    assert windfall.open_run(going_on.root).summary()["version"] == 2, "and the next one is of the next moment"
+
+
+def test_the_series_of_a_report_end_with_the_version_that_its_summary_names(
+    going_on: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    series = report_page.series
+    monkeypatch.setattr(report_page, "summarise", then_more(going_on, report_page.summarise, before=False))
+    monkeypatch.setattr(report_page, "series", lambda *a: seen.append(series(*a)) or seen[-1])
+    report_page.write_report(going_on)
+    (s,) = seen
+    assert [v.version for v in s.versions] == [0, 1]
+    assert sum(c.joules for c in s.costs) / 3.6e6 == pytest.approx(
+        json.loads((going_on.report / "summary.json").read_bytes())["energy_kwh"]
+    )
+
+
+def test_tables_and_summary_of_an_export_are_of_one_moment(
+    going_on: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(frames._ALL, "versions", then_more(going_on, frames._ALL["versions"], before=True))
+    export(going_on.root, tmp_path / "out", "csv", as_json=True)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_bytes())
+    assert (tmp_path / "out" / "versions.csv").read_text().count("\n") == 1 + 2
+    assert "federated" not in (tmp_path / "out" / "versions.csv").read_text()
+    assert (tmp_path / "out" / "blocks.csv").read_text().splitlines()[1:] == ["0,4,4,committed", "4,8,4,free"]
+    assert summary["version"] == 1
+    assert summary["energy_kwh"] == pytest.approx(sum(float(x.split(",")[-5]) for x in energies(tmp_path)) / 3.6e6)
+
+
+def energies(folder: Path) -> list[str]:
+    return (folder / "out" / "energy.csv").read_text().splitlines()[1:]
