@@ -60,6 +60,8 @@ def spawn() -> Iterator[Spawn]:
         if command:
             assert child.stdout is not None
             assert child.stdout.readline().strip()
+        # A process has its environment a moment after it was started.
+        wait_for("its environment", lambda: Path(f"/proc/{child.pid}/environ").read_bytes())
         return child
 
     yield start
