@@ -196,6 +196,6 @@ def test_an_unreadable_corpus_is_one_line(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"a": [(0, 9)]})
     (tmp_path / "corpus.txt").write_bytes(b"\xff\xfe\x00broken")
     done = windfall("run", config, "--run-dir", tmp_path / "run", "--quiet")
-    assert done.returncode == 1
+    assert done.returncode == 2  # data.source names what cannot be read
     assert "UTF-8" in done.stderr
     assert "Traceback" not in done.stderr
