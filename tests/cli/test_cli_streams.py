@@ -52,9 +52,8 @@ def names() -> list[list[str]]:
     """Every verb that there is."""
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group)
-    data = group.commands["data"]
-    assert isinstance(data, click.Group)
-    return [[], *([n] for n in group.commands), *(["data", n] for n in data.commands)]
+    inner = [[n, m] for n, c in group.commands.items() if isinstance(c, click.Group) for m in c.commands]
+    return [[], *([n] for n in group.commands), *inner]
 
 
 @pytest.fixture(scope="module")

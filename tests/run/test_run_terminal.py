@@ -20,6 +20,7 @@ from run.real import versions, wait_for
 from windfall import clock
 from windfall.fleet.processes import marked
 from windfall.store.files import read_json
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
 
@@ -51,6 +52,14 @@ class AtTerminal:
             return [e for _, e in telemetry.events() if e.kind in kinds]
         finally:
             telemetry.close()
+
+    def newest_lease(self) -> int:
+        """The epoch of the newest lease of a."""
+        ledger = Ledger.open(RunDir(self.run).ledger, read_only=True)
+        try:
+            return max((lease.epoch for lease in ledger.live_leases("a")), default=0)
+        finally:
+            ledger.close()
 
     def processes(self) -> list[int]:
         return [self.child.pid, *(p.pid for p in marked("tree-1", self.run))]
@@ -112,4 +121,24 @@ def test_what_was_stopped_for_longer_than_every_time_out_goes_on_as_if_nothing_h
     assert r.end() == 0
     assert beat is not None
     assert r.events("adopted", "resumed", "interrupted", "swept") == [], "the same coordinator, the same sites"
+    assert [e.detail for e in r.events("state") if e.detail["now"] == "failed"] == []
+
+
+def test_the_next_coordinator_lets_a_cut_happen_where_run_time_stands(tmp_path: Path, runs: list[AtTerminal]) -> None:
+    """The second site to answer it brings the first one's cut forward to that very moment, before any more time is granted."""
+    r = AtTerminal(tmp_path / "r")
+    runs.append(r)
+    wait_for("both sites to train", lambda: any(e.detail.get("mode") == "federated" for e in r.events("round")))
+    late = next(
+        p for p in marked("tree-1", r.run) if p.site == "b" and b"\0trainer\0" in Path(f"/proc/{p.pid}/cmdline").read_bytes()
+    )
+    os.kill(late.pid, signal.SIGSTOP)
+    first = int((read_json(RunDir(r.run).beat) or {})["pid"])
+    os.kill(first, signal.SIGSTOP)  # so that it lends nothing more
+    before = r.newest_lease()
+    os.kill(first, signal.SIGKILL)
+    wait_for("a lease of a, which is there alone", lambda: r.newest_lease() > before)
+    os.kill(late.pid, signal.SIGCONT)
+    assert r.end() == 0
+    assert {e.site for e in r.events("adopted")} == {"a", "b"}
     assert [e.detail for e in r.events("state") if e.detail["now"] == "failed"] == []
