@@ -59,31 +59,20 @@ def then_more(run: RunDir, wrapped: Callable[..., Any], *, before: bool) -> Call
 
 
 def test_a_report_is_of_one_moment(going_on: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(report_page, "load", then_more(going_on, report_page.load, before=True))
-    report(going_on.root, as_json=True)
-    said = json.loads(capsys.readouterr().out)
-    written = json.loads((going_on.report / "summary.json").read_bytes())
-    assert {k: said[k] for k in written} == written, "what is printed is what was written"
-    assert said["version"] == 1
-    assert said["tokens_committed"] == 4096
-    page = (going_on.report / "index.html").read_text(encoding="utf-8")
-    assert "federated 4,096" not in page
-    assert windfall.open_run(going_on.root).summary()["version"] == 2, "and the next one is of the next moment"
-
-
-def test_the_series_of_a_report_end_with_the_version_that_its_summary_names(
-    going_on: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
     seen: list[Any] = []
     series = report_page.series
     monkeypatch.setattr(report_page, "summarise", then_more(going_on, report_page.summarise, before=False))
     monkeypatch.setattr(report_page, "series", lambda *a: seen.append(series(*a)) or seen[-1])
-    report_page.write_report(going_on)
+    report(going_on.root, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    written = json.loads((going_on.report / "summary.json").read_bytes())
+    assert {k: said[k] for k in written} == written, "what is printed is what was written"
+    assert (said["version"], said["tokens_committed"]) == (1, 4096)
     (s,) = seen
-    assert [v.version for v in s.versions] == [0, 1]
-    assert sum(c.joules for c in s.costs) / 3.6e6 == pytest.approx(
-        json.loads((going_on.report / "summary.json").read_bytes())["energy_kwh"]
-    )
+    assert [v.version for v in s.versions] == [0, 1], "its series end with the version that its summary names"
+    assert sum(c.joules for c in s.costs) / 3.6e6 == pytest.approx(written["energy_kwh"])
+    assert "federated 4,096" not in (going_on.report / "index.html").read_text(encoding="utf-8")
+    assert windfall.open_run(going_on.root).summary()["version"] == 2, "and the next one is of the next moment"
 
 
 def test_tables_and_summary_of_an_export_are_of_one_moment(
