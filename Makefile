@@ -9,13 +9,10 @@ SOURCES := src tests benchmarks
 demo: setup
 	$(BIN)/windfall demo
 
-# Of the slow suite what only computes goes beside the minutes of chaos, which mostly wait. The others start real processes, which
-# would be in each other's way: one test at a time. A suite that fails does not keep the others from being run.
-BESIDE := tests/run/test_run_chaos.py tests/simulate tests/train
+# The slow suite starts real processes, which mostly wait for each other: two files at a time. A suite that fails does not keep the
+# others from being run.
 test: setup setup-tests
-	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" \
-	  "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(BESIDE)" \
-	  "$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(BESIDE))"
+	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile"
 
 test-fast: setup setup-tests
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
