@@ -44,7 +44,11 @@ def test_a_rank_that_ends_before_it_is_up_is_an_error_at_once(tmp_path: Path, st
 def test_a_rank_that_fails_while_it_builds_is_told_in_its_own_words(tmp_path: Path, store: TCPStore) -> None:
     others = Followers(
         tmp_path, 3, store,
-        says("STORE.set(f'up-{RANK}', '')\nif RANK == 1: STORE.set('failed-1', 'the model does not fit: 3 GB')\nSTORE.wait(['go'])"),
+        says(
+            "STORE.set(f'up-{RANK}', '')\n"
+            "if RANK == 1: STORE.set('failed-1', 'the model does not fit: 3 GB')\n"
+            "STORE.wait(['never'])"
+        ),
     )  # fmt: skip
     with pytest.raises(RankError, match=r"^rank 1: the model does not fit: 3 GB$"):
         others.wait_for("built")
