@@ -61,27 +61,11 @@ def check(file: Path, as_json: bool, measure: bool = False) -> int:
 
 def _measure(config: Config) -> None:
     """A few real steps of every kind of site that there is."""
-    from dataclasses import replace
-
-    from windfall import clock
-    from windfall.run.preflight import vocabulary
-    from windfall.run.prepare import trainer_spec
-    from windfall.run.speeds import Speed, cache_file, keep_speed, known_speed, site_key
+    from windfall.run.expect import measure
+    from windfall.run.speeds import cache_file
     from windfall.ui.progress import Progress
 
-    vocab_size = vocabulary(config)
-    kinds = {site_key(config, s, vocab_size): s for s in reversed(config.site)}
     with Progress("measuring") as progress:
-        from windfall.train.measure import tokens_per_s  # torch takes a while to import
-
-        for i, site in enumerate(kinds.values()):
-            spec = replace(trainer_spec(config, Path(config.data.source)), device=site.device)
-
-            def tell(fraction: float, what: str, i: int = i, name: str = site.name) -> None:
-                progress.done((i + fraction) / len(kinds), f"{name}: {what}")
-
-            rate = tokens_per_s(spec, vocab_size, site.threads, tell) * site.ranks
-            before = known_speed(config, site, vocab_size, cache_file())
-            found = Speed(rate, clock.wall(), before.start_s if before else None)
-            if not keep_speed(config, site, vocab_size, found, cache_file()):
-                say(f"{site.name}: {rate:,.0f} tokens/s; the cache folder cannot be written, so this is not kept")
+        untold = measure(config, progress.done, cache_file())
+    for text in untold:
+        say(text)

@@ -10,10 +10,12 @@ from windfall.cli import streams
 from windfall.cli.output import say
 from windfall.cli.run import serve, with_speed
 from windfall.config.load import loads
+from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.simulate.backtest import backtest
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 from windfall.ui.console import output
+from windfall.ui.progress import Progress
 from windfall.ui.tables import print_backtest
 
 
@@ -25,12 +27,24 @@ def demo(run_dir: Path, speed: float | None, quiet: bool) -> int:
     _clear(run_dir)
     console = output()
     say(f"a small model, three sites, the study's day; run directory {run_dir}")
+    say(f"how long it takes: {_how_long(config)}")
 
     def meanwhile() -> None:
         print_backtest(backtest(study), console)
         say("that was the day on paper; now for real, as sites come and go")
 
     return serve(config, run_dir, quiet=quiet, meanwhile=meanwhile)
+
+
+def _how_long(config: Config) -> str:
+    """In words, from a few optimizer steps on the machine as it is now."""
+    with Progress("measuring") as progress:
+        from windfall.run.expect import expect, measure
+        from windfall.run.preflight import vocabulary
+        from windfall.run.speeds import cache_file
+
+        measure(config, progress.done, cache_file())
+        return expect(config, vocabulary(config), cache_file(), now=True).text
 
 
 def bundled(name: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, DataError, SignalError, StoreError
 from windfall.grid.build import build_grid, recorded, with_start
 from windfall.run.preflight import vocabulary
-from windfall.run.speeds import Speed, keep_run, keep_speed, known_run, known_speed, shown_by
+from windfall.run.speeds import Speed, keep_run, keep_speed, known_run, known_speed, shown_by, site_key
 from windfall.simulate.simulation import Outcome, Simulation, Span
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -23,6 +25,8 @@ from windfall.units import duration_text, iso_utc, parse_utc
 _QUICK = ("breakeven", "threshold", "paper", "always", "learned")
 #: Traces whose last reading holds for ever are not followed for longer than this.
 _LONGEST_S = 2 * 365 * 86400.0
+#: What a start of a local site's processes takes, and a version beside its steps, where this machine has not shown it yet.
+_START_S, _VERSION_S = 12.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,13 @@ class Expected:
         }  # fmt: skip
 
 
-def expect(config: Config, vocab_size: int, file: Path | None, *, cores: int | None = None) -> Expected:
-    """What is known of how long ``config`` takes here. ``cores``: of this machine, for sites that share them."""
+def expect(
+    config: Config, vocab_size: int, file: Path | None, *, cores: int | None = None, now: bool = False
+) -> Expected:  # fmt: skip
+    """What is known of how long ``config`` takes here. ``cores``: of this machine, for sites that share them. ``now``: from the
+    last measurement, whatever the same run took earlier."""
     again = known_run(config, file)
-    if again is not None:
+    if again is not None and not now:
         return Expected(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
     speeds = {s.name: known_speed(config, s, vocab_size, file) for s in config.site}
     known = {n: s for n, s in speeds.items() if s is not None}
@@ -141,8 +148,36 @@ def _wall_s(config: Config, outcome: Outcome, known: dict[str, Speed], cores: in
         (training.add if begins else training.discard)(n)
     # A start takes as long as processes take, where that is longer than its modelled time at the clock's speed.
     for n, lane in outcome.lanes.items():
-        start_s = (known[n].start_s or 0.0) if n in known else 0.0
+        seen = known[n].start_s if n in known else 0.0
+        start_s = _START_S if seen is None else seen
         wall += sum(max(0.0, start_s - (b - a) / config.run.speed) for a, b, state in lane if state == "provisioning")
     trained_s = sum(b - a for lane in outcome.lanes.values() for a, b, state in lane if state in ("ready", "training"))
     versions = math.ceil(trained_s / config.federation.solo_cut_s)
-    return wall + versions * max((s.version_s or 0.0) for s in known.values())
+    return wall + versions * max((_VERSION_S if s.version_s is None else s.version_s) for s in known.values())
+
+
+def measure(config: Config, tell: Callable[[float, str], None], file: Path | None) -> list[str]:
+    """A few real optimizer steps of every kind of site that there is; what could not be kept, in words.
+
+    Raises:
+        ConfigError: the model does not fit into this machine's memory.
+        DataError: the tokenizer is no good.
+    """
+    from windfall.run.prepare import trainer_spec
+    from windfall.train.measure import tokens_per_s  # torch takes a while to import
+
+    vocab_size = vocabulary(config)
+    kinds = {site_key(config, s, vocab_size): s for s in reversed(config.site)}
+    untold = []
+    for i, site in enumerate(kinds.values()):
+        spec = replace(trainer_spec(config, Path(config.data.source)), device=site.device)
+
+        def part(fraction: float, what: str, i: int = i, name: str = site.name) -> None:
+            tell((i + fraction) / len(kinds), f"{name}: {what}")
+
+        rate = tokens_per_s(spec, vocab_size, site.threads, part) * site.ranks
+        before = known_speed(config, site, vocab_size, file)
+        found = Speed(rate, clock.wall()) if before is None else replace(before, tokens_per_s=rate, at=clock.wall())
+        if not keep_speed(config, site, vocab_size, found, file):
+            untold.append(f"{site.name}: {rate:,.0f} tokens/s; the cache folder cannot be written, so this is not kept")
+    return untold
