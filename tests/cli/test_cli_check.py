@@ -144,7 +144,7 @@ def test_how_long_it_takes_is_unknown_until_this_machine_has_shown_it(tmp_path: 
     assert "how long it takes: unknown for this model on this machine; `check --measure` takes a few steps and says" in out
     config = load(file)
     for s in config.site:
-        assert keep_speed(config, s, 257, Speed(1e9, 1_767_225_600.0), cache_file())
+        assert keep_speed(config, s, 257, Speed(1e9, 1_767_225_600.0, 0.0, 0.0), cache_file())
     _, out, _ = windfall(capsys, "check", file, "--json")
     expected = json.loads(out)["expected"]
     # So fast a machine is held back by the clock alone: at most 600 times real time.
@@ -153,7 +153,7 @@ def test_how_long_it_takes_is_unknown_until_this_machine_has_shown_it(tmp_path: 
     assert "at most 600 times real time (1,000,000,000 tokens/s a site, measured on 2026-01-01)" in expected["text"]
     # A slow one by its steps: 12 tokens of run time's second at 100 a second, one site at a time.
     for s in config.site:
-        keep_speed(config, s, 257, Speed(100.0, 1_767_225_600.0), cache_file())
+        keep_speed(config, s, 257, Speed(100.0, 1_767_225_600.0, 0.0, 0.0), cache_file())
     _, out, _ = windfall(capsys, "check", file, "--json")
     slow = json.loads(out)["expected"]
     assert slow["done_at"] == expected["done_at"]

@@ -163,6 +163,8 @@ def measure(config: Config, tell: Callable[[float, str], None], file: Path | Non
         ConfigError: the model does not fit into this machine's memory.
         DataError: the tokenizer is no good.
     """
+    # As sites' processes have it; it counts if torch has not been imported yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from windfall.run.prepare import trainer_spec
     from windfall.train.measure import tokens_per_s  # torch takes a while to import
 
