@@ -112,7 +112,7 @@ def _value(value: Any) -> str:
 def with_settings(config: Config, settings: dict[str, float]) -> Config:
     """The configuration with some numbers of it set otherwise: keys of `[policy]`, `[backtest.trainer]`, or `spin_up_s`.
 
-    ``spin_up_s`` is of all sites, whose loading keeps its share of it.
+    ``spin_up_s`` is of all sites and of the prototype's start, whose loading keeps its share of it.
 
     Raises:
         ConfigError: there is no such number, or it cannot be set so.
@@ -120,6 +120,9 @@ def with_settings(config: Config, settings: dict[str, float]) -> Config:
     raw = config.model_dump(mode="json", exclude_none=True)
     for key, value in settings.items():
         if key == "spin_up_s":
+            study = raw["backtest"]["trainer"]
+            was = study["provision_s"] + study["load_s"] or 1.0
+            study["provision_s"], study["load_s"] = study["provision_s"] / was * value, study["load_s"] / was * value
             for site in raw["site"]:
                 ratio = site["load_s"] / site["spin_up_s"] if site["spin_up_s"] else 0.0
                 site["spin_up_s"], site["load_s"] = value, ratio * value
