@@ -19,7 +19,7 @@ from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import StepSignal
-from windfall.policy.planner import Programme, Series, SpinUp
+from windfall.policy.programme import Programme, Series, SpinUp
 from windfall.simulate.backtest import backtest, compare, span_of
 from windfall.simulate.simulation import Simulation, Span
 from windfall.units import parse_utc

@@ -25,7 +25,7 @@ from windfall.policy.breakeven import Breakeven
 from windfall.policy.budgeted import Budgeted
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import under
-from windfall.policy.planner import SpinUp
+from windfall.policy.programme import SpinUp
 from windfall.simulate.backtest import span_of
 from windfall.simulate.oracle import BudgetOracle
 from windfall.simulate.simulation import Outcome, Simulation

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windfall.policy.planner import Planned, Programme, Series, SpinUp, Stretch, cost_of, plan, seconds, trim
+from windfall.policy.planner import Planned, cost_of, plan, seconds, trim
+from windfall.policy.programme import Programme, Series, SpinUp, Stretch
 
 T = 1_768_150_800.0
 L = 300.0

@@ -11,7 +11,7 @@ import pytest
 from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.grid.build import build_grid
-from windfall.policy.planner import Programme, Series, SpinUp
+from windfall.policy.programme import Programme, Series, SpinUp
 from windfall.simulate.backtest import backtest, span_of
 from windfall.simulate.simulation import Simulation
 from windfall.units import parse_utc

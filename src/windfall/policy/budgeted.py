@@ -19,7 +19,8 @@ import numpy as np
 from windfall.grid.signal import Columns, Forecast
 from windfall.policy.base import Criterion, Decision, FleetView, Judged, SiteView, Unknown, unknown
 from windfall.policy.breakeven import Breakeven
-from windfall.policy.planner import Planned, Programme, Series, SpinUp, Stretch, plan
+from windfall.policy.planner import Planned, plan
+from windfall.policy.programme import Programme, Series, SpinUp, Stretch
 from windfall.units import clock_text, duration_text
 
 #: Kept free before the deadline: for the last commit, and for starts that take a little longer than the last ones.

@@ -11,7 +11,7 @@ from windfall.policy.criterion import criteria, intensity
 from windfall.policy.fixed import Always, RandomDuty
 from windfall.policy.learned import Learned
 from windfall.policy.limits import Limited, SiteLimits
-from windfall.policy.planner import SpinUp
+from windfall.policy.programme import SpinUp
 from windfall.policy.threshold import Percentile, Threshold, paper
 from windfall.units import parse_utc
 

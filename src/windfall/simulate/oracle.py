@@ -17,7 +17,8 @@ from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
 from windfall.grid.signal import StepSignal
 from windfall.policy.criterion import intensity
-from windfall.policy.planner import Plan, Planned, Programme, Series, SpinUp, plan
+from windfall.policy.planner import Plan, Planned, plan
+from windfall.policy.programme import Programme, Series, SpinUp
 from windfall.simulate.work import TrainerModel
 
 
