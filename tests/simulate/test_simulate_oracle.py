@@ -82,8 +82,8 @@ def test_no_finished_run_emits_less_than_the_bound_of_the_budget(one: list[float
             # The millisecond that a finish may be early, at the worst intensity.
             assert r.kg_co2 is not None
             assert r.kg_co2 * 1000 >= made.bound / 3600 - 1e-3
-            if r.kg_over_oracle is not None:
-                assert r.kg_over_oracle >= made.bound / made.cost - 1e-6
+            # A plan that is nearer to its bound than a thousandth is not looked at again.
+            assert r.kg_over_oracle is None or r.kg_over_oracle >= 1 - 2e-3, r.policy
 
 
 @settings(max_examples=15)

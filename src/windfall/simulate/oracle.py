@@ -17,6 +17,7 @@ from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
 from windfall.grid.signal import StepSignal
 from windfall.policy.criterion import intensity
+from windfall.policy.exact import exact
 from windfall.policy.planner import Plan, Planned, plan
 from windfall.policy.programme import Programme, Series, SpinUp
 from windfall.simulate.work import TrainerModel
@@ -78,6 +79,10 @@ def best_value(
     return (total, found) if any_site else None
 
 
+#: A plan whose bound is nearer than this share of its cost is good enough.
+_GAP = 1e-3
+
+
 class BudgetOracle:
     """The cheapest schedule for a budget by a deadline; each deadline is solved once."""
 
@@ -114,4 +119,9 @@ class BudgetOracle:
             parts = ((begun.provision_s, s.provisioning_power_w / train), (begun.load_s, s.idle_power_w / train))
             spin = SpinUp(tuple(p for p in parts if p[0] > 0))
             sites[s.name] = Planned(Programme(series, spin), self._rates[s.name], train / 1000.0)
-        return plan(sites, self._budget) if sites else None
+        if not sites:
+            return None
+        made = plan(sites, self._budget)
+        gap = (made.cost - made.bound) / abs(made.cost) if made.cost else 0.0
+        # A few stretches are a gamble for a multiplier: then every amount is tried, where these are not too many.
+        return exact(sites, self._budget, made) if gap > _GAP else made

@@ -1,0 +1,163 @@
+"""The cheapest budget by enumeration: for a few sites and steps, where the planner's multiplier leaves a gap.
+
+With step-held signals an optimum switches only where a signal changes or a start ends, but for one edge that makes the budget
+come out. So on a grid of seconds that divides all of these, a dynamic programme over (instant, off or on, seconds trained) finds
+for each site the least cost of every amount of training, and the sites' amounts are then chosen together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from windfall.policy.planner import Plan, Planned, cost_of, seconds, trim
+from windfall.policy.programme import TICK_S, Programme, Stretch
+
+Array = npt.NDArray[np.float64]
+#: States of one site, and combinations of amounts of several, beyond which it would take too long.
+_MOST_STATES, _MOST_PAIRS = 30_000_000, 10_000_000
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One site: ``cost[g]`` is the least for which it trains exactly g units of ``unit_s`` seconds (infinite: it cannot)."""
+
+    start: float
+    unit_s: float
+    spin_units: int
+    cost: Array
+    stopped: npt.NDArray[np.bool_]
+    started: npt.NDArray[np.bool_]
+
+    def stretches(self, g: int) -> list[Stretch]:
+        """The schedule behind ``cost[g]``."""
+        found: list[Stretch] = []
+        i, on, stop = len(self.stopped) - 1, False, 0
+
+        def at(k: int) -> float:
+            return self.start + k * self.unit_s
+
+        while i > 0 or on:
+            if not on and self.stopped[i, g]:
+                on, stop = True, i
+            elif on and self.started[i, g]:
+                found.append(Stretch(at(i - self.spin_units), at(i), at(stop)))
+                i, on = i - self.spin_units, False
+            else:
+                g -= on
+                i -= 1
+        return found[::-1]
+
+
+def exact(sites: Mapping[str, Planned], target: float, made: Plan) -> Plan:
+    """``made``, or a cheaper plan where enumeration finds one; its bound is the enumeration's where that is the tighter."""
+    if not made.reachable or not 0 < len(sites) <= 3 or not math.isfinite(target):
+        return made
+    names = list(sites)
+    # A horizon that no such grid divides is cut for the schedule, and made longer for the bound.
+    for fine in (True, False):
+        curves = [c for c in (_curve(sites[n], target, fine=fine) for n in names) if c is not None]
+        if len(curves) == len(names):
+            break
+    else:
+        return made
+    longer = curves if fine else [c for c in (_curve(sites[n], target, fine=False, longer=True) for n in names) if c is not None]
+    if len(longer) < len(names):
+        return made
+    gains = [sites[n].rate * c.unit_s for n, c in zip(names, curves, strict=True)]
+    chosen = _amounts(curves, gains, target)
+    # But for the one edge, whole units: with less than this many tokens of them no schedule comes to the target.
+    alike = max(gains) - min(gains) <= 1e-9 * max(gains)
+    least = math.floor(target / gains[0] + 1e-9) * gains[0] if alike else target - max(gains)
+    under = _amounts(longer, gains, least)
+    if chosen is None or under is None:
+        return made
+    bound = max(made.bound, sum(float(c.cost[g]) for c, g in zip(longer, under, strict=True)))
+    schedule = trim(sites, {n: c.stretches(g) for n, c, g in zip(names, curves, chosen, strict=True)}, target)
+    cost = sum(cost_of(sites[n], s) for n, s in schedule.items())
+    if cost >= made.cost:
+        return Plan(made.stretches, made.worth, made.trained, made.cost, min(bound, made.cost), True)
+    trained = sum(sites[n].rate * seconds(s) for n, s in schedule.items())
+    return Plan(schedule, made.worth, trained, cost, min(bound, cost), True)
+
+
+def _curve(site: Planned, target: float, *, fine: bool, longer: bool = False) -> _Curve | None:
+    """A site's costs; None where there are too many states, or no grid that fits. ``fine``: the grid divides the horizon too;
+    else what is left of the horizon is left out, or with ``longer`` made a whole unit."""
+    programme = site.programme
+    series, spin = programme.series, programme.spin
+    unit = _unit(programme, fine)
+    if unit is None:
+        return None
+    steps, spin_units = int((series.end - series.start) / unit + (1.0 - 1e-6 if longer else 1e-6)), round(spin.seconds / unit)
+    levels = min(steps, math.ceil(target / (site.rate * unit)))
+    if spin_units < 1 or steps * levels > _MOST_STATES:
+        return None
+    instants: Array = series.start + np.arange(steps + 1, dtype=np.float64) * unit
+    beyond = np.maximum(instants - series.end, 0.0)
+    until = series.until(instants) + (beyond * series.values[-1] if np.isfinite(series.values[-1]) else 0.0)
+    known = series.known(instants[:-1], instants[1:])
+    step_cost = np.where(known, np.diff(until), np.inf) * site.kw
+    price, begins = np.zeros(steps + 1), instants
+    for length, share in spin.parts:
+        ends: Array = np.minimum(begins + length, series.end)
+        price += share * (series.until(ends) - series.until(begins))
+        begins = ends
+    price = np.where(series.known(instants, begins), price, np.inf) * site.kw
+    off, on = np.full(levels + 1, np.inf), np.full(levels + 1, np.inf)
+    off[0] = 0.0
+    stopped, started = np.zeros((steps + 1, levels + 1), bool), np.zeros((steps + 1, levels + 1), bool)
+    begun: deque[Array] = deque(maxlen=spin_units)
+    for i in range(steps + 1):
+        if i >= spin_units:
+            ready = begun[0] + price[i - spin_units]
+            started[i] = ready < on
+            on = np.where(started[i], ready, on)
+        stopped[i] = on < off
+        off = np.where(stopped[i], on, off)
+        begun.append(off)
+        if i < steps:
+            on = np.append(np.inf, on[:-1] + step_cost[i])
+    return _Curve(series.start, unit, spin_units, off, stopped, started)
+
+
+def _unit(programme: Programme, fine: bool) -> float | None:
+    """The longest whole number of seconds that divides where the signal changes, the parts of a start and, if ``fine``, the whole."""
+    series = programme.series
+    places = np.concatenate([series.edges[1 : None if fine else -1] - series.start, [length for length, _ in programme.spin.parts]])
+    whole = np.rint(places)
+    if not len(whole) or np.abs(places - whole).max() > TICK_S:
+        return None
+    unit = int(np.gcd.reduce(whole.astype(np.int64)))
+    return float(unit) if unit > 0 else None
+
+
+def _amounts(curves: list[_Curve], gains: list[float], need: float) -> list[int] | None:
+    """How many units each site trains, for at least ``need`` tokens at the least cost; None if it cannot be, or is too much."""
+    last, gain = curves[-1], gains[-1]
+    # The cheapest way to train at least so many units at the last site.
+    least = np.minimum.accumulate(last.cost[::-1])[::-1]
+    others = np.zeros(1)
+    tokens = np.zeros(1)
+    if math.prod(len(c.cost) for c in curves[:-1]) > _MOST_PAIRS:
+        return None
+    for c, own in zip(curves[:-1], gains[:-1], strict=True):
+        others = np.add.outer(others, c.cost).ravel()
+        tokens = np.add.outer(tokens, own * np.arange(len(c.cost))).ravel()
+    units = np.maximum(0, np.ceil((need - tokens) / gain - 1e-9)).astype(np.int64)
+    possible = units < len(least)
+    total = np.where(possible, others + least[np.minimum(units, len(least) - 1)], np.inf)
+    best = int(np.argmin(total))
+    if not math.isfinite(total[best]):
+        return None
+    found, rest = [], best
+    for c in reversed(curves[:-1]):
+        rest, g = divmod(rest, len(c.cost))
+        found.append(g)
+    wanted = int(units[best])
+    return [*reversed(found), wanted + int(np.argmin(last.cost[wanted:]))]
