@@ -77,7 +77,10 @@ def test_another_zones_answer_is_not_taken_for_ours(asking: Asking, server: Elec
 def test_what_is_no_plausible_number_is_no_reading(asking: Asking, server: ElectricityMapsServer, bad: Any) -> None:
     server.value = bad
     s = signal(asking, server)
-    assert "absent or no number" in ask(s, T)
+    said = ask(s, T)
+    assert "absent or no number within 0 to 5,000 gCO2/kWh" in said
+    if isinstance(bad, int | float) and not isinstance(bad, bool):
+        assert f"(the number {bad:.12g})" in said
     assert s.at(T) is None
 
 
@@ -139,3 +142,20 @@ def test_a_granularity_that_says_nothing_of_now_is_told_and_is_no_wrong_zone(
     assert f"is of the granularity {str(json.loads(granularity))!r}" in said
     assert "check the zone" not in said
     assert s.at(T) is None
+
+
+def test_a_past_and_a_forecast_with_two_values_for_one_hour_are_refused(asking: Asking, server: ElectricityMapsServer) -> None:
+    s = signal(asking, server, forecast="none")
+    assert ask(s, T) == ""
+    kinds = zip((300, 20), ("lifecycle", "direct"), strict=True)
+    rows = [{"datetime": "2026-05-03T08:00:00Z", "carbonIntensity": v, "emissionFactorType": k} for v, k in kinds]
+    server.faults.append(Fault(200, json.dumps({"zone": "DE", "history": rows})))
+    s.load_past(T, 86400.0)
+    assert "two values for one instant, 300 and 20 gCO2/kWh at 2026-05-03T08:00:00Z" in s.status().warnings[0]
+    assert s.starts_at() == HOUR
+    s = signal(asking, server, horizon_h=24.0)
+    latest = {"zone": "DE", "carbonIntensity": 302, "datetime": "2026-05-03T10:00:00Z"}
+    server.faults += [Fault(200, json.dumps(b)) for b in (latest, {"zone": "DE", "forecast": rows})]
+    assert "two values for one instant" in ask(s, asking.later(400))
+    assert s.forecast(asking.clock.t, 86400.0) is None
+    assert not s.at(asking.clock.t).is_fresh(asking.clock.t)  # type: ignore[union-attr]  # heard before, from the cache

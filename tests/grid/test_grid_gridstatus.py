@@ -205,3 +205,32 @@ def test_a_real_time_price_far_ahead_is_refused_unless_its_market_settles_ahead(
         s = signal(source(market(rows), **keys))
         assert ask(s, T) == ""
         assert [s.at(t).value for t in (T, T + 28 * 60)] == [50, -8.5]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("column", "there"),
+    [("Market", ("REAL_TIME_5_MIN", "HASP")), ("Location Type", ("Node", "Hub")), ("Location Id", (7, 8))],
+)
+def test_several_series_of_one_location_are_no_reading_and_are_told_apart(column: str, there: tuple[Any, Any]) -> None:
+    rows = [{**row("TH_NP15", -2, price), column: kind} for price, kind in zip((50.0, -50.0), there, strict=True)]
+    s = signal(source(market(rows)))
+    said = ask(s, T)
+    assert "two values for one instant, 50 and -50 currency/MWh at 2026-05-03T10:00:00Z: location chooses several series" in said
+    assert f"({column}: {there[0]}, {there[1]})" in said
+    assert s.at(T) is None
+    s = signal(source(market([rows[0], {**rows[1], "LMP": 50.0}])))
+    assert ask(s, T) == ""
+    assert s.at(T).value == 50  # type: ignore[union-attr]
+
+
+def test_a_load_zone_of_texas_is_its_price_for_settlement_not_the_energy_weighted_one() -> None:
+    kinds = ("Load Zone", "Load Zone Energy Weighted")
+    rows = [{**row("LZ_WEST", -2, price, "SPP"), "Location Type": kind} for price, kind in zip((31.0, -29.0), kinds, strict=True)]
+
+    class Texas:
+        def get_spp(self, date: str, market: str | None = None, locations: Any = "ALL") -> Frame:
+            return Frame(rows)
+
+    s = signal(source(Texas, iso="Ercot", location="LZ_WEST", market="REAL_TIME_15_MIN"))
+    assert ask(s, T) == ""
+    assert s.at(T).value == 31  # type: ignore[union-attr]

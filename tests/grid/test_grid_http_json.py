@@ -150,6 +150,68 @@ def test_lists_are_read_with_their_instants_and_what_is_no_number_is_counted(ask
             assert "5 values at value_path `price` need as many instants at time_path" in ask(s, T)
 
 
+@pytest.mark.parametrize("order", [(50, -50), (-50, 50), ("50", -50.0), (60, -150_000), (-40, -40, 50)])
+def test_an_answer_with_two_values_for_one_instant_is_refused_and_starts_nothing(asking: Asking, order: tuple[Any, ...]) -> None:
+    stamp = "2026-05-03T10:00:00Z"
+    with JsonServer({"v": [{"x": -20, "t": stamp}]}) as server:
+        s = asking.signal("http", type="price", url=server.url, value_path="v.*.x", time_path="v.*.t")
+        assert ask(s, T) == ""
+        assert s.at(T).is_fresh(T)  # type: ignore[union-attr]
+        # The same instant in another spelling, among others that are told once.
+        server.body = {"v": [{"x": 1, "t": T - 420}, *({"x": x, "t": T - 120} for x in order[:-1]), {"x": order[-1], "t": stamp}]}
+        now = asking.later(300)
+        said = ask(s, now)
+        a, b = (f"{float(x):.12g}" for x in order[-2:])
+        assert f"two values for one instant, {a} and {b} currency/MWh at {stamp}: value_path `v.*.x` chooses several series" in said
+        assert said.count("\n") == 0
+        assert not s.at(now).is_fresh(now)  # type: ignore[union-attr]  # which series the one before was of is not known
+        assert value(s, now) == -20
+        fresh = asking.signal("http", type="price", url=server.url + "/again", value_path="v.*.x", time_path="v.*.t")
+        ask(fresh, now)
+        assert fresh.at(now) is None
+        server.body = {"v": [{"x": -30, "t": now - 60}]}
+        now = asking.later(300)
+        assert ask(s, now) == ""
+        assert s.at(now).is_fresh(now)  # type: ignore[union-attr]
+
+
+def test_equal_values_of_one_instant_are_one_reading(asking: Asking) -> None:
+    rows = [{"x": x, "t": T - 120} for x in (-50, -50.0, "-50", None, "unavailable")]
+    with JsonServer({"v": rows}) as server:
+        s = asking.signal("http", type="price", url=server.url, value_path="v.*.x", time_path="v.*.t")
+        assert ask(s, T) == ""
+    assert (value(s, T), s.status().dropped) == (-50, 2)
+    assert len(s.between(T - 600, T).known().values) == 1
+
+
+def test_stamps_of_the_hour_that_clocks_show_twice_are_told_as_that(asking: Asking) -> None:
+    rows = [{"x": x, "t": f"2026-10-25T0{h}:00:00"} for x, h in ((10, 1), (20, 2), (30, 2), (40, 3))]
+    asking.clock.t = now = 1792893600.0  # 2026-10-25T02:00Z
+    with JsonServer({"v": rows}) as server:
+        keys = {"value_path": "v.*.x", "time_path": "v.*.t", "timezone": "Europe/Berlin", "period_s": 3600.0, "published": "ahead"}
+        s = asking.signal("http", type="price", url=server.url, **keys)
+        said = ask(s, now)
+    assert "20 and 30 currency/MWh at 2026-10-25T01:00:00Z" in said
+    assert "local time of the hour in which clocks are changed, and need an offset" in said
+    assert s.at(now) is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys", "expected"),
+    [
+        (-5, {}, "the number -5 at value_path `v` is no plausible marginal_co2 (0 to 5,000 gCO2/kWh is); it is not used"),
+        (5000.5, {}, "the number 5000.5 at value_path `v` is no plausible marginal_co2 (0 to 5,000 gCO2/kWh is)"),
+        ("-5", {}, "the text '-5' at value_path `v` is no plausible marginal_co2 (0 to 5,000 gCO2/kWh is)"),
+        (6, {"scale": 1000.0}, "the number 6 at value_path `v` is no plausible marginal_co2 (6000 gCO2/kWh by unit and scale; 0"),
+        (float("nan"), {}, "the number nan at value_path `v` is no plausible marginal_co2; it is not used"),
+        (10**400, {}, "a number of hundreds of digits at value_path `v` is no plausible marginal_co2"),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_reach_is_shown_with_what_is_within(asking: Asking, sent: Any, keys: dict[str, Any], expected: str) -> None:
+    with JsonServer({"v": sent}) as server:
+        assert expected in ask(asking.signal("http", type="marginal_co2", url=server.url, value_path="v", **keys), T)
+
+
 def test_what_was_cached_under_another_meaning_of_its_stamps_is_not_used(asking: Asking) -> None:
     with JsonServer({"v": 1.0, "t": "2026-05-03T10:00:00"}) as server:
         keys = {"type": "price", "url": server.url, "value_path": "v", "time_path": "t"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,3 +151,24 @@ def test_the_past_is_fetched_in_pieces_the_service_allows(asking: Asking, server
     assert len(server.asked) == 3
     assert s.status().warnings == ()
     assert s.starts_at() <= T - 10 * 86400 + 300
+
+
+@pytest.mark.parametrize("apart", ["results", "series", "rows"])
+def test_several_values_of_one_interval_are_refused_and_equal_ones_are_one(
+    asking: Asking, server: OpenElectricityServer, apart: str
+) -> None:
+    def body(*values: float) -> str:
+        rows = [["2026-05-03T20:00:00+10:00", v] for v in values]
+        one = {"metric": "price", "unit": "$/MWh", "interval": "5m"}
+        if apart == "series":
+            return json.dumps({"data": [{**one, "results": [{"columns": {"region": "SA1"}, "data": [r]}]} for r in rows]})
+        parts = [rows] if apart == "rows" else [[r] for r in rows]
+        return json.dumps({"data": [{**one, "results": [{"columns": {"region": "SA1"}, "data": p} for p in parts]}]})
+
+    server.faults.append(Fault(200, body(50, -50)))
+    s = signal(asking, server)
+    assert "two values for one instant, 50 and -50 currency/MWh at 2026-05-03T09:55:00Z: it holds several series" in ask(s, T)
+    assert s.at(T) is None
+    server.faults.append(Fault(200, body(-50, -50)))
+    assert ask(s, asking.later(60)) == ""
+    assert value(s, asking.clock.t) == -50

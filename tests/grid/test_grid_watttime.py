@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
@@ -180,7 +181,7 @@ def test_a_timeout_and_a_refused_connection_leave_what_was_known(asking: Asking,
 def test_a_forecast_never_stands_for_a_missing_present(asking: Asking, server: WattTimeServer) -> None:
     server.values[T - 120] = None
     s = signal(asking, server)
-    assert "no usable value" in ask(s, T)
+    assert "no usable value (" in ask(s, T)
     assert s.at(T) is None
     assert s.at(T + 180) is None
 
@@ -295,3 +296,20 @@ def test_a_granularity_is_taken_from_the_answer_or_from_its_points(asking: Askin
     server.faults.append(points(rows, GOOD))
     assert ask(s, asking.later(300)) == ""
     assert s.at(asking.clock.t).valid_until == T - 120 + 900  # type: ignore[union-attr]
+
+
+def test_two_values_for_one_point_are_refused_and_equal_ones_are_one(asking: Asking, server: WattTimeServer) -> None:
+    def answer(*values: float) -> Fault:
+        rows = [{"point_time": "2026-05-03T10:05:00+00:00", "value": v} for v in values]
+        return Fault(200, json.dumps({"data": rows, "meta": {"region": "CAISO_NORTH", "units": "lbs_co2_per_mwh"}}))
+
+    s = signal(asking, server)
+    assert ask(s, T) == ""
+    server.faults.append(answer(1000.0, 0.0))
+    now = asking.later(300)
+    assert "two values for one instant, 453.59237 and 0 gCO2/kWh at 2026-05-03T10:05:00Z: it holds several series" in ask(s, now)
+    assert value(s, now) == pytest.approx(387.2 * LB)
+    assert not s.at(now).is_fresh(now)  # type: ignore[union-attr]
+    server.faults.append(answer(500.0, 500.0))
+    assert ask(s, asking.later(60)) == ""
+    assert value(s, asking.clock.t) == pytest.approx(500 * LB)

@@ -28,7 +28,7 @@ from windfall.grid.credentials import Credentials
 from windfall.grid.http import SHARED_LIMITS, Later, RateLimits, backoff_s
 from windfall.grid.series import Series
 from windfall.grid.signal import Columns, Forecast, Reading
-from windfall.grid.source import Expected, News, Point, Source
+from windfall.grid.source import Expected, News, Point, Source, TwoValues
 from windfall.grid.stamps import ahead_text, late_text
 from windfall.units import UNITS
 
@@ -268,6 +268,8 @@ class LiveSignal:
             cap = base if isinstance(e, Unauthorized) else min(900.0, max(30.0, 4.0 * self.poll_s))
             self._next, self._planned = now + backoff_s(self._failures, base, self._rng, cap_s=cap, at_least_s=wait), now
             self._last_error = str(e)
+            if isinstance(e, TwoValues):  # nor is it known which series earlier answers were of
+                self._doubted_at = min(self._doubted_at, now)
 
     def _take(self, news: News, heard: float, *, forecast: bool = True) -> str:
         """Put what was heard beside what is known. Where none of it may be used, why not; else nothing."""

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Literal, Protocol
 
+from windfall.errors import SignalError
+from windfall.units import UNITS, iso_utc
+
 #: What a source tells: what it has observed; the first point of a forecast, which may be minutes ahead; or what is settled
 #: before its time comes, as day-ahead prices are.
 Published = Literal["observed", "forecast", "ahead"]
@@ -63,6 +66,10 @@ class News:
     mend: str = ""
 
 
+class TwoValues(SignalError):
+    """One answer has different values for one instant: it holds several series, and nothing says which one is meant."""
+
+
 class Source(Protocol):
     """A live source of one region's signal. Used by one thread at a time."""
 
@@ -97,8 +104,8 @@ class Source(Protocol):
         ...
 
 
-def number(value: Any, kind: str, scale: float = 1.0) -> float | None:
-    """``value`` times ``scale`` as a value of signal type ``kind``; None if it is no plausible number.
+def finite(value: Any, scale: float = 1.0) -> float | None:
+    """``value`` times ``scale``; None if it is no finite number.
 
     Text is no number, even if it could be read as one: a provider that changes its types may have changed its meaning
     (``decimal`` is for services of which that is not known).
@@ -109,8 +116,58 @@ def number(value: Any, kind: str, scale: float = 1.0) -> float | None:
         scaled = float(value) * scale
     except OverflowError:
         return None
+    return scaled if math.isfinite(scaled) else None
+
+
+def plausible(value: float, kind: str) -> bool:
+    """Whether ``value`` can be one of signal type ``kind``, in its unit."""
     low, high = PLAUSIBLE[kind]
-    return scaled if math.isfinite(scaled) and low <= scaled <= high else None
+    return low <= value <= high
+
+
+def number(value: Any, kind: str, scale: float = 1.0) -> float | None:
+    """``value`` times ``scale`` as a value of signal type ``kind``; None if it is no plausible number."""
+    scaled = finite(value, scale)
+    return scaled if scaled is not None and plausible(scaled, kind) else None
+
+
+def in_words(value: Any) -> str:
+    """A value for a message: numbers and text as they are, text not in full; of the rest only what it is."""
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return f"the number {float(value):.12g}"
+        except OverflowError:
+            return "a number of hundreds of digits"
+    names = {bool: "true or false", type(None): "null", dict: "an object", list: "a list"}
+    return names.get(type(value), "something else")
+
+
+def reach(kind: str) -> str:
+    """What is plausible for a signal type, in words: `0 to 5,000 gCO2/kWh`."""
+    low, high = PLAUSIBLE[kind]
+    return f"{low:,.0f} to {high:,.0f} {UNITS[kind]}"
+
+
+def one_series(points: Iterable[Point], kind: str, who: str, mend: str) -> tuple[list[Point], int]:
+    """The plausible ones of an answer's ``points``, sorted by time, each instant once; and how many were not plausible.
+
+    ``mend``: what is wrong with the answer, or what to do, where an instant has several values.
+
+    Raises:
+        TwoValues: an instant has different values, plausible or not.
+    """
+    found: dict[float, Point] = {}
+    for p in points:
+        first = found.setdefault(p.valid_from, p)
+        if first.value != p.value:
+            raise TwoValues(
+                f"{who}: the answer has two values for one instant, {first.value:.12g} and {p.value:.12g} {UNITS[kind]} at "
+                f"{iso_utc(p.valid_from)}: {mend}; nothing of it is used"
+            )
+    kept = [found[t] for t in sorted(found) if plausible(found[t].value, kind)]
+    return kept, len(found) - len(kept)
 
 
 def instant(value: Any, offset_s: float = 0.0) -> float | None:
@@ -134,16 +191,16 @@ def decimal(value: Any) -> Any:
 
 
 def points_of(
-    rows: Iterable[tuple[Any, Any]], kind: str, *, scale: float = 1.0, shift_s: float = 0.0, offset_s: float = 0.0,
-    period_s: float = 0.0, source: str = "",
+    rows: Iterable[tuple[Any, Any]], *, scale: float = 1.0, shift_s: float = 0.0, offset_s: float = 0.0, period_s: float = 0.0,
+    source: str = "",
 ) -> tuple[list[Point], int]:  # fmt: skip
-    """Points of (instant, value) rows, sorted by time, the last of equal instants; and how many rows were dropped."""
-    found: dict[float, Point] = {}
+    """Points of (instant, value) rows, plausible or not (``one_series`` says); and how many rows were dropped."""
+    found: list[Point] = []
     dropped = 0
     for when, what in rows:
-        t, value = instant(when, offset_s), number(what, kind, scale)
+        t, value = instant(when, offset_s), finite(what, scale)
         if t is None or value is None:
             dropped += 1
         else:
-            found[t + shift_s] = Point(t + shift_s, value, period_s, source)
-    return [found[t] for t in sorted(found)], dropped
+            found.append(Point(t + shift_s, value, period_s, source))
+    return found, dropped

@@ -38,6 +38,8 @@ class Stamps:
         self._back_s = table.period_s if table.stamp == "end" else 0.0
         #: Whether the last one read had no offset.
         self.naive = False
+        #: Whether one was read of an hour in which clocks are changed, so that it may mean two instants.
+        self.changed = False
 
     def read(self, value: Any, near: float) -> float | None:
         """When the interval begins that ``value`` is the stamp of, in Unix seconds; None if it is unreadable.
@@ -72,6 +74,7 @@ class Stamps:
 
     def _on_clock(self, wall: datetime, near: float) -> datetime:
         first, second = (wall.replace(tzinfo=self._zone, fold=f) for f in (0, 1))
+        self.changed |= first.utcoffset() != second.utcoffset()
         return min(first, second, key=lambda m: abs(m.timestamp() - near))
 
 

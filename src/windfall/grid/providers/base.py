@@ -38,6 +38,8 @@ class Provider:
     kind: ClassVar[str]
     #: The provider's own address; "" where a configuration has to give one.
     base: ClassVar[str] = ""
+    #: What to say of an answer with several values for one instant.
+    several: ClassVar[str] = "it holds several series (has the provider's API changed?)"
 
     def __init__(self, table: SignalTable, region: str, tools: Tools) -> None:
         self.table = table

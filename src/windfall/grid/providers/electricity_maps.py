@@ -15,7 +15,7 @@ from windfall.errors import SignalError
 from windfall.grid.credentials import NEEDED
 from windfall.grid.http import Denied, NoSuch, Params
 from windfall.grid.providers.base import Provider
-from windfall.grid.source import Expected, News, Point, instant, number
+from windfall.grid.source import Expected, News, Point, finite, in_words, instant, one_series, plausible, reach
 
 _PERIODS_S = {"hourly": 3600.0, "minutes": 60.0, "minute": 60.0, "hours": 3600.0, "hour": 3600.0}
 #: Averages over longer say nothing of now.
@@ -44,14 +44,18 @@ class ElectricityMaps(Provider):
     def fetch(self, now: float) -> News:
         answer = self._get("latest")
         point = self._point(answer, answer)
-        if point is None:
+        if point is None or not plausible(point.value, self.table.type):
             granularity = _granularity(answer, answer)
             if _period_s(granularity) is None:
                 raise SignalError(
                     f"{self.who}: the newest value is of the granularity {str(granularity)[:40]!r}, which is none that says "
                     "what is now; it is not used (has the provider's API changed?)"
                 )
-            raise SignalError(f"{self.who}: the newest value is absent or no number; check the zone, it is asked again")
+            said = in_words(answer.get("carbonIntensity"))
+            raise SignalError(
+                f"{self.who}: the newest value is absent or no number within {reach(self.table.type)} ({said}); check the zone, it "
+                "is asked again"
+            )
         news = News([point])
         if self.table.forecast == "provider" and now >= self._forecast_from:
             self._forecast(now, news)
@@ -59,9 +63,8 @@ class ElectricityMaps(Provider):
 
     def past(self, now: float, span_s: float) -> News | None:
         answer = self._get("history")
-        found = [self._point(row, answer) for row in self.rows(answer, "history")]
-        points = sorted((p for p in found if p is not None), key=lambda p: p.valid_from)
-        return News([p for p in points if p.valid_from >= now - min(span_s, _PAST_S) - 3600.0], dropped=found.count(None))
+        points, dropped = self._points(answer, "history")
+        return News([p for p in points if p.valid_from >= now - min(span_s, _PAST_S) - 3600.0], dropped=dropped)
 
     def _forecast(self, now: float, news: News) -> None:
         wanted = next((h for h in _HORIZONS_H if h >= self.table.horizon_h), _HORIZONS_H[-1])
@@ -72,9 +75,8 @@ class ElectricityMaps(Provider):
             self._forecast_from = now + _NO_FORECAST_S
             news.warnings.append(f"the plan has no forecast ({e.answer}); policies do without one")
             return
-        found = [self._point(row, answer) for row in self.rows(answer, "forecast")]
-        points = sorted((p for p in found if p is not None), key=lambda p: p.valid_from)
-        news.dropped += found.count(None)
+        points, dropped = self._points(answer, "forecast")
+        news.dropped += dropped
         if points:
             news.expected = Expected(tuple(points), points[-1].valid_from + points[-1].period_s)
 
@@ -100,10 +102,16 @@ class ElectricityMaps(Provider):
             raise self.malformed(f"{self.zone} was asked for, and the answer is about {zone[:40]}")
         return answer
 
+    def _points(self, answer: Any, key: str) -> tuple[list[Point], int]:
+        found = [self._point(row, answer) for row in self.rows(answer, key)]
+        points, odd = one_series((p for p in found if p is not None), self.table.type, self.who, self.several)
+        return points, found.count(None) + odd
+
     def _point(self, row: Any, answer: Any) -> Point | None:
+        """What a row says, plausible or not; None where it says nothing."""
         if not isinstance(row, dict):
             return None
-        t, value = instant(row.get("datetime")), number(row.get("carbonIntensity"), self.table.type)
+        t, value = instant(row.get("datetime")), finite(row.get("carbonIntensity"))
         if t is None or value is None:
             return None
         period = _period_s(_granularity(row, answer))

@@ -18,9 +18,12 @@ from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.http import Later
 from windfall.grid.providers.base import Tools
-from windfall.grid.source import Expected, News, Point, Published, number
+from windfall.grid.source import Expected, News, Point, Published, finite, one_series
 
 _LOCATIONS = ("Location", "Location Name", "Location Id", "Location Short Name")
+#: Other columns that tell series apart, and the end of a location type that is asked for by no name of its own.
+_KINDS = ("Location Type", "Market", "LMP Type")
+_OTHER_TYPE = "Energy Weighted"
 _MEND = '; if this market settles ahead, set published = "ahead"'
 _PRICES = ("LMP", "SPP")
 #: Real-time markets that settle before their time comes: California's fifteen minutes do so some half an hour before.
@@ -135,23 +138,40 @@ class GridStatus:
         )
 
     def _news(self, rows: list[dict[str, Any]], now: float) -> News:
-        found: dict[float, Point] = {}
+        read: list[tuple[Point, dict[str, Any]]] = []
         dropped = 0
         for row in rows:
             if self.table.location not in {str(row[c]) for c in _LOCATIONS if c in row}:
                 continue
+            # Texas names a load zone's price for settlement and its energy-weighted price alike.
+            if str(row.get("Location Type", "")).endswith(_OTHER_TYPE):
+                continue
             start, end = _seconds(row.get("Interval Start")), _seconds(row.get("Interval End"))
             price = next((row[c] for c in _PRICES if c in row), None)
-            value = number(_plain(price), self.table.type)
+            value = finite(_plain(price))
             if start is None or value is None:
                 dropped += 1
                 continue
             period = max(end - start, 0.0) if end is not None else 0.0
-            found[start] = Point(start, value, period, self.table.market)
-        points = [found[t] for t in sorted(found)]
+            read.append((Point(start, value, period, self.table.market), row))
+        points, odd = one_series([p for p, _ in read], self.table.type, self.who, _several(read))
         coming = tuple(p for p in points if p.valid_from + p.period_s > now) if self._ahead else ()
         expected = Expected(coming, coming[-1].valid_from + coming[-1].period_s) if coming else None
-        return News(points, expected, dropped, published=self._published, mend=_MEND)
+        return News(points, expected, dropped + odd, published=self._published, mend=_MEND)
+
+
+def _several(read: list[tuple[Point, dict[str, Any]]]) -> str:
+    """What is wrong where rows of one instant have different prices: the columns that tell them apart, with their values."""
+    first: dict[float, tuple[Point, dict[str, Any]]] = {}
+    apart: dict[str, None] = {}
+    for point, row in read:
+        other, there = first.setdefault(point.valid_from, (point, row))
+        if other.value != point.value:
+            apart |= {
+                f"{c}: {there[c]}, {row[c]}": None for c in (*_LOCATIONS, *_KINDS) if c in row and c in there and there[c] != row[c]
+            }
+    said = "; ".join(list(apart)[:3])
+    return f"location chooses several series{f' ({said})' if said else ''}; set it to one, or choose another market"
 
 
 def _seconds(moment: Any) -> float | None:

@@ -8,8 +8,9 @@ from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.http import host_of, public_url, url_secrets
 from windfall.grid.providers.base import Provider, Tools
-from windfall.grid.source import News, Point, decimal, number
+from windfall.grid.source import News, Point, decimal, finite, in_words, one_series, plausible, reach
 from windfall.grid.stamps import Stamps
+from windfall.units import UNITS
 
 #: Keys that change what an answer means.
 _MEANING = ("timezone", "trust_offset", "stamp", "time_format", "published")
@@ -55,28 +56,31 @@ class HttpJson(Provider):
                 f"{self.who}: {len(found)} values at value_path `{self.table.value_path}` need as many instants at time_path; set "
                 "time_path to a list too, or choose one value (`.0`: the first, `.-1`: the last)"
             )
-        points, dropped, told = [], 0, None
+        read, dropped, told = [], 0, ""
+        self._stamps.changed = False
         for what, stamp in zip(found, when or [], strict=True) if many else [(found, when)]:
             point = self._point(what, stamp)
-            if isinstance(point, Point):
-                points.append(point)
-            else:
+            if isinstance(point, str):
                 dropped, told = dropped + 1, told or point
+                continue
+            read.append(point)
+            if not plausible(point.value, self.table.type):
+                told = told or self._odd(what, point.value)
+        mend = f"value_path `{self.table.value_path}` chooses several series, lead it to one"
+        if self._stamps.changed:
+            mend += "; or stamps are local time of the hour in which clocks are changed, and need an offset"
+        points, odd = one_series(read, self.table.type, self.who, mend)
         if not points:
             nothing = f"the empty list at value_path `{self.table.value_path}` is no plausible {self.table.type}"
             raise SignalError(f"{self.who}: {told or nothing}")
         naive = self._stamps.naive if self.table.time_path else None
-        points.sort(key=lambda p: p.valid_from)
-        return News(points, dropped=dropped, published=self.table.published or "observed", naive=naive)
+        return News(points, dropped=dropped + odd, published=self.table.published or "observed", naive=naive)
 
     def _point(self, what: Any, stamp: Any) -> Point | str:
-        """A reading, or why there is none."""
-        value = number(decimal(what), self.table.type, self.table.factor)
+        """A reading, plausible or not, or why there is none."""
+        value = finite(decimal(what), self.table.factor)
         if value is None:
-            return (
-                f"{self._shown(what)} at value_path `{self.table.value_path}` is no plausible {self.table.type}; it is not used"
-                f"{self._comma(what)}"
-            )
+            return self._odd(what, None)
         now = self.tools.now()
         if not self.table.time_path:
             return Point(now, value)
@@ -86,6 +90,15 @@ class HttpJson(Provider):
         how = f"as time_format {self.table.time_format}" if self.table.time_format else "ISO 8601, or Unix seconds or milliseconds"
         mend = "" if self.table.time_format else "; set time_format if it is written otherwise"
         return f"no instant at time_path `{self.table.time_path}` ({how}): {self._shown(stamp)}; the value is not used{mend}"
+
+    def _odd(self, what: Any, value: float | None) -> str:
+        """Why ``what`` is not used; ``value`` is what it is in our unit, if it is a number."""
+        kind, limits = self.table.type, ""
+        if value is not None:
+            ours = f"{value:.12g} {UNITS[kind]} by unit and scale; " if self.table.factor != 1.0 else ""
+            limits = f" ({ours}{reach(kind)} is)"
+        hint = "" if value is not None else self._comma(what)
+        return f"{self._shown(what)} at value_path `{self.table.value_path}` is no plausible {kind}{limits}; it is not used{hint}"
 
     def _at(self, answer: Any, path: str, key: str) -> Any:
         """What is at a dotted path; numbers choose from lists, negative ones from the end, `*` takes all of a list.
@@ -108,13 +121,8 @@ class HttpJson(Provider):
         return found
 
     def _shown(self, value: Any) -> str:
-        """A value in words: text and numbers as they are (short, without secrets), of the rest only what it is."""
-        if isinstance(value, str):
-            return f"the text {self.http.public(value)[:40]!r}"
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return f"the number {value:g}" if isinstance(value, float) else "the number"
-        names = {bool: "true or false", type(None): "null", dict: "an object", list: "a list"}
-        return names.get(type(value), "something else")
+        """A value in words, without secrets."""
+        return in_words(self.http.public(value) if isinstance(value, str) else value)
 
     @staticmethod
     def _comma(value: Any) -> str:

@@ -17,7 +17,7 @@ from windfall.errors import SignalError
 from windfall.grid.credentials import NEEDED
 from windfall.grid.http import NoSuch, instant_text
 from windfall.grid.providers.base import Provider, Tools
-from windfall.grid.source import News, points_of
+from windfall.grid.source import News, Point, one_series, points_of
 
 _METRICS = {"price": ("price", "$/MWh"), "curtailed_power": ("curtailment", "MW")}
 _OFFSETS_S = {"NEM": 10 * 3600.0, "WEM": 8 * 3600.0}
@@ -94,6 +94,7 @@ class OpenElectricity(Provider):
         if not series:
             raise self.malformed(f"the answer has no series `{self._metric}`")
         news = News()
+        read: list[Point] = []
         for one in series:
             if one.get("unit") != self._unit:
                 raise SignalError(f"{self.who}: values are in {str(one.get('unit'))[:20]!r}, not in {self._unit}; none is used")
@@ -107,11 +108,12 @@ class OpenElectricity(Provider):
                 pairs = data if isinstance(data, list) else []
                 rows = [tuple(r) if isinstance(r, list) and len(r) == 2 else (None, None) for r in pairs]
                 points, dropped = points_of(
-                    rows, self.table.type, shift_s=-_PERIOD_S, offset_s=self._offset_of(one), period_s=_PERIOD_S,
-                    source=self._metric,
-                )  # fmt: skip
-                news.points += points
+                    rows, shift_s=-_PERIOD_S, offset_s=self._offset_of(one), period_s=_PERIOD_S, source=self._metric
+                )
+                read += points
                 news.dropped += dropped
+        news.points, odd = one_series(read, self.table.type, self.who, self.several)
+        news.dropped += odd
         return news
 
     @staticmethod

@@ -16,7 +16,7 @@ from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.http import Later, NoSuch
 from windfall.grid.providers.base import Provider, Tools
-from windfall.grid.source import News, Point, instant, number
+from windfall.grid.source import News, Point, in_words, instant, number
 
 #: A simulation on the real clock may lag, and clocks differ.
 _NEAR_S = 60.0
@@ -41,9 +41,12 @@ class Vessim(Provider):
         label = state.get("time")
         if not isinstance(label, str):
             raise self.malformed("the microgrid's state has no `time`; Vessim 0.16 or newer is needed")
-        value = number(self._figure(state), self.table.type, self.table.factor)
+        figure = self._figure(state)
+        value = number(figure, self.table.type, self.table.factor)
         if value is None:
-            raise SignalError(f"{self.who}: the microgrid's {self.table.field} is no plausible number; it is not used")
+            raise SignalError(
+                f"{self.who}: the microgrid's {self.table.field} is no plausible number ({in_words(figure)}); it is not used"
+            )
         moved = self._seen is not None and label != self._seen
         first = self._seen is None
         self._seen = label

@@ -20,7 +20,7 @@ from windfall.grid.cache import SignalCache
 from windfall.grid.credentials import NEEDED
 from windfall.grid.http import Denied, Params, said_in
 from windfall.grid.providers.base import Provider, Tools
-from windfall.grid.source import Expected, News, instant, number, points_of
+from windfall.grid.source import Expected, News, Point, in_words, instant, number, one_series, points_of
 from windfall.units import iso_utc
 
 #: 1 lb is 0.45359237 kg (exactly), so 1 lb/MWh is 0.45359237 g/kWh.
@@ -83,11 +83,11 @@ class WattTime(Provider):
             raise self.malformed("no point has a readable `point_time`")
         # The first point is the present. Where it is no number the second, a forecast, must not stand for it.
         first, value = min(timed, key=lambda row: row[0])
-        points, dropped = points_of(
-            data.rows, self.table.type, scale=data.scale, period_s=data.period_s, source=f"{_SIGNAL} forecast{data.model}"
-        )
+        points, dropped = self._points(data, "forecast")
         if number(value, self.table.type, data.scale) is None:
-            raise SignalError(f"{self.who}: the newest point ({iso_utc(first)}) has no usable value; it is asked again")
+            raise SignalError(
+                f"{self.who}: the newest point ({iso_utc(first)}) has no usable value ({in_words(value)}); it is asked again"
+            )
         expected = Expected(tuple(points), points[-1].valid_from + data.period_s) if ahead and len(points) > 1 else None
         return News(points[:1], expected, dropped, data.warnings, published="forecast")
 
@@ -99,13 +99,16 @@ class WattTime(Provider):
         for begin, end in pairwise(edges):
             answer = self._region_data("/v3/historical", {"start": iso_utc(begin), "end": iso_utc(end)})
             data = self._checked(answer)
-            points, dropped = points_of(
-                data.rows, self.table.type, scale=data.scale, period_s=data.period_s, source=f"{_SIGNAL} historical{data.model}"
-            )
+            points, dropped = self._points(data, "historical")
             news.points += points
             news.dropped += dropped
             news.warnings += data.warnings
         return news
+
+    def _points(self, data: _Data, what: str) -> tuple[list[Point], int]:
+        read, dropped = points_of(data.rows, scale=data.scale, period_s=data.period_s, source=f"{_SIGNAL} {what}{data.model}")
+        points, odd = one_series(read, self.table.type, self.who, self.several)
+        return points, dropped + odd
 
     def _region_data(self, path: str, params: Params) -> Any:
         region = self._region()
