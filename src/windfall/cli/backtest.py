@@ -14,7 +14,7 @@ from windfall.config.load import load
 from windfall.config.schema import Config, PolicyName
 from windfall.errors import ConfigError, RunError
 from windfall.grid.build import build_grid
-from windfall.simulate.backtest import Backtest, backtest, deadlines_of, require_finished, span_of
+from windfall.simulate.backtest import Backtest, backtest, deadlines_of, oddities, require_finished, span_of
 from windfall.simulate.regions import jobs_for, rank_regions
 from windfall.simulate.replay import replay
 from windfall.simulate.sweep import Point, Summary, combinations, parse_setting, summarise, sweep
@@ -126,7 +126,9 @@ def _many(config: Config, asked: Asked, start: float | None, until: float | None
         sweeps[key] = list(dict.fromkeys([*sweeps.get(key, []), *values]))
     with Progress("backtest") as progress:
         progress.done(-1.0, "reading the signals")
-        span = span_of(config, build_grid(config), start, until)
+        grid = build_grid(config)
+        span = span_of(config, grid, start, until)
+    warnings = [*grid.warnings, *oddities(grid, span, until)]
     jobs = jobs_for(config, span, policies, asked.starts, asked.span_days, combinations(sweeps))
     before = clock.monotonic()
     with Progress("sweep", thread=_alone(asked, len(jobs))) as progress:
@@ -138,10 +140,13 @@ def _many(config: Config, asked: Asked, start: float | None, until: float | None
         print_json({
             "sweep": [s.as_json() for s in found],
             "points": [{"start": p.start, "settings": dict(p.settings), **p.row.as_json()} for p in points],
-            "simulations": len(jobs), "elapsed_s": round(elapsed, 4),
+            "simulations": len(jobs), "elapsed_s": round(elapsed, 4), "warnings": warnings,
         })  # fmt: skip
     else:
-        print_sweep(found, len(jobs), elapsed, config, output())
+        console = output()
+        print_sweep(found, len(jobs), elapsed, config, console)
+        for warning in warnings:
+            console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     if points and all(s.finished == 0 for s in found):
         raise RunError("no simulation finished the budget before the traces ended; lower site_hours or budget_tokens")
 

@@ -155,6 +155,10 @@ class StepSignal:
     def starts_at(self) -> float:
         return float(self._times[0])
 
+    def last_row_at(self) -> float:
+        """The instant of the last row."""
+        return float(self._times[-1])
+
     def delayed(self, publication_delay_s: float) -> StepSignal:
         """The same signal, each reading known so much later than its instant."""
         return StepSignal(

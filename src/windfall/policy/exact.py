@@ -127,7 +127,7 @@ def _curve(site: Planned, target: float, *, fine: bool, longer: bool = False) ->
 
 
 def _unit(programme: Programme, fine: bool) -> float | None:
-    """The longest whole number of seconds that divides where the signal changes, the parts of a start and, if ``fine``, the whole."""
+    """The longest whole number of seconds that divides where the signal changes, a start's parts and, if ``fine``, the whole."""
     series = programme.series
     places = np.concatenate([series.edges[1 : None if fine else -1] - series.start, [length for length, _ in programme.spin.parts]])
     whole = np.rint(places)

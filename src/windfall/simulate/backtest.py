@@ -12,6 +12,7 @@ from windfall.config.schema import Config
 from windfall.energy.account import AlwaysOn, always_on
 from windfall.errors import ConfigError, RunError
 from windfall.grid.build import Grid, build_grid, recorded
+from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
 from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
@@ -134,14 +135,31 @@ def backtest(
     on_time = [r for r in rows if not delays or r.publication_delay_s == delays[0]]
     return Backtest(
         span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed,
-        [*grid.warnings, *_holes(grid, span)], references, [r for r in rows if r not in on_time],
+        [*grid.warnings, *oddities(grid, span, until), *_missing(config, rows, policies)], references, [r for r in rows if r not in on_time],
         {region: a for region, a in always.items() if a.unknown_h > 0},
     )  # fmt: skip
 
 
-def _holes(grid: Grid, span: Span) -> list[str]:
-    """What there is to say of time within a backtest of which a site's signal says nothing."""
+def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None) -> list[str]:
+    """Why there is no row of an oracle that was asked for."""
+    if "oracle" not in (policies or config.backtest.policies) or any(r.policy == "oracle" for r in rows):
+        return []
+    if config.backtest.target == "none":
+        return ["no row of the oracle: no site has a worth, or nothing is known of their signals in this time"]
+    if not deadlines_of(config, Span(0.0, 0.0)) and all(r.finish_h is None for r in rows):
+        return ["no row of the oracle: no policy has trained the budget, and no deadline is set that it could be judged by"]
+    return ["no row of the oracle: signals of several kinds cannot be summed, or nothing is known of them in this time"]
+
+
+def oddities(grid: Grid, span: Span, until: float | None = None) -> list[str]:
+    """What there is to say of the time of a backtest: where a site's signal says nothing, and where it ends before ``until``."""
     found = []
+    if until is not None and until > span.end + 1.0:
+        found.append(f"the signals end at {iso_utc(span.end)}, and so does the backtest, before {iso_utc(until)}")
+    for name, signals in grid.signals.items():
+        if math.isinf(recorded(next(iter(signals.values()))).ends_at()) and until is None:
+            found.append(f"{name}: what holds until the next row has no end of its own; {iso_utc(span.end)} is the last row's instant: "
+                         "set `until` or --to to go on")  # fmt: skip
     for name, signals in grid.signals.items():
         for label, signal in signals.items():
             holes = recorded(signal).holes(span.start, span.end)
@@ -150,7 +168,9 @@ def _holes(grid: Grid, span: Span) -> list[str]:
                 longest = sorted(holes, key=lambda h: h[0] - h[1])[:3]
                 when = ", ".join(f"{iso_utc(a)} to {iso_utc(b)}" for a, b in sorted(longest))
                 which = "" if len(holes) <= 3 else f" in {len(holes)} holes, the longest"
-                found.append(f"{name}: nothing is known of {label} for {hours:,.1f} h{which}: {when}; nobody trains there by it")
+                first = label == next(iter(signals))
+                so = "no policy trains there by it" if first else "what it prices there is in no account"
+                found.append(f"{name}: nothing is known of {label} for {hours:,.1f} h{which}: {when}; {so}")
     return found
 
 
@@ -159,7 +179,7 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
     table = config.backtest
     begun = table.start or config.run.start
     first = start if start is not None else parse_utc(begun) if begun else grid.starts_at()
-    ends = max(recorded(s).ends_at() for s in grid.by_site.values())
+    ends = max(_end_of(recorded(s)) for s in grid.by_site.values())
     begins = min(recorded(s).starts_at() for s in grid.by_site.values())
     if first < begins:
         raise RunError(
@@ -167,13 +187,20 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
             "[backtest] start"
         )
     last = until if until is not None else parse_utc(table.until) if table.until else ends
-    end = min(last, ends)
+    # A row that holds until the next may be followed further, if somebody says how far.
+    endless = any(math.isinf(recorded(s).ends_at()) for s in grid.by_site.values())
+    end = last if endless else min(last, ends)
     if end <= first:
         raise RunError(
             f"nothing to simulate: the backtest would begin at {iso_utc(first)} and its signals end at {iso_utc(end)}; "
             "choose another --from, --to or [backtest] start"
         )
     return Span(first, end)
+
+
+def _end_of(signal: StepSignal) -> float:
+    """When a signal ends; where its last row holds without end, that row's instant."""
+    return signal.ends_at() if math.isfinite(signal.ends_at()) else signal.last_row_at()
 
 
 def compare(
@@ -295,7 +322,8 @@ class _Judge:
                 continue
             stretches = {n: [(s.start, s.stop) for s in x] for n, x in made.stretches.items()}
             row = self.row(self._again().scheduled(stretches), delay, deadline)
-            slack = (made.cost - made.bound) / made.cost if made.cost > 0 and math.isfinite(made.bound) else 0.0
+            # A cost that is earned has no share to be told by.
+            slack = (made.cost - made.bound) / abs(made.cost) if made.cost and math.isfinite(made.bound) else 0.0
             note = f"no schedule is cheaper by more than {slack * 100:.2f} %" if made.reachable else "cannot be met: every site on"
             found.append(replace(row, notes=[*row.notes, note, *self._caveats()]))
         return found

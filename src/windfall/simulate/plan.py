@@ -101,6 +101,12 @@ def make_plan(
     """
     policy = config.policy.name
     past = {id(s): _past_days(s, at, config.policy.climatology_days) for found in grid.signals.values() for s in found.values()}
+    over = [n for n, s in grid.by_site.items() if s.ends_at() <= at - _DAY_S]
+    if over and len(over) < len(grid.by_site):
+        raise RunError(
+            f"{', '.join(over)}: nothing is known any more, its readings end at {iso_utc(grid.by_site[over[0]].ends_at())}, over a day "
+            f"before the plan would begin ({iso_utc(at)}); give a longer trace, plan from earlier (--at), or leave the site out"
+        )
     known = min((len(p) for p in past.values()), default=0)
     if known < _LEAST_DAYS:
         name = next(n for n, found in grid.signals.items() for s in found.values() if len(past[id(s)]) < _LEAST_DAYS)
@@ -115,7 +121,11 @@ def make_plan(
     begin = np.floor(at / _DAY_S) * _DAY_S
     # Only the budget's own policy is asked; deadlines and delays are those of the run.
     one = config.model_copy(
-        update={"backtest": config.backtest.model_copy(update={"publication_delays_s": [], "target": "budget", "start": None})}
+        update={
+            "backtest": config.backtest.model_copy(
+                update={"publication_delays_s": [], "target": "budget", "start": None, "site_hours": None}
+            )
+        }
     )
     rows: list[Row] = []
     grids: list[dict[str, StepSignal]] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windfall.config.schema import Config, SiteTable
-from windfall.errors import ConfigError, SignalError
+from windfall.errors import ConfigError, RunError, SignalError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import span_of
 from windfall.simulate.simulation import Span
@@ -33,6 +33,8 @@ class Ranked:
     end: float
     #: The schedule's value as hours of training on a signal of 0 that would be worth as much.
     net_value_h: tuple[float, ...] | None
+    #: Used in hours without a reading: in no kg.
+    unknown_kwh: tuple[float, ...] | None
     #: Hours from start to finish; without a budget, hours trained.
     hours: tuple[float, ...] | None
     kg_co2: tuple[float, ...] | None
@@ -51,6 +53,7 @@ class Ranked:
         return {
             "region": self.region, "policy": self.policy, "start_dates": self.start_dates, "finished": self.finished,
             "begin": iso_utc(self.begin), "end": iso_utc(self.end), "net_value_h": triple(self.net_value_h),
+            "unknown_kwh": triple(self.unknown_kwh),
             "hours": triple(self.hours), "kg_co2": triple(self.kg_co2), "money": triple(self.money), "currency": self.currency,
             "utilisation": triple(self.utilisation), "share_of_oracle": triple(self.share_of_oracle),
         }  # fmt: skip
@@ -69,18 +72,23 @@ def rank_regions(
     """
     found = []
     sites = _moved(config)
-    for i, site in enumerate(sites):
-        one = config.model_copy(update={"site": [site], "counterfactual": []})
-        grid = build_grid(one)
+    alone = [config.model_copy(update={"site": [site], "counterfactual": []}) for site in sites]
+    spans = []
+    for site, one in zip(sites, alone, strict=True):
         try:
-            span = span_of(one, grid)
+            spans.append(span_of(one, build_grid(one)))
         except SignalError as e:
             raise SignalError(f"{site.region}: {e}") from None
+    # All over the same time: a longer one brings more of everything.
+    common = Span(max(s.start for s in spans), min(s.end for s in spans))
+    if common.end <= common.start:
+        raise RunError("--rank-regions: the regions' signals have no time in common; give traces that overlap")
+    for i, (site, one) in enumerate(zip(sites, alone, strict=True)):
 
         def part(fraction: float, what: str, i: int = i, region: str = site.region) -> None:
             tell((i + fraction) / len(sites), f"{region}: {what}")
 
-        points = sweep(one, jobs_for(one, span, [policy], count, span_days), workers=workers, tell=part)
+        points = sweep(one, jobs_for(one, common, [policy], count, span_days), workers=workers, tell=part)
         found.append(_ranked(config, site, policy, points))
     if config.backtest.target == "none":
         return sorted(found, key=lambda r: (-_middle(r.net_value_h, -math.inf), -_middle(r.hours, -math.inf)))
@@ -142,6 +150,7 @@ def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[Point
         region=site.region, policy=policy, start_dates=len(points), finished=len(used),
         begin=min(p.start for p in points), end=max(p.start + p.row.span_h * 3600 for p in points),
         net_value_h=over([None if r.value is None else r.value / (site.train_power_w / 1000.0) / 3600 for r in used]),
+        unknown_kwh=over([r.unknown_kwh for r in used]),
         hours=over([r.finish_h if with_budget else r.site_hours for r in used]), kg_co2=over([r.kg_co2 for r in used]),
         money=over([r.money for r in used]), currency=price.currency if price else "",
         utilisation=over([r.site_hours / r.span_h if r.span_h > 0 else None for r in used]),

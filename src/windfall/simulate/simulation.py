@@ -158,10 +158,13 @@ class Simulation:
         hours = {n: account.total(n, "training").seconds / 3600 for n in lanes}
         kg: dict[str, float] = {}
         money: dict[str, float] = {}
-        unknown = sum(account.total(n).unpriced_joules for n in lanes if account.meters[n].method != "none")
+        unknown = 0.0
         for n in lanes:
             meter, own = account.meters[n], account.total(n)
-            if meter.method != "none":
+            # Of a site without intensities what is unknown is whether its first signal was inside.
+            unknown += own.unpriced_joules if meter.method != "none" else own.unjudged_joules
+            # Where nothing is known of all that was used, nothing is known of the kg: they are not 0.
+            if meter.method != "none" and (own.joules == 0 or own.unpriced_joules < own.joules):
                 kg[meter.method] = kg.get(meter.method, 0.0) + own.grams / 1000
             if meter.method == "marginal" and meter.average is not None:
                 kg["average"] = kg.get("average", 0.0) + own.average_grams / 1000

@@ -70,7 +70,7 @@ class Summary:
 #: What summaries have quantiles of, where rows have it.
 FIGURES = (
     "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "idle_h", "share_inside", "share_of_oracle",
-    "kg_over_oracle",
+    "kg_over_oracle", "unknown_kwh",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ _COLUMNS = (
     ("finish_h", "hours", "{:.1f}"), ("site_hours", "site-h", "{:.1f}"), ("kg_co2", "kg CO2", "{:.3g}"),
     ("money", "money", "{:.3g}"),
     ("share_of_oracle", "of oracle %", "{:.1f}"), ("kg_over_oracle", "kg / oracle", "{:.2f}"),
+    ("unknown_kwh", "kWh unknown", "{:.2f}"),
 )  # fmt: skip
 _MEDIAN = "median over start dates, and the 10th to the 90th percentile in brackets"
 #: From so many columns on heads stand on one line.
@@ -35,6 +36,8 @@ def sweep_table(found: Sequence[Summary], config: Config) -> tuple[list[str], li
     budget = config.backtest.target == "budget"
     delays = {s.publication_delay_s for s in found}
     shown = [w for w in _COLUMNS if any(w[0] in s.figures for s in found) and (budget or w[0] != "finish_h")]
+    if all(s.figures.get("unknown_kwh", (0.0,))[-1] == 0 for s in found):
+        shown = [w for w in shown if w[0] != "unknown_kwh"]
     if any(w[0] == "kg_over_oracle" for w in shown):
         shown = [w for w in shown if w[0] != "share_of_oracle"]
     titles = ["policy", *keys, *(["late by, s"] if len(delays) > 1 else []), "start dates", *(title for _, title, _ in shown)]
@@ -95,6 +98,10 @@ def print_ranking(ranked: Sequence[Ranked], config: Config, console: Console) ->
     if len(begins) > 1:
         for r in ranked:
             console.print(f"{r.region}: {iso_utc(r.begin)} to {iso_utc(r.end)}", style="dim", markup=False, highlight=False)
+    for r in ranked:
+        if r.unknown_kwh is not None and r.unknown_kwh[-1] > 0:
+            dark = f"{r.region}: {_spread(r.unknown_kwh, '{:.2f}')} kWh were used in hours without a reading, and are in no kg"
+            console.print(dark, style="dim", markup=False, highlight=False)
     if value:
         said = "net value h: the schedule is worth as much as so many hours of training on a signal of 0"
         console.print(said, style="dim", highlight=False)
