@@ -208,3 +208,10 @@ def test_a_last_reading_that_holds_for_ever_has_no_end_to_be_told(tmp_path: Path
     for s in config.site:
         keep_speed(config, s, 257, Speed(1e9, 0.0), cache_file())
     assert windfall(capsys, "check", file)[0] == 0
+
+
+def test_a_trigger_that_names_no_signal_is_told_beside_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = GOOD.replace('region = "CAISO_NORTH"', 'region = "CAISO_NORTH"\ntrigger = "marginal_co2 < 5 or prce < 5"', 1)
+    file = write(tmp_path, text.replace("tick_s = 60", 'tick_s = "60"') if "tick_s = 60" in text else text)
+    problems = told(capsys, file)
+    assert any("trigger names prce" in str(p["message"]) and "marginal_co2" in str(p["message"]) for p in problems)

@@ -18,6 +18,7 @@ from windfall.policy.criterion import under
 from windfall.policy.threshold import Threshold
 from windfall.store.files import Envelope
 from windfall.store.tensors import load_file
+from windfall.train.trainer import LocalTrainer
 from windfall.units import clock_text
 
 JOIN_AND_LEAVE = {"a": [(2, 60)], "b": [(20, 200)]}
@@ -304,3 +305,29 @@ def test_a_site_that_is_back_frees_what_its_earlier_life_still_held(tmp_path: Pa
     ended = run.events("lease_ended")
     back = [t for t, _, _, _ in run.events("hello")][1]
     assert [t for t, _, _, _ in ended] == [back]
+
+
+@pytest.mark.parametrize("calendar", [False, True])
+def test_what_a_version_is_said_to_be_worth_is_what_its_file_is_worth_after_deaths_too(
+    tmp_path: Path, data: Path, runs: list[Run], calendar: bool
+) -> None:
+    """A life that begins anew holds nothing, whatever version its last life's snapshot alone has become."""
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, solo_min=20, snapshot_s=0.0, calendar=calendar)
+    runs.append(run)
+    for minute in (35, 61):
+        run.serve(until_min=minute)
+        run.kill("a")
+    assert run.serve() == "done"
+    run.telemetry.flush()
+    rows = run.telemetry.rows("SELECT version, detail FROM events WHERE kind = 'evaluation'")
+    offline = LocalTrainer(run.spec)
+    seen = 0
+    for version, detail in rows:
+        found = run.ledger.version(int(version))
+        if found is None or not (run.dir.checkpoints / found.file).exists():
+            continue
+        offline.load(run.checkpoints.weights(found))
+        figures = json.loads(detail)
+        assert figures["val_bpb"] == pytest.approx(offline.evaluate().bits_per_byte, abs=1e-4), version
+        seen += 1
+    assert seen >= 2

@@ -457,9 +457,10 @@ class Federation:
 
     def _after(self, t: float, outcome: Outcome | None) -> None:
         for m in self._members.values():
-            m.aligned = (
-                outcome.version.version if outcome and outcome.exact_for == m.site else m.aligned if outcome is None else None
-            )
+            if outcome is not None:
+                # The parameters are those of the life that trained them: what an earlier one left behind is not in this one's.
+                own = outcome.exact_for == m.site and outcome.contributions[0].generation == m.generation
+                m.aligned = outcome.version.version if own else None
         for c, why in self._intake.discarded:
             if c.site in self._members:
                 self._members[c.site].acks.append(Ack(c.generation, c.cut, False, None, why))

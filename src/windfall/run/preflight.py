@@ -75,7 +75,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
     for part in parts:
         try:
             found += part(partial)
-        except (AttributeError, ValueError):
+        except (AttributeError, ValueError, LookupError):
             if whole:
                 raise
             continue  # it needs what is wrong itself
