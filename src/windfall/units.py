@@ -100,7 +100,14 @@ _GRAMS = {
 }  # fmt: skip
 _KWH = {"wh": 1e-3, "kwh": 1.0, "mwh": 1e3, "gwh": 1e6, "twh": 1e9, "j": 1 / J_PER_KWH, "mj": 1 / 3.6, "gj": 1e3 / 3.6}
 _WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e6, "gw": 1e9}
-_CENTS = frozenset({"ct", "cts", "cent", "cents", "c", "¢", "p", "pence", "ore", "øre", "öre"})
+_CENTS = frozenset(
+    {"ct", "cts", "cent", "cents", "c", "¢", "p", "pence", "penny", "ore", "øre", "öre", "snt", "centime", "centimes"}
+)
+#: Currencies as they are written out, and cents before a currency, in the form that is read: eurct.
+_WRITTEN_OUT = (
+    (re.compile("^euros?(?=$|c)"), "eur"), (re.compile("^us(?=c)"), "usd"), (re.compile("^au(?=c)"), "aud"),
+    (re.compile("^(ct|c)(€|eur)$"), "eurct"),
+)  # fmt: skip
 _SYMBOLS = {"a$": "aud", "au$": "aud", "us$": "usd", "c$": "cad", "ca$": "cad", "nz$": "nzd", "$": "cur", "€": "eur", "£": "gbp"}
 #: Of headers; a unit that is given may name any currency by three letters.
 _CURRENCIES = (
@@ -153,6 +160,8 @@ def quantity(text: str) -> Quantity | None:
         return None
     if above in _GRAMS:
         return Quantity("carbon", _GRAMS[above] / energy, text.strip())
+    for form, plainly in _WRITTEN_OUT:
+        above = form.sub(plainly, above)
     for symbol, code in _SYMBOLS.items():
         above = above.replace(symbol, code) if above.startswith(symbol) else above
     share = 1.0
@@ -165,11 +174,21 @@ def quantity(text: str) -> Quantity | None:
     return None
 
 
+_CENT = r"(?:cts?|cents?|¢|pence|penny|[oøö]re|snt|centimes?)"
 _NAMED = re.compile(
     r"(?<![a-z])((?:kg|g|t|mt|lbs?|pounds?|tonnes?|short tons?)(?:[ _]*co2(?:eq|e)?)?|"
-    rf"(?:[a-z]{{0,2}}\$|€|£|(?:{'|'.join(_CURRENCIES)}))(?:ct|cts|cents?)?|ct|cts|cents?|¢)"
-    r"[ _]*(?:/|[ _]per[ _]|[ _])[ _]*([kmg]w-?hr?)(?:e|el)?(?![a-z])"
+    rf"(?:[a-z]{{0,2}}\$|€|£|euros?|us|au|(?:{'|'.join(_CURRENCIES)}))[ _]?{_CENT}|"
+    rf"(?:[a-z]{{0,2}}\$|€|£|euros?|(?:{'|'.join(_CURRENCIES)}))|{_CENT}|ct?(?:€|eur)|[pc](?=[ _]*/|[ _]per[ _]))"
+    r"[ _]*(?:/|[ _]per[ _]|[ _])[ _]*([kmgt]?w-?hr?|[mg]j)(?:e|el)?(?![a-z])"
 )
+#: What looks like a unit and is none that is known: of anything for an energy, or in brackets for a power or a time, or alone.
+_ENERGIES = r"(?:[kmgt]?w-?hr?|[kmgt]?j|(?:mm)?btu|therms?|[kmg]?cal)"
+_RATIO = re.compile(rf"(?<![^\s\[(_,])([^\s\[\](),;/]{{1,12}}(?:/|[ _]per[ _])[ _]*{_ENERGIES})(?![a-z])")
+_BRACKETED = re.compile(
+    rf"[\[(]\s*([^\[\]()]{{1,20}}(?:/|\sper\s)\s*(?:{_ENERGIES}|[kmg]?w|h|hr|hours?|min|s|days?|yr|years?)|"
+    rf"{_ENERGIES}|kg|t|lbs?|tonnes?|tons?|(?:g|kg|t)co2(?:eq|e)?|%)\s*[\])]"
+)
+_ENERGY = re.compile(r"(?:^|[\[(_ ])([kmgt]?w-?hr?)(?:[\])]|$)")
 _POWER = re.compile(r"(?:^|[\[(_ ])([kmg]?w)(?:[\])]|$)")
 
 
@@ -184,9 +203,22 @@ def quantity_in(name: str) -> Quantity | None:
     return quantity(_written(power[1])) if power else None
 
 
+def unknown_unit(name: str) -> str:
+    """What looks like a unit in a name, or is one alone, and is none that is known here; nothing where nothing does."""
+    plain = name.strip().replace("₂", "2")
+    found = _BRACKETED.search(plain.lower()) or _RATIO.search(plain.lower())
+    return plain[found.start(1) : found.end(1)].strip() if found else ""
+
+
+def energy_in(name: str) -> str:
+    """The energy that a name says its values are: MWh of `curtailed_mwh`; nothing where it says none."""
+    found = _ENERGY.search(name.strip().lower())
+    return _written(found[1]) if found else ""
+
+
 def _written(unit: str) -> str:
     """kwh as kWh, mw as MW."""
-    return unit.replace("-", "").replace("hr", "h").replace("w", "W").replace("mW", "MW").replace("gW", "GW")
+    return unit.replace("-", "").replace("hr", "h").replace("w", "W").replace("mW", "MW").replace("gW", "GW").replace("tW", "TW")
 
 
 def conversion(unit: str, signal_type: str) -> float:

@@ -130,3 +130,81 @@ def test_a_currency_that_the_name_contradicts_is_told(tmp_path: Path) -> None:
     assert 'set currency = "EUR"' in warning
     assert load(tmp_path, "EUR/MWh", 30, 40, type="price", currency="EUR")[1] == []
     assert points(read(tmp_path, rows(30, 40, column="EUR/MWh"), column="EUR/MWh", type="price", unit="EUR/MWh"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "converted"),
+    [
+        *((u, 6.8, 68.0) for u in ("p/kWh", "c/kWh", "øre/kWh", "öre/kWh", "snt/kWh", "Eurocent/kWh", "pence per kWh", "c€/kWh")),
+        *((u, 6.8, 68.0) for u in ("NOK øre/kWh", "US cents/kWh", "€ cent/kWh", "Ct/kWh")),
+        ("Euro/MWh", 68.0, 68.0),
+        ("p/MWh", 6800.0, 68.0),
+        ("gCO2/MJ", 100.0, 360.0),
+        ("kg CO2/GJ", 100.0, 360.0),
+    ],
+)
+@pytest.mark.parametrize("below", [False, True])
+def test_cents_and_joules_are_known_in_a_name_and_in_a_row_of_units(
+    tmp_path: Path, unit: str, value: float, converted: float, below: bool
+) -> None:
+    keys: dict[str, object] = {"type": "marginal_co2" if "CO2" in unit else "price", "currency": "EUR", "period_s": 3600}
+    column = "v" if below else f"v [{unit}]"
+    text = rows(value, value, value, column=column)
+    if below:
+        text = text.replace("v\n", f"v\nISO 8601,{unit}\n", 1)
+    trace = read(tmp_path, text, column=column, **keys)
+    assert trace.values == pytest.approx([converted] * 3, rel=1e-9)
+    said = f"the row below the header, is in {unit}" if below else "values were converted"
+    assert any(said in w for w in trace.warnings) == (value != converted)
+
+
+def test_a_row_of_units_is_no_row_of_values_and_is_found_whatever_rows_are_chosen(tmp_path: Path) -> None:
+    body = "".join(f"2024-01-01T0{i}:00Z,{zone},{6.848 + i}\n" for i in range(3) for zone in ("A", "B"))
+    text = "time_utc,zone,price\n,,[ct/kWh]\n" + body
+    trace = read(tmp_path, text, column="price", type="price", where={"zone": "B"}, period_s=3600)
+    assert points(trace) == {"2024-01-01T00:00": 68.48, "2024-01-01T01:00": 78.48, "2024-01-01T02:00": 88.48}
+    assert not any("left out" in w for w in trace.warnings)
+
+
+@pytest.mark.parametrize("text", ["2024-01-01T00:00Z,,MW\n", "2024-01-01T00:00Z,5,MW\n"])
+def test_a_row_with_an_instant_is_none_of_units(tmp_path: Path, text: str) -> None:
+    more = "".join(f"2024-01-01T0{i}:00Z,{5 + i},MW\n" for i in range(1, 4))
+    trace = read(tmp_path, "time_utc,power,unit\n" + text + more, column="power", type="curtailed_power", period_s=3600)
+    assert trace.values[-1] == 8.0
+    assert len(trace.values) + sum("1 rows" in w for w in trace.warnings) == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "keys", "said"),
+    [
+        (
+            "Price [kr/kWh]",
+            {"type": "price"},
+            "unit kr/kWh is not understood, and values were taken as currency/MWh; set unit or scale",
+        ),
+        ("Price (EUR/MMBtu)", {"type": "price"}, "unit EUR/MMBtu is not understood"),
+        ("CO2 [t/h]", {}, "unit t/h is not understood"),
+        ("emissions [t]", {}, "unit t is not understood"),
+        ("share [%]", {}, "unit % is not understood"),
+        ("curt [MWh]", {"type": "curtailed_power"}, "is in MWh, which is an energy and no power"),
+        ("curtailed_mwh", {"type": "curtailed_power"}, "is in MWh, which is an energy and no power"),
+        ("surplus kWh", {"type": "surplus_power"}, "is in kWh, which is an energy and no power"),
+    ],
+)
+def test_a_unit_that_is_not_known_is_told_until_unit_or_scale_says_what_it_is(
+    tmp_path: Path, column: str, keys: dict[str, object], said: str
+) -> None:
+    found, warnings = load(tmp_path, column, 400, 410, 420, **keys)
+    assert found == 400
+    assert any(said in w for w in warnings)
+    assert not any(said in w for w in load(tmp_path, column, 400, 410, 420, scale=4, **keys)[1])
+
+
+def test_a_row_of_units_that_is_not_known_is_told(tmp_path: Path) -> None:
+    text = rows(60, 70, 80, column="p").replace("p\n", "p\n,kr/kWh\n", 1)
+    assert any("unit kr/kWh is not understood" in w for w in read(tmp_path, text, column="p", type="price").warnings)
+
+
+@pytest.mark.parametrize("column", ["price (DE/LU)", "Preis_EUR_MWh", "LMP [day-ahead]", "Price (nominal)"])
+def test_what_only_looks_like_a_unit_is_not_doubted(tmp_path: Path, column: str) -> None:
+    assert load(tmp_path, column, 60, 70, 80, type="price", currency="EUR")[1] == []

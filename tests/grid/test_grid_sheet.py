@@ -142,3 +142,28 @@ def test_rows_that_differ_in_numbers_only_are_not_chosen_by_prices(tmp_path: Pat
     with pytest.raises(SignalError, match=r"they differ in node: 11, 12: choose rows with where = \{ node = \"11\" \}"):
         read(tmp_path, text, column="g")
     assert read(tmp_path, text, column="g", where={"node": 12}, period_s=3600).values.tolist() == [12.0 + h for h in range(9)]
+
+
+@pytest.mark.parametrize(("mark", "separator"), [(";", ";"), ("\t", "\t"), (",", ","), ("|", "|")])
+@pytest.mark.parametrize("names", [(), ("time_utc", "g")])
+def test_the_line_that_tells_excel_the_separator_is_no_header(
+    tmp_path: Path, mark: str, separator: str, names: tuple[str, ...]
+) -> None:
+    path = write(tmp_path, f"sep={mark}\n" + PLAIN.replace(",", separator))
+    sheet = read_sheet(path, "t.csv", names=names)
+    assert (sheet.header, sheet.header_line, sheet.rows) == (["time_utc", "g"], 2, 3)
+
+
+@pytest.mark.parametrize("first", ["2024-01-01T00:00Z,310.5", "1704067200,310.5", "01.01.2024 00:00;310,5", "2024-01-01,00:00,310"])
+def test_a_file_without_a_header_is_refused_and_no_row_taken_for_one(tmp_path: Path, first: str) -> None:
+    path = write(tmp_path, f"{first}\n{first}\n{first}\n")
+    for names in ((), ("time_utc", "g"), (first.replace(";", ",").partition(",")[0],)):
+        with pytest.raises(
+            SignalError, match=r"^t.csv: the first row looks like data .*: write a row with the columns' names above"
+        ):
+            read_sheet(path, "t.csv", names=names)
+
+
+@pytest.mark.parametrize("header", ["zone,2024-01-01,2024-01-02", "zone,20240101,20240102", "zone,1,2"])
+def test_days_and_hours_as_names_are_a_header(tmp_path: Path, header: str) -> None:
+    assert read_sheet(write(tmp_path, f"{header}\nA,1,2\nB,1,2\n"), "t.csv").header == header.split(",")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError, SignalError
+from windfall.grid.magnitude import named_unit
 from windfall.grid.numbers import numbers
 from windfall.grid.repeated import PARTS, Contradicting, toml_key, toml_value
 from windfall.grid.sheet import Sheet, read_sheet
@@ -173,15 +174,15 @@ def _guess(sheet: Sheet, columns: list[Column], asked: dict[str, Any]) -> dict[s
             found["column"] = max(rest, key=_likeliness).name
     column = asked.get("column", found.get("column", ""))
     if "type" not in asked:
-        unit = quantity_in(column)
-        kind = unit.kind if unit and not ("LMP_TYPE" in sheet.header and column == "MW") else ""
+        unit = named_unit(sheet, column)[0]
+        kind = unit.kind if unit else ""
         if kind == "price" or (not kind and (_PRICE.search(column) or "LMP_TYPE" in sheet.header)):
             found["type"] = "price"
         elif kind == "power":
             found["type"] = "curtailed_power" if "curtail" in column.lower() else "surplus_power"
         elif "intensity" in column.lower() and "marginal" not in column.lower():
             found["type"] = "average_co2"
-    if "currency" not in asked and (unit := quantity_in(column)) is not None and unit.currency:
+    if "currency" not in asked and (unit := named_unit(sheet, column)[0]) is not None and unit.currency:
         found["currency"] = unit.currency
     return found
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from windfall.config.signals import SignalTable
 from windfall.grid.sheet import Sheet
-from windfall.units import UNITS, Quantity, conversion, quantity, quantity_in
+from windfall.units import UNITS, Quantity, conversion, energy_in, quantity, quantity_in, unknown_unit
 
 Array = npt.NDArray[np.float64]
 
@@ -38,7 +38,7 @@ class Factor:
 def factor_of(sheet: Sheet, table: SignalTable) -> Factor:
     """From the values of ``table.column`` to the unit of its type."""
     column, own = table.column or "", UNITS[table.type]
-    found, where = _named(sheet, column)
+    found, where = named_unit(sheet, column)
     said: list[str] = []
     if found and found.currency and table.type == "price" and found.kind == "price" and found.currency != table.currency:
         said.append(f'{where} is in {found.currency}, currency is {table.currency}: set currency = "{found.currency}"')
@@ -48,7 +48,8 @@ def factor_of(sheet: Sheet, table: SignalTable) -> Factor:
             said.append(f'{where} is in {found.text if found else ""}, and unit = "{table.unit}" counts: check unit')
         return Factor(table.factor, found.text if found else "", tuple(said))
     if found is None or table.scale != 1.0:
-        return Factor(table.scale, found.text if found else "", tuple(said))
+        odd = _not_understood(sheet, table) if found is None and table.scale == 1.0 else ""
+        return Factor(table.scale, found.text if found else "", tuple([*said, odd] if odd else said))
     if named is None:
         other = {"carbon": "marginal_co2 or average_co2", "price": "price", "power": "curtailed_power or surplus_power"}[found.kind]
         if found.kind != "power":
@@ -65,11 +66,14 @@ def factor_of(sheet: Sheet, table: SignalTable) -> Factor:
     return Factor(named, found.text, tuple(said))
 
 
-def _named(sheet: Sheet, column: str) -> tuple[Quantity | None, str]:
-    """The unit that the column's name holds, or a column of units; and how to call that in a message."""
+def named_unit(sheet: Sheet, column: str) -> tuple[Quantity | None, str]:
+    """The unit that the column's name holds, the row below the header, or a column of units; and how to call that in a message."""
     found = quantity_in(column)
     if found is not None and not (found.kind == "power" and column == "MW" and "LMP_TYPE" in sheet.header):
         return found, f"column `{column}`"
+    below = sheet.units.get(column, "").strip("[]() ")
+    if (one := quantity(below) or quantity_in(below)) is not None:
+        return one, f"column `{column}`, by the row below the header,"
     for name, cells in zip(sheet.header, sheet.cells, strict=True):
         if name.lower() in _UNIT_COLUMNS and len(cells):
             there = {c.strip() for c in cells}
@@ -80,6 +84,27 @@ def _named(sheet: Sheet, column: str) -> tuple[Quantity | None, str]:
     if any(part in _POUNDS for part in column.lower().replace("(", "_").replace(")", "_").replace(" ", "_").split("_")):
         return quantity("lb/MWh"), f"column `{column}`"
     return None, ""
+
+
+def _not_understood(sheet: Sheet, table: SignalTable) -> str:
+    """What is said of a unit that the file names and nobody knows here, and of an energy where a power is wanted."""
+    column, own = table.column or "", UNITS[table.type]
+    below = sheet.units.get(column, "").strip("[]() ")
+    beside = [
+        {c.strip() for c in cells} for name, cells in zip(sheet.header, sheet.cells, strict=True) if name.lower() in _UNIT_COLUMNS
+    ]
+    alone = [below, *(text for there in beside if len(there) == 1 for text in there)]
+    if table.type in ("curtailed_power", "surplus_power"):
+        energy = next((e for e in map(energy_in, [column, *alone]) if e), "")
+        if energy:
+            return (
+                f"column `{column}` is in {energy}, which is an energy and no power, and was taken as {own}: set scale to what makes "
+                f"{own} of it (of MWh per quarter hour: {'4' if own == 'MW' else '4e6'})"
+            )
+    unknown = next((u for u in [unknown_unit(column), *(unknown_unit(f"[{text}]") for text in alone)] if u), "")
+    if not unknown:
+        return ""
+    return f"column `{column}`: unit {unknown} is not understood, and values were taken as {own}; set unit or scale"
 
 
 def unlikely(values: Array, table: SignalTable, sheet: Sheet) -> str:

@@ -13,10 +13,16 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from windfall.errors import SignalError
+from windfall.grid.instant_texts import read_stamps
+from windfall.grid.numbers import numbers
+from windfall.units import quantity, unknown_unit
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 #: The header is looked for in so many lines; exports have up to some dozen lines above it.
@@ -65,6 +71,8 @@ class Sheet:
     rows: int = 0
     #: The values of the columns that choose rows, in all rows.
     seen: dict[str, list[str]] = field(default_factory=dict)
+    #: What a row below the header says that columns are in: texts as they stand.
+    units: dict[str, str] = field(default_factory=dict)
 
     def column(self, name: str) -> Sequence[str]:
         """The cells of one column."""
@@ -127,6 +135,10 @@ def _text(text: str, label: str, wanted: list[str], where: dict[str, str]) -> Sh
         raise SignalError(f"{label}: is empty; fetch the file again")
     sample = text[: 1 << 18].splitlines()[:_SEARCHED]
     separator, place, header = _header(sample, wanted)
+    if _is_data(header):
+        raise SignalError(
+            f"{label}: the first row looks like data ({listed(header, 3)}): write a row with the columns' names above it, as time,value"
+        )
     _require(label, wanted, header, separator)
     stream = io.StringIO(text, newline="")
     for _ in range(place):
@@ -141,14 +153,19 @@ def _text(text: str, label: str, wanted: list[str], where: dict[str, str]) -> Sh
     # AEMO's files hold several tables: the rows of the one that the header begins are marked as it is.
     table = ["D", *header[1:3]] if header[0] == "I" and n > 4 else []
     # Most files: every row is wanted.
+    first = next((row for row in reader if row), [])
+    if _are_units(first):
+        sheet.units = {name: cell.strip() for name, cell in zip(header, first, strict=False) if cell.strip()}
+        first = []
+    body = chain([first], reader)
     if not chosen and not table:
-        rows = [row for row in reader if row]
+        rows = [row for row in body if row]
         sheet.rows = len(rows)
         if rows and min(map(len, rows)) < n:
             for row in rows:
                 sheet.short += len(row) < n
                 row += [""] * (n - len(row))
-    for row in reader:
+    for row in body:
         if not row or (table and [c.strip() for c in row[:3]] != table):
             continue
         sheet.rows += 1
@@ -193,14 +210,29 @@ def _header(lines: list[str], wanted: list[str]) -> tuple[str, int, list[str]]:
         at = next((i for i, cells in enumerate(split) if len(cells) == width and not _comment(cells)), 0)
         found.append((times, width, -at, separator, split[at]))
     if not found:
-        at = next((i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), 0)
+        at = next((i for i, line in enumerate(lines) if line.strip() and not _comment([line.strip()])), 0)
         return ",", at, _cells(lines[at], ",") if lines else []
     _, _, at, separator, cells = max(found)
     return separator, -at, cells
 
 
 def _comment(cells: list[str]) -> bool:
-    return cells[0].startswith("#") or not any(cells)
+    # sep=; is what Excel reads the separator from.
+    return cells[0].startswith("#") or not any(cells) or re.fullmatch("sep=.?", cells[0]) is not None
+
+
+def _is_data(cells: list[str]) -> bool:
+    """Whether a header is none: an instant and a number stand in it."""
+    dated = np.isfinite(read_stamps(cells).local)
+    return bool(dated.any()) and bool((np.isfinite(numbers(cells)) | np.isfinite(numbers(cells, True)))[~dated].any())
+
+
+def _are_units(row: list[str]) -> bool:
+    """Whether a row below the header says what columns are in: a unit stands in it, and neither a number nor an instant."""
+    cells = [c.strip().strip("[]()") for c in row]
+    if not any(quantity(c) is not None or unknown_unit(f"[{c}]") for c in cells):
+        return False
+    return not (np.isfinite(read_stamps(cells).local) | np.isfinite(numbers(cells))).any()
 
 
 def _require(label: str, wanted: list[str], header: list[str], separator: str) -> None:
