@@ -95,3 +95,37 @@ def test_what_is_asked_for_must_make_sense(tmp_path: Path) -> None:
         shown(tmp_path, layouts.WATTTIME, column="moer")
     with pytest.raises(SignalError, match="no such trace file"):
         describe(str(tmp_path / "none.csv"), {})
+
+
+def clocked(name: str = "Time", separator: str = ",") -> str:
+    """Two days of quarter hours: a date, a time of the day, a price that counts the rows."""
+    lines = [f"2025-01-0{1 + i // 96},{i // 4 % 24:02}:{15 * (i % 4):02},{i}.5" for i in range(192)]
+    return "\n".join([f"Date,{name},price", *lines, ""]).replace(",", separator)
+
+
+@pytest.mark.parametrize("name", ["Time", "Heures", "Uhrzeit", "klo", "Hora"])
+def test_a_column_of_clock_times_beside_one_of_dates_is_the_hour_column(tmp_path: Path, name: str) -> None:
+    found = shown(tmp_path, clocked(name, "\t"))
+    assert found.trace is not None
+    assert found.table["hour_column"] == name
+    assert (found.table["period_s"], "where" in found.table, "quarter_column" in found.table) == (900.0, False, False)
+    assert list(found.trace.values) == [i + 0.5 for i in range(192)]
+    assert points(found.trace)["2025-01-02T23:45"] == 191.5
+
+
+def test_the_refusal_of_repeated_dates_names_the_column_of_clock_times(tmp_path: Path) -> None:
+    with pytest.raises(SignalError, match=r'is the time of the day in them\? set hour_column = "Time"$'):
+        read(tmp_path, clocked(), column="price", type="price", time_column="Date", timezone="UTC")
+
+
+def test_rows_are_chosen_by_names_and_by_numbers_only_where_names_do_not_tell_them_apart(tmp_path: Path) -> None:
+    head, *body = layouts.oasis().splitlines()
+    # Each pair of a node and a component has its own GROUP, as in CAISO's files: it alone would tell all rows apart.
+    groups = dict.fromkeys((*line.split(",")[4:7:2],) for line in body)
+    numbered = [f"{line.rpartition(',')[0]},{list(groups).index((*line.split(',')[4:7:2],)) + 1}" for line in body]
+    found = shown(tmp_path, "\n".join([head, *numbered, ""]))
+    assert found.table["where"] == {"LMP_TYPE": "LMP", "NODE": "TH_NP15_GEN-APND"}
+    runs = "t,zone,run,price\n" + "".join(
+        f"2024-01-01T0{h}:00Z,{zone},{run},{h + run}.5\n" for h in range(4) for zone in "AB" for run in (1, 2)
+    )
+    assert shown(tmp_path, runs).table["where"] == {"zone": "A", "run": "1"}

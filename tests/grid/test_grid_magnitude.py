@@ -180,7 +180,7 @@ def test_a_row_with_an_instant_is_none_of_units(tmp_path: Path, text: str) -> No
         (
             "Price [kr/kWh]",
             {"type": "price"},
-            "unit kr/kWh is not understood, and values were taken as currency/MWh; set unit or scale",
+            "kr/kWh is not understood, and values were taken as currency/MWh; set unit or scale",
         ),
         ("Price (EUR/MMBtu)", {"type": "price"}, "unit EUR/MMBtu is not understood"),
         ("CO2 [t/h]", {}, "unit t/h is not understood"),
@@ -188,7 +188,7 @@ def test_a_row_with_an_instant_is_none_of_units(tmp_path: Path, text: str) -> No
         ("share [%]", {}, "unit % is not understood"),
         ("curt [MWh]", {"type": "curtailed_power"}, "is in MWh, which is an energy and no power"),
         ("curtailed_mwh", {"type": "curtailed_power"}, "is in MWh, which is an energy and no power"),
-        ("surplus kWh", {"type": "surplus_power"}, "is in kWh, which is an energy and no power"),
+        ("surplus kWh", {"type": "surplus_power"}, "of kWh per quarter hour: 4000"),
     ],
 )
 def test_a_unit_that_is_not_known_is_told_until_unit_or_scale_says_what_it_is(

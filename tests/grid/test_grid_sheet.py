@@ -158,9 +158,7 @@ def test_the_line_that_tells_excel_the_separator_is_no_header(
 def test_a_file_without_a_header_is_refused_and_no_row_taken_for_one(tmp_path: Path, first: str) -> None:
     path = write(tmp_path, f"{first}\n{first}\n{first}\n")
     for names in ((), ("time_utc", "g"), (first.replace(";", ",").partition(",")[0],)):
-        with pytest.raises(
-            SignalError, match=r"^t.csv: the first row looks like data .*: write a row with the columns' names above"
-        ):
+        with pytest.raises(SignalError, match=r"^t.csv: the first row looks like data .*: write a row with the columns' names"):
             read_sheet(path, "t.csv", names=names)
 
 

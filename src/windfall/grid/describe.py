@@ -15,9 +15,10 @@ from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError, SignalError
 from windfall.grid.magnitude import named_unit
 from windfall.grid.numbers import numbers
-from windfall.grid.repeated import PARTS, Contradicting, toml_key, toml_value
+from windfall.grid.repeated import PARTS, Contradicting, only_dates, toml_key, toml_value
 from windfall.grid.sheet import Sheet, read_sheet
 from windfall.grid.trace import Trace, holds_instants, load_trace, trace_file
+from windfall.grid.zones import clock_times
 from windfall.units import quantity_in
 
 Array = npt.NDArray[np.float64]
@@ -165,8 +166,8 @@ def _guess(sheet: Sheet, columns: list[Column], asked: dict[str, Any]) -> dict[s
         best = max(times, key=lambda c: (c.name == "time_utc", c.distinct, bool(_START.search(c.name))))
         found["time_column"] = best.name
     time_column = asked.get("time_column", found.get("time_column"))
-    if time_column and "hour_column" not in asked and _only_dates(sheet.column(time_column)):
-        found |= _hours(columns)
+    if time_column and "hour_column" not in asked and only_dates(sheet.column(time_column)):
+        found |= _hours(sheet, columns)
     taken = {time_column, *found.values(), *(asked.get(k) for k in ("hour_column", "quarter_column", "repeated_hour_column"))}
     if "column" not in asked:
         rest = [c for c in columns if c.kind == "numbers" and c.name not in taken]
@@ -187,17 +188,17 @@ def _guess(sheet: Sheet, columns: list[Column], asked: dict[str, Any]) -> dict[s
     return found
 
 
-def _only_dates(cells: Sequence[str]) -> bool:
-    return not any(":" in c or "T" in c for c in cells[:200])
-
-
-def _hours(columns: list[Column]) -> dict[str, Any]:
-    """Columns of hours and quarters beside one of dates."""
+def _hours(sheet: Sheet, columns: list[Column]) -> dict[str, Any]:
+    """Columns of hours and quarters beside one of dates: times of the day by what they hold, numbers by their names."""
     found: dict[str, Any] = {}
+    clock = [c.name for c in columns if c.kind == "text" and clock_times(sheet.column(c.name))]
+    # A time of the day needs no quarter.
+    if clock:
+        found["hour_column"] = next((name for name in clock if PARTS["hour_column"].search(name)), clock[0])
     for key, names in {**PARTS, "repeated_hour_column": _REPEATED}.items():
         likely = [c.name for c in columns if names.search(c.name) and c.kind != "empty" and c.name not in found.values()]
         likely = [name for name in likely if key == "repeated_hour_column" or not _REPEATED.search(name)]
-        if likely and (key == "hour_column" or "hour_column" in found):
+        if likely and not (clock and key in PARTS) and (key == "hour_column" or "hour_column" in found):
             found[key] = likely[0]
     return found
 

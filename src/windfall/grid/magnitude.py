@@ -98,8 +98,8 @@ def _not_understood(sheet: Sheet, table: SignalTable) -> str:
         energy = next((e for e in map(energy_in, [column, *alone]) if e), "")
         if energy:
             return (
-                f"column `{column}` is in {energy}, which is an energy and no power, and was taken as {own}: set scale to what makes "
-                f"{own} of it (of MWh per quarter hour: {'4' if own == 'MW' else '4e6'})"
+                f"column `{column}` is in {energy}, which is an energy and no power, and was taken as {own}: set scale to what "
+                f"makes {own} of it (of {energy} per quarter hour: {4 * conversion(energy[:-1], table.type):g})"
             )
     unknown = next((u for u in [unknown_unit(column), *(unknown_unit(f"[{text}]") for text in alone)] if u), "")
     if not unknown:

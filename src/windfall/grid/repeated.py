@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy.typing as npt
 
 from windfall.errors import SignalError
 from windfall.grid.instant_texts import read_stamps
+from windfall.grid.numbers import numbers
 from windfall.grid.sheet import Sheet, listed
+from windfall.grid.zones import clock_times
 from windfall.units import iso_utc
 
 Array = npt.NDArray[np.float64]
@@ -58,7 +61,7 @@ def what_differs(
         if len(there) > most or _measures(there):  # prices differ too, and choose nothing
             continue
         # Names are told to people before numbers are.
-        found.append((all(v.isdecimal() for v in there), -telling, len(there), name, there))
+        found.append((_bare(there), -telling, len(there), name, there))
     return {name: there for *_, name, there in sorted(found)}
 
 
@@ -68,18 +71,31 @@ def enough(
     """So many of ``columns`` that together they tell the rows of one instant apart, or as far as they do."""
     groups = [rows[times == t].tolist() for t in np.unique(times[at])[:20]]
     chosen: list[str] = []
+    # Numbers of groups, versions and hours choose rows only where names do not.
+    names = [name for name, there in columns.items() if not _bare(there)]
 
     def told(names: list[str]) -> int:
         cells = [sheet.column(name) for name in names]
         return sum(len({tuple(c[i] for c in cells) for i in group}) for group in groups)
 
-    while told(chosen) < sum(map(len, groups)):
-        left = [name for name in columns if name not in chosen]
-        best = max(left, key=lambda name: told([*chosen, name]), default=None)
-        if best is None or told([*chosen, best]) == told(chosen):
-            break
-        chosen.append(best)
+    for some in (names, list(columns)):
+        while told(chosen) < sum(map(len, groups)):
+            left = [name for name in some if name not in chosen]
+            best = max(left, key=lambda name: told([*chosen, name]), default=None)
+            if best is None or told([*chosen, best]) == told(chosen):
+                break
+            chosen.append(best)
     return chosen
+
+
+def _bare(there: list[str]) -> bool:
+    """Whether values are numbers, all of them."""
+    return bool(np.isfinite(numbers(there)).all())
+
+
+def only_dates(cells: Sequence[str]) -> bool:
+    """Whether a column of instants has no times of the day."""
+    return not any(":" in c or "T" in c for c in cells[:200])
 
 
 def _measures(there: list[str]) -> bool:
@@ -100,7 +116,10 @@ class Contradicting(SignalError):
 def contradicting(
     sheet: Sheet, rows: npt.NDArray[np.intp], times: Array, values: Array, at: npt.NDArray[np.intp], apart: list[str], naive: bool
 ) -> Contradicting:
-    """The error for rows of one instant that differ: how many, which columns tell them apart, and what to set."""
+    """The error for rows of one instant that differ: how many, which columns tell them apart, and what to set.
+
+    ``apart`` begins with the column of instants.
+    """
     first = int(at[0])
     shown = f"{values[first]:g} and {values[first + 1]:g} at {iso_utc(float(times[first]))}"
     count = len(np.unique(times[at]))
@@ -108,9 +127,13 @@ def contradicting(
     columns = what_differs(sheet, rows, times, at, apart)
     if columns:
         each = "; ".join(f"{name}: {listed(there, 8)}" for name, there in list(columns.items())[:4])
-        parts = [f"{key} = {toml_value(name)}" for name in columns for key, known in PARTS.items() if known.search(name)]
+        parts = {key: name for name in reversed(columns) for key, known in PARTS.items() if known.search(name)}
+        if only_dates(sheet.column(apart[0])):
+            clock = next((name for name in columns if clock_times(columns[name])), None)
+            parts = {"hour_column": clock} if clock else parts
         if parts:
-            text += f"; {each}: is the time of the day in them? set {' and '.join(parts)}"
+            keys = " and ".join(f"{key} = {toml_value(name)}" for key, name in parts.items())
+            text += f"; {each}: is the time of the day in them? set {keys}"
             return Contradicting(f"{sheet.label}: {text}", {}, {})
         where = {name: _first(columns[name]) for name in enough(sheet, rows, times, at, columns)}
         keys = ", ".join(f"{toml_key(name)} = {toml_value(value)}" for name, value in where.items())
@@ -125,7 +148,7 @@ def contradicting(
 
 def _first(there: list[str]) -> str:
     """A value as an example: of prices' parts the price."""
-    return next((v for v in there if v in ("LMP", "TOTAL")), there[0])
+    return next((v for v in there if v in ("LMP", "LMP_PRC", "TOTAL")), there[0])
 
 
 def toml_value(value: Any) -> str:

@@ -137,7 +137,8 @@ def _text(text: str, label: str, wanted: list[str], where: dict[str, str]) -> Sh
     separator, place, header = _header(sample, wanted)
     if _is_data(header):
         raise SignalError(
-            f"{label}: the first row looks like data ({listed(header, 3)}): write a row with the columns' names above it, as time,value"
+            f"{label}: the first row looks like data ({listed(header, 3)}): write a row with the columns' names above it, as "
+            "time,value"
         )
     _require(label, wanted, header, separator)
     stream = io.StringIO(text, newline="")

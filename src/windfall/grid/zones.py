@@ -167,6 +167,12 @@ def hours(
     return Local(np.where(np.isfinite(elapsed), dates, dates + position * step + extra), fold, elapsed), False, ""
 
 
+def clock_times(texts: Sequence[str]) -> bool:
+    """Whether a column's texts are times of the day, as 00:15 or 00:15 - 00:30, most of them, and several."""
+    filled = {t.strip() for t in texts} - {""}
+    return len(filled) > 1 and sum(":" in t and math.isfinite(_hour(t)[1]) for t in filled) > 0.9 * len(filled)
+
+
 def second_marks(texts: Sequence[str]) -> npt.NDArray[np.int8]:
     """1 where a mark says the second of two equal hours (Y, true, 1), else 0."""
     marks = {text: int(text.strip().lower() in _SECOND) for text in set(texts)}
