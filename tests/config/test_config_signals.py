@@ -114,6 +114,10 @@ def test_a_key_of_another_kind_at_its_default_is_no_stranger() -> None:
             'time_format = "dd.mm.yyyy" has no %; write as for strptime, %d.%m.%Y %H:%M',
         ),
         (
+            f'{LEAST["trace"]}\ntime_format = "%d/%m/%Y %H:%M %p"',
+            'time_format = "%d/%m/%Y %H:%M %p" has %p (AM or PM) with %H, which disregards it; write %I for the hour',
+        ),
+        (
             f'{LEAST["trace"]}\nstamp = "end"\nperiod_s = 0',
             'stamp = "end" needs a period_s: a row that holds until the next has no end of its own',
         ),

@@ -88,6 +88,39 @@ def test_the_newest_row_may_come_first(tmp_path: Path) -> None:
     assert list(points(read(tmp_path, day(labels), **BERLIN, period_s=1800)).values()) == [105, 104, 103, 102, 101, 100]
 
 
+@pytest.mark.parametrize(
+    "hours",
+    [
+        ("02:00", "03:00", "01:00", "02:00", "04:00"),
+        ("03:00", "02:00", "02:00", "01:00", "04:00"),
+        ("01:00", "04:00", "02:00", "02:00", "03:00"),
+        ("01:00", "02:30", "02:00", "02:30", "02:00", "03:00"),
+    ],
+)
+def test_an_hour_that_comes_twice_in_rows_without_order_is_told_with_what_was_assumed(
+    tmp_path: Path, hours: tuple[str, ...]
+) -> None:
+    trace = read(tmp_path, day([f"2024-10-27 {h}" for h in hours]), **BERLIN, period_s=3600)
+    assert any(
+        "2024-10-27 02:00" in w and "their order cannot tell which is which: of each the row that stands first was taken" in w
+        for w in trace.warnings
+    )
+    at = hours.index("02:00")
+    assert points(trace)["2024-10-27T00:00"] == 100 + at
+    assert points(trace)["2024-10-27T01:00"] == 101 + at + hours[at + 1 :].index("02:00")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    "hours", [("01:00", "02:00", "02:00", "03:00"), ("01:30", "02:00", "02:00", "02:30", "02:30", "03:00"), ("02:00", "02:00")]
+)
+def test_rows_in_order_tell_an_hour_that_comes_twice_without_a_word(tmp_path: Path, hours: tuple[str, ...], turned: bool) -> None:
+    labels = [f"2024-10-27 {h}" for h in hours]
+    trace = read(tmp_path, day(labels[::-1] if turned else labels), **BERLIN, period_s=1800)
+    assert not any("comes twice" in w for w in trace.warnings)
+    assert len(trace.times) == len(hours)
+
+
 def test_an_hour_that_comes_twice_and_stands_there_once_is_told(tmp_path: Path) -> None:
     trace = read(tmp_path, day([f"2024-10-27 0{h}:00" for h in range(5)]), **BERLIN, period_s=3600)
     assert "2024-10-27 02:00 comes twice in Europe/Berlin, and once in the file" in trace.warnings[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -232,6 +233,10 @@ class SignalTable(Table):
             raise ValueError("scale = 0 makes every value 0; give another")
         if self.kind == "trace" and self.time_format is not None and "%" not in self.time_format:
             raise ValueError(f'time_format = "{self.time_format}" has no %; write as for strptime, %d.%m.%Y %H:%M')
+        if self.time_format is not None and "%p" in self.time_format and re.search("%-?H", self.time_format):
+            raise ValueError(
+                f'time_format = "{self.time_format}" has %p (AM or PM) with %H, which disregards it; write %I for the hour'
+            )
         if self.hour_column is None and (self.quarter_column or self.hours_from is not None):
             raise ValueError("hour_column is needed for quarter_column and hours_from; name the column of hours")
         if self.region_column is not None and self.region_column in self.where:

@@ -82,6 +82,12 @@ def moments(sheet: Sheet, table: SignalTable) -> Moments:
             f"{sheet.label}: {listed(found.once, 3)} comes twice in {table.timezone or zone}, and once in the file: taken as the "
             "first"
         )
+    if found.shuffled:
+        warnings.append(
+            f"{sheet.label}: {listed(found.shuffled, 3)} comes twice in {table.timezone or zone}, and rows are not in order of "
+            "time, so that their order cannot tell which is which: of each the row that stands first was taken as the earlier; put "
+            "the rows in order, or set repeated_hour_column"
+        )
     if found.never:
         warnings.append(
             f"{sheet.label}: {counted(len(found.never), 'time')} of column {table.time_column} that "

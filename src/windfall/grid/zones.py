@@ -42,6 +42,8 @@ class Instants:
     never: list[str] = field(default_factory=list)
     #: Times that come twice and stand in the file once: the first was taken.
     once: list[str] = field(default_factory=list)
+    #: Times that come twice, of rows whose order does not tell which is which: the one that stands first was taken as the earlier.
+    shuffled: list[str] = field(default_factory=list)
 
 
 def local_text(seconds: float) -> str:
@@ -88,17 +90,21 @@ def instants(local: Local, zone: tzinfo, hint: Array | None = None) -> Instants:
     if twice.any():
         named = None if hint is None else hint[rows[twice]]
         forward = np.sign(np.diff(local.seconds[real])).sum() >= 0
-        again = _second(at[twice], local.fold[rows[twice]], second[twice], named, bool(forward), found)
+        # Only where a repeated hour stands in one piece, between what is before and after it, its order tells anything.
+        others = np.flatnonzero(real & ~np.isin(np.arange(len(s)), rows[twice]))
+        again = _second(at[twice], local.fold[rows[twice]], second[twice], named, bool(forward), found, rows[twice], others, s)
         found.t[rows[twice]] = at[twice] - np.where(again, second[twice], first[twice])
     return found
 
 
 def _second(
-    at: Array, fold: npt.NDArray[np.int8], second: Array, hint: Array | None, forward: bool, found: Instants
+    at: Array, fold: npt.NDArray[np.int8], second: Array, hint: Array | None, forward: bool, found: Instants,
+    rows: npt.NDArray[np.intp], others: npt.NDArray[np.intp], seconds: Array,
 ) -> npt.NDArray[np.bool_]:  # fmt: skip
     """Which rows, all of hours that come twice, are of the second time. ``second``: the offset from UTC that holds then.
 
-    ``forward``: whether the file's first row is its oldest.
+    ``forward``: whether the file's first row is its oldest. ``rows``: where they stand among all ``seconds``, and ``others``
+    where those stand that come once.
     """
     again: npt.NDArray[np.bool_] = fold == 1
     said = fold >= 0
@@ -109,9 +115,16 @@ def _second(
     # One autumn at a time, in the file's order.
     season = np.floor(at / (90 * _DAY_S))
     for one in np.unique(season[~said]):
-        mine = np.flatnonzero(~said & (season == one))[:: 1 if forward else -1]
+        mine = np.flatnonzero(~said & (season == one))
+        ordered = _in_order(rows[mine], others, seconds, forward)
+        if ordered and not forward:
+            mine = mine[::-1]
         times = at[mine]
         back = np.flatnonzero(np.diff(times) <= 0)
+        pairs = len(back) > 1 and bool((np.diff(times) >= 0).all())
+        if len(back) and not (ordered and (len(back) == 1 or pairs)):
+            found.shuffled += [local_text(t) for t in sorted(set(times.tolist()))]
+            back = np.zeros(2, np.intp)
         if len(back) == 1:
             again[mine[back[0] + 1 :]] = True
         elif len(back):
@@ -122,6 +135,18 @@ def _second(
         else:
             found.once += [local_text(t) for t in sorted(set(times.tolist()))]
     return again
+
+
+def _in_order(rows: npt.NDArray[np.intp], others: npt.NDArray[np.intp], seconds: Array, forward: bool) -> bool:
+    """Whether ``rows`` stand together, after an earlier row and before a later one (or the other way round), as all rows do."""
+    steps = np.sign(np.diff(seconds[others]))
+    a, b = np.searchsorted(others, [rows[0], rows[-1]])
+    if a != b or (steps == (1 if forward else -1)).sum() < 0.9 * np.count_nonzero(steps):
+        return False
+    before, after = seconds[others[max(a - 1, 0) : a]], seconds[others[a : a + 1]]
+    low, high = (before, after) if forward else (after, before)
+    here = seconds[rows]
+    return bool((low <= here.min()).all() and (high >= here.max()).all())
 
 
 def hours(
