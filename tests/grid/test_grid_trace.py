@@ -227,3 +227,59 @@ def test_what_is_odd_about_a_file_is_told_once_for_all_its_sites(tmp_path: Path)
     grid = build_grid(loads(f"[run]\nbudget_tokens = 1000\n{sites}", "x.toml", tmp_path))
     assert len(grid.by_site) == 2
     assert len(grid.warnings) == len(set(grid.warnings)) == 2  # a value, and the hole that it leaves
+
+
+@pytest.mark.parametrize(("minutes", "default"), [(1, 300), (3, 300), (15, 3600), (1.5, 300)])
+def test_rows_that_are_finer_than_period_s_count_for_their_own_step_and_that_is_told(
+    tmp_path: Path, minutes: float, default: float
+) -> None:
+    t0, step = 1704067200.0, 60 * minutes
+    text = "time_utc,g\n" + "".join(f"{iso_utc(t0 + step * i)},{100 + i}\n" for i in range(20))
+    trace = layouts.read(tmp_path, text, column="g", period_s=default, stale_periods=1)
+    assert set(trace.periods) == {step}
+    assert trace.signal.ends_at() == t0 + 20 * step
+    (warning,) = trace.warnings
+    assert f"rows are {step:g} s apart, and count as fresh for that long, not for period_s = {default:g} s" in warning
+    assert f"set period_s = {step:g}" in warning
+    assert layouts.read(tmp_path, text, column="g", period_s=step).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark", "values"),
+    [
+        ("price", "-9999", (-20, 30, 40)),
+        ("price", "-999.0", (-20, 30, 40)),
+        ("price", "9999", (-20, 30, 40)),
+        ("price", "-99999", (-1000, 30, 17_500)),
+        ("marginal_co2", "-9999", (10, 300, 400)),
+        ("average_co2", "-999", (10, 300, 400)),
+        ("marginal_co2", "9999", (10, 300, 400)),
+        ("curtailed_power", "-999", (0, 300, 4000)),
+        ("surplus_power", "-9999", (-3000, 300, 6000)),
+        ("surplus_power", "9999", (-3000, 300, 6000)),
+    ],
+)
+def test_a_mark_for_no_value_that_comes_often_is_left_out_and_told_with_its_count(
+    tmp_path: Path, kind: str, mark: str, values: tuple[float, ...]
+) -> None:
+    cells = [str(values[i % 3]) if i % 4 else mark for i in range(24)]
+    text = "time_utc,v\n" + "".join(f"2024-01-01T{i:02}:00Z,{cell}\n" for i, cell in enumerate(cells))
+    trace = layouts.read(tmp_path, text, column="v", type=kind, period_s=3600)
+    assert set(trace.values) == set(map(float, values))
+    assert len(trace.values) == 18
+    assert any(f"6 rows of `v` are {float(mark):g}, which stands for no value" in w for w in trace.warnings)
+    assert not any("without a plausible number" in w for w in trace.warnings)
+
+
+def test_a_value_that_others_come_near_to_or_that_is_seldom_is_no_mark(tmp_path: Path) -> None:
+    for values in ((-999, -999, -999, -1000, 40), (9999, 9999, 9999, 9500, 40), (-999, -999, 40, 50, 60)):
+        trace = layouts.read(tmp_path, layouts.rows(*values, column="v"), column="v", type="price", period_s=3600)
+        assert list(trace.values) == list(values)
+
+
+def test_marks_for_no_value_in_forecasts_and_in_every_row_are_told(tmp_path: Path) -> None:
+    text = "time_utc,v,ahead\n" + "".join(f"2024-01-01T0{i}:00Z,{i + 10},{-9999 if i % 2 else 50}\n" for i in range(8))
+    keys = {"column": "v", "type": "price", "period_s": 3600, "forecast": "provider", "forecast_columns": {"ahead": 3600}}
+    assert any("4 rows of `ahead` are -9999" in w for w in layouts.read(tmp_path, text, **keys).warnings)
+    with pytest.raises(SignalError, match=r"no usable row in column `v` \(4 values that stand for none\)"):
+        layouts.read(tmp_path, layouts.rows(-9999, -9999, -9999, -9999, column="v"), column="v", type="price", period_s=3600)

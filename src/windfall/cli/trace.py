@@ -120,7 +120,7 @@ def _print_signal(found: Description, trace: Trace, seen: Windows | None) -> Non
     print(f"  values      {low:.4g} to {high:.4g}, median {middle:.4g} {unit}{_factor_text(trace)}")
     parts = trace.stretches()
     for i, part in enumerate(parts[:_MOST]):
-        each = span_text(part.period_s) if np.isfinite(part.period_s) else "each until the next"
+        each = _step_text(part.period_s) if np.isfinite(part.period_s) else "each until the next"
         print(f"  {'resolution' if not i else '':<11} {each} from {iso_utc(part.begin)}, {counted(part.rows, 'row')}")
     if len(parts) > _MOST:
         print(f"  {'':<11} and {len(parts) - _MOST} more changes")
@@ -137,6 +137,11 @@ def _print_signal(found: Description, trace: Trace, seen: Windows | None) -> Non
         )
     for text in trace.warnings:
         print(f"  warning: {text.removeprefix(found.sheet.label + ': ')}")
+
+
+def _step_text(seconds: float) -> str:
+    """A step as it is: 90 s are not two minutes."""
+    return span_text(seconds) if round(seconds) % 60 == 0 else f"{seconds:g} s"
 
 
 def _factor_text(trace: Trace) -> str:

@@ -20,7 +20,7 @@ from windfall.errors import SignalError
 from windfall.grid.instant_texts import read_stamps
 from windfall.grid.magnitude import Factor, factor_of, unlikely
 from windfall.grid.moments import Moments, moments, time_columns
-from windfall.grid.numbers import looks_grouped, numbers
+from windfall.grid.numbers import looks_grouped, no_values, numbers
 from windfall.grid.repeated import clashes, contradicting
 from windfall.grid.resolution import Stretch, holes, holes_text, row_periods, stretches
 from windfall.grid.sheet import Sheet, listed, read_sheet
@@ -136,13 +136,15 @@ class _Reading:
         self.sheet, self.table, self.ahead = sheet, table, ahead
         self.label = sheet.label
         self.warnings: list[str] = []
+        #: Rows whose value is a mark for none.
+        self.marked = np.zeros(len(sheet.column(table.column or "")), bool)
 
     def trace(self) -> Trace:
         table, sheet = self.table, self.sheet
         when = moments(sheet, table)
         texts = sheet.column(table.column or "")
         factor = factor_of(sheet, table)
-        raw = numbers(texts, sheet.decimal_comma)
+        raw = self._without_marks(numbers(texts, sheet.decimal_comma), table.column or "")
         values = raw * factor.value
         low, high = PLAUSIBLE[table.type]
         with np.errstate(invalid="ignore"):
@@ -161,7 +163,9 @@ class _Reading:
         said = unlikely(values[rows], table, sheet)
         self.warnings += [f"{self.label}: {said}"] if said else []
         rows = self._in_order(rows, when)
-        columns = np.array([values] + [numbers(sheet.column(c), sheet.decimal_comma) * factor.value for c in self.ahead])
+        columns = np.array(
+            [values] + [self._without_marks(numbers(sheet.column(c), sheet.decimal_comma), c) * factor.value for c in self.ahead]
+        )
         rows = self._once(rows, when, columns)
         times, periods = when.t[rows], self._periods(when.t[rows])
         uniform = bool(len(periods)) and periods.max() <= periods.min() * 1.12
@@ -185,6 +189,7 @@ class _Reading:
         """Say how many rows cannot be used, and show one of each kind; an error where none can, or most instants cannot."""
         table, n = self.table, len(timed)
         bad_time = int((~timed).sum()) - when.never
+        good = good | self.marked
         bad_value = int((timed & ~good).sum())
         which = f"column {table.time_column} (time_column)"
         which += f" with {table.hour_column} (hour_column)" if table.hour_column else ""
@@ -198,6 +203,8 @@ class _Reading:
                     f"{bad_time} bad instants in {which}, {shown_time}: name the column of instants, or set time_format as for "
                     "strptime"
                 )
+            if self.marked.any():
+                parts.append(f"{int(self.marked.sum())} values that stand for none")
             if bad_value:
                 parts.append(f"{bad_value} bad values, {shown_value}{self._why(raw[at])}")
             what = "most rows cannot be read" if usable else f"no usable row in column `{table.column}`"
@@ -209,6 +216,19 @@ class _Reading:
                 f"{self.label}: {bad_value} rows of `{table.column}` without a plausible number were left out, {shown_value}"
                 f"{self._why(raw[at])}; no site starts on a gap"
             )
+
+    def _without_marks(self, raw: Array, column: str) -> Array:
+        """The numbers, NaN for those that are marks for no value; that is told."""
+        found = no_values(raw)
+        for mark, count in found.items():
+            self.warnings.append(
+                f"{self.label}: {count:,} rows of `{column}` are {mark:g}, which stands for no value in many files, and were left "
+                "out; no site starts on a gap"
+            )
+        at = np.isin(raw, list(found))
+        if column == self.table.column:
+            self.marked = at
+        return np.where(at, np.nan, raw)
 
     def _why(self, left: Array) -> str:
         """Why numbers are not plausible, where they are numbers."""
@@ -251,19 +271,19 @@ class _Reading:
         return kept
 
     def _periods(self, times: Array) -> Array:
-        """How long each row counts: what the file shows, where it shows several or a longer one than `period_s`."""
+        """How long each row counts: what the file shows, where it shows several or another one than `period_s`."""
         table, n = self.table, len(times)
         if not table.period_s:
             return np.full(n, np.inf)
         periods = row_periods(times, table.period_s)
         parts = stretches(times, periods)
-        if len(parts) == 1 and parts[0].period_s < table.period_s * 1.05:
+        if len(parts) == 1 and table.period_s / 1.05 < parts[0].period_s < table.period_s * 1.05:
             periods = np.full(n, table.period_s)
         if len({round(p.period_s) for p in parts}) > 1:
             shown = ", ".join(f"{duration_text(p.period_s)} from {iso_utc(p.begin)}" for p in parts[:4])
             more = f" and {len(parts) - 4} more changes" if len(parts) > 4 else ""
             self.warnings.append(f"{self.label}: rows are {shown}{more}; each counts as fresh for as long as its own step")
-        elif periods[0] > table.period_s * 1.05:
+        elif len(periods) and not table.period_s / 1.05 < periods[0] < table.period_s * 1.05:
             self.warnings.append(
                 f"{self.label}: rows are {periods[0]:g} s apart, and count as fresh for that long, not for period_s = "
                 f"{table.period_s:g} s: set period_s = {periods[0]:g}"
