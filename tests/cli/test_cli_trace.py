@@ -81,3 +81,15 @@ def test_what_is_wrong_is_one_message_and_wrong_usage(
     assert code == 2
     assert said in out + err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(90, "90 s"), (180, "3 min"), (300, "5 min")])
+def test_a_resolution_is_shown_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: int, said: str
+) -> None:
+    (tmp_path / "fine.csv").write_text("t,g\n" + "".join(f"{1704067200 + seconds * i},{100 + i}\n" for i in range(20)))
+    code, out, _ = shown(tmp_path, capsys, monkeypatch, "fine.csv")
+    assert code == 0
+    assert f"resolution  {said} from 2024-01-01T00:00:00Z, 20 rows" in out
+    assert f"period_s = {seconds}.0" in out
+    assert "warning" not in out
