@@ -38,7 +38,7 @@ class AtTerminal:
         lead = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
         self.child = subprocess.Popen(
             [sys.executable, "-c", lead, *wrapper, *tree.command("run"), str(root)], stdin=theirs, stdout=theirs, stderr=theirs,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True, cwd=root, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         os.close(theirs)
         wait_for("a version", lambda: versions(self.run) >= 1)
