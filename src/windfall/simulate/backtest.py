@@ -135,7 +135,8 @@ def backtest(
     on_time = [r for r in rows if not delays or r.publication_delay_s == delays[0]]
     return Backtest(
         span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed,
-        [*grid.warnings, *oddities(grid, span, until), *_missing(config, rows, policies)], references, [r for r in rows if r not in on_time],
+        [*grid.warnings, *oddities(grid, span, until), *_missing(config, rows, policies)],
+        references, [r for r in rows if r not in on_time],
         {region: a for region, a in always.items() if a.unknown_h > 0},
     )  # fmt: skip
 
@@ -158,8 +159,8 @@ def oddities(grid: Grid, span: Span, until: float | None = None) -> list[str]:
         found.append(f"the signals end at {iso_utc(span.end)}, and so does the backtest, before {iso_utc(until)}")
     for name, signals in grid.signals.items():
         if math.isinf(recorded(next(iter(signals.values()))).ends_at()) and until is None:
-            found.append(f"{name}: what holds until the next row has no end of its own; {iso_utc(span.end)} is the last row's instant: "
-                         "set `until` or --to to go on")  # fmt: skip
+            last = iso_utc(span.end)
+            found.append(f"{name}: its last row, of {last}, holds without an end, and the backtest ends there; set `until` or --to")
     for name, signals in grid.signals.items():
         for label, signal in signals.items():
             holes = recorded(signal).holes(span.start, span.end)

@@ -103,9 +103,10 @@ def make_plan(
     past = {id(s): _past_days(s, at, config.policy.climatology_days) for found in grid.signals.values() for s in found.values()}
     over = [n for n, s in grid.by_site.items() if s.ends_at() <= at - _DAY_S]
     if over and len(over) < len(grid.by_site):
+        ends = iso_utc(grid.by_site[over[0]].ends_at())
         raise RunError(
-            f"{', '.join(over)}: nothing is known any more, its readings end at {iso_utc(grid.by_site[over[0]].ends_at())}, over a day "
-            f"before the plan would begin ({iso_utc(at)}); give a longer trace, plan from earlier (--at), or leave the site out"
+            f"{', '.join(over)}: nothing is known any more, its readings end at {ends}, over a day before the plan would begin "
+            f"({iso_utc(at)}); give a longer trace, plan from earlier (--at), or leave the site out"
         )
     known = min((len(p) for p in past.values()), default=0)
     if known < _LEAST_DAYS:
