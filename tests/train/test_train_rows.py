@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -55,6 +56,27 @@ def test_whatever_the_ending_of_rows_their_texts_are_read_and_not_their_braces(n
     assert read(tmp_path / name) == read(tmp_path) == TEXTS
 
 
+@pytest.mark.parametrize("name", ["wiki_00", "part-00000", "part-00000.gz", "a.txt", "rows.jsonl.0", "a.jsonl.bak", "a.txt.gz"])
+def test_rows_are_seen_by_how_a_file_begins_where_its_name_does_not_say_so(name: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "AA").mkdir()
+    content = b"\xef\xbb\xbf" + lines(OBJECTS)
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (tmp_path / "README.md").write_text("about\n")
+    assert read(folder / name) == read(tmp_path) == TEXTS
+    assert open_corpus(tmp_path).notes() == [f"{tmp_path}: README.md left out: notes about the data"]
+    # The key is the one that is asked for.
+    (folder / name).write_bytes(gzip.compress(b'{"body": "x"}') if name.endswith(".gz") else b'{"body": "x"}')
+    assert read(folder / name, "body") == ["x"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"text": "x"}\nis how a row looks\n', '{"text": "x"}\n{"id": 1}\n', '{\n"text": "x"}\n', '{"id": 1}\n', "{text}\n"]
+)
+def test_a_text_that_only_begins_like_a_row_stays_text(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert read(tmp_path / "a.txt") == [text]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -105,6 +127,16 @@ def test_a_byte_order_mark_is_no_text_wherever_a_file_line_or_row_begins(tmp_pat
     assert read(tmp_path / "a.txt") == [f"first\nsecond {mark}\n"]
     pq.write_table(pa.table({"text": [f"{mark}sixth"]}), tmp_path / "d.parquet")
     assert read(tmp_path / "d.parquet") == ["sixth"]
+
+
+def test_a_byte_order_mark_is_no_text_at_the_beginning_of_any_line_whatever_holds_and_ends_it(tmp_path: Path) -> None:
+    text, clean = "\ufeffa\n\ufeffb\r\n\ufeff\ufeffc\r\ufeffd \ufeffe", "a\nb\r\nc\rd \ufeffe"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    (tmp_path / "b.jsonl").write_bytes(lines([{"text": text}]))
+    (tmp_path / "c.json").write_text(json.dumps([{"text": text}]))
+    pq.write_table(pa.table({"text": [text]}), tmp_path / "d.parquet")
+    for name in ("a.txt", "b.jsonl", "c.json", "d.parquet"):
+        assert read(tmp_path / name) == [clean], name
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])

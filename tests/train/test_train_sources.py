@@ -162,6 +162,46 @@ def test_two_names_of_one_file_are_two_documents_unless_one_is_a_link(tmp_path: 
     assert notes(tmp_path) == ["0.txt left out: a second name of what is read already"]
 
 
+def test_tables_are_left_out_by_name_and_refused_where_they_are_most(tmp_path: Path) -> None:
+    reason = "a table, which is not read; write the column of text as .txt, .jsonl or parquet"
+    (tmp_path / "a.csv").write_text("id,text\n1,wind\n" * 50)
+    (tmp_path / "b.TSV.gz").write_bytes(gzip.compress(b"id\ttext\n1\twind\n"))
+    (tmp_path / "c.txt").write_text("wind " * 1000)
+    assert read(tmp_path) == ["wind " * 1000]
+    assert notes(tmp_path) == [f"a.csv, b.TSV.gz left out: {reason}"]
+    (tmp_path / "c.txt").write_text("wind")
+    assert "most of it would be left out (" in refused(tmp_path)
+    for name in ("a.csv", "b.TSV.gz"):
+        assert refused(tmp_path / name).endswith(reason)
+
+
+def test_of_a_cache_of_nameless_files_the_links_that_say_what_they_are_are_read(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshots" / "0a").mkdir(parents=True)
+    for name, content in (("rows.jsonl", ROWS), ("more.jsonl.gz", gzip.compress(ROWS)), ("LICENSE", b"as you like " * 9)):
+        blob = tmp_path / "blobs" / f"{len(name):064d}"
+        blob.write_bytes(content)
+        (tmp_path / "snapshots" / "0a" / name).symlink_to(f"../../blobs/{blob.name}")
+    assert len(read(tmp_path)) == 80
+    assert notes(tmp_path) == [
+        f"blobs/{7:064d}, blobs/{10:064d}, blobs/{13:064d} left out: a second name of what is read already",
+        "snapshots/0a/LICENSE left out: notes about the data",
+    ]
+
+
+def test_links_that_lead_back_to_themselves_are_named_like_those_to_nothing(tmp_path: Path) -> None:
+    for name, aim in (("a.txt", "a.txt"), ("b.jsonl", "c.jsonl"), ("c.jsonl", "b.jsonl"), ("d.txt", "w0.txt/x")):
+        (tmp_path / name).symlink_to(aim)
+    for number in range(4):
+        (tmp_path / f"w{number}.txt").write_text("wind")
+    assert read(tmp_path) == ["wind"] * 4
+    assert notes(tmp_path) == [
+        "a.txt, b.jsonl, c.jsonl left out: a link that leads back to itself; remove it, or lead it to a file",
+        "d.txt left out: a link to what is not there; fetch that, or remove the link",
+    ]
+    assert "leads back to itself" in refused(tmp_path / "b.jsonl")
+
+
 def test_pipes_and_sockets_are_named_and_nobody_waits_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     monkeypatch.chdir(tmp_path)

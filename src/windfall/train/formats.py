@@ -5,6 +5,7 @@ Text, rows of JSON and parquet are read, the first two compressed too. Everythin
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import stat
@@ -43,6 +44,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         ".pdf", ".docx", ".odt", ".epub", ".mobi", ".djvu", ".pptx", ".odp", ".pages",
     ),
     "a spreadsheet, which is not read; save it as .jsonl or parquet": (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"),
+    "a table, which is not read; write the column of text as .txt, .jsonl or parquet": (".csv", ".tsv"),
     "a database, which is not read; save its rows as .jsonl or parquet": (
         ".db", ".sqlite", ".sqlite3", ".duckdb", ".mdb", ".lmdb",
     ),
@@ -102,7 +104,9 @@ def look(path: Path, field: str) -> Look:
     try:
         about = path.stat()
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and path.is_symlink():
+        if error.errno == errno.ELOOP:
+            return Look(path, "other", "a link that leads back to itself; remove it, or lead it to a file", None)
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)) and path.is_symlink():
             return Look(path, "other", "a link to what is not there; fetch that, or remove the link", None)
         raise unreadable(path, error) from error
     if not stat.S_ISREG(about.st_mode):
@@ -127,6 +131,8 @@ def look(path: Path, field: str) -> Look:
         kind, reason = json_layout(path, field)
         if kind == "config" and is_note(path):
             kind, reason = "note", ""
+    elif kind != "lines" and _begins_with_rows(path, start, field):
+        kind = "lines"
     return Look(path, kind, reason, size)
 
 
@@ -219,6 +225,30 @@ def json_layout(path: Path, field: str) -> tuple[Kind, str]:
     keys = list(dict.fromkeys(key for row in objects for key in row))
     there = ", ".join(map(repr, keys[:20])) + (" …" if len(keys) > 20 else "")
     return "config", f"JSON without a field {field!r} that holds a string (it has {there or 'none'}); {parquet.CHOOSE}"
+
+
+def _begins_with_rows(path: Path, start: bytes, field: str) -> bool:
+    """Whether a file, whatever it is called, holds JSON rows: its first two lines that are not blank are such, or its only one.
+
+    start: its first bytes. Raises DataError where it cannot be read.
+    """
+    if not start.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n").startswith("{"):
+        return False
+    with open_plain(path) as file:
+        try:
+            rows = 0
+            while rows < 2 and (line := file.readline(_FIRST_LINE_BYTES)):
+                text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+                if text:
+                    row = json.loads(text)
+                    if not isinstance(row, dict) or field not in row:
+                        return False
+                    rows += 1
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except (ValueError, RecursionError):
+            return False
+    return rows > 0
 
 
 def _beginning(path: Path) -> tuple[str, bool]:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall.errors import DataError
+from windfall.train.text import without_marks
 
 if TYPE_CHECKING:
     from windfall.train.rows import Tally
 
 _BATCH_ROWS = 1024
-#: A byte-order mark: it says how a text is to be read and is no part of it.
-_MARK = "\ufeff".encode()
 #: How a user names the column that holds the text.
 CHOOSE = "choose with --text-column, or data.text_column in a configuration"
 
@@ -77,9 +76,7 @@ def _checked(path: Path, row: int, text: bytes, tally: Tally) -> bytes | None:
         at = error.start
         tally.no_good(lambda: f"{path}: the text of row {row} is not UTF-8 at byte {at}; repair or leave out the row")
         return None
-    while text.startswith(_MARK):
-        text = text[len(_MARK) :]
-    return text
+    return without_marks(text)
 
 
 def _open(path: Path, column: str) -> Any:

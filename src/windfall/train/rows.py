@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from windfall.errors import DataError
 from windfall.train.parquet import CHOOSE
-from windfall.train.text import BOM
+from windfall.train.text import BOM, without_marks
 from windfall.train.unpack import open_plain, skip, unreadable
 
 #: So many are named, and the rest counted.
@@ -108,7 +108,7 @@ def text_of(row: Any, key: str, where: Callable[[], str], tally: Tally) -> bytes
         tally.no_good(lambda: f'{where()} has no field "{key}" that holds a string (it holds {kind}: {CHOOSE})')
         return None
     try:
-        return text.lstrip(BOM).encode("utf-8") if text.startswith(BOM) else text.encode("utf-8")
+        return without_marks(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         at = error.start
         tally.no_good(lambda: f"{where()} holds half a surrogate pair at character {at}; repair the text")

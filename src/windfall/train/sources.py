@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from windfall.errors import DataError
-from windfall.train.formats import Look, look
+from windfall.train.formats import Look, is_note, look
 
 #: So many files are named for a reason, and the rest counted.
 NAMED = 10
@@ -175,16 +175,30 @@ def _walk(folder: Path, never: Path | None) -> tuple[list[Path], list[LeftOut]]:
 
 
 def _once(paths: list[Path]) -> set[Path]:
-    """Of the names of one file the first that is no link, else the first."""
+    """Of the names of one file the first that is no link, else the first; links to nothing are all kept, to be told.
+
+    A file without an ending leaves its place to a link that says what it is: Hugging Face's cache holds `blobs/<hash>`, and what
+    those are is in the names of the links under `snapshots`.
+    """
     links = [path for path in paths if path.is_symlink()]
     if not links:
         return set(paths)
     aims = set(links)
-    own = {os.path.realpath(path) for path in paths if path not in aims}
+    own = {os.path.realpath(path): path for path in paths if path not in aims}
     kept = set(paths) - aims
     for path in links:
         real = os.path.realpath(path)
-        if real not in own:
-            own.add(real)
+        holder = own.get(real)
+        if holder is None or not os.path.exists(path):
+            own[real] = path
+            kept.add(path)
+        elif not _tells(holder) and _tells(path):
+            kept.remove(holder)
+            own[real] = path
             kept.add(path)
     return kept
+
+
+def _tells(path: Path) -> bool:
+    """Whether a file's name says what is in it."""
+    return bool(path.suffix) or is_note(path)

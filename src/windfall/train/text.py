@@ -15,7 +15,7 @@ from windfall.train.unpack import open_plain, skip, unreadable
 
 BOM = "\ufeff"
 _MARK = BOM.encode()
-_MARKS = re.compile(rb"^(?:\xef\xbb\xbf)+", re.MULTILINE)
+_MARKS = re.compile(rb"(?:\A|(?<=[\r\n]))(?:\xef\xbb\xbf)+")
 _PIECE_BYTES = 8192
 _CHUNK_BYTES = 2**20
 
