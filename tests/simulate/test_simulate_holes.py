@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulate.days import STEP, config
+from simulate.days import START, STEP, config
 from windfall.config.schema import Config
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Row, backtest
 from windfall.simulate.curves import emissions
+from windfall.simulate.regions import rank_regions
 
 #: Six hours of every day under the worth.
 DAY = [400.0] * 72 + [30.0] * 72 + [400.0] * 144
@@ -145,3 +146,32 @@ def test_missing_rows_move_break_evens_share_of_the_oracle_little(tmp_path: Path
     (after,) = backtest(config(tmp_path, {"a": whole}), ["breakeven"]).rows
     assert before.share_of_oracle is not None
     assert after.share_of_oracle == pytest.approx(before.share_of_oracle, abs=most)
+
+
+def test_where_nothing_is_known_at_all_the_kg_are_unknown_and_not_zero(tmp_path: Path) -> None:
+    found = backtest(
+        config(tmp_path, {"a": HOLED}, spin_up_s=300.0), ["always", "oracle"], start=START + 2 * 86400, until=START + 3 * 86400
+    )
+    (row,) = found.rows
+    assert (row.policy, row.kg_co2) == ("always", None)
+    assert row.unknown_kwh == pytest.approx(row.energy_kwh)
+    assert any("no row of the oracle" in w for w in found.warnings)
+
+
+def test_a_last_row_that_holds_without_end_ends_a_backtest_unless_somebody_says_how_far(tmp_path: Path) -> None:
+    c = config(tmp_path, {"a": [400.0] * 12 + [30.0] * 12}, signal="period_s = 0")
+    found = backtest(c, ["always", "oracle"])
+    assert found.end == START + 23 * STEP
+    assert any("holds without an end" in w for w in found.warnings)
+    longer = backtest(c, ["always", "oracle"], until=START + 48 * STEP)
+    assert longer.end == START + 48 * STEP
+    assert all(r.unknown_kwh == 0 for r in longer.rows)
+
+
+def test_regions_are_ranked_over_the_time_that_they_have_in_common(tmp_path: Path) -> None:
+    c = config(tmp_path, {"a": DAY * 4, "b": DAY * 4})
+    (tmp_path / "short.csv").write_text((tmp_path / "trace.csv").read_text().rsplit("\n", 290)[0] + "\n")
+    short = c.site[1].model_copy(update={"signal": c.site[1].signal.model_copy(update={"path": str(tmp_path / "short.csv")})})
+    ranked = rank_regions(c.model_copy(update={"site": [c.site[0], short]}), "breakeven", count=2, span_days=None, workers=1)
+    assert len({(r.begin, r.end) for r in ranked}) == 1
+    assert ranked[0].net_value_h == ranked[1].net_value_h
