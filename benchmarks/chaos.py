@@ -41,8 +41,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from windfall import clock
 from windfall.errors import DataError
-from windfall.federation.outbox import Trained
-from windfall.fleet.processes import marked
+from windfall.processes import marked
+from windfall.site.outbox import TrainedTokens
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -53,7 +53,7 @@ SITES = ("a", "b", "c")
 #: Minutes on, minutes off: a is almost always in a window, the others come and go.
 WINDOWS = {"a": (9.0, 0.5), "b": (3.0, 1.0), "c": (1.5, 1.5)}
 OWN = {"coordinator": "windfall.run.coordinator", "superlink": "flower-superlink"}
-AT_SITE = {"agent": "windfall.run.agent", "trainer": "windfall.run.trainer_process", "supernode": "flower-supernode"}
+AT_SITE = {"agent": "windfall.site.agent", "trainer": "windfall.site.trainer_process", "supernode": "flower-supernode"}
 VICTIMS = (*OWN, *AT_SITE, "redis")
 ACTIONS = ("kill", "kill", "term", "stop")
 #: What happens once in a run, after how many other faults.
@@ -421,10 +421,10 @@ class Chaos:
 
             return coordinator_is_back
         folder = self.run.sites / site / "trained"
-        before = Trained.total(folder)
+        before = TrainedTokens.total(folder)
         if victim == "supernode":
             return lambda: self._processes().get(("supernode", site)) not in (None, pid * killed) and not stopped(pid)
-        return lambda: self._processes().get((victim, site)) not in (None, pid * killed) and Trained.total(folder) > before
+        return lambda: self._processes().get((victim, site)) not in (None, pid * killed) and TrainedTokens.total(folder) > before
 
     def _look(self) -> None:
         """Which services are back."""
@@ -473,7 +473,7 @@ class Chaos:
                 say(f"  {e}")
                 finished = False
         ledger.close()
-        trained = sum(Trained.total(self.run.sites / s / "trained") for s in SITES)
+        trained = sum(TrainedTokens.total(self.run.sites / s / "trained") for s in SITES)
         training, wanted, start_up = times(self.run.telemetry)
         per_block = 4
         lost, repeated, quarantined = lost * per_block, repeated * per_block, len(aside) * per_block

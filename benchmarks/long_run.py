@@ -39,16 +39,15 @@ from windfall import clock
 from windfall.clock import ManualClock
 from windfall.config.load import loads
 from windfall.config.schema import Config
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import MemoryTransport
 from windfall.fleet.driver import MemoryDriver
 from windfall.fleet.loop import NoHand
-from windfall.fleet.processes import marked
 from windfall.fleet.serve import serve
 from windfall.grid.build import build_grid
+from windfall.processes import marked
 from windfall.run.compose import compose
 from windfall.run.prepare import prepare_run
 from windfall.run.recorder import TelemetryRecorder
+from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -56,6 +55,7 @@ from windfall.store.telemetry import Telemetry
 from windfall.store.tensors import Tensors, to_bytes
 from windfall.train.evaluate import EvalResult
 from windfall.units import iso_utc, parse_utc
+from windfall.wire.transport import MemoryTransport
 
 MARKS = (100, 250, 500, 1000)
 MOST_GROWTH = 1.05

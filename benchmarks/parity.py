@@ -28,8 +28,6 @@ from windfall.cli.demo import bundled
 from windfall.clock import ManualClock
 from windfall.config.load import loads
 from windfall.config.schema import Config
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import MemoryTransport
 from windfall.fleet.driver import MemoryDriver
 from windfall.fleet.loop import NoHand
 from windfall.fleet.serve import serve
@@ -37,12 +35,14 @@ from windfall.grid.build import build_grid
 from windfall.run.compose import compose
 from windfall.run.prepare import data_dir, prepare_run, trainer_spec
 from windfall.run.recorder import TelemetryRecorder
+from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.train.trainer import LocalTrainer
 from windfall.units import parse_utc
+from windfall.wire.transport import MemoryTransport
 
 LIMIT_NATS_PER_BYTE = 0.10
 

@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 
 from windfall import clock
-from windfall.federation.codec import encode
 from windfall.store.files import Envelope
 from windfall.train.model import GPTConfig, build_model
 from windfall.train.muon import NorMuonGroup, mean_axis, polar_express, shape_scale
@@ -35,6 +34,7 @@ from windfall.train.prepare import prepare
 from windfall.train.schedule import ScheduleValues, schedule
 from windfall.train.spec import TrainerSpec
 from windfall.train.trainer import LocalTrainer, recipe
+from windfall.wire.codec import encode
 
 BATCH, LENGTH = 16, 256
 _SMALL = 8

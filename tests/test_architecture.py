@@ -18,12 +18,15 @@ ORDER = [
     "simulate",
     "federation",
     "fleet",
-    "train",
+    "site",
+    "wire",
     "policy",
     "energy",
+    "train",
     "grid",
     "store",
     "config",
+    "processes",
     "proxies",
     "faults",
     "clock",
@@ -69,6 +72,25 @@ def test_every_package_has_its_place_in_the_order() -> None:
     assert {package(p) for p in FILES} - {"__init__"} <= set(ORDER)
 
 
+@pytest.mark.parametrize(
+    ("own", "may"),
+    [
+        # Both ends speak it, so it may know neither.
+        ("wire", {"store", "config", "processes", "proxies", "faults", "clock", "units", "errors"}),
+        # A site's machine needs nothing else of ours.
+        ("site", {"wire", "train", "energy", "grid", "store", "config", "processes", "proxies", "faults", "clock", "units", "errors"}),
+    ],
+)
+def test_both_ends_and_the_wire_between_them_know_only_what_they_need(own: str, may: set[str]) -> None:
+    wrong = [
+        f"{path.relative_to(SRC)} imports {name}"
+        for path in FILES
+        for name in imports(path)
+        if package(path) == own and name.startswith("windfall.") and name.split(".")[1] not in may | {own}
+    ]
+    assert wrong == []
+
+
 def test_only_the_clock_reads_the_machines_clock() -> None:
     wrong = [
         str(p.relative_to(SRC)) for p in FILES
@@ -92,9 +114,9 @@ def test_nothing_is_pickled() -> None:
     [
         ("windfall.cli.main", {"torch", "flwr", "pydantic", "numpy", "matplotlib"}),
         ("windfall.cli.status", {"torch", "flwr", "pydantic", "matplotlib"}),
-        ("windfall.federation.client_app", {"torch", "windfall.train"}),
+        ("windfall.site.client_app", {"torch", "windfall.train"}),
         ("windfall.run.coordinator", {"torch"}),
-        ("windfall.run.agent", {"torch", "flwr", "numpy"}),
+        ("windfall.site.agent", {"torch", "flwr", "numpy"}),
     ],
 )
 def test_what_must_start_fast_or_stay_small_imports_nothing_heavy(module: str, never: set[str]) -> None:
@@ -103,10 +125,10 @@ def test_what_must_start_fast_or_stay_small_imports_nothing_heavy(module: str, n
     assert not never & set(done.stdout.split())
 
 
-def test_non_public_flower_is_imported_in_one_file_only() -> None:
+def test_non_public_flower_is_imported_where_a_contract_test_looks() -> None:
     public = {"flwr.app", "flwr.clientapp"}
     for p in FILES:
-        if p.name == "flower_attach.py":
+        if p.name in {"flower_attach.py", "flower_command.py"}:
             continue
         for name in imports(p):
             if name.split(".")[0] == "flwr":

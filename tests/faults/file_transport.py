@@ -8,9 +8,9 @@ from pathlib import Path
 
 from windfall import clock
 from windfall.errors import DataError
-from windfall.federation.transport import FileMailbox, Reply
-from windfall.fleet.processes import start_time
+from windfall.processes import start_time
 from windfall.store.files import Envelope, read_json, write_json
+from windfall.wire.transport import FileMailbox, Reply
 
 _NODE = "node.json"
 

@@ -19,7 +19,7 @@ import pytest
 from faults import tree
 from patience import PATIENCE_S
 from windfall import faults
-from windfall.fleet.processes import marked
+from windfall.processes import marked
 from windfall.store.ledger import Ledger
 from windfall.store.tensors import load_file
 

@@ -20,9 +20,10 @@ from windfall.cli import streams
 from windfall.config.load import fingerprint, load, to_toml
 from windfall.errors import WindfallError
 from windfall.federation.checkpoints import Checkpoints
-from windfall.run import agent, coordinator, trainer_process
+from windfall.run import coordinator
 from windfall.run.superlink import SuperLink
 from windfall.run.supervisor import NoView, Supervisor
+from windfall.site import agent, trainer_process
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.units import iso_utc, parse_utc

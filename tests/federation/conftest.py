@@ -1,39 +1,7 @@
-"""A corpus, and runs that are closed again."""
+"""See federation/fixtures.py."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
+from federation.fixtures import data, no_waiting_for_the_disk, runs
 
-import pytest
-
-from federation.harness import Run, corpus
-from windfall.store.ledger_schema import connect
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power fails here: what is written need not have reached the disk."""
-
-    def quick(path: Path, **options: bool) -> sqlite3.Connection:
-        db = connect(path, **options)
-        db.execute("PRAGMA synchronous = OFF")
-        return db
-
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-    monkeypatch.setattr("windfall.store.ledger.connect", quick)
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    made: list[Run] = []
-    yield made
-    for run in made:
-        run.close()
+__all__ = ["data", "no_waiting_for_the_disk", "runs"]

@@ -20,8 +20,6 @@ from windfall.federation.intake import Intake
 from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
 from windfall.federation.recovery import recover
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import MemoryTransport
 from windfall.fleet.controller import Controller
 from windfall.fleet.driver import MemoryDriver, Owned
 from windfall.fleet.loop import Facts, Hand, Loop
@@ -32,6 +30,7 @@ from windfall.policy.base import PerSite
 from windfall.policy.criterion import under
 from windfall.policy.threshold import Threshold
 from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
+from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -39,6 +38,7 @@ from windfall.store.telemetry import Telemetry
 from windfall.train.prepare import prepare
 from windfall.train.spec import TrainerSpec
 from windfall.train.trainer import LocalTrainer
+from windfall.wire.transport import MemoryTransport
 
 TICK = 60.0
 T0 = 1_000_000.0

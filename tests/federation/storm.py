@@ -19,9 +19,9 @@ from federation.fake import counting
 from federation.harness import BATCH, BLOCK, SEQ, Run
 from windfall import clock, faults
 from windfall.errors import WindfallError
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import Reply
+from windfall.site.worker import SiteWorker
 from windfall.store.files import Envelope
+from windfall.wire.transport import Reply
 
 #: Steps of a storm's run; a counting trainer has one parameter for each block.
 STEPS = 240

@@ -19,8 +19,10 @@ import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from windfall.federation import client_app, flower_attach
+from windfall.federation import flower_attach
+from windfall.site import client_app
 from windfall.store.files import Envelope
+from windfall.wire import flower_command, records
 
 
 def test_the_pin_is_exact_and_is_what_is_installed() -> None:
@@ -62,7 +64,7 @@ def test_the_bundle_points_at_the_installed_client_app() -> None:
 
 def test_bytes_travel_in_flower_records_as_they_are() -> None:
     envelope = Envelope({"kind": "x", "n": 3}, {"weights": np.arange(1000, dtype=np.float32).tobytes()})
-    assert client_app.unpack(client_app.pack(envelope)) == envelope
+    assert records.unpack(records.pack(envelope)) == envelope
     assert Message  # the class that carries them is public
 
 
@@ -165,7 +167,7 @@ def test_a_messages_process_may_take_minutes_to_come_up_and_is_missed_as_soon_as
     assert not token_after(31), "what the log calls 401, task-token authentication failed"
     assert token_after(29, 59)
     assert not token_after(29, 61)
-    flower_attach.let_messages_take_their_time()
-    assert token_after(flower_attach.START_S - 1)
+    flower_command.let_messages_take_their_time()
+    assert token_after(flower_command.START_S - 1)
     assert token_after(200, 59)
     assert not token_after(200, 61)

@@ -11,9 +11,9 @@ import pytest
 from federation.fake import counting
 from federation.harness import BATCH, BLOCK, T0, Run
 from windfall import clock
-from windfall.federation.site import SiteWorker
 from windfall.policy.base import Decision
 from windfall.run.operator import Operator, request
+from windfall.site.worker import SiteWorker
 
 STEPS = 60
 BLOCKS = STEPS * BATCH // BLOCK

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from federation.harness import TOKENS_PER_STEP, Run
 from windfall.errors import Refused
-from windfall.federation.codec import decode, encode
 from windfall.federation.merge import Outer, apply, weighted_mean
-from windfall.federation.messages import ContributionHeader
 from windfall.store.files import Envelope
 from windfall.store.records import Consumed
 from windfall.store.tensors import Tensors, to_bytes
+from windfall.wire.codec import decode, encode
+from windfall.wire.messages import ContributionHeader
 
 RNG = np.random.default_rng(0)
 

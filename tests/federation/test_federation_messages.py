@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from federation.fake import CountingTrainer, counting
 from federation.harness import BATCH, BLOCK, T0, TOKENS_PER_STEP, Run
 from windfall.errors import Refused
-from windfall.federation import messages
-from windfall.federation.messages import ContributionHeader, Greeting, RoundOrder, Standing
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import MemoryMailbox
+from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.files import Envelope
 from windfall.store.records import Consumed
 from windfall.store.tensors import to_bytes
+from windfall.wire import messages
+from windfall.wire.messages import ContributionHeader, Greeting, RoundOrder, Standing
+from windfall.wire.transport import MemoryMailbox
 
 STEPS = 40
 BLOCKS = STEPS * BATCH // BLOCK

@@ -10,9 +10,9 @@ import pytest
 
 from federation.fake import counting
 from federation.harness import BATCH, BLOCK, Run
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import Reply
+from windfall.site.worker import SiteWorker
 from windfall.store.files import Envelope
+from windfall.wire.transport import Reply
 
 STEPS = 80
 BLOCKS = STEPS * BATCH // BLOCK

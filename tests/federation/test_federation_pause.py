@@ -16,16 +16,15 @@ from federation import harness
 from federation.fake import CountingTrainer
 from federation.harness import BATCH, BLOCK, SEQ, T0, TOKENS_PER_STEP, Calendar, Run
 from windfall import clock, faults
-from windfall.federation.messages import RoundOrder
-from windfall.federation.outbox import name_of
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import MemoryMailbox
 from windfall.policy.base import Decision
 from windfall.run.operator import Operator, request
+from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.files import Envelope
 from windfall.store.tensors import to_bytes
 from windfall.train.spec import TrainerSpec
+from windfall.wire.messages import RoundOrder, name_of
+from windfall.wire.transport import MemoryMailbox
 
 STEPS = 60
 BLOCKS = STEPS * BATCH // BLOCK

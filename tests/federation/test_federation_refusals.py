@@ -19,11 +19,11 @@ from federation.harness import BATCH, BLOCK, SEQ, MakeTrainer, Run
 from federation.storm import Storm
 from windfall import faults
 from windfall.errors import DataError, StoreError
-from windfall.federation.outbox import name_of
-from windfall.federation.transport import Reply
 from windfall.store.files import Envelope
 from windfall.store.tensors import Tensors, from_bytes, load_file, to_bytes
 from windfall.train.spec import TrainerSpec
+from windfall.wire.messages import name_of
+from windfall.wire.transport import Reply
 
 STEPS = 40
 BLOCKS = STEPS * BATCH // BLOCK

@@ -11,7 +11,6 @@ import pytest
 from federation.harness import T0, TOKENS_PER_STEP, Run
 from windfall.errors import StoreError
 from windfall.federation.merge import Outer
-from windfall.federation.transport import Reply
 from windfall.grid.signal import Reading
 from windfall.policy.base import FleetView, PerSite, SiteView
 from windfall.policy.criterion import under
@@ -20,6 +19,7 @@ from windfall.store.files import Envelope
 from windfall.store.tensors import load_file
 from windfall.train.trainer import LocalTrainer
 from windfall.units import clock_text
+from windfall.wire.transport import Reply
 
 JOIN_AND_LEAVE = {"a": [(2, 60)], "b": [(20, 200)]}
 

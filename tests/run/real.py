@@ -21,10 +21,10 @@ from windfall import clock
 from windfall.config.load import load
 from windfall.errors import StoreError
 from windfall.federation.merge import Outer
-from windfall.federation.outbox import Trained
 from windfall.federation.replay import Replay
-from windfall.fleet.processes import marked, start_time
+from windfall.processes import marked, start_time
 from windfall.run.prepare import data_dir, trainer_spec
+from windfall.site.outbox import TrainedTokens
 from windfall.store.configurations import extents
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
@@ -223,8 +223,8 @@ def assert_whole(run: Path) -> None:
 PARTS = {
     "coordinator": "windfall.run.coordinator",
     "superlink": "flower-superlink",
-    "agent": "windfall.run.agent",
-    "trainer": "windfall.run.trainer_process",
+    "agent": "windfall.site.agent",
+    "trainer": "windfall.site.trainer_process",
     "supernode": "flower-supernode",
 }
 
@@ -315,8 +315,8 @@ class Living:
         wait_for("the run directory", lambda: versions(self.run) >= 0)
         wait_for(f"a trainer of {site}", lambda: self._lives(site, generation))
         folder = self.run / "sites" / site / "trained"
-        before = Trained.total(folder)
-        wait_for(f"{site} to train", lambda: Trained.total(folder) > before or self.over())
+        before = TrainedTokens.total(folder)
+        wait_for(f"{site} to train", lambda: TrainedTokens.total(folder) > before or self.over())
 
     def _lives(self, site: str, generation: int) -> bool:
         return self.over() or (self.find("trainer", site) > 0 and self.generation(site) >= generation)

@@ -16,7 +16,7 @@ from windfall.config.load import load, loads, stored, to_toml
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, StoreError
 from windfall.fleet.drivers.local import LocalDriver
-from windfall.fleet.processes import marked
+from windfall.processes import marked
 from windfall.run.changes import RULES, Stage, compare, decides_alike, rule_of
 from windfall.run.compose import carries_of
 from windfall.run.prepare import prepare_run

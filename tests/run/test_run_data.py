@@ -19,8 +19,8 @@ from windfall.config.schema import Config
 from windfall.config.template import TEMPLATE
 from windfall.errors import ConfigError, DataError, StoreError
 from windfall.run.prepare import data_dir, prepare_run, prepared_source, trainer_spec
-from windfall.run.trainer_process import local_trainer
 from windfall.run.versions import text_from
+from windfall.site.trainer_process import local_trainer
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.tensors import load_file, save_file

@@ -21,8 +21,8 @@ from run.real import T0, Living, assert_whole, status, versions, wait_for, windf
 from store.redis_server import RedisServer
 from windfall import clock
 from windfall.config.load import load
-from windfall.federation.outbox import Trained
-from windfall.fleet.processes import start_time
+from windfall.processes import start_time
+from windfall.site.outbox import TrainedTokens
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.telemetry import Event
@@ -163,7 +163,7 @@ def test_a_second_run_is_turned_away_and_a_held_site_stays_off_over_a_restart_un
         r.send(signal.SIGCONT)
         wait_for("the next coordinator", lambda: r.events("adopted") or r.over())
         r.trains("a")
-        trained = Trained.total(run / "sites" / "a" / "trained")
+        trained = TrainedTokens.total(run / "sites" / "a" / "trained")
         asked = windfall("hold", run, "a", "--why", "a transformer hums")
         assert asked.returncode == 0, asked.stderr
         wait_for("a to stop", lambda: r.now()["sites"]["a"][0] == "off" or r.over())

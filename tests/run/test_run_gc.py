@@ -18,7 +18,7 @@ from store.redis_server import RedisServer, wait_for
 from ui.ui_runs import NOBODY, START, finished_run
 from windfall import clock
 from windfall.errors import StoreError
-from windfall.fleet.processes import mark, start_time
+from windfall.processes import mark, start_time
 from windfall.run.gc import collect
 from windfall.store.ledger import Ledger
 from windfall.store.records import Consumed

@@ -12,7 +12,7 @@ from run.real import Living, assert_whole, events, processes, versions, wait_for
 
 
 def rank_processes(folder: Path) -> list[int]:
-    return [int(line.split()[0]) for line in processes(folder) if "windfall.run.rank_process" in line]
+    return [int(line.split()[0]) for line in processes(folder) if "windfall.site.rank_process" in line]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import pytest
 from faults import tree
 from run.real import versions, wait_for
 from windfall import clock
-from windfall.fleet.processes import marked
+from windfall.processes import marked
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir

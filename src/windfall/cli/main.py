@@ -432,7 +432,7 @@ def signals(
 @app.command()
 def site(site_dir: Annotated[Path, typer.Option(help="the site's folder, with its site.json")]) -> None:
     """The agent of one site: a SuperNode and the trainer. Drivers start it."""
-    from windfall.run import agent
+    from windfall.site import agent
 
     raise typer.Exit(agent.main([str(site_dir)]))
 

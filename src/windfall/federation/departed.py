@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from windfall.errors import DataError
-from windfall.federation.intake import Events, Intake
-from windfall.federation.outbox import Outbox, cut_of
+from windfall.federation.intake import Intake
+from windfall.site.outbox import Outbox
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
+from windfall.store.telemetry import Events
+from windfall.wire.messages import cut_of
 
 
 def departed(ledger: Ledger, folders: Path, sites: Collection[str]) -> list[str]:

@@ -13,23 +13,23 @@ from windfall import clock
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.evaluations import Evaluations
-from windfall.federation.fields import finite, is_count, text
 from windfall.federation.fixed_rounds import FixedRounds, comes_back
 from windfall.federation.greetings import Stranger, read_hello, unread
-from windfall.federation.hearing import Hearing
-from windfall.federation.intake import Events, Intake, Outcome
+from windfall.federation.intake import Committed, Intake
 from windfall.federation.members import Member, Round, Settings
-from windfall.federation.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
-from windfall.federation.outbox import cut_of
-from windfall.federation.transport import Reply, Transport
+from windfall.federation.reports import SiteReports
 from windfall.fleet.machine import Site, State
 from windfall.store.bus import Bus
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Lease
+from windfall.store.telemetry import Events
 from windfall.store.tensors import to_bytes
+from windfall.wire.fields import finite, is_count, text
+from windfall.wire.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, cut_of
+from windfall.wire.transport import Reply, Transport
 
 #: A site whose node is gone and whose heartbeats go on may take this many heartbeat time-outs to connect again.
 _LINK_PATIENCE = 2.0
@@ -67,8 +67,8 @@ class Federation:
         self._round: Round | None = self._fixed.under_way(sites) if self._fixed else None
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
-        self._hearing = Hearing(bus, events, self._evaluations, settings.heartbeat_timeout_s)
-        self._fatal = self._hearing.fatal
+        self._reports = SiteReports(bus, events, self._evaluations, settings.heartbeat_timeout_s)
+        self._fatal = self._reports.fatal
         #: Sites whose work has been taken since the last tick: their failures are forgotten.
         self._proven: set[str] = set()
 
@@ -93,7 +93,7 @@ class Federation:
             return ""
         if m.gone_since is not None and clock.monotonic() - m.gone_since > _LINK_PATIENCE * self._s.heartbeat_timeout_s:
             return f"its node has been gone for {clock.monotonic() - m.gone_since:.0f} s"
-        return self._hearing.silent(site)
+        return self._reports.silent(site)
 
     def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
         r = self._round
@@ -160,7 +160,7 @@ class Federation:
                 self._on_hello(node, reply)
             else:
                 self._on_reply(node, site, reply)
-        self._hearing.listen(self._t, self._sites, self._generations, self._round.mode if self._round else "local")
+        self._reports.listen(self._t, self._sites, self._generations, self._round.mode if self._round else "local")
 
     def _know(self, sites: Mapping[str, Site]) -> None:
         """Which life of each site counts. Between two ticks a site may have failed and been started again."""
@@ -235,7 +235,7 @@ class Federation:
         blobs = reply.envelope.blobs if reply.envelope else {}
         if known is None:
             self._members[site] = m
-            self._hearing.begin(site)
+            self._reports.begin(site)
             # A site that an earlier coordinator of this run started may be anywhere in its work.
             m.first_order = stands.fresh
             own_cuts = any((cut_of(name) or (0, 0))[0] == m.generation for name in blobs)
@@ -256,7 +256,7 @@ class Federation:
         for lease in self._ledger.live_leases(site):
             if lease.generation < m.generation:
                 held += self._orders.end(self._t, lease)
-        if known is None and self._orders.broke(self._t, m, stands, self._hearing.last_block.pop(site, None), held):
+        if known is None and self._orders.broke(self._t, m, stands, self._reports.last_block.pop(site, None), held):
             self._proven.add(site)  # it was the block's fault, and that is out of the way
         r = self._round
         if r is not None and site in r.waiting:
@@ -417,11 +417,11 @@ class Federation:
             return f"its SuperNode has been gone for {now - m.gone_since:.0f} s"
         if m.unsure and now - m.unsure_since > _SILENT_S:
             return f"it has not said for {now - m.unsure_since:.0f} s how things stand"
-        return self._hearing.silent(m.site, _SILENT_S)
+        return self._reports.silent(m.site, _SILENT_S)
 
     def _forget(self, site: str, *, failed: bool) -> None:
         m = self._members.pop(site, None)
-        self._hearing.forget(site)
+        self._reports.forget(site)
         if m is None:
             return
         if self._round and not (failed and self._fixed):
@@ -455,7 +455,7 @@ class Federation:
         self._round = None
         self._after(t, self._intake.commit(t, r.mode))
 
-    def _after(self, t: float, outcome: Outcome | None) -> None:
+    def _after(self, t: float, outcome: Committed | None) -> None:
         for m in self._members.values():
             if outcome is not None:
                 # The parameters are those of the life that trained them: what an earlier one left behind is not in this one's.

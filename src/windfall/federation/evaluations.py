@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from windfall.errors import Refused
-from windfall.federation.fields import Fields, text
-from windfall.federation.intake import Events, Outcome
+from windfall.federation.intake import Committed
 from windfall.store.ledger import Ledger
+from windfall.store.telemetry import Events
+from windfall.wire.fields import Fields, text
 
 _FIGURES = ("val_bpb", "val_nats_per_byte")
 #: Characters of a sample that are kept.
@@ -59,7 +60,7 @@ class Evaluations:
         else:
             self._early[key] = found
 
-    def committed(self, t: float, outcome: Outcome) -> None:
+    def committed(self, t: float, outcome: Committed) -> None:
         """A version has been made: if it is one cut's parameters, that cut's evaluation is its own."""
         for c in outcome.contributions:
             key = (c.site, c.generation, c.cut)

@@ -18,7 +18,6 @@ from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.corestate import in_memory_corestate
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
@@ -44,23 +43,7 @@ serverapp = "windfall_app:server"
 clientapp = "windfall_app:app"
 """
 #: Sites have Windfall installed; the bundle that Flower sends them only points at it.
-_MODULE = b"from windfall.federation.client_app import app as app\nserver = None\n"
-
-
-#: How long a SuperNode may wait for the process that it starts for a message.
-START_S = 300.0
-
-
-def let_messages_take_their_time() -> None:
-    """In a SuperNode's process: a message's process may take ``START_S`` to come up. How long it may be silent after that stays.
-
-    Flower gives it 30 s. Where it takes longer (it imports for some seconds of a core, and the machine may be shared by many), the
-    process's token is taken back, which then fails with "401 ... task-token authentication failed", and another one is started,
-    which is no faster. There is no option for this time.
-    """
-    silent_s = in_memory_corestate.HEARTBEAT_PATIENCE * in_memory_corestate.HEARTBEAT_DEFAULT_INTERVAL
-    in_memory_corestate.HEARTBEAT_DEFAULT_INTERVAL = START_S
-    in_memory_corestate.HEARTBEAT_PATIENCE = silent_s / START_S
+_MODULE = b"from windfall.site.client_app import app as app\nserver = None\n"
 
 
 class Lapsed(FederationError):

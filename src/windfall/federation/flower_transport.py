@@ -10,10 +10,10 @@ from flwr.app import Message
 
 from windfall import clock
 from windfall.errors import DataError, FederationError
-from windfall.federation.client_app import pack, unpack
 from windfall.federation.flower_attach import Attachment, Lapsed
-from windfall.federation.transport import Reply
 from windfall.store.files import Envelope
+from windfall.wire.records import pack, unpack
+from windfall.wire.transport import Reply
 
 _LOOK_S = 0.5
 _PULL_S = 0.1

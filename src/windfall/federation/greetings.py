@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from windfall.errors import Refused
-from windfall.federation.fields import is_count, text
-from windfall.federation.messages import PROTOCOL, Standing, check_protocol
-from windfall.federation.transport import Reply
+from windfall.wire.fields import is_count, text
+from windfall.wire.messages import PROTOCOL, Standing, check_protocol
+from windfall.wire.transport import Reply
 
 _NOT_OURS = "did not answer hello as one of this run's sites"
 

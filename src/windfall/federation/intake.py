@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from windfall import clock, faults
 from windfall.errors import DataError, Refused
-from windfall.federation import codec
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.fields import is_count
 from windfall.federation.merge import Outer, combine
-from windfall.federation.messages import METRICS, Ack, ContributionHeader
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
+from windfall.store.telemetry import Events
 from windfall.store.tensors import Tensors
-
-
-class Events(Protocol):
-    """Where events and figures go (``store.telemetry.Telemetry`` is one)."""
-
-    def event(self, t_run: float, kind: str, *, site: str | None = None, version: int | None = None, **detail: Any) -> None: ...
-
-    def metric(
-        self, t_run: float, site: str, name: str, value: float, *, tokens: int | None = None,
-        version: int | None = None, detail: dict[str, Any] | None = None,
-    ) -> None: ...  # fmt: skip
+from windfall.wire import codec
+from windfall.wire.fields import is_count
+from windfall.wire.messages import METRICS, Ack, ContributionHeader
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Committed:
     """What a commit made."""
 
     version: Version
@@ -107,7 +97,7 @@ class Intake:
         self._ledger.keep_inner(site, head, *self._checkpoints.write_inner(site, head.version, blob))
         self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
 
-    def commit(self, t: float, mode: str) -> Outcome | None:
+    def commit(self, t: float, mode: str) -> Committed | None:
         """Make a version of everything received; None, and no version, if there is nothing (invariant 3)."""
         pending = self._sound(t, self._ledger.pending())
         if not pending:
@@ -142,7 +132,7 @@ class Intake:
             t, "commit", version=version.version, mode=mode, tokens=version.tokens, tokens_total=version.tokens_total,
             sites=version.sites,
         )  # fmt: skip
-        return Outcome(version, pending, exact_for)
+        return Committed(version, pending, exact_for)
 
     def merged(self, head: Version, contributions: list[Received]) -> tuple[Tensors, Tensors | None]:
         """What these contributions make of ``head``: weights and outer momentum. Raises DataError if a file is damaged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from windfall.federation.messages import Ack
+from windfall.wire.messages import Ack
 
 
 @dataclass(frozen=True)

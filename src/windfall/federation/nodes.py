@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from windfall.federation.messages import Greeting, RoundOrder
-from windfall.federation.transport import Reply, Transport
 from windfall.store.files import Envelope
+from windfall.wire.messages import Greeting, RoundOrder
+from windfall.wire.transport import Reply, Transport
 
 #: A node that fails to answer `hello` is asked this often again (its trainer may just have died).
 _HELLO_TRIES = 5

@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from windfall import faults
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.intake import Events
 from windfall.federation.members import Member, Settings
-from windfall.federation.messages import RoundOrder, Standing
 from windfall.fleet.machine import Site, State
 from windfall.store.ledger import Ledger
 from windfall.store.records import Lease, Version
+from windfall.store.telemetry import Events
+from windfall.wire.messages import RoundOrder, Standing
 
 #: The last round of a run takes in what would be less than this share of another one.
 _WORTH_A_ROUND = 0.25

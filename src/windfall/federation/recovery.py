@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from windfall.errors import DataError
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.intake import Events, Intake
+from windfall.federation.intake import Intake
 from windfall.store.ledger import Ledger
 from windfall.store.records import Version
+from windfall.store.telemetry import Events
 from windfall.store.tensors import Tensors
 
 

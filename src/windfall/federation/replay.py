@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from windfall.errors import DataError
-from windfall.federation import codec
 from windfall.federation.merge import Outer, combine
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
 from windfall.store.tensors import Tensors
+from windfall.wire import codec
 
 if TYPE_CHECKING:
     from windfall.train.trainer import Trainer

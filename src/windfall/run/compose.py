@@ -19,7 +19,6 @@ from windfall.federation.intake import Intake
 from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
 from windfall.federation.recovery import recover
-from windfall.federation.transport import Transport
 from windfall.fleet.controller import Controller, Observer
 from windfall.fleet.driver import Driver
 from windfall.fleet.loop import Facts, Hand, Loop
@@ -32,6 +31,7 @@ from windfall.store.bus import Bus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.wire.transport import Transport
 
 if TYPE_CHECKING:
     from windfall.store.redis_lease import RedisLease

@@ -14,8 +14,6 @@ from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import Again, FederationError, RunError, TakenOver, Transient, WindfallError
-from windfall.federation.flower_environment import flower_environment
-from windfall.federation.transport import Transport
 from windfall.fleet.drivers.local import AGENT, LocalDriver
 from windfall.fleet.machine import Site, State
 from windfall.fleet.serve import serve
@@ -33,6 +31,8 @@ from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc, parse_utc
+from windfall.wire.flower_environment import flower_environment
+from windfall.wire.transport import Transport
 
 _POLL_S = 0.01
 _CALENDAR_POLL_S = 0.05

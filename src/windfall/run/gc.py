@@ -19,7 +19,7 @@ from pathlib import Path
 from windfall import clock
 from windfall.errors import StoreError
 from windfall.federation.checkpoints import Checkpoints
-from windfall.fleet.processes import Marked, group_members, marked, signal_group, start_time
+from windfall.processes import Marked, group_members, marked, signal_group, start_time
 from windfall.run.operator import running
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock

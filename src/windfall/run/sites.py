@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -60,27 +59,3 @@ def own_signal(config: Config, name: str) -> dict[str, Any]:
         "table": site.signal.model_dump(mode="json"), "region": site.region, "start": config.run.start,
         "threshold_g_per_kwh": config.run.threshold_g_per_kwh,
     }  # fmt: skip
-
-
-def own_window(given: dict[str, Any]) -> Callable[[float], bool]:
-    """From that: whether the region is known to be in a window at a run time. Stale or missing readings are no window."""
-    from windfall.config.signals import SignalTable
-    from windfall.grid.build import make_signal
-    from windfall.grid.signal import StepSignal
-    from windfall.units import parse_utc
-
-    start = parse_utc(given["start"]) if given["start"] else 0.0
-    signal, _ = make_signal(SignalTable(**given["table"]), str(given["region"]), start)
-    if not isinstance(signal, StepSignal):
-        from windfall.grid.live import LiveSignal
-        from windfall.grid.poller import Poller
-
-        assert isinstance(signal, LiveSignal)
-        Poller([signal]).start()  # for as long as the trainer lives
-    threshold = float(given["threshold_g_per_kwh"])
-
-    def open_at(t: float) -> bool:
-        reading = signal.at(t)
-        return reading is not None and t < reading.stale_at and reading.value < threshold
-
-    return open_at

@@ -6,7 +6,6 @@ It keeps its port and its database from start to start, so that sites find it ag
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
 import subprocess
@@ -15,10 +14,11 @@ from pathlib import Path
 
 from windfall import clock
 from windfall.errors import ConfigError, RunError, StoreError
-from windfall.federation.flower_environment import flower_environment
-from windfall.fleet.processes import mark, spawn
+from windfall.processes import mark, spawn
 from windfall.store.files import read_json, write_json
 from windfall.store.rundir import RunDir
+from windfall.wire.flower_environment import flower_environment
+from windfall.wire.probe import answers
 
 #: A SuperLink that ends sooner than this has not worked.
 _YOUNG_S = 5.0
@@ -120,19 +120,6 @@ class SuperLink:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
-
-
-def answers(host: str, port: int, timeout_s: float) -> bool:
-    """Whether a SuperLink is there and awake: a frozen one still accepts connections, and says nothing."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
-    try:
-        connection.request("GET", "/")
-        connection.getresponse()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
 
 
 def free_port() -> int:

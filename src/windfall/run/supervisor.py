@@ -12,9 +12,8 @@ from typing import Any, Protocol
 from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
-from windfall.federation.flower_environment import flower_environment
 from windfall.fleet.drivers.local import LocalDriver
-from windfall.fleet.processes import mark, spawn
+from windfall.processes import mark, spawn
 from windfall.run.prepare import Say, data_dir, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
@@ -22,6 +21,7 @@ from windfall.run.version0 import mend_version0
 from windfall.store.files import read_json, telling_of_the_disk
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
+from windfall.wire.flower_environment import flower_environment
 
 _POLL_S = 0.25
 #: A coordinator that dies before it serves is started again this often in a row ...

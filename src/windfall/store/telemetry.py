@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from windfall import clock
 from windfall.errors import StoreError
@@ -79,6 +79,17 @@ def _upgrade(db: sqlite3.Connection) -> None:
             if column not in {str(c[1]) for c in db.execute(f"PRAGMA table_info({table})")}:
                 db.execute(f"ALTER TABLE {table} ADD COLUMN {column} REAL")
         db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
+
+
+class Events(Protocol):
+    """Where events and figures go (``Telemetry`` is one)."""
+
+    def event(self, t_run: float, kind: str, *, site: str | None = None, version: int | None = None, **detail: Any) -> None: ...
+
+    def metric(
+        self, t_run: float, site: str, name: str, value: float, *, tokens: int | None = None,
+        version: int | None = None, detail: dict[str, Any] | None = None,
+    ) -> None: ...  # fmt: skip
 
 
 class Telemetry:

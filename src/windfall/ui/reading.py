@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall.errors import StoreError
-from windfall.fleet.processes import start_time
+from windfall.processes import start_time
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry

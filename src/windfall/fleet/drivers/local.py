@@ -20,13 +20,13 @@ from windfall import clock
 from windfall.errors import Permanent, Transient
 from windfall.fleet.driver import Owned
 from windfall.fleet.machine import Observed
-from windfall.fleet.processes import group_members, mark, marked, signal_group, spawn, start_time
+from windfall.processes import group_members, mark, marked, signal_group, spawn, start_time
 from windfall.store.files import write_json
 
 #: What a site is told at start: everything that goes into its `site.json` besides its name and generation.
 Describe = Callable[[str], dict[str, Any]]
 #: The command that runs a site, besides its folder.
-AGENT = (sys.executable, "-m", "windfall.run.agent")
+AGENT = (sys.executable, "-m", "windfall.site.agent")
 #: What stays as it is until somebody changes it: a program or folder that is not there, or not ours to use.
 _FOR_A_PERSON = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.EROFS}
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
 from windfall.errors import DataError, RankError, Refused, WindfallError
-from windfall.federation.beside import Beside
-from windfall.federation.codec import encode
-from windfall.federation.fields import Fields, finite, is_count
-from windfall.federation.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, refusal
-from windfall.federation.outbox import InnerState, Outbox, Trained
-from windfall.federation.position import Leases, Segment, Work
-from windfall.federation.transport import BEAT_NAME, Mailbox
+from windfall.site.background import Background
+from windfall.site.leases import Leases, OpenWork, Segment
+from windfall.site.outbox import InnerState, Outbox, TrainedTokens
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.store.tensors import Tensors, from_bytes
+from windfall.wire.codec import encode
+from windfall.wire.fields import Fields, finite, is_count
+from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, refusal
+from windfall.wire.transport import BEAT_NAME, Mailbox
 
 if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
     from windfall.train.trainer import Trainer
@@ -60,8 +60,8 @@ class SiteWorker:
         self._beat_file = folder / BEAT_NAME
         self._outbox = Outbox(folder)
         #: Writes to the outbox; everything else that uses the outbox waits for it.
-        self._beside = Beside(executor)
-        self._trained = Trained(folder / "trained", generation)
+        self._background = Background(executor)
+        self._trained = TrainedTokens(folder / "trained", generation)
         self._snapshot_s = snapshot_s
         self._dead_man_s = dead_man_s
         self._calendar = calendar
@@ -77,7 +77,7 @@ class SiteWorker:
         #: The message to answer at the cut, if somebody still waits for it.
         self._message = ""
         self._leases = Leases()
-        self._work = Work()
+        self._work = OpenWork()
         self._open: dict[int, Tensors] = {}  # cut -> what was sent and is not yet acknowledged
         self._travelling: dict[int, ContributionHeader] = {}  # cut -> what was said of it
         self._said = 0  # the cut that the last answer carried
@@ -103,7 +103,7 @@ class SiteWorker:
 
     def pump(self) -> bool:
         """Do one thing; False if there was nothing to do."""
-        self._mind_the_snapshot(self._beside.look)
+        self._mind_the_snapshot(self._background.look)
         self._listen()
         taken = self._mailbox.take()
         if taken:
@@ -190,7 +190,7 @@ class SiteWorker:
     # -- messages --------------------------------------------------------------------------------------------
 
     def _on_message(self, message_id: str, envelope: Envelope) -> None:
-        self._mind_the_snapshot(self._beside.wait)
+        self._mind_the_snapshot(self._background.wait)
         try:
             message, weights = self._read(envelope)
         except Refused as e:
@@ -259,7 +259,7 @@ class SiteWorker:
         if order.leases or not self._work.steps:  # else it only asks for work done on the version before
             self._base = order.version
         self._note("order", order.progress_start, order.progress_rate)
-        # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
+        # OpenWork since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
         gone = [*self._work.consumed, *(c for sent in self._travelling.values() for c in sent.consumed)]
         self._leases.replace([Segment(x["epoch"], x["start"], x["end"]) for x in order.leases], gone)
         # Steps between a hello and this order are steps under this order: the hello counted those before it.
@@ -440,7 +440,7 @@ class SiteWorker:
         """Freeze the work since the last cut as a contribution, and begin anew. Without work it is an empty one."""
         self._still_here()
         try:
-            self._beside.wait()
+            self._background.wait()
         except OSError as e:
             if not self._work.steps:
                 raise
@@ -465,7 +465,7 @@ class SiteWorker:
             self._travelling[self._cut] = header
             self._lineage.clear()
         self._saved_at = clock.monotonic()
-        self._work = Work()
+        self._work = OpenWork()
         self._uncut_said = 0
         # The schedule goes on from what this cut will have added.
         self._progress_at_cut += self._progress_rate * w.tokens
@@ -495,7 +495,7 @@ class SiteWorker:
     def _take_snapshot(self) -> None:
         """Keep the work since the last cut as if it were cut now, and the inner state: a crash loses at most this."""
         self._saved_at = clock.monotonic()
-        self._mind_the_snapshot(self._beside.wait)  # what the trainer holds for the last one is used for this one
+        self._mind_the_snapshot(self._background.wait)  # what the trainer holds for the last one is used for this one
         later = self._trainer.snapshot()
         self._cut += 1  # the number that the next cut will have
         header = self._header(drained=False, order=None).header()
@@ -506,7 +506,7 @@ class SiteWorker:
             delta, inner = later()
             self._outbox.snapshot(Envelope(header, {"delta": encode(delta, "fp32")}), replace(about, data=inner))
 
-        self._beside.begin(write)
+        self._background.begin(write)
 
     def _mind_the_snapshot(self, ask: Callable[[], None]) -> None:
         """Look at, or wait for, the snapshot under way. If it could not be written the site ends, its work in a cut."""

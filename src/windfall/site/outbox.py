@@ -7,27 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from windfall import faults
 from windfall.errors import DataError, Refused
-from windfall.federation.messages import ContributionHeader
 from windfall.store.files import Envelope
-
-_NAME = re.compile(r"^(\d{6})-(\d{6})\.env$")
-
-
-def name_of(generation: int, cut: int) -> str:
-    """File name of a cut's contribution; also its name in a ``hello``."""
-    return f"{generation:06d}-{cut:06d}.env"
-
-
-def cut_of(name: str) -> tuple[int, int] | None:
-    """Generation and cut of such a name."""
-    found = _NAME.match(name)
-    return (int(found[1]), int(found[2])) if found else None
+from windfall.wire.messages import ContributionHeader, name_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +26,7 @@ class InnerState:
     steps: int
 
 
-class Trained:
+class TrainedTokens:
     """How many tokens each life of the site has trained, lost or not: what goodput is measured against.
 
     One small file a life, written in place at every step: it is cheap, and a killed process has written it.

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from federation.fake import CountingTrainer
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import BEAT_NAME, MemoryMailbox
-from windfall.run import agent
-from windfall.run.watchdog import Watchdog
+from windfall.site import agent
+from windfall.site.watchdog import Watchdog
+from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
+from windfall.wire.transport import BEAT_NAME, MemoryMailbox
 
 SITE: dict[str, Any] = {"site": "a", "generation": 1, "silent_after_s": 20.0, "start_timeout_s": 50.0, "dead_man_s": 10.0}
 

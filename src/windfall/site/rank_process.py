@@ -1,6 +1,6 @@
 """One of a site's ranks besides the first: the same model and data, and whatever the first one says.
 
-``python -m windfall.run.rank_process SITE_DIR RANK PORT``. It ends with its leader.
+``python -m windfall.site.rank_process SITE_DIR RANK PORT``. It ends with its leader.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from windfall.errors import WindfallError
-from windfall.run.agent import load_site
-from windfall.run.followers import key
-from windfall.run.trainer_process import join, one_rank, take_device
+from windfall.site.agent import load_site
+from windfall.site.followers import key
+from windfall.site.trainer_process import join, one_rank, take_device
 
 
 def main(argv: list[str] | None = None) -> int:

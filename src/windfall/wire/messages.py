@@ -10,19 +10,34 @@ another protocol in one sentence. A site answers what it refuses with ``refusal`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from windfall.errors import Refused
-from windfall.federation.fields import Fields, shown
 from windfall.store.records import Consumed
+from windfall.wire.fields import Fields, shown
 
 PROTOCOL = 1
 #: Blocks have numbers below this.
 _BLOCKS = 2**40
 #: What a contribution may say of its work, besides what counts.
 METRICS = ("loss_mean", "loss_last", "train_seconds", "tokens_per_s")
+
+
+_NAME = re.compile(r"^(\d{6})-(\d{6})\.env$")
+
+
+def name_of(generation: int, cut: int) -> str:
+    """File name of a cut's contribution; also its name in a ``hello``."""
+    return f"{generation:06d}-{cut:06d}.env"
+
+
+def cut_of(name: str) -> tuple[int, int] | None:
+    """Generation and cut of such a name."""
+    found = _NAME.match(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def check_protocol(raw: Mapping[str, Any], who: str) -> None:

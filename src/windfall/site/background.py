@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 
-class Beside:
+class Background:
     """What was begun last is done, or has failed, before the next begins."""
 
     def __init__(self, executor: Executor | None = None) -> None:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from windfall import clock
 from windfall.errors import ConfigError, RankError, WindfallError
-from windfall.federation.site import SiteWorker
-from windfall.federation.transport import FileMailbox
-from windfall.run.agent import LINK_NAME, load_site
-from windfall.run.followers import Followers
-from windfall.run.node_log import NodeNotes
-from windfall.run.sites import own_window
+from windfall.site.agent import LINK_NAME, load_site
+from windfall.site.followers import Followers
+from windfall.site.node_log import NodeNotes
+from windfall.site.own_window import own_window
+from windfall.site.worker import SiteWorker
 from windfall.store.bus import open_site_bus
 from windfall.store.files import read_json
+from windfall.wire.transport import FileMailbox
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]

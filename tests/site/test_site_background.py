@@ -11,10 +11,10 @@ import pytest
 
 from federation.fake import CountingTrainer
 from federation.harness import BATCH, BLOCK, Run
-from windfall.federation.beside import Beside
-from windfall.federation.codec import decode
-from windfall.federation.outbox import Outbox
+from windfall.site.background import Background
+from windfall.site.outbox import Outbox
 from windfall.store.files import Envelope
+from windfall.wire.codec import decode
 
 STEPS = 40
 
@@ -27,12 +27,12 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 def test_without_a_thread_work_is_done_where_it_is_asked_for() -> None:
     done: list[int] = []
-    Beside().begin(lambda: done.append(1))
+    Background().begin(lambda: done.append(1))
     assert done == [1]
 
 
 def test_the_next_work_waits_for_the_last_and_hears_of_its_failure(executor: ThreadPoolExecutor) -> None:
-    beside, go, done = Beside(executor), Event(), []
+    beside, go, done = Background(executor), Event(), []
 
     def slow() -> None:
         go.wait(60)
@@ -61,7 +61,7 @@ def test_a_site_trains_on_while_its_snapshot_is_written_and_waits_before_it_cuts
     runs.append(run)
     run.serve(until_min=3)
     worker = run.workers["a"]
-    worker._beside = Beside(executor)
+    worker._background = Background(executor)
     began, go, order = Event(), Event(), []
     snapshot, save = Outbox.snapshot, Outbox.save
 
@@ -106,9 +106,9 @@ def test_a_snapshot_is_of_the_moment_at_which_it_was_asked_for(
     delta, state = later()
     assert all((delta[n] == expected[n]).all() for n in expected)
     assert state == inner
-    worker._beside = Beside(executor)
+    worker._background = Background(executor)
     worker._take_snapshot()
-    worker._beside.wait()
+    worker._background.wait()
     kept = Envelope.load(run.dir.sites / "a" / "snapshot.env")
     stored = decode(kept.blobs["delta"], "fp32", expected)
     now = trainer.delta()
@@ -122,7 +122,7 @@ def unwritten(tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolE
     runs.append(run)
     run.serve(until_min=4)
     worker = run.workers["a"]
-    worker._beside = Beside(executor)
+    worker._background = Background(executor)
 
     def full(self: Outbox, *given: object) -> None:
         raise OSError(28, "No space left on device")

@@ -18,12 +18,12 @@ from typing import Any
 
 from windfall import clock
 from windfall.errors import ConfigError
-from windfall.federation.transport import FileMailbox
-from windfall.fleet.processes import spawn
-from windfall.run.node_log import NodeLog
-from windfall.run.superlink import answers
-from windfall.run.watchdog import Watchdog
+from windfall.processes import spawn
+from windfall.site.node_log import NodeLog
+from windfall.site.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
+from windfall.wire.probe import answers
+from windfall.wire.transport import FileMailbox
 
 _POLL_S = 0.1
 #: The driver's grace where the site was not told of it, and the part of it that the trainer has.
@@ -105,7 +105,7 @@ class Agent:
 
     def trainer_command(self) -> list[str]:
         """What runs the trainer."""
-        return [sys.executable, "-m", "windfall.run.trainer_process", str(self._folder)]
+        return [sys.executable, "-m", "windfall.site.trainer_process", str(self._folder)]
 
     def node_command(self) -> list[str]:
         """What runs the SuperNode. Its configuration is a file: on a command line Flower reads no apostrophe."""
@@ -115,7 +115,7 @@ class Agent:
         text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items())
         write_atomic(config, [text.replace("\x7f", "\\u007f").encode()], durable=False)
         return [
-            sys.executable, "-m", "windfall.federation.flower_command", "flower-supernode", "--insecure", "--superlink",
+            sys.executable, "-m", "windfall.wire.flower_command", "flower-supernode", "--insecure", "--superlink",
             self._site["superlink"], "--port", str(self._site["supernode_port"]), "--node-config", str(config),
         ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from windfall import clock
 from windfall.errors import RankError
-from windfall.fleet.processes import spawn
+from windfall.processes import spawn
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ class Followers:
             words = (
                 command(rank, store.port)
                 if command
-                else [sys.executable, "-m", "windfall.run.rank_process", str(folder), str(rank), str(store.port)]
+                else [sys.executable, "-m", "windfall.site.rank_process", str(folder), str(rank), str(store.port)]
             )
             self._processes[rank] = spawn(words, log=log, env=dict(os.environ), own_session=False, with_parent=True)
 

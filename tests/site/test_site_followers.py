@@ -14,7 +14,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from patience import PATIENCE_S
 from windfall import clock
 from windfall.errors import RankError
-from windfall.run.followers import Command, Followers, key
+from windfall.site.followers import Command, Followers, key
 from windfall.train.prepare import prepare
 from windfall.train.spec import TrainerSpec
 
@@ -95,7 +95,7 @@ def test_a_real_follower_says_what_is_wrong_with_its_data(tmp_path: Path) -> Non
     }))  # fmt: skip
     store = TCPStore("127.0.0.1", 0, 1, is_master=True, timeout=timedelta(seconds=900), wait_for_workers=False)
     others = Followers(
-        tmp_path, 2, store, lambda rank, port: [sys.executable, "-m", "windfall.run.rank_process", str(tmp_path), "0", str(port)]
+        tmp_path, 2, store, lambda rank, port: [sys.executable, "-m", "windfall.site.rank_process", str(tmp_path), "0", str(port)]
     )
     deadline = clock.monotonic() + PATIENCE_S
     while not store.check([key("failed", 0)]):

@@ -18,7 +18,7 @@ class Segment:
 
 
 @dataclass
-class Work:
+class OpenWork:
     """What has been trained since the last cut."""
 
     consumed: list[Consumed] = field(default_factory=list)

@@ -10,29 +10,14 @@ import os
 import secrets
 from pathlib import Path
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from windfall import clock
 from windfall.store.files import Envelope
-
-#: How the bytes of an envelope travel in an ArrayRecord.
-STYPE = "windfall.envelope"
+from windfall.wire.records import pack, unpack
 
 app = ClientApp()
-
-
-def pack(envelope: Envelope) -> RecordDict:
-    """An envelope as Flower records: raw bytes, nothing pickled."""
-    data = b"".join(envelope.parts())
-    array = Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)
-    return RecordDict({"envelope": ArrayRecord({"bytes": array}), "meta": ConfigRecord({"bytes": len(data)})})
-
-
-def unpack(content: RecordDict) -> Envelope:
-    """The envelope in a message's records. Raises DataError or KeyError if there is none."""
-    record = content.array_records["envelope"]
-    return Envelope.parse(record["bytes"].data, "message")
 
 
 @app.train()  # type: ignore[untyped-decorator]

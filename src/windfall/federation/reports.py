@@ -7,12 +7,12 @@ from typing import Any
 from windfall import clock
 from windfall.errors import Refused
 from windfall.federation.evaluations import Evaluations
-from windfall.federation.fields import Fields, finite, is_count, text
-from windfall.federation.intake import Events
 from windfall.store.bus import Bus
+from windfall.store.telemetry import Events
+from windfall.wire.fields import Fields, finite, is_count, text
 
 
-class Hearing:
+class SiteReports:
     """Listens to the bus for the coordinator."""
 
     def __init__(self, bus: Bus, events: Events, evaluations: Evaluations, silent_after_s: float) -> None:

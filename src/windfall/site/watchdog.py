@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall import clock
-from windfall.federation.transport import BEAT_NAME
+from windfall.wire.transport import BEAT_NAME
 
 #: Between two looks at most so much counts: an agent that was stopped itself has not been waiting.
 _LOOK_S = 1.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from flwr.common.config import parse_config_args
 
-from windfall.run.agent import Agent
-from windfall.run.node_log import NodeLog, NodeNotes
+from windfall.site.agent import Agent
+from windfall.site.node_log import NodeLog, NodeNotes
 
 LINE = "ERROR :   Failed to push task output: Client error '401 Unauthorized' for url 'http://127.0.0.1:1/x'\n"
 
