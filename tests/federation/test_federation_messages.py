@@ -39,7 +39,7 @@ ANYTHING = st.recursive(
 
 ORDER = RoundOrder(
     fence=1, round=1, version=0, model="full", inner="own", after="continue", cut_at=T0 + 100, begins_at=T0,
-    valid_until=T0 + 1000, steps_before=0, tokens_per_s=float(TOKENS_PER_STEP), gated=False,
+    valid_until=T0 + 1000, blocks_before=0, step_blocks=2, tokens_per_s=float(TOKENS_PER_STEP), gated=False,
     leases=[{"epoch": 1, "start": 0, "end": 20}], progress_start=0.0, progress_rate=1.0,
     acks=[{"generation": 1, "cut": 1, "accepted": True, "version": 1, "reason": ""}],
 ).header()  # fmt: skip
@@ -49,8 +49,8 @@ CONTRIBUTION = ContributionHeader(
 ).header()  # fmt: skip
 GREETING = Greeting(1).header()
 HELLO = {
-    "protocol": 1, "kind": "hello", "site": "a", "generation": 1, "manifest": "counting", "inner_tokens": -1.0, "cut": 0, "base": 0,
-    "uncut_steps": 0, "round": 0, "order_fence": 0, "broke_at": None, "remembers": False, "seen_round": 0, "seen_fence": 0,
+    "protocol": 2, "kind": "hello", "site": "a", "generation": 1, "manifest": "counting", "inner_tokens": -1.0, "cut": 0, "base": 0,
+    "uncut_blocks": 0, "round": 0, "order_fence": 0, "broke_at": None, "remembers": False, "seen_round": 0, "seen_fence": 0,
 }  # fmt: skip
 
 READ: dict[str, tuple[dict[str, Any], Callable[[Mapping[str, Any]], Any]]] = {
@@ -190,8 +190,8 @@ def test_nothing_on_the_bus_ends_a_trainer(
 def test_a_site_refuses_another_protocol_in_one_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     at = At(tmp_path / "a")
     with caplog.at_level(logging.WARNING, "windfall"):
-        (answer,) = at.take({**GREETING, "protocol": 2})
-    said = "a cannot read its message: it speaks protocol 2 and this site 1: run the same version of Windfall at both ends"
+        (answer,) = at.take({**GREETING, "protocol": 3})
+    said = "a cannot read its message: it speaks protocol 3 and this site 2: run the same version of Windfall at both ends"
     assert answer["error"] == said
     assert [r.getMessage() for r in caplog.records] == [said]
 
@@ -261,7 +261,7 @@ def test_a_site_of_another_protocol_fails_at_once_and_says_why(
     runs.append(run)
     assert run.serve() == "done"
     failed, *others = [d["reason"] for _, _, _, d in run.events("state") if d["now"] == "failed"]
-    assert failed.endswith("it speaks protocol 1 and this site 0: run the same version of Windfall at both ends")
+    assert failed.endswith("it speaks protocol 2 and this site 0: run the same version of Windfall at both ends")
     assert not others
 
 

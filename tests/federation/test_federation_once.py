@@ -45,7 +45,7 @@ class Linked(Run):
         self.workers[site]._mailbox = self.transport.connect(self.world.nodes[site])
 
     def steps_of(self, site: str) -> int:
-        return self.federation._members[site].steps
+        return self.federation._members[site].blocks // (BATCH // BLOCK)
 
 
 def story(run: Run) -> list[Any]:

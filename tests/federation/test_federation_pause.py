@@ -305,7 +305,7 @@ class Alone:
         now = T0 + self.wall
         order = RoundOrder(
             fence=1, round=1, version=0, model="full", inner="own", after=after, cut_at=now + for_s, begins_at=now,
-            valid_until=now + valid_s, steps_before=0, tokens_per_s=1.0, gated=False,
+            valid_until=now + valid_s, blocks_before=0, step_blocks=2, tokens_per_s=1.0, gated=False,
             leases=[{"epoch": 1, "start": 0, "end": LEASED}], progress_start=0.0, progress_rate=1.0,
         )  # fmt: skip
         self.box.incoming.append(("m1", Envelope(order.header(), {"weights": to_bytes(self.trainer.weights())})))
@@ -374,7 +374,7 @@ def test_what_a_parked_site_kept_is_offered_by_its_next_life_with_its_inner_stat
     alone.box = MemoryMailbox()
     alone.wall += 7 * 86400
     alone.start(generation=2)
-    alone.box.incoming.append(("m2", Envelope({"kind": "hello", "protocol": 1, "fence": 2})))
+    alone.box.incoming.append(("m2", Envelope({"kind": "hello", "protocol": 2, "fence": 2})))
     alone.live(1)
     ((_, hello),) = alone.box.outgoing
     offered = Envelope.parse(hello.blobs[name_of(1, 1)], "offered")

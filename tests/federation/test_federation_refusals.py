@@ -143,7 +143,7 @@ ATTACKS: dict[str, tuple[Callable[[Envelope], Envelope], str]] = {
     "unknown codec": (lambda e: header(e, codec="zip"), "unknown codec 'zip'"),
     "unknown site": (lambda e: header(e, site="zebra"), "comes from a and says that it is from zebra"),
     "another protocol": (
-        lambda e: header(e, protocol=9), "it speaks protocol 9 and this coordinator 1: run the same version of Windfall"),
+        lambda e: header(e, protocol=9), "it speaks protocol 9 and this coordinator 2: run the same version of Windfall"),
     "old lease epoch": (lambda e: claiming(e, epoch=lambda c: c["epoch"] - 1), "which it does not hold"),
     "blocks that were not lent": (lambda e: header(e, consumed=moved(e, BLOCKS)), "which it does not hold"),
     "blocks that are committed": (
@@ -390,8 +390,8 @@ def test_a_node_that_is_none_of_the_runs_sites_is_given_nothing_and_nothing_of_i
     run = Watched(tmp_path / "r", data, ALONE)
     runs.append(run)
     box = run.transport.connect("zebra#1")
-    forged = Envelope({"kind": "contribution", "protocol": 1, "site": "zebra"}, {"delta": b"x"})
-    hello = {"kind": "hello", "protocol": 1, "site": "zebra", "generation": 1, "manifest": "counting"}
+    forged = Envelope({"kind": "contribution", "protocol": 2, "site": "zebra"}, {"delta": b"x"})
+    hello = {"kind": "hello", "protocol": 2, "site": "zebra", "generation": 1, "manifest": "counting"}
     run.serve(until_min=3)
     (message, asked) = box.incoming.pop(0)
     assert asked.header["kind"] == "hello"

@@ -140,7 +140,10 @@ class DataTable(Table):
 class TrainTable(Table):
     """`[train]`: optimizer step and recipe."""
 
-    batch_sequences: int = Field(8, ge=1, description="sequences per optimizer step at a site")
+    batch_sequences: int = Field(8, ge=1, description="sequences per optimizer step")
+    batch: Literal["global", "site"] = Field(
+        "global", description="global: the sites of a joint round share each step's sequences, by speed; site: each takes so many"
+    )
     block_sequences: int = Field(4, ge=1, description="sequences per block; divides batch_sequences")
     optimizer: Literal["normuon", "muon_plain", "adamw"] = Field("normuon", description="inner optimizer")
     lr_scale: Positive = Field(1.0, description="multiplies every learning rate of the recipe")

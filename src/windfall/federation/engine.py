@@ -63,7 +63,7 @@ class Federation:
         self._t = now
         self._members: dict[str, Member] = {}
         self._generations: dict[str, int] = dict(generations)
-        self._fixed = FixedRounds(ledger) if settings.round_steps is not None else None
+        self._fixed = FixedRounds(ledger) if settings.round_blocks is not None else None
         self._round: Round | None = self._fixed.under_way(sites) if self._fixed else None
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
         self._evaluations = Evaluations(ledger, events)
@@ -244,13 +244,13 @@ class Federation:
             m.aligned = None  # whether its last order arrived, and the parameters with it, nobody knows
         self._events.event(
             self._t, "hello", site=site, generation=stands.generation, offered=len(blobs), again=known is not None,
-            uncut_steps=stands.uncut_steps,
+            uncut_blocks=stands.uncut_blocks,
         )  # fmt: skip
         self._take_all(site, blobs)
-        # After what it offers, which is older: these steps are above its newest cut.
-        m.uncut, m.cut = stands.uncut_steps, max(m.cut, stands.cut)
+        # After what it offers, which is older: these blocks are above its newest cut.
+        m.uncut, m.cut = stands.uncut_blocks, max(m.cut, stands.cut)
         if known is None:
-            m.steps = -stands.uncut_steps
+            m.blocks = -stands.uncut_blocks
         # What an earlier life of this site had to offer has been offered now.
         held: list[tuple[int, int]] = []
         for lease in self._ledger.live_leases(site):
@@ -318,7 +318,7 @@ class Federation:
         if m and header and mine and (ack is None or ack.accepted) and header.cut not in m.counted:
             m.counted.add(header.cut)
             m.refusals = 0
-            m.steps += header.last_step - header.first_step
+            m.blocks += sum(c.end - c.start for c in header.consumed)
             since = self._round.begins_at if self._round else self._t
             rate = header.tokens / max(self._s.tick_s, self._t - since)
             m.measured_rate = min(rate, _FASTEST * self._s.tokens_per_s[site])

@@ -21,7 +21,7 @@ class Settings:
     gated: bool
     codec: str
     blocks_per_step: int
-    tokens_per_step: int
+    tokens_per_block: int
     budget_tokens: int
     manifest: str
     tokens_per_s: Mapping[str, float]
@@ -29,8 +29,12 @@ class Settings:
     lease_margin: float = 1.5
     #: Age of an inner optimizer state, as a share of the budget, past which it is reset.
     inner_max_age: float = 0.02
-    #: Steps of one site in a round, where rounds are bounded by tokens and not by time.
-    round_steps: int | None = None
+    #: Blocks of one site in a round, where rounds are bounded by tokens and not by time.
+    round_blocks: int | None = None
+    #: ``global``: the sites of a joint round share ``blocks_per_step``; ``site``: each takes all of it.
+    batch: str = "global"
+    #: By site: blocks of a step that it computes at once; a step is a multiple of it where that can be.
+    blocks_at_once: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -44,8 +48,8 @@ class Member:
     #: Version that the site's parameters equal, if they equal one.
     aligned: int | None = None
     began_at: float | None = None
-    steps: int = 0
-    #: Cuts whose steps are in ``steps``: what comes twice (by its answer and by the outbox) counts once.
+    blocks: int = 0
+    #: Cuts whose blocks are in ``blocks``: what comes twice (by its answer and by the outbox) counts once.
     counted: set[int] = field(default_factory=set)
     #: The newest of its cuts that is known of.
     cut: int = 0
@@ -58,7 +62,7 @@ class Member:
     owes_inner: bool = False
     drained: bool = False
     first_order: bool = True
-    #: Steps that it had trained and not cut when it said hello; paid for in run time that has passed.
+    #: Blocks that it had trained and not cut when it said hello; paid for in run time that has passed.
     uncut: int = 0
     #: Its message is lost and it has not said yet how things stand.
     unsure: bool = False

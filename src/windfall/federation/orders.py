@@ -31,14 +31,14 @@ class Orders:
 
     def cut_at(self, t: float, participants: Collection[str]) -> float:
         """When a round that begins at ``t`` is cut, at the latest (run time)."""
-        if self._s.round_steps is not None:
+        if self._s.round_blocks is not None:
             return t + self.longest(participants)
         length = self._s.solo_cut_s if len(participants) == 1 else self._s.round_s
         return t + math.ceil(length / self._s.tick_s) * self._s.tick_s + self._rest(participants, length)
 
     def _rest(self, participants: Iterable[str], length: float) -> float:
         """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
-        rate = sum(self._s.tokens_per_s[s] for s in participants) * self._s.blocks_per_step / self._s.tokens_per_step
+        rate = sum(self._s.tokens_per_s[s] for s in participants) / self._s.tokens_per_block
         left = self._ledger.counts().free / rate - length
         if not 0 < left < _WORTH_A_ROUND * length:
             return 0.0
@@ -46,39 +46,46 @@ class Orders:
 
     def longest(self, participants: Iterable[str]) -> float:
         """What a round of fixed tokens may take, and no more (run time): a limit for a site that does not come forward."""
-        assert self._s.round_steps is not None
-        slowest = max(self._s.round_steps * self._s.tokens_per_step / self._s.tokens_per_s[s] for s in participants)
+        assert self._s.round_blocks is not None
+        slowest = max(self._s.round_blocks * self._s.tokens_per_block / self._s.tokens_per_s[s] for s in participants)
         return 10 * math.ceil(slowest / self._s.tick_s) * self._s.tick_s
+
+    def step_sizes(self, fleet: Collection[str]) -> dict[str, int]:
+        """Blocks of an optimizer step at each site of a round."""
+        if self._s.batch == "site":
+            return dict.fromkeys(fleet, self._s.blocks_per_step)
+        return shared(self._s.blocks_per_step, {s: self._s.tokens_per_s[s] for s in fleet}, self._s.blocks_at_once)
 
     def lend(self, t: float, cut_at: float, members: Mapping[str, Member]) -> dict[str, list[Lease]]:
         """Leases for a round, by site; a site for which nothing is left is not in it."""
         faults.reach("before-lease")
         need: dict[str, int] = {}
         have: dict[str, list[Lease]] = {}
-        per_step = self._s.blocks_per_step
+        sizes = self.step_sizes(members)
         for site in sorted(members):
             m = members[site]
             rate = self._s.tokens_per_s[site]
             if m.began_at is None:
                 m.began_at = t
-            if self._s.round_steps is not None:
-                steps = self._s.round_steps
+            if self._s.round_blocks is not None:
+                blocks = self._s.round_blocks
             elif self._s.gated:
                 # One step more than is owed, so that a site does not run dry before its cut; it keeps what is left.
-                steps = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_step + 1e-9) - m.steps + 1
+                owed = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_block + 1e-9)
+                blocks = owed - m.blocks + sizes[site]
             else:
                 # A site faster than its configuration says must not run dry either.
-                steps = math.ceil(max(rate, m.measured_rate) * (cut_at - t) / self._s.tokens_per_step * self._s.lease_margin * 2)
+                blocks = math.ceil(max(rate, m.measured_rate) * (cut_at - t) / self._s.tokens_per_block * self._s.lease_margin * 2)
             mine = [x for x in self._ledger.live_leases(site) if x.generation == m.generation]
             held = sum(b - a for x in mine for a, b in self._ledger.remaining(x.epoch))
             have[site] = mine
-            need[site] = max(0, max(1, steps) * per_step - held)
+            need[site] = max(0, max(sizes[site], blocks) - held)
         free = self._ledger.counts().free
         wanted = sum(need.values())
         result: dict[str, list[Lease]] = {}
         for site in sorted(members):
             # Towards the end leases shrink: what is left is shared in proportion to speed.
-            share = need[site] if wanted <= free else math.ceil(free * need[site] / wanted / per_step) * per_step
+            share = need[site] if wanted <= free else math.ceil(free * need[site] / wanted / sizes[site]) * sizes[site]
             expires = cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s)
             for x in have[site]:
                 self._ledger.extend(x.epoch, expires)
@@ -117,12 +124,12 @@ class Orders:
         it (its disk is gone) the place of its last heartbeat, ``seen``, must do, which is up to a second old, or the first
         block that it ``held``.
         """
-        at = stands.broke_at
+        at, size = stands.broke_at, stands.broke_blocks
         if at is None and held and not stands.remembers:
-            at = seen if seen is not None and any(a <= seen < b for a, b in held) else held[0][0]
+            size, at = self._s.blocks_per_step, seen if seen is not None and any(a <= seen < b for a, b in held) else held[0][0]
         if at is None:
             return False
-        bad = self._ledger.fail(m.site, m.generation, range(at, at + self._s.blocks_per_step))
+        bad = self._ledger.fail(m.site, m.generation, range(at, at + size))
         for block in bad:
             self._events.event(t, "quarantined", site=m.site, block=block, reason="three leases failed at its step")
         return bool(bad)
@@ -141,7 +148,8 @@ class Orders:
             after="continue" if solo and not self._s.gated and not drain else "wait",
             cut_at=cut_at, begins_at=m.began_at if m.began_at is not None else t,
             valid_until=cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s),
-            steps_before=m.steps + m.uncut, tokens_per_s=own, gated=self._s.gated, leases=segments,
+            blocks_before=m.blocks + m.uncut, step_blocks=self.step_sizes(fleet)[m.site],
+            tokens_per_s=own, gated=self._s.gated, leases=segments,
             progress_start=float(head.tokens_total),
             progress_rate=sum(self._s.tokens_per_s[s] for s in fleet) / own,
             acks=[asdict(a) for a in m.acks], evaluate=evaluate, drain=drain,
@@ -165,3 +173,19 @@ class Orders:
                 inner, blobs, source = "sent", {**blobs, "inner": blob}, [stored[0], stored[1][1]]
         self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version)
         return RoundOrder(**{**asdict(order), "inner": inner, "inner_from": source}), blobs
+
+
+def shared(blocks: int, speeds: Mapping[str, float], at_once: Mapping[str, int]) -> dict[str, int]:
+    """A step's ``blocks`` over sites, in proportion to their speeds: whole multiples of what each computes at once where
+    that can be, at least one block each, ``blocks`` in all (more where there are more sites than blocks)."""
+    total = sum(speeds.values())
+    exact = {s: blocks * speeds[s] / total for s in speeds}
+    units = {s: min(max(1, at_once.get(s, 1)), blocks) for s in speeds}
+    sizes = {s: max(1, int(exact[s] / units[s] + 1e-9) * units[s]) for s in speeds}
+    while (left := blocks - sum(sizes.values())) > 0:
+        # The site that is furthest behind its share is given more, by as much as it computes at once if so much is left.
+        site = max(sorted(speeds), key=lambda s: (units[s] <= left, exact[s] - sizes[s]))
+        sizes[site] += min(units[site], left)
+    while sum(sizes.values()) > blocks and (large := [s for s in sorted(speeds) if sizes[s] > 1]):
+        sizes[max(large, key=lambda s: sizes[s] - exact[s])] -= 1
+    return sizes

@@ -117,10 +117,11 @@ class Replay:
                 f"the record has a gap: {site}, generation {generation}, goes on at step {c.first_step} after step {life.steps}"
             )
         blocks, tokens, at = c.blocks(), 0, 0
+        per_block = life.trainer.tokens_per_step // life.trainer.blocks_per_step
+        count = life.trainer.blocks_per_step
         for step in range(c.last_step - c.first_step):
-            count = life.trainer.blocks_per_step
             for op in (op for op in c.lineage if op[0] == step):
-                if op[1] == "short":
+                if op[1] == "size":
                     count = int(op[2])
                 else:
                     self._apply(life, op, site, generation)
@@ -130,7 +131,7 @@ class Replay:
             life.trainer.step(blocks[at : at + count], life.progress)
             at += count
             if not life.trainer.skipped:
-                tokens += life.trainer.tokens_per_step * count // life.trainer.blocks_per_step
+                tokens += per_block * count
         for op in (op for op in c.lineage if op[0] == c.last_step - c.first_step):
             self._apply(life, op, site, generation)
         life.steps = c.last_step

@@ -55,6 +55,7 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "data.sample_prompt": ("free", "what versions write, not what is trained"),
     "data.sample_tokens": ("free", "what versions write, not what is trained"),
     "train.batch_sequences": ("fixed", "an optimizer step's size"),
+    "train.batch": ("guarded", "how much each site of a joint round takes of an optimizer step"),
     "train.block_sequences": ("fixed", "blocks are lent and counted in it"),
     "train.optimizer": ("fixed", "the recipe"),
     "train.lr_scale": ("fixed", "the recipe"),

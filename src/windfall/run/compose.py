@@ -111,10 +111,11 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
     return Settings(
         round_s=f.round_s, solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
         heartbeat_timeout_s=config.fleet.heartbeat_timeout_s, tick_s=config.run.tick_s, gated=gated, codec=f.codec,
-        blocks_per_step=t.batch_sequences // t.block_sequences, tokens_per_step=config.tokens_per_step,
+        blocks_per_step=t.batch_sequences // t.block_sequences, tokens_per_block=config.tokens_per_block, batch=t.batch,
+        blocks_at_once={s.name: s.ranks * (t.micro_batch_sequences or 1) // t.block_sequences for s in config.site},
         budget_tokens=config.budget_blocks * config.tokens_per_block, manifest=ledger.meta("manifest") or "",
         tokens_per_s={s.name: s.tokens_per_s for s in config.site},
-        round_steps=f.round_tokens // config.tokens_per_step if f.round_tokens else None,
+        round_blocks=f.round_tokens // config.tokens_per_block if f.round_tokens else None,
     )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ class OpenWork:
 
     consumed: list[Consumed] = field(default_factory=list)
     steps: int = 0
+    #: Blocks of these steps.
+    blocks: int = 0
     tokens: int = 0
     loss_sum: float = 0.0
     last_loss: float = 0.0
@@ -33,6 +35,7 @@ class OpenWork:
     def use(self, taken: Iterable[Segment], *, skipped: bool = False) -> None:
         """Note blocks as consumed; ``skipped``: without having been trained on."""
         for s in taken:
+            self.blocks += s.end - s.at
             last = self.consumed[-1] if self.consumed else None
             if last and (last.epoch, last.end, last.skipped) == (s.epoch, s.at, skipped):
                 self.consumed[-1] = Consumed(s.epoch, last.start, s.end, skipped)
@@ -78,6 +81,15 @@ class Leases:
     def at(self) -> int | None:
         """The next block, if there is one."""
         return self._segments[0].at if self._segments else None
+
+    def left(self, most: int) -> int:
+        """Blocks that are left, counted up to ``most``."""
+        count = 0
+        for s in self._segments:
+            count += s.end - s.at
+            if count >= most:
+                return most
+        return count
 
     def replace(self, segments: Iterable[Segment], gone: Iterable[Consumed]) -> None:
         """These are in force now. ``gone``: what is used already and not acknowledged, and so may be in them still."""

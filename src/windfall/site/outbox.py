@@ -35,7 +35,7 @@ class TrainedTokens:
     def __init__(self, folder: Path, generation: int) -> None:
         folder.mkdir(exist_ok=True)
         #: Whether the life before left its own word of where it ended, and the block if it was in a step.
-        self.remembers, self.broke_at = self._last(folder, generation)
+        self.remembers, self.broke_at, self.broke_blocks = self._last(folder, generation)
         self._file = os.open(folder / f"{generation:06d}", os.O_WRONLY | os.O_CREAT, 0o644)
         self.write(0)
 
@@ -44,16 +44,18 @@ class TrainedTokens:
         with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
             os.pwrite(self._file, b"%020d\n" % tokens, 0)
 
-    def at(self, block: int | None) -> None:
-        """Note the first block of the step that begins, or that it is done: whoever dies in it has said where."""
+    def at(self, block: int | None, blocks: int = 1) -> None:
+        """Note the first block of the step that begins and its size, or that it is done: whoever dies in it has said where."""
         with contextlib.suppress(OSError):
-            os.pwrite(self._file, b"%020d\n" % block if block is not None else b" " * 20 + b"\n", 21)
+            os.pwrite(self._file, b"%020d %019d\n" % (block, blocks) if block is not None else b" " * 40 + b"\n", 21)
 
     @staticmethod
-    def _last(folder: Path, generation: int) -> tuple[bool, int | None]:
+    def _last(folder: Path, generation: int) -> tuple[bool, int | None, int]:
         before = max((f for f in folder.iterdir() if f.name < f"{generation:06d}"), default=None)
-        said = before.read_bytes()[21:].strip() if before else b""
-        return before is not None, int(said) if said.isdigit() else None
+        said = before.read_bytes()[21:].split() if before else []
+        if not said or not all(number.isdigit() for number in said):
+            return before is not None, None, 1
+        return True, int(said[0]), int(said[1]) if len(said) > 1 else 1
 
     @staticmethod
     def total(folder: Path) -> int:

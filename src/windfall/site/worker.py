@@ -82,6 +82,10 @@ class SiteWorker:
         self._travelling: dict[int, ContributionHeader] = {}  # cut -> what was said of it
         self._said = 0  # the cut that the last answer carried
         self._since_order = 0
+        self._tokens_per_block = trainer.tokens_per_step // trainer.blocks_per_step
+        self._step_blocks = trainer.blocks_per_step
+        #: Blocks of a step, as the lineage of the next cut has it.
+        self._size_noted = 0
         self._uncut_said = 0
         self._steps = 0
         self._tokens = 0
@@ -231,16 +235,16 @@ class SiteWorker:
 
     def _on_hello(self, message_id: str) -> None:
         order = self._order
-        self._uncut_said = self._work.steps
+        self._uncut_said = self._work.blocks
         header = {
             "kind": "hello", "protocol": PROTOCOL, "site": self.site, "generation": self.generation,
             "manifest": self._trainer.manifest, "inner_tokens": self._outbox.inner_tokens(), "cut": self._cut,
             # Where it stands, for a coordinator that did not send it there.
-            "base": self._base, "uncut_steps": self._work.steps,
+            "base": self._base, "uncut_blocks": self._work.blocks,
             "round": order.round if order else 0, "order_fence": order.fence if order else 0,
             "seen_round": self._seen[0], "seen_fence": self._seen[1],
             # The block at which its last life ended in the middle of a step, if its disk still knows.
-            "broke_at": self._trained.broke_at, "remembers": self._trained.remembers,
+            "broke_at": self._trained.broke_at, "broke_blocks": self._trained.broke_blocks, "remembers": self._trained.remembers,
         }  # fmt: skip
         self._mailbox.answer(message_id, Envelope(header, self._outbox.all()))
 
@@ -262,8 +266,9 @@ class SiteWorker:
         # OpenWork since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
         gone = [*self._work.consumed, *(c for sent in self._travelling.values() for c in sent.consumed)]
         self._leases.replace([Segment(x["epoch"], x["start"], x["end"]) for x in order.leases], gone)
-        # Steps between a hello and this order are steps under this order: the hello counted those before it.
-        self._since_order = max(0, self._work.steps - self._uncut_said) if order.gated else 0
+        # Blocks between a hello and this order are blocks under this order: the hello counted those before it.
+        self._since_order = max(0, self._work.blocks - self._uncut_said) if order.gated else 0
+        self._step_blocks = order.step_blocks
         self._progress_at_cut, self._progress_rate = order.progress_start, order.progress_rate
         self._after, self._valid_until = order.after, order.valid_until
         self._draining = self._draining or order.drain
@@ -330,43 +335,47 @@ class SiteWorker:
         return min(self._order.cut_at, self._cut_by.get(self._order.round, math.inf))
 
     def _allowed(self) -> int:
-        """Steps that a gated clock still allows now, under the present order."""
+        """Blocks that a gated clock still allows now, under the present order; those of a step on a calendar."""
         order = self._order
         if order is None or not order.gated:
-            return 1
+            return self._step_blocks
         t = min(self._now(), self._cut_at())
         if t == -math.inf:
             return 0
-        owed = order.tokens_per_s * (t - order.begins_at) / self._trainer.tokens_per_step
-        return math.floor(owed + 1e-9) - order.steps_before - self._since_order
+        owed = order.tokens_per_s * (t - order.begins_at) / self._tokens_per_block
+        return math.floor(owed + 1e-9) - order.blocks_before - self._since_order
+
+    def _may_step(self) -> bool:
+        """Whether a gated clock allows a whole step, or the last one of the leases, now."""
+        return self._allowed() >= min(self._step_blocks, self._leases.left(self._step_blocks))
 
     def _should_cut(self) -> bool:
         if self._draining or not self._leases:
             return True
         if self._now() >= self._valid_until:
             return True
-        return self._now() >= self._cut_at() and (not self._order or not self._order.gated or self._allowed() <= 0)
+        return self._now() >= self._cut_at() and (not self._order or not self._order.gated or not self._may_step())
 
     def _step_if_allowed(self) -> bool:
-        if not self._leases or self._allowed() <= 0:
+        if not self._leases or not self._may_step():
             self._report(self._now())
             return False
         begun = clock.monotonic()
         w = self._work
-        taken = self._leases.take(self._trainer.blocks_per_step)
+        taken = self._leases.take(self._step_blocks)
         blocks = [b for s in taken for b in range(s.at, s.end)]
-        tokens = self._trainer.tokens_per_step * len(blocks) // self._trainer.blocks_per_step
-        if len(blocks) < self._trainer.blocks_per_step:
-            # The last blocks of the budget, where one was quarantined, may be fewer than a step's.
-            self._note("short", len(blocks))
-        self._trained.at(blocks[0])
+        tokens = self._tokens_per_block * len(blocks)
+        if len(blocks) != self._size_noted:
+            self._size_noted = len(blocks)
+            self._note("size", len(blocks))
+        self._trained.at(blocks[0], len(blocks))
         loss = self._trainer.step(blocks, self._schedule_progress())
         skipped = self._trainer.skipped
         if not skipped and not math.isfinite(loss):
             # Said before the step is noted as done (as what a trainer raises is): it is these blocks at which this life ends.
             raise DataError(f"the loss is {loss} at step {w.steps + 1} since the last cut; lower train.lr_scale")
         self._trained.at(None)
-        self._since_order += 1
+        self._since_order += len(blocks)
         self._steps += 1
         self._tokens += 0 if skipped else tokens
         self._trained.write(self._tokens)
@@ -379,7 +388,7 @@ class SiteWorker:
         w.add(tokens, loss, clock.monotonic() - begun)
         order = self._order
         t_run = (
-            order.begins_at + (order.steps_before + self._since_order) * self._trainer.tokens_per_step / order.tokens_per_s
+            order.begins_at + (order.blocks_before + self._since_order) * self._tokens_per_block / order.tokens_per_s
             if order and order.gated
             else self._calendar()
         )
@@ -394,7 +403,7 @@ class SiteWorker:
                 "rate": round(rate),
             }
         )
-        if not self._leases or self._allowed() <= 0:
+        if not self._leases or not self._may_step():
             self._report(self._now())
         if clock.monotonic() - self._saved_at >= self._snapshot_s:
             self._take_snapshot()
@@ -464,6 +473,7 @@ class SiteWorker:
             self._open[self._cut] = delta
             self._travelling[self._cut] = header
             self._lineage.clear()
+            self._size_noted = 0
         self._saved_at = clock.monotonic()
         self._work = OpenWork()
         self._uncut_said = 0

@@ -102,7 +102,7 @@ def _life(event: Event, d: Mapping[str, Any]) -> str:
         case "hello":
             said = f"generation {d.get('generation')} says hello" + (" again" if d.get("again") else "")
             said += f" and hands in {counted(d.get('offered'), 'contribution')}" if d.get("offered") else ""
-            return said + (f", {counted(d['uncut_steps'], 'step')} into its next" if d.get("uncut_steps") else "")
+            return said + (f", {counted(d['uncut_blocks'], 'block')} into its next" if d.get("uncut_blocks") else "")
         case "node_gone":
             return "its SuperNode is gone; what the site trains stays with it"
     return ""

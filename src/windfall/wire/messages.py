@@ -19,7 +19,7 @@ from windfall.errors import Refused
 from windfall.store.records import Consumed
 from windfall.wire.fields import Fields, shown
 
-PROTOCOL = 1
+PROTOCOL = 2
 #: Blocks have numbers below this.
 _BLOCKS = 2**40
 #: What a contribution may say of its work, besides what counts.
@@ -94,8 +94,9 @@ class RoundOrder:
 
     ``model``: ``full`` (blob ``weights`` replaces the parameters), or ``none`` (the site has them). ``inner``:
     ``own`` (keep what the site has), ``sent`` (blob ``inner``), ``reset``. ``after``: ``continue`` training past the
-    cut, or ``wait`` for the merge. ``valid_until`` ends the site's right to train under this order. On a
-    gated clock the site owes floor(tokens_per_s x (t - begins_at) / tokens per step) - steps_before steps by run time t.
+    cut, or ``wait`` for the merge. ``valid_until`` ends the site's right to train under this order. ``step_blocks``: blocks
+    of each optimizer step. On a gated clock the site owes floor(tokens_per_s x (t - begins_at) / tokens per block) -
+    blocks_before blocks by run time t, in whole steps.
     """
 
     fence: int
@@ -107,7 +108,8 @@ class RoundOrder:
     cut_at: float
     begins_at: float
     valid_until: float
-    steps_before: int
+    blocks_before: int
+    step_blocks: int
     tokens_per_s: float
     gated: bool
     leases: list[dict[str, int]]
@@ -138,12 +140,15 @@ class RoundOrder:
             fence=f.count("fence"), round=f.count("round"), version=f.count("version"), model=f.word("model", of=("full", "none")),
             inner=f.word("inner", of=("own", "sent", "reset")), after=f.word("after", of=("continue", "wait")),
             cut_at=f.number("cut_at"), begins_at=f.number("begins_at"), valid_until=f.number("valid_until"),
-            steps_before=f.whole("steps_before"), tokens_per_s=f.number("tokens_per_s", above=0.0), gated=f.flag("gated"),
+            blocks_before=f.whole("blocks_before"), step_blocks=f.count("step_blocks"),
+            tokens_per_s=f.number("tokens_per_s", above=0.0), gated=f.flag("gated"),
             leases=[_segment(x) for x in f.each("leases")], progress_start=f.number("progress_start"),
             progress_rate=f.number("progress_rate"), acks=[asdict(Ack.parse(x)) for x in f.each("acks")],
             evaluate=f.flag("evaluate"), drain=f.flag("drain"), codec=f.word("codec", of=("fp32", "int8")),
             inner_from=f.list("inner_from", []),
         )  # fmt: skip
+        if order.step_blocks < 1:
+            raise Refused("step_blocks is 0, and a step has at least one block")
         for blob, needed in (("weights", order.model == "full"), ("inner", order.inner == "sent")):
             if needed and blob not in blobs:
                 raise Refused(f"the blob {blob} is missing")
@@ -232,10 +237,12 @@ class Standing:
     inner_tokens: float
     cut: int
     base: int
-    uncut_steps: int
+    uncut_blocks: int
     round: int
     order_fence: int
     broke_at: int | None = None
+    #: Blocks of the step that it was in there.
+    broke_blocks: int = 1
     remembers: bool = False
     #: Round and fence of the newest order that it has read, in force or not.
     seen_round: int = 0
@@ -248,7 +255,7 @@ class Standing:
     @property
     def fresh(self) -> bool:
         """It has not been told anything yet."""
-        return self.cut == 0 and self.uncut_steps == 0 and self.round == 0
+        return self.cut == 0 and self.uncut_blocks == 0 and self.round == 0
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Standing:
@@ -258,8 +265,9 @@ class Standing:
         f.word("kind", of=("hello",))
         return cls(
             site=f.word("site"), generation=f.count("generation"), manifest=f.word("manifest"),
-            inner_tokens=f.number("inner_tokens"), cut=f.count("cut"), base=f.count("base"), uncut_steps=f.count("uncut_steps"),
+            inner_tokens=f.number("inner_tokens"), cut=f.count("cut"), base=f.count("base"), uncut_blocks=f.count("uncut_blocks"),
             round=f.count("round"), order_fence=f.count("order_fence"),
-            broke_at=f.count("broke_at") if "broke_at" in f else None, remembers=f.flag("remembers", False),
+            broke_at=f.count("broke_at") if "broke_at" in f else None, broke_blocks=f.count("broke_blocks", 1),
+            remembers=f.flag("remembers", False),
             seen_round=f.count("seen_round", 0), seen_fence=f.count("seen_fence", 0),
         )  # fmt: skip
