@@ -10,7 +10,7 @@ from asking import Asking, Clock, Script, T, ask, live, news, value
 from servers import Fault, JsonServer
 
 from windfall.grid.http import Later
-from windfall.grid.series import KEEP_S, Series
+from windfall.grid.reading_series import KEEP_S, ReadingSeries
 from windfall.grid.signal import Reading
 from windfall.grid.source import Expected, News, Point
 
@@ -134,7 +134,7 @@ def test_intervals_agree_with_asking_instant_by_instant() -> None:
     rng = random.Random(7)
     for _ in range(60):
         rows = [(float(rng.randrange(40)), float(rng.randrange(9)), float(rng.randrange(60))) for _ in range(rng.randrange(12))]
-        series = Series()
+        series = ReadingSeries()
         for t, v, known in sorted(rows, key=lambda r: r[2]):
             series = series.with_readings([Reading(v, "W", t, known, t + 5, t + 8, "s", t + 5)])
 
@@ -161,7 +161,7 @@ def test_what_is_very_old_is_forgotten() -> None:
     def reading(t: float) -> Reading:
         return Reading(1.0, "W", t, t, t + 600, t + 900, "s", t + 300)
 
-    series = Series().with_readings([reading(T)]).with_readings([reading(T + KEEP_S + 1)])
+    series = ReadingSeries().with_readings([reading(T)]).with_readings([reading(T + KEEP_S + 1)])
     assert series.starts_at() == T + KEEP_S + 1
 
 

@@ -36,7 +36,7 @@ class NullRecorder:
         return None
 
 
-class Hand(Protocol):
+class OperatorHolds(Protocol):
     """The operator's, over every policy."""
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
@@ -44,7 +44,7 @@ class Hand(Protocol):
         ...
 
 
-class NoHand:
+class NoHolds:
     """Nobody's. For the manual clock."""
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
@@ -61,7 +61,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SiteProfile:
     """What the loop must know of a site. ``spin_up_s`` until starts have been seen; ``load_s`` is its last part, at idle power.
 
     ``rate``: tokens per second while it trains; ``watts``: power then.
@@ -94,7 +94,7 @@ class SignalOutlook:
         return self.asked_history
 
 
-class Starts:
+class StartHistory:
     """What a site's starts have been: when within the last hour, and how long one takes.
 
     The latter is the configured time, then the moving average (weight 0.3) of the starts that came to work; failed ones apart.
@@ -134,7 +134,7 @@ class Loop:
         *,
         clock: Clock,
         signals: Mapping[str, Mapping[str, Signal]],
-        facts: Mapping[str, Facts],
+        profiles: Mapping[str, SiteProfile],
         policy: Policy,
         controller: Controller,
         work: Workload,
@@ -142,7 +142,7 @@ class Loop:
         recorder: Recorder,
         begun: float | None = None,
         tick_s: float = 0.0,
-        hand: Hand | None = None,
+        holds: OperatorHolds | None = None,
     ) -> None:
         """``signals`` by site and label, each site's first one first; ``begun``: run time of the run's begin (default: now)."""
         self.clock = clock
@@ -152,14 +152,14 @@ class Loop:
         self.begun = clock.now() if begun is None else begun
         self.wanted: dict[str, Wanted] = {n: Wanted(False, clock.now(), {}) for n in controller.sites}
         self.decisions: dict[str, Decision] = {}
-        self.starts = {n: Starts(f.spin_up_s) for n, f in facts.items()}
+        self.starts = {n: StartHistory(f.spin_up_s) for n, f in profiles.items()}
         self._tick_s = tick_s
         self._first = {n: next(iter(s.values())) for n, s in signals.items()}
         self._signals = {n: tuple(s.items()) for n, s in signals.items()}
-        self._facts = facts
+        self._profiles = profiles
         self._policy = policy
         self._recorder = recorder
-        self._hand: Hand = hand or NoHand()
+        self._holds: OperatorHolds = holds or NoHolds()
         #: What the policy itself has said, which operator, end and stop override.
         self._chosen: dict[str, Decision] = {}
         #: Set to stop: every site is decided off with this reason.
@@ -177,7 +177,7 @@ class Loop:
         self.settle(t, wall, t_next, names)
 
     def settle(self, t: float, wall: float, t_next: float, names: Collection[str] | None = None) -> None:
-        """Carry on with what was decided: take in what has arrived, move sites, hand out and merge work."""
+        """Carry on with what was decided: take in what has arrived, move sites, holds out and merge work."""
         self.poll()
         self.controller.observe(names)
         self.controller.reconcile(t, wall, self.decisions, self.work, names)
@@ -223,7 +223,7 @@ class Loop:
                 return [("training", t0, t1)]  # as far as anybody knows it never stopped
             case State.PROVISIONING:
                 # The last load_s of a spin-up are loading on nodes that are already there: idle power.
-                load = site.started_at + max(0.0, site.patience.spin_up_s - self._facts[site.name].load_s)
+                load = site.started_at + max(0.0, site.patience.spin_up_s - self._profiles[site.name].load_s)
                 parts = [("provisioning", t0, min(t1, load)), ("idle", max(t0, load), t1)]
                 return [p for p in parts if p[2] > p[1]]
             case State.TRAINING:
@@ -241,13 +241,13 @@ class Loop:
         return FleetView(t, seen, self.begun, self.work.left(), self.account.spent(), self._tick_s)
 
     def _site_view(self, t: float, name: str) -> SiteView:
-        wanted, facts, starts, site = self.wanted[name], self._facts[name], self.starts[name], self.controller.sites[name]
+        wanted, profiles, starts, site = self.wanted[name], self._profiles[name], self.starts[name], self.controller.sites[name]
         starts.look(t, site)
         readings = {label: signal.at(t) for label, signal in self._signals[name]}
         ready_in = max(0.0, site.started_at + starts.spin_up_s - t) if site.state is State.PROVISIONING else 0.0
         return SiteView(
             name, readings[self._signals[name][0][0]], wanted.on, wanted.since, starts.spin_up_s, wanted.memory, readings,
-            SignalOutlook(self._first[name], t), site.state.value, ready_in, facts.rate, facts.watts, starts.recent,
+            SignalOutlook(self._first[name], t), site.state.value, ready_in, profiles.rate, profiles.watts, starts.recent,
         )  # fmt: skip
 
     def _decide(self, t: float, names: Collection[str] | None) -> None:
@@ -258,7 +258,7 @@ class Loop:
         for name, decision in fresh.items():
             was = self.wanted[name]
             self.wanted[name] = Wanted(decision.on, was.since if decision.on == was.on else t, decision.memory)
-        self._override(fresh, self._hand.keeps_off(t, self._chosen))
+        self._override(fresh, self._holds.keeps_off(t, self._chosen))
 
     def _override(self, names: Iterable[str], held: Mapping[str, str]) -> None:
         for name in names:
@@ -273,7 +273,7 @@ class Loop:
         Whether a site is to be seen to because of it: its decision is another one now, or it is not off yet.
         Nobody else's decision is made again: what happens to other sites must not depend on when this is asked.
         """
-        held = self._hand.keeps_off(t, self._chosen)
+        held = self._holds.keeps_off(t, self._chosen)
         changed = [n for n in self._chosen if bool(held.get(n)) != bool(self.controller.sites[n].held)]
         self._override(changed, held)
         return bool(changed) or any(s.held and s.state is State.DRAINING for s in self.controller.sites.values())

@@ -26,7 +26,7 @@ from windfall.errors import Unauthorized, WindfallError
 from windfall.grid.cache import SignalCache, cache_folder
 from windfall.grid.credentials import Credentials
 from windfall.grid.http import SHARED_LIMITS, Later, RateLimits, backoff_s
-from windfall.grid.series import Series
+from windfall.grid.reading_series import ReadingSeries
 from windfall.grid.signal import Columns, Forecast, Reading
 from windfall.grid.source import Expected, News, Point, Source, TwoValues
 from windfall.grid.stamps import ahead_text, late_text
@@ -84,7 +84,7 @@ class LiveSignal:
         self._asking = threading.Lock()
         #: Guards what follows; held for moments only.
         self._lock = threading.Lock()
-        self._series = Series()
+        self._series = ReadingSeries()
         self._forecasts: tuple[Forecast, ...] = ()
         self._last_success: float | None = None
         self._last_error: str | None = None

@@ -102,7 +102,7 @@ class Coordinator:
         self.loop, self.work = compose(
             config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
-            hand=self.operator,
+            holds=self.operator,
         )  # fmt: skip
         self._adopt(now, booked_to)
 

@@ -19,7 +19,7 @@ from windfall.config.schema import Config, SiteTable
 from windfall.energy.account import inside_of
 from windfall.grid.build import Grid
 from windfall.simulate.backtest import Backtest
-from windfall.simulate.curves import Array, Curve, Stretch, emissions, seconds_training, stretches
+from windfall.simulate.curves import Activity, Array, Curve, activities, emissions, seconds_training
 from windfall.ui.backtest_rows import labels
 from windfall.ui.figures import COLOURS, GRID, INK, MUTED, Draw
 
@@ -54,7 +54,7 @@ class Drawn:
     """A backtest's rows with what the figures need of each; computed once for all sizes."""
 
     names: list[str]
-    doing: list[dict[str, list[Stretch]]]
+    doing: list[dict[str, list[Activity]]]
     curves: list[Curve | None]
     end: float
 
@@ -63,7 +63,7 @@ def prepare(result: Backtest, config: Config, grid: Grid) -> Drawn:
     """Work out the rows' phases and emissions."""
     rows = result.rows
     end = max((result.start + r.span_h * 3600 for r in rows), default=result.end)
-    return Drawn(labels(rows), [stretches(r, config) for r in rows], [emissions(r, config, grid) for r in rows], end)
+    return Drawn(labels(rows), [activities(r, config) for r in rows], [emissions(r, config, grid) for r in rows], end)
 
 
 def lanes(result: Backtest, config: Config, grid: Grid, drawn: Drawn) -> Draw:
