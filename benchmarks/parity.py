@@ -33,8 +33,9 @@ from windfall.fleet.loop import NoHolds
 from windfall.fleet.serve import serve
 from windfall.grid.build import build_grid
 from windfall.run.compose import compose
-from windfall.run.prepare import data_dir, prepare_run, trainer_spec
+from windfall.run.prepare import prepare_run
 from windfall.run.recorder import TelemetryRecorder
+from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger

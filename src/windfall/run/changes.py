@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from windfall.config.schema import Config
 from windfall.errors import DataError
 from windfall.grid.http import public_url
-from windfall.run.prepare import prepared_source
+from windfall.run.training_inputs import prepared_source
 from windfall.store.configurations import THERE, change_text
 from windfall.train.schedule import Extent, ScheduleConfig, schedule
 from windfall.units import parse_utc

@@ -14,7 +14,7 @@ from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import Again, FederationError, RunError, TakenOver, Transient, WindfallError
-from windfall.fleet.drivers.local import AGENT, LocalDriver
+from windfall.fleet.drivers.build import AGENT, build_driver
 from windfall.fleet.machine import Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
@@ -25,7 +25,7 @@ from windfall.run.sites import describe_site
 from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
-from windfall.store.bus import open_bus
+from windfall.store.bus_factory import open_bus
 from windfall.store.files import telling_of_the_disk, to_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
@@ -81,8 +81,8 @@ class Coordinator:
         self.fence = self.ledger.new_fence()
         self._lease = take_lease(config, run, self.ledger, self.run_id, self.fence)
         self.gated = config.run.clock == "scaled"
-        self.driver = LocalDriver(
-            run.sites, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
+        self.driver = build_driver(
+            run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
             environment=flower_environment(str(run.root / "flower")), agent=agent,
         )  # fmt: skip
         kept = self.ledger.configurations()

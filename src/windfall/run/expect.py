@@ -165,7 +165,7 @@ def measure(config: Config, tell: Callable[[float, str], None], file: Path | Non
     """
     # As sites' processes have it; it counts if torch has not been imported yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from windfall.run.prepare import trainer_spec
+    from windfall.run.training_inputs import trainer_spec
     from windfall.train.measure import tokens_per_s  # torch takes a while to import
 
     vocab_size = vocabulary(config)

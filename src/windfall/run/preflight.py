@@ -22,7 +22,7 @@ from windfall.errors import ConfigError, DataError, SignalError
 from windfall.grid.build import make_signal
 from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
-from windfall.run.prepare import prepared_source, trainer_spec
+from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
 from windfall.train.manifest import Manifest
