@@ -21,7 +21,7 @@ from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import StepSignal
 from windfall.policy.programme import Programme, SpinUp, StepFunction
 from windfall.simulate.backtest import backtest, compare, span_of
-from windfall.simulate.simulation import Simulation, Span
+from windfall.simulate.simulation import Simulation, TimeSpan
 from windfall.units import parse_utc
 
 #: The study, Table 1: kgCO2, hours, kWh.
@@ -185,7 +185,7 @@ def timed(sites: int, policy: str, *, skip: bool = True, days: float | None = No
     grid = build_grid(config)
     span = span_of(config, grid)
     if days is not None:
-        span = Span(span.start, span.start + days * 86400.0)
+        span = TimeSpan(span.start, span.start + days * 86400.0)
     simulation = Simulation(config, grid, span, "windfall", skip=skip)
     before = clock.monotonic()
     simulation.run(policy)

@@ -20,7 +20,7 @@ from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest
 from windfall.simulate.curves import activities, emissions, seconds_training
 from windfall.simulate.spread import SpreadPoint
-from windfall.simulate.sweep import Point, summarise
+from windfall.simulate.sweep import SweepPoint, summarise
 from windfall.ui import backtest_figures
 from windfall.ui.backtest_page import write_backtest_page
 from windfall.ui.backtest_spread import spread
@@ -161,7 +161,7 @@ def test_a_place_that_cannot_be_written_is_told(day: tuple[Config, Backtest], tm
 def test_the_page_of_a_sweep_is_of_the_sweep_alone(tmp_path: Path) -> None:
     config = of_the_day()
     points = [
-        Point(START + i * 3600, (("spin_up_s", s),), row("paper", kg_co2=1.0 + i + s / 1000))
+        SweepPoint(START + i * 3600, (("spin_up_s", s),), row("paper", kg_co2=1.0 + i + s / 1000))
         for i in range(3)
         for s in (300.0, 600.0)
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from windfall.cli.output import print_json
 from windfall.errors import ConfigError
-from windfall.grid.describe import THRESHOLDS, Column, Description, Windows, describe, suggestion, windows
+from windfall.grid.describe import THRESHOLDS, Description, SheetColumn, Windows, describe, suggestion, windows
 from windfall.grid.resolution import span_text
 from windfall.grid.sheet import listed
 from windfall.grid.trace import Trace
@@ -150,7 +150,7 @@ def _factor_text(trace: Trace) -> str:
     return f" ({named}; multiplied with {factor.value:.6g})" if factor.value != 1.0 else f" ({named})"
 
 
-def _column_text(column: Column) -> str:
+def _column_text(column: SheetColumn) -> str:
     empty = f", {column.empty:,} empty" if column.empty else ""
     if column.kind == "empty":
         return "empty"

@@ -24,7 +24,7 @@ _MOST_STATES, _MOST_PAIRS = 30_000_000, 10_000_000
 
 
 @dataclass(frozen=True)
-class _Curve:
+class _CostCurve:
     """One site: ``cost[g]`` is the least for which it trains exactly g units of ``unit_s`` seconds (infinite: it cannot)."""
 
     start: float
@@ -86,7 +86,7 @@ def exact(sites: Mapping[str, PlannedSite], target: float, made: BudgetSchedule)
     return BudgetSchedule(schedule, made.worth, trained, cost, min(bound, cost), True)
 
 
-def _curve(site: PlannedSite, target: float, *, fine: bool, longer: bool = False) -> _Curve | None:
+def _curve(site: PlannedSite, target: float, *, fine: bool, longer: bool = False) -> _CostCurve | None:
     """A site's costs; None where there are too many states, or no grid that fits. ``fine``: the grid divides the horizon too;
     else what is left of the horizon is left out, or with ``longer`` made a whole unit."""
     programme = site.programme
@@ -123,7 +123,7 @@ def _curve(site: PlannedSite, target: float, *, fine: bool, longer: bool = False
         begun.append(off)
         if i < steps:
             on = np.append(np.inf, on[:-1] + step_cost[i])
-    return _Curve(signal.start, unit, spin_units, off, stopped, started)
+    return _CostCurve(signal.start, unit, spin_units, off, stopped, started)
 
 
 def _unit(programme: Programme, fine: bool) -> float | None:
@@ -137,7 +137,7 @@ def _unit(programme: Programme, fine: bool) -> float | None:
     return float(unit) if unit > 0 else None
 
 
-def _amounts(curves: list[_Curve], gains: list[float], need: float) -> list[int] | None:
+def _amounts(curves: list[_CostCurve], gains: list[float], need: float) -> list[int] | None:
     """How many units each site trains, for at least ``need`` tokens at the least cost; None if it cannot be, or is too much."""
     last, gain = curves[-1], gains[-1]
     # The cheapest way to train at least so many units at the last site.

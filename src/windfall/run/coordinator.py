@@ -13,7 +13,7 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import Again, FederationError, RunError, TakenOver, Transient, WindfallError
+from windfall.errors import FederationError, HandOver, RunError, TakenOver, Transient, WindfallError
 from windfall.fleet.drivers.build import AGENT, build_driver
 from windfall.fleet.machine import Site, State
 from windfall.fleet.serve import serve
@@ -112,7 +112,7 @@ class Coordinator:
         try:
             owned = self.driver.list_owned(self.run_id)
         except Transient as e:
-            raise Again(f"{e}; what is there of this run cannot be seen for now") from None
+            raise HandOver(f"{e}; what is there of this run cannot be seen for now") from None
         taken = controller.adopt(now, clock.monotonic(), owned, self.ledger.last_asked())
         for o in owned:
             kind = "adopted" if o in taken else "swept"
@@ -238,9 +238,9 @@ class Coordinator:
     def _check(self) -> None:
         """What ends a run for good."""
         if self.leaving:
-            raise Again("asked to end; the next coordinator goes on with the sites")
+            raise HandOver("asked to end; the next coordinator goes on with the sites")
         if self.transport.failure:
-            raise Again(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}")
+            raise HandOver(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}")
         lost = self._lease.lost() if self._lease else ""
         if lost:
             raise TakenOver(f"{self.run.root}: {lost}")
@@ -302,7 +302,7 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
             outcome = {"outcome": result, "message": ""}
     except WindfallError as e:
         log.error("%s", e)
-        again = isinstance(e, Again | FederationError)
+        again = isinstance(e, HandOver | FederationError)
         outcome = {"outcome": "failed", "message": str(e), "exit_code": e.exit_code, "again": again}
         if coordinator:
             coordinator.telemetry.event(coordinator.clock.now(), "leaving" if again else "error", reason=str(e))

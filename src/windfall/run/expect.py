@@ -15,7 +15,7 @@ from windfall.errors import ConfigError, DataError, SignalError, StoreError
 from windfall.grid.build import build_grid, recorded, with_start
 from windfall.run.preflight import vocabulary
 from windfall.run.speeds import Speed, keep_run, keep_speed, known_run, known_speed, shown_by, site_key
-from windfall.simulate.simulation import Simulation, SimulationResult, Span
+from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
@@ -30,7 +30,7 @@ _START_S, _VERSION_S = 12.0, 6.0
 
 
 @dataclass(frozen=True)
-class Expected:
+class Expectation:
     """``wall_s`` is None where nobody knows; ``text`` says it, and what it is from. ``done_at``: run time, replayed clocks only."""
 
     text: str
@@ -48,29 +48,29 @@ class Expected:
 
 def expect(
     config: Config, vocab_size: int, file: Path | None, *, cores: int | None = None, now: bool = False
-) -> Expected:  # fmt: skip
+) -> Expectation:  # fmt: skip
     """What is known of how long ``config`` takes here. ``cores``: of this machine, for sites that share them. ``now``: from the
     last measurement, whatever the same run took earlier."""
     again = known_run(config, file)
     if again is not None and not now:
-        return Expected(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
+        return Expectation(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
     speeds = {s.name: known_speed(config, s, vocab_size, file) for s in config.site}
     known = {n: s for n, s in speeds.items() if s is not None}
     if len(known) < len(speeds):
-        return Expected("unknown for this model on this machine; `check --measure` takes a few steps and says")
+        return Expectation("unknown for this model on this machine; `check --measure` takes a few steps and says")
     slowest = min(s.tokens_per_s for s in known.values())
     when = iso_utc(min(s.at for s in known.values()))[:10]
     measured = f"{slowest:,.0f} tokens/s a site, measured on {when}"
     if config.run.clock != "scaled":
         wall = config.run.budget_tokens / slowest
-        return Expected(f"about {duration_text(wall)} of one site's training here, in windows ({measured})", wall, slowest)
+        return Expectation(f"about {duration_text(wall)} of one site's training here, in windows ({measured})", wall, slowest)
     simulated = _replayed(config)
     if simulated is None or simulated.done_at is None:
         # Of the pauses nothing is known: this is the training alone, at no more than the clock's speed.
         wall = config.run.budget_tokens / min(slowest, *(s.tokens_per_s * config.run.speed for s in config.site))
-        return Expected(f"at least {duration_text(wall)} of training here, and pauses ({measured})", wall, slowest)
+        return Expectation(f"at least {duration_text(wall)} of training here, and pauses ({measured})", wall, slowest)
     wall = _wall_s(config, simulated, known, cores or os.cpu_count() or 1)
-    return Expected(
+    return Expectation(
         f"about {duration_text(wall)} here, to {iso_utc(simulated.done_at)} of run time, at most {config.run.speed:g} times real "
         f"time ({measured})", wall, slowest, simulated.done_at,
     )  # fmt: skip
@@ -118,7 +118,7 @@ def _replayed(config: Config) -> SimulationResult | None:
         ends = min(max(s.ends_at() for s in own), begins + _LONGEST_S)
         plain = config.backtest.model_copy(update={"site_hours": None, "target": "budget", "tick_s": None})
         one = config.model_copy(update={"backtest": plain})
-        return Simulation(one, grid, Span(begins, ends), "windfall").run(config.policy.name)
+        return Simulation(one, grid, TimeSpan(begins, ends), "windfall").run(config.policy.name)
     except (SignalError, ConfigError):
         return None  # told by the rest of `check`
 

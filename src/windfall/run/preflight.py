@@ -46,7 +46,7 @@ class Finding:
 
 
 @dataclass
-class Heard:
+class HeardSignals:
     """What the signals of a configuration are, by their places in the file, and what is odd about them."""
 
     signals: dict[Key, StepSignal] = field(default_factory=dict)
@@ -89,9 +89,9 @@ def require_ready(config: Config) -> None:
         raise ConfigError("\n".join(f"{dotted(f.key)}: {f.what}" for f in found))
 
 
-def listen(partial: Config) -> Heard:
+def listen(partial: Config) -> HeardSignals:
     """Read every trace that can be read."""
-    heard = Heard()
+    heard = HeardSignals()
     read: dict[str, StepSignal | str | None] = {}
     begins = parse_utc(start) if (start := getattr(getattr(partial, "run", None), "start", None)) else 0.0
     for key, table in signals(partial):
@@ -120,7 +120,7 @@ def listen(partial: Config) -> Heard:
     return heard
 
 
-def _start(config: Config, heard: Heard) -> Iterator[Finding]:
+def _start(config: Config, heard: HeardSignals) -> Iterator[Finding]:
     """A start of replayed time at which no site's trace says anything, or one site's."""
     if config.run.clock != "scaled":
         return

@@ -12,7 +12,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, DataError, RunError, StoreError
 from windfall.fleet.drivers.build import driver_of_what_lives
 from windfall.fleet.machine import Action, Observed
-from windfall.run.changes import Comparison, Stage, compare
+from windfall.run.changes import ConfigComparison, RunSoFar, compare
 from windfall.run.sites import describe_site
 from windfall.run.training_inputs import data_dir, prepared_source
 from windfall.store.configurations import extents
@@ -75,7 +75,7 @@ def differing(config: Config, run: RunDir) -> list[str]:
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
         known = _known(run, ledger)
-        found = compare(known, config, _stage(run, ledger)) if known else Comparison([], [])
+        found = compare(known, config, _stage(run, ledger)) if known else ConfigComparison([], [])
     finally:
         ledger.close()
     return [c.text() for c in (*found.changes, *(c for c, _ in found.refused))]
@@ -100,14 +100,14 @@ def _known(run: RunDir, ledger: Ledger) -> Config | None:
         return None
 
 
-def _stage(run: RunDir, ledger: Ledger, extend: str | None = None) -> Stage:
+def _stage(run: RunDir, ledger: Ledger, extend: str | None = None) -> RunSoFar:
     budgets = [Extent(*e) for e in extents(ledger.configurations())]  # type: ignore[arg-type]
     budgets = budgets or [Extent(0.0, ledger.budget_blocks * ledger.tokens_per_block)]
     own = (run.data / "manifest.json").exists()
-    return Stage(ledger.head().tokens_total, str(ledger.meta("manifest")), budgets, own, extend)
+    return RunSoFar(ledger.head().tokens_total, str(ledger.meta("manifest")), budgets, own, extend)
 
 
-def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend: str | None) -> Comparison:
+def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend: str | None) -> ConfigComparison:
     stage = _stage(run, ledger, extend)
     found = compare(known, config, stage)
     if found.refused:

@@ -16,7 +16,7 @@ from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
 from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
-from windfall.simulate.simulation import Simulation, SimulationResult, Span
+from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.simulate.work import TrainerModel
 from windfall.units import iso_utc, parse_utc
 
@@ -147,12 +147,12 @@ def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None
         return []
     if config.backtest.target == "none":
         return ["no row of the oracle: no site has a worth, or nothing is known of their signals in this time"]
-    if not deadlines_of(config, Span(0.0, 0.0)) and all(r.finish_h is None for r in rows):
+    if not deadlines_of(config, TimeSpan(0.0, 0.0)) and all(r.finish_h is None for r in rows):
         return ["no row of the oracle: no policy has trained the budget, and no deadline is set that it could be judged by"]
     return ["no row of the oracle: signals of several kinds cannot be summed, or nothing is known of them in this time"]
 
 
-def oddities(grid: Grid, span: Span, until: float | None = None) -> list[str]:
+def oddities(grid: Grid, span: TimeSpan, until: float | None = None) -> list[str]:
     """What there is to say of the time of a backtest: where a site's signal says nothing, and where it ends before ``until``."""
     found = []
     if until is not None and until > span.end + 1.0:
@@ -175,7 +175,7 @@ def oddities(grid: Grid, span: Span, until: float | None = None) -> list[str]:
     return found
 
 
-def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> Span:
+def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> TimeSpan:
     """From when to when a backtest goes: as asked, else as configured, else as far as the traces reach."""
     table = config.backtest
     begun = table.start or config.run.start
@@ -196,7 +196,7 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
             f"nothing to simulate: the backtest would begin at {iso_utc(first)} and its signals end at {iso_utc(end)}; "
             "choose another --from, --to or [backtest] start"
         )
-    return Span(first, end)
+    return TimeSpan(first, end)
 
 
 def _end_of(signal: StepSignal) -> float:
@@ -205,7 +205,7 @@ def _end_of(signal: StepSignal) -> float:
 
 
 def compare(
-    config: Config, grid: Grid, span: Span, policies: Sequence[str], *, judged: bool = True,
+    config: Config, grid: Grid, span: TimeSpan, policies: Sequence[str], *, judged: bool = True,
     tell: Callable[[float, str], None] = lambda _, what: None,
 ) -> list[Row]:  # fmt: skip
     """A row for every policy, deadline and publication delay. ``judged=False``: without the oracle beside them, which is quicker.
@@ -244,7 +244,7 @@ def _common_deadline(results: Iterable[SimulationResult], start: float) -> list[
     return [max(done)] if done else []
 
 
-def deadlines_of(config: Config, span: Span) -> list[float]:
+def deadlines_of(config: Config, span: TimeSpan) -> list[float]:
     """The deadlines that were set, in hours from the start."""
     if config.backtest.deadlines_h:
         return list(config.backtest.deadlines_h)
@@ -271,7 +271,7 @@ def _refuse(config: Config, policies: Sequence[str], deadlines: Sequence[float])
 class _Judge:
     """Puts results beside the oracle."""
 
-    def __init__(self, config: Config, grid: Grid, span: Span, deadlines: list[float], judged: bool) -> None:
+    def __init__(self, config: Config, grid: Grid, span: TimeSpan, deadlines: list[float], judged: bool) -> None:
         self._judged = judged
         self._config = config
         self._grid = grid

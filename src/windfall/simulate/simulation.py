@@ -27,7 +27,7 @@ from windfall.units import kwh
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """From when to when (Unix seconds)."""
 
     start: float
@@ -64,7 +64,7 @@ class Simulation:
     """Everything that a run has except trainers and time. One use each."""
 
     def __init__(
-        self, config: Config, grid: Grid, span: Span, preset: str, *, delay_s: float | None = None, skip: bool = True
+        self, config: Config, grid: Grid, span: TimeSpan, preset: str, *, delay_s: float | None = None, skip: bool = True
     ) -> None:
         """``delay_s`` takes the place of the signals' publication delays; ``skip=False`` asks every site at every tick.
 
