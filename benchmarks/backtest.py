@@ -19,9 +19,9 @@ from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import StepSignal
-from windfall.policy.programme import Programme, Series, SpinUp
+from windfall.policy.programme import Programme, SpinUp, StepFunction
 from windfall.simulate.backtest import backtest, compare, span_of
-from windfall.simulate.simulation import Simulation, Span
+from windfall.simulate.simulation import Simulation, TimeSpan
 from windfall.units import parse_utc
 
 #: The study, Table 1: kgCO2, hours, kWh.
@@ -144,7 +144,7 @@ def quarters(config: Config, spin_up_s: float) -> list[str]:
     for a, b in itertools.pairwise(QUARTERS):
         t0, t1 = parse_utc(a), parse_utc(b)
         c = signal.between(t0, t1)
-        best, _ = Programme(Series(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((spin_up_s, 1.0),))).solve(100.0)
+        best, _ = Programme(StepFunction(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((spin_up_s, 1.0),))).solve(100.0)
         told = []
         for policy, lane in lanes.items():
             value = 0.0
@@ -175,7 +175,7 @@ def speed() -> None:
     print(f"  8 sites asked at every tick, {lengths[0]} to {lengths[-1]} days: with steps to the power {slope:.2f}")
     c = build_grid(year(1, 600.0, ("pge_moer_g",))).by_site["s0"].between(1598918400.0, 1630454400.0)
     before = clock.monotonic()
-    Programme(Series(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((600.0, 1.0),))).solve(100.0)
+    Programme(StepFunction(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((600.0, 1.0),))).solve(100.0)
     print(f"  the oracle for a year: {clock.monotonic() - before:.3f} s")
 
 
@@ -185,7 +185,7 @@ def timed(sites: int, policy: str, *, skip: bool = True, days: float | None = No
     grid = build_grid(config)
     span = span_of(config, grid)
     if days is not None:
-        span = Span(span.start, span.start + days * 86400.0)
+        span = TimeSpan(span.start, span.start + days * 86400.0)
     simulation = Simulation(config, grid, span, "windfall", skip=skip)
     before = clock.monotonic()
     simulation.run(policy)

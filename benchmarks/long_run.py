@@ -40,7 +40,7 @@ from windfall.clock import ManualClock
 from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.fleet.driver import MemoryDriver
-from windfall.fleet.loop import NoHand
+from windfall.fleet.loop import NoHolds
 from windfall.fleet.serve import serve
 from windfall.grid.build import build_grid
 from windfall.processes import marked
@@ -188,7 +188,7 @@ class InProcess(MemoryDriver):
         self.loop, _ = compose(
             config, self.run, ledger=self.ledger, telemetry=self.telemetry, grid=build_grid(config),
             clock=ManualClock(parse_utc(START)), driver=self, bus=self.bus, transport=self.transport,
-            recorder=self.recorder, fence=self.ledger.new_fence(), observer=self.recorder.moved, hand=NoHand(),
+            recorder=self.recorder, fence=self.ledger.new_fence(), observer=self.recorder.moved, holds=NoHolds(),
         )  # fmt: skip
 
     def ensure_up(self, site: str, generation: int) -> None:

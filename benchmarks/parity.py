@@ -29,12 +29,13 @@ from windfall.clock import ManualClock
 from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.fleet.driver import MemoryDriver
-from windfall.fleet.loop import NoHand
+from windfall.fleet.loop import NoHolds
 from windfall.fleet.serve import serve
 from windfall.grid.build import build_grid
 from windfall.run.compose import compose
-from windfall.run.prepare import data_dir, prepare_run, trainer_spec
+from windfall.run.prepare import prepare_run
 from windfall.run.recorder import TelemetryRecorder
+from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger
@@ -77,7 +78,7 @@ class InProcess:
         self.loop, self.work = compose(
             config, self.run, ledger=self.ledger, telemetry=self.telemetry, grid=build_grid(config),
             clock=ManualClock(parse_utc(config.run.start or "")), driver=self.driver, bus=self.bus, transport=self.transport,
-            recorder=self.recorder, fence=self.ledger.new_fence(), observer=self.recorder.moved, hand=NoHand(),
+            recorder=self.recorder, fence=self.ledger.new_fence(), observer=self.recorder.moved, holds=NoHolds(),
         )  # fmt: skip
 
     def granted(self, t: float) -> None:

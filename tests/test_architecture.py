@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,49 @@ def test_packages_import_only_from_those_below_them() -> None:
                 if other in ORDER and other != own and ORDER.index(other) < ORDER.index(own):
                     wrong.append(f"{path.relative_to(SRC)} imports {name}")
     assert wrong == []
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(SRC.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module(path) for path in FILES}
+
+
+def needed(path: Path) -> set[str]:
+    """Modules of ours that a file imports when it runs: those in functions count, those that only type checkers see do not."""
+    found: set[str] = set()
+
+    def look(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                look(other)
+            return
+        if isinstance(node, ast.Import):
+            found.update(a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{a.name}" for a in node.names}
+            found.update(n if n in MODULES else str(node.module) for n in names)
+        for child in ast.iter_child_nodes(node):
+            look(child)
+
+    look(ast.parse(path.read_text(encoding="utf-8")))
+    return found & MODULES - {module(path)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    try:
+        graphlib.TopologicalSorter({module(path): needed(path) for path in FILES}).prepare()
+    except graphlib.CycleError as e:
+        raise AssertionError(" imports ".join(reversed(e.args[1]))) from None
+
+
+def test_drivers_are_constructed_in_one_place() -> None:
+    kinds = {m for m in MODULES if m.startswith("windfall.fleet.drivers.")} - {"windfall.fleet.drivers.build"}
+    users = {module(path) for path in FILES if needed(path) & kinds}
+    assert "windfall.fleet.drivers.local" in kinds
+    assert users - kinds == {"windfall.fleet.drivers.build"}
 
 
 def test_every_package_has_its_place_in_the_order() -> None:

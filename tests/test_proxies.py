@@ -14,7 +14,7 @@ from grid.servers import JsonServer
 from proxy import dead_proxy, refusing_proxy
 from windfall import proxies
 from windfall.errors import SignalError
-from windfall.grid.http import Http, Later
+from windfall.grid.http import Http, TryLater
 
 OUTSIDE = "https://api.watttime.org/v3/forecast"
 
@@ -64,7 +64,7 @@ def test_an_address_elsewhere_goes_as_the_environment_says(environment: dict[str
 def test_this_machine_is_asked_straight_whatever_the_environment_says(host: str) -> None:
     env = {"HTTP_PROXY": "http://p:1", "ALL_PROXY": "http://p:1", "NO_PROXY": "example.org"}
     for environment in (env, proxies.settled(env)):
-        assert proxies.way(f"http://{host}:8080/x", environment) == proxies.Way()
+        assert proxies.way(f"http://{host}:8080/x", environment) == proxies.ProxyRoute()
 
 
 @pytest.mark.parametrize(("entry", "url", "straight"), [
@@ -90,7 +90,7 @@ def test_a_proxy_that_cannot_be_used_is_told_only_where_it_is_needed_and_never_w
     assert name in fault
     assert "pa55" not in fault
     assert name not in proxies.settled({name: value}), "no library stumbles over it"
-    assert proxies.way("http://127.0.0.1:1/") == proxies.Way()
+    assert proxies.way("http://127.0.0.1:1/") == proxies.ProxyRoute()
     with pytest.raises(SignalError, match="cannot be asked"):
         Http("w", timeout_s=1).get(OUTSIDE)
     with JsonServer({"v": 1}) as server:
@@ -114,13 +114,13 @@ def test_a_signal_elsewhere_is_asked_through_the_proxy_and_the_message_says_so_w
 ) -> None:
     with refusing_proxy() as proxy:
         use(clean, proxy.environment())
-        with pytest.raises(Later, match=rf"through the proxy http://127.0.0.1:{proxy.port} .*403") as told:
+        with pytest.raises(TryLater, match=rf"through the proxy http://127.0.0.1:{proxy.port} .*403") as told:
             Http("w", timeout_s=5).get(OUTSIDE)
         assert proxy.asked == ["CONNECT api.watttime.org:443"]
         assert "s3cret" not in str(told.value)
         assert "s3cret" not in str(proxies.way(OUTSIDE))
     use(clean, {"HTTPS_PROXY": dead_proxy()})
-    with pytest.raises(Later, match=r"no connection to api\.watttime\.org through the proxy"):
+    with pytest.raises(TryLater, match=r"no connection to api\.watttime\.org through the proxy"):
         Http("w", timeout_s=5).get(OUTSIDE)
 
 

@@ -57,7 +57,7 @@ class RunError(WindfallError):
     """The run cannot go on; the run directory is intact and a later ``windfall run`` resumes it."""
 
 
-class Again(RunError):
+class HandOver(RunError):
     """This coordinator ends, and the next one is to go on at once with the sites as they are."""
 
 

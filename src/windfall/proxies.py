@@ -28,7 +28,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
-class Way:
+class ProxyRoute:
     """How an address is asked: through ``proxy`` (None: straight), which ``variable`` names. ``fault``: why it cannot be."""
 
     proxy: str | None = None
@@ -74,7 +74,7 @@ def settle(environ: MutableMapping[str, str]) -> None:
     environ.update({**dict.fromkeys(_NO, understood), _KEPT: json.dumps({"no": no, "aside": aside})})
 
 
-def way(url: str, environ: Mapping[str, str] | None = None) -> Way:
+def way(url: str, environ: Mapping[str, str] | None = None) -> ProxyRoute:
     """How ``url`` is asked."""
     env = os.environ if environ is None else environ
     try:
@@ -82,18 +82,18 @@ def way(url: str, environ: Mapping[str, str] | None = None) -> Way:
         host = (parts.hostname or "").rstrip(".")
         port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
-        return Way()  # whoever asks it says what is wrong with it
+        return ProxyRoute()  # whoever asks it says what is wrong with it
     no, aside = _kept(env)
     if not host or parts.scheme not in _PORTS or _is_here(host) or _excepted(parts, host, port, [*no, *_no_proxy(env)]):
-        return Way()
+        return ProxyRoute()
     for scheme in (parts.scheme, "all"):
         for name in _NAMES[scheme]:
             value = env.get(name, "").strip()
             if why := aside.get(name) or _fault(name, value):
-                return Way(variable=name, fault=why)
+                return ProxyRoute(variable=name, fault=why)
             if value:
-                return Way(value if "://" in value else f"http://{value}", name)
-    return Way()
+                return ProxyRoute(value if "://" in value else f"http://{value}", name)
+    return ProxyRoute()
 
 
 def _kept(environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

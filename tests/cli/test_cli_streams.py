@@ -13,7 +13,7 @@ import typer
 from cli.verbs import asked
 from run.real import write_config
 from windfall.cli.main import app
-from windfall.cli.streams import Stream, Unwritable
+from windfall.cli.streams import GuardedStream, Unwritable
 from windfall.config.load import load
 from windfall.run.prepare import prepare_run
 from windfall.store.rundir import RunDir
@@ -104,11 +104,11 @@ class Broken(io.StringIO):
 
 
 def test_a_patient_stream_lets_go_and_a_strict_one_says_why_each_time() -> None:
-    patient = Stream(Broken(), patient=True)
+    patient = GuardedStream(Broken(), patient=True)
     print("lost", file=patient)
     print("lost too", file=patient, flush=True)
     assert patient.lost is not None
-    strict = Stream(Broken(), patient=False)
+    strict = GuardedStream(Broken(), patient=False)
     for _ in range(2):
         with pytest.raises(Unwritable) as told:
             print("lost", file=strict)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windfall.energy.account import PHASES, Account, Meter, PowerModel, always_on
+from windfall.energy.account import PHASES, Account, PowerModel, Tariff, always_on
 from windfall.grid.signal import StepSignal
 
 POWER = PowerModel(2024.0, 468.0, 50.0)
@@ -25,7 +25,7 @@ def signal(values: list[float], period: float = 300.0) -> StepSignal:
 )
 def test_the_account_is_the_integral_of_power_times_reading(values: list[float], cuts: list[tuple[float, str]]) -> None:
     s = signal(values)
-    account = Account({"a": POWER}, {"a": Meter.plain(s, 100.0)})
+    account = Account({"a": POWER}, {"a": Tariff.plain(s, 100.0)})
     t, spans, entries = 0.0, [], []
     for length, phase in cuts:
         entries += account.book("a", phase, t, t + length)
@@ -50,13 +50,13 @@ def test_the_account_is_the_integral_of_power_times_reading(values: list[float],
 
 
 def test_inside_is_energy_under_the_criterion_and_equality_is_outside() -> None:
-    account = Account({"a": POWER}, {"a": Meter.plain(signal([99.9, 100.0]), 100.0)})
+    account = Account({"a": POWER}, {"a": Tariff.plain(signal([99.9, 100.0]), 100.0)})
     account.book("a", "training", 0, 600)
     assert account.share_inside() == pytest.approx(0.5)
 
 
 def test_energy_without_a_reading_is_shown_and_carries_no_grams() -> None:
-    account = Account({"a": POWER}, {"a": Meter.plain(signal([50.0]), 100.0)})
+    account = Account({"a": POWER}, {"a": Tariff.plain(signal([50.0]), 100.0)})
     account.book("a", "training", -300, 300)
     total = account.total()
     assert total.unpriced_joules == pytest.approx(2024 * 300)
@@ -66,7 +66,7 @@ def test_energy_without_a_reading_is_shown_and_carries_no_grams() -> None:
 def test_energy_in_the_hole_of_a_signal_is_kwh_and_neither_grams_nor_inside_nor_outside() -> None:
     times = np.array([0.0, 300.0, 600.0, 9600.0])
     holed = StepSignal(times, np.array([50.0, 50.0, 150.0, 50.0]), unit="gCO2/kWh", source="t")
-    account = Account({"a": POWER}, {"a": Meter.plain(holed, 100.0)})
+    account = Account({"a": POWER}, {"a": Tariff.plain(holed, 100.0)})
     entries = account.book("a", "training", 0.0, 9900.0)
     total = account.total()
     # The row at 600 s holds for three periods, to 1500 s; from there to 9600 s nobody knows.
@@ -82,7 +82,7 @@ def test_energy_in_the_hole_of_a_signal_is_kwh_and_neither_grams_nor_inside_nor_
 def test_energy_without_a_price_costs_nothing_known_and_is_told_apart() -> None:
     price = StepSignal(np.array([0.0]), np.array([40.0]), unit="USD/MWh", source="p")
     account = Account(
-        {"a": POWER}, {"a": Meter(signal([50.0] * 3), lambda v: v < 100.0, signal([50.0] * 3), "marginal", price=price)}
+        {"a": POWER}, {"a": Tariff(signal([50.0] * 3), lambda v: v < 100.0, signal([50.0] * 3), "marginal", price=price)}
     )
     entries = account.book("a", "training", 0.0, 900.0)
     assert [e.money for e in entries] == [pytest.approx(2024 * 300 / 3.6e9 * 40.0), None, None]

@@ -1,4 +1,4 @@
-"""A whole run in one process: real ledger, real trainers, real loop; messages and bus in memory, time by hand."""
+"""A whole run in one process: real ledger, real trainers, real loop; messages and bus in memory, time by holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall import clock
 from windfall.clock import ManualClock
-from windfall.energy.account import Account, Meter, PowerModel
+from windfall.energy.account import Account, PowerModel, Tariff
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.departed import departed, take_leave
 from windfall.federation.engine import Federation
@@ -22,7 +22,7 @@ from windfall.federation.merge import Outer
 from windfall.federation.recovery import recover
 from windfall.fleet.controller import Controller
 from windfall.fleet.driver import MemoryDriver, Owned
-from windfall.fleet.loop import Facts, Hand, Loop
+from windfall.fleet.loop import Loop, OperatorHolds, SiteProfile
 from windfall.fleet.machine import Observed, Patience, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.signal import StepSignal
@@ -55,7 +55,7 @@ def corpus(folder: Path) -> Path:
 
 
 class Calendar:
-    """A calendar that a test turns by hand: it waits for nothing, as the real one does."""
+    """A calendar that a test turns by holds: it waits for nothing, as the real one does."""
 
     gated = False
 
@@ -140,7 +140,7 @@ class Run:
         steps_per_min: float | dict[str, float] = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
         outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9, round_steps: int | None = None,
         inner_max_age: float = 0.02, batch: str = "site",
-        calendar: bool = False, trainer: MakeTrainer | None = None, hand: Hand | None = None,
+        calendar: bool = False, trainer: MakeTrainer | None = None, holds: OperatorHolds | None = None,
         earlier: Run | None = None,
     ) -> None:  # fmt: skip
         torch.set_num_threads(1)
@@ -208,12 +208,12 @@ class Run:
                 controller.sites[name].generation = generation
         self.loop = Loop(
             clock=self.clock, signals={n: {"marginal_co2": s} for n, s in self.signals.items()},
-            facts={n: Facts(spin_up_s, 0.0, 1.0, 2000.0) for n in names},
+            profiles={n: SiteProfile(spin_up_s, 0.0, 1.0, 2000.0) for n in names},
             policy=PerSite(Threshold(100.0), dict.fromkeys(names, under(100.0))), controller=controller, work=self.federation,
             account=Account(
-                {n: PowerModel(2000, 400, 0) for n in names}, {n: Meter.plain(s, 100.0) for n, s in self.signals.items()}
+                {n: PowerModel(2000, 400, 0) for n in names}, {n: Tariff.plain(s, 100.0) for n, s in self.signals.items()}
             ),
-            recorder=self.recorder, hand=hand,
+            recorder=self.recorder, holds=holds,
         )  # fmt: skip
         restore(self.telemetry, self.loop.account, self.loop)
         controller.adopt(now, clock.monotonic(), self.world.list_owned("test"), self.ledger.last_asked())

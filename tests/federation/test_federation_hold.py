@@ -30,7 +30,7 @@ class Held(Run):
         self.stood: list[float] = []
         self._desk: Operator | None = None
         self._since = (0, 0.0)
-        super().__init__(root, data, windows, hand=self, trainer=counting(BLOCKS), **{"steps": STEPS, **options})
+        super().__init__(root, data, windows, holds=self, trainer=counting(BLOCKS), **{"steps": STEPS, **options})
         self._desk = Operator(self.dir, self.ledger, self.telemetry, sites=set(windows))
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:

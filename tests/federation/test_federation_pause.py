@@ -213,7 +213,7 @@ def test_work_that_waits_for_its_commit_survives_a_week_without_a_coordinator(tm
     assert_exactly_once(second)
 
 
-# -- the operator's hand over a pause --------------------------------------------------------------------------------
+# -- the operator's holds over a pause -------------------------------------------------------------------------------
 
 
 class Switch:
@@ -236,7 +236,7 @@ def test_a_hold_outlasts_a_restart_and_a_weeks_pause(tmp_path: Path, data: Path,
 
     def begin() -> Weeks:
         switch = Switch()
-        switch.run = Weeks(tmp_path / "r", data, windows, hand=switch)
+        switch.run = Weeks(tmp_path / "r", data, windows, holds=switch)
         return switch.run
 
     run = begin()
@@ -280,7 +280,7 @@ LEASED = LEASE * BATCH // BLOCK
 
 @dataclass
 class Alone:
-    """A site's worker in the hand of a test: wall time, run time, bus, mailbox and link."""
+    """A site's worker in the hands of a test: wall time, run time, bus, mailbox and link."""
 
     folder: Path
     own_window: Callable[[float], bool] | None = None

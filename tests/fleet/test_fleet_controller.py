@@ -12,7 +12,7 @@ from fleet.test_fleet_machine import ON, Work
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.controller import Controller, fault_of
 from windfall.fleet.driver import MemoryDriver, Owned
-from windfall.fleet.machine import Fault, Observed, Patience, State
+from windfall.fleet.machine import DriverFault, Observed, Patience, State
 from windfall.policy.base import Decision
 
 OFF = Decision(False, "off", {}, None, {})
@@ -143,13 +143,13 @@ def test_what_a_person_must_change_is_said_in_other_words_and_tried_again_later(
         site = fleet.controller.sites["a"]
         assert site.failure == str(error)
         waits[fault_of(error)], words[fault_of(error)] = site.retry_at, site.reason
-    assert 45 <= waits[Fault.TRANSIENT] <= 75
-    assert waits[Fault.UNAUTHORIZED] == 300
-    assert waits[Fault.PERMANENT] == 600
+    assert 45 <= waits[DriverFault.TRANSIENT] <= 75
+    assert waits[DriverFault.UNAUTHORIZED] == 300
+    assert waits[DriverFault.PERMANENT] == 600
     assert words == {
-        Fault.TRANSIENT: "cannot be started for now: no answer",
-        Fault.PERMANENT: "cannot be started until somebody changes something: no such image",
-        Fault.UNAUTHORIZED: "cannot be started until its driver has valid credentials: token expired",
+        DriverFault.TRANSIENT: "cannot be started for now: no answer",
+        DriverFault.PERMANENT: "cannot be started until somebody changes something: no such image",
+        DriverFault.UNAUTHORIZED: "cannot be started until its driver has valid credentials: token expired",
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from windfall.fleet.loop import Starts
+from windfall.fleet.loop import StartHistory
 from windfall.fleet.machine import Patience, Site, State
 
 
@@ -21,7 +21,7 @@ def start(s: Site, at: float, took: float | None) -> None:
 
 
 def test_the_configured_time_counts_until_a_start_has_been_seen_then_the_moving_average() -> None:
-    starts, s = Starts(340.0), site()
+    starts, s = StartHistory(340.0), site()
     starts.look(0.0, s)
     assert starts.spin_up_s == 340.0
     start(s, 100.0, 200.0)
@@ -34,7 +34,7 @@ def test_the_configured_time_counts_until_a_start_has_been_seen_then_the_moving_
 
 
 def test_a_start_that_failed_teaches_nothing_and_counts_among_the_starts_of_the_hour() -> None:
-    starts, s = Starts(340.0), site()
+    starts, s = StartHistory(340.0), site()
     start(s, 100.0, None)
     starts.look(150.0, s)
     assert starts.spin_up_s == 340.0
@@ -47,7 +47,7 @@ def test_a_start_that_failed_teaches_nothing_and_counts_among_the_starts_of_the_
 
 
 def test_an_adopted_site_that_never_stopped_is_no_start() -> None:
-    starts, s = Starts(340.0), site()
+    starts, s = StartHistory(340.0), site()
     start(s, 100.0, 5.0)
     s.adopted = True
     starts.look(200.0, s)
@@ -55,7 +55,7 @@ def test_an_adopted_site_that_never_stopped_is_no_start() -> None:
 
 
 def test_what_was_learned_survives_a_restart() -> None:
-    starts, s = Starts(340.0), site()
+    starts, s = StartHistory(340.0), site()
     starts.restore(210.0, 1, (50.0,), 3)
     s.generation = 3
     start(s, 1000.0, 310.0)

@@ -13,7 +13,7 @@ from asking import Clock, T, nobody
 from servers import Fault, JsonServer
 
 from windfall.errors import SignalError, Transient, Unauthorized
-from windfall.grid.http import Denied, Http, Later, NoSuch, RateLimit, RateLimits, backoff_s, public_url, retry_after_s
+from windfall.grid.http import Denied, Http, NotFound, RateLimit, RateLimits, TryLater, backoff_s, public_url, retry_after_s
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_429_says_when_to_come_again_if_the_service_does(clock: Clock, headers: 
     with JsonServer({}) as server:
         server.faults.append(Fault(429, headers=headers))
         e = fails(client(clock), server.url)
-    assert isinstance(e, Later)
+    assert isinstance(e, TryLater)
     assert e.retry_after_s == wait
     assert clock.paused == []
 
@@ -64,7 +64,7 @@ def test_a_broken_service_may_pass(clock: Clock, status: int) -> None:
     with JsonServer({}) as server:
         server.faults.append(Fault(status, "<html>oops</html>", kind="text/html"))
         e = fails(client(clock), server.url)
-    assert isinstance(e, Later)
+    assert isinstance(e, TryLater)
     assert str(status) in str(e)
     assert "\n" not in str(e)
 
@@ -72,10 +72,10 @@ def test_a_broken_service_may_pass(clock: Clock, status: int) -> None:
 def test_a_timeout_a_closed_door_and_a_cut_line_may_pass(clock: Clock) -> None:
     with JsonServer({}) as server:
         server.faults += [Fault(hang=True), Fault(drop=True)]
-        assert isinstance(slow := fails(client(clock, timeout_s=0.05), server.url), Later)
-        assert isinstance(fails(client(clock), server.url), Later)
+        assert isinstance(slow := fails(client(clock, timeout_s=0.05), server.url), TryLater)
+        assert isinstance(fails(client(clock), server.url), TryLater)
     with nobody() as url:
-        assert isinstance(gone := fails(client(clock), url), Later)
+        assert isinstance(gone := fails(client(clock), url), TryLater)
     assert "no answer" in str(slow)
     assert "no connection to 127.0.0.1" in str(gone)
 
@@ -93,8 +93,8 @@ def test_other_statuses_are_told_apart_and_redirects_are_not_followed(clock: Clo
     with JsonServer({}) as server:
         server.faults += [Fault(401), Fault(403), Fault(404), Fault(302, headers={"Location": "http://127.0.0.1:9/"})]
         found = [fails(client(clock), server.url) for _ in range(4)]
-    assert [type(e) for e in found] == [Denied, Denied, NoSuch, NoSuch]
-    assert [e.status for e in found if isinstance(e, Denied | NoSuch)] == [401, 403, 404, 302]
+    assert [type(e) for e in found] == [Denied, Denied, NotFound, NotFound]
+    assert [e.status for e in found if isinstance(e, Denied | NotFound)] == [401, 403, 404, 302]
     assert all(isinstance(e, Unauthorized) for e in found[:2])
 
 
@@ -135,7 +135,7 @@ def test_patience_tries_again_and_waits_as_told_and_no_longer(clock: Clock) -> N
         assert len(clock.paused) == 2
         assert clock.paused[1] >= 2
         server.faults.append(Fault(429, headers={"Retry-After": "60"}))
-        assert isinstance(fails(http, server.url), Later)
+        assert isinstance(fails(http, server.url), TryLater)
     assert len(clock.paused) == 2
     assert http.requests == 4
 
@@ -147,7 +147,7 @@ def test_our_own_limit_is_kept_without_asking(clock: Clock) -> None:
             http.get(server.url, limit=("requests", 3, 300.0))
         clock.t += 100
         e = fails(http, server.url, limit=("requests", 3, 300.0))
-        assert isinstance(e, Later)
+        assert isinstance(e, TryLater)
         assert e.retry_after_s == 200
         assert len(server.asked) == 3
         clock.t += 201
@@ -185,7 +185,7 @@ def test_a_service_that_trickles_or_never_stops_is_left(clock: Clock, monkeypatc
 
     with JsonServer({"v": 1}) as server:
         e = fails(client(Racing()), server.url)
-        assert isinstance(e, Later)
+        assert isinstance(e, TryLater)
         assert "too slowly" in str(e)
         monkeypatch.setattr("windfall.grid.http._MAX_BYTES", 3)
         assert isinstance(e := fails(client(clock), server.url), SignalError)
@@ -231,7 +231,7 @@ def test_a_redirect_says_where_to_and_nothing_is_sent_there(clock: Clock, status
 
 def test_a_name_that_nobody_knows_is_told_as_that(clock: Clock) -> None:
     e = fails(client(clock), "http://nowhere.invalid/x")
-    assert isinstance(e, Later)
+    assert isinstance(e, TryLater)
     assert "the name nowhere.invalid cannot be looked up" in str(e)
 
 
@@ -239,7 +239,7 @@ def test_a_certificate_that_cannot_be_verified_names_the_variable_that_helps(clo
     with JsonServer({"v": 1}) as server:
         server.encrypt(tmp_path)
         e = fails(client(clock), server.url)
-    assert isinstance(e, Later)
+    assert isinstance(e, TryLater)
     assert "its certificate cannot be verified: self-signed certificate" in str(e)
     assert "SSL_CERT_FILE" in str(e)
 
@@ -289,4 +289,4 @@ def test_a_byte_order_mark_and_a_packed_body_are_json_and_a_broken_one_may_pass(
         ]  # fmt: skip
         http = client(clock)
         assert [http.get(server.url) for _ in range(2)] == [{"v": 1}, {"v": 2}]
-        assert isinstance(fails(http, server.url), Later)
+        assert isinstance(fails(http, server.url), TryLater)

@@ -9,10 +9,10 @@ import numpy as np
 from asking import Asking, Clock, Script, T, ask, live, news, value
 from servers import Fault, JsonServer
 
-from windfall.grid.http import Later
-from windfall.grid.series import KEEP_S, Series
+from windfall.grid.http import TryLater
+from windfall.grid.reading_series import KEEP_S, ReadingSeries
 from windfall.grid.signal import Reading
-from windfall.grid.source import Expected, News, Point
+from windfall.grid.source import ForecastPoints, News, Point
 
 # -- what holds when
 
@@ -37,7 +37,7 @@ def test_a_reading_holds_until_the_next_and_no_longer_than_it_may_be_believed() 
 
 
 def test_nothing_heard_is_nothing_known() -> None:
-    s = live(Script(Later("down")))
+    s = live(Script(TryLater("down")))
     assert s.at(T) is None
     assert s.forecast(T, 3600) is None
     assert np.isnan(s.between(T, T + 100).values).all()
@@ -114,8 +114,8 @@ def test_a_present_that_is_fresh_comes_before_what_is_ahead() -> None:
 
 def test_forecasts_are_those_known_then_and_cover_the_horizon() -> None:
     clock = Clock()
-    first = News([Point(T, 1.0)], Expected((Point(T, 1.0), Point(T + 300, 2.0), Point(T + 600, 3.0)), T + 900))
-    second = News([Point(T + 300, 1.0)], Expected((Point(T + 300, 8.0), Point(T + 600, 9.0)), T + 900))
+    first = News([Point(T, 1.0)], ForecastPoints((Point(T, 1.0), Point(T + 300, 2.0), Point(T + 600, 3.0)), T + 900))
+    second = News([Point(T + 300, 1.0)], ForecastPoints((Point(T + 300, 8.0), Point(T + 600, 9.0)), T + 900))
     s = live(Script(first, second), clock)
     s.step(T)
     f = s.forecast(T + 100, 400)
@@ -134,7 +134,7 @@ def test_intervals_agree_with_asking_instant_by_instant() -> None:
     rng = random.Random(7)
     for _ in range(60):
         rows = [(float(rng.randrange(40)), float(rng.randrange(9)), float(rng.randrange(60))) for _ in range(rng.randrange(12))]
-        series = Series()
+        series = ReadingSeries()
         for t, v, known in sorted(rows, key=lambda r: r[2]):
             series = series.with_readings([Reading(v, "W", t, known, t + 5, t + 8, "s", t + 5)])
 
@@ -161,7 +161,7 @@ def test_what_is_very_old_is_forgotten() -> None:
     def reading(t: float) -> Reading:
         return Reading(1.0, "W", t, t, t + 600, t + 900, "s", t + 300)
 
-    series = Series().with_readings([reading(T)]).with_readings([reading(T + KEEP_S + 1)])
+    series = ReadingSeries().with_readings([reading(T)]).with_readings([reading(T + KEEP_S + 1)])
     assert series.starts_at() == T + KEEP_S + 1
 
 
@@ -170,7 +170,7 @@ def test_what_is_very_old_is_forgotten() -> None:
 
 def test_failures_are_tried_again_later_and_later_and_change_nothing_else() -> None:
     clock = Clock()
-    s = live(Script(news((T, 5.0)), Later("down")), clock)
+    s = live(Script(news((T, 5.0)), TryLater("down")), clock)
     s.step(T)
     gaps = []
     for _ in range(12):
@@ -190,7 +190,7 @@ def test_failures_are_tried_again_later_and_later_and_change_nothing_else() -> N
 
 def test_success_clears_the_error_and_asks_again_after_a_poll() -> None:
     clock = Clock()
-    s = live(Script(Later("down"), news((T, 5.0))), clock)
+    s = live(Script(TryLater("down"), news((T, 5.0))), clock)
     s.step(T)
     assert s.status().last_error == "down"
     clock.t = s.due()
@@ -212,7 +212,7 @@ def test_the_past_does_not_touch_what_asking_says() -> None:
     source = Script(news((T, 5.0)))
     s = live(source)
     s.step(T)
-    source.old = Later("no past today")
+    source.old = TryLater("no past today")
     s.load_past(T, 3600)
     assert s.status().last_error is None
     assert "its past is not known: no past today" in s.status().warnings[0]

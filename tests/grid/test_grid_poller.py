@@ -13,7 +13,7 @@ from windfall.config.load import load
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError, Unauthorized
 from windfall.grid.build import build_grid
-from windfall.grid.http import Later
+from windfall.grid.http import TryLater
 from windfall.grid.live import LiveSignal
 from windfall.grid.poller import Poller
 from windfall.grid.source import News
@@ -35,7 +35,7 @@ class Gate(Script):
 
 
 def test_a_slow_source_delays_no_other_and_threads_end_on_close() -> None:
-    slow, quick = Gate(Later("down"), open_=False), Gate(news((T, 5.0)))
+    slow, quick = Gate(TryLater("down"), open_=False), Gate(news((T, 5.0)))
     signals = [live(slow), live(quick)]
     before = threading.active_count()
     poller = Poller([*signals, signals[0]], now=lambda: T)
@@ -85,7 +85,7 @@ def test_an_error_of_ours_is_on_record_and_ends_its_thread_only(monkeypatch: pyt
 
 
 def test_a_poller_that_never_started_can_be_closed() -> None:
-    Poller([live(Script(Later("x")))]).close()
+    Poller([live(Script(TryLater("x")))]).close()
 
 
 CONFIG = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from windfall.grid.resolution import holes, holes_text, row_periods, stretches
+from windfall.grid.resolution import holes, holes_text, resolution_parts, row_periods
 
 N = 5000
 
@@ -29,7 +29,7 @@ def test_a_change_is_found_where_rows_are_lost_too() -> None:
     periods = row_periods(times, 300.0)
     assert set(periods[times < 3.6e6]) == {3600.0}
     assert set(periods[times >= 3.6e6]) == {900.0}
-    (first, second) = stretches(times, periods)
+    (first, second) = resolution_parts(times, periods)
     assert (first.period_s, second.period_s, second.begin) == (3600.0, 900.0, times[times >= 3.6e6][0])
 
 
@@ -38,7 +38,7 @@ def test_clocks_that_jitter_show_one_resolution() -> None:
     times = 600.0 * np.arange(300) + rng.uniform(-15, 15, 300)
     periods = row_periods(times, 300.0)
     assert ((periods >= 590) & (periods <= 640)).all()
-    assert len(stretches(times, periods)) == 1
+    assert len(resolution_parts(times, periods)) == 1
 
 
 @pytest.mark.parametrize("steps", [[3600, 3600], [300, 7200, 300, 60, 4000, 900], [3600]])

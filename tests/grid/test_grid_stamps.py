@@ -11,10 +11,10 @@ from asking import Asking, Clock, Script, T, ask, live, news, value
 from servers import JsonServer, Served, WattTimeServer
 
 from windfall.config.signals import SignalTable
-from windfall.grid.http import Later
+from windfall.grid.http import TryLater
 from windfall.grid.live import LiveSignal
-from windfall.grid.source import Expected, News, Point
-from windfall.grid.stamps import Stamps
+from windfall.grid.source import ForecastPoints, News, Point
+from windfall.grid.stamps import StampReader
 from windfall.units import iso_utc, parse_utc
 
 
@@ -241,7 +241,7 @@ def test_a_clock_that_was_behind_and_is_set_right_uses_what_it_refused_only_when
 
 def test_forecasts_of_a_refused_answer_are_refused_too() -> None:
     points = (Point(T + 36000, 1.0), Point(T + 36300, 1.0))
-    s = live(Script(News([points[0]], Expected(points, T + 36600))))
+    s = live(Script(News([points[0]], ForecastPoints(points, T + 36600))))
     assert ask(s, T) != ""
     assert s.forecast(T + 36000, 3600) is None
 
@@ -260,12 +260,12 @@ def test_what_is_fresh_is_always_the_newest_word_whatever_clocks_and_sources_do(
         def fetch(self, now: float) -> News:
             self.requests += 1
             if rng.random() < 0.2:
-                raise Later("down")
+                raise TryLater("down")
             stamp = (true + self.off_s) // period * period
             self.said = float(hash((seed, stamp)) % 1000)
             return news((stamp, self.said))
 
-    source = Odd(Later("never"))
+    source = Odd(TryLater("never"))
     source.off_s = rng.choice([0.0, 0.4, 0.9, 1.4, -1.0, -3.5]) * period + rng.choice([0.0, 0.0, 36000.0, -25200.0])
     s = live(source, clock, period_s=period, poll_s=period * rng.choice([0.2, 1.0]))
     true, ours, used = T, 0.0, 0
@@ -286,9 +286,9 @@ def test_what_is_fresh_is_always_the_newest_word_whatever_clocks_and_sources_do(
 # -- reading stamps
 
 
-def stamps(**keys: Any) -> Stamps:
+def stamps(**keys: Any) -> StampReader:
     least = {"kind": "http", "url": "http://x", "value_path": "v", "time_path": "t"}
-    return Stamps(SignalTable.model_validate({**least, **keys}))
+    return StampReader(SignalTable.model_validate({**least, **keys}))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from layouts import points, read
 
 from windfall.grid.instant_texts import read_stamps
 from windfall.grid.resolution import row_periods
-from windfall.grid.zones import Local, instants
+from windfall.grid.zones import LocalTimes, instants
 
 ZONES = (
     "Europe/Berlin", "America/New_York", "America/Santiago", "Australia/Adelaide", "Australia/Lord_Howe", "Asia/Kolkata",
@@ -40,7 +40,7 @@ def test_what_was_written_on_any_clock_is_read_back(zone: str, year: int, day: i
         return
     texts = [m.astimezone(tz).strftime("%Y-%m-%d %H:%M") for m in t]
     stamps = read_stamps(texts)
-    found = instants(Local(stamps.local, np.full(len(t), -1, np.int8), np.full(len(t), np.nan)), tz)
+    found = instants(LocalTimes(stamps.local, np.full(len(t), -1, np.int8), np.full(len(t), np.nan)), tz)
     assert found.never == []
     np.testing.assert_array_equal(found.t, [m.timestamp() for m in t])
 

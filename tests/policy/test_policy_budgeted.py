@@ -28,7 +28,7 @@ from windfall.policy.criterion import under
 from windfall.policy.programme import SpinUp
 from windfall.simulate.backtest import span_of
 from windfall.simulate.oracle import BudgetOracle
-from windfall.simulate.simulation import Outcome, Simulation
+from windfall.simulate.simulation import Simulation, SimulationResult
 
 T = 1_768_176_000.0  # midnight
 HOUR, DAY = 3600.0, 86400.0
@@ -104,14 +104,14 @@ class Told:
         return None
 
 
-def simulated(c: Config, deadline_h: float) -> tuple[Outcome, float, float, Told]:
+def simulated(c: Config, deadline_h: float) -> tuple[SimulationResult, float, float, Told]:
     """A run of ``budgeted``, when it ended (hours), the bound of its cost (g·s/kWh·kW), and what it decided."""
     grid = build_grid(c)
     span = span_of(c, grid)
     s = Simulation(c, grid, span, "windfall")
     told = Told()
     found = s.run("budgeted", recorder=told)
-    made = BudgetOracle(c, s.signals, s.model, span.start, s.rates, s.budget).plan(deadline_h)
+    made = BudgetOracle(c, s.signals, s.model, span.start, s.rates, s.budget).schedule(deadline_h)
     assert made is not None
     assert found.done_at is not None
     return found, (found.done_at - span.start) / HOUR, made.bound, told

@@ -23,7 +23,7 @@ from windfall.errors import StoreError
 from windfall.federation.merge import Outer
 from windfall.federation.replay import Replay
 from windfall.processes import marked, start_time
-from windfall.run.prepare import data_dir, trainer_spec
+from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.site.outbox import TrainedTokens
 from windfall.store.configurations import extents
 from windfall.store.files import read_json

@@ -17,7 +17,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, StoreError
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.processes import marked
-from windfall.run.changes import RULES, Stage, compare, decides_alike, rule_of
+from windfall.run.changes import RULES, RunSoFar, compare, decides_alike, rule_of
 from windfall.run.compose import carries_of
 from windfall.run.prepare import prepare_run
 from windfall.run.recorder import Carried
@@ -29,7 +29,7 @@ from windfall.store.rundir import RunDir, RunLock
 from windfall.train.schedule import Extent
 
 BUDGET = 128 * 100
-STAGE = Stage(tokens=0, manifest="m", extents=[Extent(0, BUDGET)], own_data=True)
+STAGE = RunSoFar(tokens=0, manifest="m", extents=[Extent(0, BUDGET)], own_data=True)
 
 SITE = """
 [[site]]
@@ -59,7 +59,7 @@ def config(*args: Any, **options: Any) -> Config:
     return loads(text(*args, **options), "x.toml", Path("/nowhere"))
 
 
-def told(old: Config, new: Config, stage: Stage = STAGE) -> tuple[list[str], list[str]]:
+def told(old: Config, new: Config, stage: RunSoFar = STAGE) -> tuple[list[str], list[str]]:
     found = compare(old, new, stage)
     return [c.text() for c in found.changes], [f"{c.text()} ({why})" for c, why in found.refused]
 

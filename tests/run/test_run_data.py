@@ -18,7 +18,8 @@ from windfall.config.load import load, loads
 from windfall.config.schema import Config
 from windfall.config.template import TEMPLATE
 from windfall.errors import ConfigError, DataError, StoreError
-from windfall.run.prepare import data_dir, prepare_run, prepared_source, trainer_spec
+from windfall.run.prepare import prepare_run
+from windfall.run.training_inputs import data_dir, prepared_source, trainer_spec
 from windfall.run.versions import text_from
 from windfall.site.trainer_process import local_trainer
 from windfall.store.ledger import Ledger

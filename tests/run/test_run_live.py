@@ -20,7 +20,7 @@ from windfall.units import iso_utc
 pytestmark = pytest.mark.slow
 
 
-class Meter:
+class Source:
     """A source that says ``value`` of right now, or nothing but errors where that is None. Asks for a key."""
 
     def __init__(self) -> None:
@@ -29,13 +29,13 @@ class Meter:
 
 
 @contextmanager
-def serving(meter: Meter) -> Iterator[str]:
+def serving(source: Source) -> Iterator[str]:
     """The source's address, while it lives."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            meter.asked += 1
-            value = meter.value
+            source.asked += 1
+            value = source.value
             body = json.dumps({"grid": {"g": value, "at": iso_utc(clock.wall())}}).encode()
             self.send_response(401 if self.headers.get("X-Key") != SECRET else 503 if value is None else 200)
             self.send_header("Content-Type", "application/json")
@@ -89,20 +89,20 @@ def site(run: Path) -> dict[str, Any]:
 def test_a_run_follows_a_live_signal_and_a_dead_source_turns_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINDFALL_TEST_KEY", SECRET)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    meter, run = Meter(), tmp_path / "run"
-    with serving(meter) as url, Living(live_config(tmp_path, url), run) as living:
+    source, run = Source(), tmp_path / "run"
+    with serving(source) as url, Living(live_config(tmp_path, url), run) as living:
         wait_for("a decision on a reading", lambda: (run / "telemetry.db").is_file() and site(run)["value"] == 500.0)
         assert site(run)["state"] == "off"
-        meter.value = 20.0
+        source.value = 20.0
         wait_for("training", lambda: site(run)["state"] == "training")
         assert "20 g is under" in site(run)["reason"]
-        meter.value = None
+        source.value = None
         # Late at first, which keeps a site on; then it no longer holds (three periods), which turns it off.
         wait_for("the site to be off", lambda: site(run)["state"] == "off")
         assert "no longer holds" in site(run)["reason"] or "no reading" in site(run)["reason"]
         (lost_now,) = status(run)["signals_lost"]
         assert "503" in lost_now["reason"]
-        meter.value = 30.0
+        source.value = 30.0
         wait_for("training again", lambda: site(run)["state"] == "training")
         assert status(run)["signals_lost"] == []
         living.send(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The operator's hand: what is asked is kept, holds over every policy, ends when it should, and survives any coordinator."""
+"""The operator's holds: what is asked is kept, holds over every policy, ends when it should, and survives any coordinator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ui.ui_runs import START, empty_run
 from windfall.clock import ManualClock
 from windfall.config.load import load
-from windfall.energy.account import Account, Meter, PowerModel
+from windfall.energy.account import Account, PowerModel, Tariff
 from windfall.errors import ConfigError
 from windfall.fleet.controller import Controller, NullJournal
 from windfall.fleet.driver import MemoryDriver
@@ -20,7 +20,7 @@ from windfall.fleet.machine import Patience, State
 from windfall.grid.build import build_grid
 from windfall.policy.base import Decision
 from windfall.policy.fixed import Always
-from windfall.run.compose import facts
+from windfall.run.compose import profiles
 from windfall.run.operator import Operator, pending, request, running, seconds
 from windfall.simulate.work import SimulatedWork, TrainerModel
 from windfall.store.files import write_json
@@ -239,13 +239,13 @@ def loop_over(run: RunDir, operator: Operator) -> tuple[Loop, MemoryDriver]:
     driver = MemoryDriver()
     names = [s.name for s in config.site]
     loop = Loop(
-        clock=ManualClock(START), signals=grid.signals, facts=facts(config), policy=Always(),
+        clock=ManualClock(START), signals=grid.signals, profiles=profiles(config), policy=Always(),
         controller=Controller({n: Patience(60.0, 1e9, 1e9, 60.0, 600.0) for n in names}, driver, NullJournal(), gated=True),
         work=SimulatedWork(TrainerModel("windfall", {}, 0.0, 648.0), dict.fromkeys(names, 1.0), 1e9),
         account=Account(
-            {s.name: PowerModel.of(s) for s in config.site}, {s: Meter.plain(g, 100.0) for s, g in grid.by_site.items()}
+            {s.name: PowerModel.of(s) for s in config.site}, {s: Tariff.plain(g, 100.0) for s, g in grid.by_site.items()}
         ),
-        recorder=NullRecorder(), hand=operator,
+        recorder=NullRecorder(), holds=operator,
     )  # fmt: skip
     return loop, driver
 

@@ -9,7 +9,8 @@ import pytest
 from run.real import write_config
 from windfall.config.load import load
 from windfall.errors import StoreError
-from windfall.run.prepare import data_dir, prepare_run
+from windfall.run.prepare import prepare_run
+from windfall.run.training_inputs import data_dir
 from windfall.run.version0 import mend_version0
 from windfall.store.rundir import RunDir
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from grid.asking import Clock, Script, T, live, news
 from windfall.errors import Unauthorized
 from windfall.grid.build import Grid
-from windfall.grid.http import Later
+from windfall.grid.http import TryLater
 from windfall.grid.source import News, Point
 from windfall.run.watch import SignalWatch
 from windfall.store.telemetry import Telemetry
@@ -18,7 +18,7 @@ from windfall.store.telemetry import Telemetry
 def test_each_reason_is_told_once_and_so_is_the_end_of_it(tmp_path: Path) -> None:
     clock = Clock()
     warned = News([Point(T + 900, 5.0)], warnings=["WattTime says: extrapolated"])
-    steps = [Later("no answer within 10 s"), Later("no answer within 20 s"), Unauthorized("HTTP 401"),
+    steps = [TryLater("no answer within 10 s"), TryLater("no answer within 20 s"), Unauthorized("HTTP 401"),
              news((T + 600 + 36000, 7.0)), warned, warned]  # fmt: skip
     signal = live(Script(*steps), clock)
     with closing(Telemetry.open(tmp_path / "telemetry.db")) as telemetry:

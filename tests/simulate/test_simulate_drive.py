@@ -15,7 +15,7 @@ from windfall.energy.account import Interval
 from windfall.grid.build import build_grid
 from windfall.policy.base import Decision, FleetView
 from windfall.simulate.backtest import span_of
-from windfall.simulate.simulation import Outcome, Simulation
+from windfall.simulate.simulation import Simulation, SimulationResult
 
 #: Windows, noise and long closed stretches, with holes (None).
 SIGNAL = st.lists(
@@ -38,9 +38,9 @@ class Told:
         return None
 
 
-def outcome(
+def result_of(
     folder: Path, one: list[float | None], two: list[float | None], policy: str, delay: float, skip: bool
-) -> tuple[Outcome, Told]:
+) -> tuple[SimulationResult, Told]:
     n = min(len(one), len(two))
     c = config(folder, {"a": one[:n], "b": two[:n]})
     grid = build_grid(c)
@@ -53,8 +53,8 @@ def outcome(
 @given(one=SIGNAL, two=SIGNAL, delay=st.sampled_from([0.0, 300.0, 420.0]))
 def test_skipping_ahead_changes_no_decision(policy: str, one: list[float | None], two: list[float | None], delay: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        fast, told_fast = outcome(Path(folder), one, two, policy, delay, skip=True)
-        slow, told_slow = outcome(Path(folder), one, two, policy, delay, skip=False)
+        fast, told_fast = result_of(Path(folder), one, two, policy, delay, skip=True)
+        slow, told_slow = result_of(Path(folder), one, two, policy, delay, skip=False)
     assert told_fast.changes == told_slow.changes
     assert fast == slow
 

@@ -77,7 +77,7 @@ def test_no_finished_run_emits_less_than_the_bound_of_the_budget(one: list[float
         for r in rows:
             if r.finish_h is None:
                 continue
-            made = oracle.plan(r.finish_h)
+            made = oracle.schedule(r.finish_h)
             assert made is not None
             # The millisecond that a finish may be early, at the worst intensity.
             assert r.kg_co2 is not None

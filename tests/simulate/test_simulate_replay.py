@@ -15,7 +15,7 @@ from windfall.grid.build import build_grid
 from windfall.run.recorder import TelemetryRecorder
 from windfall.simulate.backtest import span_of
 from windfall.simulate.replay import replay
-from windfall.simulate.simulation import Simulation, Span
+from windfall.simulate.simulation import Simulation, TimeSpan
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
@@ -77,7 +77,7 @@ def test_a_run_whose_policy_changed_decides_each_part_again_under_its_own(tmp_pa
     ledger = Ledger.create(run.ledger, run_id="r", fingerprint="f", budget_blocks=4, tokens_per_block=4)
     telemetry = Telemetry.open(run.telemetry)
     begin, change, end = START, START + 86400.0, START + 2 * 86400.0
-    for number, (c, span) in enumerate(((one, Span(begin, change + STEP)), (two, Span(change, end))), 1):
+    for number, (c, span) in enumerate(((one, TimeSpan(begin, change + STEP)), (two, TimeSpan(change, end))), 1):
         ledger.configure(to_toml(c), "f", budget_blocks=4, t_wall=0)
         recorder = TelemetryRecorder(telemetry, number)
         Simulation(c, build_grid(c), span, "windfall", skip=False).run(c.policy.name, recorder=recorder)

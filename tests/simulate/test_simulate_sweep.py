@@ -17,9 +17,9 @@ from windfall.errors import ConfigError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import backtest, span_of
 from windfall.simulate.regions import jobs_for, rank_regions, ranked_by
-from windfall.simulate.simulation import Span
+from windfall.simulate.simulation import TimeSpan
 from windfall.simulate.spread import quantiles
-from windfall.simulate.sweep import Job, combinations, parse_setting, start_dates, summarise, sweep
+from windfall.simulate.sweep import SweepJob, combinations, parse_setting, start_dates, summarise, sweep
 from windfall.simulate.work import TrainerModel
 
 
@@ -83,7 +83,7 @@ def test_a_sweep_on_two_processes_gives_what_one_by_one_gives(tmp_path: Path) ->
 
 @given(st.integers(1, 40), st.floats(0.5, 30), st.floats(0.1, 10))
 def test_starts_are_whole_hours_apart_and_leave_what_they_need(count: int, days: float, least: float) -> None:
-    span = Span(START, START + days * 86400)
+    span = TimeSpan(START, START + days * 86400)
     found = start_dates(span, count, least * 86400)
     assert found[0] == START
     assert len(found) <= max(1, count)
@@ -96,7 +96,7 @@ def test_starts_are_whole_hours_apart_and_leave_what_they_need(count: int, days:
 def test_a_job_that_cannot_finish_is_counted_apart(tmp_path: Path) -> None:
     c = two_regions(tmp_path, backtest="site_hours = 20")
     span = span_of(c, build_grid(c))
-    jobs = [Job(span.start, span.end, (), ("breakeven",)), Job(span.end - 7200, span.end, (), ("breakeven",))]
+    jobs = [SweepJob(span.start, span.end, (), ("breakeven",)), SweepJob(span.end - 7200, span.end, (), ("breakeven",))]
     (found,) = summarise(sweep(c, jobs, workers=1), with_budget=True)
     assert (found.start_dates, found.finished) == (2, 1)
     assert found.figures["site_hours"] == pytest.approx((20.0, 20.0, 20.0))

@@ -11,7 +11,7 @@ import pytest
 from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.grid.build import build_grid
-from windfall.policy.programme import Programme, Series, SpinUp
+from windfall.policy.programme import Programme, SpinUp, StepFunction
 from windfall.simulate.backtest import backtest, span_of
 from windfall.simulate.simulation import Simulation
 from windfall.units import parse_utc
@@ -83,7 +83,7 @@ def test_lookahead_behind_its_gate_keeps_up_with_breakeven_in_every_quarter_and_
     for a, b in itertools.pairwise(QUARTERS):
         t0, t1 = parse_utc(a), parse_utc(b)
         c = signal.between(t0, t1)
-        best, _ = Programme(Series(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((minutes * 60.0, 1.0),))).solve(100.0)
+        best, _ = Programme(StepFunction(np.append(c.starts, c.ends[-1]), c.values), SpinUp(((minutes * 60.0, 1.0),))).solve(100.0)
         share = {}
         for policy, o in outcomes.items():
             value = 0.0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windfall.train.manifest import Manifest
-from windfall.train.packing import Array, BestFit, ShardWriter, packer
+from windfall.train.packing import Array, BestFitPacker, ShardWriter, packer
 from windfall.train.tokenizer import ByteTokenizer
 
 BOS = 256
@@ -22,10 +22,10 @@ def document(number: int, length: int) -> Array:
     return np.array([BOS, *[number % 256] * (length - 1)], dtype="<u2")
 
 
-def packed(lengths: list[int], waiting: int) -> tuple[list[list[int]], BestFit]:
+def packed(lengths: list[int], waiting: int) -> tuple[list[list[int]], BestFitPacker]:
     """Rows of documents of these lengths."""
     rows: list[list[int]] = []
-    best = BestFit(lambda row: rows.append(row.tolist()), lambda: 0, ROW, "<u2", waiting)
+    best = BestFitPacker(lambda row: rows.append(row.tolist()), lambda: 0, ROW, "<u2", waiting)
     tokens = [document(number, length) for number, length in enumerate(lengths)]
     for at in range(0, len(lengths), 3):
         best.add(np.concatenate(tokens[at : at + 3]), np.array(lengths[at : at + 3], dtype="<u4"))

@@ -18,9 +18,9 @@ from windfall.config.schema import Config
 from windfall.errors import StoreError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest
-from windfall.simulate.curves import emissions, seconds_training, stretches
+from windfall.simulate.curves import activities, emissions, seconds_training
 from windfall.simulate.spread import SpreadPoint
-from windfall.simulate.sweep import Point, summarise
+from windfall.simulate.sweep import SweepPoint, summarise
 from windfall.ui import backtest_figures
 from windfall.ui.backtest_page import write_backtest_page
 from windfall.ui.backtest_spread import spread
@@ -91,16 +91,16 @@ def test_curves_end_at_the_rows_kilograms(preset: str) -> None:
         assert curve is not None
         assert curve.values[-1] == pytest.approx(r.kg_co2, rel=1e-9)
         assert (np.diff(curve.values) >= 0).all()
-        hours = sum(float(seconds_training(own).values[-1]) for own in stretches(r, config).values()) / 3600
+        hours = sum(float(seconds_training(own).values[-1]) for own in activities(r, config).values()) / 3600
         assert hours == pytest.approx(r.site_hours, rel=1e-9)
-        doing = {s.what for own in stretches(r, config).values() for s in own}
+        doing = {s.what for own in activities(r, config).values() for s in own}
         assert doing >= {"provisioning", "idle", "federated"}
 
 
 def test_stretches_of_a_site_neither_overlap_nor_leave_the_lane(day: tuple[Config, Backtest]) -> None:
     config, found = day
     for r in found.rows:
-        for site, own in stretches(r, config).items():
+        for site, own in activities(r, config).items():
             assert all(a.t1 <= b.t0 for a, b in pairwise(own))
             assert sum(s.t1 - s.t0 for s in own) == pytest.approx(
                 sum(t1 - t0 for t0, t1, state in r.lanes[site] if state != "off"), abs=1e-3
@@ -161,7 +161,7 @@ def test_a_place_that_cannot_be_written_is_told(day: tuple[Config, Backtest], tm
 def test_the_page_of_a_sweep_is_of_the_sweep_alone(tmp_path: Path) -> None:
     config = of_the_day()
     points = [
-        Point(START + i * 3600, (("spin_up_s", s),), row("paper", kg_co2=1.0 + i + s / 1000))
+        SweepPoint(START + i * 3600, (("spin_up_s", s),), row("paper", kg_co2=1.0 + i + s / 1000))
         for i in range(3)
         for s in (300.0, 600.0)
     ]

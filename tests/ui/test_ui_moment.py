@@ -60,9 +60,9 @@ def then_more(run: RunDir, wrapped: Callable[..., Any], *, before: bool) -> Call
 
 def test_a_report_is_of_one_moment(going_on: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Any] = []
-    series = report_page.series
+    series = report_page.run_series
     monkeypatch.setattr(report_page, "summarise", then_more(going_on, report_page.summarise, before=False))
-    monkeypatch.setattr(report_page, "series", lambda *a: seen.append(series(*a)) or seen[-1])
+    monkeypatch.setattr(report_page, "run_series", lambda *a: seen.append(series(*a)) or seen[-1])
     report(going_on.root, as_json=True)
     said = json.loads(capsys.readouterr().out)
     written = json.loads((going_on.report / "summary.json").read_bytes())

@@ -16,7 +16,7 @@ from ui_runs import START
 from windfall import clock
 from windfall.cli.demo import bundled
 from windfall.config.load import load, loads
-from windfall.simulate.sweep import Summary
+from windfall.simulate.sweep import SweepSummary
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.ui.live import LiveView
@@ -173,7 +173,8 @@ def test_a_sweep_in_a_narrow_terminal_is_not_cut() -> None:
     triple = (12.3, 45.6, 78.9)
     figures = dict.fromkeys(("finish_h", "site_hours", "kg_co2", "money", "kg_over_oracle"), triple)
     rows = [
-        Summary(p, (("spin_up_s", 300.0), ("worth_g_per_kwh", 80.0)), 300.0, None, 12, 11, figures) for p in ("breakeven", "paper")
+        SweepSummary(p, (("spin_up_s", 300.0), ("worth_g_per_kwh", 80.0)), 300.0, None, 12, 11, figures)
+        for p in ("breakeven", "paper")
     ]
     rows.append(replace(rows[0], publication_delay_s=0.0))
     config = loads(bundled("paper_day.toml"), "paper_day.toml", Path.cwd())

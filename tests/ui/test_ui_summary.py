@@ -19,7 +19,7 @@ from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.ui.report import write_report
-from windfall.ui.series import series
+from windfall.ui.series import run_series
 from windfall.ui.summary import summarise
 from windfall.ui.tables import print_status
 
@@ -121,7 +121,7 @@ def test_empty_run(empty: RunDir) -> None:
     assert (s["state"], s["version"], s["val_bpb"], s["share_inside"]) == ("stopped", None, None, None)
     assert (s["energy_kwh"], s["tokens_committed"], s["blocks"]["free"]) == (0.0, 0, 8)
     assert set(s["sites"]) == {"california", "adelaide"}
-    assert series(empty).versions == []
+    assert run_series(empty).versions == []
 
 
 def test_empty_telemetry(empty: RunDir) -> None:
@@ -129,7 +129,7 @@ def test_empty_telemetry(empty: RunDir) -> None:
     assert summarise(empty)["events_count"] == 0
     Telemetry.open(empty.telemetry).close()
     assert summarise(empty)["events_count"] == 0
-    assert series(empty).lanes == {}
+    assert run_series(empty).lanes == {}
 
 
 def test_sources_that_are_not_heard_are_told_until_they_are_or_a_new_life_begins(empty: RunDir) -> None:
@@ -208,7 +208,7 @@ def test_while_another_connection_writes(small: RunDir) -> None:
 
 
 def test_series_follow_the_rows(small: RunDir) -> None:
-    s = series(small)
+    s = run_series(small)
     assert [(v.version, v.mode, v.val_bpb) for v in s.versions] == [
         (0, "initial", 8.0),
         (1, "local", 4.0),

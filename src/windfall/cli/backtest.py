@@ -17,7 +17,7 @@ from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest, deadlines_of, oddities, require_finished, span_of
 from windfall.simulate.regions import jobs_for, rank_regions
 from windfall.simulate.replay import replay
-from windfall.simulate.sweep import Point, Summary, combinations, parse_setting, summarise, sweep
+from windfall.simulate.sweep import SweepPoint, SweepSummary, combinations, parse_setting, summarise, sweep
 from windfall.store.rundir import RunDir
 from windfall.ui.console import output
 from windfall.ui.frame import Frame
@@ -31,7 +31,7 @@ POLICIES: tuple[str, ...] = get_args(PolicyName)
 
 
 @dataclass(frozen=True)
-class Asked:
+class BacktestRequest:
     """What the command line says, besides the file."""
 
     policies: Sequence[str] = ()
@@ -46,7 +46,7 @@ class Asked:
     details: bool = False
 
 
-def backtest_verb(file: Path, asked: Asked, as_json: bool) -> None:
+def backtest_verb(file: Path, asked: BacktestRequest, as_json: bool) -> None:
     """Compare policies on the signals of ``file``."""
     config, start, until = _prepare(file, asked)
     if asked.starts > 1 or asked.sweeps or asked.span_days is not None:
@@ -62,7 +62,7 @@ def backtest_verb(file: Path, asked: Asked, as_json: bool) -> None:
     require_finished(result)
 
 
-def rank_verb(file: Path, asked: Asked, as_json: bool) -> None:
+def rank_verb(file: Path, asked: BacktestRequest, as_json: bool) -> None:
     """Which region to train in."""
     config, start, until = _prepare(file, asked)
     if start is not None or until is not None:
@@ -95,7 +95,7 @@ def replay_verb(path: Path, as_json: bool) -> None:
         raise RunError(f"{path}: {len(found.differences)} of {found.decisions} decisions came out otherwise than recorded")
 
 
-def _prepare(file: Path, asked: Asked) -> tuple[Config, float | None, float | None]:
+def _prepare(file: Path, asked: BacktestRequest) -> tuple[Config, float | None, float | None]:
     unknown = [p for p in asked.policies if p not in POLICIES]
     if unknown:
         raise ConfigError(f"--policy {unknown[0]}: no such policy; there are {', '.join(POLICIES)}")
@@ -111,14 +111,14 @@ def _prepare(file: Path, asked: Asked) -> tuple[Config, float | None, float | No
     return load(file), start, until
 
 
-def _between(config: Config, asked: Asked) -> Config:
+def _between(config: Config, asked: BacktestRequest) -> Config:
     table = config.backtest.model_copy(
         update={"start": asked.begin or config.backtest.start, "until": asked.until or config.backtest.until}
     )
     return config.model_copy(update={"backtest": table})
 
 
-def _many(config: Config, asked: Asked, start: float | None, until: float | None, as_json: bool) -> None:
+def _many(config: Config, asked: BacktestRequest, start: float | None, until: float | None, as_json: bool) -> None:
     policies = list(asked.policies) or list(config.backtest.policies)
     sweeps: dict[str, list[float]] = {}
     for text in asked.sweeps:
@@ -151,12 +151,12 @@ def _many(config: Config, asked: Asked, start: float | None, until: float | None
         raise RunError("no simulation finished the budget before the traces ended; lower site_hours or budget_tokens")
 
 
-def _alone(asked: Asked, simulations: int) -> bool:
+def _alone(asked: BacktestRequest, simulations: int) -> bool:
     """Whether this process simulates itself: where others do it is forked, and must have no other threads."""
     return min(asked.jobs or os.cpu_count() or 1, simulations) <= 1
 
 
-def _write(asked: Asked, config: Config, result: Backtest) -> None:
+def _write(asked: BacktestRequest, config: Config, result: Backtest) -> None:
     """The page and the tables of one backtest, as far as they were asked for."""
     if asked.html:
         from windfall.ui.backtest_page import write_backtest_page  # matplotlib takes a while to import
@@ -169,7 +169,9 @@ def _write(asked: Asked, config: Config, result: Backtest) -> None:
         _tables(asked.csv, backtest_frames(result))
 
 
-def _write_many(asked: Asked, config: Config, points: Sequence[Point], found: Sequence[Summary], elapsed_s: float) -> None:
+def _write_many(
+    asked: BacktestRequest, config: Config, points: Sequence[SweepPoint], found: Sequence[SweepSummary], elapsed_s: float
+) -> None:
     """The same of many simulations: of these alone, and of no other."""
     if asked.html:
         from windfall.ui.sweep_page import write_sweep_page

@@ -16,7 +16,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
     """Write a version of a run's model as a folder that plain PyTorch, or nanochat, reads."""
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
-    from windfall.run.prepare import data_dir, trainer_spec
+    from windfall.run.training_inputs import data_dir, trainer_spec
     from windfall.run.versions import held_version, held_weights
     from windfall.train.interchange import tokenizer_document, write_folder
     from windfall.train.manifest import Manifest

@@ -395,7 +395,7 @@ def backtest(
         return
     if file is None:
         raise typer.BadParameter("give a configuration, or --replay RUN", param_hint="FILE")
-    asked = verb.Asked(policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs, details)
+    asked = verb.BacktestRequest(policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs, details)
     (verb.rank_verb if rank_regions else verb.backtest_verb)(file, asked, as_json)
 
 

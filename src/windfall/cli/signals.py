@@ -18,7 +18,7 @@ from windfall.errors import ConfigError
 from windfall.grid.build import Grid, build_grid, with_start
 from windfall.grid.credentials import NEEDED, WHERE, Credentials
 from windfall.grid.live import LiveSignal, live_signal
-from windfall.grid.signal import Columns, Forecast, Reading, Signal
+from windfall.grid.signal import Reading, Signal
 from windfall.ui.progress import Progress
 from windfall.units import duration_text, iso_utc, parse_utc
 
@@ -32,7 +32,7 @@ _TYPES = {"watttime": "marginal_co2", "electricity_maps": "average_co2", "openel
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSignal:
     """One signal of a site or region, and the instant at which it is looked at."""
 
     owner: str
@@ -104,7 +104,7 @@ def _instant(at: str | None) -> float | None:
         raise ConfigError(f"--at {at}: not an ISO 8601 instant, as 2026-01-11T17:05Z is one") from None
 
 
-def _configured(config: Config, grid: Grid, region: str | None, now: float, at: float | None) -> list[Shown]:
+def _configured(config: Config, grid: Grid, region: str | None, now: float, at: float | None) -> list[ShownSignal]:
     """The signals of a configuration: of ``region`` only, if given."""
     recorded = at if at is not None else parse_utc(config.run.start) if config.run.start else now
 
@@ -115,16 +115,16 @@ def _configured(config: Config, grid: Grid, region: str | None, now: float, at: 
     for site in config.site:
         for table in site.all_signals:
             signal = grid.signals[site.name][table.label]
-            shown.append(Shown(site.name, site.region, table, signal, t(signal)))
+            shown.append(ShownSignal(site.name, site.region, table, signal, t(signal)))
     sites = {s.region for s in config.site}
     for extra in config.counterfactual:
         if extra.region not in sites:
             signal = grid.by_region[extra.region]
-            shown.append(Shown("", extra.region, extra.signal, signal, t(signal)))
+            shown.append(ShownSignal("", extra.region, extra.signal, signal, t(signal)))
     return [s for s in shown if region in (None, s.region, s.owner)]
 
 
-def _asked(region: str, now: float) -> list[Shown]:
+def _asked(region: str, now: float) -> list[ShownSignal]:
     """What the providers whose credentials are set say of a zone of that name."""
     kinds = [k for k in _TYPES if not Credentials().missing(NEEDED[k])]
     if not kinds:
@@ -134,7 +134,7 @@ def _asked(region: str, now: float) -> list[Shown]:
     for kind in kinds:
         extra = {"currency": "AUD"} if kind == "openelectricity" else {"period_s": 3600.0} if kind == "electricity_maps" else {}
         table = SignalTable.model_validate({"kind": kind, "type": _TYPES[kind], **extra})
-        shown.append(Shown("", region, table, live_signal(table, region), now))
+        shown.append(ShownSignal("", region, table, live_signal(table, region), now))
     _refresh([s.signal for s in shown], now)
     for s in shown:
         if isinstance(s.signal, LiveSignal):
@@ -149,7 +149,7 @@ def _refresh(found: list[Signal], now: float) -> None:
             list(pool.map(lambda s: s.refresh(now, _PATIENCE_S), live))
 
 
-def _all_would_say(config: Config, site: SiteTable, shown: list[Shown]) -> list[dict[str, Any]]:
+def _all_would_say(config: Config, site: SiteTable, shown: list[ShownSignal]) -> list[dict[str, Any]]:
     own = {s.table.label: s for s in shown if s.owner == site.name}
     first = own[site.signal.label]
     # What was heard a moment ago was not known a moment before.
@@ -161,13 +161,14 @@ def _all_would_say(config: Config, site: SiteTable, shown: list[Shown]) -> list[
 
 def _would_say(config: Config, site: SiteTable, own: dict[str, Signal], t: float, policy: str) -> dict[str, Any]:
     """What ``policy`` would decide at ``t`` for a site that has been off, and why; ``on`` is None where it cannot say."""
+    from windfall.fleet.loop import SignalOutlook
     from windfall.policy.base import FleetView, SiteView
     from windfall.policy.build import build_policy
 
     first = own[site.signal.label]
     view = SiteView(
-        site.name, first.at(t), False, t, site.spin_up_s, readings={k: s.at(t) for k, s in own.items()}, outlook=_Outlook(first, t),
-        rate=site.tokens_per_s, watts=site.train_power_w,
+        site.name, first.at(t), False, t, site.spin_up_s, readings={k: s.at(t) for k, s in own.items()},
+        outlook=SignalOutlook(first, t), rate=site.tokens_per_s, watts=site.train_power_w,
     )  # fmt: skip
     try:
         decision = build_policy(config, policy).decide(FleetView(t, {site.name: view}, t, float(config.run.budget_tokens)))[
@@ -176,19 +177,6 @@ def _would_say(config: Config, site: SiteTable, own: dict[str, Signal], t: float
     except ConfigError as e:
         return {"on": None, "reason": str(e)}
     return {"on": decision.on, "reason": decision.reason}
-
-
-class _Outlook:
-    """What a signal knows at one instant."""
-
-    def __init__(self, signal: Signal, t: float) -> None:
-        self._signal, self._t = signal, t
-
-    def forecast(self, horizon_s: float) -> Forecast | None:
-        return self._signal.forecast(self._t, horizon_s)
-
-    def history(self, span_s: float) -> Columns:
-        return self._signal.history(self._t, span_s)
 
 
 def _credentials() -> list[dict[str, Any]]:
@@ -200,7 +188,7 @@ def _credentials() -> list[dict[str, Any]]:
     return [*found, {"provider": "gridstatus", "needs": {"package gridstatus": find_spec("gridstatus") is not None}}]
 
 
-def _signal_json(s: Shown) -> dict[str, Any]:
+def _signal_json(s: ShownSignal) -> dict[str, Any]:
     live = isinstance(s.signal, LiveSignal)
     t = clock.wall() if live else s.t
     reading: Reading | None = s.signal.at(t)

@@ -33,7 +33,7 @@ class Unwritable(Exception):
         return self.error.errno in _NOBODY
 
 
-class Stream:
+class GuardedStream:
     """Stands in for ``sys.stdout`` or ``sys.stderr``. What cannot be written raises Unwritable, or is let go of if ``patient``."""
 
     def __init__(self, stream: Any, *, patient: bool) -> None:
@@ -79,25 +79,25 @@ class Stream:
         return getattr(self._stream, name)
 
 
-def take_over() -> tuple[Stream, Stream]:
+def take_over() -> tuple[GuardedStream, GuardedStream]:
     """Put streams in the place of ``sys.stdout`` and ``sys.stderr``: (output, error). An error message is never waited for."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with it closed
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
-    out, err = Stream(sys.stdout, patient=False), Stream(sys.stderr, patient=True)
+    out, err = GuardedStream(sys.stdout, patient=False), GuardedStream(sys.stderr, patient=True)
     sys.stdout, sys.stderr = out, err
     return out, err
 
 
 def be_patient() -> None:
     """From now on what standard output cannot take is let go of: the verb's work is more than what it shows."""
-    if isinstance(sys.stdout, Stream):
+    if isinstance(sys.stdout, GuardedStream):
         sys.stdout.patient = True
 
 
 def be_strict() -> None:
     """What is written from now on is the result, and must be written."""
-    if isinstance(sys.stdout, Stream):
+    if isinstance(sys.stdout, GuardedStream):
         sys.stdout.patient = False
         if sys.stdout.lost is not None:
             raise Unwritable(sys.stdout.lost)

@@ -8,7 +8,7 @@ import numpy as np
 
 from windfall.cli.output import print_json
 from windfall.errors import ConfigError
-from windfall.grid.describe import THRESHOLDS, Column, Description, Windows, describe, suggestion, windows
+from windfall.grid.describe import THRESHOLDS, Description, SheetColumn, Windows, describe, suggestion, windows
 from windfall.grid.resolution import span_text
 from windfall.grid.sheet import listed
 from windfall.grid.trace import Trace
@@ -75,7 +75,7 @@ def _json(found: Description, seen: Windows | None) -> dict[str, Any]:
             "median": float(np.median(values)), "max": float(values.max()), "warnings": trace.warnings,
             "resolution": [
                 {"from": iso_utc(s.begin), "period_s": s.period_s if np.isfinite(s.period_s) else 0.0, "rows": s.rows}
-                for s in trace.stretches()
+                for s in trace.resolution_parts()
             ],
             "holes": [{"from": iso_utc(a), "to": iso_utc(b), "seconds": b - a} for a, b in trace.holes()],
             "windows": seen and {"threshold": seen.threshold, "count": seen.count, "median_s": seen.median_s,
@@ -118,7 +118,7 @@ def _print_signal(found: Description, trace: Trace, seen: Windows | None) -> Non
     print(f"  time        {iso_utc(float(trace.times[0]))} to {_end(trace) or 'its last change'}, {counted(len(values), 'row')}")
     low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
     print(f"  values      {low:.4g} to {high:.4g}, median {middle:.4g} {unit}{_factor_text(trace)}")
-    parts = trace.stretches()
+    parts = trace.resolution_parts()
     for i, part in enumerate(parts[:_MOST]):
         each = _step_text(part.period_s) if np.isfinite(part.period_s) else "each until the next"
         print(f"  {'resolution' if not i else '':<11} {each} from {iso_utc(part.begin)}, {counted(part.rows, 'row')}")
@@ -150,7 +150,7 @@ def _factor_text(trace: Trace) -> str:
     return f" ({named}; multiplied with {factor.value:.6g})" if factor.value != 1.0 else f" ({named})"
 
 
-def _column_text(column: Column) -> str:
+def _column_text(column: SheetColumn) -> str:
     empty = f", {column.empty:,} empty" if column.empty else ""
     if column.kind == "empty":
         return "empty"

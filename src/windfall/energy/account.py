@@ -49,7 +49,7 @@ class PowerModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class Tariff:
     """Which signals price a site's energy, and when it counts as inside a window.
 
     ``emissions`` is marginal where the site has such a signal, else average; the two are never mixed in one sum.
@@ -64,13 +64,13 @@ class Meter:
     currency: str = ""
 
     @classmethod
-    def plain(cls, signal: Signal, criterion_g_per_kwh: float) -> Meter:
-        """The meter of a site with one marginal intensity."""
+    def plain(cls, signal: Signal, criterion_g_per_kwh: float) -> Tariff:
+        """The tariff of a site with one marginal intensity."""
         return cls(signal, lambda v: v < criterion_g_per_kwh, signal, "marginal")
 
     @classmethod
-    def of(cls, site: SiteTable, signals: Mapping[str, Signal], run: RunTable) -> Meter:
-        """The meter of a configured site; ``signals`` by label."""
+    def of(cls, site: SiteTable, signals: Mapping[str, Signal], run: RunTable) -> Tariff:
+        """The tariff of a configured site; ``signals`` by label."""
         by_type = {t.type: t for t in reversed(site.all_signals)}
         marginal, average, price = (by_type.get(k) for k in ("marginal_co2", "average_co2", "price"))
         main = marginal or average
@@ -147,9 +147,9 @@ class Interval:
 class Account:
     """Books intervals and keeps the sums by site and phase."""
 
-    def __init__(self, power: Mapping[str, PowerModel], meters: Mapping[str, Meter]) -> None:
+    def __init__(self, power: Mapping[str, PowerModel], tariffs: Mapping[str, Tariff]) -> None:
         self._power = power
-        self.meters = meters
+        self.tariffs = tariffs
         self.totals: dict[tuple[str, str], Total] = {}
 
     def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
@@ -175,15 +175,15 @@ class Account:
         if watts == 0.0:
             total.seconds += t1 - t0
             return None
-        meter = self.meters[site]
+        tariff = self.tariffs[site]
         starts, ends, (first, intensity, average, price) = _together(
-            (meter.first, meter.emissions, meter.average, meter.price), t0, t1
+            (tariff.first, tariff.emissions, tariff.average, tariff.price), t0, t1
         )
         length = ends - starts
         joules = watts * length
         known, judged = np.isfinite(intensity), np.isfinite(first)
         grams = np.where(known, joules / J_PER_KWH * intensity, 0.0)
-        inside = np.where(judged, meter.inside(first), np.nan)
+        inside = np.where(judged, tariff.inside(first), np.nan)
         by_average = joules / J_PER_KWH * average
         money = joules / J_PER_KWH * price / 1000.0
         total.add(

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from windfall.errors import DriverError, Permanent, Unauthorized
 from windfall.fleet.driver import Driver, Owned
-from windfall.fleet.machine import Action, Fault, Inputs, Observed, Patience, Site, State
+from windfall.fleet.machine import Action, DriverFault, Inputs, Observed, Patience, Site, State
 from windfall.fleet.workload import Workload
 from windfall.policy.base import Decision
 from windfall.units import counted
@@ -48,9 +48,9 @@ Teller = Callable[[float, str, str, str], None]
 
 #: What a driver's refusal means to those who read it.
 _MEANS = {
-    Fault.TRANSIENT: "for now",
-    Fault.PERMANENT: "until somebody changes something",
-    Fault.UNAUTHORIZED: "until its driver has valid credentials",
+    DriverFault.TRANSIENT: "for now",
+    DriverFault.PERMANENT: "until somebody changes something",
+    DriverFault.UNAUTHORIZED: "until its driver has valid credentials",
 }
 _STRAY = "left over from an earlier start"
 #: Between two looks at what belongs to no site of this run (wall time).
@@ -236,8 +236,8 @@ class Controller:
         return ("paused", "local")[training] if training < 2 else "federated"
 
 
-def fault_of(e: DriverError) -> Fault:
+def fault_of(e: DriverError) -> DriverFault:
     """What kind of refusal a driver's error is."""
     if isinstance(e, Unauthorized):
-        return Fault.UNAUTHORIZED
-    return Fault.PERMANENT if isinstance(e, Permanent) else Fault.TRANSIENT
+        return DriverFault.UNAUTHORIZED
+    return DriverFault.PERMANENT if isinstance(e, Permanent) else DriverFault.TRANSIENT

@@ -1,8 +1,12 @@
-"""What turns a site on and off. Idempotent, never blocking; raises Transient, Permanent or Unauthorized.
+"""What turns sites on and off, and what it promises to the controller.
 
-Whatever it raises concerns the sites that were asked for and no others; what it means is the same in every method:
-Transient: later it may work, nothing needs to change. Permanent: a person has to change something. Unauthorized (a kind of
-Permanent): credentials are missing, wrong or expired.
+A driver raises three errors, subclasses of ``errors.DriverError``, and no others. Each says who has to act:
+
+- ``Transient``: nobody. The same request may succeed later.
+- ``Permanent``: a person has to change something first, such as a configuration, a quota or a missing program.
+- ``Unauthorized``, a kind of ``Permanent``: credentials are missing, wrong or expired.
+
+An error concerns the sites that were asked for and no others.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from windfall.fleet.machine import Observed
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Something that a driver finds to belong to a run."""
+    """A site's processes, pod or job that a driver finds to belong to a run. ``handle`` is the driver's own name for it."""
 
     site: str
     generation: int
@@ -24,32 +28,60 @@ class Owned:
 
 
 class Driver(Protocol):
-    """One kind of infrastructure. Every method returns at once: it asks, and ``observe`` says what has become of it."""
+    """One kind of infrastructure.
+
+    No method waits for a site to start or stop: it passes the request on and returns, and ``observe`` says later what has come of
+    it. Every method is idempotent: asking again for what has been asked already does nothing more.
+    """
 
     def ensure_up(self, site: str, generation: int) -> None:
-        """Ask for this generation of a site; no more if it is there or on its way.
+        """Ask for the given generation of a site to be started; do nothing if the site is there or on its way.
 
-        If it raises, something may have been made all the same: the controller then asks for ``ensure_down``.
+        Raises:
+            Transient: it cannot be started now.
+            Permanent: it cannot be started until somebody changes something.
+            Unauthorized: it cannot be started with these credentials.
+
+        Part of the site may exist in spite of an error. The controller therefore asks for ``ensure_down`` after each one.
         """
         ...
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
-        """Ask for the end of whatever there is of a site, half-made things too: politely, and by force after ``grace_s``.
+        """Ask for everything of a site to be stopped, including what is only half started, and of whichever generation.
 
-        No error if there is nothing. If it raises, the site may still be there: the controller asks again, until it sees it gone.
+        The site is asked to end by itself; what is left of it ``grace_s`` (wall time) later is ended by force. ``reason`` is for
+        logs. Nothing to stop is no error.
+
+        Raises:
+            Transient: the request could not be made now.
+            Permanent: it cannot be made until somebody changes something.
+            Unauthorized: it cannot be made with these credentials.
+
+        After an error the site may still be there. The controller asks again until it observes the site as absent.
         """
         ...
 
     def observe(self, sites: Iterable[str]) -> dict[str, Observed]:
-        """What there is of these sites now; one that it cannot see is ``unknown``, and so is one that it leaves out.
+        """What there is of ``sites`` now, by name.
 
-        It raises only if it cannot see any of them. The controller then asks for each by itself, so that one that cannot be
-        seen hides no other.
+        A site that the driver cannot see is ``Observed.UNKNOWN``, and so is one that the result leaves out: neither causes a
+        transition.
+
+        Raises:
+            Transient, Permanent, Unauthorized: none of ``sites`` can be seen.
+
+        The controller then asks for each site by itself, so that one that cannot be seen does not hide the others.
         """
         ...
 
     def list_owned(self, run_id: str) -> list[Owned]:
-        """Everything that belongs to a run, whoever started it: what a new coordinator goes on with or ends."""
+        """Everything that lives and belongs to a run, no matter which coordinator started it.
+
+        A new coordinator goes on with these, or ends them. Empty if ``run_id`` is not this driver's run.
+
+        Raises:
+            Transient, Permanent, Unauthorized: this cannot be found out. The coordinator then does not begin.
+        """
         ...
 
 

@@ -1,4 +1,7 @@
-"""The loop: readings, policy, fleet, work, account, once per tick, on whichever clock it is given."""
+"""The loop: at each tick it takes readings, asks the policy, moves the sites' state machines, hands out work and books energy.
+
+The same loop runs on every clock; it is told the time and never asks for it.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ from windfall.fleet.workload import Workload
 from windfall.grid.signal import Columns, Forecast, Signal
 from windfall.policy.base import Decision, FleetView, Policy, SiteView
 
-#: How much of a newly seen start counts in what a start is taken to last.
+#: Weight of the newest start in the moving average of how long starts take (DESIGN's EWMA).
 _ALPHA = 0.3
 _HOUR_S = 3600.0
 
 
 class Recorder(Protocol):
-    """Where the loop's story goes."""
+    """Where decisions and booked energy are recorded."""
 
     def decided(self, view: FleetView, decisions: Mapping[str, Decision]) -> None: ...
     def booked(self, entries: list[Interval]) -> None: ...
 
 
 class NullRecorder:
-    """Forgets. For the manual clock."""
+    """Records nothing. For the manual clock."""
 
     def decided(self, view: FleetView, decisions: Mapping[str, Decision]) -> None:
         return None
@@ -36,16 +39,16 @@ class NullRecorder:
         return None
 
 
-class Hand(Protocol):
-    """The operator's, over every policy."""
+class OperatorHolds(Protocol):
+    """What the operator holds off, whatever the policy decides."""
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
-        """Sites that must be off, each with the reason."""
+        """The sites that must be off at run time ``t``, each with the reason. ``decisions``: the policy's own, by site."""
         ...
 
 
-class NoHand:
-    """Nobody's. For the manual clock."""
+class NoHolds:
+    """No operator, no holds. For the manual clock."""
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         return {}
@@ -53,7 +56,7 @@ class NoHand:
 
 @dataclass
 class Wanted:
-    """What was last decided for a site."""
+    """What was last decided for a site. ``since``: run time of its last change; ``memory``: what the policy remembers of it."""
 
     on: bool
     since: float
@@ -61,10 +64,11 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the loop must know of a site. ``spin_up_s`` until starts have been seen; ``load_s`` is its last part, at idle power.
+class SiteProfile:
+    """What is configured of a site that the loop needs.
 
-    ``rate``: tokens per second while it trains; ``watts``: power then.
+    ``spin_up_s``: how long a start takes, until starts of the site have been seen. ``load_s``: the last part of that, at idle
+    power. ``rate``: tokens per second while the site trains. ``watts``: its power then.
     """
 
     spin_up_s: float
@@ -74,14 +78,14 @@ class Facts:
 
 
 class SignalOutlook:
-    """What one signal knows at one instant, asked only if a policy asks."""
+    """Forecast and past of one signal as known at one instant. The signal is asked only if a policy asks."""
 
     __slots__ = ("_signal", "_t", "asked_forecast", "asked_history")
 
     def __init__(self, signal: Signal, t: float) -> None:
         self._signal = signal
         self._t = t
-        #: What was asked and answered, for the record.
+        #: The answers, to be stored with the decision; None where the policy did not ask.
         self.asked_forecast: Forecast | None = None
         self.asked_history: Columns | None = None
 
@@ -94,10 +98,11 @@ class SignalOutlook:
         return self.asked_history
 
 
-class Starts:
-    """What a site's starts have been: when within the last hour, and how long one takes.
+class StartHistory:
+    """A site's starts: the run times of those within the last hour, and ``spin_up_s``, how long a start takes.
 
-    The latter is the configured time, then the moving average (weight 0.3) of the starts that came to work; failed ones apart.
+    ``spin_up_s`` is the configured time until a start has been seen. From then on it is an exponentially weighted moving average
+    (weight 0.3) of the starts after which the site trained; failed starts do not count.
     """
 
     def __init__(self, spin_up_s: float) -> None:
@@ -108,7 +113,7 @@ class Starts:
         self._measured = 0
 
     def look(self, t: float, site: Site) -> None:
-        """Take note of where the site is."""
+        """Take note of the site's state at run time ``t``."""
         if site.generation != self._generation and site.state is not State.OFF and not site.adopted:
             self._generation = site.generation
             self.recent = (*self.recent, site.started_at)
@@ -127,14 +132,14 @@ class Starts:
 
 
 class Loop:
-    """One tick at a time; the caller owns the waiting between ticks."""
+    """Does one tick at a time. Whoever calls it waits between the ticks (`fleet.serve`)."""
 
     def __init__(
         self,
         *,
         clock: Clock,
         signals: Mapping[str, Mapping[str, Signal]],
-        facts: Mapping[str, Facts],
+        profiles: Mapping[str, SiteProfile],
         policy: Policy,
         controller: Controller,
         work: Workload,
@@ -142,9 +147,12 @@ class Loop:
         recorder: Recorder,
         begun: float | None = None,
         tick_s: float = 0.0,
-        hand: Hand | None = None,
+        holds: OperatorHolds | None = None,
     ) -> None:
-        """``signals`` by site and label, each site's first one first; ``begun``: run time of the run's begin (default: now)."""
+        """``signals`` are by site and label; of each site the one that policies see as its reading comes first.
+
+        ``begun``: run time at which the run began (default: now). ``tick_s``: what policies are told of the time between ticks.
+        """
         self.clock = clock
         self.controller = controller
         self.work = work
@@ -152,32 +160,32 @@ class Loop:
         self.begun = clock.now() if begun is None else begun
         self.wanted: dict[str, Wanted] = {n: Wanted(False, clock.now(), {}) for n in controller.sites}
         self.decisions: dict[str, Decision] = {}
-        self.starts = {n: Starts(f.spin_up_s) for n, f in facts.items()}
+        self.starts = {n: StartHistory(f.spin_up_s) for n, f in profiles.items()}
         self._tick_s = tick_s
         self._first = {n: next(iter(s.values())) for n, s in signals.items()}
         self._signals = {n: tuple(s.items()) for n, s in signals.items()}
-        self._facts = facts
+        self._profiles = profiles
         self._policy = policy
         self._recorder = recorder
-        self._hand: Hand = hand or NoHand()
-        #: What the policy itself has said, which operator, end and stop override.
+        self._holds: OperatorHolds = holds or NoHolds()
+        #: The policy's own decisions. A hold, a stop or the end of the budget overrides them in ``decisions``.
         self._chosen: dict[str, Decision] = {}
-        #: Set to stop: every site is decided off with this reason.
+        #: Why the run is to stop, or empty. While it is set every site is decided off, with this reason.
         self.stopping = ""
-        #: What a gated clock stands for at this moment: which site, and for what. Empty while it may move.
+        #: Why a gated clock stands still at this moment (a site, and what of it is waited for). Empty while it may move.
         self.waiting = ""
 
     def tick(self, t: float, wall: float, t_next: float, names: Collection[str] | None = None) -> None:
-        """Everything that is due at run time ``t``; the work handed out may last until ``t_next``.
+        """Decide and do all that is due at run time ``t``; work is handed out up to ``t_next``. ``wall`` is monotonic wall time.
 
-        ``names``: only these sites have anything due, as a backtest that skips ahead knows (default: all).
+        ``names``: the only sites that have anything due (default: all). A backtest that skips from event to event knows them.
         """
         self.poll()
         self._decide(t, names)
         self.settle(t, wall, t_next, names)
 
     def settle(self, t: float, wall: float, t_next: float, names: Collection[str] | None = None) -> None:
-        """Carry on with what was decided: take in what has arrived, move sites, hand out and merge work."""
+        """Carry on under the last decisions: take in what has arrived, move sites, hand out and merge work."""
         self.poll()
         self.controller.observe(names)
         self.controller.reconcile(t, wall, self.decisions, self.work, names)
@@ -186,7 +194,7 @@ class Loop:
         self.controller.reconcile(t, wall, self.decisions, self.work, names)
 
     def watch(self, t: float, wall: float) -> None:
-        """While sites work towards the next tick: notice those that fail, and nothing else."""
+        """Notice sites that fail while they work towards the next tick; hand out nothing."""
         self.poll()
         self.controller.observe()
         self.controller.reconcile(t, wall, self.decisions, self.work)
@@ -196,15 +204,15 @@ class Loop:
         self.work.poll(self.controller.sites)
 
     def owes(self, t: float) -> str:
-        """What a gated clock must see done before it leaves ``t``."""
+        """What must really be done before a gated clock may leave ``t``, or an empty string."""
         return self.controller.owes(t, self.work) or self.work.owes(t)
 
     def behind(self, t_next: float) -> str:
-        """Who keeps a gated clock from reaching ``t_next``."""
+        """Which site keeps a gated clock from reaching ``t_next``, or an empty string."""
         return self.work.behind(t_next, self.controller.alive())
 
     def done(self) -> bool:
-        """Nothing is left to do (or to do now, when stopping) and every site is off."""
+        """Whether every site is off and the loop may end: nothing is left to train, or it was asked to stop."""
         over = self.work.complete() or bool(self.stopping)
         return over and all(s.state is State.OFF for s in self.controller.sites.values())
 
@@ -220,10 +228,10 @@ class Loop:
             case State.OFF:
                 return [("off", t0, t1)]
             case State.PROVISIONING if site.adopted:
-                return [("training", t0, t1)]  # as far as anybody knows it never stopped
+                return [("training", t0, t1)]  # it was training when its coordinator ended, and nothing says that it stopped
             case State.PROVISIONING:
-                # The last load_s of a spin-up are loading on nodes that are already there: idle power.
-                load = site.started_at + max(0.0, site.patience.spin_up_s - self._facts[site.name].load_s)
+                # In the last load_s of a spin-up the nodes are there and load: that takes idle power.
+                load = site.started_at + max(0.0, site.patience.spin_up_s - self._profiles[site.name].load_s)
                 parts = [("provisioning", t0, min(t1, load)), ("idle", max(t0, load), t1)]
                 return [p for p in parts if p[2] > p[1]]
             case State.TRAINING:
@@ -236,18 +244,18 @@ class Loop:
                 return [("idle" if site.ready_at is not None else "provisioning", t0, t1)]
 
     def view(self, t: float, names: Collection[str] | None = None) -> FleetView:
-        """What policies see at ``t``, of all sites or of ``names``."""
+        """What policies see at run time ``t``, of all sites or of ``names``."""
         seen = {n: self._site_view(t, n) for n in (self.wanted if names is None else names)}
         return FleetView(t, seen, self.begun, self.work.left(), self.account.spent(), self._tick_s)
 
     def _site_view(self, t: float, name: str) -> SiteView:
-        wanted, facts, starts, site = self.wanted[name], self._facts[name], self.starts[name], self.controller.sites[name]
+        wanted, profiles, starts, site = self.wanted[name], self._profiles[name], self.starts[name], self.controller.sites[name]
         starts.look(t, site)
         readings = {label: signal.at(t) for label, signal in self._signals[name]}
         ready_in = max(0.0, site.started_at + starts.spin_up_s - t) if site.state is State.PROVISIONING else 0.0
         return SiteView(
             name, readings[self._signals[name][0][0]], wanted.on, wanted.since, starts.spin_up_s, wanted.memory, readings,
-            SignalOutlook(self._first[name], t), site.state.value, ready_in, facts.rate, facts.watts, starts.recent,
+            SignalOutlook(self._first[name], t), site.state.value, ready_in, profiles.rate, profiles.watts, starts.recent,
         )  # fmt: skip
 
     def _decide(self, t: float, names: Collection[str] | None) -> None:
@@ -258,7 +266,7 @@ class Loop:
         for name, decision in fresh.items():
             was = self.wanted[name]
             self.wanted[name] = Wanted(decision.on, was.since if decision.on == was.on else t, decision.memory)
-        self._override(fresh, self._hand.keeps_off(t, self._chosen))
+        self._override(fresh, self._holds.keeps_off(t, self._chosen))
 
     def _override(self, names: Iterable[str], held: Mapping[str, str]) -> None:
         for name in names:
@@ -268,12 +276,12 @@ class Loop:
             self.decisions[name] = Decision(False, over, d.numbers, None, d.memory) if over else d
 
     def obey(self, t: float) -> bool:
-        """Let what the operator has asked since the last decision act at once, at the same run time.
+        """Apply at once, at the same run time, what the operator has asked since the last decision.
 
-        Whether a site is to be seen to because of it: its decision is another one now, or it is not off yet.
-        Nobody else's decision is made again: what happens to other sites must not depend on when this is asked.
+        True if a site needs attention because of it: its decision has changed, or it is held and still drains. The decisions of
+        other sites are not made again, so what happens to them does not depend on when this is called.
         """
-        held = self._hand.keeps_off(t, self._chosen)
+        held = self._holds.keeps_off(t, self._chosen)
         changed = [n for n in self._chosen if bool(held.get(n)) != bool(self.controller.sites[n].held)]
         self._override(changed, held)
         return bool(changed) or any(s.held and s.state is State.DRAINING for s in self.controller.sites.values())

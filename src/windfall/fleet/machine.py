@@ -41,7 +41,7 @@ class Action(StrEnum):
     DOWN = "ensure_down"
 
 
-class Fault(StrEnum):
+class DriverFault(StrEnum):
     """Why a driver could not do what it was asked."""
 
     #: Later it may; nothing needs to change.
@@ -55,7 +55,7 @@ class Fault(StrEnum):
 #: Between two requests to stop what is still there (wall time).
 _ASK_AGAIN_S = 5.0
 #: Before a request that was refused is made again, by the kind of refusal (wall time).
-_REFUSED_S = {Fault.TRANSIENT: 2.0, Fault.PERMANENT: 60.0, Fault.UNAUTHORIZED: 60.0}
+_REFUSED_S = {DriverFault.TRANSIENT: 2.0, DriverFault.PERMANENT: 60.0, DriverFault.UNAUTHORIZED: 60.0}
 #: After refused credentials a start is not tried again sooner than this (run time): services lock those who keep asking.
 _LOGIN_S = 300.0
 
@@ -135,14 +135,18 @@ class Site:
         """Its driver has been asked to stop it, and will."""
         self.down_asked, self.ask_at = True, wall + _ASK_AGAIN_S
 
-    def refused_down(self, wall: float, fault: Fault) -> None:
+    def refused_down(self, wall: float, fault: DriverFault) -> None:
         """Its driver could not be asked: it is asked again, later where only a person can help."""
         self.down_asked, self.ask_at = False, wall + _REFUSED_S[fault]
 
-    def refused_up(self, t: float, wall: float, why: str, words: str, fault: Fault, jitter: float) -> None:
+    def refused_up(self, t: float, wall: float, why: str, words: str, fault: DriverFault, jitter: float) -> None:
         """Its driver could not start it: a failed start. Something of it may be there all the same, and must be stopped."""
         self._failed(t, wall, why, words, jitter)
-        least = {Fault.TRANSIENT: 0.0, Fault.UNAUTHORIZED: _LOGIN_S, Fault.PERMANENT: self.patience.backoff_max_s}[fault]
+        least = {
+            DriverFault.TRANSIENT: 0.0,
+            DriverFault.UNAUTHORIZED: _LOGIN_S,
+            DriverFault.PERMANENT: self.patience.backoff_max_s,
+        }[fault]
         self.retry_at = max(self.retry_at, t + min(least, self.patience.backoff_max_s))
 
     def modelled_ready_at(self) -> float:

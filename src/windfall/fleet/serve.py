@@ -1,8 +1,8 @@
-"""Driving the loop in time: tick, wait for what is owed, grant the next stretch, wait for it to be worked off.
+"""Drives the loop in time: it ticks, waits for what must be done first, grants run time to the next tick, and waits for the sites.
 
-On a gated clock run time stands still while a site starts, drains or a round closes, and moves on only when every
-site has done what it owes by then. On the calendar nothing waits. Whichever it is, an operator's word is looked for in wall
-time and acts at once. Tests drive the very same function.
+A gated clock stands still while a site starts or drains and while a round closes, and it moves on to the next tick only when every
+site has done the work that it owes by then. On the calendar nothing waits. On both, operators' requests are looked for in wall time
+and take effect at once. Tests use this function too.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from windfall import clock
 from windfall.fleet.loop import Loop
 from windfall.units import clock_text
 
+#: How often operators' requests and failed sites are looked for (wall time).
 _WATCH_S = 0.25
 
 
 class Host(Protocol):
-    """Whoever drives."""
+    """What the driving of a loop needs from the process that does it; all times are run time."""
 
     def granted(self, t: float) -> None:
         """Sites may work up to run time ``t``."""
         ...
 
     def idle(self) -> None:
-        """Called over and over while there is something to wait for."""
+        """Called again and again while something is waited for. It pauses a little, so that waiting costs no processor time."""
         ...
 
     def stop_asked(self) -> str:
@@ -32,7 +33,7 @@ class Host(Protocol):
         ...
 
     def noted(self, t: float) -> None:
-        """Something may have changed at ``t``."""
+        """All that is due at ``t`` has been done, and something may have changed."""
         ...
 
     def moved(self, t: float) -> None:
@@ -41,7 +42,7 @@ class Host(Protocol):
 
 
 def serve(loop: Loop, tick_s: float, host: Host, *, until: float | None = None) -> str:
-    """Run to the end (or to run time ``until``): `done`, `interrupted` or `until`."""
+    """Run the loop until it is done, has stopped, or run time is ``until``: `done`, `interrupted` or `until`."""
     gated = loop.clock.gated
     while True:
         t = loop.clock.now()
@@ -49,7 +50,7 @@ def serve(loop: Loop, tick_s: float, host: Host, *, until: float | None = None) 
         loop.stopping = host.stop_asked()
         loop.tick(t, clock.monotonic(), t_next)
         while not (_work_off(loop, t, t_next, host) if gated else _pass_time(loop, t, t_next, host)):
-            # A stop was asked for: decide again at the same run time.
+            # A stop was asked for meanwhile, so everything is decided again at the same run time.
             loop.stopping = host.stop_asked()
             loop.tick(t, clock.monotonic(), t_next)
         host.noted(t)
@@ -64,7 +65,7 @@ def serve(loop: Loop, tick_s: float, host: Host, *, until: float | None = None) 
 
 
 def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
-    """Gated: settle everything at ``t``, then let sites work until ``t_next``. False if a stop came in between."""
+    """On a gated clock: settle everything at ``t``, then let sites work until ``t_next``. False: a stop was asked for meanwhile."""
     watched = clock.monotonic()
     while why := loop.owes(t):
         loop.waiting = why
@@ -98,7 +99,7 @@ def _work_off(loop: Loop, t: float, t_next: float, host: Host) -> bool:
 
 
 def _pass_time(loop: Loop, t: float, t_next: float, host: Host) -> bool:
-    """Calendar: carry on with what arrives until ``t_next``. False if a stop came in between."""
+    """On the calendar: carry on with what arrives until ``t_next``. False if a stop was asked for meanwhile."""
     host.granted(t_next)
     watched = clock.monotonic()
     while not loop.clock.reached(t_next):
@@ -114,7 +115,7 @@ def _pass_time(loop: Loop, t: float, t_next: float, host: Host) -> bool:
 
 
 def _obey(loop: Loop, t: float, watched: float) -> float:
-    """What an operator asks acts at once, also while run time stands: when (wall) it was last looked for."""
+    """Let the loop obey the operator if `_WATCH_S` have passed since ``watched`` (monotonic wall time); when it last obeyed."""
     now = clock.monotonic()
     if now - watched < _WATCH_S:
         return watched

@@ -1,4 +1,4 @@
-"""What the loop asks of the thing that trains: the federation, or on a manual clock a model of it."""
+"""What the loop asks of whatever trains: the federation in a run, a model of it on a manual clock."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ class Workload(Protocol):
     """The run's view of its sites, by name. Times are run time unless said otherwise."""
 
     def tick(self, t: float, t_next: float, sites: Mapping[str, Site]) -> None:
-        """Take note of the sites' states at ``t`` and hand out, cut, merge and commit what is due."""
+        """Take note of the sites' states at run time ``t``, and lend (up to ``t_next``), cut, merge and commit what is due."""
         ...
 
     def poll(self, sites: Mapping[str, Site]) -> None:
         """Take in what has arrived; ``sites`` as they are now. Called often; never blocks."""
         ...
 
-    def ready(self, site: str, generation: int) -> bool: ...
-    def working(self, site: str) -> bool: ...
-    def drained(self, site: str) -> bool: ...
+    def ready(self, site: str, generation: int) -> bool:
+        """Whether this generation of the site has answered `hello`, and can be given work."""
+        ...
+
+    def working(self, site: str) -> bool:
+        """Whether the site has been given work."""
+        ...
+
+    def drained(self, site: str) -> bool:
+        """Whether the site has handed in all that it had, or had nothing."""
+        ...
 
     def lost(self, site: str) -> str:
         """Why the site must be given up, or an empty string."""
@@ -36,11 +44,11 @@ class Workload(Protocol):
         ...
 
     def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
-        """`training` or `idle` over ``[t0, t1)``, for a site that has work: (phase, from, to)."""
+        """The energy phases over ``[t0, t1)`` of a site that has work, `training` or `idle`: (phase, from, to) each, in order."""
         ...
 
     def left(self) -> float:
-        """What has still to be trained, in tokens (or in whatever sites' rates are given in)."""
+        """What has still to be trained: tokens, or where a backtest counts hours, seconds of a site's training."""
         ...
 
     def finished(self, site: str) -> bool:

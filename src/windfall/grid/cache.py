@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from windfall.grid.source import PLAUSIBLE, Expected, Point, Published
+from windfall.grid.source import PLAUSIBLE, ForecastPoints, Point, Published
 from windfall.store.files import read_json, write_atomic
 
 _SCHEMA = 1
@@ -31,7 +31,9 @@ class SignalCache:
         digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:32]
         self._file = folder / f"{digest}.json" if folder else None
 
-    def save(self, fetched_at: float, points: list[Point], expected: Expected | None, published: Published = "observed") -> None:
+    def save(
+        self, fetched_at: float, points: list[Point], expected: ForecastPoints | None, published: Published = "observed"
+    ) -> None:
         """Keep what was heard at ``fetched_at``, besides what else is kept."""
         self._put(
             fetched_at=fetched_at, published=published, points=[[p.valid_from, p.value, p.period_s, p.source] for p in points],
@@ -40,14 +42,14 @@ class SignalCache:
             },
         )  # fmt: skip
 
-    def load(self, now: float) -> tuple[float, list[Point], Expected | None, Published] | None:
+    def load(self, now: float) -> tuple[float, list[Point], ForecastPoints | None, Published] | None:
         """When something was last heard, what, and how it is published; None if nothing is known, or was heard in the future."""
         found = self._all()
         try:
             fetched = float(found["fetched_at"])
             points = [Point(float(t), self._value(v), float(p), str(s)) for t, v, p, s in found["points"]]
             forecast = found.get("forecast")
-            expected = forecast and Expected(
+            expected = forecast and ForecastPoints(
                 tuple(Point(float(t), self._value(v)) for t, v in forecast["points"]), float(forecast["ends_at"])
             )
         except (KeyError, TypeError, ValueError):

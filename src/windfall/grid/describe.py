@@ -33,7 +33,7 @@ _START = re.compile(r"start|begin|from|von|utc|gmt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Column:
+class SheetColumn:
     """A column: ``kind`` is instants, numbers, text or empty; ``values`` are those of a column that could choose rows."""
 
     name: str
@@ -51,7 +51,7 @@ class Description:
     """A file as it was understood. ``problem`` says why there is no ``trace``; ``where`` are the values chosen as an example."""
 
     sheet: Sheet
-    columns: list[Column]
+    columns: list[SheetColumn]
     table: dict[str, Any]
     trace: Trace | None = None
     problem: str = ""
@@ -139,25 +139,25 @@ def _period(trace: Trace) -> float:
     return usual if ((steps > usual / 1.12) & (steps < usual * 1.12)).mean() >= 0.5 else 0.0
 
 
-def _column(name: str, cells: Sequence[str], decimal_comma: bool) -> Column:
+def _column(name: str, cells: Sequence[str], decimal_comma: bool) -> SheetColumn:
     filled = [c for c in cells if c.strip()]
     empty = len(cells) - len(filled)
     if not filled:
-        return Column(name, "empty", empty)
+        return SheetColumn(name, "empty", empty)
     values = numbers(filled, decimal_comma)
     real = values[np.isfinite(values)]
     distinct = sorted({c.strip() for c in filled[:50_000]})
     few = tuple(distinct[:_FEW]) if len(distinct) <= max(2, len(filled) // 2) else ()
     # Twelve digits are a number, or an instant: ten and more, all alike, count seconds.
     if holds_instants(filled) and not (len(real) == len(filled) and max(map(len, filled[:200])) < 8):
-        return Column(name, "instants", empty, distinct=len(distinct))
+        return SheetColumn(name, "instants", empty, distinct=len(distinct))
     if len(real) >= 0.8 * len(filled):
         low, middle, high = float(real.min()), float(np.median(real)), float(real.max())
-        return Column(name, "numbers", empty, low, middle, high, few if len(distinct) <= 30 else (), len(distinct))
-    return Column(name, "text", empty, values=few, distinct=len(distinct))
+        return SheetColumn(name, "numbers", empty, low, middle, high, few if len(distinct) <= 30 else (), len(distinct))
+    return SheetColumn(name, "text", empty, values=few, distinct=len(distinct))
 
 
-def _guess(sheet: Sheet, columns: list[Column], asked: dict[str, Any]) -> dict[str, Any]:
+def _guess(sheet: Sheet, columns: list[SheetColumn], asked: dict[str, Any]) -> dict[str, Any]:
     """Which columns hold instants and values, and what the values mean."""
     found: dict[str, Any] = {}
     times = [c for c in columns if c.kind == "instants"]
@@ -188,7 +188,7 @@ def _guess(sheet: Sheet, columns: list[Column], asked: dict[str, Any]) -> dict[s
     return found
 
 
-def _hours(sheet: Sheet, columns: list[Column]) -> dict[str, Any]:
+def _hours(sheet: Sheet, columns: list[SheetColumn]) -> dict[str, Any]:
     """Columns of hours and quarters beside one of dates: times of the day by what they hold, numbers by their names."""
     found: dict[str, Any] = {}
     clock = [c.name for c in columns if c.kind == "text" and clock_times(sheet.column(c.name))]
@@ -203,7 +203,7 @@ def _hours(sheet: Sheet, columns: list[Column]) -> dict[str, Any]:
     return found
 
 
-def _likeliness(column: Column) -> tuple[bool, bool, bool]:
+def _likeliness(column: SheetColumn) -> tuple[bool, bool, bool]:
     """How likely a column of numbers holds the values, not a number of something."""
     name = column.name
     unit = quantity_in(name)

@@ -1,6 +1,6 @@
 """Asking an HTTP service for JSON: time-outs, limits, patience, and errors in words that hold no secret.
 
-One ``get`` is one request, so that a poller never waits in here: what may pass is raised as ``Later`` with the time
+One ``get`` is one request, so that a poller never waits in here: what may pass is raised as ``TryLater`` with the time
 before which not to ask again, and who polls plans the next attempt with ``backoff_s``. A verb may give it patience.
 """
 
@@ -42,7 +42,7 @@ Params = Mapping[str, str | int | float]
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-class Later(Transient):
+class TryLater(Transient):
     """It may work later; ``retry_after_s`` is what the service (or our own limit) asked for, if anything."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
@@ -59,7 +59,7 @@ class Denied(Unauthorized):
         self.answer = answer or f"HTTP {status}"
 
 
-class NoSuch(SignalError):
+class NotFound(SignalError):
     """The service knows no such thing (HTTP 404 or another 4xx), or has it elsewhere (3xx); ``status`` is which."""
 
     def __init__(self, message: str, status: int, answer: str = "") -> None:
@@ -202,14 +202,14 @@ class Http:
 
         Raises:
             Denied: HTTP 401 or 403.
-            Later: a limit, a time-out, a failed connection, HTTP 429, 408 or 5xx.
-            SignalError: another status (``NoSuch``), an answer that is not JSON, or an address or header that cannot be sent.
+            TryLater: a limit, a time-out, a failed connection, HTTP 429, 408 or 5xx.
+            SignalError: another status (``NotFound``), an answer that is not JSON, or an address or header that cannot be sent.
         """
         waited = 0.0
         for failures in range(1, _TRIES + 1):
             try:
                 return self._once(url, params, headers or {}, auth, limit)
-            except Later as e:
+            except TryLater as e:
                 delay = backoff_s(failures, 1.0, self._rng, at_least_s=e.retry_after_s)
                 if failures == _TRIES or waited + delay > self.patience_s:
                     raise
@@ -230,7 +230,7 @@ class Http:
             self.hide(base64.b64encode(":".join(auth).encode()).decode())
         wait = self._limits.of(host, *limit).take(self._now())
         if wait > 0:
-            raise Later(
+            raise TryLater(
                 f"{self.who}: {limit[1]} {limit[0]} in {limit[2]:g} s to {host} is our limit; asked again in {wait:.0f} s", wait
             )
         self.requests += 1
@@ -254,7 +254,7 @@ class Http:
         try:
             status, told, body = self._read(url, params, headers, auth)
         except httpx.TimeoutException:
-            raise Later(f"{self.who}: no answer from {host}{by_proxy} within {self._timeout_s:g} s; it is asked again") from None
+            raise TryLater(f"{self.who}: no answer from {host}{by_proxy} within {self._timeout_s:g} s; it is asked again") from None
         except UnicodeEncodeError:
             raise SignalError(f"{self.who}: a credential or header has characters that HTTP cannot carry; correct it") from None
         except httpx.InvalidURL:
@@ -263,7 +263,7 @@ class Http:
             raise SignalError(f"{self.who}: its address does not begin with http:// or https://; correct it") from None
         except (httpx.TransportError, httpx.DecodingError) as e:
             why = self.public(_cause(e, host))[:200]
-            raise Later(f"{self.who}: no connection to {host}{by_proxy} ({why}); it is asked again") from None
+            raise TryLater(f"{self.who}: no connection to {host}{by_proxy} ({why}); it is asked again") from None
         said = self.public(said_of(body))[:200]
         answer = f"HTTP {status}" + (f": {said}" if said else "")
         if status in (401, 403):
@@ -271,15 +271,15 @@ class Http:
         if status in (408, 429) or status >= 500:
             wait_s = retry_after_s(told.get("retry-after"), self._now())
             what = "asks for fewer requests" if status == 429 else "does not answer properly"
-            raise Later(f"{self.who}: {host} {what} ({answer}); it is asked again", wait_s)
+            raise TryLater(f"{self.who}: {host} {what} ({answer}); it is asked again", wait_s)
         if 300 <= status < 400 and told.get("location"):
             there = self.public(public_url(urljoin(url, told["location"])))[:200]
-            raise NoSuch(
+            raise NotFound(
                 f"{self.who}: {host} sends on to {there} (HTTP {status}), where nothing is asked, for credentials would go along; "
                 "if it is right, set the address in the configuration to that one", status, answer,
             )  # fmt: skip
         if not 200 <= status < 300:
-            raise NoSuch(f"{self.who}: {host} answers {answer}; check zone and address", status, answer)
+            raise NotFound(f"{self.who}: {host} answers {answer}; check zone and address", status, answer)
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
@@ -303,7 +303,7 @@ class Http:
                     raise SignalError(f"{self.who}: {host_of(url)} answers more than {_MAX_BYTES >> 20} MiB; check the address")
                 # httpx times each read: a service that trickles would hold a thread for ever.
                 if self._now() - begun > 3 * self._timeout_s:
-                    raise Later(f"{self.who}: {host_of(url)} answers too slowly; it is asked again")
+                    raise TryLater(f"{self.who}: {host_of(url)} answers too slowly; it is asked again")
             return answer.status_code, answer.headers, b"".join(parts)
 
 

@@ -52,7 +52,7 @@ _LAST = 200 * 365.25 * 86400.0
 
 
 @dataclass
-class Stamps:
+class InstantTexts:
     """What the texts of a column say.
 
     ``local``: the date and time written, as if they were UTC (Unix seconds), NaN where unreadable. ``offset``: seconds from
@@ -68,10 +68,10 @@ class Stamps:
     intervals: bool = False
 
 
-def read_stamps(texts: Sequence[str], time_format: str | None = None) -> Stamps:
+def read_stamps(texts: Sequence[str], time_format: str | None = None) -> InstantTexts:
     """Each text, read; with ``time_format`` (of strptime) as that says, and not otherwise."""
     n = len(texts)
-    found = Stamps(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan))
+    found = InstantTexts(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan))
     if not n:
         return found
     if time_format is not None:
@@ -83,7 +83,7 @@ def read_stamps(texts: Sequence[str], time_format: str | None = None) -> Stamps:
     return found
 
 
-def _read(texts: Sequence[str], found: Stamps) -> None:
+def _read(texts: Sequence[str], found: InstantTexts) -> None:
     """Read texts as they look: those that are laid out alike all at once."""
     chars = np.array(texts)
     if not chars.dtype.itemsize:
@@ -151,7 +151,7 @@ def _alike(codes: npt.NDArray[np.uint32], first: npt.NDArray[np.uint32], match: 
 
 
 def _fill(
-    found: Stamps, codes: npt.NDArray[np.uint32], rows: npt.NDArray[np.intp], match: re.Match[str],
+    found: InstantTexts, codes: npt.NDArray[np.uint32], rows: npt.NDArray[np.intp], match: re.Match[str],
     orders: list[tuple[npt.NDArray[np.intp], Array, Array]],
 ) -> None:  # fmt: skip
     """Read ``rows``, whose texts are laid out as ``match``."""
@@ -212,7 +212,7 @@ def _days(year: Array, month: Array, day: Array) -> Array:
     return np.where(good & (found < ends[place]), found, np.nan)
 
 
-def _order(found: Stamps, orders: list[tuple[npt.NDArray[np.intp], Array, Array]]) -> None:
+def _order(found: InstantTexts, orders: list[tuple[npt.NDArray[np.intp], Array, Array]]) -> None:
     """Day and month of what is written 01/02/2024: one column has one order."""
     if not orders:
         return
@@ -231,7 +231,7 @@ def _number(text: str) -> bool:
     return re.fullmatch(r"(\d{9,10}|\d{13}|\d{16}|\d{19})(\.\d*)?", text) is not None
 
 
-def _counted(chars: npt.NDArray[np.str_], rows: npt.NDArray[np.intp], found: Stamps) -> None:
+def _counted(chars: npt.NDArray[np.str_], rows: npt.NDArray[np.intp], found: InstantTexts) -> None:
     """Seconds since 1970, or thousandths, millionths, billionths of them: what lies in this century."""
     for i in rows.tolist():
         text = str(chars[i])
@@ -241,7 +241,7 @@ def _counted(chars: npt.NDArray[np.str_], rows: npt.NDArray[np.intp], found: Sta
             found.offset[i] = 0.0
 
 
-def _formatted(texts: Sequence[str], time_format: str, found: Stamps) -> None:
+def _formatted(texts: Sequence[str], time_format: str, found: InstantTexts) -> None:
     known: dict[str, tuple[float, float]] = {}
     for i, text in enumerate(texts):
         if text not in known:

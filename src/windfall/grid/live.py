@@ -25,10 +25,10 @@ from windfall.config.signals import SignalTable
 from windfall.errors import Unauthorized, WindfallError
 from windfall.grid.cache import SignalCache, cache_folder
 from windfall.grid.credentials import Credentials
-from windfall.grid.http import SHARED_LIMITS, Later, RateLimits, backoff_s
-from windfall.grid.series import Series
+from windfall.grid.http import SHARED_LIMITS, RateLimits, TryLater, backoff_s
+from windfall.grid.reading_series import ReadingSeries
 from windfall.grid.signal import Columns, Forecast, Reading
-from windfall.grid.source import Expected, News, Point, Source, TwoValues
+from windfall.grid.source import ForecastPoints, News, Point, Source, TwoValues
 from windfall.grid.stamps import ahead_text, late_text
 from windfall.units import UNITS
 
@@ -84,7 +84,7 @@ class LiveSignal:
         self._asking = threading.Lock()
         #: Guards what follows; held for moments only.
         self._lock = threading.Lock()
-        self._series = Series()
+        self._series = ReadingSeries()
         self._forecasts: tuple[Forecast, ...] = ()
         self._last_success: float | None = None
         self._last_error: str | None = None
@@ -263,7 +263,7 @@ class LiveSignal:
         with self._lock:
             self._failures += 1
             base = max(_UNAUTHORIZED_S, self.poll_s) if isinstance(e, Unauthorized) else min(self.poll_s, 15.0)
-            wait = e.retry_after_s if isinstance(e, Later) else None
+            wait = e.retry_after_s if isinstance(e, TryLater) else None
             # A source that is asked often is tried again soon: what it says is needed soon.
             cap = base if isinstance(e, Unauthorized) else min(900.0, max(30.0, 4.0 * self.poll_s))
             self._next, self._planned = now + backoff_s(self._failures, base, self._rng, cap_s=cap, at_least_s=wait), now
@@ -363,7 +363,7 @@ class LiveSignal:
                 self._warnings.setdefault(text)
 
 
-def _forecast(expected: Expected, heard: float) -> Forecast:
+def _forecast(expected: ForecastPoints, heard: float) -> Forecast:
     times = np.array([p.valid_from for p in expected.points], np.float64)
     return Forecast(heard, times, np.array([p.value for p in expected.points], np.float64), expected.ends_at)
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.instant_texts import Stamps, read_stamps
+from windfall.grid.instant_texts import InstantTexts, read_stamps
 from windfall.grid.resolution import row_periods
 from windfall.grid.sheet import Sheet, listed
-from windfall.grid.zones import Instants, Local, hours, instants, second_marks
+from windfall.grid.zones import Instants, LocalTimes, hours, instants, second_marks
 from windfall.units import counted, time_zone
 
 Array = npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ def moments(sheet: Sheet, table: SignalTable) -> Moments:
             'set time_format = "%d/%m/%Y" or "%m/%d/%Y", and after it the time as it is written, %H:%M, if one is'
         )
     zone, warnings, assumed = _zone(sheet, table, stamps)
-    local, stamped = Local(stamps.local, np.full(len(texts), -1, np.int8), np.full(len(texts), np.nan)), True
+    local, stamped = LocalTimes(stamps.local, np.full(len(texts), -1, np.int8), np.full(len(texts), np.nan)), True
     if table.hour_column is not None:
         local, stamped = _with_hours(sheet, table, stamps, zone)
     elif table.repeated_hour_column is not None:
@@ -103,7 +103,7 @@ def moments(sheet: Sheet, table: SignalTable) -> Moments:
     return Moments(found.t, assumed, ends, warnings, never, example)
 
 
-def _zone(sheet: Sheet, table: SignalTable, stamps: Stamps) -> tuple[tzinfo, list[str], str]:
+def _zone(sheet: Sheet, table: SignalTable, stamps: InstantTexts) -> tuple[tzinfo, list[str], str]:
     """The zone of times without an offset, what is to be said of it, and its name if it was only assumed."""
     without = np.isfinite(stamps.local) & np.isnan(stamps.offset)
     if table.timezone is not None:
@@ -132,7 +132,7 @@ def _zone(sheet: Sheet, table: SignalTable, stamps: Stamps) -> tuple[tzinfo, lis
     ], "UTC"  # fmt: skip
 
 
-def _with_hours(sheet: Sheet, table: SignalTable, stamps: Stamps, zone: tzinfo) -> tuple[Local, bool]:
+def _with_hours(sheet: Sheet, table: SignalTable, stamps: InstantTexts, zone: tzinfo) -> tuple[LocalTimes, bool]:
     column = table.hour_column or ""
     quarters = sheet.column(table.quarter_column) if table.quarter_column else None
     repeated = sheet.column(table.repeated_hour_column) if table.repeated_hour_column else None
@@ -168,7 +168,7 @@ def _is_end(sheet: Sheet, table: SignalTable, warnings: list[str]) -> bool:
     return said or late
 
 
-def _instants(stamps: Stamps, local: Local, zone: tzinfo, period_s: float, ends: bool) -> Instants:
+def _instants(stamps: InstantTexts, local: LocalTimes, zone: tzinfo, period_s: float, ends: bool) -> Instants:
     """Unix seconds at which rows begin."""
     fixed = np.isfinite(stamps.offset)
     if not ends:
@@ -180,15 +180,15 @@ def _instants(stamps: Stamps, local: Local, zone: tzinfo, period_s: float, ends:
     in_time.t = in_time.t - _lengths(in_time.t, period_s)
     if fixed.all():
         return in_time
-    earlier = Local(local.seconds - _lengths(local.seconds, period_s), local.fold, local.elapsed)
+    earlier = LocalTimes(local.seconds - _lengths(local.seconds, period_s), local.fold, local.elapsed)
     on_clock = _placed(stamps, earlier, zone, fixed)
     return min(on_clock, in_time, key=_trouble)
 
 
-def _placed(stamps: Stamps, local: Local, zone: tzinfo, fixed: npt.NDArray[np.bool_]) -> Instants:
+def _placed(stamps: InstantTexts, local: LocalTimes, zone: tzinfo, fixed: npt.NDArray[np.bool_]) -> Instants:
     if zone is UTC and not np.isfinite(local.elapsed).any():
         return Instants(local.seconds - np.where(fixed, stamps.offset, 0.0))
-    there = Local(np.where(fixed, np.nan, local.seconds), local.fold, local.elapsed)
+    there = LocalTimes(np.where(fixed, np.nan, local.seconds), local.fold, local.elapsed)
     found = instants(there, zone, stamps.hint)
     found.t[fixed] = (local.seconds - stamps.offset)[fixed]
     return found

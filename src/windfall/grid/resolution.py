@@ -75,7 +75,7 @@ def _filled(values: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class ResolutionPart:
     """Rows of one resolution: ``begin`` and ``end`` are Unix seconds."""
 
     begin: float
@@ -84,14 +84,14 @@ class Stretch:
     rows: int
 
 
-def stretches(times: Array, periods: Array) -> list[Stretch]:
+def resolution_parts(times: Array, periods: Array) -> list[ResolutionPart]:
     """The series' parts of one resolution each, in order."""
     if not len(times):
         return []
     low, high = np.minimum(periods[1:], periods[:-1]), np.maximum(periods[1:], periods[:-1])
     edges = [0, *(np.flatnonzero(high > low * _ALIKE) + 1).tolist(), len(times)]
     return [
-        Stretch(float(times[a]), float(times[b - 1] + periods[b - 1]), float(np.median(periods[a:b])), b - a)
+        ResolutionPart(float(times[a]), float(times[b - 1] + periods[b - 1]), float(np.median(periods[a:b])), b - a)
         for a, b in pairwise(edges)
     ]
 

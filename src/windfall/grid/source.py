@@ -42,7 +42,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ForecastPoints:
     """A forecast: points sorted by time, and when the last one ends (Unix seconds)."""
 
     points: tuple[Point, ...]
@@ -58,7 +58,7 @@ class News:
     """
 
     points: list[Point] = field(default_factory=list)
-    expected: Expected | None = None
+    expected: ForecastPoints | None = None
     dropped: int = 0
     warnings: list[str] = field(default_factory=list)
     published: Published = "observed"

@@ -28,7 +28,7 @@ _ODD = (-9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 5.75, 6.5, 8.75, 9.5, 10.5, 12.75, 13.7
 _LATENCY_S = 900.0
 
 
-class Stamps:
+class StampReader:
     """Reads a service's stamps as the configuration says they are meant."""
 
     def __init__(self, table: SignalTable) -> None:

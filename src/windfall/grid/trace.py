@@ -22,7 +22,7 @@ from windfall.grid.magnitude import Factor, factor_of, unlikely
 from windfall.grid.moments import Moments, moments, time_columns
 from windfall.grid.numbers import looks_grouped, no_values, numbers
 from windfall.grid.repeated import clashes, contradicting
-from windfall.grid.resolution import Stretch, holes, holes_text, row_periods, stretches
+from windfall.grid.resolution import ResolutionPart, holes, holes_text, resolution_parts, row_periods
 from windfall.grid.sheet import Sheet, listed, read_sheet
 from windfall.grid.signal import Leads, StepSignal
 from windfall.grid.source import PLAUSIBLE
@@ -56,9 +56,9 @@ class Trace:
         """From when to when rows are missing (Unix seconds)."""
         return holes(self.times, self.periods)
 
-    def stretches(self) -> list[Stretch]:
+    def resolution_parts(self) -> list[ResolutionPart]:
         """The parts of one resolution each."""
-        return stretches(self.times, self.periods)
+        return resolution_parts(self.times, self.periods)
 
 
 @contextmanager
@@ -276,7 +276,7 @@ class _Reading:
         if not table.period_s:
             return np.full(n, np.inf)
         periods = row_periods(times, table.period_s)
-        parts = stretches(times, periods)
+        parts = resolution_parts(times, periods)
         if len(parts) == 1 and table.period_s / 1.05 < parts[0].period_s < table.period_s * 1.05:
             periods = np.full(n, table.period_s)
         if len({round(p.period_s) for p in parts}) > 1:

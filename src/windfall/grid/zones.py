@@ -22,7 +22,7 @@ _PERIODS = ((25, 3600.0), (50, 1800.0), (100, 900.0), (150, 600.0), (300, 300.0)
 
 
 @dataclass
-class Local:
+class LocalTimes:
     """Times on a clock somewhere. ``seconds``: date and time as if they were UTC. ``fold``: 1 for the second of two equal hours,
     0 for the first, -1 where the file does not say. ``elapsed``: of rows that say the n-th interval of their day (not the
     time on the clock), seconds since its midnight, which then is what ``seconds`` says; NaN for all others.
@@ -61,7 +61,7 @@ def offsets(seconds: Array, zone: tzinfo, fold: int) -> Array:
     return found[place]
 
 
-def instants(local: Local, zone: tzinfo, hint: Array | None = None) -> Instants:
+def instants(local: LocalTimes, zone: tzinfo, hint: Array | None = None) -> Instants:
     """Unix seconds of times on the clock of ``zone``.
 
     Of an hour that comes twice each row is the one that the file says (``fold``, or ``hint``: the offset of an
@@ -152,7 +152,7 @@ def _in_order(rows: npt.NDArray[np.intp], others: npt.NDArray[np.intp], seconds:
 def hours(
     dates: Array, texts: Sequence[str], zone: tzinfo, *, quarters: Sequence[str] | None, repeated: Sequence[str] | None,
     first: int | None,
-) -> tuple[Local, bool, str]:  # fmt: skip
+) -> tuple[LocalTimes, bool, str]:  # fmt: skip
     """Times of a date and an hour of the day. ``first``: the number of a day's first hour, 0 or 1; None: as they look.
 
     Returns the times; whether they are still to be understood as the file's ``stamp`` says (a time on a clock is, a
@@ -172,24 +172,24 @@ def hours(
     on_clock = np.isfinite(clock)
     if on_clock.any() and on_clock.sum() >= np.isfinite(number).sum():
         intervals = any(re.search(r"\d\s*[-–]\s*\d", text) for text in known)
-        return Local(dates + clock + _within(quarters, n), fold, none), quarters is None and not intervals, ""
+        return LocalTimes(dates + clock + _within(quarters, n), fold, none), quarters is None and not intervals, ""
     numbers = number[np.isfinite(number)]
     if not len(numbers):
-        return Local(none, fold, none), False, ""
+        return LocalTimes(none, fold, none), False, ""
     low, high = numbers.min(), numbers.max()
     step = next((step for most, step in _PERIODS if high <= most), math.nan)
     if math.isnan(step):
-        return Local(none, fold, none), False, f"numbers go up to {high:g}, more than a day has intervals"
+        return LocalTimes(none, fold, none), False, f"numbers go up to {high:g}, more than a day has intervals"
     if first is None:
         if low > 0 and high < round(_day_lengths(dates, zone).min(initial=_DAY_S) / step):
-            return Local(none, fold, none), False, (
+            return LocalTimes(none, fold, none), False, (
                 f'numbers go from {low:g} to {high:g}: whether a day begins with 0 or 1 cannot be told; set hours_from = 1 (or 0)'
             )  # fmt: skip
         first = 1 if low > 0 else 0
     position = number - first
     extra = _within(quarters, n)
     elapsed = np.where(_by_count(dates, position, step, fold, zone), position * step + extra, np.nan)
-    return Local(np.where(np.isfinite(elapsed), dates, dates + position * step + extra), fold, elapsed), False, ""
+    return LocalTimes(np.where(np.isfinite(elapsed), dates, dates + position * step + extra), fold, elapsed), False, ""
 
 
 def clock_times(texts: Sequence[str]) -> bool:

@@ -19,8 +19,8 @@ import numpy as np
 from windfall.grid.signal import Columns, Forecast
 from windfall.policy.base import Criterion, Decision, FleetView, Judged, SiteView, Unknown, unknown
 from windfall.policy.breakeven import Breakeven
-from windfall.policy.planner import Planned, plan
-from windfall.policy.programme import Programme, Series, SpinUp, Stretch
+from windfall.policy.planner import PlannedSite, plan_budget
+from windfall.policy.programme import OnPeriod, Programme, SpinUp, StepFunction
 from windfall.units import clock_text, duration_text
 
 #: Kept free before the deadline: for the last commit, and for starts that take a little longer than the last ones.
@@ -107,7 +107,7 @@ class Budgeted:
         sites = {n: s for n, s in ((n, self._site(view.sites[n], f, t, end)) for n, f in forecasts.items()) if s is not None}
         past = {n: self._past(s, forecasts[n], t, end) for n, s in view.sites.items()}
         scale = {n: s.rate / s.watts for n, s in view.sites.items()}
-        stretches: dict[str, list[Stretch]] = {}
+        on_periods: dict[str, list[OnPeriod]] = {}
         if blind and not sites and not any(past.values()):
             # Nothing is known of what is to come: what is set, until something is.
             levels = [j.level for n, s in view.sites.items() if isinstance(j := self._criteria[n].judge(t, s), Judged)]
@@ -116,16 +116,16 @@ class Budgeted:
             if blind:
                 worth, unit = self._bisect(view.left, view.sites, sites, past, scale), max(scale.values())
             else:
-                made = plan(sites, view.left)
-                worth, stretches, unit = made.worth, made.stretches, min((scale[n] for n in sites), default=1.0)
+                made = plan_budget(sites, view.left)
+                worth, on_periods, unit = made.worth, made.on_periods, min((scale[n] for n in sites), default=1.0)
             worths, planned_at = {n: worth * x / unit for n, x in scale.items()}, t
-        last = max((s.stop for x in stretches.values() for s in x), default=math.inf)
+        last = max((s.stop for x in on_periods.values() for s in x), default=math.inf)
         found = {}
         for name, site in view.sites.items():
             memory = {"plan_at": planned_at, "worth": worths[name], "blind": float(blind)}
             if not blind:
                 # Whoever is planned to train last trains until the budget is done, however exactly the plan came true.
-                edges = [x for s in stretches.get(name, []) for x in (s.start, deadline if s.stop >= last else s.stop)]
+                edges = [x for s in on_periods.get(name, []) for x in (s.start, deadline if s.stop >= last else s.stop)]
                 if len(edges) > _EDGES:  # what is not remembered is planned again when it is due
                     memory["plan_at"] = min(t, edges[_EDGES - 1] - self._replan_s)
                 memory |= {f"e{i}": x for i, x in enumerate(edges[:_EDGES])}
@@ -173,7 +173,7 @@ class Budgeted:
         how = "climatology, no forecast to the deadline" if memory.get("known", 1.0) else "no forecast and no past"
         return Decision(d.on, f"{d.reason} ({how})", d.numbers, d.until, {**d.memory, **plan_part})
 
-    def _site(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> Planned | None:
+    def _site(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> PlannedSite | None:
         if forecast is None or not np.isfinite(forecast.values).any():
             return None
         times, values = forecast.times, forecast.values
@@ -188,8 +188,8 @@ class Budgeted:
         parts = spin.parts or ((1.0, 1.0),)
         shape = sum(s for s, _ in parts)
         learned = SpinUp(tuple((s * site.spin_up_s / shape, share) for s, share in parts if site.spin_up_s > 0))
-        programme = Programme(Series(edges, values), learned, on=running, ready_in_s=site.ready_in_s)
-        return Planned(programme, site.rate, site.watts / 1000.0)
+        programme = Programme(StepFunction(edges, values), learned, on=running, ready_in_s=site.ready_in_s)
+        return PlannedSite(programme, site.rate, site.watts / 1000.0)
 
     def _past(self, site: SiteView, forecast: Forecast | None, t: float, end: float) -> _Climate | None:
         begin = t if forecast is None else max(t, min(end, forecast.ends_at))
@@ -200,7 +200,7 @@ class Budgeted:
         return _Climate(past, begin, end, site.spin_up_s)
 
     def _bisect(
-        self, left: float, views: Mapping[str, SiteView], sites: Mapping[str, Planned], past: Mapping[str, _Climate | None],
+        self, left: float, views: Mapping[str, SiteView], sites: Mapping[str, PlannedSite], past: Mapping[str, _Climate | None],
         scale: Mapping[str, float],
     ) -> float:  # fmt: skip
         """The worth, at the site with the greatest ``scale``, at which forecast and climatology together train what is left."""
@@ -218,7 +218,7 @@ class Budgeted:
             return total
 
         seen = [(scale[n] / unit, c.values) for n, c in past.items() if c is not None]
-        seen += [(scale[n] / unit, p.programme.series.values) for n, p in sites.items()]
+        seen += [(scale[n] / unit, p.programme.signal.values) for n, p in sites.items()]
         low = min((float(np.nanmin(values)) - 1.0) / share for share, values in seen)
         high = max((float(np.nanmax(values)) + 1.0) / share for share, values in seen)
         if tokens(high) < left:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from windfall.policy.planner import Plan, Planned, cost_of, seconds, trim
-from windfall.policy.programme import TICK_S, Programme, Stretch
+from windfall.policy.planner import BudgetSchedule, PlannedSite, cost_of, seconds, trim
+from windfall.policy.programme import TICK_S, OnPeriod, Programme
 
 Array = npt.NDArray[np.float64]
 #: States of one site, and combinations of amounts of several, beyond which it would take too long.
@@ -24,7 +24,7 @@ _MOST_STATES, _MOST_PAIRS = 30_000_000, 10_000_000
 
 
 @dataclass(frozen=True)
-class _Curve:
+class _CostCurve:
     """One site: ``cost[g]`` is the least for which it trains exactly g units of ``unit_s`` seconds (infinite: it cannot)."""
 
     start: float
@@ -34,9 +34,9 @@ class _Curve:
     stopped: npt.NDArray[np.bool_]
     started: npt.NDArray[np.bool_]
 
-    def stretches(self, g: int) -> list[Stretch]:
+    def on_periods(self, g: int) -> list[OnPeriod]:
         """The schedule behind ``cost[g]``."""
-        found: list[Stretch] = []
+        found: list[OnPeriod] = []
         i, on, stop = len(self.stopped) - 1, False, 0
 
         def at(k: int) -> float:
@@ -46,7 +46,7 @@ class _Curve:
             if not on and self.stopped[i, g]:
                 on, stop = True, i
             elif on and self.started[i, g]:
-                found.append(Stretch(at(i - self.spin_units), at(i), at(stop)))
+                found.append(OnPeriod(at(i - self.spin_units), at(i), at(stop)))
                 i, on = i - self.spin_units, False
             else:
                 g -= on
@@ -54,7 +54,7 @@ class _Curve:
         return found[::-1]
 
 
-def exact(sites: Mapping[str, Planned], target: float, made: Plan) -> Plan:
+def exact(sites: Mapping[str, PlannedSite], target: float, made: BudgetSchedule) -> BudgetSchedule:
     """``made``, or a cheaper plan where enumeration finds one; its bound is the enumeration's where that is the tighter."""
     if not made.reachable or not 0 < len(sites) <= 3 or not math.isfinite(target):
         return made
@@ -78,37 +78,37 @@ def exact(sites: Mapping[str, Planned], target: float, made: Plan) -> Plan:
     if chosen is None or under is None:
         return made
     bound = max(made.bound, sum(float(c.cost[g]) for c, g in zip(longer, under, strict=True)))
-    schedule = trim(sites, {n: c.stretches(g) for n, c, g in zip(names, curves, chosen, strict=True)}, target)
+    schedule = trim(sites, {n: c.on_periods(g) for n, c, g in zip(names, curves, chosen, strict=True)}, target)
     cost = sum(cost_of(sites[n], s) for n, s in schedule.items())
     if cost >= made.cost:
-        return Plan(made.stretches, made.worth, made.trained, made.cost, min(bound, made.cost), True)
+        return BudgetSchedule(made.on_periods, made.worth, made.trained, made.cost, min(bound, made.cost), True)
     trained = sum(sites[n].rate * seconds(s) for n, s in schedule.items())
-    return Plan(schedule, made.worth, trained, cost, min(bound, cost), True)
+    return BudgetSchedule(schedule, made.worth, trained, cost, min(bound, cost), True)
 
 
-def _curve(site: Planned, target: float, *, fine: bool, longer: bool = False) -> _Curve | None:
+def _curve(site: PlannedSite, target: float, *, fine: bool, longer: bool = False) -> _CostCurve | None:
     """A site's costs; None where there are too many states, or no grid that fits. ``fine``: the grid divides the horizon too;
     else what is left of the horizon is left out, or with ``longer`` made a whole unit."""
     programme = site.programme
-    series, spin = programme.series, programme.spin
+    signal, spin = programme.signal, programme.spin
     unit = _unit(programme, fine)
     if unit is None:
         return None
-    steps, spin_units = int((series.end - series.start) / unit + (1.0 - 1e-6 if longer else 1e-6)), round(spin.seconds / unit)
+    steps, spin_units = int((signal.end - signal.start) / unit + (1.0 - 1e-6 if longer else 1e-6)), round(spin.seconds / unit)
     levels = min(steps, math.ceil(target / (site.rate * unit)))
     if spin_units < 1 or steps * levels > _MOST_STATES:
         return None
-    instants: Array = series.start + np.arange(steps + 1, dtype=np.float64) * unit
-    beyond = np.maximum(instants - series.end, 0.0)
-    until = series.until(instants) + (beyond * series.values[-1] if np.isfinite(series.values[-1]) else 0.0)
-    known = series.known(instants[:-1], instants[1:])
+    instants: Array = signal.start + np.arange(steps + 1, dtype=np.float64) * unit
+    beyond = np.maximum(instants - signal.end, 0.0)
+    until = signal.until(instants) + (beyond * signal.values[-1] if np.isfinite(signal.values[-1]) else 0.0)
+    known = signal.known(instants[:-1], instants[1:])
     step_cost = np.where(known, np.diff(until), np.inf) * site.kw
     price, begins = np.zeros(steps + 1), instants
     for length, share in spin.parts:
-        ends: Array = np.minimum(begins + length, series.end)
-        price += share * (series.until(ends) - series.until(begins))
+        ends: Array = np.minimum(begins + length, signal.end)
+        price += share * (signal.until(ends) - signal.until(begins))
         begins = ends
-    price = np.where(series.known(instants, begins), price, np.inf) * site.kw
+    price = np.where(signal.known(instants, begins), price, np.inf) * site.kw
     off, on = np.full(levels + 1, np.inf), np.full(levels + 1, np.inf)
     off[0] = 0.0
     stopped, started = np.zeros((steps + 1, levels + 1), bool), np.zeros((steps + 1, levels + 1), bool)
@@ -123,13 +123,13 @@ def _curve(site: Planned, target: float, *, fine: bool, longer: bool = False) ->
         begun.append(off)
         if i < steps:
             on = np.append(np.inf, on[:-1] + step_cost[i])
-    return _Curve(series.start, unit, spin_units, off, stopped, started)
+    return _CostCurve(signal.start, unit, spin_units, off, stopped, started)
 
 
 def _unit(programme: Programme, fine: bool) -> float | None:
     """The longest whole number of seconds that divides where the signal changes, a start's parts and, if ``fine``, the whole."""
-    series = programme.series
-    places = np.concatenate([series.edges[1 : None if fine else -1] - series.start, [length for length, _ in programme.spin.parts]])
+    signal = programme.signal
+    places = np.concatenate([signal.edges[1 : None if fine else -1] - signal.start, [length for length, _ in programme.spin.parts]])
     whole = np.rint(places)
     if not len(whole) or np.abs(places - whole).max() > TICK_S:
         return None
@@ -137,7 +137,7 @@ def _unit(programme: Programme, fine: bool) -> float | None:
     return float(unit) if unit > 0 else None
 
 
-def _amounts(curves: list[_Curve], gains: list[float], need: float) -> list[int] | None:
+def _amounts(curves: list[_CostCurve], gains: list[float], need: float) -> list[int] | None:
     """How many units each site trains, for at least ``need`` tokens at the least cost; None if it cannot be, or is too much."""
     last, gain = curves[-1], gains[-1]
     # The cheapest way to train at least so many units at the last site.

@@ -54,19 +54,19 @@ class RandomDuty:
 
 
 class Scheduled:
-    """On in given stretches: what the oracle, who knows the future, has chosen beforehand."""
+    """On in given on-periods: what the oracle, who knows the future, has chosen beforehand."""
 
     name = "oracle"
     whole = False
 
-    def __init__(self, stretches: Mapping[str, Sequence[tuple[float, float]]], name: str = "oracle") -> None:
-        """``stretches``: by site, sorted, from the decision to start to the decision to stop (run time)."""
+    def __init__(self, on_periods: Mapping[str, Sequence[tuple[float, float]]], name: str = "oracle") -> None:
+        """``on_periods``: by site, sorted, from the decision to start to the decision to stop (run time)."""
         self.name = name
         self._edges: dict[str, list[float]] = {}
-        for site, pairs in stretches.items():
+        for site, pairs in on_periods.items():
             edges = self._edges[site] = []
             for start, stop in pairs:
-                # A stretch may begin where another ends (a start over an hour that is too dear): it was off in between.
+                # An on-period may begin where another ends (a start over an hour that is too dear): it was off in between.
                 edges += [max(start, edges[-1] + _APART_S) if edges else start, stop]
 
     def decide(self, view: FleetView) -> dict[str, Decision]:

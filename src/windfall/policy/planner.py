@@ -1,8 +1,9 @@
-"""The planner: what to run at several sites to train a budget by a deadline as cheaply as possible.
+"""The planner: when each of several sites runs, so that together they train a budget by a deadline as cheaply as possible.
 
-Each site has its dynamic programme (`programme`); sites are coupled by one worth per token: a Lagrange multiplier, found by
-bisection. The schedules at both sides of it bound the optimum from below; what is over the budget is trimmed where it is dearest.
-The oracle of backtests, `lookahead` and `budgeted` are these programmes on what will be, or on what is forecast.
+Each site has its own dynamic programme (`programme`). The sites share one worth per token, a Lagrange multiplier, which is found by
+bisection: at a higher worth they train more. The Lagrangian at any worth is a lower bound of the cost (weak duality; Boyd and
+Vandenberghe, Convex Optimization, section 5.2). At the worth where the budget is just met, what the schedules train beyond it is
+trimmed where it is dearest. The oracle of backtests plans on the signals as they came to be, `budgeted` on forecasts.
 """
 
 from __future__ import annotations
@@ -14,78 +15,88 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from windfall.policy.programme import TICK_S, Programme, Stretch
+from windfall.policy.programme import TICK_S, OnPeriod, Programme
 
-#: Of a plan that is nearly right not more ends than this are moved; in one of many stretches a little of one is not worth a look.
+#: `_grow` moves at most `_STEPS` ends of on-periods, and leaves schedules of more than `_MANY` on-periods alone: what it could save
+#: of so many is too little to be worth the time.
 _STEPS, _MANY = 100, 300
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Schedules that train a budget. ``worth`` is the bound's level at the site with the least rate per kW; others' are higher."""
+class BudgetSchedule:
+    """When each site runs to train a budget. ``cost`` is in the signal's unit × kW × seconds, ``trained`` in tokens.
 
-    stretches: dict[str, list[Stretch]]
+    ``worth`` is the multiplier as a level of the signal, in the signal's unit: at that value it is just not worth while to train.
+    It is stated for the site that trains the fewest tokens per second and kW. The level of another site is higher in proportion
+    to its tokens per second and kW. Infinite where the budget cannot be met.
+    """
+
+    on_periods: dict[str, list[OnPeriod]]
     worth: float
     trained: float
     cost: float
-    #: No schedule costs less (Lagrange's bound).
+    #: Lagrange's bound: no schedule that trains the budget costs less.
     bound: float
     reachable: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A site in a plan: its programme, tokens per second, and training power in kW."""
+class PlannedSite:
+    """A site that is planned for: its programme, tokens per second, and training power in kW."""
 
     programme: Programme
     rate: float
     kw: float
 
 
-def seconds(stretches: Sequence[Stretch]) -> float:
-    """Training time of a schedule."""
-    return sum(s.stop - s.ready for s in stretches)
+def seconds(on_periods: Sequence[OnPeriod]) -> float:
+    """Training time of a site's schedule, in seconds."""
+    return sum(s.stop - s.ready for s in on_periods)
 
 
-def cost_of(site: Planned, stretches: Sequence[Stretch]) -> float:
-    """What a schedule costs: the signal's integral times power, starts included."""
-    series, total = site.programme.series, 0.0
-    for s in stretches:
-        total += series.over(s.ready, s.stop)
+def cost_of(site: PlannedSite, on_periods: Sequence[OnPeriod]) -> float:
+    """What a site's schedule costs, starts included: the integral of signal × power (the signal's unit × kW × seconds)."""
+    signal, total = site.programme.signal, 0.0
+    for s in on_periods:
+        total += signal.over(s.ready, s.stop)
         at = s.start
         if s.ready > s.start and abs(s.ready - s.start - site.programme.spin.seconds) < 2 * TICK_S:
             for length, share in site.programme.spin.parts:
-                total += share * series.over(at, at + length)
+                total += share * signal.over(at, at + length)
                 at += length
     return total * site.kw
 
 
-def plan(sites: Mapping[str, Planned], target: float, *, beyond: float = 0.0, rounds: int = 40) -> Plan:
-    """The cheapest way found to train ``target`` tokens at ``sites``, of which ``beyond`` will be trained elsewhere anyway."""
+def plan_budget(sites: Mapping[str, PlannedSite], target: float, *, beyond: float = 0.0, rounds: int = 40) -> BudgetSchedule:
+    """The cheapest schedules found that train ``target`` tokens, of which ``beyond`` are trained outside of these schedules anyway.
+
+    ``rounds`` bounds the bisection. If the sites train too little even at any worth, the result is what they train then, and is not
+    ``reachable``.
+    """
     need = target - beyond
 
-    def at(worth: float) -> tuple[dict[str, list[Stretch]], float, float]:
-        """Schedules at a worth per token, their tokens, and the Lagrangian's value."""
+    def at(worth: float) -> tuple[dict[str, list[OnPeriod]], float, float]:
+        """The best schedules at a worth per token, the tokens that they train, and the Lagrangian's value."""
         found, tokens, value = {}, 0.0, 0.0
         for name, site in sites.items():
-            v, stretches = site.programme.solve(worth * site.rate / site.kw)
-            found[name] = stretches
-            tokens += site.rate * seconds(stretches)
+            v, on_periods = site.programme.solve(worth * site.rate / site.kw)
+            found[name] = on_periods
+            tokens += site.rate * seconds(on_periods)
             value += v * site.kw
         return found, tokens, value
 
     scale = max((p.kw / p.rate for p in sites.values()), default=1.0)
-    top = max((float(np.nanmax(np.abs(p.programme.series.values), initial=0.0)) for p in sites.values()), default=1.0)
+    top = max((float(np.nanmax(np.abs(p.programme.signal.values), initial=0.0)) for p in sites.values()), default=1.0)
     low, high = -(top + 1.0) * scale, (top + 1.0) * scale
     best = at(high)
-    for _ in range(12):  # starts are paid for as well: the last stretch may be worth more than the dearest hour
+    for _ in range(12):  # an on-period must pay for its start too, so the worth may have to be above the dearest hour's value
         if best[1] >= need:
             break
         high *= 4.0
         best = at(high)
     if best[1] < need:
         cost = sum(cost_of(sites[n], s) for n, s in best[0].items())
-        return Plan(best[0], math.inf, best[1] + beyond, cost, cost, False)
+        return BudgetSchedule(best[0], math.inf, best[1] + beyond, cost, cost, False)
     under = at(low)
     bound = -math.inf
     for _ in range(rounds):
@@ -101,19 +112,23 @@ def plan(sites: Mapping[str, Planned], target: float, *, beyond: float = 0.0, ro
     chosen = _mix(sites, under[0], best[0], need)
     cost = sum(cost_of(sites[n], s) for n, s in chosen.items())
     trained = sum(sites[n].rate * seconds(s) for n, s in chosen.items())
-    return Plan(chosen, high / scale, trained + beyond, cost, bound, True)
+    return BudgetSchedule(chosen, high / scale, trained + beyond, cost, bound, True)
 
 
 def _mix(
-    sites: Mapping[str, Planned], under: dict[str, list[Stretch]], over: dict[str, list[Stretch]], need: float
-) -> dict[str, list[Stretch]]:
-    """Between the schedules at both sides of the multiplier: site by site, one in part; then trimmed at the dearest edges."""
+    sites: Mapping[str, PlannedSite], under: dict[str, list[OnPeriod]], over: dict[str, list[OnPeriod]], need: float
+) -> dict[str, list[OnPeriod]]:
+    """A schedule between ``under``, which trains too little, and ``over``, which trains too much: the cheapest of several tries.
 
-    def enough(schedule: Mapping[str, list[Stretch]]) -> bool:
+    Each try gives sites one after the other the schedule of ``under``, as long as enough is trained. The first site at which that
+    is too little, the pivot, has one schedule up to some instant and the other from then on. The rest over the budget is trimmed.
+    """
+
+    def enough(schedule: Mapping[str, list[OnPeriod]]) -> bool:
         return sum(sites[n].rate * seconds(s) for n, s in schedule.items()) >= need
 
-    tried: list[dict[str, list[Stretch]]] = []
-    short: list[dict[str, list[Stretch]]] = []
+    tried: list[dict[str, list[OnPeriod]]] = []
+    short: list[dict[str, list[OnPeriod]]] = []
     names = list(sites)
     for order in (names, names[::-1]):
         mixed, pivot = dict(over), ""
@@ -128,8 +143,8 @@ def _mix(
             short.append({**mixed, pivot: under.get(pivot, [])})
         for first, then in ((over, under), (under, over)) if pivot else ():
             tried.append({**mixed, pivot: mixed[pivot]})
-            series = sites[pivot].programme.series
-            bad, good = (series.start, series.end) if first is over else (series.end, series.start)
+            signal = sites[pivot].programme.signal
+            bad, good = (signal.start, signal.end) if first is over else (signal.end, signal.start)
             for _ in range(40):
                 at = 0.5 * (bad + good)
                 spliced = {**mixed, pivot: _splice(first.get(pivot, []), then.get(pivot, []), at)}
@@ -143,14 +158,17 @@ def _mix(
     return _without_slivers(sites, min(made, key=lambda found: _cost(sites, found)), need)
 
 
-def _cost(sites: Mapping[str, Planned], schedule: Mapping[str, Sequence[Stretch]]) -> float:
+def _cost(sites: Mapping[str, PlannedSite], schedule: Mapping[str, Sequence[OnPeriod]]) -> float:
     return sum(cost_of(sites[n], s) for n, s in schedule.items())
 
 
 def _without_slivers(
-    sites: Mapping[str, Planned], schedule: dict[str, list[Stretch]], need: float
-) -> dict[str, list[Stretch]]:  # fmt: skip
-    """Trimming may leave little of a stretch whose start is paid for: without it, if others can be longer for less."""
+    sites: Mapping[str, PlannedSite], schedule: dict[str, list[OnPeriod]], need: float
+) -> dict[str, list[OnPeriod]]:  # fmt: skip
+    """The schedule without its dearest on-period, if making others longer instead costs less; up to four times.
+
+    Trimming may leave so little of an on-period that its start is not worth while any more.
+    """
     best, cost = schedule, _cost(sites, schedule)
     for _ in range(4):
         dear = [
@@ -166,99 +184,107 @@ def _without_slivers(
     return best
 
 
-def _grow(sites: Mapping[str, Planned], schedule: Mapping[str, list[Stretch]], need: float) -> dict[str, list[Stretch]] | None:
-    """Stretches made longer at their ends, where it is cheapest first, until they train ``need``; None if that takes too much."""
-    stretches = {n: list(s) for n, s in schedule.items()}
-    short = need - sum(sites[n].rate * seconds(s) for n, s in stretches.items())
-    if sum(map(len, stretches.values())) > _MANY:
+def _grow(
+    sites: Mapping[str, PlannedSite], schedule: Mapping[str, list[OnPeriod]], need: float
+) -> dict[str, list[OnPeriod]] | None:
+    """``schedule`` with on-periods made longer, cheapest ends first, until it trains ``need`` tokens; None if that cannot be done.
+
+    At most `_STEPS` ends are moved, and schedules of more than `_MANY` on-periods are not tried.
+    """
+    on_periods = {n: list(s) for n, s in schedule.items()}
+    short = need - sum(sites[n].rate * seconds(s) for n, s in on_periods.items())
+    if sum(map(len, on_periods.values())) > _MANY:
         return None
     for _ in range(_STEPS):
         if short <= 1e-9 * max(1.0, need):
-            return stretches
+            return on_periods
         offers = []
-        for name, found in stretches.items():
-            series, spin, per_token = sites[name].programme.series, sites[name].programme.spin, sites[name].kw / sites[name].rate
+        for name, found in on_periods.items():
+            signal, spin, per_token = sites[name].programme.signal, sites[name].programme.spin, sites[name].kw / sites[name].rate
             for i, s in enumerate(found):
-                k = int(np.searchsorted(series.edges, s.stop + TICK_S, side="right")) - 1
-                if k < len(series.values):
-                    room = min(float(series.edges[k + 1]), found[i + 1].start if i + 1 < len(found) else series.end) - s.stop
-                    offers.append((float(series.values[k]) * per_token, name, i, "stop", room))
-                k = int(np.searchsorted(series.edges, s.ready - TICK_S, side="left")) - 1
+                k = int(np.searchsorted(signal.edges, s.stop + TICK_S, side="right")) - 1
+                if k < len(signal.values):
+                    room = min(float(signal.edges[k + 1]), found[i + 1].start if i + 1 < len(found) else signal.end) - s.stop
+                    offers.append((float(signal.values[k]) * per_token, name, i, "stop", room))
+                k = int(np.searchsorted(signal.edges, s.ready - TICK_S, side="left")) - 1
                 if k >= 0 and s.ready - s.start > spin.seconds - 2 * TICK_S:
-                    since = max(found[i - 1].stop if i else series.start, series.known_since(s.start))
-                    room = min(s.ready - float(series.edges[k]), s.start - since)
-                    offers.append((float(series.values[k]) * per_token, name, i, "ready", room))
-        # Nobody trains longer into time of which nothing is known.
+                    since = max(found[i - 1].stop if i else signal.start, signal.known_since(s.start))
+                    room = min(s.ready - float(signal.edges[k]), s.start - since)
+                    offers.append((float(signal.values[k]) * per_token, name, i, "ready", room))
+        # No on-period grows into unknown time.
         offers = [o for o in offers if o[4] > TICK_S and not math.isnan(o[0])]
         if not offers:
             break
         _, name, i, edge, room = min(offers)
-        s, more = stretches[name][i], min(room, short / sites[name].rate)
-        longer = Stretch(s.start, s.ready, s.stop + more) if edge == "stop" else Stretch(s.start - more, s.ready - more, s.stop)
-        stretches[name][i] = longer
+        s, more = on_periods[name][i], min(room, short / sites[name].rate)
+        longer = OnPeriod(s.start, s.ready, s.stop + more) if edge == "stop" else OnPeriod(s.start - more, s.ready - more, s.stop)
+        on_periods[name][i] = longer
         short -= more * sites[name].rate
     return None
 
 
-def _splice(first: Sequence[Stretch], then: Sequence[Stretch], at: float) -> list[Stretch]:
-    """One schedule until ``at``, and from then on another: as far as it need not have started before."""
+def _splice(first: Sequence[OnPeriod], then: Sequence[OnPeriod], at: float) -> list[OnPeriod]:
+    """The schedule ``first`` until ``at`` and the schedule ``then`` from ``at`` on.
+
+    An on-period of ``then`` that started before ``at`` is left out, unless one of ``first`` trains at ``at`` and so goes on in it.
+    """
     found = [s for s in first if s.stop <= at]
     cut = next((s for s in first if s.ready < at < s.stop), None)
     if cut is not None:
         goes_on = next((s.stop for s in then if s.start < at and s.ready <= at < s.stop), at)
-        found.append(Stretch(cut.start, cut.ready, goes_on))
+        found.append(OnPeriod(cut.start, cut.ready, goes_on))
     return found + [s for s in then if s.start >= at]
 
 
-def trim(sites: Mapping[str, Planned], schedule: dict[str, list[Stretch]], need: float) -> dict[str, list[Stretch]]:
-    """Take away what is over ``need`` tokens, dearest first, from the ends of stretches (and whole ones where that is dearer)."""
+def trim(sites: Mapping[str, PlannedSite], schedule: dict[str, list[OnPeriod]], need: float) -> dict[str, list[OnPeriod]]:
+    """``schedule`` without what it trains over ``need`` tokens: dearest ends first, or a whole on-period where that is dearer."""
     surplus = sum(sites[n].rate * seconds(s) for n, s in schedule.items()) - need
-    stretches = {n: list(s) for n, s in schedule.items()}
+    on_periods = {n: list(s) for n, s in schedule.items()}
     queue: list[tuple[float, str, int, str]] = []
     least = 1e-9 * max(1.0, need)
 
     def offer(name: str, i: int) -> None:
-        s, series = stretches[name][i], sites[name].programme.series
+        s, signal = on_periods[name][i], sites[name].programme.signal
         if s.stop - s.ready <= TICK_S:
             return
         per_token = sites[name].kw / sites[name].rate
-        last = series.values[max(0, int(np.searchsorted(series.edges, s.stop - TICK_S, side="right")) - 1)]
+        last = signal.values[max(0, int(np.searchsorted(signal.edges, s.stop - TICK_S, side="right")) - 1)]
         heapq.heappush(queue, (-float(last) * per_token, name, i, "stop"))
-        # A site that is starting already cannot be made to start later.
-        if s.ready > series.start and s.ready - s.start > sites[name].programme.spin.seconds - 2 * TICK_S:
-            place = int(np.searchsorted(series.edges, s.ready + TICK_S, side="right")) - 1
-            first = series.values[min(len(series.values) - 1, place)]
+        # A start that is under way already cannot be moved to a later time.
+        if s.ready > signal.start and s.ready - s.start > sites[name].programme.spin.seconds - 2 * TICK_S:
+            place = int(np.searchsorted(signal.edges, s.ready + TICK_S, side="right")) - 1
+            first = signal.values[min(len(signal.values) - 1, place)]
             heapq.heappush(queue, (-float(first) * per_token, name, i, "ready"))
         whole = cost_of(sites[name], [s]) / (sites[name].rate * (s.stop - s.ready))
         heapq.heappush(queue, (-whole, name, i, "whole"))
 
-    for name, found in stretches.items():
+    for name, found in on_periods.items():
         for i in range(len(found)):
             offer(name, i)
     while surplus > least and queue:
         _, name, i, edge = heapq.heappop(queue)
-        s, site = stretches[name][i], sites[name]
+        s, site = on_periods[name][i], sites[name]
         room = surplus / site.rate
         length = s.stop - s.ready
         if length <= TICK_S:
             continue
         if edge == "whole":
             if length * site.rate <= surplus + least:
-                stretches[name][i] = Stretch(s.start, s.ready, s.ready)
+                on_periods[name][i] = OnPeriod(s.start, s.ready, s.ready)
                 surplus -= length * site.rate
             continue
-        edges = site.programme.series.edges
+        edges = site.programme.signal.edges
         if edge == "stop":
             inner = float(edges[max(0, int(np.searchsorted(edges, s.stop - TICK_S, side="right")) - 1)])
             cut = min(room, s.stop - max(inner, s.ready))
-            stretches[name][i] = Stretch(s.start, s.ready, s.stop - cut)
+            on_periods[name][i] = OnPeriod(s.start, s.ready, s.stop - cut)
         else:
             outer = float(edges[min(len(edges) - 1, int(np.searchsorted(edges, s.ready + TICK_S, side="right")))])
             cut = min(room, min(outer, s.stop) - s.ready)
-            stretches[name][i] = Stretch(s.start + cut, s.ready + cut, s.stop)
+            on_periods[name][i] = OnPeriod(s.start + cut, s.ready + cut, s.stop)
         surplus -= cut * site.rate
-        # Old offers of this stretch are out of date; new ones replace them.
+        # The offers for this on-period are out of date, so new ones take their place.
         queue = [q for q in queue if (q[1], q[2]) != (name, i)]
         heapq.heapify(queue)
         offer(name, i)
-    return {n: [s for s in found if s.stop > s.ready + TICK_S] for n, found in stretches.items()}
+    return {n: [s for s in found if s.stop > s.ready + TICK_S] for n, found in on_periods.items()}

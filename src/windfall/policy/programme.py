@@ -1,8 +1,9 @@
-"""One site's dynamic programme: when to run, if the signal to come were known. Two states, exact in continuous time.
+"""One site's dynamic programme: when to run, given the signal to come. It is exact in continuous time.
 
-Off and on: running earns ``worth − c`` a second (per kW of training power), a start costs its spin-up, which takes its time and
-uses power. With a step-held signal an optimum switches only where the signal changes, or where a start begun there would be
-done; so the programme visits these instants and no others.
+A site is off or on. Being on earns ``worth − c`` a second and kW of training power, c being the signal's value. A start takes the
+spin-up's time and costs the power used in it. Where the signal holds its values in steps, some best schedule switches only at
+instants at which the signal changes, or at which a start begun at such an instant is over. The programme therefore visits these
+instants, its nodes, and no others.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 _NEVER = -1e300
-#: Unix seconds have room for a quarter of a microsecond: instants closer than this are one.
+#: Instants closer than this (s) count as one. As float64 Unix seconds have a resolution of a quarter of a microsecond.
 TICK_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class SpinUp:
-    """A start in parts: seconds, and power as a share of the training power."""
+    """A start in parts, in their order: (seconds, power as a share of the training power) each."""
 
     parts: tuple[tuple[float, float], ...]
 
@@ -32,10 +33,10 @@ class SpinUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """One on-period: decided at ``start``, training from ``ready`` to ``stop``. ``start`` is ``ready`` where it runs already.
+class OnPeriod:
+    """One on-period (Unix seconds): the start is decided at ``start``, and the site trains from ``ready`` to ``stop``.
 
-    Where ``ready`` is ``stop`` the start was given up before it came to work.
+    ``start`` equals ``ready`` if the site runs already. ``ready`` equals ``stop`` if the start is given up before the site trains.
     """
 
     start: float
@@ -43,14 +44,15 @@ class Stretch:
     stop: float
 
 
-class Series:
-    """A step-held signal over a time, ready to be planned on: ``values[i]`` holds over ``[edges[i], edges[i+1])``.
+class StepFunction:
+    """A step-held signal over a bounded time: ``values[i]`` holds over ``[edges[i], edges[i+1])``.
 
-    Where a value is NaN nothing is known: no schedule trains or starts there.
+    ``values`` [n] are in the signal's unit, ``edges`` [n + 1] in Unix seconds. A value of NaN says that nothing is known: no
+    schedule trains or starts there.
     """
 
     def __init__(self, edges: Array, values: Array) -> None:
-        # Equal neighbours are one: fewer instants to visit.
+        # Equal neighbours are joined, so that there are fewer instants to visit.
         gone = np.isnan(values)
         same = (values[1:] == values[:-1]) | (gone[1:] & gone[:-1])
         keep = np.append(True, ~same)
@@ -86,12 +88,12 @@ class Series:
         return np.asarray(unknown < TICK_S)
 
     def known_since(self, t: float) -> float:
-        """Where the known time that ``t`` lies in, or ends at, begins."""
+        """The begin of the known time in which ``t`` lies, or which ends at ``t``."""
         before = self._hole_ends[self._hole_ends <= t + TICK_S]
         return float(before[-1]) if len(before) else self.start
 
     def over(self, a: float, b: float) -> float:
-        """The integral over one stretch."""
+        """The integral from ``a`` to ``b``; unknown time adds nothing."""
         x = self.until(np.array([a, b]))
         return float(x[1] - x[0])
 
@@ -99,61 +101,68 @@ class Series:
 class Programme:
     """One site's dynamic programme, prepared once and solved for any worth.
 
-    ``on`` and ``ready_in_s``: the site runs at the start, or will be ready that much later. ``tail`` is what being on at the
-    end is worth (per kW), for horizons beyond which life goes on. ``gives_up``: a start may be given up half way, which is worth
-    something where the signal is negative and using power earns money.
+    ``on``: the site runs at the signal's begin, or is starting then and will be ready ``ready_in_s`` later. ``tail``: the value
+    (per kW) of being on at the signal's end, for plans that do not end there. ``gives_up``: a start may be given up half way; this
+    pays only where the signal is negative, because there using power earns money.
     """
 
     def __init__(
-        self, series: Series, spin: SpinUp, *, on: bool = False, ready_in_s: float = 0.0, tail: float = 0.0, gives_up: bool = False
+        self,
+        signal: StepFunction,
+        spin: SpinUp,
+        *,
+        on: bool = False,
+        ready_in_s: float = 0.0,
+        tail: float = 0.0,
+        gives_up: bool = False,
     ) -> None:
-        self.series = series
+        self.signal = signal
         self.spin = spin
         self._tail = tail
-        begun = series.start + ready_in_s if on else math.inf
+        begun = signal.start + ready_in_s if on else math.inf
         offsets = [0.0]
-        for seconds, _ in spin.parts:  # a start may begin, or any part of it end, where the signal changes
+        for seconds, _ in spin.parts:  # a best start may begin where the signal changes, or have a part end there
             offsets.append(offsets[-1] + seconds)
-        nodes = np.unique(np.concatenate([series.edges - x for x in offsets] + [series.edges[:1]]))
-        nodes = nodes[(nodes >= series.start) & (nodes <= series.end)]
-        # The ends of starts begun at a node must be nodes too.
+        nodes = np.unique(np.concatenate([signal.edges - x for x in offsets] + [signal.edges[:1]]))
+        nodes = nodes[(nodes >= signal.start) & (nodes <= signal.end)]
+        # A start begun at a node must end at a node.
         ends = nodes + spin.seconds
-        extra = [ends[ends <= series.end]] + ([np.array([begun])] if begun <= series.end else [])
+        extra = [ends[ends <= signal.end]] + ([np.array([begun])] if begun <= signal.end else [])
         nodes = np.unique(np.concatenate([nodes, *extra]))
-        if len(nodes) > 1:  # what rounding has split is one instant
+        if len(nodes) > 1:  # rounding may have made two of one instant
             nodes = nodes[np.append(True, np.diff(nodes) > TICK_S)]
         self.nodes = nodes
         places = np.searchsorted(nodes, nodes + spin.seconds - TICK_S)
         ok = places < len(nodes)
         ok[ok] = np.abs(nodes[places[ok]] - (nodes[ok] + spin.seconds)) < TICK_S
-        ok &= series.known(nodes, nodes + spin.seconds)
+        ok &= signal.known(nodes, nodes + spin.seconds)
         self._jump = np.where(ok, places, -1).tolist()
-        integral = series.until(nodes)
-        # Nobody trains through time of which nothing is known.
-        self._cost = np.where(series.known(nodes[:-1], nodes[1:]), np.diff(integral), -_NEVER).tolist()
-        self._gives_up = gives_up and spin.seconds >= TICK_S and bool(np.nanmin(series.values, initial=0.0) < 0)
+        integral = signal.until(nodes)
+        # Unknown time costs so much that no schedule trains in it.
+        self._cost = np.where(signal.known(nodes[:-1], nodes[1:]), np.diff(integral), -_NEVER).tolist()
+        self._gives_up = gives_up and spin.seconds >= TICK_S and bool(np.nanmin(signal.values, initial=0.0) < 0)
         self._length = np.diff(nodes).tolist()
         price = np.zeros(len(nodes))
         at = nodes
         for seconds, share in spin.parts:
-            price += share * (series.until(np.minimum(at + seconds, series.end)) - series.until(np.minimum(at, series.end)))
+            price += share * (signal.until(np.minimum(at + seconds, signal.end)) - signal.until(np.minimum(at, signal.end)))
             at = at + seconds
         if spin.seconds < TICK_S:  # a start that takes no time costs nothing
             price[:] = 0.0
         self._price = price.tolist()
-        self._begun = int(np.searchsorted(nodes, begun - TICK_S)) if begun <= series.end else -1
+        self._begun = int(np.searchsorted(nodes, begun - TICK_S)) if begun <= signal.end else -1
 
-    def solve(self, worth: float) -> tuple[float, list[Stretch]]:
-        """The best value (worth x seconds, per kW) at ``worth``, and the stretches that bring it.
+    def solve(self, worth: float) -> tuple[float, list[OnPeriod]]:
+        """The largest value (the worth's unit × seconds, per kW) at ``worth``, and the on-periods that have it.
 
-        Equal values: the schedule with fewer starts.
+        Of schedules with equal values it is the one with fewer starts.
         """
         if self._gives_up:
             return self._solve_giving_up(worth)
         cost, length, jump, price = self._cost, self._length, self._jump, self._price
         n = len(self.nodes)
         off, on = [_NEVER] * n, [_NEVER] * n
-        # Where each state came from: off from on (a stop), on from a start at that node.
+        # How each node's state was reached: off by a stop, on by a start at the node that `started` names (-1: it went on).
         stopped, started = bytearray(n), [-1] * n
         off[0] = 0.0
         if self._begun >= 0:
@@ -168,7 +177,7 @@ class Programme:
                 v = a - price[i]
                 if v > on[j]:
                     on[j], started[j] = v, i
-                    b = on[i]  # a start that takes no time
+                    b = on[i]  # if the start takes no time, j is i
             if i + 1 < n:
                 if a > off[i + 1]:
                     off[i + 1] = a
@@ -177,12 +186,12 @@ class Programme:
                     on[i + 1], started[i + 1] = v, -1
         return self._back(off[n - 1], on[n - 1] + self._tail, stopped, started)
 
-    def _back(self, off: float, on: float, stopped: bytearray, started: list[int]) -> tuple[float, list[Stretch]]:
+    def _back(self, off: float, on: float, stopped: bytearray, started: list[int]) -> tuple[float, list[OnPeriod]]:
         nodes = self.nodes
         i = len(nodes) - 1
         running = on > off and on > _NEVER / 2
         value = on if running else off
-        found: list[Stretch] = []
+        found: list[OnPeriod] = []
         stop = i
         while i >= 0:
             if not running:
@@ -193,29 +202,31 @@ class Programme:
                     continue
             if started[i] >= 0:
                 begin = started[i]
-                found.append(Stretch(float(nodes[begin]), float(nodes[i]), float(nodes[stop])))
+                found.append(OnPeriod(float(nodes[begin]), float(nodes[i]), float(nodes[stop])))
                 i, running = begin, False
                 if stopped[begin] == 0:
                     i -= 1
                 continue
             if i == self._begun or i == 0:
-                found.append(Stretch(float(nodes[0]), float(nodes[i]), float(nodes[stop])))
+                found.append(OnPeriod(float(nodes[0]), float(nodes[i]), float(nodes[stop])))
                 break
             i -= 1
         return value, [s for s in reversed(found) if s.stop > s.ready]
 
-    def _solve_giving_up(self, worth: float) -> tuple[float, list[Stretch]]:
-        """The same with a third state: starting, and never to be ready. Only for starts at full power.
+    def _solve_giving_up(self, worth: float) -> tuple[float, list[OnPeriod]]:
+        """As ``solve``, with a third state: a start in vain, given up before the site is ready. Only for starts at full power.
 
-        A second of it is never worth more than one of training, also at a negative worth: where it lasts as long as a start
-        takes, the start may as well come to work, so nothing needs to be known of how long it has lasted.
+        The state does not remember how long it has lasted, although a start cannot last longer than the spin-up. It need not: a
+        second of it never has a greater value than one of training (a negative worth is charged to it too), so wherever it would
+        last as long as the spin-up, a real start is at least as good.
         """
         cost, length, jump = self._cost, self._length, self._jump
         less = max(0.0, -worth)
         price = [p + less * self.spin.seconds for p in self._price]
         n = len(self.nodes)
         off, on, vain = [_NEVER] * n, [_NEVER] * n, [_NEVER] * n
-        # Where each state came from: off from on (1) or from a start in vain (2); on, and a start in vain, from off at a node.
+        # How each node's state was reached. left: off, from on (1) or from a start in vain (2). started: on, by a start at that
+        # node (-1: it went on). tried: a start in vain that began at this node.
         left, started, tried = bytearray(n), [-1] * n, bytearray(n)
         off[0] = 0.0
         if self._begun >= 0:
@@ -238,7 +249,7 @@ class Programme:
         at = "off"
         if on[i] + self._tail > value:
             value, at = on[i] + self._tail, "on"
-        found: list[Stretch] = []
+        found: list[OnPeriod] = []
         stop = i
         while i > 0 or at == "on":
             if at == "off":
@@ -248,10 +259,10 @@ class Programme:
                     i -= 1
             elif at == "on":
                 if started[i] >= 0:
-                    found.append(Stretch(float(self.nodes[started[i]]), float(self.nodes[i]), float(self.nodes[stop])))
+                    found.append(OnPeriod(float(self.nodes[started[i]]), float(self.nodes[i]), float(self.nodes[stop])))
                     i, at = started[i], "off"
                 elif i == self._begun or i == 0:
-                    found.append(Stretch(float(self.nodes[0]), float(self.nodes[i]), float(self.nodes[stop])))
+                    found.append(OnPeriod(float(self.nodes[0]), float(self.nodes[i]), float(self.nodes[stop])))
                     break
                 else:
                     i -= 1
@@ -259,6 +270,6 @@ class Programme:
                 i -= 1
                 if tried[i]:
                     begin, end = float(self.nodes[i]), float(self.nodes[stop])
-                    found.append(Stretch(begin, min(begin + self.spin.seconds, end), end))
+                    found.append(OnPeriod(begin, min(begin + self.spin.seconds, end), end))
                     at = "off"
         return value, list(reversed(found))

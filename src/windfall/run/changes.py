@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from windfall.config.schema import Config
 from windfall.errors import DataError
 from windfall.grid.http import public_url
-from windfall.run.prepare import prepared_source
+from windfall.run.training_inputs import prepared_source
 from windfall.store.configurations import THERE, change_text
 from windfall.train.schedule import Extent, ScheduleConfig, schedule
 from windfall.units import parse_utc
@@ -111,7 +111,7 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
 
 
 @dataclass(frozen=True)
-class Stage:
+class RunSoFar:
     """Where a run stands that a changed configuration is to go on with. Tokens are committed ones."""
 
     tokens: int
@@ -125,7 +125,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Change:
+class KeyChange:
     """One key and its values, as they may be told; None where there is none."""
 
     key: str
@@ -143,11 +143,11 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ConfigComparison:
     """What differs, and which of it is refused, with the reason."""
 
-    changes: list[Change]
-    refused: list[tuple[Change, str]]
+    changes: list[KeyChange]
+    refused: list[tuple[KeyChange, str]]
 
     def refusal(self) -> str:
         """All that is refused, a line each."""
@@ -166,15 +166,15 @@ def rule_of(key: str) -> tuple[str, str]:
     raise KeyError(key)
 
 
-def compare(old: Config, new: Config, stage: Stage) -> Comparison:
+def compare(old: Config, new: Config, stage: RunSoFar) -> ConfigComparison:
     """What differs in effect between two configurations of one run. What is written otherwise and means the same does not."""
     was, now = dict(_leaves(old)), dict(_leaves(new))
     gone, come = _rows(was) - _rows(now), _rows(now) - _rows(was)
-    found = Comparison([], [])
+    found = ConfigComparison([], [])
     for rows, before, after in ((gone, THERE, None), (come, None, THERE)):
         for row in sorted(rows):
             if not any(row.startswith(f"{other}.") for other in rows):
-                found.changes.append(Change(row, before, after, _site_of(row)))
+                found.changes.append(KeyChange(row, before, after, _site_of(row)))
     for shown in [*was, *(k for k in now if k not in was)]:
         if any(shown == row or shown.startswith(f"{row}.") for row in gone | come):
             continue
@@ -183,7 +183,7 @@ def compare(old: Config, new: Config, stage: Stage) -> Comparison:
         if before == after:
             continue
         verdict, why = rule_of(key)
-        change = Change(shown, _told(key, before), _told(key, after), _site_of(shown))
+        change = KeyChange(shown, _told(key, before), _told(key, after), _site_of(shown))
         guard = _GUARDS.get(key)
         said: str | None = why if verdict == "fixed" else ""
         if guard is not None:
@@ -251,7 +251,7 @@ def _told(key: str, value: Any) -> Any:
 # -- guarded keys: the reason to refuse; empty where the change is allowed; None where nothing changes in effect ---------
 
 
-def _budget(old: Config, new: Config, stage: Stage) -> str | None:
+def _budget(old: Config, new: Config, stage: RunSoFar) -> str | None:
     if (old.tokens_per_block, old.tokens_per_step) != (new.tokens_per_block, new.tokens_per_step):
         return "and a step's size changes too"
     if new.budget_blocks == old.budget_blocks:
@@ -266,7 +266,7 @@ def _budget(old: Config, new: Config, stage: Stage) -> str | None:
     return ""
 
 
-def warmdown_begun(config: Config, stage: Stage) -> bool:
+def warmdown_begun(config: Config, stage: RunSoFar) -> bool:
     """Whether the learning rate falls already, or has been held once: then a larger budget is no longer what was planned."""
     if not stage.tokens:
         return False
@@ -274,7 +274,7 @@ def warmdown_begun(config: Config, stage: Stage) -> bool:
     return last.how == "hold" or stage.tokens >= (1.0 - config.train.warmdown_fraction) * last.budget_tokens
 
 
-def rate_now(config: Config, stage: Stage) -> float:
+def rate_now(config: Config, stage: RunSoFar) -> float:
     """The learning rate at which the run stands, as a share of the recipe's."""
     t = config.train
     shape = ScheduleConfig(
@@ -283,14 +283,14 @@ def rate_now(config: Config, stage: Stage) -> float:
     return schedule(stage.tokens, stage.extents, shape).lr_multiplier
 
 
-def _start(old: Config, new: Config, stage: Stage) -> str | None:
+def _start(old: Config, new: Config, stage: RunSoFar) -> str | None:
     before, after = old.run.start, new.run.start
     if before is None or after is None or parse_utc(before) == parse_utc(after):
         return None
     return "" if new.run.clock == "real" else RULES["run.start"][1]
 
 
-def _shape(old: Config, new: Config, stage: Stage) -> str | None:
+def _shape(old: Config, new: Config, stage: RunSoFar) -> str | None:
     return None if _sizes(old) == _sizes(new) else RULES["model.width"][1]
 
 
@@ -300,12 +300,12 @@ def _sizes(c: Config) -> tuple[int, int]:
     return wide, c.model.head_dim or (128 if wide >= 256 and wide % 128 == 0 else 32)
 
 
-def _vocabulary(old: Config, new: Config, stage: Stage) -> str | None:
+def _vocabulary(old: Config, new: Config, stage: RunSoFar) -> str | None:
     same = (old.data.vocab_size or _VOCABULARY) == (new.data.vocab_size or _VOCABULARY)
     return None if same or (old.data.tokenizer, new.data.tokenizer) == ("bytes", "bytes") else RULES["data.vocab_size"][1]
 
 
-def _precision(old: Config, new: Config, stage: Stage) -> str | None:
+def _precision(old: Config, new: Config, stage: RunSoFar) -> str | None:
     def on(c: Config) -> set[str]:
         auto = {"cuda": "bf16", "cpu": "fp32"}
         return {auto[s.device] if c.train.precision == "auto" else c.train.precision for s in (*old.site, *new.site)}
@@ -313,7 +313,7 @@ def _precision(old: Config, new: Config, stage: Stage) -> str | None:
     return None if on(old) == on(new) and len(on(old)) == 1 else RULES["train.precision"][1]
 
 
-def _source(old: Config, new: Config, stage: Stage) -> str | None:
+def _source(old: Config, new: Config, stage: RunSoFar) -> str | None:
     folder = prepared_source(new)
     if folder is not None:
         from windfall.train.manifest import Manifest
@@ -337,15 +337,15 @@ def _moved(old: str | None, new: str | None) -> bool:
     return Path(old).name == Path(new).name and Path(new).exists() and not Path(old).exists()
 
 
-def _tokenizer(old: Config, new: Config, stage: Stage) -> str | None:
+def _tokenizer(old: Config, new: Config, stage: RunSoFar) -> str | None:
     return "" if _moved(old.data.tokenizer, new.data.tokenizer) else RULES["data.tokenizer"][1]
 
 
-def _initial(old: Config, new: Config, stage: Stage) -> str | None:
+def _initial(old: Config, new: Config, stage: RunSoFar) -> str | None:
     return "" if _moved(old.model.initial_weights, new.model.initial_weights) else RULES["model.initial_weights"][1]
 
 
-_GUARDS: dict[str, Callable[[Config, Config, Stage], str | None]] = {
+_GUARDS: dict[str, Callable[[Config, Config, RunSoFar], str | None]] = {
     "run.budget_tokens": _budget,
     "run.start": _start,
     "model.width": _shape,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from windfall.clock import Clock
 from windfall.config.load import stored
 from windfall.config.schema import Config
-from windfall.energy.account import Account, Meter, PowerModel
+from windfall.energy.account import Account, PowerModel, Tariff
 from windfall.errors import ConfigError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.departed import departed, take_leave
@@ -21,7 +21,7 @@ from windfall.federation.merge import Outer
 from windfall.federation.recovery import recover
 from windfall.fleet.controller import Controller, Observer
 from windfall.fleet.driver import Driver
-from windfall.fleet.loop import Facts, Hand, Loop
+from windfall.fleet.loop import Loop, OperatorHolds, SiteProfile
 from windfall.fleet.machine import Patience
 from windfall.grid.build import Grid
 from windfall.policy.build import build_policy
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def compose(
     config: Config, run: RunDir, *, ledger: Ledger, telemetry: Telemetry, grid: Grid, clock: Clock, driver: Driver,
     bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer,
-    hand: Hand,
+    holds: OperatorHolds,
 ) -> tuple[Loop, Federation]:  # fmt: skip
     """The loop of a run and its federation, with what earlier lives of the run left in ledger and telemetry."""
     names = [s.name for s in config.site]
@@ -72,11 +72,11 @@ def compose(
             controller.sites[name].starts = starts.get(name, 0)
     account = Account(
         {s.name: PowerModel.of(s) for s in config.site},
-        {s.name: Meter.of(s, grid.signals[s.name], config.run) for s in config.site},
+        {s.name: Tariff.of(s, grid.signals[s.name], config.run) for s in config.site},
     )
     loop = Loop(
-        clock=clock, signals=grid.signals, facts=facts(config), policy=build_policy(config), controller=controller, work=work,
-        account=account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, hand=hand,
+        clock=clock, signals=grid.signals, profiles=profiles(config), policy=build_policy(config), controller=controller, work=work,
+        account=account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, holds=holds,
     )  # fmt: skip
     restore(telemetry, account, loop, carries_of(config, ledger))
     return loop, work
@@ -100,9 +100,9 @@ def carries_of(config: Config, ledger: Ledger) -> Carries:
     return carries
 
 
-def facts(config: Config) -> dict[str, Facts]:
+def profiles(config: Config) -> dict[str, SiteProfile]:
     """What the loop must know of the sites."""
-    return {s.name: Facts(s.spin_up_s, s.load_s, s.tokens_per_s, s.train_power_w) for s in config.site}
+    return {s.name: SiteProfile(s.spin_up_s, s.load_s, s.tokens_per_s, s.train_power_w) for s in config.site}
 
 
 def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:

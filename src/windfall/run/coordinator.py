@@ -13,8 +13,8 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import Again, FederationError, RunError, TakenOver, Transient, WindfallError
-from windfall.fleet.drivers.local import AGENT, LocalDriver
+from windfall.errors import FederationError, HandOver, RunError, TakenOver, Transient, WindfallError
+from windfall.fleet.drivers.build import AGENT, build_driver
 from windfall.fleet.machine import Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
@@ -25,7 +25,7 @@ from windfall.run.sites import describe_site
 from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
-from windfall.store.bus import open_bus
+from windfall.store.bus_factory import open_bus
 from windfall.store.files import telling_of_the_disk, to_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
@@ -81,8 +81,8 @@ class Coordinator:
         self.fence = self.ledger.new_fence()
         self._lease = take_lease(config, run, self.ledger, self.run_id, self.fence)
         self.gated = config.run.clock == "scaled"
-        self.driver = LocalDriver(
-            run.sites, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
+        self.driver = build_driver(
+            run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
             environment=flower_environment(str(run.root / "flower")), agent=agent,
         )  # fmt: skip
         kept = self.ledger.configurations()
@@ -102,7 +102,7 @@ class Coordinator:
         self.loop, self.work = compose(
             config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
-            hand=self.operator,
+            holds=self.operator,
         )  # fmt: skip
         self._adopt(now, booked_to)
 
@@ -112,7 +112,7 @@ class Coordinator:
         try:
             owned = self.driver.list_owned(self.run_id)
         except Transient as e:
-            raise Again(f"{e}; what is there of this run cannot be seen for now") from None
+            raise HandOver(f"{e}; what is there of this run cannot be seen for now") from None
         taken = controller.adopt(now, clock.monotonic(), owned, self.ledger.last_asked())
         for o in owned:
             kind = "adopted" if o in taken else "swept"
@@ -238,9 +238,9 @@ class Coordinator:
     def _check(self) -> None:
         """What ends a run for good."""
         if self.leaving:
-            raise Again("asked to end; the next coordinator goes on with the sites")
+            raise HandOver("asked to end; the next coordinator goes on with the sites")
         if self.transport.failure:
-            raise Again(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}")
+            raise HandOver(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}")
         lost = self._lease.lost() if self._lease else ""
         if lost:
             raise TakenOver(f"{self.run.root}: {lost}")
@@ -302,7 +302,7 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
             outcome = {"outcome": result, "message": ""}
     except WindfallError as e:
         log.error("%s", e)
-        again = isinstance(e, Again | FederationError)
+        again = isinstance(e, HandOver | FederationError)
         outcome = {"outcome": "failed", "message": str(e), "exit_code": e.exit_code, "again": again}
         if coordinator:
             coordinator.telemetry.event(coordinator.clock.now(), "leaving" if again else "error", reason=str(e))

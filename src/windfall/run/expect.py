@@ -15,7 +15,7 @@ from windfall.errors import ConfigError, DataError, SignalError, StoreError
 from windfall.grid.build import build_grid, recorded, with_start
 from windfall.run.preflight import vocabulary
 from windfall.run.speeds import Speed, keep_run, keep_speed, known_run, known_speed, shown_by, site_key
-from windfall.simulate.simulation import Outcome, Simulation, Span
+from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
@@ -30,7 +30,7 @@ _START_S, _VERSION_S = 12.0, 6.0
 
 
 @dataclass(frozen=True)
-class Expected:
+class Expectation:
     """``wall_s`` is None where nobody knows; ``text`` says it, and what it is from. ``done_at``: run time, replayed clocks only."""
 
     text: str
@@ -48,31 +48,31 @@ class Expected:
 
 def expect(
     config: Config, vocab_size: int, file: Path | None, *, cores: int | None = None, now: bool = False
-) -> Expected:  # fmt: skip
+) -> Expectation:  # fmt: skip
     """What is known of how long ``config`` takes here. ``cores``: of this machine, for sites that share them. ``now``: from the
     last measurement, whatever the same run took earlier."""
     again = known_run(config, file)
     if again is not None and not now:
-        return Expected(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
+        return Expectation(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
     speeds = {s.name: known_speed(config, s, vocab_size, file) for s in config.site}
     known = {n: s for n, s in speeds.items() if s is not None}
     if len(known) < len(speeds):
-        return Expected("unknown for this model on this machine; `check --measure` takes a few steps and says")
+        return Expectation("unknown for this model on this machine; `check --measure` takes a few steps and says")
     slowest = min(s.tokens_per_s for s in known.values())
     when = iso_utc(min(s.at for s in known.values()))[:10]
     measured = f"{slowest:,.0f} tokens/s a site, measured on {when}"
     if config.run.clock != "scaled":
         wall = config.run.budget_tokens / slowest
-        return Expected(f"about {duration_text(wall)} of one site's training here, in windows ({measured})", wall, slowest)
-    outcome = _replayed(config)
-    if outcome is None or outcome.done_at is None:
+        return Expectation(f"about {duration_text(wall)} of one site's training here, in windows ({measured})", wall, slowest)
+    simulated = _replayed(config)
+    if simulated is None or simulated.done_at is None:
         # Of the pauses nothing is known: this is the training alone, at no more than the clock's speed.
         wall = config.run.budget_tokens / min(slowest, *(s.tokens_per_s * config.run.speed for s in config.site))
-        return Expected(f"at least {duration_text(wall)} of training here, and pauses ({measured})", wall, slowest)
-    wall = _wall_s(config, outcome, known, cores or os.cpu_count() or 1)
-    return Expected(
-        f"about {duration_text(wall)} here, to {iso_utc(outcome.done_at)} of run time, at most {config.run.speed:g} times real "
-        f"time ({measured})", wall, slowest, outcome.done_at,
+        return Expectation(f"at least {duration_text(wall)} of training here, and pauses ({measured})", wall, slowest)
+    wall = _wall_s(config, simulated, known, cores or os.cpu_count() or 1)
+    return Expectation(
+        f"about {duration_text(wall)} here, to {iso_utc(simulated.done_at)} of run time, at most {config.run.speed:g} times real "
+        f"time ({measured})", wall, slowest, simulated.done_at,
     )  # fmt: skip
 
 
@@ -96,9 +96,9 @@ def note(config: Config, run: RunDir, *, done: bool, file: Path | None) -> bool:
     known = {n: s for n, s in shown.items() if s is not None}
     whole = done and lives[0] == 1 and versions > 0
     wall_s = float(ended - lives[1]) if whole else 0.0
-    outcome = _replayed(config) if whole and config.run.clock == "scaled" else None
-    if outcome is not None and all(n in known for n, lane in outcome.lanes.items() if any(s != "off" for _, _, s in lane)):
-        beside = max(0.0, wall_s - _wall_s(config, outcome, known, os.cpu_count() or 1)) / versions
+    simulated = _replayed(config) if whole and config.run.clock == "scaled" else None
+    if simulated is not None and all(n in known for n, lane in simulated.lanes.items() if any(s != "off" for _, _, s in lane)):
+        beside = max(0.0, wall_s - _wall_s(config, simulated, known, os.cpu_count() or 1)) / versions
         known = {n: replace(s, version_s=round(beside, 2)) for n, s in known.items()}
     kept = [keep_speed(config, s, vocab_size, known[s.name], file) for s in config.site if s.name in known]
     if whole:
@@ -106,7 +106,7 @@ def note(config: Config, run: RunDir, *, done: bool, file: Path | None) -> bool:
     return any(kept)
 
 
-def _replayed(config: Config) -> Outcome | None:
+def _replayed(config: Config) -> SimulationResult | None:
     """The run's policy over its traces, on a manual clock; None where that is not known or would take long."""
     if config.policy.name not in _QUICK:
         return None
@@ -118,12 +118,12 @@ def _replayed(config: Config) -> Outcome | None:
         ends = min(max(s.ends_at() for s in own), begins + _LONGEST_S)
         plain = config.backtest.model_copy(update={"site_hours": None, "target": "budget", "tick_s": None})
         one = config.model_copy(update={"backtest": plain})
-        return Simulation(one, grid, Span(begins, ends), "windfall").run(config.policy.name)
+        return Simulation(one, grid, TimeSpan(begins, ends), "windfall").run(config.policy.name)
     except (SignalError, ConfigError):
         return None  # told by the rest of `check`
 
 
-def _wall_s(config: Config, outcome: Outcome, known: dict[str, Speed], cores: int) -> float:
+def _wall_s(config: Config, simulated: SimulationResult, known: dict[str, Speed], cores: int) -> float:
     """Wall seconds of a simulated run: every stretch at the clock's speed, or at that of the slowest site that trains in it."""
     sites = {s.name: s for s in config.site}
 
@@ -136,7 +136,7 @@ def _wall_s(config: Config, outcome: Outcome, known: dict[str, Speed], cores: in
     # (instant, site, whether it trains from then on)
     changes = sorted(
         (t, n, begins)
-        for n, lane in outcome.lanes.items()
+        for n, lane in simulated.lanes.items()
         for a, b, state in lane
         for t, begins in ((a, state in ("ready", "training")), (b, False))
     )
@@ -147,11 +147,11 @@ def _wall_s(config: Config, outcome: Outcome, known: dict[str, Speed], cores: in
         last = t
         (training.add if begins else training.discard)(n)
     # A start takes as long as processes take, where that is longer than its modelled time at the clock's speed.
-    for n, lane in outcome.lanes.items():
+    for n, lane in simulated.lanes.items():
         seen = known[n].start_s if n in known else 0.0
         start_s = _START_S if seen is None else seen
         wall += sum(max(0.0, start_s - (b - a) / config.run.speed) for a, b, state in lane if state == "provisioning")
-    trained_s = sum(b - a for lane in outcome.lanes.values() for a, b, state in lane if state in ("ready", "training"))
+    trained_s = sum(b - a for lane in simulated.lanes.values() for a, b, state in lane if state in ("ready", "training"))
     versions = math.ceil(trained_s / config.federation.solo_cut_s)
     return wall + versions * max((_VERSION_S if s.version_s is None else s.version_s) for s in known.values())
 
@@ -165,7 +165,7 @@ def measure(config: Config, tell: Callable[[float, str], None], file: Path | Non
     """
     # As sites' processes have it; it counts if torch has not been imported yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from windfall.run.prepare import trainer_spec
+    from windfall.run.training_inputs import trainer_spec
     from windfall.train.measure import tokens_per_s  # torch takes a while to import
 
     vocab_size = vocabulary(config)

@@ -33,7 +33,7 @@ _MOST_S = 3650 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OperatorRequest:
     """A request that no coordinator has taken note of yet. ``at``: wall time (Unix seconds) at which it was left."""
 
     kind: str
@@ -69,7 +69,7 @@ def request(run: RunDir, kind: str, site: str, *, for_s: float | None, who: str,
     return path
 
 
-def pending(run: RunDir) -> list[Asked]:
+def pending(run: RunDir) -> list[OperatorRequest]:
     """What has been asked and not been taken note of yet, oldest first; what the coordinator will refuse is left out."""
     found = []
     for path in sorted(run.operator.glob("*.json")):
@@ -80,7 +80,7 @@ def pending(run: RunDir) -> list[Asked]:
         except (OSError, KeyError, TypeError, ValueError):
             continue  # taken note of at this very moment, or malformed
         if kind in KINDS and isinstance(site, str):
-            found.append(Asked(kind, site, for_s, str(asked.get("who", "")), str(asked.get("why", "")), at))
+            found.append(OperatorRequest(kind, site, for_s, str(asked.get("who", "")), str(asked.get("why", "")), at))
     return found
 
 

@@ -22,7 +22,7 @@ from windfall.errors import ConfigError, DataError, SignalError
 from windfall.grid.build import make_signal
 from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
-from windfall.run.prepare import prepared_source, trainer_spec
+from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
 from windfall.train.manifest import Manifest
@@ -46,7 +46,7 @@ class Finding:
 
 
 @dataclass
-class Heard:
+class HeardSignals:
     """What the signals of a configuration are, by their places in the file, and what is odd about them."""
 
     signals: dict[Key, StepSignal] = field(default_factory=dict)
@@ -89,9 +89,9 @@ def require_ready(config: Config) -> None:
         raise ConfigError("\n".join(f"{dotted(f.key)}: {f.what}" for f in found))
 
 
-def listen(partial: Config) -> Heard:
+def listen(partial: Config) -> HeardSignals:
     """Read every trace that can be read."""
-    heard = Heard()
+    heard = HeardSignals()
     read: dict[str, StepSignal | str | None] = {}
     begins = parse_utc(start) if (start := getattr(getattr(partial, "run", None), "start", None)) else 0.0
     for key, table in signals(partial):
@@ -120,7 +120,7 @@ def listen(partial: Config) -> Heard:
     return heard
 
 
-def _start(config: Config, heard: Heard) -> Iterator[Finding]:
+def _start(config: Config, heard: HeardSignals) -> Iterator[Finding]:
     """A start of replayed time at which no site's trace says anything, or one site's."""
     if config.run.clock != "scaled":
         return

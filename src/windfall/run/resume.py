@@ -9,13 +9,14 @@ from typing import Any
 from windfall import clock
 from windfall.config.load import fingerprint, stored, to_toml
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, DataError, RunError
-from windfall.fleet.drivers.local import LocalDriver
+from windfall.errors import ConfigError, DataError, RunError, StoreError
+from windfall.fleet.drivers.build import driver_of_what_lives
 from windfall.fleet.machine import Action, Observed
-from windfall.run.changes import Comparison, Stage, compare
-from windfall.run.prepare import data_dir, keep_config, prepared_source
+from windfall.run.changes import ConfigComparison, RunSoFar, compare
 from windfall.run.sites import describe_site
+from windfall.run.training_inputs import data_dir, prepared_source
 from windfall.store.configurations import extents
+from windfall.store.files import write_atomic
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.train.schedule import Extent
@@ -74,10 +75,20 @@ def differing(config: Config, run: RunDir) -> list[str]:
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
         known = _known(run, ledger)
-        found = compare(known, config, _stage(run, ledger)) if known else Comparison([], [])
+        found = compare(known, config, _stage(run, ledger)) if known else ConfigComparison([], [])
     finally:
         ledger.close()
     return [c.text() for c in (*found.changes, *(c for c, _ in found.refused))]
+
+
+def keep_config(config: Config, run: RunDir) -> None:
+    """Store the resolved configuration, if it is not there already. Raises StoreError if it cannot be written."""
+    text = to_toml(config).encode()
+    try:
+        if not run.config.is_file() or run.config.read_bytes() != text:
+            write_atomic(run.config, [text])
+    except OSError as e:
+        raise StoreError(f"{run.config}: cannot be written: {e.strerror}") from None
 
 
 def _known(run: RunDir, ledger: Ledger) -> Config | None:
@@ -89,14 +100,14 @@ def _known(run: RunDir, ledger: Ledger) -> Config | None:
         return None
 
 
-def _stage(run: RunDir, ledger: Ledger, extend: str | None = None) -> Stage:
+def _stage(run: RunDir, ledger: Ledger, extend: str | None = None) -> RunSoFar:
     budgets = [Extent(*e) for e in extents(ledger.configurations())]  # type: ignore[arg-type]
     budgets = budgets or [Extent(0.0, ledger.budget_blocks * ledger.tokens_per_block)]
     own = (run.data / "manifest.json").exists()
-    return Stage(ledger.head().tokens_total, str(ledger.meta("manifest")), budgets, own, extend)
+    return RunSoFar(ledger.head().tokens_total, str(ledger.meta("manifest")), budgets, own, extend)
 
 
-def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend: str | None) -> Comparison:
+def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend: str | None) -> ConfigComparison:
     stage = _stage(run, ledger, extend)
     found = compare(known, config, stage)
     if found.refused:
@@ -116,7 +127,7 @@ def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend
 def _end_sites(run: RunDir, ledger: Ledger, old: Config, new: Config, say: Say) -> None:
     """End what still lives of sites that are gone, or are told otherwise now. What they have trained is in their folders."""
     run_id = ledger.meta("run_id") or ""
-    driver = LocalDriver(run.sites, run_id, lambda _: {})
+    driver = driver_of_what_lives(run, run_id)
     now = {s.name for s in new.site}
     known = {s.name for s in old.site}
     ending = []

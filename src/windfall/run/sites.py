@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall.config.schema import Config
-from windfall.run.prepare import data_dir, trainer_spec
+from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.store.configurations import extents
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
-from windfall.fleet.drivers.local import LocalDriver
+from windfall.fleet.drivers.build import driver_of_what_lives
 from windfall.processes import mark, spawn
-from windfall.run.prepare import Say, data_dir, prepare_run
+from windfall.run.prepare import Say, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
+from windfall.run.training_inputs import data_dir
 from windfall.run.version0 import mend_version0
 from windfall.store.files import read_json, telling_of_the_disk
 from windfall.store.ledger import Ledger
@@ -217,7 +218,7 @@ class Supervisor:
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
             self._child.wait()
-        LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()
+        driver_of_what_lives(self._run, self._run_id).kill_all()
 
     def _on_signal(self, number: int, frame: object) -> None:
         """Do what was asked for. What there is to say is said later: whoever closed the terminal may have taken it away."""
@@ -229,7 +230,7 @@ class Supervisor:
             child.send_signal(signal.SIGINT)
         else:
             child.kill()
-            LocalDriver(self._run.sites, self._run_id, lambda _: {}).kill_all()
+            driver_of_what_lives(self._run, self._run_id).kill_all()
 
     def _mention_the_request(self) -> None:
         if self._asked > self._said == 0:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from windfall.config.schema import Config
 from windfall.errors import DataError, StoreError
 from windfall.federation.checkpoints import Checkpoints
-from windfall.run.prepare import Say, first_weights, trainer_spec
+from windfall.run.training_inputs import first_weights, trainer_spec
 from windfall.store.files import sha256
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+
+#: Where progress is told.
+Say = Callable[[str], None]
 
 
 def mend_version0(config: Config, run: RunDir, data: Path, say: Say) -> None:

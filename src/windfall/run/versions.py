@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from windfall.config.schema import Config
 from windfall.errors import DataError
-from windfall.run.prepare import data_dir, trainer_spec
+from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.store.ledger import Ledger
 from windfall.store.records import Version
 from windfall.store.rundir import RunDir

@@ -16,7 +16,7 @@ from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
 from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
-from windfall.simulate.simulation import Outcome, Simulation, Span
+from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.simulate.work import TrainerModel
 from windfall.units import iso_utc, parse_utc
 
@@ -25,7 +25,7 @@ Lanes = dict[str, list[tuple[float, float, str]]]
 
 @dataclass(frozen=True)
 class Row:
-    """One policy's outcome. Hours are run time from the start; null figures could not be computed.
+    """One policy's result. Hours are run time from the start; null figures could not be computed.
 
     ``share_of_oracle`` compares the schedule's value with the largest possible over the same time, ``kg_over_oracle`` its
     emissions with the least possible for the same tokens by ``deadline_h``. ``unknown_kwh`` were used in hours without a reading:
@@ -147,12 +147,12 @@ def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None
         return []
     if config.backtest.target == "none":
         return ["no row of the oracle: no site has a worth, or nothing is known of their signals in this time"]
-    if not deadlines_of(config, Span(0.0, 0.0)) and all(r.finish_h is None for r in rows):
+    if not deadlines_of(config, TimeSpan(0.0, 0.0)) and all(r.finish_h is None for r in rows):
         return ["no row of the oracle: no policy has trained the budget, and no deadline is set that it could be judged by"]
     return ["no row of the oracle: signals of several kinds cannot be summed, or nothing is known of them in this time"]
 
 
-def oddities(grid: Grid, span: Span, until: float | None = None) -> list[str]:
+def oddities(grid: Grid, span: TimeSpan, until: float | None = None) -> list[str]:
     """What there is to say of the time of a backtest: where a site's signal says nothing, and where it ends before ``until``."""
     found = []
     if until is not None and until > span.end + 1.0:
@@ -175,7 +175,7 @@ def oddities(grid: Grid, span: Span, until: float | None = None) -> list[str]:
     return found
 
 
-def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> Span:
+def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> TimeSpan:
     """From when to when a backtest goes: as asked, else as configured, else as far as the traces reach."""
     table = config.backtest
     begun = table.start or config.run.start
@@ -196,7 +196,7 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
             f"nothing to simulate: the backtest would begin at {iso_utc(first)} and its signals end at {iso_utc(end)}; "
             "choose another --from, --to or [backtest] start"
         )
-    return Span(first, end)
+    return TimeSpan(first, end)
 
 
 def _end_of(signal: StepSignal) -> float:
@@ -205,7 +205,7 @@ def _end_of(signal: StepSignal) -> float:
 
 
 def compare(
-    config: Config, grid: Grid, span: Span, policies: Sequence[str], *, judged: bool = True,
+    config: Config, grid: Grid, span: TimeSpan, policies: Sequence[str], *, judged: bool = True,
     tell: Callable[[float, str], None] = lambda _, what: None,
 ) -> list[Row]:  # fmt: skip
     """A row for every policy, deadline and publication delay. ``judged=False``: without the oracle beside them, which is quicker.
@@ -218,7 +218,7 @@ def compare(
     deadlines = deadlines_of(config, span)
     _refuse(config, policies, deadlines)
     delays: list[float | None] = list(dict.fromkeys(table.publication_delays_s)) or [None]
-    outcomes: list[tuple[Outcome, float | None, float | None]] = []
+    results: list[tuple[SimulationResult, float | None, float | None]] = []
     for k, delay in enumerate(delays):
         for i, name in enumerate(policies):
             tell((k * len(policies) + i) / (len(delays) * len(policies) + 1), name)
@@ -227,24 +227,24 @@ def compare(
             preset = table.paper_preset if name == "paper" else table.trainer.preset
             bound = deadlines if name == "budgeted" and table.target == "budget" else [None]
             for d in bound:
-                outcome = Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=d)
-                outcomes.append((outcome, delay, d))
+                result = Simulation(config, grid, span, preset, delay_s=delay).run(name, deadline_h=d)
+                results.append((result, delay, d))
     tell(1 - 1 / (len(delays) * len(policies) + 1), "the oracle beside them")
-    judge = _Judge(config, grid, span, deadlines or _common_deadline([o for o, _, _ in outcomes], span.start), judged)
-    rows = [judge.row(*found) for found in outcomes]
+    judge = _Judge(config, grid, span, deadlines or _common_deadline([o for o, _, _ in results], span.start), judged)
+    rows = [judge.row(*found) for found in results]
     if "oracle" in policies:
         rows += judge.oracles(delays[0])
     order = {(delay, name): i for i, (delay, name) in enumerate((d, n) for d in delays for n in policies)}
     return sorted(rows, key=lambda r: order[r.publication_delay_s, r.policy])
 
 
-def _common_deadline(outcomes: Iterable[Outcome], start: float) -> list[float]:
+def _common_deadline(results: Iterable[SimulationResult], start: float) -> list[float]:
     """The hours in which the slowest of the policies that look at the grid was done: what all are judged by where none was set."""
-    done = [(o.done_at - start) / 3600 for o in outcomes if o.done_at is not None and o.policy not in ("always", "random_duty")]
+    done = [(o.done_at - start) / 3600 for o in results if o.done_at is not None and o.policy not in ("always", "random_duty")]
     return [max(done)] if done else []
 
 
-def deadlines_of(config: Config, span: Span) -> list[float]:
+def deadlines_of(config: Config, span: TimeSpan) -> list[float]:
     """The deadlines that were set, in hours from the start."""
     if config.backtest.deadlines_h:
         return list(config.backtest.deadlines_h)
@@ -269,9 +269,9 @@ def _refuse(config: Config, policies: Sequence[str], deadlines: Sequence[float])
 
 
 class _Judge:
-    """Puts outcomes beside the oracle."""
+    """Puts results beside the oracle."""
 
-    def __init__(self, config: Config, grid: Grid, span: Span, deadlines: list[float], judged: bool) -> None:
+    def __init__(self, config: Config, grid: Grid, span: TimeSpan, deadlines: list[float], judged: bool) -> None:
         self._judged = judged
         self._config = config
         self._grid = grid
@@ -282,15 +282,15 @@ class _Judge:
         self._budgets: dict[str, BudgetOracle] = {}
         self._values: dict[tuple[str, float], float | None] = {}
 
-    def row(self, o: Outcome, delay: float | None, deadline: float | None) -> Row:
-        """One outcome as a row."""
+    def row(self, o: SimulationResult, delay: float | None, deadline: float | None) -> Row:
+        """One result as a row."""
         finish_h = None if o.done_at is None else (o.done_at - self._span.start) / 3600
         against = deadline if deadline is not None else self._deadline_for(finish_h)
         kg_over = None
         budget = self._judged and self._config.backtest.target == "budget"
         known = o.unknown_kwh <= 1e-3 * o.kwh  # else its kg leave too much out to stand beside others
         if budget and known and finish_h is not None and against is not None and o.kg is not None:
-            best = self._budget(o.preset).plan(against) if finish_h <= against + 1e-6 else None
+            best = self._budget(o.preset).schedule(against) if finish_h <= against + 1e-6 else None
             if best is not None and best.reachable and best.cost > 0 and self._in_grams():
                 kg_over = o.kg * 1000.0 / (best.cost / 3600.0)
         share = None
@@ -318,11 +318,11 @@ class _Judge:
             return [replace(row, notes=[*row.notes, *self._caveats()])]
         found = []
         for deadline in self._deadlines:
-            made = self._budget(self._simulation.model.preset).plan(deadline)
+            made = self._budget(self._simulation.model.preset).schedule(deadline)
             if made is None:
                 continue
-            stretches = {n: [(s.start, s.stop) for s in x] for n, x in made.stretches.items()}
-            row = self.row(self._again().scheduled(stretches), delay, deadline)
+            periods = {n: [(s.start, s.stop) for s in x] for n, x in made.on_periods.items()}
+            row = self.row(self._again().scheduled(periods), delay, deadline)
             # A cost that is earned has no share to be told by.
             slack = (made.cost - made.bound) / abs(made.cost) if made.cost and math.isfinite(made.bound) else 0.0
             note = f"no schedule is cheaper by more than {slack * 100:.2f} %" if made.reachable else "cannot be met: every site on"

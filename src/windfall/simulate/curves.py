@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windfall.config.schema import Config
-from windfall.energy.account import Meter, PowerModel
+from windfall.energy.account import PowerModel, Tariff
 from windfall.grid.build import Grid
 from windfall.simulate.backtest import Row
 from windfall.simulate.work import TrainerModel
@@ -25,7 +25,7 @@ _WORKING = ("ready", "training")
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Activity:
     """A site over ``[t0, t1)`` (Unix seconds): provisioning, idle, local (training alone), federated or draining."""
 
     t0: float
@@ -45,25 +45,25 @@ class Curve:
         return np.interp(t, self.times, self.values)
 
 
-def stretches(row: Row, config: Config) -> dict[str, list[Stretch]]:
+def activities(row: Row, config: Config) -> dict[str, list[Activity]]:
     """What every site of a row was doing, time off left out."""
     model = TrainerModel.of(config, row.preset)
     joint = _joint(row)
-    found: dict[str, list[Stretch]] = {}
+    found: dict[str, list[Activity]] = {}
     for site, lane in row.lanes.items():
-        own: list[Stretch] = []
+        own: list[Activity] = []
         for t0, t1, state in lane:
             match state:
                 case "provisioning":
                     # The last load_s of a spin-up are loading on nodes that are already there.
                     load = min(t0 + model.starts[site].provision_s, t1)
-                    own += [Stretch(t0, load, "provisioning"), Stretch(load, t1, "idle")]
+                    own += [Activity(t0, load, "provisioning"), Activity(load, t1, "idle")]
                 case "training":
                     own += _trained(t0, t1, joint, model)
                 case "ready":
-                    own.append(Stretch(t0, t1, "idle"))
+                    own.append(Activity(t0, t1, "idle"))
                 case "draining":
-                    own.append(Stretch(t0, t1, "draining"))
+                    own.append(Activity(t0, t1, "draining"))
         found[site] = [s for s in own if s.t1 > s.t0]
     return found
 
@@ -73,15 +73,15 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
     if row.kg_co2 is None:
         return None
     method = "marginal" if "marginal" in row.kg_by_method else "average"
-    doing = stretches(row, config)
+    doing = activities(row, config)
     parts = []
     for site in config.site:
-        meter = Meter.of(site, grid.signals[site.name], config.run)
+        tariff = Tariff.of(site, grid.signals[site.name], config.run)
         # Marginal and average intensities are never mixed in one sum.
-        if meter.method != method or meter.emissions is None or not row.lanes.get(site.name):
+        if tariff.method != method or tariff.emissions is None or not row.lanes.get(site.name):
             continue
         lane, power = row.lanes[site.name], PowerModel.of(site)
-        columns = meter.emissions.between(lane[0][0], lane[-1][1])
+        columns = tariff.emissions.between(lane[0][0], lane[-1][1])
         edges, watts = _power(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts)
         values = columns.values[np.searchsorted(columns.starts, edges[:-1], side="right") - 1]
         grams = np.nan_to_num(watts * np.diff(edges) / J_PER_KWH * values, nan=0.0)
@@ -92,7 +92,7 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
     return Curve(times, np.sum([c.at(times) for c in parts], axis=0))
 
 
-def seconds_training(doing: Sequence[Stretch]) -> Curve:
+def seconds_training(doing: Sequence[Activity]) -> Curve:
     """Seconds of training of one site since the start of the first stretch."""
     spans = [s for s in doing if s.what in ("local", "federated")]
     if not spans:
@@ -105,7 +105,7 @@ def seconds_training(doing: Sequence[Stretch]) -> Curve:
     return Curve(times, values[first])
 
 
-def _power(doing: Sequence[Stretch], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
+def _power(doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
     """Edges over ``[start, end]`` between which neither phase nor reading changes, and the watts between them."""
     phase = {"local": "training", "federated": "training"}
     borders = np.array([b for s in doing for b in (s.t0, s.t1)])
@@ -144,24 +144,24 @@ def _joint(row: Row) -> list[tuple[float, float]]:
     return [(a, b) for a, b in found if b > a]
 
 
-def _trained(t0: float, t1: float, joint: Sequence[tuple[float, float]], model: TrainerModel) -> list[Stretch]:
+def _trained(t0: float, t1: float, joint: Sequence[tuple[float, float]], model: TrainerModel) -> list[Activity]:
     """A stretch in training: alone, together, and idle in the stalls of the preset that has them."""
-    found: list[Stretch] = []
+    found: list[Activity] = []
     at = t0
     for a, b in joint:
         if b <= t0 or a >= t1:
             continue
         begin, end = max(a, t0), min(b, t1)
-        found.append(Stretch(at, begin, "local"))
+        found.append(Activity(at, begin, "local"))
         at = end
         if model.stall_s <= 0:
-            found.append(Stretch(begin, end, "federated"))
+            found.append(Activity(begin, end, "federated"))
             continue
         cycle = a + (begin - a) // model.cycle_s * model.cycle_s
         while cycle < end:
             stall, after = cycle + model.cycle_s - model.stall_s, cycle + model.cycle_s
-            found.append(Stretch(max(cycle, begin), min(stall, end), "federated"))
-            found.append(Stretch(max(stall, begin), min(after, end), "idle"))
+            found.append(Activity(max(cycle, begin), min(stall, end), "federated"))
+            found.append(Activity(max(stall, begin), min(after, end), "idle"))
             cycle = after
-    found.append(Stretch(at, t1, "local"))
+    found.append(Activity(at, t1, "local"))
     return found

@@ -1,9 +1,10 @@
-"""The oracle: the best that could have been done, by one who knew the signals to come. For comparison, never for runs.
+"""The oracle: the best schedule for a site that knew its signal to come. Backtests compare with it; no run uses it.
 
-Two questions have two answers. Without a token target: the largest value of a schedule, site by site. With one: the
-least cost of a budget by a deadline, over all sites (``policy.planner.plan``), with Lagrange's bound below which none can be.
+It answers two questions. Without a token target it finds the largest value of a schedule, site by site. With one it finds the
+least cost of a budget by a deadline, over all sites (``policy.planner.plan_budget``), and Lagrange's bound, below which no schedule
+costs.
 
-What nobody could know it does not know either: in the holes of a signal it neither trains nor starts.
+The oracle does not know what nobody could know: in the holes of a signal it neither trains nor starts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from windfall.config.signals import SignalTable
 from windfall.grid.signal import StepSignal
 from windfall.policy.criterion import intensity
 from windfall.policy.exact import exact
-from windfall.policy.planner import Plan, Planned, plan
-from windfall.policy.programme import Programme, Series, SpinUp
+from windfall.policy.planner import BudgetSchedule, PlannedSite, plan_budget
+from windfall.policy.programme import Programme, SpinUp, StepFunction
 from windfall.simulate.work import TrainerModel
 
 
@@ -50,12 +51,12 @@ def same_unit(config: Config) -> bool:
     return len(kinds) == 1 and tables[0].type in ("marginal_co2", "average_co2", "price")
 
 
-def series_of(signal: StepSignal, start: float, end: float) -> Series | None:
+def step_function_of(signal: StepSignal, start: float, end: float) -> StepFunction | None:
     """A signal's values over a time, NaN where nothing is known; None if nothing is known of any of it."""
     c = signal.between(start, end)
     if not len(c.values) or not np.isfinite(c.values).any():
         return None
-    return Series(np.append(c.starts, c.ends[-1]), c.values)
+    return StepFunction(np.append(c.starts, c.ends[-1]), c.values)
 
 
 def best_value(
@@ -66,20 +67,21 @@ def best_value(
     found: dict[str, list[tuple[float, float]]] = {}
     for site in config.site:
         worth = worth_of(site, config)
-        series = series_of(signals[site.name], start, end)
+        signal = step_function_of(signals[site.name], start, end)
         found[site.name] = []
-        if worth is None or series is None:
+        if worth is None or signal is None:
             continue
         any_site = True
-        # A start costs its spin-up at the signal's price, at full power; where that earns money it may be given up, as by anybody.
-        programme = Programme(series, SpinUp(((model.starts[site.name].seconds, 1.0),)), gives_up=True)
-        value, stretches = programme.solve(worth.level)
+        # A start costs its spin-up at the signal's price and at full power. Where the price is negative that earns money, and the
+        # oracle may give a start up half way, as any policy may.
+        programme = Programme(signal, SpinUp(((model.starts[site.name].seconds, 1.0),)), gives_up=True)
+        value, on_periods = programme.solve(worth.level)
         total += value / worth.scale * site.train_power_w / 1000.0
-        found[site.name] = [(s.start, s.stop) for s in stretches]
+        found[site.name] = [(s.start, s.stop) for s in on_periods]
     return (total, found) if any_site else None
 
 
-#: A plan whose bound is nearer than this share of its cost is good enough.
+#: A schedule whose cost is over the bound by less than this share of itself is good enough.
 _GAP = 1e-3
 
 
@@ -96,32 +98,33 @@ class BudgetOracle:
         self._start = start
         self._rates = rates
         self._budget = budget
-        self._solved: dict[float, Plan | None] = {}
+        self._solved: dict[float, BudgetSchedule | None] = {}
 
-    def plan(self, deadline_h: float) -> Plan | None:
-        """The plan by ``deadline_h`` hours from the start; None if the signals cannot be summed or are not known that far.
+    def schedule(self, deadline_h: float) -> BudgetSchedule | None:
+        """The schedule by ``deadline_h`` hours from the start; None if the sites' signals cannot be summed or none is known.
 
-        Its costs are in grams (or, of prices, thousandths of the currency).
+        Its costs are in grams; where the signals are prices, in thousandths of the currency.
         """
         if deadline_h not in self._solved:
             self._solved[deadline_h] = self._solve(deadline_h)
         return self._solved[deadline_h]
 
-    def _solve(self, deadline_h: float) -> Plan | None:
+    def _solve(self, deadline_h: float) -> BudgetSchedule | None:
         if not same_unit(self._config):
             return None
         sites = {}
         for s in self._config.site:
-            series = series_of(self._signals[s.name], self._start, self._start + deadline_h * 3600)
-            if series is None:
+            signal = step_function_of(self._signals[s.name], self._start, self._start + deadline_h * 3600)
+            if signal is None:
                 continue
             begun, train = self._model.starts[s.name], s.train_power_w
             parts = ((begun.provision_s, s.provisioning_power_w / train), (begun.load_s, s.idle_power_w / train))
             spin = SpinUp(tuple(p for p in parts if p[0] > 0))
-            sites[s.name] = Planned(Programme(series, spin), self._rates[s.name], train / 1000.0)
+            sites[s.name] = PlannedSite(Programme(signal, spin), self._rates[s.name], train / 1000.0)
         if not sites:
             return None
-        made = plan(sites, self._budget)
+        made = plan_budget(sites, self._budget)
         gap = (made.cost - made.bound) / abs(made.cost) if made.cost else 0.0
-        # A few stretches are a gamble for a multiplier: then every amount is tried, where these are not too many.
+        # With few on-periods a multiplier may miss the optimum by much. Then `exact` tries every amount of training, if these are
+        # not too many.
         return exact(sites, self._budget, made) if gap > _GAP else made

@@ -20,7 +20,7 @@ from windfall.errors import RunError
 from windfall.grid.build import Grid
 from windfall.grid.signal import Columns, Signal, StepSignal
 from windfall.simulate.backtest import Row, compare
-from windfall.simulate.simulation import Span
+from windfall.simulate.simulation import TimeSpan
 from windfall.simulate.spread import quantiles
 from windfall.units import iso_utc
 
@@ -138,7 +138,7 @@ def make_plan(
             {n: made[id(s)] for n, s in grid.by_site.items()}, {},
             {n: {label: made[id(s)] for label, s in found.items()} for n, found in grid.signals.items()},
         )  # fmt: skip
-        rows += compare(one, drawn, Span(at, at + length * _DAY_S), [policy], judged=False)
+        rows += compare(one, drawn, TimeSpan(at, at + length * _DAY_S), [policy], judged=False)
         grids.append({n: made[id(s)] for n, s in grid.by_site.items()})
     return _summed(config, grid, at, days, rows, grids, known)
 

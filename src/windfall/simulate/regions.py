@@ -11,16 +11,16 @@ from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError, RunError, SignalError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import span_of
-from windfall.simulate.simulation import Span
+from windfall.simulate.simulation import TimeSpan
 from windfall.simulate.spread import quantiles
-from windfall.simulate.sweep import Job, Point, start_dates, sweep
+from windfall.simulate.sweep import SweepJob, SweepPoint, start_dates, sweep
 from windfall.units import iso_utc
 
 _DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedRegion:
     """One region. Triples are the 10th, 50th and 90th percentile over the starts; None where nothing can be said."""
 
     region: str
@@ -62,7 +62,7 @@ class Ranked:
 def rank_regions(
     config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None,
     tell: Callable[[float, str], None] = lambda _, what: None,
-) -> list[Ranked]:  # fmt: skip
+) -> list[RankedRegion]:  # fmt: skip
     """Every region, best first (``ranked_by`` says by what); those that never finished, or have no value, last.
 
     ``span_days``: without a budget, how long each simulation lasts.
@@ -80,7 +80,7 @@ def rank_regions(
         except SignalError as e:
             raise SignalError(f"{site.region}: {e}") from None
     # All over the same time: a longer one brings more of everything.
-    common = Span(max(s.start for s in spans), min(s.end for s in spans))
+    common = TimeSpan(max(s.start for s in spans), min(s.end for s in spans))
     if common.end <= common.start:
         raise RunError("--rank-regions: the regions' signals have no time in common; give traces that overlap")
     for i, (site, one) in enumerate(zip(sites, alone, strict=True)):
@@ -101,12 +101,12 @@ def ranked_by(config: Config) -> str:
 
 
 def jobs_for(
-    config: Config, span: Span, policies: Sequence[str], count: int, span_days: float | None, settings: Sequence[Any] = ((),)
-) -> list[Job]:
+    config: Config, span: TimeSpan, policies: Sequence[str], count: int, span_days: float | None, settings: Sequence[Any] = ((),)
+) -> list[SweepJob]:
     """Simulations over start dates: of a budget to the end of the signals, without one of ``span_days`` each (default 28)."""
     none = config.backtest.target == "none"
     if count <= 1 and span_days is None:
-        return [Job(span.start, span.end, s, tuple(policies)) for s in settings]
+        return [SweepJob(span.start, span.end, s, tuple(policies)) for s in settings]
     if span_days is not None and span_days * _DAY_S > span.end - span.start:
         raise ConfigError(f"--span-days {span_days:g}: longer than the signals ({(span.end - span.start) / _DAY_S:.1f} days)")
     length = min((span_days or 28.0) * _DAY_S, span.end - span.start)
@@ -114,7 +114,7 @@ def jobs_for(
     least = length if none or span_days is not None else _least_s(config)
     starts = start_dates(span, count, least)
     ends = [t + length if none or span_days is not None else span.end for t in starts]
-    return [Job(t, end, s, tuple(policies)) for s in settings for t, end in zip(starts, ends, strict=True)]
+    return [SweepJob(t, end, s, tuple(policies)) for s in settings for t, end in zip(starts, ends, strict=True)]
 
 
 def _least_s(config: Config) -> float:
@@ -135,7 +135,7 @@ def _moved(config: Config) -> list[SiteTable]:
     return list(found.values())
 
 
-def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[Point]) -> Ranked:
+def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[SweepPoint]) -> RankedRegion:
     rows = [p.row for p in points]
     with_budget = config.backtest.target == "budget"
     # A budget that was not trained before the signals ended says nothing of what it takes.
@@ -146,7 +146,7 @@ def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[Point
         known = [v for v in values if v is not None]
         return quantiles(known) if known else None
 
-    return Ranked(
+    return RankedRegion(
         region=site.region, policy=policy, start_dates=len(points), finished=len(used),
         begin=min(p.start for p in points), end=max(p.start + p.row.span_h * 3600 for p in points),
         net_value_h=over([None if r.value is None else r.value / (site.train_power_w / 1000.0) / 3600 for r in used]),

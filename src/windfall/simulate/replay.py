@@ -32,7 +32,7 @@ class Difference:
 
 
 @dataclass
-class Replay:
+class ReplayReport:
     """What a replay found."""
 
     policy: str
@@ -48,7 +48,7 @@ class Replay:
         }  # fmt: skip
 
 
-def replay(run: RunDir) -> Replay:
+def replay(run: RunDir) -> ReplayReport:
     """Decide again, tick by tick, from what the run recorded.
 
     Raises:
@@ -59,7 +59,7 @@ def replay(run: RunDir) -> Replay:
     telemetry = Telemetry.open(run.telemetry, read_only=True)
     try:
         record = _Record(telemetry)
-        found = Replay("")
+        found = ReplayReport("")
         rows = telemetry.rows(
             "SELECT t_run, site, wanted, reason, numbers, until, input, memory FROM decisions ORDER BY t_run, rowid"
         )

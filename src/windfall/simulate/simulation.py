@@ -10,10 +10,10 @@ import numpy as np
 
 from windfall.clock import ManualClock
 from windfall.config.schema import Config
-from windfall.energy.account import Account, Meter, PowerModel
+from windfall.energy.account import Account, PowerModel, Tariff
 from windfall.fleet.controller import Controller, NullJournal
 from windfall.fleet.driver import MemoryDriver
-from windfall.fleet.loop import Facts, Loop, NullRecorder, Recorder
+from windfall.fleet.loop import Loop, NullRecorder, Recorder, SiteProfile
 from windfall.fleet.machine import Patience, Site, State
 from windfall.grid.build import Grid, recorded
 from windfall.grid.signal import StepSignal
@@ -27,7 +27,7 @@ from windfall.units import kwh
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """From when to when (Unix seconds)."""
 
     start: float
@@ -35,7 +35,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SimulationResult:
     """What a simulation brought. ``value`` in kW·s, scaled by the worth; None where the signals have none.
 
     ``unknown_kwh`` was used in hours without a reading of the intensity: it is part of ``kwh``, and of no kg.
@@ -64,7 +64,7 @@ class Simulation:
     """Everything that a run has except trainers and time. One use each."""
 
     def __init__(
-        self, config: Config, grid: Grid, span: Span, preset: str, *, delay_s: float | None = None, skip: bool = True
+        self, config: Config, grid: Grid, span: TimeSpan, preset: str, *, delay_s: float | None = None, skip: bool = True
     ) -> None:
         """``delay_s`` takes the place of the signals' publication delays; ``skip=False`` asks every site at every tick.
 
@@ -88,20 +88,20 @@ class Simulation:
         if config.backtest.target == "none":
             self.budget = float("inf")
 
-    def run(self, policy: str, *, deadline_h: float | None = None, recorder: Recorder | None = None) -> Outcome:
+    def run(self, policy: str, *, deadline_h: float | None = None, recorder: Recorder | None = None) -> SimulationResult:
         """Let a policy decide. Raises ConfigError if it cannot on these signals."""
         return self._go(build_policy(self._config, policy, deadline_h=deadline_h), recorder, exact=False)
 
-    def scheduled(self, stretches: Mapping[str, Sequence[tuple[float, float]]]) -> Outcome:
+    def scheduled(self, on_periods: Mapping[str, Sequence[tuple[float, float]]]) -> SimulationResult:
         """Carry out a schedule, to the second."""
-        return self._go(Scheduled(stretches), None, exact=True)
+        return self._go(Scheduled(on_periods), None, exact=True)
 
-    def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> Outcome:
+    def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> SimulationResult:
         config, span, model = self._config, self._span, self.model
         work = SimulatedWork(model, self.rates, self.budget)
         account = Account(
             {s.name: PowerModel.of(s) for s in config.site},
-            {s.name: Meter.of(s, self._all[s.name], config.run) for s in config.site},
+            {s.name: Tariff.of(s, self._all[s.name], config.run) for s in config.site},
         )
         lanes: dict[str, list[tuple[float, float, str]]] = {s.name: [] for s in config.site}
         opened: dict[str, tuple[float, State]] = {s.name: (span.start, State.OFF) for s in config.site}
@@ -128,8 +128,9 @@ class Simulation:
         loop = Loop(
             clock=time, signals=self._all, policy=policy, controller=controller, work=work, account=account,
             # The policy is told the site's configured restart time, as in a real run.
-            facts={
-                s.name: Facts(s.spin_up_s, model.starts[s.name].load_s, self.rates[s.name], s.train_power_w) for s in config.site
+            profiles={
+                s.name: SiteProfile(s.spin_up_s, model.starts[s.name].load_s, self.rates[s.name], s.train_power_w)
+                for s in config.site
             },
             recorder=recorder or NullRecorder(), tick_s=config.backtest.tick_s or config.run.tick_s,
         )  # fmt: skip
@@ -148,30 +149,30 @@ class Simulation:
         for name, site in controller.sites.items():
             moved(end, site, site.state, State.OFF)
             assert booked[name] == end
-        return self._outcome(policy.name, work, account, controller, lanes)
+        return self._result(policy.name, work, account, controller, lanes)
 
-    def _outcome(
+    def _result(
         self, name: str, work: SimulatedWork, account: Account, controller: Controller,
         lanes: dict[str, list[tuple[float, float, str]]],
-    ) -> Outcome:  # fmt: skip
+    ) -> SimulationResult:  # fmt: skip
         total = account.total()
         hours = {n: account.total(n, "training").seconds / 3600 for n in lanes}
         kg: dict[str, float] = {}
         money: dict[str, float] = {}
         unknown = 0.0
         for n in lanes:
-            meter, own = account.meters[n], account.total(n)
+            tariff, own = account.tariffs[n], account.total(n)
             # Of a site without intensities what is unknown is whether its first signal was inside.
-            unknown += own.unpriced_joules if meter.method != "none" else own.unjudged_joules
+            unknown += own.unpriced_joules if tariff.method != "none" else own.unjudged_joules
             # Where nothing is known of all that was used, nothing is known of the kg: they are not 0.
-            if meter.method != "none" and (own.joules == 0 or own.unpriced_joules < own.joules):
-                kg[meter.method] = kg.get(meter.method, 0.0) + own.grams / 1000
-            if meter.method == "marginal" and meter.average is not None:
+            if tariff.method != "none" and (own.joules == 0 or own.unpriced_joules < own.joules):
+                kg[tariff.method] = kg.get(tariff.method, 0.0) + own.grams / 1000
+            if tariff.method == "marginal" and tariff.average is not None:
                 kg["average"] = kg.get("average", 0.0) + own.average_grams / 1000
-            if meter.price is not None:
-                money[meter.currency] = money.get(meter.currency, 0.0) + own.money
+            if tariff.price is not None:
+                money[tariff.currency] = money.get(tariff.currency, 0.0) + own.money
         trained = self.budget - work.left() if np.isfinite(self.budget) else sum(hours[n] * 3600 * self.rates[n] for n in hours)
-        return Outcome(
+        return SimulationResult(
             policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
             unknown_kwh=kwh(unknown), kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
             starts=sum(s.starts for s in controller.sites.values()),
@@ -184,11 +185,11 @@ class Simulation:
         """What the figures leave out, in words."""
         found = [self.model.differs(self._config)]
         unknown: dict[str, list[str]] = {"kg": [], "cost": []}
-        for n, meter in account.meters.items():
+        for n, tariff in account.tariffs.items():
             own = account.total(n)
-            if meter.method != "none" and own.unpriced_joules > 1.0:
+            if tariff.method != "none" and own.unpriced_joules > 1.0:
                 unknown["kg"].append(f"{n} {kwh(own.unpriced_joules):,.2f} kWh")
-            if meter.price is not None and own.uncosted_joules > 1.0:
+            if tariff.price is not None and own.uncosted_joules > 1.0:
                 unknown["cost"].append(f"{n} {kwh(own.uncosted_joules):,.2f} kWh")
         found += [f"used in hours without a reading, and in no {what}: {', '.join(x)}" for what, x in unknown.items() if x]
         return [n for n in found if n]

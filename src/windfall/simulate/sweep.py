@@ -17,7 +17,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.grid.build import Grid, build_grid
 from windfall.simulate.backtest import Row, compare
-from windfall.simulate.simulation import Span
+from windfall.simulate.simulation import TimeSpan
 from windfall.simulate.spread import quantiles
 
 Settings = tuple[tuple[str, float], ...]
@@ -27,7 +27,7 @@ _TELL_S = 0.4
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One simulation of a sweep: where it began, what was set, and what came of it."""
 
     start: float
@@ -36,7 +36,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """What a worker is given."""
 
     start: float
@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """One policy with one choice of settings over its start dates. Triples are the 10th, 50th and 90th percentile."""
 
     policy: str
@@ -74,7 +74,7 @@ FIGURES = (
 )  # fmt: skip
 
 
-def summarise(points: Sequence[Point], *, with_budget: bool, deadlines: Sequence[float] = ()) -> list[Summary]:
+def summarise(points: Sequence[SweepPoint], *, with_budget: bool, deadlines: Sequence[float] = ()) -> list[SweepSummary]:
     """Points by policy, settings, delay and deadline (of ``deadlines``, those set), in the order in which they first came."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for p in points:
@@ -87,11 +87,11 @@ def summarise(points: Sequence[Point], *, with_budget: bool, deadlines: Sequence
         used = [r for r in rows if r.finish_h is not None] if with_budget else rows
         values = {k: [v for v in (getattr(r, k) for r in used) if v is not None] for k in FIGURES}
         triples = {k: quantiles(v) for k, v in values.items() if v}
-        found.append(Summary(policy, settings, delay, deadline, len(rows), len(used), triples))
+        found.append(SweepSummary(policy, settings, delay, deadline, len(rows), len(used), triples))
     return found
 
 
-def start_dates(span: Span, count: int, least_s: float) -> list[float]:
+def start_dates(span: TimeSpan, count: int, least_s: float) -> list[float]:
     """``count`` starts evenly over a span, each with at least ``least_s`` before the end; fewer where they do not fit.
 
     Whole hours apart, so that starts are spread over the day as well.
@@ -141,8 +141,12 @@ def combinations(sweeps: Mapping[str, Sequence[float]]) -> list[Settings]:
 
 
 def sweep(
-    config: Config, jobs: Iterable[Job], *, workers: int | None = None, tell: Callable[[float, str], None] = lambda _, what: None
-) -> list[Point]:
+    config: Config,
+    jobs: Iterable[SweepJob],
+    *,
+    workers: int | None = None,
+    tell: Callable[[float, str], None] = lambda _, what: None,
+) -> list[SweepPoint]:
     """Run every job, on ``workers`` processes (default: one a core). The same in whatever order they end.
 
     ``tell`` hears how far it is, and what is done: at least twice a second where there are several processes.
@@ -184,7 +188,7 @@ def _begin(config: Config) -> None:
     _state["run"] = (config, build_grid(config))
 
 
-def _run(job: Job) -> list[Point]:
+def _run(job: SweepJob) -> list[SweepPoint]:
     config, grid = _state["run"]
-    rows = compare(with_settings(config, dict(job.settings)), grid, Span(job.start, job.end), job.policies)
-    return [Point(job.start, job.settings, r) for r in rows]
+    rows = compare(with_settings(config, dict(job.settings)), grid, TimeSpan(job.start, job.end), job.policies)
+    return [SweepPoint(job.start, job.settings, r) for r in rows]

@@ -20,7 +20,7 @@ from windfall.site.followers import Followers
 from windfall.site.node_log import NodeNotes
 from windfall.site.own_window import own_window
 from windfall.site.worker import SiteWorker
-from windfall.store.bus import open_site_bus
+from windfall.store.bus_factory import open_site_bus
 from windfall.store.files import read_json
 from windfall.wire.transport import FileMailbox
 

@@ -21,14 +21,16 @@ from typing import Any
 
 from windfall.errors import DataError
 from windfall.train.corpus import Unit
-from windfall.train.pieces import Work, encode_unit
+from windfall.train.pieces import EncodingSettings, encode_unit
 from windfall.train.telling import unwritable
 from windfall.train.tokenizer import Tokenizer
 
 Job = tuple[Unit, str]
 
 
-def encode(jobs: Sequence[Job], work: Work, tokenizer: Tokenizer, workers: int, done: Callable[[Unit], None]) -> None:
+def encode(
+    jobs: Sequence[Job], settings: EncodingSettings, tokenizer: Tokenizer, workers: int, done: Callable[[Unit], None]
+) -> None:
     """Encode units into the pieces named beside them; `done` is called after each, in the caller's thread.
 
     workers: processes; 1 encodes in this one. Raises DataError where a unit is no good (of several, the first in the
@@ -36,10 +38,10 @@ def encode(jobs: Sequence[Job], work: Work, tokenizer: Tokenizer, workers: int, 
     """
     if workers <= 1 or len(jobs) <= 1:
         for unit, name in jobs:
-            encode_unit(unit, name, work, tokenizer)
+            encode_unit(unit, name, settings, tokenizer)
             done(unit)
         return
-    pool = _Pool(jobs, work, min(workers, len(jobs)))
+    pool = _Pool(jobs, settings, min(workers, len(jobs)))
     try:
         failed: dict[int, str] = {}
         for number, error in pool.results():
@@ -57,14 +59,14 @@ def encode(jobs: Sequence[Job], work: Work, tokenizer: Tokenizer, workers: int, 
 class _Pool:
     """Processes and, for each, a thread that hands it one unit after the other."""
 
-    def __init__(self, jobs: Sequence[Job], work: Work, workers: int) -> None:
+    def __init__(self, jobs: Sequence[Job], settings: EncodingSettings, workers: int) -> None:
         self._jobs = jobs
-        self._work = work
+        self._settings = settings
         self._next = iter(range(len(jobs)))
         self._lock = threading.Lock()
         self._results: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
         command = [sys.executable, "-m", "windfall.train.encoders"]
-        self._logs = [Path(work.folder) / f"worker-{i}.log" for i in range(workers)]
+        self._logs = [Path(settings.folder) / f"worker-{i}.log" for i in range(workers)]
         self._processes: list[subprocess.Popen[str]] = []
         for log in self._logs:
             with log.open("wb") as errors:
@@ -117,7 +119,7 @@ class _Pool:
     def _drive(self, process: subprocess.Popen[str], log: Path) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        first: dict[str, Any] | None = asdict(self._work)
+        first: dict[str, Any] | None = asdict(self._settings)
         while (number := self._take()) is not None:
             unit, name = self._jobs[number]
             try:
@@ -144,21 +146,21 @@ def _last_line(log: Path) -> str:
 
 
 def main() -> None:
-    """A worker: the common work on the first line, then a unit a line, until standard input ends."""
+    """A worker: the settings that all share on the first line, then a unit a line, until standard input ends."""
     lines = iter(sys.stdin.readline, "")
-    work = Work(**json.loads(next(lines)))
+    settings = EncodingSettings(**json.loads(next(lines)))
     tokenizer: Tokenizer | None = None
     for line in lines:
         job = json.loads(line)
         unit = Unit(**{**job["unit"], "paths": tuple(job["unit"]["paths"])})
         error = ""
         try:
-            tokenizer = tokenizer or work.load_tokenizer()
-            encode_unit(unit, job["name"], work, tokenizer)
+            tokenizer = tokenizer or settings.load_tokenizer()
+            encode_unit(unit, job["name"], settings, tokenizer)
         except DataError as problem:
             error = str(problem)
         except OSError as problem:
-            error = str(unwritable(work.folder, problem))
+            error = str(unwritable(settings.folder, problem))
         print(json.dumps({"error": error}), flush=True)
 
 

@@ -13,7 +13,7 @@ from windfall.train.model import GPT, KeyValueCache
 from windfall.train.precision import Precision, autocast
 
 
-class Tokenizer(Protocol):
+class TextTokenizer(Protocol):
     """What text generation asks of a tokenizer."""
 
     @property
@@ -39,7 +39,7 @@ class HasTokenizer(Protocol):
     """A manifest, or whatever else holds a tokenizer."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> TextTokenizer:
         """The tokenizer that the model was trained with."""
         ...
 

@@ -148,7 +148,7 @@ class MLP(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class TransformerLayer(nn.Module):
     """Attention, then MLP, each on a normed input and added to the stream."""
 
     def __init__(self, config: GPTConfig, layer: int = 0) -> None:
@@ -181,7 +181,8 @@ class GPT(nn.Module):
         self.config = config
         self.checkpoint_activations = checkpoint_activations
         self.embedding = nn.Embedding(config.padded_vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        #: The layers. Stored weights have this name in theirs (`blocks.3.mlp.up.weight`); a block of data is something else.
+        self.blocks = nn.ModuleList(TransformerLayer(config, layer) for layer in range(config.depth))
         self.head = nn.Linear(config.width, config.padded_vocab_size, bias=False)
         self.residual_scalars = nn.Parameter(torch.ones(config.depth))
         self.x0_scalars = nn.Parameter(torch.zeros(config.depth))
@@ -201,17 +202,17 @@ class GPT(nn.Module):
         """Set every parameter and buffer. Equal generators on equal devices give equal bits.
 
         Embedding normal(1), head normal(0.001), matrices that read the stream uniform with standard
-        deviation width^-1/2, matrices that write to it zero, so that every block starts as the identity.
+        deviation width^-1/2, matrices that write to it zero, so that every layer starts as the identity.
         """
         bound = math.sqrt(3.0 / self.config.width)
         self.embedding.weight.normal_(0.0, 1.0, generator=generator)
         self.head.weight.normal_(0.0, 0.001, generator=generator)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            for reader in (block.attention.query, block.attention.key, block.attention.value, block.mlp.up):
+        for layer in self.blocks:
+            assert isinstance(layer, TransformerLayer)
+            for reader in (layer.attention.query, layer.attention.key, layer.attention.value, layer.mlp.up):
                 reader.weight.uniform_(-bound, bound, generator=generator)
-            block.attention.output.weight.zero_()
-            block.mlp.down.weight.zero_()
+            layer.attention.output.weight.zero_()
+            layer.mlp.down.weight.zero_()
         self.residual_scalars.fill_(1.0)
         self.x0_scalars.zero_()
         self.init_buffers()
@@ -246,7 +247,7 @@ class GPT(nn.Module):
         return rms_norm(x)
 
     def _layer(self, layer: int, x: Tensor, x0: Tensor, context: _Context) -> Tensor:
-        """The stream after one block. The scalars are 0-dimensional and leave its dtype alone."""
+        """The stream after one layer. The scalars are 0-dimensional and leave its dtype alone."""
         out: Tensor = self.blocks[layer](self.residual_scalars[layer] * x + self.x0_scalars[layer] * x0, context)
         return out
 

@@ -1,6 +1,6 @@
 """The inner optimizer: which parameter is updated by which rule, at which rate, and its state as flat tensors.
 
-Matrices of the blocks take NorMuon, the embedding, the head and the scalars AdamW. The state is a plain
+Matrices of the layers take NorMuon, the embedding, the head and the scalars AdamW. The state is a plain
 dictionary of named float32 tensors, so that it can travel, be stored in safetensors, and come back bit by bit.
 """
 

@@ -110,7 +110,7 @@ class ShardWriter:
         return dropped
 
 
-class Stream:
+class StreamPacker:
     """`stream`, see above."""
 
     cropped_documents = 0
@@ -129,7 +129,7 @@ class Stream:
         self.dropped_tokens = self._writer.finish()
 
 
-class BestFit:
+class BestFitPacker:
     """`best_fit`, see above; put: takes a row [row_tokens]."""
 
     def __init__(
@@ -207,5 +207,5 @@ class BestFit:
 def packer(writer: ShardWriter, packing: Packing, sequence_length: int, dtype: str) -> Packer:
     """The packer for a split's writer."""
     if packing == "stream":
-        return Stream(writer)
-    return BestFit(writer.put, writer.finish, sequence_length + 1, dtype)
+        return StreamPacker(writer)
+    return BestFitPacker(writer.put, writer.finish, sequence_length + 1, dtype)

@@ -28,7 +28,7 @@ _FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Work:
+class EncodingSettings:
     """What all pieces of a preparation have in common, as plain values. tokenizer: a file's path, or "bytes"."""
 
     folder: str
@@ -73,16 +73,16 @@ def document_hash(document: bytes, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(document, digest_size=8, key=key).digest(), "little")
 
 
-def piece_name(unit: Unit, work: Work, tokenizer: Tokenizer) -> str:
+def piece_name(unit: Unit, settings: EncodingSettings, tokenizer: Tokenizer) -> str:
     """Name of a unit's piece, of all that decides its contents. Raises DataError where a file of the unit is missing."""
     content = {
         "format": _FORMAT, "unit": asdict(unit), "files": file_marks(unit), "tokenizer": tokenizer.facts(),
-        "text_column": work.text_column, "seed": work.seed, "skip_bad_rows": work.skip_bad_rows,
+        "text_column": settings.text_column, "seed": settings.seed, "skip_bad_rows": settings.skip_bad_rows,
     }  # fmt: skip
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def encode_unit(unit: Unit, name: str, work: Work, tokenizer: Tokenizer) -> None:
+def encode_unit(unit: Unit, name: str, settings: EncodingSettings, tokenizer: Tokenizer) -> None:
     """Read and encode a unit and write its piece.
 
     Raises DataError as reading does, or where a file changed meanwhile; OSError where the piece cannot be written.
@@ -92,15 +92,15 @@ def encode_unit(unit: Unit, name: str, work: Work, tokenizer: Tokenizer) -> None
     parts: list[npt.NDArray[Any]] = []
     rows: list[tuple[int, int, int]] = []
     empty = 0
-    tally = Tally(work.skip_bad_rows)
-    for document in read_unit(unit, work.text_column, tally):
+    tally = Tally(settings.skip_bad_rows)
+    for document in read_unit(unit, settings.text_column, tally):
         if not document:
             empty += 1
             continue
         tokens = tokenizer.encode_document(document)
         parts += (bos, tokens.astype(dtype))
-        rows.append((document_hash(document, work.seed), len(tokens) + 1, len(document)))
-    if piece_name(unit, work, tokenizer) != name:
+        rows.append((document_hash(document, settings.seed), len(tokens) + 1, len(document)))
+    if piece_name(unit, settings, tokenizer) != name:
         raise DataError(f"{unit.paths[0]}: the text changed while it was read; prepare again when it is still")
     data = np.concatenate(parts).tobytes() if parts else b""
     index = np.array(rows, dtype=INDEX).tobytes()
@@ -109,7 +109,7 @@ def encode_unit(unit: Unit, name: str, work: Work, tokenizer: Tokenizer) -> None
         "index": hashlib.sha256(index).hexdigest(),
     }  # fmt: skip
     # Not forced to the disk: a piece that a crash has spoilt is found by its checksum and made again.
-    folder = Path(work.folder)
+    folder = Path(settings.folder)
     write_atomic(folder / f"{name}.tokens", [data], durable=False)
     write_atomic(folder / f"{name}.index", [index], durable=False)
     write_atomic(folder / f"{name}.json", [json.dumps(facts).encode()], durable=False)

@@ -32,7 +32,7 @@ from windfall.train.corpus import STDLIB, Corpus, Unit, file_marks, open_corpus
 from windfall.train.encoders import encode
 from windfall.train.manifest import MANIFEST_NAME, Manifest, sequences_in
 from windfall.train.packing import PACKINGS, Packer, Packing, ShardWriter, packer
-from windfall.train.pieces import Piece, Work, document_hash, find_piece, piece_name, token_dtype
+from windfall.train.pieces import EncodingSettings, Piece, document_hash, find_piece, piece_name, token_dtype
 from windfall.train.telling import equal_documents, row_sentences, too_few, unwritable
 from windfall.train.tokenizer import PATTERN, TOKENIZER_NAME, BPETokenizer, ByteTokenizer, Tokenizer, load_tokenizer
 
@@ -252,7 +252,7 @@ def _encoded(
         # A copy for the processes: the file that the user named may change.
         path = str(work / f"used-{tokenizer.sha256[:32]}")
         tokenizer.save(Path(path))
-    common = Work(str(work), path, corpus.text_column, seed, corpus.skip_bad_rows)
+    common = EncodingSettings(str(work), path, corpus.text_column, seed, corpus.skip_bad_rows)
     names = [piece_name(unit, common, tokenizer) for unit in corpus.units]
     total = max(1, sum(unit.size for unit in corpus.units))
     jobs = [

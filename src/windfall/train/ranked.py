@@ -21,7 +21,7 @@ from windfall.train.ranks import Group
 from windfall.train.trainer import LocalTrainer, Tensors
 
 
-class _Word(IntEnum):
+class _Command(IntEnum):
     """What all ranks do next."""
 
     STEP = 0
@@ -37,7 +37,7 @@ class _Word(IntEnum):
 _ROOM = 4096
 
 
-class Others(Protocol):
+class OtherRanks(Protocol):
     """What the leader can learn of the other ranks' processes."""
 
     def lost(self) -> str:
@@ -49,7 +49,7 @@ class Others(Protocol):
         ...
 
 
-class _Unknown:
+class _OthersUnknown:
     """Nothing is known of the others but what their connections say."""
 
     def lost(self) -> str:
@@ -62,12 +62,12 @@ class _Unknown:
 class RankedTrainer:
     """The leader's side: a trainer like any other (``trainer.Trainer``)."""
 
-    def __init__(self, local: LocalTrainer, group: Group, others: Others | None = None) -> None:
+    def __init__(self, local: LocalTrainer, group: Group, others: OtherRanks | None = None) -> None:
         """``local`` is the leader's rank of the group, ``group.rank`` 0.
 
         Any call raises RankError once one of ``others`` is known to be gone, else RuntimeError once a connection is.
         """
-        self._others = others or _Unknown()
+        self._others = others or _OthersUnknown()
         self._local = local
         self._group = group
         self.blocks_per_step = local.blocks_per_step
@@ -91,7 +91,7 @@ class RankedTrainer:
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
         with self._together():
-            self._say(_Word.STEP, progress_tokens, *first_blocks)
+            self._say(_Command.STEP, progress_tokens, *first_blocks)
             return self._local.step(first_blocks, progress_tokens)
 
     def cut(self) -> Tensors:
@@ -113,7 +113,7 @@ class RankedTrainer:
 
     def evaluate(self) -> EvalResult:
         with self._together():
-            self._say(_Word.EVALUATE)
+            self._say(_Command.EVALUATE)
             return self._local.evaluate()
 
     def sample(self) -> str:
@@ -122,12 +122,12 @@ class RankedTrainer:
 
     def inner(self, *, exact: bool = False) -> bytes:
         with self._together():
-            self._say(_Word.GATHER)
+            self._say(_Command.GATHER)
             return self._local.inner(exact=exact)
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
         with self._together():
-            self._say(_Word.GATHER)
+            self._say(_Command.GATHER)
             return self._local.snapshot()
 
     def load_inner(self, data: bytes) -> None:
@@ -135,24 +135,24 @@ class RankedTrainer:
         # All or none: nobody else hears of a state that does not fit.
         self._local.take_inner(state, since, usual)
         with self._together():
-            self._say(_Word.INNER, since, usual)
+            self._say(_Command.INNER, since, usual)
             for name in self._local.state_shapes():
                 self._group.broadcast(state[name].to(self._device))
 
     def reset_inner(self) -> None:
         with self._together():
-            self._say(_Word.RESET)
+            self._say(_Command.RESET)
             self._local.reset_inner()
 
     def close(self) -> None:
         """Let the others go."""
         with self._together():
-            self._say(_Word.END)
+            self._say(_Command.END)
             self._group.close()
 
     def _share_weights(self) -> None:
         with self._together():
-            self._say(_Word.WEIGHTS)
+            self._say(_Command.WEIGHTS)
             for p in self._local.model.parameters():
                 self._group.broadcast(p.data)
 
@@ -168,7 +168,7 @@ class RankedTrainer:
                 raise RankError(why) from e
             raise
 
-    def _say(self, what: _Word, *numbers: float) -> None:
+    def _say(self, what: _Command, *numbers: float) -> None:
         if len(numbers) > _ROOM - 2:
             raise DataError(f"a step of {len(numbers) - 1} blocks is more than {_ROOM - 3}; make blocks larger")
         word = torch.full((_ROOM,), math.nan, dtype=torch.float64)
@@ -187,30 +187,30 @@ def follow(local: LocalTrainer, group: Group) -> None:
     while True:
         what, numbers = _hear(group)
         match what:
-            case _Word.STEP:
+            case _Command.STEP:
                 local.step([int(b) for b in numbers[1:]], numbers[0])
-            case _Word.WEIGHTS:
+            case _Command.WEIGHTS:
                 for p in local.model.parameters():
                     group.broadcast(p.data)
-            case _Word.GATHER:
+            case _Command.GATHER:
                 local.help_gather()
-            case _Word.INNER:
+            case _Command.INNER:
                 state = {}
                 for name, shape in local.state_shapes().items():
                     state[name] = torch.empty(shape, device=device)
                     group.broadcast(state[name])
                 local.take_inner(state, numbers[0], numbers[1])
-            case _Word.RESET:
+            case _Command.RESET:
                 local.reset_inner()
-            case _Word.EVALUATE:
+            case _Command.EVALUATE:
                 local.evaluate()
-            case _Word.END:
+            case _Command.END:
                 group.close()
                 return
 
 
-def _hear(group: Group) -> tuple[_Word, list[float]]:
+def _hear(group: Group) -> tuple[_Command, list[float]]:
     word = torch.empty(_ROOM, dtype=torch.float64)
     group.tell(word)
     numbers: list[Any] = word[2 : 2 + int(word[1])].tolist()
-    return _Word(int(word[0])), numbers
+    return _Command(int(word[0])), numbers

@@ -100,7 +100,7 @@ def memory_bytes(
 
 
 def _matrix_state(config: GPTConfig, matrices: int, optimizer: Optimizer) -> int:
-    """Numbers that the optimizer keeps for the blocks' matrices; everything else has AdamW's two."""
+    """Numbers that the optimizer keeps for the layers' matrices; everything else has AdamW's two."""
     if optimizer == "adamw":
         return 2 * matrices
     # NorMuon: a momentum, and as many second moments as a matrix's longer side (four of width, `up` and `down` of 4 x width).
@@ -137,11 +137,11 @@ def _exchange(config: GPTConfig, parameters: int, optimizer: Optimizer, ranks: i
         # Each matrix is gathered by itself, and all are kept until the last is there.
         rows = config.depth * (4 * _own_rows(width, width, ranks) * width + 2 * _own_rows(width, inner, ranks) * inner)
         # For a snapshot it is both moments of them, which is more.
-        blocks = (2 * ranks + 1) * rows + gathering(_own_rows(inner, width, ranks) * width)
+        layers = (2 * ranks + 1) * rows + gathering(_own_rows(inner, width, ranks) * width)
     else:
         # By shape: four matrices of attention a layer, or `up`, or `down`, which have as many numbers.
-        blocks = gathering(max(-(-4 * config.depth // ranks) * width * width, -(-config.depth // ranks) * width * inner))
-    return max(parameters + 2, table, blocks)
+        layers = gathering(max(-(-4 * config.depth // ranks) * width * width, -(-config.depth // ranks) * width * inner))
+    return max(parameters + 2, table, layers)
 
 
 def _activations(config: GPTConfig, micro_batch: int, precision: Precision, checkpointed: bool) -> int:

@@ -1,6 +1,6 @@
 """A backtest's figures: what each policy did at each site, and what it emitted by when.
 
-Drawn like the report's (``ui.figures``), in its colours, so that the page's variables take their place in the dark.
+DrawnRows like the report's (``ui.figures``), in its colours, so that the page's variables take their place in the dark.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from windfall.config.schema import Config, SiteTable
 from windfall.energy.account import inside_of
 from windfall.grid.build import Grid
 from windfall.simulate.backtest import Backtest
-from windfall.simulate.curves import Array, Curve, Stretch, emissions, seconds_training, stretches
+from windfall.simulate.curves import Activity, Array, Curve, activities, emissions, seconds_training
 from windfall.ui.backtest_rows import labels
 from windfall.ui.figures import COLOURS, GRID, INK, MUTED, Draw
 
@@ -50,23 +50,23 @@ _DOING = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnRows:
     """A backtest's rows with what the figures need of each; computed once for all sizes."""
 
     names: list[str]
-    doing: list[dict[str, list[Stretch]]]
+    doing: list[dict[str, list[Activity]]]
     curves: list[Curve | None]
     end: float
 
 
-def prepare(result: Backtest, config: Config, grid: Grid) -> Drawn:
+def prepare(result: Backtest, config: Config, grid: Grid) -> DrawnRows:
     """Work out the rows' phases and emissions."""
     rows = result.rows
     end = max((result.start + r.span_h * 3600 for r in rows), default=result.end)
-    return Drawn(labels(rows), [stretches(r, config) for r in rows], [emissions(r, config, grid) for r in rows], end)
+    return DrawnRows(labels(rows), [activities(r, config) for r in rows], [emissions(r, config, grid) for r in rows], end)
 
 
-def lanes(result: Backtest, config: Config, grid: Grid, drawn: Drawn) -> Draw:
+def lanes(result: Backtest, config: Config, grid: Grid, drawn: DrawnRows) -> Draw:
     """By site: its first signal with the windows shaded, and under it a strip for each policy."""
     daily = drawn.end - result.start > DAILY_FROM_DAYS * _DAY_S
 
@@ -97,7 +97,7 @@ def lanes(result: Backtest, config: Config, grid: Grid, drawn: Drawn) -> Draw:
     return draw
 
 
-def emitted(result: Backtest, drawn: Drawn) -> Draw | None:
+def emitted(result: Backtest, drawn: DrawnRows) -> Draw | None:
     """kg over time by policy, and beside it every policy, reference and region always on by its sum; None without emissions."""
     known = [(i, c) for i, c in enumerate(drawn.curves) if c is not None and len(c.values)]
     if not known:
@@ -142,7 +142,7 @@ def emitted(result: Backtest, drawn: Drawn) -> Draw | None:
     return draw
 
 
-def _panel(ax: Any, result: Backtest, config: Config, grid: Grid, drawn: Drawn, site: SiteTable) -> None:
+def _panel(ax: Any, result: Backtest, config: Config, grid: Grid, drawn: DrawnRows, site: SiteTable) -> None:
     """A site's signal over run time, windows shaded through all strips, a strip a policy."""
     rows = len(result.rows)
     columns = grid.by_site[site.name].between(result.start, drawn.end)
@@ -179,7 +179,7 @@ def _panel(ax: Any, result: Backtest, config: Config, grid: Grid, drawn: Drawn, 
 
 
 def _daily_panel(
-    ax: Any, result: Backtest, config: Config, grid: Grid, drawn: Drawn, site: SiteTable, most: int
+    ax: Any, result: Backtest, config: Config, grid: Grid, drawn: DrawnRows, site: SiteTable, most: int
 ) -> None:  # fmt: skip
     """A site's days: how much of each the region was inside a window, and how much each policy trained."""
     rows = len(result.rows)
@@ -204,7 +204,7 @@ def _daily_panel(
     _frame(ax, result, drawn, site, [(rows + 1.0, "inside")], rows + 1.9)
 
 
-def _frame(ax: Any, result: Backtest, drawn: Drawn, site: SiteTable, ticks: list[tuple[float, str]], top: float) -> None:
+def _frame(ax: Any, result: Backtest, drawn: DrawnRows, site: SiteTable, ticks: list[tuple[float, str]], top: float) -> None:
     rows = len(result.rows)
     ax.set_ylim(-0.1, top + 0.15)
     at = [*(y for y, _ in ticks), *(rows - 0.5 - i for i in range(rows))]
@@ -221,7 +221,7 @@ def _frame(ax: Any, result: Backtest, drawn: Drawn, site: SiteTable, ticks: list
     ax.set_title(site.name + same, loc="left", fontsize=9.5, pad=4)
 
 
-def _marks(result: Backtest, drawn: Drawn, final: Mapping[int, float]) -> list[tuple[str, float, str, str]]:
+def _marks(result: Backtest, drawn: DrawnRows, final: Mapping[int, float]) -> list[tuple[str, float, str, str]]:
     """Name, kg, marker and colour of everything that has a sum, least first."""
     budget = result.target == "budget"
     found = []
@@ -294,7 +294,7 @@ def _sampled(curve: Curve) -> tuple[Array, Array]:
     return times, curve.at(times)
 
 
-def _unit(result: Backtest, drawn: Drawn) -> tuple[float, str]:
+def _unit(result: Backtest, drawn: DrawnRows) -> tuple[float, str]:
     return (_DAY_S, "days") if drawn.end - result.start > 4 * _DAY_S else (3600.0, "hours")
 
 

@@ -21,7 +21,7 @@ _BLIND = ("oracle", "always", "random_duty")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ShownColumn:
     """One column: its head for the terminal (may have two lines), one cell a row, then one a reference."""
 
     head: str
@@ -67,7 +67,7 @@ def deadlines(result: Backtest) -> list[float]:
     return sorted(found)
 
 
-def columns(result: Backtest, *, details: bool = False) -> list[Column]:
+def columns(result: Backtest, *, details: bool = False) -> list[ShownColumn]:
     """What there is to show of a backtest's rows and references, without columns that no row has.
 
     One figure answers the backtest's question: of a budget the kg beside the least possible, without one the value beside the
@@ -79,40 +79,42 @@ def columns(result: Backtest, *, details: bool = False) -> list[Column]:
     currencies = sorted({c for r in rows for c in r.money_by_currency})
     span = [_span(r, budget) for r in rows]
     found = [
-        Column("policy", names, 0, left=True),
-        Column("preset", [r.preset for r in rows], 0, left=True),
+        ShownColumn("policy", names, 0, left=True),
+        ShownColumn("preset", [r.preset for r in rows], 0, left=True),
     ]
     if len({r.publication_delay_s for r in rows}) > 1:
-        found.append(Column("readings\nlate by", ["-" if r.policy in _BLIND else late(r.publication_delay_s) for r in rows], 0))
+        found.append(
+            ShownColumn("readings\nlate by", ["-" if r.policy in _BLIND else late(r.publication_delay_s) for r in rows], 0)
+        )
     if budget and len(deadlines(result)) > 1:
-        found.append(Column("deadline\nh", [_deadline(r) for r in rows], 1))
+        found.append(ShownColumn("deadline\nh", [_deadline(r) for r in rows], 1))
     found += [
-        Column("hours" if budget else "span h", span, 2),
-        Column("site-h", [f"{r.site_hours:,.2f}" for r in rows], 5 if budget else 1),
-        Column("kWh", [f"{r.energy_kwh:,.2f}" for r in rows], 4),
-        Column("kg CO2", [figure(r.kg_co2, 3) for r in rows], 0),
+        ShownColumn("hours" if budget else "span h", span, 2),
+        ShownColumn("site-h", [f"{r.site_hours:,.2f}" for r in rows], 5 if budget else 1),
+        ShownColumn("kWh", [f"{r.energy_kwh:,.2f}" for r in rows], 4),
+        ShownColumn("kg CO2", [figure(r.kg_co2, 3) for r in rows], 0),
     ]
     if currencies:
-        found.append(Column(currencies[0] if len(currencies) == 1 else "money", [_money(r, currencies) for r in rows], 0))
+        found.append(ShownColumn(currencies[0] if len(currencies) == 1 else "money", [_money(r, currencies) for r in rows], 0))
     found += [
-        Column("starts", [f"{r.starts:,}" for r in rows], 7),
-        Column("idle h", [f"{r.idle_h:,.2f}" for r in rows], 8),
-        Column("inside\n%", [share(r.share_inside) for r in rows], 6),
+        ShownColumn("starts", [f"{r.starts:,}" for r in rows], 7),
+        ShownColumn("idle h", [f"{r.idle_h:,.2f}" for r in rows], 8),
+        ShownColumn("inside\n%", [share(r.share_inside) for r in rows], 6),
     ]
     by_kg = any(r.kg_over_oracle is not None for r in rows)
     if any(r.share_of_oracle is not None for r in rows) and (details or not by_kg):
-        found.append(Column("% of\noracle", [share(r.share_of_oracle) for r in rows], 3 if by_kg else 0))
+        found.append(ShownColumn("% of\noracle", [share(r.share_of_oracle) for r in rows], 3 if by_kg else 0))
     if by_kg:
-        found.append(Column("kg /\noracle", [figure(r.kg_over_oracle, 3) for r in rows], 0))
+        found.append(ShownColumn("kg /\noracle", [figure(r.kg_over_oracle, 3) for r in rows], 0))
     if any(r.unknown_kwh > 0 for r in rows):
-        found.append(Column("kWh\nunknown", [f"{r.unknown_kwh:,.2f}" for r in rows], 0))
+        found.append(ShownColumn("kWh\nunknown", [f"{r.unknown_kwh:,.2f}" for r in rows], 0))
     for reference in result.references:
         for column in found:
             column.cells.append(_of_reference(reference, column.title))
     return found
 
 
-def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str], int]:
+def fitting(found: Sequence[ShownColumn], width: int) -> tuple[list[ShownColumn], list[str], int]:
     """The columns that fit into ``width`` characters, the titles of those left out, and the gap between columns."""
     kept = list(found)
     out: list[str] = []
@@ -125,7 +127,7 @@ def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str
         out.append(worst.title)
 
 
-def explained(result: Backtest, found: Sequence[Column]) -> str:
+def explained(result: Backtest, found: Sequence[ShownColumn]) -> str:
     """What a newcomer has to know of those of the columns that do not speak for themselves; empty if all do."""
     shown = {c.title for c in found}
     said = []

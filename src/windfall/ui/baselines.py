@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windfall.config.schema import Config
-from windfall.energy.account import Meter, always_on
+from windfall.energy.account import Tariff, always_on
 from windfall.errors import SignalError
 from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import Signal, StepSignal
@@ -115,7 +115,7 @@ def _emissions(config: Config, grid: Grid, region: str) -> Signal | None:
     """The signal that a region's emissions are counted by, if it has one."""
     for site in config.site:
         if site.region == region:
-            return Meter.of(site, grid.signals[site.name], config.run).emissions
+            return Tariff.of(site, grid.signals[site.name], config.run).emissions
     table = next(c.signal for c in config.counterfactual if c.region == region)
     return grid.by_region[region] if table.type in ("marginal_co2", "average_co2") else None
 

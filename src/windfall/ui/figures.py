@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FormatStrFormatter, NullFormatter, NullLocator
 
 from windfall.ui.baselines import Baseline
-from windfall.ui.series import Series, thin
+from windfall.ui.series import RunSeries, thin
 
 INK, MUTED, GRID, PAPER = "#1b2733", "#667380", "#dde3e8", "#ffffff"
 #: Okabe and Ito's colours, which stay apart for colour-blind readers.
@@ -116,7 +116,7 @@ def inline(document: str, name: str, kind: str, label: str) -> str:
     return body.replace("<svg", f'<svg class="{kind}" role="img" aria-label="{label}"', 1)
 
 
-def lanes(s: Series, sites: dict[str, dict[str, Any]], criterion: float) -> Draw:
+def lanes(s: RunSeries, sites: dict[str, dict[str, Any]], criterion: float) -> Draw:
     """A strip of the run's mode, then a lane per site: its signal, the criterion, and what the site did."""
 
     def draw(inches: float) -> Figure:
@@ -129,7 +129,7 @@ def lanes(s: Series, sites: dict[str, dict[str, Any]], criterion: float) -> Draw
         for ax, (name, site) in zip(axes[1:], sites.items(), strict=False):
             _lane(ax, s, name, site, criterion)
         _time_axis(axes[-1], s, inches)
-        seen = {b.what for blocks in s.lanes.values() for b in blocks}
+        seen = {b.what for lane in s.lanes.values() for b in lane}
         handles = [Patch(color=COLOURS[k], label=_NAMES[k]) for k in _NAMES if k in seen or k in ("local", "federated")]
         figure.legend(
             handles=handles,
@@ -147,7 +147,7 @@ def lanes(s: Series, sites: dict[str, dict[str, Any]], criterion: float) -> Draw
     return draw
 
 
-def loss(s: Series) -> Draw:
+def loss(s: RunSeries) -> Draw:
     """Validation bits per byte over tokens and over run time; training loss faint behind."""
 
     def draw(inches: float) -> Figure:
@@ -176,7 +176,7 @@ def loss(s: Series) -> Draw:
     return draw
 
 
-def emissions(s: Series, baselines: Sequence[Baseline]) -> Draw:
+def emissions(s: RunSeries, baselines: Sequence[Baseline]) -> Draw:
     """kg of the run, against each region always on, over run time."""
 
     def draw(inches: float) -> Figure:
@@ -204,7 +204,7 @@ def emissions(s: Series, baselines: Sequence[Baseline]) -> Draw:
     return draw
 
 
-def _mode_strip(ax: Any, s: Series) -> None:
+def _mode_strip(ax: Any, s: RunSeries) -> None:
     for t0, t1, mode in s.modes:
         ax.axvspan(_when(t0), _when(t1), color=COLOURS[mode], linewidth=0)
     ax.set_yticks([])
@@ -215,7 +215,7 @@ def _mode_strip(ax: Any, s: Series) -> None:
     ax.set_title("run: paused (grey), local (blue), federated (green)", loc="left", fontsize=9, color=MUTED, pad=3)
 
 
-def _lane(ax: Any, s: Series, name: str, site: dict[str, Any], criterion: float) -> None:
+def _lane(ax: Any, s: RunSeries, name: str, site: dict[str, Any], criterion: float) -> None:
     points = [p for p in s.readings.get(name, []) if p[0] < s.end]
     times = [_when(max(t, s.start)) for t, _ in points] + ([_when(s.end)] if points else [])
     values = [v for _, v in points] + ([points[-1][1]] if points else [])
@@ -249,7 +249,7 @@ def _lane(ax: Any, s: Series, name: str, site: dict[str, Any], criterion: float)
     )
 
 
-def _loss_panel(ax: Any, s: Series, xs: list[float], ys: list[float], modes: list[str], faint: list[float]) -> None:
+def _loss_panel(ax: Any, s: RunSeries, xs: list[float], ys: list[float], modes: list[str], faint: list[float]) -> None:
     behind = None
     if faint:
         # A training loss is nats per token: drawn on an axis of its own, only its shape is compared.
@@ -323,7 +323,7 @@ def _label_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
         )
 
 
-def _time_axis(ax: Any, s: Series, inches: float) -> None:
+def _time_axis(ax: Any, s: RunSeries, inches: float) -> None:
     if s.end <= s.start:
         ax.set_xticks([])
         ax.set_xlabel("the run has not begun")

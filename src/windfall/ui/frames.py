@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall.simulate.backtest import Backtest, Row
-from windfall.simulate.sweep import Point, Summary
+from windfall.simulate.sweep import SweepPoint, SweepSummary
 from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event
@@ -159,7 +159,7 @@ def backtest_frames(result: Backtest) -> dict[str, Frame]:
     }
 
 
-def sweep_frame(points: Sequence[Point]) -> Frame:
+def sweep_frame(points: Sequence[SweepPoint]) -> Frame:
     """A sweep's points: a row for each policy, start and choice of settings."""
     keys = list(dict.fromkeys(k for p in points for k, _ in p.settings))
     figures = ("publication_delay_s", "deadline_h", "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "idle_h",
@@ -173,7 +173,7 @@ def sweep_frame(points: Sequence[Point]) -> Frame:
     return Frame(kinds, table)
 
 
-def summary_frame(found: Sequence[Summary]) -> Frame:
+def summary_frame(found: Sequence[SweepSummary]) -> Frame:
     """A sweep's summaries: a row for each policy and choice of settings, each figure as 10th, 50th and 90th percentile."""
     keys = list(dict.fromkeys(k for s in found for k, _ in s.settings))
     figures = list(dict.fromkeys(k for s in found for k in s.figures))

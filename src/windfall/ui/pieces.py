@@ -14,7 +14,7 @@ from windfall.store.configurations import change_text
 from windfall.ui.baselines import Baseline, headline
 from windfall.ui.events import what_happened
 from windfall.ui.reading import safe
-from windfall.ui.series import Series
+from windfall.ui.series import RunSeries
 from windfall.units import J_PER_KWH, clock_text, duration_text, iso_utc
 
 #: Rows of a table beyond which it is folded away.
@@ -147,7 +147,7 @@ def comparison(summary: Mapping[str, Any], found: Sequence[Baseline]) -> str:
     return table(("region", "", ">kWh", ">kg CO2", ">this run, of it"), rows)
 
 
-def accounts(summary: Mapping[str, Any], s: Series) -> str:
+def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
     """Energy, emissions, tokens and starts by site, and below each by phase."""
     rows: list[tuple[str, Sequence[str]]] = []
     total = {"seconds": 0.0, "inside": 0.0}
@@ -218,7 +218,7 @@ def accounts(summary: Mapping[str, Any], s: Series) -> str:
     )
 
 
-def versions(s: Series) -> str:
+def versions(s: RunSeries) -> str:
     """Every version."""
     rows = [
         (
@@ -240,13 +240,13 @@ def versions(s: Series) -> str:
     return folded((">version", "@run time, UTC", "mode", ">tokens", ">in all", ">val bits per byte", "from"), rows, "versions")
 
 
-def decisions(s: Series) -> str:
+def decisions(s: RunSeries) -> str:
     """Decisions that turned a site on or off, with their reasons."""
     rows = [("", (clock_text(c.t_run), text(c.site), text(c.wanted), text(c.reason))) for c in s.changes]
     return folded(("@run time, UTC", "site", "", "reason"), rows, "decisions") if rows else "<p>None yet.</p>"
 
 
-def notable(s: Series) -> str:
+def notable(s: RunSeries) -> str:
     """Failures, refusals and warnings."""
     rows = [
         ("", (clock_text(e.t_run), text(e.site or "run"), text(e.kind.replace("_", " ")), text(what_happened(e))))

@@ -18,7 +18,7 @@ from windfall.store.rundir import RunDir
 from windfall.ui import figures, pieces
 from windfall.ui.baselines import Baseline, baselines, headline, load_grid
 from windfall.ui.reading import one_moment, printable
-from windfall.ui.series import Series, series
+from windfall.ui.series import RunSeries, run_series
 from windfall.ui.summary import summarise
 from windfall.units import clock_text
 
@@ -35,7 +35,7 @@ def write_report(run: RunDir) -> Path:
     with one_moment(run) as at:
         summary = summarise(run, at)
         config = load(run.config)
-        s = series(run, at)
+        s = run_series(run, at)
         grid, why = load_grid(config, run, at)
     found = baselines(config, summary, grid, why)
     criterion = config.run.threshold_g_per_kwh
@@ -69,7 +69,7 @@ def _as_json(summary: Mapping[str, Any], found: Sequence[Baseline]) -> dict[str,
 
 
 def _page(
-    run: RunDir, config: Config, summary: Mapping[str, Any], s: Series, found: Sequence[Baseline],
+    run: RunDir, config: Config, summary: Mapping[str, Any], s: RunSeries, found: Sequence[Baseline],
     wide: Mapping[str, str], narrow: Mapping[str, str],
 ) -> str:  # fmt: skip
     css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
@@ -144,7 +144,7 @@ _CHANGES = (
 )
 
 
-def _lanes_caption(config: Config, s: Series) -> str:
+def _lanes_caption(config: Config, s: RunSeries) -> str:
     return (
         f"The stepped line is each region’s signal ({pieces.text(s.unit)}) as it became known; the dashed line is the "
         f"criterion of {config.run.threshold_g_per_kwh:g}. The solid strip under a lane says what the site was doing, "
@@ -169,7 +169,7 @@ def _by_mode(summary: Mapping[str, Any]) -> str:
     return f"{done}; sites joined {moves['joins']} and left {moves['leaves']} times."
 
 
-def _samples(config: Config, s: Series) -> str:
+def _samples(config: Config, s: RunSeries) -> str:
     """What some versions wrote, from the first to the last."""
     if not s.samples:
         return ""

@@ -135,7 +135,7 @@ def _sites(p: Picture, room: int, rows: int, *, wide: bool) -> list[Text]:
     )
     lead = cell_len(head) + 2
     reason_w = room - lead if wide else room - 2
-    blocks = []
+    shown_sites = []
     for name, x in sites.items():
         value = "–" if x["value"] is None else f"{x['value']:.0f}"
         worth = "" if x["worth"] is None else f"/{x['worth']:.0f}"
@@ -144,19 +144,19 @@ def _sites(p: Picture, room: int, rows: int, *, wide: bool) -> list[Text]:
         row.append(f"{gap}{_cell(sparkline(p.sparks.get(name, ()), spark_w), spark_w)}{gap}{_cell(value + worth, 9, right=True)}")
         row.append(f"{gap}{_cell(waits[name], waits_w)}")
         quiet = x["state"] == "off" and not x["held"]
-        blocks.append((row, textwrap.wrap(safe(last_word(x)), reason_w) if reason_w >= 16 else [], quiet))
+        shown_sites.append((row, textwrap.wrap(safe(last_word(x)), reason_w) if reason_w >= 16 else [], quiet))
     header = Text(head + ("  last decision" if wide else ""), style="dim")
-    return _fitted(header, blocks, rows, lead=lead, width=reason_w, wide=wide)
+    return _fitted(header, shown_sites, rows, lead=lead, width=reason_w, wide=wide)
 
 
 def _fitted(
-    header: Text, blocks: Sequence[tuple[Text, list[str], bool]], rows: int, *, lead: int, width: int, wide: bool
+    header: Text, shown_sites: Sequence[tuple[Text, list[str], bool]], rows: int, *, lead: int, width: int, wide: bool
 ) -> list[Text]:
     """As much of the reasons as there is room for."""
     made: list[Text] = []
     for most, of_quiet in ((99, 99), (3, 3), (2, 2), (2, 1), (1, 1), (1, 0), (0, 0)):
         made = [header]
-        for row, reason, quiet in blocks:
+        for row, reason, quiet in shown_sites:
             kept = _cut(reason, of_quiet if quiet else most, width)
             if wide:
                 first = row.copy().append("  " + (kept[0] if kept else ""))
@@ -168,7 +168,7 @@ def _fitted(
     if rows < 2:
         return made[:rows]
     shown = made[: rows - 1]
-    return [*shown, Text(f"and {len(blocks) - len(shown) + 1} more sites: windfall status", style="dim")]
+    return [*shown, Text(f"and {len(shown_sites) - len(shown) + 1} more sites: windfall status", style="dim")]
 
 
 def _cut(lines: list[str], most: int, width: int) -> list[str]:

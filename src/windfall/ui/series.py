@@ -51,7 +51,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class LaneSpan:
     """A site in one state over ``[t0, t1)``: a state's name, or local, federated or idle for one that is on."""
 
     t0: float
@@ -75,7 +75,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Switch:
     """A decision that turned a site on or off."""
 
     t_run: float
@@ -93,7 +93,7 @@ class Sample:
 
 
 @dataclass
-class Series:
+class RunSeries:
     """All of it. Times are Unix seconds of run time."""
 
     start: float = 0.0
@@ -101,7 +101,7 @@ class Series:
     versions: list[VersionRow] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     modes: list[tuple[float, float, str]] = field(default_factory=list)
-    lanes: dict[str, list[Block]] = field(default_factory=dict)
+    lanes: dict[str, list[LaneSpan]] = field(default_factory=dict)
     #: By site: (valid from, value) as they became known, and the unit.
     readings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     unit: str = "gCO2/kWh"
@@ -110,19 +110,19 @@ class Series:
     costs: list[Cost] = field(default_factory=list)
     #: (run time, kg since the start), all sites.
     emissions: list[tuple[float, float]] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
+    changes: list[Switch] = field(default_factory=list)
     notable: list[Event] = field(default_factory=list)
     #: In the order in which they came.
     samples: list[Sample] = field(default_factory=list)
 
 
-def series(run: RunDir, at: Moment | None = None) -> Series:
+def run_series(run: RunDir, at: Moment | None = None) -> RunSeries:
     """Read the series of a run, running or ended; ``at``: the moment to read (default: now).
 
     Raises:
         StoreError: there is no run, or its databases cannot be read.
     """
-    found = Series()
+    found = RunSeries()
     bpb: dict[int, float] = {}
     with one_moment(run, at) as now:
         versions = now.ledger.versions()
@@ -146,7 +146,7 @@ def thin(rows: list[_T], most: int = MAX_POINTS) -> list[_T]:
     return rows[:-1:step] + rows[-1:]
 
 
-def _fill(s: Series, t: Telemetry) -> None:
+def _fill(s: RunSeries, t: Telemetry) -> None:
     now = t.rows("SELECT value FROM meta WHERE key = 'now'")
     begun = t.rows("SELECT t_run FROM events WHERE kind IN ('started', 'resumed') ORDER BY id LIMIT 1")
     if begun:
@@ -161,7 +161,7 @@ def _fill(s: Series, t: Telemetry) -> None:
         for a, b, c in t.rows("SELECT t_run, tokens, value FROM metrics WHERE name = 'loss' AND id % ? = 0 ORDER BY id", every)
     ]
     marks = [(float(a), str(m)) for a, m in t.rows("SELECT t_run, mode FROM modes ORDER BY rowid")]
-    s.modes = _stretches(marks, s.end)
+    s.modes = _joined(marks, s.end)
     s.costs = [
         Cost(str(site), str(phase), *(float(x) for x in rest))
         for site, phase, *rest in t.rows(
@@ -181,14 +181,14 @@ def _fill(s: Series, t: Telemetry) -> None:
     s.emissions = _cumulative(t.rows("SELECT t0, t1, grams FROM energy ORDER BY t0"), s.start)
     for _, e in t.events():
         if e.kind == "decision":
-            s.changes.append(Change(e.t_run, e.site or "", str(e.detail.get("wanted", "")), str(e.detail.get("reason", ""))))
+            s.changes.append(Switch(e.t_run, e.site or "", str(e.detail.get("wanted", "")), str(e.detail.get("reason", ""))))
         elif e.kind == "evaluation" and e.detail.get("sample"):
             s.samples.append(Sample(int(e.version or 0), str(e.detail["sample"])))
         elif e.kind in NOTABLE or (e.kind == "state" and e.detail.get("now") == "failed"):
             s.notable.append(e)
 
 
-def _stretches(marks: list[tuple[float, str]], end: float) -> list[tuple[float, float, str]]:
+def _joined(marks: list[tuple[float, str]], end: float) -> list[tuple[float, float, str]]:
     """(from, to, what) of a list of changes; what lasted no time is left out, equal neighbours are joined."""
     found: list[tuple[float, float, str]] = []
     for i, (t0, what) in enumerate(marks):
@@ -202,7 +202,7 @@ def _stretches(marks: list[tuple[float, str]], end: float) -> list[tuple[float, 
     return found
 
 
-def _lanes(s: Series, t: Telemetry) -> None:
+def _lanes(s: RunSeries, t: Telemetry) -> None:
     marks: dict[str, list[tuple[float, str]]] = {}
     for site, at, state in t.rows("SELECT site, t_run, state FROM states ORDER BY rowid"):
         marks.setdefault(str(site), []).append((float(at), str(state)))
@@ -211,18 +211,18 @@ def _lanes(s: Series, t: Telemetry) -> None:
     for site, t0, t1 in t.rows("SELECT site, t0, t1 FROM energy WHERE phase = 'idle' ORDER BY site, t0"):
         idle.setdefault(str(site), []).append((float(t0), float(t1)))
     for site, changes in marks.items():
-        blocks: list[Block] = []
-        for t0, t1, state in _stretches(changes, s.end):
+        spans: list[LaneSpan] = []
+        for t0, t1, state in _joined(changes, s.end):
             if state == "off":
                 continue
             if state == "training":
-                blocks += [
-                    Block(max(a, t0), min(b, t1), m if m != "paused" else "local") for a, b, m in s.modes if b > t0 and a < t1
+                spans += [
+                    LaneSpan(max(a, t0), min(b, t1), m if m != "paused" else "local") for a, b, m in s.modes if b > t0 and a < t1
                 ]
             else:
-                blocks.append(Block(t0, t1, "idle" if state == "ready" else state))
-            blocks += [Block(max(a, t0), min(b, t1), "idle") for a, b in idle.get(site, []) if b > t0 and a < t1]
-        s.lanes[site] = blocks
+                spans.append(LaneSpan(t0, t1, "idle" if state == "ready" else state))
+            spans += [LaneSpan(max(a, t0), min(b, t1), "idle") for a, b in idle.get(site, []) if b > t0 and a < t1]
+        s.lanes[site] = spans
 
 
 def _cumulative(rows: list[tuple[Any, ...]], start: float) -> list[tuple[float, float]]:

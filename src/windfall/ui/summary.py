@@ -42,7 +42,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
     versions = ledger.versions()
     head = versions[-1] if versions else None
     counts = ledger.counts()
-    story = _Story(telemetry)
+    story = _TelemetryReader(telemetry)
     complete = counts.settled == ledger.budget_blocks and head is not None
     state, message = _state(run, story)
     started = story.started if story.started is not None else versions[0].t_run if versions else None
@@ -106,7 +106,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
     }  # fmt: skip
 
 
-class _Story:
+class _TelemetryReader:
     """What the telemetry says, with an answer for a telemetry that is not there or empty."""
 
     def __init__(self, telemetry: Telemetry | None) -> None:
@@ -179,7 +179,7 @@ class _Story:
         return counted
 
 
-def _state(run: RunDir, story: _Story) -> tuple[str, str]:
+def _state(run: RunDir, story: _TelemetryReader) -> tuple[str, str]:
     """running, done, interrupted, failed, or stopped (the coordinator is gone without a word); and what it said."""
     if coordinator_alive(run, story.now):
         return "running", ""
@@ -210,7 +210,7 @@ def _kg(grams: float, joules: float, unpriced: float) -> float | None:
     return None if joules > 0 and unpriced >= joules * (1 - 1e-9) else grams / 1000.0
 
 
-def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int]) -> dict[str, dict[str, Any]]:
+def _sites(run: RunDir, ledger: Ledger, story: _TelemetryReader, tokens: dict[str, int]) -> dict[str, dict[str, Any]]:
     configured = _configured(run)
     gone = {name: region for name, region in _ever(ledger).items() if name not in configured}
     reported: dict[str, list[Any]] = story.now.get("sites") or {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from windfall.config.schema import Config
 from windfall.simulate.spread import SpreadPoint
-from windfall.simulate.sweep import Point, Summary
+from windfall.simulate.sweep import SweepPoint, SweepSummary
 from windfall.ui import backtest_spread, pieces
 from windfall.ui.backtest_page import document, figure, section, write_page
 from windfall.ui.tables_sweep import sweep_table
@@ -21,7 +21,9 @@ _SPREAD = (
 _MEDIAN = "Median over start dates, and the 10th to the 90th percentile in brackets."
 
 
-def write_sweep_page(path: Path, points: Sequence[Point], found: Sequence[Summary], config: Config, elapsed_s: float) -> None:
+def write_sweep_page(
+    path: Path, points: Sequence[SweepPoint], found: Sequence[SweepSummary], config: Config, elapsed_s: float
+) -> None:
     """Write the page of a sweep, or of one backtest from many start dates, to ``path``.
 
     Raises:
@@ -45,6 +47,6 @@ def write_sweep_page(path: Path, points: Sequence[Point], found: Sequence[Summar
     write_page(path, document(title, body))
 
 
-def named(point: Point) -> str:
+def named(point: SweepPoint) -> str:
     """The policy of a point, and what was set for it."""
     return ", ".join([point.row.policy, *(f"{k}={v:g}" for k, v in point.settings)])

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from windfall.config.schema import Config
     from windfall.simulate.plan import Plan
-    from windfall.simulate.regions import Ranked
-    from windfall.simulate.replay import Replay
-    from windfall.simulate.sweep import Summary
+    from windfall.simulate.regions import RankedRegion
+    from windfall.simulate.replay import ReplayReport
+    from windfall.simulate.sweep import SweepSummary
 
 Triple = tuple[float, ...] | None
 #: Figure, title and form. Of the last two a budget is judged by the second, and what has none by the first.
@@ -30,7 +30,7 @@ _MEDIAN = "median over start dates, and the 10th to the 90th percentile in brack
 _WIDE = 110
 
 
-def sweep_table(found: Sequence[Summary], config: Config) -> tuple[list[str], list[list[str]]]:
+def sweep_table(found: Sequence[SweepSummary], config: Config) -> tuple[list[str], list[list[str]]]:
     """Column titles, and a row for every policy and choice of settings: median, the 10th to the 90th percentile behind it."""
     keys = list(dict.fromkeys(k for s in found for k, _ in s.settings))
     budget = config.backtest.target == "budget"
@@ -52,7 +52,7 @@ def sweep_table(found: Sequence[Summary], config: Config) -> tuple[list[str], li
     return titles, rows
 
 
-def print_sweep(found: Sequence[Summary], simulations: int, elapsed_s: float, config: Config, console: Console) -> None:
+def print_sweep(found: Sequence[SweepSummary], simulations: int, elapsed_s: float, config: Config, console: Console) -> None:
     """A sweep's table."""
     from rich.table import Table
 
@@ -70,7 +70,7 @@ def print_sweep(found: Sequence[Summary], simulations: int, elapsed_s: float, co
     console.print(f"simulated in {elapsed_s:.2f} s", style="dim", highlight=False)
 
 
-def print_ranking(ranked: Sequence[Ranked], config: Config, console: Console) -> None:
+def print_ranking(ranked: Sequence[RankedRegion], config: Config, console: Console) -> None:
     """Regions, best first."""
     from rich.table import Table
 
@@ -110,7 +110,7 @@ def print_ranking(ranked: Sequence[Ranked], config: Config, console: Console) ->
         console.print(said, style="dim")
 
 
-def print_replay(found: Replay, console: Console) -> None:
+def print_replay(found: ReplayReport, console: Console) -> None:
     """Whether a recorded run's decisions came out again."""
     if not found.differences:
         console.print(

@@ -13,9 +13,9 @@ from typing import Any
 
 from windfall.errors import SignalError
 from windfall.grid.credentials import NEEDED
-from windfall.grid.http import Denied, NoSuch, Params
+from windfall.grid.http import Denied, NotFound, Params
 from windfall.grid.providers.base import Provider
-from windfall.grid.source import Expected, News, Point, finite, in_words, instant, one_series, plausible, reach
+from windfall.grid.source import ForecastPoints, News, Point, finite, in_words, instant, one_series, plausible, reach
 
 _PERIODS_S = {"hourly": 3600.0, "minutes": 60.0, "minute": 60.0, "hours": 3600.0, "hour": 3600.0}
 #: Averages over longer say nothing of now.
@@ -71,14 +71,14 @@ class ElectricityMaps(Provider):
         try:
             # 24 h is the default, and the one horizon that no plan minds.
             answer = self._get("forecast", {} if wanted == 24 else {"horizonHours": wanted})
-        except (Denied, NoSuch) as e:
+        except (Denied, NotFound) as e:
             self._forecast_from = now + _NO_FORECAST_S
             news.warnings.append(f"the plan has no forecast ({e.answer}); policies do without one")
             return
         points, dropped = self._points(answer, "forecast")
         news.dropped += dropped
         if points:
-            news.expected = Expected(tuple(points), points[-1].valid_from + points[-1].period_s)
+            news.expected = ForecastPoints(tuple(points), points[-1].valid_from + points[-1].period_s)
 
     def _get(self, what: str, params: Params | None = None) -> Any:
         (key,) = self.tools.credentials.need(NEEDED[self.kind], self.who)

@@ -16,9 +16,9 @@ from typing import Any
 
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.http import Later
+from windfall.grid.http import TryLater
 from windfall.grid.providers.base import Tools
-from windfall.grid.source import Expected, News, Point, Published, finite, one_series
+from windfall.grid.source import ForecastPoints, News, Point, Published, finite, one_series
 
 _LOCATIONS = ("Location", "Location Name", "Location Id", "Location Short Name")
 #: Other columns that tell series apart, and the end of a location type that is asked for by no name of its own.
@@ -98,7 +98,7 @@ class GridStatus:
 
         Raises:
             SignalError: no such operator or market.
-            Later: the operator's site did not answer, or not as the package expects.
+            TryLater: the operator's site did not answer, or not as the package expects.
         """
         module = self._package()
         cls = getattr(module, str(self.table.iso), None)
@@ -116,7 +116,7 @@ class GridStatus:
                 return list(call(date=date, **kwargs).to_dict("records"))
             except failures as e:
                 said = f"{type(e).__name__}: {' '.join(str(e).split())[:120]}"
-        raise Later(f"{self.who}: gridstatus got no prices ({said}); it is asked again")
+        raise TryLater(f"{self.who}: gridstatus got no prices ({said}); it is asked again")
 
     def _method(self, iso: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
         market, location = self.table.market, self.table.location
@@ -156,7 +156,7 @@ class GridStatus:
             read.append((Point(start, value, period, self.table.market), row))
         points, odd = one_series([p for p, _ in read], self.table.type, self.who, _several(read))
         coming = tuple(p for p in points if p.valid_from + p.period_s > now) if self._ahead else ()
-        expected = Expected(coming, coming[-1].valid_from + coming[-1].period_s) if coming else None
+        expected = ForecastPoints(coming, coming[-1].valid_from + coming[-1].period_s) if coming else None
         return News(points, expected, dropped + odd, published=self._published, mend=_MEND)
 
 

@@ -9,7 +9,7 @@ from windfall.errors import SignalError
 from windfall.grid.http import host_of, public_url, url_secrets
 from windfall.grid.providers.base import Provider, Tools
 from windfall.grid.source import News, Point, decimal, finite, in_words, one_series, plausible, reach
-from windfall.grid.stamps import Stamps
+from windfall.grid.stamps import StampReader
 from windfall.units import UNITS
 
 #: Keys that change what an answer means.
@@ -29,7 +29,7 @@ class HttpJson(Provider):
         self.url = table.url or ""
         self.who = self.http.who = f"http:{host_of(self.url)} {table.label}"
         self.http.hide(*url_secrets(self.url))
-        self._stamps = Stamps(table)
+        self._stamps = StampReader(table)
 
     def identity(self) -> dict[str, str]:
         table = self.table

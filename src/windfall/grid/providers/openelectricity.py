@@ -15,7 +15,7 @@ from typing import Any
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.credentials import NEEDED
-from windfall.grid.http import NoSuch, instant_text
+from windfall.grid.http import NotFound, instant_text
 from windfall.grid.providers.base import Provider, Tools
 from windfall.grid.source import News, Point, one_series, points_of
 
@@ -81,7 +81,7 @@ class OpenElectricity(Provider):
         url = f"{self.url}/market/network/{self.table.network}"
         try:
             answer = self.http.get(url, params, headers={"Authorization": f"Bearer {key}"})
-        except NoSuch as e:
+        except NotFound as e:
             if e.status != _NO_DATA:
                 raise
             return News()

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.http import Later, NoSuch
+from windfall.grid.http import NotFound, TryLater
 from windfall.grid.providers.base import Provider, Tools
 from windfall.grid.source import News, Point, in_words, instant, number
 
@@ -53,7 +53,7 @@ class Vessim(Provider):
         t = self._present(label, now)
         if t is None and not moved:
             if first:
-                raise Later(
+                raise TryLater(
                     f"{self.who}: the simulation's clock says {label[:32]} and has not been seen to move yet; it is asked again"
                 )
             return News()
@@ -62,7 +62,7 @@ class Vessim(Provider):
     def _state(self) -> dict[str, Any]:
         try:
             answer = self.http.get(f"{self.url}/microgrids/{quote(str(self.table.microgrid), safe='')}")
-        except NoSuch as e:
+        except NotFound as e:
             if e.status != 404:
                 raise
             raise SignalError(

@@ -20,7 +20,7 @@ from windfall.grid.cache import SignalCache
 from windfall.grid.credentials import NEEDED
 from windfall.grid.http import Denied, Params, said_in
 from windfall.grid.providers.base import Provider, Tools
-from windfall.grid.source import Expected, News, Point, in_words, instant, number, one_series, points_of
+from windfall.grid.source import ForecastPoints, News, Point, in_words, instant, number, one_series, points_of
 from windfall.units import iso_utc
 
 #: 1 lb is 0.45359237 kg (exactly), so 1 lb/MWh is 0.45359237 g/kWh.
@@ -88,7 +88,7 @@ class WattTime(Provider):
             raise SignalError(
                 f"{self.who}: the newest point ({iso_utc(first)}) has no usable value ({in_words(value)}); it is asked again"
             )
-        expected = Expected(tuple(points), points[-1].valid_from + data.period_s) if ahead and len(points) > 1 else None
+        expected = ForecastPoints(tuple(points), points[-1].valid_from + data.period_s) if ahead and len(points) > 1 else None
         return News(points[:1], expected, dropped, data.warnings, published="forecast")
 
     def past(self, now: float, span_s: float) -> News | None:

@@ -20,7 +20,7 @@ from windfall.grid.signal import Columns, Reading
 KEEP_S = 40 * 86400.0
 
 
-class Series:
+class ReadingSeries:
     """An immutable, sorted set of readings; ``with_readings`` makes the next. Safe to read from any thread."""
 
     def __init__(self, readings: tuple[Reading, ...] = ()) -> None:
@@ -32,7 +32,7 @@ class Series:
         self._stale = np.array([r.stale_at for r in readings], np.float64)
         self._known = np.array([r.known_at for r in readings], np.float64)
 
-    def with_readings(self, news: Iterable[Reading]) -> Series:
+    def with_readings(self, news: Iterable[Reading]) -> ReadingSeries:
         """This series with ``news``. What says the same of the same time as before is no news: it keeps when it was known."""
         last: dict[float, Reading] = {r.valid_from: r for r in self.readings}
         rows = list(self.readings)
@@ -45,9 +45,9 @@ class Series:
             return self
         rows.sort(key=lambda r: (r.valid_from, r.known_at))
         oldest = rows[-1].valid_from - KEEP_S
-        return Series(tuple(r for r in rows if r.valid_from >= oldest))
+        return ReadingSeries(tuple(r for r in rows if r.valid_from >= oldest))
 
-    def known_by(self, t: float) -> Series:
+    def known_by(self, t: float) -> ReadingSeries:
         """This series for a clock that was set back to ``t``: nothing can have been known later than it is now.
 
         What is about a time that has not come by that clock is forgotten: which word about it counts will be heard again.
@@ -55,7 +55,7 @@ class Series:
         if not (self._known > t).any():
             return self
         kept = (r if r.known_at <= t else replace(r, known_at=t) for r in self.readings if r.known_at <= t or r.valid_from <= t)
-        return Series(tuple(sorted(kept, key=lambda r: (r.valid_from, r.known_at))))
+        return ReadingSeries(tuple(sorted(kept, key=lambda r: (r.valid_from, r.known_at))))
 
     def at(self, t: float) -> Reading | None:
         """The newest reading about ``t`` or before, known at ``t``."""

@@ -1,0 +1,31 @@
+"""The only place that constructs a run's drivers, so that a new kind of driver is added here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from windfall.fleet.drivers.local import AGENT, Describe, LocalDriver
+from windfall.store.rundir import RunDir
+
+__all__ = ["AGENT", "build_driver", "driver_of_what_lives"]
+
+
+def build_driver(
+    run: RunDir, run_id: str, describe: Describe, *, environment: dict[str, str] | None = None, agent: Sequence[str] = AGENT
+) -> LocalDriver:
+    """The driver that starts and stops all sites of a run: every site's ``driver`` is `local` so far.
+
+    ``describe`` gives what a site is told at its start, by its name; ``environment`` is added to that of every site; ``agent`` is
+    the command that runs a site, to which the site's folder is added.
+    """
+    return LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent)
+
+
+def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:
+    """A driver that finds and ends what lives of a run's sites. It must not be asked to start one: it has nothing to tell it."""
+    return LocalDriver(run.sites, run_id, _nothing)
+
+
+def _nothing(site: str) -> dict[str, Any]:
+    return {}
