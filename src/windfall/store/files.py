@@ -12,14 +12,17 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from windfall import faults
 from windfall.errors import DataError, StoreError
+from windfall.store.blobs import Blob, Blobs, FileBlob, MemoryBlob
+from windfall.store.blobs import sync_dir as sync_dir
 
 #: What a full, read-only or broken disk says.
 DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM}
@@ -44,15 +47,6 @@ def telling_of_the_disk(root: Path) -> Iterator[None]:
         ) from e
 
 
-def sync_dir(folder: Path) -> None:
-    """Make a rename in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True, point: str = "") -> None:
     """Write ``parts`` to ``path``: a reader sees the old file or the whole new one, after any crash if ``durable``.
 
@@ -69,7 +63,7 @@ def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True, po
         if point:
             faults.reach(point, temporary)
         os.replace(temporary, path)
-    except OSError:
+    except (OSError, DataError):
         temporary.unlink(missing_ok=True)
         raise
     if durable:
@@ -113,16 +107,34 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Envelope:
-    """A header of plain values and named blobs of bytes."""
+    """A header of plain values and named blobs of bytes, any of which may be a file (``of``, ``load`` with a limit)."""
 
     header: dict[str, Any]
-    blobs: dict[str, bytes] = field(default_factory=dict)
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
-    def parts(self) -> list[bytes]:
-        """The serialised form, in pieces."""
-        index = [[name, len(blob), hashlib.sha256(blob).hexdigest()] for name, blob in self.blobs.items()]
+    @classmethod
+    def of(cls, header: dict[str, Any], blobs: Mapping[str, bytes | Blob]) -> Envelope:
+        """One whose blobs may be files, which stay where they are."""
+        return cls(header, Blobs({n: MemoryBlob(b) if isinstance(b, bytes) else b for n, b in blobs.items()}))
+
+    def blob(self, name: str) -> Blob:
+        """A blob without reading it: its size, SHA-256 and a reader. Raises KeyError."""
+        if isinstance(self.blobs, Blobs):
+            return self.blobs.blob(name)
+        return MemoryBlob(self.blobs[name])
+
+    def all_blobs(self) -> dict[str, Blob]:
+        """Every blob by its name, unread."""
+        return {name: self.blob(name) for name in self.blobs}
+
+    def parts(self) -> Iterator[bytes]:
+        """The serialised form, in pieces. Raises DataError if a file is not what it was any more."""
+        blobs = self.all_blobs()
+        index = [[name, blob.size, blob.sha256] for name, blob in blobs.items()]
         head = json.dumps({"header": self.header, "blobs": index}).encode()
-        return [_MAGIC, struct.pack("<Q", len(head)), hashlib.sha256(head).digest(), head, *self.blobs.values()]
+        yield from (_MAGIC, struct.pack("<Q", len(head)), hashlib.sha256(head).digest(), head)
+        for blob in blobs.values():
+            yield from blob.parts()
 
     def save(self, path: Path, *, point: str = "") -> None:
         """Write to ``path``, durably; ``point`` as in ``write_atomic``."""
@@ -135,25 +147,10 @@ class Envelope:
         Raises:
             DataError: truncated, changed, or not an envelope; ``what`` names it in the message.
         """
-        start = _PROLOGUE
-        if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
-            raise DataError(f"{what}: not a Windfall envelope, or cut short")
-        size, digest_of_head = struct.unpack("<Q32s", data[len(_MAGIC) : start])
-        if size > _MAX_HEADER or start + size > len(data):
-            raise DataError(f"{what}: cut short in its header")
-        if hashlib.sha256(data[start : start + size]).digest() != digest_of_head:
-            raise DataError(f"{what}: its header was changed on its way (checksum)")
-        try:
-            head = json.loads(data[start : start + size])
-            index = [(str(n), int(length), str(digest)) for n, length, digest in head["blobs"]]
-            header = dict(head["header"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            raise DataError(f"{what}: unreadable header") from None
+        header, index = _read_head(BytesIO(data), len(data), what)
         blobs: dict[str, bytes] = {}
-        at = start + size
-        for name, length, digest in index:
-            blob = data[at : at + length]
-            at += length
+        for name, start, length, digest in index:
+            blob = data[start : start + length]
             if len(blob) != length:
                 raise DataError(f"{what}: cut short in {name}")
             if hashlib.sha256(blob).hexdigest() != digest:
@@ -162,6 +159,66 @@ class Envelope:
         return cls(header, blobs)
 
     @classmethod
-    def load(cls, path: Path) -> Envelope:
-        """The envelope in a file. Raises DataError as ``parse``."""
-        return cls.parse(path.read_bytes(), str(path))
+    def load(cls, path: Path, *, in_memory_up_to: int | None = None, check: bool = True) -> Envelope:
+        """The envelope in a file. With ``in_memory_up_to`` larger blobs stay in it and are read piece by piece.
+
+        Raises:
+            DataError: as ``parse``. Without ``check`` a blob that stays in the file is checked only when it is read.
+        """
+        if in_memory_up_to is None:
+            return cls.parse(path.read_bytes(), str(path))
+        size = path.stat().st_size
+        return cls.within(FileBlob(path, size, ""), str(path), in_memory_up_to=in_memory_up_to, check=check)
+
+    @classmethod
+    def within(cls, blob: Blob, what: str, *, in_memory_up_to: int, check: bool = True) -> Envelope:
+        """The envelope that a blob holds, as ``load``; the blob itself is not checked, as its parts have checksums of their own."""
+        if isinstance(blob, MemoryBlob):
+            return cls.parse(blob.data, what)
+        blobs: dict[str, bytes | Blob] = {}
+        with blob.open() as f:
+            header, index = _read_head(f, blob.size, what)
+            for name, start, length, digest in index:
+                if start + length > blob.size:
+                    raise DataError(f"{what}: cut short in {name}")
+                part = FileBlob(blob.path, length, digest, blob.offset + start)
+                try:
+                    if length <= in_memory_up_to:
+                        blobs[name] = part.read()
+                        continue
+                    if check:
+                        part.verify()
+                except DataError:
+                    raise DataError(f"{what}: {name} was changed on its way (checksum)") from None
+                blobs[name] = part
+        return cls.of(header, blobs)
+
+    @classmethod
+    def header_of(cls, path: Path) -> dict[str, Any]:
+        """The header in a file, whose blobs are neither read nor checked. Raises DataError as ``parse``."""
+        with open(path, "rb") as f:
+            return _read_head(f, os.fstat(f.fileno()).st_size, str(path))[0]
+
+
+def _read_head(f: BinaryIO, size: int, what: str) -> tuple[dict[str, Any], list[tuple[str, int, int, str]]]:
+    """Header, and each blob's name, place, length and SHA-256, of an envelope of ``size`` bytes. Raises DataError."""
+    prologue = f.read(_PROLOGUE)
+    if prologue[: len(_MAGIC)] != _MAGIC or len(prologue) < _PROLOGUE:
+        raise DataError(f"{what}: not a Windfall envelope, or cut short")
+    length, digest_of_head = struct.unpack("<Q32s", prologue[len(_MAGIC) :])
+    if length > _MAX_HEADER or _PROLOGUE + length > size:
+        raise DataError(f"{what}: cut short in its header")
+    head = f.read(length)
+    if hashlib.sha256(head).digest() != digest_of_head:
+        raise DataError(f"{what}: its header was changed on its way (checksum)")
+    try:
+        parsed = json.loads(head)
+        index, at = [], _PROLOGUE + length
+        for name, length, digest in parsed["blobs"]:
+            if int(length) < 0:
+                raise ValueError
+            index.append((str(name), at, int(length), str(digest)))
+            at += int(length)
+        return dict(parsed["header"]), index
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise DataError(f"{what}: unreadable header") from None

@@ -18,11 +18,13 @@ from windfall import faults
 from windfall.errors import Refused, StoreError, TakenOver
 from windfall.store.configurations import Configurations
 from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
-from windfall.store.records import Configured, Consumed, Counts, Hold, Lease, Received, Version
+from windfall.store.records import Configured, Consumed, Counts, Hold, Lease, Received, Token, Version
 from windfall.store.spans import Spans
 
 #: Leases that may fail at a block before it is quarantined.
 MAX_FAILURES = 3
+#: Lives of a site whose tokens are still known for what they are.
+_TOKENS_KEPT = 4
 
 
 class Ledger:
@@ -398,6 +400,21 @@ class Ledger:
     def generations(self) -> dict[str, int]:
         """The highest generation ever asked for, by site. A generation is never used twice."""
         return dict(self._db.execute("SELECT site, MAX(generation) FROM journal GROUP BY site").fetchall())
+
+    def keep_token(self, site: str, generation: int, sha256: str) -> None:
+        """From now on this is what is known of a site's token; of lives before the last few nothing is kept."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (site, generation, sha256))
+            db.execute("DELETE FROM tokens WHERE site = ? AND generation <= ?", (site, generation - _TOKENS_KEPT))
+
+    def tokens(self) -> list[Token]:
+        """Every site's token, and those of its last lives, so that one of them can be told what it is."""
+        try:
+            rows = self._db.execute("SELECT site, generation, sha256 FROM tokens").fetchall()
+            newest = self.generations()
+        except sqlite3.Error as e:
+            raise StoreError(f"{self._path}: the tokens cannot be read ({e})") from None
+        return [Token(str(s), int(g), str(h), newest.get(s) == g) for s, g, h in rows]
 
     def last_asked(self) -> dict[str, tuple[int, str, float]]:
         """By site: generation, action and run time of what was last asked of its driver."""

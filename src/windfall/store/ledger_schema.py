@@ -10,12 +10,17 @@ from pathlib import Path
 from windfall.errors import StoreError
 from windfall.store.reading import open_for_reading
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _CONFIGURATIONS = """
 CREATE TABLE configurations (
   number INTEGER PRIMARY KEY, t_run REAL, t_wall REAL NOT NULL, text TEXT NOT NULL, changes TEXT NOT NULL,
   budget_tokens INTEGER NOT NULL, from_tokens INTEGER NOT NULL, how TEXT NOT NULL, generations TEXT NOT NULL);
+"""
+
+#: Of a token nothing is kept but its SHA-256.
+_TOKENS = """
+CREATE TABLE tokens (site TEXT NOT NULL, generation INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (site, generation));
 """
 
 SCHEMA = (
@@ -50,6 +55,7 @@ CREATE INDEX leases_by_state ON leases (state);
 CREATE INDEX journal_by_site ON journal (site);
 """
     + _CONFIGURATIONS
+    + _TOKENS
 )
 
 #: What leads from a schema to the next one.
@@ -66,6 +72,7 @@ CREATE INDEX leases_by_state ON leases (state);
 CREATE INDEX journal_by_site ON journal (site);
 """,
     3: _CONFIGURATIONS,
+    4: _TOKENS,
 }
 
 

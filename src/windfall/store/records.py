@@ -108,3 +108,13 @@ class Hold:
     until: float | None
     who: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a site's bearer token: its SHA-256, and whether its generation is the site's current one."""
+
+    site: str
+    generation: int
+    sha256: str
+    current: bool
