@@ -39,12 +39,12 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
 from windfall.errors import DataError, Refused
-from windfall.store.tensors import Tensors
+from windfall.store.tensors import Tensors, Writable
 from windfall.wire.rounding import CODECS, GROUP, Bytes, Floats, kind_of, pack, payload_bytes, unpack
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -55,12 +55,6 @@ _MAGIC = b"WFDIFF\n\0"
 _FORMAT = 1
 _DIGEST = 32
 _PROLOGUE = len(_MAGIC) + 8 + _DIGEST
-
-
-class Writable(Protocol):
-    """Where bytes go: a file, or anything else that takes all that it is given."""
-
-    def write(self, data: memoryview, /) -> Any: ...
 
 
 def encoded_size(shapes: Shapes, codec: str) -> int:
@@ -165,13 +159,14 @@ class DifferenceWriter:
 class DifferenceReader:
     """Reads a difference file, tensor by tensor, in any order and by several threads at once."""
 
-    def __init__(self, source: bytes | Path, shapes: Shapes, what: str = "") -> None:
+    def __init__(self, source: bytes | Path, shapes: Shapes, what: str = "", *, offset: int = 0, size: int | None = None) -> None:
         """Read and check the header.
 
         Args:
             source: the file's bytes, or where it is.
             shapes: what it has to hold, in whatever order.
             what: how messages name it; a path is named by itself.
+            offset, size: where it lies in ``source``, if that holds something else too.
 
         Raises:
             Refused: a version, codec, group, name or shape that is not ours.
@@ -186,7 +181,8 @@ class DifferenceReader:
             except OSError as e:
                 raise DataError(f"{self._what}: cannot be opened: {e.strerror}") from None
         try:
-            self.size = os.fstat(self._file).st_size if isinstance(source, Path) else len(source)
+            available = (os.fstat(self._file).st_size if isinstance(source, Path) else len(source)) - offset
+            self._offset, self.size = offset, available if size is None else min(size, available)
             self.codec, self._places = self._read_header(shapes)
         except BaseException:
             self.close()
@@ -306,7 +302,7 @@ class DifferenceReader:
         return codec, index
 
     def _read(self, start: int, into: Bytes, part: str) -> None:
-        view = into.data
+        view, start = into.data, self._offset + start
         if self._file < 0:
             found = self._data[start : start + len(view)]
             done = len(found)
