@@ -133,23 +133,18 @@ class NoTrainer:
     def __init__(self, manifest: str) -> None:
         self.manifest = manifest
         self._weights: Tensors = {}
-        self._nothing: Tensors = {}
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
         return 1.0
 
-    def delta(self) -> Tensors:
-        return self._nothing
+    def weights(self) -> Tensors:
+        return {n: np.array(w) for n, w in self._weights.items()}
 
-    def cut(self) -> Tensors:
-        return self._nothing
-
-    def correct(self, change: Tensors, sign: float) -> None:
+    def rebase(self, old: Any, new: Any, moves: Any = ()) -> None:
         return None
 
     def load(self, weights: Tensors) -> None:
         self._weights = weights
-        self._nothing = {n: np.zeros_like(w) for n, w in weights.items()}
 
     def evaluate(self) -> EvalResult:
         return EvalResult(1.0, 1.0, 1, 1)
@@ -161,7 +156,7 @@ class NoTrainer:
         return to_bytes({"none": np.zeros(1, np.float32)})
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
-        now = self.delta(), self.inner(exact=True)
+        now = self.weights(), self.inner(exact=True)
         return lambda: now
 
     def load_inner(self, data: bytes) -> None:

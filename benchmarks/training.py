@@ -183,8 +183,11 @@ def snapshot_beside_the_training(folder: Path, device: str, rounds: int) -> None
     trainer = LocalTrainer(spec(folder, device, depth=8, width=512, micro_batch_sequences=1))
     count = sum(p.numel() for p in trainer.model.parameters())
 
+    before = trainer.weights()
+
     def at_once() -> None:
-        delta, inner = trainer.snapshot()()
+        weights, inner = trainer.snapshot()()
+        delta = {n: w - before[n] for n, w in weights.items()}
         Envelope({}, {"delta": encode(delta, "fp32"), "inner": inner}).save(folder / "snapshot.env")
 
     found = turns(trainer.snapshot, at_once, rounds, device)

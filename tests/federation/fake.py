@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from federation.sizes import BATCH, BLOCK, TOKENS_PER_STEP
 from windfall.errors import DataError
 from windfall.store.tensors import Tensors, from_bytes, to_bytes
+
+#: Gives a tensor by its name.
+Read = Callable[[str], Any]
 
 
 class Figures(NamedTuple):
@@ -29,7 +32,6 @@ class CountingTrainer:
 
     def __init__(self, blocks: int) -> None:
         self._now: Tensors = {"count": np.zeros(blocks, np.float32)}
-        self._anchor: Tensors = {"count": np.zeros(blocks, np.float32)}
         self._steps = 0
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
@@ -41,24 +43,17 @@ class CountingTrainer:
     def weights(self) -> Tensors:
         return {n: v.copy() for n, v in self._now.items()}
 
-    def delta(self) -> Tensors:
-        return {n: v - self._anchor[n] for n, v in self._now.items()}
-
-    def cut(self) -> Tensors:
-        delta = self.delta()
-        self.load({n: self._anchor[n] + d for n, d in delta.items()})
-        return delta
-
-    def correct(self, change: Tensors, sign: float) -> None:
+    def rebase(self, old: Read, new: Read, moves: Sequence[tuple[float, Read]] = ()) -> None:
         for name in self._now:
-            self._now[name] += np.float32(sign) * change[name]
-            self._anchor[name] += np.float32(sign) * change[name]
+            rest = self._now[name] - old(name)
+            for sign, move in moves:
+                rest += np.float32(sign) * move(name)
+            self._now[name] = new(name) + rest
 
-    def load(self, weights: Tensors) -> None:
+    def load(self, weights: Mapping[str, Any]) -> None:
         if weights["count"].shape != self._now["count"].shape:
             raise DataError("weights of another model")
         self._now = {n: np.array(v, np.float32) for n, v in weights.items()}
-        self._anchor = self.weights()
 
     def evaluate(self) -> Figures:
         return Figures()
@@ -70,7 +65,7 @@ class CountingTrainer:
         return to_bytes({"steps": np.array([self._steps], np.float32)})
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
-        now = self.delta(), self.inner(exact=True)
+        now = self.weights(), self.inner(exact=True)
         return lambda: now
 
     def load_inner(self, data: bytes) -> None:

@@ -139,7 +139,7 @@ class Run:
         self, root: Path, data: Path, windows: dict[str, list[tuple[float, float]]], *, steps: int = 120,
         steps_per_min: float | dict[str, float] = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
         outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9, round_steps: int | None = None,
-        inner_max_age: float = 0.02, batch: str = "site",
+        inner_max_age: float = 0.02, batch: str = "site", overlap: bool = False, transfer_s: float | None = None,
         calendar: bool = False, trainer: MakeTrainer | None = None, holds: OperatorHolds | None = None,
         earlier: Run | None = None,
     ) -> None:  # fmt: skip
@@ -184,13 +184,17 @@ class Run:
         settings = Settings(
             round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=5, heartbeat_timeout_s=60, tick_s=TICK,
             gated=not calendar, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_block=SEQ * BLOCK, batch=batch,
+            overlap=overlap,
+            transfer_s={} if transfer_s is None else dict.fromkeys(names, transfer_s),
             budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
             tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names},
             round_blocks=round_steps * BATCH // BLOCK if round_steps else None,
             inner_max_age=inner_max_age,
         )  # fmt: skip
         gone = departed(self.ledger, self.dir.sites, names)
-        intake = Intake(self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites={*names, *gone}, max_base_age=2)
+        intake = Intake(
+            self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites={*names, *gone}, max_base_age=2, codec=codec
+        )
         recover(now, self.ledger, self.checkpoints, intake, self.telemetry)
         take_leave(now, gone, self.ledger, intake, self.telemetry, self.dir.sites)
         self.federation = Federation(

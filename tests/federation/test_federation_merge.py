@@ -17,7 +17,6 @@ from windfall.federation.merge import Outer, apply, weighted_mean
 from windfall.store.files import Envelope
 from windfall.store.records import Consumed
 from windfall.store.tensors import Tensors, to_bytes
-from windfall.wire.codec import decode, encode
 from windfall.wire.messages import ContributionHeader
 
 RNG = np.random.default_rng(0)
@@ -31,34 +30,6 @@ def tensors(scale: float = 1.0) -> Tensors:
 
 
 LIKE = tensors()
-
-
-def test_fp32_is_exact_and_int8_is_within_half_a_step_of_its_group() -> None:
-    delta = tensors(0.01)
-    exact = decode(encode(delta, "fp32"), "fp32", LIKE)
-    close = decode(encode(delta, "int8"), "int8", LIKE)
-    for name in delta:
-        np.testing.assert_array_equal(exact[name], delta[name])
-    np.testing.assert_array_equal(close["s"], delta["s"])
-    step = np.abs(delta["w"]).max() / 127
-    assert np.abs(close["w"] - delta["w"]).max() <= step / 2 * 1.001
-    assert len(encode(delta, "int8")) < 0.5 * len(encode(delta, "fp32"))
-
-
-@pytest.mark.parametrize(
-    ("delta", "why"),
-    [
-        ({"w": LIKE["w"]}, "other tensors than the model"),
-        ({**LIKE, "x": LIKE["s"]}, "other tensors than the model"),
-        ({**LIKE, "s": LIKE["s"][:3]}, r"delta s is float32\(3,\)"),
-        ({**LIKE, "s": LIKE["s"].astype(np.float64)}, "delta s is float64"),
-        ({**LIKE, "s": np.array([1, 2, np.nan, 3, 4], np.float32)}, "not finite"),
-        ({**LIKE, "s": np.array([1, 2, np.inf, 3, 4], np.float32)}, "not finite"),
-    ],
-)
-def test_a_delta_that_does_not_fit_is_refused(delta: Tensors, why: str) -> None:
-    with pytest.raises(Refused, match=why):
-        decode(to_bytes(delta), "fp32", LIKE)
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=5))
@@ -111,9 +82,6 @@ def with_delta(e: Envelope, value: float | None = None, shape: tuple[int, ...] |
 
 
 ATTACKS: dict[str, Any] = {
-    "nan": lambda e: [with_delta(e, value=float("nan"))],
-    "inf": lambda e: [with_delta(e, value=float("inf"))],
-    "shape": lambda e: [with_delta(e, shape=(3, 3))],
     "truncated": lambda e: [replace(e, blobs={"delta": e.blobs["delta"][:100]})],
     "no delta": lambda e: [replace(e, blobs={})],
     "negative tokens": lambda e: [replace(e, header={**e.header, "tokens": -5})],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -303,12 +304,14 @@ class Alone:
     def order(self, *, for_s: float = 1e6, valid_s: float = 1e6, after: str = "continue") -> None:
         """The coordinator's order, from now: cut after ``for_s``, valid for ``valid_s``."""
         now = T0 + self.wall
+        weights = to_bytes(self.trainer.weights())
         order = RoundOrder(
-            fence=1, round=1, version=0, model="full", inner="own", after=after, cut_at=now + for_s, begins_at=now,
+            fence=1, round=1, version=0, sha256=hashlib.sha256(weights).hexdigest(), model="full",
+            inner="own", after=after, cut_at=now + for_s, begins_at=now,
             valid_until=now + valid_s, blocks_before=0, step_blocks=2, tokens_per_s=1.0, gated=False,
             leases=[{"epoch": 1, "start": 0, "end": LEASED}], progress_start=0.0, progress_rate=1.0,
         )  # fmt: skip
-        self.box.incoming.append(("m1", Envelope(order.header(), {"weights": to_bytes(self.trainer.weights())})))
+        self.box.incoming.append(("m1", Envelope(order.header(), {"weights": weights})))
 
     def beat(self) -> None:
         """A sign of life of the coordinator on the bus."""

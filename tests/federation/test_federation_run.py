@@ -217,8 +217,8 @@ def test_a_full_disk_at_a_commit_stops_the_run_cleanly_and_it_resumes_with_room(
         def no_room(*_: object) -> str:
             raise OSError(28, "No space left on device")
 
-        full.setattr("windfall.federation.checkpoints.save_file", no_room)
-        with pytest.raises(StoreError, match=r"No space left on device.*the last version is intact"):
+        full.setattr("windfall.federation.merger.TensorWriter.put", no_room)
+        with pytest.raises(StoreError, match=r"No space left on device.*nothing is lost"):
             first.serve()
     assert first.ledger.head() == at
     assert first.ledger.counts().received > 0, "what had arrived waits for its commit"

@@ -341,7 +341,7 @@ def test_a_budget_does_not_shrink_and_what_fails_half_way_changes_nothing(ledger
 def test_a_ledger_of_before_configurations_were_kept_has_none_and_can_have_some(ledger: Ledger, tmp_path: Path) -> None:
     ledger.close()
     db = sqlite3.connect(tmp_path / "ledger.db")
-    db.executescript("DROP TABLE configurations; UPDATE meta SET value = '3' WHERE key = 'schema';")
+    db.executescript("DROP TABLE configurations; DROP TABLE tokens; UPDATE meta SET value = '3' WHERE key = 'schema';")
     db.close()
     assert Ledger.open(tmp_path / "ledger.db", read_only=True).configurations() == []
     writable = Ledger.open(tmp_path / "ledger.db")

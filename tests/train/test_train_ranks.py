@@ -39,13 +39,15 @@ def spec(prepared: Path, **changes: object) -> TrainerSpec:
 
 
 def story(trainer: LocalTrainer | RankedTrainer) -> tuple[list[float], dict[str, np.ndarray], bytes]:
-    """Steps, a cut, a correction, an inner state given away and taken back, a reset: losses, weights and inner state."""
+    """Steps, another base, an inner state given away and taken back, a reset: losses, weights and inner state."""
+    begun = trainer.weights()
     losses = [trainer.step([3 * i, 3 * i + 1, 3 * i + 2], 384.0 * i) for i in range(4)]
-    delta = trainer.cut()
+    delta = {n: w - begun[n] for n, w in trainer.weights().items()}
     losses.append(trainer.step([12, 13, 14], 1536.0))
     kept = trainer.inner(exact=True)
     losses.append(trainer.step([15], 1920.0))  # the last blocks of a budget: fewer sequences than ranks have had
-    trainer.correct({n: 0.25 * d for n, d in delta.items()}, -1.0)
+    quarter = {n: np.float32(0.25) * d for n, d in delta.items()}
+    trainer.rebase(begun.__getitem__, begun.__getitem__, [(-1.0, quarter.__getitem__)])
     trainer.load_inner(kept)
     losses.append(trainer.step([18, 19, 20], 2304.0))
     weights = trainer.weights()

@@ -169,6 +169,7 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
      "the weights of version 3 were damaged and are whole again: v3 is damaged; made again from its contributions"),
     ("checkpoint_damaged", 3, {"reason": "v3 is damaged; going back to version 2"},
      "the weights of version 3 are damaged: v3 is damaged; going back to version 2"),
+    ("outer_state_lost", 3, {"reason": "gone"}, "training goes on without the outer state of version 3: gone"),
     ("tidied", None, {"files": ["a", "b"], "count": 5}, "removed 5 files that the ledger does not name: a, b and 3 more"),
     ("tidied", None, {"files": ["a"], "count": 1}, "removed 1 file that the ledger does not name: a"),
     ("leaving", None, {"reason": "asked to end"}, "this coordinator ends and the next one goes on: asked to end"),

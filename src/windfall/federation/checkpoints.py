@@ -7,17 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from windfall import faults
 from windfall.errors import DataError, StoreError
-from windfall.store.files import Envelope, sha256, write_atomic
+from windfall.federation.merger import Stored, difference_name
+from windfall.store.blobs import Blob, FileBlob
+from windfall.store.files import Envelope, sha256
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
 from windfall.store.rundir import RunDir
-from windfall.store.tensors import Tensors, load_file, save_file
+from windfall.store.tensors import Tensors, load_file, save_file, shapes_in
 
 T = TypeVar("T")
+#: A site so many versions behind is sent what made each of them; one that is further behind, a whole model.
+_CHAIN = 3
 
 
 class Checkpoints:
@@ -28,18 +30,67 @@ class Checkpoints:
         self._ledger = ledger
         self._keep = keep
         self._keep_every = keep_every
-        self._cache: tuple[int, Tensors] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where weights are."""
+        return self._run.checkpoints
 
     def weights(self, version: Version) -> Tensors:
-        """The float32 weights of a version.
+        """The float32 weights of a version, in memory.
 
         Raises:
             DataError: the file is missing or damaged.
         """
-        if self._cache is None or self._cache[0] != version.version:
-            tensors = load_file(self._run.checkpoints / version.file, version.sha256)
-            self._cache = (version.version, {k: v.astype(np.float32, copy=False) for k, v in tensors.items()})
-        return self._cache[1]
+        return load_file(self.path(version), version.sha256)
+
+    def verify(self, version: Version) -> None:
+        """Raise DataError if a version's file is missing or damaged."""
+        path = self.path(version)
+        try:
+            whole = sha256(path) == version.sha256
+        except FileNotFoundError:
+            raise DataError(f"{path}: the weights file is missing") from None
+        except OSError as e:
+            raise DataError(f"{path}: the weights file cannot be read: {e.strerror}") from None
+        if not whole:
+            raise DataError(f"{path}: the weights file is damaged (its checksum is not the ledger's)")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of the model, by its name. Raises DataError if the newest version cannot be read."""
+        if not self._shapes:
+            self._shapes = shapes_in(self.path(self._ledger.head()))
+        return self._shapes
+
+    def whole(self, version: Version) -> FileBlob:
+        """A version's file as it is sent. Raises DataError if it is missing."""
+        return _blob(self.path(version), version.sha256)
+
+    def difference(self, version: Version) -> Blob | None:
+        """What makes a version of the one before, if it is still there."""
+        try:
+            if version.alone is None:
+                return FileBlob.of(self._run.checkpoints / difference_name(version.version))
+            (made_of,) = self._ledger.contributions(version.version)
+            return self.spooled(made_of).blob("delta")
+        except (OSError, DataError, KeyError, ValueError):
+            return None
+
+    def residual(self, version: Version) -> Stored | None:
+        """What rounding has left out up to a version, if it has left anything and the file is there."""
+        if version.residual is None:
+            return None
+        name, digest = version.residual
+        path = self._run.checkpoints / name
+        return Stored(path, digest) if path.is_file() else None
+
+    def momentum(self, version: Version) -> Stored | None:
+        """Outer momentum stored with a version; None if there is none (it then starts anew)."""
+        if not version.outer_file or not version.outer_sha256:
+            return None
+        path = self._run.checkpoints / version.outer_file
+        return Stored(path, version.outer_sha256) if path.is_file() else None
 
     def path(self, version: Version) -> Path:
         """Where a version's weights are."""
@@ -52,44 +103,43 @@ class Checkpoints:
         faults.reach("after-weights", self._run.checkpoints / name)
         return name, digest
 
-    def committed(self, version: Version, weights: Tensors) -> None:
-        """Keep the newest weights at hand, and let go of old files, once the new one is known to be whole."""
-        self._cache = (version.version, weights)
-        path = self.path(version)
-        if not path.is_file() or sha256(path) != version.sha256:
-            self.write(version.version, weights)
+    def committed(self, version: Version) -> None:
+        """Let go of old files, once the new ones are there. Raises DataError if they are not."""
+        if not self.path(version).is_file():
+            raise DataError(f"{self.path(version)}: the weights file is missing")
         held = self._ledger.retained()
         for old in held[: -self._keep]:
             if old.version % self._keep_every:
                 self._ledger.forget_weights(old.version)
                 (self._run.checkpoints / old.file).unlink(missing_ok=True)
+        for name in self._beside() - self._needed():
+            (self._run.checkpoints / name).unlink(missing_ok=True)
 
-    def write_outer(self, number: int, momentum: Tensors | None) -> str | None:
-        """Write outer momentum for version ``number``, if there is any."""
-        if momentum is None:
-            return None
-        name = f"outer-v{number:06d}.safetensors"
-        _guard(lambda: save_file(self._run.checkpoints / name, momentum))
-        return name
+    def _beside(self) -> set[str]:
+        """Names of files that lie beside versions' weights: differences, and outer state."""
+        found = {p.name for p in self._run.checkpoints.glob("*.diff")}
+        return found | {p.name for kind in ("outer", "residual") for p in self._run.checkpoints.glob(f"{kind}-v*.safetensors")}
 
-    def outer(self, version: Version) -> Tensors | None:
-        """Outer momentum stored with a version; None if there is none, or it is damaged (it then starts anew)."""
-        try:
-            return load_file(self._run.checkpoints / version.outer_file) if version.outer_file else None
-        except DataError:
-            return None
+    def _needed(self) -> set[str]:
+        """Those that are still of use: differences for sites that are a version or two behind, and the outer state of the newest
+        version, and of the one before, of which the newest is made again should its file be damaged."""
+        last = self._ledger.last_versions(_CHAIN)
+        kept = {difference_name(v.version) for v in last}
+        for v in last[-2:]:
+            kept |= {v.outer_file or "", v.residual[0] if v.residual else ""}
+        return kept
 
     def spool(self, envelope: Envelope, site: str, generation: int, cut: int) -> str:
         """Keep a contribution on disk until it is committed."""
         name = f"{site}-{generation}-{cut}.env"
-        _guard(lambda: write_atomic(self._run.spool / name, envelope.parts()))
+        _guard(lambda: envelope.save(self._run.spool / name))
         faults.reach("after-send", self._run.spool / name)
         return name
 
     def spooled(self, contribution: Received) -> Envelope:
-        """A contribution's envelope. Raises DataError if it is missing or damaged."""
+        """A contribution's envelope, whose blobs are not read. Raises DataError if it is missing or none."""
         try:
-            return Envelope.load(self._run.spool / contribution.file)
+            return Envelope.load(self._run.spool / contribution.file, in_memory_up_to=-1, check=False)
         except OSError as e:
             raise DataError(f"{contribution.file}: cannot be read: {e.strerror}") from None
 
@@ -98,30 +148,28 @@ class Checkpoints:
         for name in names:
             (self._run.spool / name).unlink(missing_ok=True)
 
-    def write_inner(self, site: str, number: int, blob: bytes) -> tuple[str, str]:
+    def write_inner(self, site: str, number: int, blob: Blob) -> tuple[str, str]:
         """Keep a drained site's inner optimizer state with version ``number``."""
         # A name of its own: until the ledger names this file it must not take the place of one that it does name.
         name = f"inner-{site}-v{number:06d}-{secrets.token_hex(3)}.safetensors"
         path = self._run.checkpoints / name
-        _guard(lambda: write_atomic(path, [blob]))
-        return name, sha256(path)
+        return name, _guard(lambda: blob.keep(path)).sha256
 
-    def inner(self, name: str, digest: str) -> bytes | None:
+    def inner(self, name: str, digest: str) -> Blob | None:
         """A stored inner state, or None if it is gone or damaged (the site then resets, and says so)."""
         path: Path = self._run.checkpoints / name
         if not path.is_file() or sha256(path) != digest:
             return None
-        return path.read_bytes()
+        return FileBlob(path, path.stat().st_size, digest)
 
     def leftovers(self) -> list[Path]:
         """What a crash left between two steps: files that the ledger does not name."""
         head = self._ledger.head()
         held = self._ledger.retained()
-        # The outer state before the newest is what the newest is made again from, should its file be damaged.
-        kept = {v.file for v in held} | {v.outer_file for v in held[-2:]} | {head.outer_file}
+        kept = {v.file for v in held} | self._needed()
         kept |= {file for _, file, _ in self._ledger.inner_states().values()}
         spooled = {c.file for c in [*self._ledger.pending(), *self._ledger.contributions(head.version)]}
-        gone = [p for p in self._run.checkpoints.glob("*.safetensors") if p.name not in kept]
+        gone = [p for kind in ("*.safetensors", "*.diff") for p in self._run.checkpoints.glob(kind) if p.name not in kept]
         gone += [p for p in self._run.spool.glob("*.env") if p.name not in spooled]
         gone += [p for folder in (self._run.checkpoints, self._run.spool) for p in folder.glob(".*.tmp")]
         return gone
@@ -138,6 +186,13 @@ class Checkpoints:
         for path in self._run.checkpoints.glob("inner-*.safetensors"):
             if path.name not in names:
                 path.unlink(missing_ok=True)
+
+
+def _blob(path: Path, digest: str) -> FileBlob:
+    try:
+        return FileBlob(path, path.stat().st_size, digest)
+    except OSError as e:
+        raise DataError(f"{path}: the weights file cannot be read: {e.strerror}") from None
 
 
 def _guard(write: Callable[[], T]) -> T:

@@ -31,7 +31,7 @@ def take_leave(t: float, gone: Iterable[str], ledger: Ledger, intake: Intake, ev
             outbox = Outbox(folders / site)
             for name, blob in outbox.all().items():
                 try:
-                    ack = intake.take(t, Envelope.parse(blob, name), site)
+                    ack = intake.take(t, Envelope.within(blob, name, in_memory_up_to=2**20), site)
                 except DataError as e:
                     events.event(t, "refused", site=site, reason=str(e))
                     outbox.acknowledged(*(cut_of(name) or (0, 0)))

@@ -21,14 +21,14 @@ from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.reports import SiteReports
 from windfall.fleet.machine import Site, State
+from windfall.store.blobs import Blob
 from windfall.store.bus import Bus
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Lease
 from windfall.store.telemetry import Events
-from windfall.store.tensors import to_bytes
 from windfall.wire.fields import finite, is_count, text
-from windfall.wire.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, cut_of
+from windfall.wire.messages import PROTOCOL, Ack, ContributionHeader, RoundOrder, Standing, cut_of
 from windfall.wire.transport import Reply, Transport
 
 #: A site whose node is gone and whose heartbeats go on may take this many heartbeat time-outs to connect again.
@@ -37,6 +37,8 @@ _LINK_PATIENCE = 2.0
 _PATIENCE = 4.0
 #: Out of reach for so long, a site is not waited for where an operator has said that it is to be off (wall time).
 _SILENT_S = 10.0
+#: Blobs of what sites offer are read into memory up to this size.
+_IN_MEMORY = 2**20
 #: Orders that a site may say it cannot read, one after another, before it is given up.
 _REFUSALS = 3
 #: A site counts as faster than its configuration says by this factor at the most.
@@ -66,7 +68,7 @@ class Federation:
         self._fixed = FixedRounds(ledger) if settings.round_blocks is not None else None
         self._round: Round | None = self._fixed.under_way(sites) if self._fixed else None
         self._rounds = max(ledger.head().version, self._round.number if self._round else 0)
-        self._evaluations = Evaluations(ledger, events)
+        self._evaluations = Evaluations(ledger, events, every_tokens=settings.eval_every_tokens)
         self._reports = SiteReports(bus, events, self._evaluations, settings.heartbeat_timeout_s)
         self._fatal = self._reports.fatal
         #: Sites whose work has been taken since the last tick: their failures are forgotten.
@@ -98,7 +100,7 @@ class Federation:
     def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
         r = self._round
         # The tick in which a site hands in is one in which it worked, however fast its message was.
-        works = r is not None and (site in r.waiting or r.answered.get(site) == t0)
+        works = r is not None and (site in r.waiting or r.answered.get(site) == t0 or (self._s.overlap and site in r.answered))
         return [("training" if works else "idle", t0, t1)]
 
     def left(self) -> float:
@@ -124,6 +126,8 @@ class Federation:
     def owes(self, t: float) -> str:
         """What must be real before a gated clock leaves ``t``."""
         if self._round and t >= self._round.cut_at:
+            if self._round.closed:
+                return f"the merge of round {self._round.number}"
             return f"{', '.join(sorted(self._round.waiting))}: the work of round {self._round.number}"
         return ""
 
@@ -232,16 +236,13 @@ class Federation:
         m = known or Member(site, self._generations[site], node, stands.inner_tokens)
         m.node, m.message, m.gone_since = node, None, None
         m.unsure = False
-        blobs = reply.envelope.blobs if reply.envelope else {}
+        blobs = reply.envelope.all_blobs() if reply.envelope else {}
         if known is None:
             self._members[site] = m
             self._reports.begin(site)
             # A site that an earlier coordinator of this run started may be anywhere in its work.
             m.first_order = stands.fresh
-            own_cuts = any((cut_of(name) or (0, 0))[0] == m.generation for name in blobs)
-            m.aligned = None if stands.fresh or own_cuts else stands.base
-        elif (stands.round, stands.order_fence) != (m.round, self._fence):
-            m.aligned = None  # whether its last order arrived, and the parameters with it, nobody knows
+        m.held = self._held_by(stands)
         self._events.event(
             self._t, "hello", site=site, generation=stands.generation, offered=len(blobs), again=known is not None,
             uncut_blocks=stands.uncut_blocks,
@@ -267,23 +268,28 @@ class Federation:
             else:
                 self._answered(site)  # it has cut meanwhile: what it had is in its outbox
 
-    def _take_all(self, site: str, blobs: Mapping[str, bytes]) -> None:
+    def _held_by(self, stands: Standing) -> int | None:
+        """The version that a site holds: by its own word, if it is one of this run's, bit for bit."""
+        version = self._ledger.version(stands.base) if stands.base is not None else None
+        return version.version if version is not None and version.sha256 == stands.base_sha256 else None
+
+    def _take_all(self, site: str, blobs: Mapping[str, Blob]) -> None:
         """Take contributions in as they lie in the site's outbox. A damaged one is refused by its name."""
         for name, blob in blobs.items():
             try:
-                self._take(site, Envelope.parse(blob, name))
+                self._take(site, Envelope.within(blob, name, in_memory_up_to=_IN_MEMORY))
             except DataError as e:
                 self._events.event(self._t, "refused", site=site, reason=str(e))
                 cut = cut_of(name)
                 if cut and site in self._members:
                     self._members[site].acks.append(Ack(*cut, False, None, str(e)))
-                    self._members[site].aligned = None
 
     def _resume(self, m: Member, r: Round) -> None:
         """The same order once more: its SuperNode was restarted, the trainer has gone on under it."""
         fleet = sorted(r.participants)
         leases = [x for x in self._ledger.live_leases(m.site) if x.generation == m.generation]
-        self._send(m, self._orders.order(m, r.number, r.begins_at, r.cut_at, "none", leases, fleet=fleet), {})
+        order = self._orders.order(m, r.number, r.begins_at, r.cut_at, leases, fleet=fleet)
+        self._send(m, *self._orders.with_model(m, order))
 
     def _begin_again(self, m: Member, r: Round) -> None:
         """The order of a round anew, to a site that never read it.
@@ -304,14 +310,15 @@ class Federation:
         except Refused:
             header = None  # the intake says why
         mine = m is not None and header is not None and header.generation == m.generation
-        late = {n: b for n, b in envelope.blobs.items() if cut_of(n)}
-        envelope = Envelope(envelope.header, {n: b for n, b in envelope.blobs.items() if n not in late})
+        blobs = envelope.all_blobs()
+        late = {n: b for n, b in blobs.items() if cut_of(n)}
+        envelope = Envelope.of(envelope.header, {n: b for n, b in blobs.items() if n not in late})
         if m and header and mine and header.cut > m.cut:
             m.cut, m.uncut = header.cut, 0
             m.owes_inner = not header.drained and (bool(header.consumed) or m.owes_inner)
         if header and not header.consumed and "delta" not in envelope.blobs and not header.tokens:
             if header.site == site and header.drained and "inner" in envelope.blobs:
-                self._intake.keep_inner(site, envelope.blobs["inner"])
+                self._intake.keep_inner(site, envelope.blob("inner"))
             self._take_all(site, late)
             return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(self._t, envelope, site)
@@ -328,12 +335,6 @@ class Federation:
                 self._proven.add(site)
         elif m:
             m.acks.append(ack)
-            if not ack.accepted:
-                m.aligned = None
-            elif mine and ack.version is not None:
-                # An earlier coordinator committed it and could not say so any more.
-                made = self._ledger.head()
-                m.aligned = made.version if (made.version, made.exact_for) == (ack.version, site) else None
         self._take_all(site, late)
 
     # -- what is due -----------------------------------------------------------------------------------------
@@ -359,7 +360,8 @@ class Federation:
         if self._round:
             newcomers = {n for n in active - self._round.participants if self._can_start(self._members[n])}
             # A round of fixed tokens is done as it was begun: who joins waits for the next one.
-            if newcomers and self._fixed is None and self._round.cut_at > t and self._has_work():
+            joinable = not self._round.closed and self._round.cut_at > t
+            if newcomers and self._fixed is None and joinable and self._has_work():
                 self._bring_forward(t, newcomers)
             self._close_if_over(t)
         elif self._ledger.pending():
@@ -405,7 +407,7 @@ class Federation:
             else:
                 # It went on training after its cut: one more message fetches that work.
                 m.drain_sent = True
-                self._send(m, self._orders.order(m, self._rounds, self._t, self._t, "none", [], drain=True), {})
+                self._send(m, self._orders.order(m, self._rounds, self._t, self._t, [], drain=True), {})
         elif not m.drain_sent:
             m.drain_sent = True
             self._bus.send(site, {"kind": "drain", "generation": m.generation})
@@ -433,7 +435,7 @@ class Federation:
     def _close_if_over(self, t: float) -> None:
         r = self._round
         assert r is not None
-        if r.waiting:
+        if r.waiting and not r.closed:
             due = t >= r.cut_at
             if due and r.due_wall is None:
                 r.due_wall = clock.monotonic()
@@ -452,26 +454,23 @@ class Federation:
                         self._fatal[site] = "it does not answer its message"
                 return
             self._events.event(t, "round_closed_without", round=r.number, sites=sorted(r.waiting))
-        self._round = None
-        self._after(t, self._intake.commit(t, r.mode))
+        if not r.closed:
+            r.closed = True
+            self._intake.begin(t)
+        if not self._intake.merging:
+            self._round = None
+            self._after(t, self._intake.commit(t, r.mode))
 
     def _after(self, t: float, outcome: Committed | None) -> None:
-        for m in self._members.values():
-            if outcome is not None:
-                # The parameters are those of the life that trained them: what an earlier one left behind is not in this one's.
-                own = outcome.exact_for == m.site and outcome.contributions[0].generation == m.generation
-                m.aligned = outcome.version.version if own else None
         for c, why in self._intake.discarded:
             if c.site in self._members:
                 self._members[c.site].acks.append(Ack(c.generation, c.cut, False, None, why))
-                self._members[c.site].aligned = None
         self._intake.discarded.clear()
         if outcome is None:
             return
         for c in outcome.contributions:
             if c.site in self._members:
                 self._members[c.site].acks.append(Ack(c.generation, c.cut, True, outcome.version.version))
-        self._evaluations.committed(t, outcome)
 
     # -- starting a round ------------------------------------------------------------------------------------
 
@@ -492,24 +491,22 @@ class Federation:
         if self._fixed:
             self._fixed.begun(r)
         self._events.event(t, "round", version=head.version, round=self._rounds, mode=mode, sites=sorted(lent), cut_at=cut_at)
-        evaluator = min(lent) if not self._evaluations.has(head.version) else None
+        evaluator = self._evaluations.whose_turn(lent) if self._evaluations.due(head) else None
         for site in sorted(lent):
             self._order_to(self._members[site], r, lent[site], evaluate=site == evaluator)
 
     def _order_to(self, m: Member, r: Round, leases: list[Lease], *, evaluate: bool) -> None:
-        head = self._ledger.head()
-        model = "none" if m.aligned == head.version else "full"
         fleet = sorted(r.participants)
-        order = self._orders.order(m, r.number, self._t, r.cut_at, model, leases, evaluate=evaluate, fleet=fleet)
-        blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
-        self._send(m, *self._orders.with_inner(self._t, m, order, blobs, head))
+        order = self._orders.order(m, r.number, self._t, r.cut_at, leases, evaluate=evaluate, fleet=fleet)
+        order, blobs = self._orders.with_model(m, order)
+        self._send(m, *self._orders.with_inner(self._t, m, order, blobs))
 
-    def _send(self, m: Member, order: RoundOrder, blobs: dict[str, bytes]) -> None:
+    def _send(self, m: Member, order: RoundOrder, blobs: dict[str, Blob]) -> None:
         m.acks = []
         m.first_order = m.first_order and order.drain
         m.round = order.round
-        if order.model == "full":
-            m.aligned = order.version
+        if order.model != "none":
+            m.held = order.version
         m.message = self._nodes.send(m.node, order, blobs)
 
     # -- the end ---------------------------------------------------------------------------------------------
@@ -529,6 +526,4 @@ class Federation:
         m = self._members[site]
         self._rounds += 1
         self._round = Round(self._rounds, head.version, t, t, {site}, {site}, "local")
-        model = "none" if m.aligned == head.version else "full"
-        blobs = {"weights": to_bytes(self._checkpoints.weights(head))} if model == "full" else {}
-        self._send(m, self._orders.order(m, self._rounds, t, t, model, [], evaluate=True), blobs)
+        self._send(m, *self._orders.with_model(m, self._orders.order(m, self._rounds, t, t, [], evaluate=True)))

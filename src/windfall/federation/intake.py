@@ -1,24 +1,31 @@
-"""Taking contributions in and making versions of them: everything between a reply and a commit."""
+"""Taking contributions in and making versions of them: everything between a reply and a commit.
+
+The merging itself is work for a thread beside the loop (``begin``); the loop only commits what has been merged.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from windfall import clock, faults
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.merge import Outer, combine
+from windfall.federation.merge import Outer
+from windfall.federation.merger import Damaged, Merged, MergeJob, Part, Stored, merge, movements
+from windfall.store.background import Background
+from windfall.store.blobs import Blob, FileBlob
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
 from windfall.store.telemetry import Events
-from windfall.store.tensors import Tensors
-from windfall.wire import codec
+from windfall.wire.codec import DifferenceReader
 from windfall.wire.fields import is_count
 from windfall.wire.messages import METRICS, Ack, ContributionHeader
+
+#: Differences up to this size are looked through when they arrive, so that their site hears at once what is wrong with them.
+_LOOKED_THROUGH = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -27,24 +34,39 @@ class Committed:
 
     version: Version
     contributions: list[Received]
-    #: The version is its only contributor's own parameters at its cut, bit for bit.
-    exact_for: str | None
+
+
+@dataclass
+class _Merge:
+    """A merge that has been begun."""
+
+    head: Version
+    contributions: list[Received]
+    merged: Merged | None = None
+    damaged: Damaged | None = None
 
 
 class Intake:
     """Receives into the ledger, and commits what it has received."""
 
     def __init__(
-        self, ledger: Ledger, checkpoints: Checkpoints, outer: Outer, events: Events, *, sites: set[str], max_base_age: int
-    ) -> None:
+        self, ledger: Ledger, checkpoints: Checkpoints, outer: Outer, events: Events, *, sites: set[str], max_base_age: int,
+        codec: str = "fp32", executor: Executor | None = None,
+    ) -> None:  # fmt: skip
+        """``codec``: how differences between versions are written. ``executor`` merges; without one it is done in ``begin``."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._outer = outer
         self._events = events
         self._sites = sites
         self._max_base_age = max_base_age
+        self._codec = codec
+        self._background = Background(executor)
+        self._merge: _Merge | None = None
         #: Contributions given up since the last look, whose sites have to be told, with the reason.
         self.discarded: list[tuple[Received, str]] = []
+
+    # -- receiving -------------------------------------------------------------------------------------------
 
     def take(self, t: float, envelope: Envelope, sender: str) -> Ack | None:
         """Receive one contribution from ``sender``: None if it waits for its commit, else what became of it."""
@@ -65,8 +87,7 @@ class Intake:
                 raise Refused("names no blocks for its work")
             if "delta" not in envelope.blobs:
                 raise Refused("has no delta")
-            like = self._checkpoints.weights(self._ledger.head())
-            codec.decode(envelope.blobs["delta"], header.codec, like)
+            self._look_at(envelope, header)
             name = self._checkpoints.spool(envelope, header.site, header.generation, header.cut)
             self._ledger.receive(
                 header.site, header.generation, header.cut, header.base_version, header.tokens,
@@ -82,6 +103,17 @@ class Intake:
         )  # fmt: skip
         return None
 
+    def _look_at(self, envelope: Envelope, header: ContributionHeader) -> None:
+        """Raise Refused or DataError for a difference that is none of this model's. Of a large one the values are read later."""
+        delta = envelope.blob("delta")
+        where = {"offset": delta.offset, "size": delta.size} if isinstance(delta, FileBlob) else {}
+        source = delta.path if isinstance(delta, FileBlob) else delta.data
+        with DifferenceReader(source, self._checkpoints.shapes(), "its delta", **where) as reader:
+            if reader.codec != header.codec:
+                raise Refused(f"its delta is {reader.codec}, and it says {header.codec}")
+            if delta.size <= _LOOKED_THROUGH:
+                reader.verify()
+
     def _refuse(self, t: float, header: ContributionHeader, sender: str, name: str, reason: str) -> Ack:
         known = [c for c in self._ledger.pending() if (c.site, c.generation, c.cut) == (header.site, header.generation, header.cut)]
         if name and not known:
@@ -91,40 +123,75 @@ class Intake:
         )
         return Ack(header.generation, header.cut, False, None, reason)
 
-    def keep_inner(self, site: str, blob: bytes) -> None:
+    def keep_inner(self, site: str, blob: Blob) -> None:
         """Keep the inner state of a site that leaves right after its cut."""
         head = self._ledger.head()
         self._ledger.keep_inner(site, head, *self._checkpoints.write_inner(site, head.version, blob))
         self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
 
-    def commit(self, t: float, mode: str) -> Committed | None:
-        """Make a version of everything received; None, and no version, if there is nothing (invariant 3)."""
-        pending = self._sound(t, self._ledger.pending())
+    # -- merging ---------------------------------------------------------------------------------------------
+
+    def begin(self, t: float) -> bool:
+        """Begin to merge everything received; False, and no merge, if there is nothing (invariant 3)."""
+        pending = self._there(t, self._ledger.pending())
         if not pending:
-            return None
-        head = self._ledger.head()
-        new, momentum = self.merged(head, pending)
-        if not all(np.isfinite(w).all() for w in new.values()):
-            for c in pending:  # each was finite by itself; which of them is to blame nobody can say
-                self._give_up(t, c, "merged, the parameters are not finite any more")
-            return None
+            return False
+        merge_ = self._merge = _Merge(self._ledger.head(), pending)
+        job = self.job(merge_.head, pending)
+
+        def work() -> None:
+            try:
+                merge_.merged = merge(job)
+            except Damaged as e:
+                merge_.damaged = e
+
+        self._background.begin(work)
+        return True
+
+    @property
+    def merging(self) -> bool:
+        """Whether a merge has been begun that is not done."""
+        return self._merge is not None and not self._background.idle
+
+    def commit(self, t: float, mode: str) -> Committed | None:
+        """Make a version of everything received, of what has been merged if a merge was begun; waits until it is done.
+
+        None, and no version, if there is nothing (invariant 3).
+
+        Raises:
+            DataError: the newest version's weights are damaged.
+            StoreError: something cannot be written.
+        """
+        while self._merge is not None or self.begin(t):
+            merge_, self._merge = self._merge, None
+            assert merge_ is not None
+            self._background.wait()
+            if merge_.damaged is not None:
+                self._do_without(t, merge_)
+                continue
+            assert merge_.merged is not None
+            if not merge_.merged.finite:
+                for c in merge_.contributions:  # each was finite by itself; which of them is to blame nobody can say
+                    self._give_up(t, c, "merged, the parameters are not finite any more")
+                return None
+            return self._commit(t, mode, merge_.head, merge_.contributions, merge_.merged)
+        return None
+
+    def _commit(self, t: float, mode: str, head: Version, contributions: list[Received], merged: Merged) -> Committed:
+        assert merged.weights is not None
         number = head.version + 1
-        file, digest = self._checkpoints.write(number, new)
-        outer_file = self._checkpoints.write_outer(number, momentum)
-        codecs = {c.header["codec"] for c in pending}
-        exact = len(pending) == 1 and pending[0].base_version == head.version and codecs == {"fp32"}
-        exact_for = pending[0].site if exact else None
         inner = []
-        for c in pending:
-            blob = self._checkpoints.spooled(c).blobs.get("inner")
-            if blob:
-                inner.append((c.site, *self._checkpoints.write_inner(c.site, number, blob)))
+        for c in contributions:
+            envelope = self._checkpoints.spooled(c)
+            if "inner" in envelope.blobs:
+                inner.append((c.site, *self._checkpoints.write_inner(c.site, number, envelope.blob("inner"))))
         version = self._ledger.commit(
-            t_run=t, t_wall=clock.wall(), file=file, sha256=digest, mode=mode, contributions=pending,
-            outer_file=outer_file, inner=inner, detail={"exact_for": exact_for},
+            t_run=t, t_wall=clock.wall(), file=merged.weights.name, sha256=merged.weights.sha256, mode=mode,
+            contributions=contributions, outer_file=merged.momentum.name if merged.momentum else None, inner=inner,
+            detail=self._how(head, contributions, merged),
         )  # fmt: skip
         faults.reach("after-commit", self._checkpoints.path(version))
-        self._checkpoints.committed(version, new)
+        self._checkpoints.committed(version)
         # The newest version's contributions stay: it can be made again from them, should its file be damaged.
         self._checkpoints.unspool([c.file for c in self._ledger.contributions(head.version)])
         self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
@@ -132,23 +199,72 @@ class Intake:
             t, "commit", version=version.version, mode=mode, tokens=version.tokens, tokens_total=version.tokens_total,
             sites=version.sites,
         )  # fmt: skip
-        return Committed(version, pending, exact_for)
+        return Committed(version, contributions)
 
-    def merged(self, head: Version, contributions: list[Received]) -> tuple[Tensors, Tensors | None]:
-        """What these contributions make of ``head``: weights and outer momentum. Raises DataError if a file is damaged."""
-        faults.reach("during-merge")
-        weights = self._checkpoints.weights(head)
+    def _how(self, head: Version, contributions: list[Received], merged: Merged) -> dict[str, Any]:
+        """What a version's row keeps of how it was made."""
+        if merged.alone:
+            c = contributions[0]
+            kept = {"alone": [c.site, c.generation, c.cut]}
+            return {**kept, "residual": list(head.residual)} if head.residual else kept
+        found: dict[str, Any] = {"codec": self._codec}
+        if merged.residual is not None:
+            found["residual"] = [merged.residual.name, merged.residual.sha256]
+        if merged.momentum is not None:
+            found["outer_sha256"] = merged.momentum.sha256
+        return found
+
+    def job(self, head: Version, contributions: list[Received]) -> MergeJob:
+        """What has to be merged to make these contributions a version after ``head``."""
         # Outer momentum is of no use once the membership has changed.
-        old = self._checkpoints.outer(head) if set(head.sites) == {c.site for c in contributions} else None
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is given up by `commit`
-            return combine(weights, contributions, lambda c: self._delta(c, weights), self._outer, old)
+        same = set(head.sites) == {c.site for c in contributions}
+        return MergeJob(
+            head.version + 1, Stored(self._checkpoints.path(head), head.sha256), self._checkpoints.residual(head),
+            self._checkpoints.momentum(head) if same else None, movements(contributions, self._part), self._codec, self._outer,
+            self._checkpoints.folder,
+        )  # fmt: skip
 
-    def _sound(self, t: float, pending: list[Received]) -> list[Received]:
-        """Those whose file is still there and whole; the others' blocks are freed."""
+    def _part(self, c: Received) -> Part:
+        delta = self._checkpoints.spooled(c).blob("delta")
+        assert isinstance(delta, FileBlob)
+        return Part(c.id, c.site, c.tokens, delta.path, delta.offset, delta.size)
+
+    def _do_without(self, t: float, merge_: _Merge) -> None:
+        """Something of a merge was damaged: give up what cannot be merged."""
+        damaged = merge_.damaged
+        assert damaged is not None
+        if isinstance(damaged.what, Part):
+            number = damaged.what.id
+            self._give_up(t, next(c for c in merge_.contributions if c.id == number), str(damaged))
+        elif damaged.what.path == self._checkpoints.path(merge_.head):
+            if not self.make_again(merge_.head):
+                raise DataError(str(damaged))
+            reason = f"{damaged}; made again from its contributions"
+            self._events.event(t, "checkpoint_repaired", version=merge_.head.version, reason=reason)
+        else:
+            # What rounding left, or momentum: training goes on without it.
+            damaged.what.path.unlink(missing_ok=True)
+            self._events.event(t, "outer_state_lost", version=merge_.head.version, reason=str(damaged))
+
+    def make_again(self, version: Version) -> bool:
+        """Make a version's damaged file again from its contributions; whether that was possible, bit for bit."""
+        contributions = self._ledger.contributions(version.version)
+        before = [v for v in self._ledger.retained() if v.version == version.version - 1]
+        if not contributions or not before:
+            return False
+        try:
+            made = merge(self.job(before[0], contributions))
+        except (DataError, Damaged):
+            return False
+        return made is not None and made.weights is not None and made.weights.sha256 == version.sha256
+
+    def _there(self, t: float, pending: list[Received]) -> list[Received]:
+        """Those whose file is there and is one; the others' blocks are freed."""
         found = []
         for c in pending:
             try:
-                self._checkpoints.spooled(c)
+                if "delta" not in self._checkpoints.spooled(c).blobs:
+                    raise DataError(f"{c.file}: has no delta any more")
             except DataError as e:
                 self._give_up(t, c, str(e))
                 continue
@@ -160,9 +276,6 @@ class Intake:
         self._ledger.discard(c.id, why)
         self.discarded.append((c, why))
         self._events.event(t, "discarded", site=c.site, generation=c.generation, cut=c.cut, reason=why)
-
-    def _delta(self, c: Received, like: Tensors) -> Tensors:
-        return codec.decode(self._checkpoints.spooled(c).blobs["delta"], c.header["codec"], like)
 
 
 def _named(raw: dict[str, Any]) -> tuple[int, int]:

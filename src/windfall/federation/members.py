@@ -31,6 +31,12 @@ class Settings:
     inner_max_age: float = 0.02
     #: Blocks of one site in a round, where rounds are bounded by tokens and not by time.
     round_blocks: int | None = None
+    #: Sites train on past their cut, until the version that it became part of has reached them.
+    overlap: bool = True
+    #: By site: what a cut's way and the merge's way back take, where a gated clock models it; else a tenth of the round.
+    transfer_s: Mapping[str, float] = field(default_factory=dict)
+    #: Tokens between two versions that are evaluated; the last one always is.
+    eval_every_tokens: int = 0
     #: ``global``: the sites of a joint round share ``blocks_per_step``; ``site``: each takes all of it.
     batch: str = "global"
     #: By site: blocks of a step that it computes at once; a step is a multiple of it where that can be.
@@ -45,8 +51,8 @@ class Member:
     generation: int
     node: str
     inner_tokens: float
-    #: Version that the site's parameters equal, if they equal one.
-    aligned: int | None = None
+    #: Version that the site holds, as far as is known.
+    held: int | None = None
     began_at: float | None = None
     blocks: int = 0
     #: Cuts whose blocks are in ``blocks``: what comes twice (by its answer and by the outbox) counts once.
@@ -86,6 +92,8 @@ class Round:
     participants: set[str]
     waiting: set[str]
     mode: str
+    #: Every participant has answered or is gone, and what came is being merged.
+    closed: bool = False
     #: Run time of the tick in which a participant answered.
     answered: dict[str, float] = field(default_factory=dict)
     #: Monotonic wall time since when the cut is due.

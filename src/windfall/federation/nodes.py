@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from windfall.store.blobs import Blob
 from windfall.store.files import Envelope
 from windfall.wire.messages import Greeting, RoundOrder
 from windfall.wire.transport import Reply, Transport
@@ -51,9 +52,9 @@ class Nodes:
         """A node has answered hello as a site."""
         self._site[node] = site
 
-    def send(self, node: str, order: RoundOrder, blobs: dict[str, bytes]) -> str:
+    def send(self, node: str, order: RoundOrder, blobs: dict[str, Blob]) -> str:
         """Send an order; the message's id."""
-        message = self._transport.push(node, Envelope(order.header(), blobs))
+        message = self._transport.push(node, Envelope.of(order.header(), blobs))
         self._asked[message] = ("round", node)
         return message
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from windfall import faults
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.members import Member, Settings
 from windfall.fleet.machine import Site, State
+from windfall.store.blobs import Blob
 from windfall.store.ledger import Ledger
 from windfall.store.records import Lease, Version
 from windfall.store.telemetry import Events
-from windfall.wire.messages import RoundOrder, Standing
+from windfall.wire.messages import RoundOrder, Standing, difference_blob
 
+#: Of a round: what a cut's way and the merge's way back take, where nothing else is said; and what they take at most.
+_TRANSFER, _LATEST = 0.1, 0.5
 #: The last round of a run takes in what would be less than this share of another one.
 _WORTH_A_ROUND = 0.25
 
@@ -71,7 +74,8 @@ class Orders:
                 blocks = self._s.round_blocks
             elif self._s.gated:
                 # One step more than is owed, so that a site does not run dry before its cut; it keeps what is left.
-                owed = math.floor(rate * (cut_at - m.began_at) / self._s.tokens_per_block + 1e-9)
+                until = cut_at + self.transfer_s(site, cut_at - t)
+                owed = math.floor(rate * (until - m.began_at) / self._s.tokens_per_block + 1e-9)
                 blocks = owed - m.blocks + sizes[site]
             else:
                 # A site faster than its configuration says must not run dry either.
@@ -135,7 +139,7 @@ class Orders:
         return bool(bad)
 
     def order(
-        self, m: Member, number: int, t: float, cut_at: float, model: str, leases: list[Lease], *,
+        self, m: Member, number: int, t: float, cut_at: float, leases: list[Lease], *,
         evaluate: bool = False, drain: bool = False, fleet: list[str] | None = None,
     ) -> RoundOrder:  # fmt: skip
         fleet = fleet or [m.site]
@@ -144,8 +148,8 @@ class Orders:
         solo = len(fleet) == 1
         segments = [{"epoch": x.epoch, "start": a, "end": b} for x in leases for a, b in self._ledger.remaining(x.epoch)]
         return RoundOrder(
-            fence=self._fence, round=number, version=head.version, model=model, inner="own",
-            after="continue" if solo and not self._s.gated and not drain else "wait",
+            fence=self._fence, round=number, version=m.held or 0, sha256="", model="none", inner="own",
+            after="continue" if self.goes_on(solo) and not drain else "wait", apply_at=t + self.transfer_s(m.site, cut_at - t),
             cut_at=cut_at, begins_at=m.began_at if m.began_at is not None else t,
             valid_until=cut_at + 2 * max(self._s.round_s, self._s.solo_cut_s),
             blocks_before=m.blocks + m.uncut, step_blocks=self.step_sizes(fleet)[m.site],
@@ -156,12 +160,46 @@ class Orders:
             codec="fp32" if solo else self._s.codec,
         )  # fmt: skip
 
-    def with_inner(
-        self, t: float, m: Member, order: RoundOrder, blobs: dict[str, bytes], head: Version
-    ) -> tuple[RoundOrder, dict[str, bytes]]:
+    def goes_on(self, solo: bool) -> bool:
+        """Whether sites of a round train on past their cut."""
+        return self._s.round_blocks is None and (self._s.overlap or (solo and not self._s.gated))
+
+    def transfer_s(self, site: str, length_s: float) -> float:
+        """After how much of a round of ``length_s`` a site takes its beginning's version in, on a gated clock (run time)."""
+        if not self._s.overlap or not self._s.gated:
+            return 0.0
+        return min(self._s.transfer_s.get(site, _TRANSFER * length_s), _LATEST * length_s)
+
+    def with_model(self, m: Member, order: RoundOrder) -> tuple[RoundOrder, dict[str, Blob]]:
+        """An order with the newest version, and what the site needs to come by it."""
+        head = self._ledger.head()
+        if m.held == head.version:
+            return replace(order, version=head.version, sha256=head.sha256), {}
+        whole = self._checkpoints.whole(head)
+        chain, blobs = self._chain(m, head)
+        if chain and sum(b.size for b in blobs.values()) < whole.size:
+            return replace(order, version=head.version, sha256=head.sha256, model="chain", chain=chain), blobs
+        return replace(order, version=head.version, sha256=head.sha256, model="full"), {"weights": whole}
+
+    def _chain(self, m: Member, head: Version) -> tuple[list[dict[str, int]], dict[str, Blob]]:
+        """What made each version since the one that a site holds; empty if that is not known, or not there any more."""
+        chain: list[dict[str, int]] = []
+        blobs: dict[str, Blob] = {}
+        for version in self._ledger.last_versions(head.version - m.held) if m.held is not None and m.held < head.version else []:
+            own = version.alone is not None and version.alone[:2] == (m.site, m.generation)
+            difference = None if own else self._checkpoints.difference(version)
+            if difference is None and not own:
+                return [], {}
+            chain.append({"version": version.version, "cut": version.alone[2] if own and version.alone else 0})
+            if difference is not None:
+                blobs[difference_blob(version.version)] = difference
+        return chain, blobs
+
+    def with_inner(self, t: float, m: Member, order: RoundOrder, blobs: dict[str, Blob]) -> tuple[RoundOrder, dict[str, Blob]]:
         """Decide on a returning site's inner state: the fresher of its own and the stored one, or none if both are old."""
         if not m.first_order or order.drain:
             return order, blobs
+        head = self._ledger.head()
         oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
         stored = max(self._ledger.inner_states().items(), key=lambda kept: kept[1], default=None)
         inner, source = "reset", list[str | int]()
@@ -169,10 +207,10 @@ class Orders:
             inner = "own"
         elif stored and stored[1][0] >= oldest:
             blob = self._checkpoints.inner(*stored[1][1:])
-            if blob:
+            if blob is not None:
                 inner, blobs, source = "sent", {**blobs, "inner": blob}, [stored[0], stored[1][1]]
         self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version)
-        return RoundOrder(**{**asdict(order), "inner": inner, "inner_from": source}), blobs
+        return replace(order, inner=inner, inner_from=source), blobs
 
 
 def shared(blocks: int, speeds: Mapping[str, float], at_once: Mapping[str, int]) -> dict[str, int]:

@@ -8,7 +8,6 @@ from windfall.federation.intake import Intake
 from windfall.store.ledger import Ledger
 from windfall.store.records import Version
 from windfall.store.telemetry import Events
-from windfall.store.tensors import Tensors
 
 
 def recover(t: float, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, events: Events) -> Version:
@@ -23,11 +22,11 @@ def recover(t: float, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, 
     while True:
         head = ledger.head()
         try:
-            checkpoints.weights(head)
+            checkpoints.verify(head)
             break
         except DataError as e:
             damage = str(e)
-        if _made_again(ledger, checkpoints, intake, head):
+        if intake.make_again(head):
             events.event(t, "checkpoint_repaired", version=head.version, reason=f"{damage}; made again from its contributions")
             continue
         before = ledger.roll_back()
@@ -39,16 +38,3 @@ def recover(t: float, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, 
     if gone:
         events.event(t, "tidied", files=gone[:20], count=len(gone))
     return head
-
-
-def _made_again(ledger: Ledger, checkpoints: Checkpoints, intake: Intake, head: Version) -> bool:
-    """Whether the version could be made again, bit for bit."""
-    contributions = ledger.contributions(head.version)
-    if not contributions:
-        return False
-    before = [v for v in ledger.retained() if v.version == head.version - 1]
-    try:
-        weights: Tensors = intake.merged(before[0], contributions)[0]
-    except (DataError, IndexError):
-        return False
-    return checkpoints.write(head.version, weights)[1] == head.sha256

@@ -1,7 +1,8 @@
 """Training a run again from its record: the same blocks in the same order from the same states give the same weights.
 
 The ledger keeps, with every committed contribution, the blocks that it used and its lineage: which parameters were loaded
-before which step, which inner state, what progress the schedules saw, and which refused work was shed. On the same kind of
+before which step, which version came in and what was taken away with it, which inner state, what progress the schedules saw, and
+which refused work was shed. On the same kind of
 machine, with as many threads, what comes out equals the stored weights bit for bit; where it does not, the record or the
 weights are wrong.
 """
@@ -12,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from windfall.errors import DataError
 from windfall.federation.merge import Outer, combine
@@ -36,10 +39,11 @@ class _Cut:
     last_step: int
     consumed: list[Mapping[str, Any]]
     lineage: list[list[Any]]
+    codec: str
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> _Cut:
-        return cls(record["cut"], record["first_step"], record["last_step"], record["consumed"], record["lineage"])
+        return cls(record["cut"], record["first_step"], record["last_step"], record["consumed"], record["lineage"], record["codec"])
 
     def blocks(self) -> list[int]:
         """Blocks in the order of training."""
@@ -57,7 +61,15 @@ class _Life:
     progress: float = 0.0
     start: float = 0.0
     rate: float = 1.0
-    deltas: dict[int, Tensors] = field(default_factory=dict)
+    #: The version that the parameters are built on.
+    base: Tensors = field(default_factory=dict)
+    #: By cut: what it sent, and what rounding left.
+    sent: dict[int, Tensors] = field(default_factory=dict)
+    rest: dict[int, Tensors] = field(default_factory=dict)
+    #: Cuts whose work is in no version that the site holds.
+    open: set[int] = field(default_factory=set)
+    #: What the next change of version adds besides.
+    moves: list[tuple[float, Tensors]] = field(default_factory=list)
 
 
 class Replay:
@@ -72,9 +84,10 @@ class Replay:
         self._lives: dict[tuple[str, int], _Life] = {}
         self._weights: dict[int, Tensors] = {0: initial}
         self._momentum: Tensors | None = None
+        self._residual: Tensors | None = None
         lineages = [op for cuts in self._cuts.values() for c in cuts for op in c.lineage]
         #: What will be needed later on, so that nothing else has to be kept.
-        self._loaded = {int(op[2]) for op in lineages if op[1] == "load"}
+        self._loaded = {int(op[2]) for op in lineages if op[1] in ("load", "version")}
         self._own: dict[tuple[str, int, int], bytes] = {}
 
     def versions(self) -> Iterator[tuple[Version, Tensors]]:
@@ -89,15 +102,24 @@ class Replay:
                 self._play(c.site, c.generation, c.cut)
             weights = self._weights[before.version]
             momentum = self._momentum if set(before.sites) == {c.site for c in made_of} else None
-            new, self._momentum = combine(weights, made_of, lambda c, like=weights: self._delta(c, like), self._outer, momentum)  # type: ignore[misc]
-            self._weights[version.version] = new
+            new = self._weights[version.version] = self._merged(weights, version, made_of, momentum)
             if before.version not in self._loaded:
                 del self._weights[before.version]
             yield version, new
 
-    def _delta(self, c: Received, like: Tensors) -> Tensors:
-        delta = self._lives[c.site, c.generation].deltas[c.cut]
-        return codec.decode(codec.encode(delta, c.header["codec"]), c.header["codec"], like)
+    def _merged(self, weights: Tensors, version: Version, made_of: list[Received], momentum: Tensors | None) -> Tensors:
+        """What these contributions make of ``weights``, as ``federation.merger`` does it; outer state goes on."""
+        zero = {n: np.zeros_like(w) for n, w in weights.items()}
+        moved, self._momentum = combine(
+            zero, made_of, lambda c: self._lives[c.site, c.generation].sent[c.cut], self._outer, momentum
+        )
+        if version.alone is None:
+            if self._residual is not None:
+                moved = {n: m + self._residual[n] for n, m in moved.items()}
+            sent = _rounded(moved, version.codec)
+            self._residual = {n: m - sent[n] for n, m in moved.items()} if version.codec != "fp32" else None
+            moved = sent
+        return {n: w + moved[n] for n, w in weights.items()}
 
     def _life(self, site: str, generation: int) -> _Life:
         if (site, generation) not in self._lives:
@@ -136,17 +158,36 @@ class Replay:
             self._apply(life, op, site, generation)
         life.steps = c.last_step
         self._own[site, generation, life.steps] = life.trainer.inner(exact=True)
-        life.deltas[c.cut] = life.trainer.cut()
+        rest = life.trainer.weights()
+        for name, value in rest.items():
+            value -= life.base[name]
+            for earlier in sorted(life.open):
+                value -= life.sent[earlier][name]
+        life.sent[c.cut] = _rounded(rest, c.codec)
+        if c.codec != "fp32":
+            life.rest[c.cut] = {n: v - life.sent[c.cut][n] for n, v in rest.items()}
+        life.open.add(c.cut)
 
     def _apply(self, life: _Life, op: list[Any], site: str, generation: int) -> None:
         match op[1:]:
             case ["order", start, rate]:
                 life.start, life.rate = float(start), float(rate)
             case ["load", version]:
-                life.trainer.load(self._weights[int(version)])
-            case ["shed", applied, record]:
-                if applied:
-                    life.trainer.correct(life.deltas[record["cut"]], -1.0)
+                life.base = self._weights[int(version)]
+                life.trainer.load(life.base)
+            case ["move", sign, "sent" | "rest" as what, int(earlier), int(cut)]:
+                other = self._life(site, earlier)
+                self._play(site, earlier, cut)
+                life.moves.append((float(sign), (other.sent if what == "sent" else other.rest)[cut]))
+                if what == "sent":
+                    life.open.discard(cut)
+            case ["version", version]:
+                before, life.base = life.base, self._weights[int(version)]
+                moves = [(sign, move.__getitem__) for sign, move in life.moves]
+                life.trainer.rebase(before.__getitem__, life.base.__getitem__, moves)
+                life.moves.clear()
+            case ["shed", _]:
+                return
             case ["inner", "reset"]:
                 life.trainer.reset_inner()
             case ["inner", "sent", str(giver), int(version)]:
@@ -176,6 +217,11 @@ class Replay:
         return found
 
 
+def _rounded(tensors: Tensors, name: str) -> Tensors:
+    """What a codec makes of tensors."""
+    return codec.decode(codec.encode(tensors, name), {n: t.shape for n, t in tensors.items()})
+
+
 def _all_cuts(contributions: Sequence[Received]) -> dict[tuple[str, int], list[_Cut]]:
     """By life of a site: its cuts in order, those refused as well."""
     found: dict[tuple[str, int], dict[int, _Cut]] = defaultdict(dict)
@@ -184,7 +230,7 @@ def _all_cuts(contributions: Sequence[Received]) -> dict[tuple[str, int], list[_
         found[site, int(record["generation"])][int(record["cut"])] = _Cut.of(record)
         for op in record["lineage"]:
             if op[1] == "shed":
-                note(site, op[3])
+                note(site, op[2])
 
     for c in contributions:
         note(c.site, c.header)

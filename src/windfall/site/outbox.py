@@ -1,4 +1,5 @@
-"""What a site keeps on its own disk: contributions nobody has acknowledged, the snapshot, the inner optimizer state.
+"""What a site keeps on its own disk: contributions nobody has acknowledged, what rounding left of them, the snapshot, the inner
+optimizer state.
 
 Everything is written whole, fsynced and checksummed. A file that is damaged all the same is offered no more and said so.
 """
@@ -8,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from windfall import faults
 from windfall.errors import DataError, Refused
+from windfall.store.blobs import Blob, FileBlob
 from windfall.store.files import Envelope
-from windfall.wire.messages import ContributionHeader, name_of
+from windfall.wire.messages import ContributionHeader, cut_of, name_of
 
 
 @dataclass(frozen=True)
@@ -73,19 +76,29 @@ class Outbox:
         self._inner = folder / "inner.env"
         self._inner_next = folder / "inner-next.env"
         self.late: set[str] = set()
-        ours = (".snapshot.env.*.tmp", ".inner*.env.*.tmp", "outbox/.*.tmp")
+        ours = (".snapshot.env.*.tmp", ".inner*.env.*.tmp", "outbox/.*.tmp", "outbox/.*.part")
         for half in (path for pattern in ours for path in folder.glob(pattern)):
             half.unlink(missing_ok=True)  # an earlier life died while it wrote
         self._keep_snapshot()
         self._keep_inner()
 
+    @property
+    def folder(self) -> Path:
+        """Where contributions lie."""
+        return self._folder
+
     # -- contributions ---------------------------------------------------------------------------------------
 
-    def save(self, generation: int, cut: int, contribution: Envelope, inner: InnerState, *, late: bool) -> None:
-        """Keep a cut's contribution until it is acknowledged, and the inner state at it. It replaces the snapshot."""
+    def save(self, generation: int, cut: int, contribution: Envelope, inner: InnerState, *, rest: Path | None, late: bool) -> None:
+        """Keep a cut's contribution until it is acknowledged, and the inner state at it. It replaces the snapshot.
+
+        ``rest``: a file with what rounding left out of it, which becomes the outbox's; None: nothing.
+        """
         faults.reach("before-send")
         name = name_of(generation, cut)
         self._write_inner(inner)
+        if rest is not None:  # before its contribution: a cut without a rest is one that left none
+            os.replace(rest, self._rest(generation, cut))
         contribution.save(self._folder / name)
         self._inner_next.replace(self._inner)
         self._snapshot.unlink(missing_ok=True)
@@ -96,8 +109,62 @@ class Outbox:
     def acknowledged(self, generation: int, cut: int) -> None:
         """The coordinator has said what became of it."""
         name = name_of(generation, cut)
+        self._forget_rests(name)
         (self._folder / name).unlink(missing_ok=True)
         self.late.discard(name)
+
+    def refused(self, generation: int, cut: int) -> None:
+        """The coordinator will not have it: what rounding left of it goes with it, and what there was before counts again."""
+        name = name_of(generation, cut)
+        (self._folder / name).unlink(missing_ok=True)
+        self._rest(generation, cut).unlink(missing_ok=True)
+        self.late.discard(name)
+
+    def delta(self, generation: int, cut: int) -> Blob:
+        """What a contribution that is not acknowledged has sent. Raises DataError if it is gone or damaged."""
+        path = self._folder / name_of(generation, cut)
+        try:
+            return Envelope.load(path, in_memory_up_to=0, check=False).blob("delta")
+        except (KeyError, OSError):
+            raise DataError(f"{path}: what was sent is not there any more") from None
+
+    # -- what rounding left ----------------------------------------------------------------------------------
+
+    # A cut's rest is kept while the cut, or the one after it, may still be refused, and beyond that if no cut came after it.
+
+    def rest(self, generation: int, cut: int) -> FileBlob | None:
+        """What rounding left out of a cut and everything before it, as a difference in float32; None: nothing."""
+        path = self._rest(generation, cut)
+        return FileBlob(path, path.stat().st_size, "") if path.is_file() else None
+
+    def rest_before(self, generation: int, cut: int) -> tuple[int, int] | None:
+        """The cut before this one whose rest is kept, if there is one and nothing was cut in between."""
+        name = name_of(generation, cut)
+        before = max((n for n in self._cuts() if n < name), default=None)
+        found = cut_of(before) if before else None
+        return found if found is not None and self._rest(*found).is_file() else None
+
+    def last_rest(self) -> tuple[int, int] | None:
+        """The newest cut, if rounding left something of it."""
+        newest = max(self._cuts(), default=None)
+        found = cut_of(newest) if newest else None
+        return found if found is not None and self._rest(*found).is_file() else None
+
+    def _rest(self, generation: int, cut: int) -> Path:
+        return self._folder / name_of(generation, cut).replace(".env", ".rest")
+
+    def _cuts(self) -> set[str]:
+        """Names of cuts of which something is kept."""
+        return {file.name.replace(".rest", ".env") for file in self._folder.iterdir() if file.suffix in (".env", ".rest")}
+
+    def _forget_rests(self, settled: str) -> None:
+        """Remove rests that nothing can need once ``settled`` is not open any more."""
+        cuts = sorted(self._cuts())
+        open_cuts = sorted(file.name for file in self._folder.glob("*.env") if file.name != settled)
+        for name, after in pairwise(cuts):
+            # The one after it is newer; it matters only while that one may be refused.
+            if name not in open_cuts and after not in open_cuts:
+                (self._folder / name.replace(".env", ".rest")).unlink(missing_ok=True)
 
     def header(self, generation: int, cut: int) -> ContributionHeader | None:
         """What an unacknowledged contribution says of itself; None if it is not there or damaged."""
@@ -106,18 +173,18 @@ class Outbox:
         except (DataError, Refused, OSError):
             return None
 
-    def all(self) -> dict[str, bytes]:
+    def all(self) -> dict[str, Blob]:
         """Everything unacknowledged, by name, as it lies on disk."""
         self.late.clear()
-        return {file.name: file.read_bytes() for file in sorted(self._folder.glob("*.env"))}
+        return {file.name: FileBlob.of(file) for file in sorted(self._folder.glob("*.env"))}
 
-    def take_late(self) -> dict[str, bytes]:
+    def take_late(self) -> dict[str, Blob]:
         """The oldest cut that no answer has carried yet, if there is one: an answer carries one at a time."""
         for name in sorted(self.late):
             self.late.discard(name)
             file = self._folder / name
             if file.is_file():
-                return {name: file.read_bytes()}
+                return {name: FileBlob.of(file)}
         return {}
 
     # -- snapshot --------------------------------------------------------------------------------------------

@@ -1,43 +1,69 @@
-"""A site's side of the federation: orders in, steps, cuts, contributions out. It drives a long-lived trainer.
+"""A site's end of the federation: orders in, steps, cuts, contributions out. It drives a long-lived trainer.
 
 ``pump`` does one unit of work and returns, so that a process can call it forever and a test can call it step by step.
 What a site has trained is in its outbox (or its snapshot) on disk before anybody else hears of it, and stays there
 until the coordinator says what became of it.
+
+A site that overlaps trains on past its cut, under the same order and lease. The next order, which brings the version that
+the cut became part of, is prepared beside the steps and taken in at a step boundary.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
-from windfall.errors import DataError, RankError, Refused, WindfallError
-from windfall.site.background import Background
+from windfall.errors import DataError, Refused
+from windfall.site.cuts import Frozen
+from windfall.site.held import HeldVersion, Prepared, reader_of
 from windfall.site.leases import Leases, OpenWork, Segment
+from windfall.site.liveness import BEAT_S, Liveness
 from windfall.site.outbox import InnerState, Outbox, TrainedTokens
+from windfall.store.background import Background
+from windfall.store.blobs import Blob
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
-from windfall.store.tensors import Tensors, from_bytes
-from windfall.wire.codec import encode
+from windfall.wire.codec import DifferenceReader
 from windfall.wire.fields import Fields, finite, is_count
-from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, refusal
-from windfall.wire.transport import BEAT_NAME, Mailbox
+from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, difference_blob, refusal
+from windfall.wire.transport import Mailbox
 
 if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
-    from windfall.train.trainer import Trainer
+    from windfall.train.trainer import Read, Trainer
 
 log = logging.getLogger("windfall")
 
-#: Time between two heartbeats (wall time).
-_BEAT_S = 1.0
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0
+
+
+@dataclass
+class _OpenCut:
+    """A cut whose work is in no version that the site holds."""
+
+    header: ContributionHeader
+    #: What was really sent, encoded; None until it has been worked out.
+    sent: Blob | None = None
+
+
+@dataclass
+class _Arrived:
+    """An order that has come and does not count yet."""
+
+    message: str
+    order: RoundOrder
+    envelope: Envelope
+    #: The version that it brings, once it is there; None: the one that is held.
+    version: Prepared | None = None
+    #: Why it cannot be had of what came.
+    damaged: str = ""
 
 
 class SiteWorker:
@@ -47,20 +73,24 @@ class SiteWorker:
         self, *, site: str, generation: int, trainer: Trainer, mailbox: Mailbox, bus: SiteBus, folder: Path,
         snapshot_s: float, dead_man_s: float, calendar: Callable[[], float] = clock.wall,
         link: Callable[[], float] = lambda: -math.inf, own_window: Callable[[float], bool] | None = None,
-        executor: Executor | None = None,
+        executor: Executor | None = None, step_timeout_s: float = math.inf, silent_after_s: float = math.inf,
     ) -> None:  # fmt: skip
         """``link`` says when (monotonic) the SuperLink was last reached; ``own_window`` whether the site's own signal
-        says that its region is in a window at a run time. ``executor`` writes snapshots while training goes on."""
+        says that its region is in a window at a run time. ``executor`` works cuts, snapshots and versions out and writes them
+        while training goes on. The first step may take ``step_timeout_s``; no work is overdue before ``silent_after_s``."""
         self.site = site
         self.generation = generation
         self._trainer = trainer
-        trainer.alive = self._still_here
         self._mailbox = mailbox
         self._bus = bus
-        self._beat_file = folder / BEAT_NAME
+        self.liveness = Liveness(bus, folder, first_s=step_timeout_s, least_s=silent_after_s)
+        trainer.alive = self.liveness.part
         self._outbox = Outbox(folder)
-        #: Writes to the outbox; everything else that uses the outbox waits for it.
+        self._held = HeldVersion(folder)
+        #: Works on the outbox and on versions; everything else that uses them waits until it is idle.
         self._background = Background(executor)
+        #: What is to be done once what is written in the background is written.
+        self._when_written: Callable[[], None] | None = None
         self._trained = TrainedTokens(folder / "trained", generation)
         self._snapshot_s = snapshot_s
         self._dead_man_s = dead_man_s
@@ -69,17 +99,21 @@ class SiteWorker:
         self._own_window = own_window
         self._fence = 0
         self._cut = 0
-        self._base = 0
+        #: Whether parameters have been loaded in this life: they are those of the version held, and what was trained since.
+        self._loaded = False
         #: What the site trains under; it stays in force when its message has no sender any more.
         self._order: RoundOrder | None = None
+        #: Whether the order's cut has been made.
+        self._cut_made = True
+        self._arrived: _Arrived | None = None
         #: Round and fence of the newest order that has been read.
         self._seen = (0, 0)
         #: The message to answer at the cut, if somebody still waits for it.
         self._message = ""
         self._leases = Leases()
         self._work = OpenWork()
-        self._open: dict[int, Tensors] = {}  # cut -> what was sent and is not yet acknowledged
-        self._travelling: dict[int, ContributionHeader] = {}  # cut -> what was said of it
+        #: Cuts of this life that are not settled.
+        self._open: dict[int, _OpenCut] = {}
         self._said = 0  # the cut that the last answer carried
         self._since_order = 0
         self._tokens_per_block = trainer.tokens_per_step // trainer.blocks_per_step
@@ -95,8 +129,7 @@ class SiteWorker:
         self._progress = 0.0
         self._cut_by: dict[int, float] = {}
         self._draining = False
-        self._beat: dict[str, Any] = {"n": 0}
-        self._beat_at = -math.inf
+        self._listened_at = -math.inf
         self._heard: tuple[Any, float] = (None, clock.monotonic())
         self._saved_at = clock.monotonic()
         self._reported: tuple[Any, ...] = ()
@@ -107,36 +140,44 @@ class SiteWorker:
 
     def pump(self) -> bool:
         """Do one thing; False if there was nothing to do."""
-        self._mind_the_snapshot(self._background.look)
+        self._mind_what_is_written(self._background.look)
         self._listen()
-        taken = self._mailbox.take()
-        if taken:
-            self._heard = (self._heard[0], clock.monotonic())
-            self._on_message(*taken)
-            return True
-        if self._order is not None:
+        if self._background.idle:
+            self._written()
+            taken = self._mailbox.take()
+            if taken:
+                self._heard = (self._heard[0], clock.monotonic())
+                with self.liveness.doing("a message"):
+                    self._on_message(*taken)
+                return True
+            if self._arrived is not None and self._may_take_in():
+                with self.liveness.doing("taking a version in"):
+                    self._take_in(self._arrived)
+                return True
+        if self._order is not None and not self._cut_made:
             if self._should_cut():
-                self._make_cut()
+                with self.liveness.doing("a cut"):
+                    self._make_cut()
                 return True
             return self._step_if_allowed()
+        if self._arrived is not None and self._order is None:
+            return False  # nothing to train on before it is taken in
         if self._continuing() and not self._draining:
             return self._step_if_allowed()
         return False
 
     def _continuing(self) -> bool:
         # Past its order's validity a site has no right to train on, whoever is silent (invariant 4).
-        return self._after == "continue" and bool(self._leases) and self._now() < self._valid_until
-
-    _after = "wait"
-    _valid_until = math.inf
+        order = self._order
+        return order is not None and order.after == "continue" and bool(self._leases) and self._now() < order.valid_until
 
     def _listen(self) -> None:
         now = clock.monotonic()
-        if now - self._beat_at >= _BEAT_S:
-            at = {"block": self._leases.at} if self._leases else {}
-            self._beat = {"n": self._beat["n"], **at}
-            self._still_here()
+        if now - self._listened_at >= BEAT_S:
+            self._listened_at = now
+            self.liveness.at(self._leases.at if self._leases else None)
             self._mind_the_coordinator(now)
+        self.liveness.beat()
         for c in self._bus.commands():
             try:
                 self._obey(Fields(c))
@@ -152,16 +193,6 @@ class SiteWorker:
             number, at, fence = command.count("round"), command.number("at"), command.count("fence")
             if fence == self._fence:  # else an earlier coordinator's, whose rounds have the same numbers
                 self._cut_by = {number: at}
-
-    def _still_here(self) -> None:
-        """A heartbeat, if it is time for one. Within a step it names the block at which that began: there it would have died."""
-        now = clock.monotonic()
-        if now - self._beat_at >= _BEAT_S:
-            self._beat_at = now
-            self._beat["n"] += 1
-            self._bus.set("heartbeat", dict(self._beat))
-            with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
-                self._beat_file.touch()
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
@@ -189,14 +220,15 @@ class SiteWorker:
         self._draining = True
         if self._work.steps:
             self._make_cut()
+        self._background.wait()
+        self._written()
         self.parked = why
 
     # -- messages --------------------------------------------------------------------------------------------
 
     def _on_message(self, message_id: str, envelope: Envelope) -> None:
-        self._mind_the_snapshot(self._background.wait)
         try:
-            message, weights = self._read(envelope)
+            message = self._read(envelope)
         except Refused as e:
             # Nothing of it has been done, and nothing here has changed.
             why = f"{self.site} cannot read its message: {e}"
@@ -208,94 +240,185 @@ class SiteWorker:
             return
         if self._message:
             self._answer(Envelope({"kind": "void"}))  # a SuperNode carries one message at a time: this one's is dead
+        # So is that of an order which has come and was not taken in: what it said will be said again.
+        self._arrived = None
         self._fence = message.fence
         if isinstance(message, Greeting):
             self._on_hello(message_id)
             return
-        try:
-            self._on_order(message_id, message, weights, envelope)
-        except RankError as e:
-            self._mailbox.answer(message_id, Envelope({"kind": "error", "error": str(e)}))
-            raise  # nothing can be trained here any more
-        except WindfallError as e:
-            self._mailbox.answer(message_id, Envelope({"kind": "error", "error": str(e)}))
-            self._bus.emit({"kind": "fatal", "reason": str(e)})
+        self._seen = message.round, message.fence
+        if self.parked:
+            # It takes no order any more; its work is offered by its next life.
+            self._mailbox.answer(message_id, Envelope({"kind": "void"}))
+            return
+        self._message = message_id
+        self._prepare(_Arrived(message_id, message, envelope))
 
-    def _read(self, envelope: Envelope) -> tuple[Greeting | RoundOrder, Tensors | None]:
-        """A message as values, with the parameters that an order may bring. Raises Refused if it is none."""
-        if envelope.header.get("kind") == "hello":
-            return Greeting.parse(envelope.header), None
+    def _read(self, envelope: Envelope) -> Greeting | RoundOrder:
+        """What a message says. Raises Refused if it cannot be read."""
+        kind = envelope.header.get("kind")
+        if kind == "hello":
+            return Greeting.parse(envelope.header)
+        if kind != "round":
+            raise Refused(f"unknown message {str(kind)[:40]!r}")
         order = RoundOrder.parse(envelope.header, envelope.blobs)
-        if order.model != "full":
-            return order, None
-        try:
-            return order, from_bytes(envelope.blobs["weights"], "weights")
-        except DataError as e:
-            raise Refused(str(e)) from None
+        asks_for_work = bool(order.leases) or order.evaluate  # else only what it has is asked for
+        if order.model == "none" and asks_for_work and self._held.number != order.version:
+            raise Refused(f"it holds version {self._held.number}, and the message means version {order.version}")
+        if order.model == "chain" and self._held.number != order.version - len(order.chain):
+            raise Refused(f"it holds version {self._held.number}, from which {len(order.chain)} do not lead to {order.version}")
+        return order
 
     def _on_hello(self, message_id: str) -> None:
-        order = self._order
+        order = None if self._cut_made else self._order
         self._uncut_said = self._work.blocks
         header = {
             "kind": "hello", "protocol": PROTOCOL, "site": self.site, "generation": self.generation,
             "manifest": self._trainer.manifest, "inner_tokens": self._outbox.inner_tokens(), "cut": self._cut,
             # Where it stands, for a coordinator that did not send it there.
-            "base": self._base, "uncut_blocks": self._work.blocks,
+            "base": self._held.number, "base_sha256": self._held.sha256, "uncut_blocks": self._work.blocks,
             "round": order.round if order else 0, "order_fence": order.fence if order else 0,
             "seen_round": self._seen[0], "seen_fence": self._seen[1],
             # The block at which its last life ended in the middle of a step, if its disk still knows.
             "broke_at": self._trained.broke_at, "broke_blocks": self._trained.broke_blocks, "remembers": self._trained.remembers,
         }  # fmt: skip
-        self._mailbox.answer(message_id, Envelope(header, self._outbox.all()))
+        self._mailbox.answer(message_id, Envelope.of(header, self._outbox.all()))
 
-    def _on_order(self, message_id: str, order: RoundOrder, weights: Tensors | None, envelope: Envelope) -> None:
-        self._settle(order.acks)
-        if weights is not None:
-            if self._work.steps:
-                # Other parameters take the place of these: what they were trained with goes along with the next answer.
-                self._keep_cut(late=True)
-            self._trainer.load(weights)
-            self._open.clear()
-            self._note("load", order.version)
-        self._load_inner(order, envelope)
-        self._message, self._order = message_id, order
-        self._seen = order.round, order.fence
-        if order.leases or not self._work.steps:  # else it only asks for work done on the version before
-            self._base = order.version
+    # -- orders ----------------------------------------------------------------------------------------------
+
+    def _prepare(self, arrived: _Arrived) -> None:
+        """Make the version that an order brings from what came with it, beside the steps."""
+        self._arrived = arrived
+        order, envelope = arrived.order, arrived.envelope
+        if order.model == "none":
+            return
+
+        def make() -> None:
+            whole: Blob | None = None
+            opened: list[Callable[[], Any]] = []
+            if order.model == "full":
+                whole = envelope.blob("weights")
+            opened += [partial(self._difference, link, envelope) for link in order.chain]
+            try:
+                arrived.version = self._held.prepare(order.version, order.sha256, whole=whole, differences=opened)
+            except (DataError, Refused) as e:
+                arrived.damaged = str(e)
+
+        self._background.begin(make)
+
+    def _difference(self, link: dict[str, int], envelope: Envelope) -> DifferenceReader:
+        """What makes a version of the one before it. Raises DataError, or Refused if it is of another model."""
+        own = self._open.get(link["cut"]) if link["cut"] else None
+        if link["cut"] and (own is None or own.sent is None):
+            raise DataError(f"it has no cut {link['cut']} that is not settled")
+        blob = own.sent if own is not None and own.sent is not None else envelope.blob(difference_blob(link["version"]))
+        return reader_of(blob, self._held.tensors)
+
+    def _may_take_in(self) -> bool:
+        """Whether an order that has come counts from now on: at the first step boundary at or after its ``apply_at``."""
+        assert self._arrived is not None
+        order = self._arrived.order
+        if not order.gated or not self._cut_made or self._draining or not self._continuing():
+            return True
+        return self._now() >= order.apply_at and not self._may_step()
+
+    def _take_in(self, arrived: _Arrived) -> None:
+        """An order counts from now on, and the version that it brings is the one that parameters are built on."""
+        order, self._arrived = arrived.order, None
+        if arrived.damaged:
+            # Whatever is wrong, with a whole model it can be made good: the coordinator asks how things stand, and sends one.
+            self._held.forget()
+            why = f"{self.site} cannot make version {order.version} of what was sent: {arrived.damaged}"
+            self._answer(Envelope(refusal(self.site, self.generation, why)))
+            log.warning("%s", why)
+            return
+        moves = self._settle(order.acks)
+        self._rebase(order, arrived.version, moves)
+        self._load_inner(order, arrived.envelope)
+        self._order, self._cut_made = order, False
         self._note("order", order.progress_start, order.progress_rate)
-        # OpenWork since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
-        gone = [*self._work.consumed, *(c for sent in self._travelling.values() for c in sent.consumed)]
+        # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
+        gone = [*self._work.consumed, *(c for cut in self._open.values() for c in cut.header.consumed)]
         self._leases.replace([Segment(x["epoch"], x["start"], x["end"]) for x in order.leases], gone)
-        # Blocks between a hello and this order are blocks under this order: the hello counted those before it.
+        # Blocks between a hello, or a cut, and this order are blocks under this order: it counts those before.
         self._since_order = max(0, self._work.blocks - self._uncut_said) if order.gated else 0
         self._step_blocks = order.step_blocks
         self._progress_at_cut, self._progress_rate = order.progress_start, order.progress_rate
-        self._after, self._valid_until = order.after, order.valid_until
         self._draining = self._draining or order.drain
-        if order.evaluate and self._work.steps:
-            # These parameters are no version's any more. The coordinator asks again with its next version.
-            self._bus.emit({"kind": "note", "note": f"version {order.version} is not evaluated here: it has been trained on"})
-        elif order.evaluate:
-            self._evaluate(version=order.version)
+        if order.evaluate:
+            self._evaluate(order.version)
 
-    def _settle(self, acks: list[dict[str, Any]]) -> None:
-        """Learn what became of earlier cuts. Refused work leaves the parameters; in solo accepted work needs nothing."""
+    def _rebase(self, order: RoundOrder, version: Prepared | None, moves: list[tuple[float, Read]]) -> None:
+        """Put what was trained since the version held on the one that an order brings."""
+        held = self._held
+        if not self._loaded:
+            if version is not None:
+                held.adopt(version)
+            if not held.tensors:
+                return  # nothing has been trained, and nothing is to be
+            self._trainer.load(held.tensors)
+            self._loaded = True
+            self._note("load", order.version)
+            left = self._outbox.last_rest()
+            if left is not None:
+                # What rounding left of an earlier life's work is in no other site's.
+                moves = [*moves, self._rest(1.0, *left)]
+            if moves:
+                self._trainer.rebase(held.read, held.read, moves)
+                self._note("version", order.version)
+            return
+        if version is None and not moves:
+            return
+        before = held.tensors
+        if version is not None:
+            held.adopt(version)
+        self._trainer.rebase(before.__getitem__, held.read, moves)
+        self._note("version", order.version)
+
+    def _settle(self, acks: list[dict[str, Any]]) -> list[tuple[float, Read]]:
+        """Learn what became of earlier cuts: what has to be added to the parameters besides what the new version changes.
+
+        What was sent is taken away: accepted, it is in the version; refused, it is in none. Refused work also takes with it what
+        rounding made of it, so that what is left to hand in is what there was before.
+        """
+        moves: list[tuple[float, Read]] = []
         for a in acks:
             generation, cut = a["generation"], a["cut"]
             if cut == 0:  # so garbled that the coordinator could not tell: it was the last answer
                 generation, cut = self.generation, self._said
-            refused = not a["accepted"]
-            earlier = self._outbox.header(generation, cut) if refused and generation != self.generation else None
-            self._outbox.acknowledged(generation, cut)
-            record = earlier if generation != self.generation else self._travelling.pop(cut, None)
-            sent = self._open.pop(cut, None) if generation == self.generation else None
-            if not refused:
+            if a["accepted"] and a["version"] is None:
+                continue  # taken in, and part of no version yet
+            ours = generation == self.generation
+            open_cut = self._open.pop(cut, None) if ours else None
+            record = open_cut.header if open_cut else self._outbox.header(generation, cut)
+            if record is None or (ours and open_cut is None):
+                self._outbox.acknowledged(generation, cut)
                 continue
-            if sent is not None:
-                self._trainer.correct(sent, -1.0)
-            if record is not None:
-                # No ledger will know of this work; the inner state does, and a replay must.
-                self._note("shed", sent is not None, record.replayable())
+            if open_cut is not None and open_cut.sent is not None:
+                moves.append(self._move(-1.0, "sent", generation, cut, open_cut.sent))
+            if a["accepted"]:
+                self._outbox.acknowledged(generation, cut)
+                continue
+            # No ledger will know of this work; the inner state does, and a replay must.
+            self._note("shed", record.replayable())
+            if self._loaded and self._outbox.rest(generation, cut) is not None:
+                moves.append(self._rest(-1.0, generation, cut))
+            before = self._outbox.rest_before(generation, cut)
+            if self._loaded and before is not None:
+                moves.append(self._rest(1.0, *before))
+            self._outbox.refused(generation, cut)
+        return moves
+
+    def _rest(self, sign: float, generation: int, cut: int) -> tuple[float, Read]:
+        """What rounding left of a cut, to be added to the parameters."""
+        blob = self._outbox.rest(generation, cut)
+        assert blob is not None
+        return self._move(sign, "rest", generation, cut, blob)
+
+    def _move(self, sign: float, what: str, generation: int, cut: int, blob: Blob) -> tuple[float, Read]:
+        """Something to add to the parameters. It stays readable when its file has been removed."""
+        self._note("move", sign, what, generation, cut)
+        return sign, reader_of(blob, self._held.tensors).get
 
     def _note(self, what: str, *values: Any) -> None:
         """Where parameters, inner state and progress come from: an entry of the lineage, with the step that it precedes."""
@@ -325,21 +448,25 @@ class SiteWorker:
 
     def _now(self) -> float:
         """Run time as this site may use it: the calendar, or what a gated clock has granted."""
-        if self._order is not None and self._order.gated:
+        order = self._order or (self._arrived.order if self._arrived else None)
+        if order is not None and order.gated:
             granted = finite((self._bus.get("clock") or {}).get("granted"))
             return -math.inf if granted is None else granted
         return self._calendar()
 
-    def _cut_at(self) -> float:
+    def _until(self) -> float:
+        """Run time up to which the present order's pace goes: its cut, or past it until the next order counts."""
         assert self._order is not None
-        return min(self._order.cut_at, self._cut_by.get(self._order.round, math.inf))
+        if not self._cut_made:
+            return min(self._order.cut_at, self._cut_by.get(self._order.round, math.inf))
+        return self._arrived.order.apply_at if self._arrived is not None else -math.inf
 
     def _allowed(self) -> int:
         """Blocks that a gated clock still allows now, under the present order; those of a step on a calendar."""
         order = self._order
         if order is None or not order.gated:
             return self._step_blocks
-        t = min(self._now(), self._cut_at())
+        t = min(self._now(), self._until())
         if t == -math.inf:
             return 0
         owed = order.tokens_per_s * (t - order.begins_at) / self._tokens_per_block
@@ -347,17 +474,19 @@ class SiteWorker:
 
     def _may_step(self) -> bool:
         """Whether a gated clock allows a whole step, or the last one of the leases, now."""
-        return self._allowed() >= min(self._step_blocks, self._leases.left(self._step_blocks))
+        return bool(self._leases) and self._allowed() >= min(self._step_blocks, self._leases.left(self._step_blocks))
 
     def _should_cut(self) -> bool:
+        order = self._order
+        assert order is not None
         if self._draining or not self._leases:
             return True
-        if self._now() >= self._valid_until:
+        if self._now() >= order.valid_until:
             return True
-        return self._now() >= self._cut_at() and (not self._order or not self._order.gated or not self._may_step())
+        return self._now() >= self._until() and (not order.gated or not self._may_step())
 
     def _step_if_allowed(self) -> bool:
-        if not self._leases or not self._may_step():
+        if not self._may_step():
             self._report(self._now())
             return False
         begun = clock.monotonic()
@@ -369,10 +498,11 @@ class SiteWorker:
             self._size_noted = len(blocks)
             self._note("size", len(blocks))
         self._trained.at(blocks[0], len(blocks))
-        loss = self._trainer.step(blocks, self._schedule_progress())
+        with self.liveness.doing("a step"):
+            loss = self._trainer.step(blocks, self._schedule_progress())
         skipped = self._trainer.skipped
         if not skipped and not math.isfinite(loss):
-            # Said before the step is noted as done (as what a trainer raises is): it is these blocks at which this life ends.
+            # The blocks are recorded as those of an unfinished step, so that the next life knows where this one ended.
             raise DataError(f"the loss is {loss} at step {w.steps + 1} since the last cut; lower train.lr_scale")
         self._trained.at(None)
         self._since_order += len(blocks)
@@ -393,20 +523,19 @@ class SiteWorker:
             else self._calendar()
         )
         rate = tokens / max(1e-9, clock.monotonic() - begun)
-        self._bus.emit(
-            {
-                "kind": "step",
-                "loss": loss,
-                "tokens": round(self._progress),
-                "t_run": t_run,
-                "version": self._base,
-                "rate": round(rate),
-            }
-        )
-        if not self._leases or not self._may_step():
+        said = {
+            "loss": loss,
+            "tokens": round(self._progress),
+            "t_run": t_run,
+            "version": self._held.number or 0,
+            "rate": round(rate),
+        }
+        self._bus.emit({"kind": "step", **said})
+        if not self._may_step():
             self._report(self._now())
-        if clock.monotonic() - self._saved_at >= self._snapshot_s:
-            self._take_snapshot()
+        if clock.monotonic() - self._saved_at >= self._snapshot_s and self._background.idle:
+            with self.liveness.doing("a snapshot"):
+                self._take_snapshot()
         return True
 
     def _schedule_progress(self) -> float:
@@ -423,10 +552,14 @@ class SiteWorker:
         order = self._order
         if order is None or not order.gated or t == -math.inf:
             return
-        key = (order.round, t, not self._leases)
+        number = order.round
+        if self._cut_made and self._arrived is not None:
+            # Under the order before, up to where the one that has come begins to count.
+            number, t = self._arrived.order.round, min(t, self._arrived.order.apply_at)
+        key = (number, t, not self._leases)
         if key != self._reported:
             self._reported = key
-            self._bus.set("progress", {"round": order.round, "covered": t, "exhausted": not self._leases})
+            self._bus.set("progress", {"round": number, "covered": t, "exhausted": not self._leases and not self._cut_made})
 
     # -- cuts ------------------------------------------------------------------------------------------------
 
@@ -435,69 +568,85 @@ class SiteWorker:
         self._message = ""
 
     def _make_cut(self) -> None:
-        order, worked = self._order, bool(self._work.steps)
-        self._order = None
-        contribution = self._keep_cut(late=not self._message, order=order)
-        if self._message:
-            late = self._outbox.take_late()
-            self._said = self._cut
-            self._answer(Envelope(contribution.header, {**contribution.blobs, **late}))
-        if not self._draining and order is not None and order.after == "continue" and worked and not order.gated:
-            self._evaluate(cut=self._cut)
-
-    def _keep_cut(self, *, late: bool, order: RoundOrder | None = None) -> Envelope:
-        """Freeze the work since the last cut as a contribution, and begin anew. Without work it is an empty one."""
-        self._still_here()
+        """Freeze the work since the last cut (which may be none), and begin anew. It is handed in when it has been written."""
         try:
             self._background.wait()
         except OSError as e:
             if not self._work.steps:
                 raise
+            self._when_written = None
             self._bus.emit({"kind": "note", "note": f"a snapshot could not be written, its work is cut instead: {e}"})
-        self._still_here()  # each of what follows may take as long as a heartbeat may
+        self._written()
+        message = self._message
+        self._cut_made = True
         self._cut += 1
-        w = self._work
-        header = self._header(drained=self._draining, order=order)
-        blobs: dict[str, bytes] = {}
-        if w.steps:
-            delta = self._trainer.cut()
-            blobs["delta"] = encode(delta, header.codec)
+        header = self._header(drained=self._draining)
+        more: dict[str, bytes] = {}
         if self._draining and self._steps:
-            blobs["inner"] = self._trainer.inner()
-        self._still_here()
-        contribution = Envelope(header.header(), blobs)
-        if w.steps:
-            self._outbox.save(
-                self.generation, self._cut, contribution, self._inner_state(self._trainer.inner(exact=True)), late=late
-            )
-            self._open[self._cut] = delta
-            self._travelling[self._cut] = header
+            more["inner"] = self._trainer.inner()
+        answer: list[Envelope] = []
+        if self._work.steps:
+            frozen = self._freeze(header)
+            self._open[self._cut] = _OpenCut(header)
             self._lineage.clear()
             self._size_noted = 0
+            self._background.begin(lambda: answer.append(frozen.write(self._outbox, late=not message, more=more)))
+        else:
+            answer.append(Envelope.of(header.header(), more))
         self._saved_at = clock.monotonic()
+        # The schedule goes on from what this cut will have added.
+        self._progress_at_cut += self._progress_rate * self._work.tokens
         self._work = OpenWork()
         self._uncut_said = 0
-        # The schedule goes on from what this cut will have added.
-        self._progress_at_cut += self._progress_rate * w.tokens
         self._note("order", self._progress_at_cut, self._progress_rate)
-        return contribution
+        cut = self._cut
 
-    def _header(self, *, drained: bool, order: RoundOrder | None) -> ContributionHeader:
-        w = self._work
-        codec = order.codec if order else "fp32"
+        def hand_in() -> None:
+            if cut in self._open:
+                self._open[cut].sent = answer[0].blob("delta")
+            if message and message == self._message:
+                self._said = cut
+                late = self._outbox.take_late()
+                self._answer(Envelope.of(answer[0].header, {**answer[0].all_blobs(), **late}))
+
+        self._when_written = hand_in
+        if self._background.idle:
+            self._background.wait()
+            self._written()
+
+    def _written(self) -> None:
+        """Do what was put off until the background's work was done."""
+        what, self._when_written = self._when_written, None
+        if what is not None:
+            what()
+
+    def _freeze(self, header: ContributionHeader) -> Frozen:
+        on_its_way = [cut.sent for _, cut in sorted(self._open.items()) if cut.sent is not None]
+        return Frozen(header, self._trainer.snapshot(), self._held.tensors, on_its_way, self._inner_state(b""))
+
+    def _header(self, *, drained: bool, codec: str | None = None) -> ContributionHeader:
+        w, order = self._work, self._order
         return ContributionHeader(
             site=self.site, generation=self.generation, cut=self._cut, round=order.round if order else 0,
-            base_version=self._base, tokens=w.tokens, consumed=list(w.consumed), codec=codec,
-            inner_tokens=self._reached(), metrics=w.metrics(), drained=drained, fence=self._fence,
-            lineage=[list(op) for op in self._lineage], first_step=self._steps - w.steps, last_step=self._steps,
+            base_version=self._held.number or 0, tokens=w.tokens, consumed=list(w.consumed),
+            codec=codec or (order.codec if order else "fp32"), inner_tokens=self._reached(), metrics=w.metrics(), drained=drained,
+            fence=self._fence, lineage=[list(op) for op in self._lineage], first_step=self._steps - w.steps, last_step=self._steps,
         )  # fmt: skip
 
-    def _evaluate(self, *, version: int | None = None, cut: int | None = None) -> None:
+    def _evaluate(self, version: int) -> None:
+        """Evaluate the version held, which is the parameters only where nothing has been trained on them since."""
         faults.reach("during-evaluation")
-        result = self._trainer.evaluate()
+        with self.liveness.doing("an evaluation"):
+            begun = clock.monotonic()
+            own = None if not self._work.steps and not self._open and self._outbox.last_rest() is None else self._trainer.weights()
+            if own is not None:
+                self._trainer.load(self._held.tensors)
+            result, sample = self._trainer.evaluate(), self._trainer.sample()
+            if own is not None:
+                self._trainer.load(own)
         self._bus.emit({
-            "kind": "eval", "version": version, "cut": cut,
-            "val_bpb": result.bits_per_byte, "val_nats_per_byte": result.nats_per_byte, "sample": self._trainer.sample(),
+            "kind": "eval", "version": version, "val_bpb": result.bits_per_byte, "val_nats_per_byte": result.nats_per_byte,
+            "sample": sample, "seconds": round(clock.monotonic() - begun, 3),
         })  # fmt: skip
 
     # -- what survives ---------------------------------------------------------------------------------------
@@ -505,24 +654,18 @@ class SiteWorker:
     def _take_snapshot(self) -> None:
         """Keep the work since the last cut as if it were cut now, and the inner state: a crash loses at most this."""
         self._saved_at = clock.monotonic()
-        self._mind_the_snapshot(self._background.wait)  # what the trainer holds for the last one is used for this one
-        later = self._trainer.snapshot()
+        self._mind_what_is_written(self._background.wait)  # what the trainer holds for the last one is used for this one
         self._cut += 1  # the number that the next cut will have
-        header = self._header(drained=False, order=None).header()
+        frozen = self._freeze(self._header(drained=False, codec="fp32"))
         self._cut -= 1
-        about = self._inner_state(b"")
+        self._background.begin(lambda: frozen.snapshot(self._outbox))
 
-        def write() -> None:
-            delta, inner = later()
-            self._outbox.snapshot(Envelope(header, {"delta": encode(delta, "fp32")}), replace(about, data=inner))
-
-        self._background.begin(write)
-
-    def _mind_the_snapshot(self, ask: Callable[[], None]) -> None:
-        """Look at, or wait for, the snapshot under way. If it could not be written the site ends, its work in a cut."""
+    def _mind_what_is_written(self, ask: Callable[[], None]) -> None:
+        """Look at, or wait for, what is written in the background. If it could not be, the site ends, its work in a cut."""
         try:
             ask()
         except OSError:
+            self._when_written = None
             # A cut holds all that the snapshot would have, and may still fit; if not, this raises.
             self.park("a snapshot could not be written")
             raise

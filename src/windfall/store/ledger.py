@@ -346,6 +346,10 @@ class Ledger:
         """Every version, oldest first."""
         return self._versions("ORDER BY version")
 
+    def last_versions(self, most: int) -> list[Version]:
+        """The newest versions, at most so many, oldest first."""
+        return self._versions(f"ORDER BY version DESC LIMIT {int(most)}")[::-1]
+
     def retained(self) -> list[Version]:
         """Versions whose weights are kept, oldest first."""
         return self._versions("WHERE retained = 1 ORDER BY version")
@@ -504,7 +508,7 @@ class Ledger:
                 tokens_total=r[8],
                 sites=json.loads(r[9]),
                 retained=bool(r[10]),
-                exact_for=json.loads(r[11]).get("exact_for"),
+                **_made(json.loads(r[11])),
             )
             for r in rows.fetchall()
         ]
@@ -514,3 +518,14 @@ class Ledger:
         if lease is None or lease[0] != site or lease[1] != "live" or end <= start:
             return False
         return self._spans.leased(epoch, start, end) == end - start
+
+
+def _made(detail: dict[str, Any]) -> dict[str, Any]:
+    """How a version was made, from what its row keeps of it."""
+    alone, residual = detail.get("alone"), detail.get("residual")
+    return {
+        "alone": tuple(alone) if alone else None,
+        "residual": tuple(residual) if residual else None,
+        "codec": detail.get("codec", "fp32"),
+        "outer_sha256": detail.get("outer_sha256", ""),
+    }

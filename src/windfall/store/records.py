@@ -57,8 +57,14 @@ class Version:
     tokens_total: int
     sites: dict[str, int]
     retained: bool
-    #: The site whose own parameters at its cut this version is, bit for bit, if it is one's.
-    exact_for: str | None = None
+    #: The cut (site, generation, number) that alone made it: the version is the one before plus what that cut sent, bit for bit.
+    alone: tuple[str, int, int] | None = None
+    #: What rounding has left out of it and of the versions before: file and SHA-256, if it has left anything.
+    residual: tuple[str, str] | None = None
+    #: How its difference from the one before was written, where several contributions made it.
+    codec: str = "fp32"
+    #: Of ``outer_file``.
+    outer_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,10 @@ class DurableFile:
     Nothing has the file's name before ``publish``; ``discard`` leaves nothing behind at any time before it.
     """
 
-    def __init__(self, path: Path) -> None:
-        """``path``: the name that it will have. Raises OSError."""
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        """``path``: the name that it will have. ``durable``: it is to be there after a crash of the machine too. Raises OSError."""
         self._path = path
+        self._durable = durable
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._file = open(self._temporary, "wb")  # noqa: SIM115 - open until it is finished or discarded
         self._digest = hashlib.sha256()
@@ -41,14 +42,16 @@ class DurableFile:
     def finish(self) -> Made:
         """Bring everything to the disk. Raises OSError."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._durable:
+            os.fsync(self._file.fileno())
         self._file.close()
         return Made(self._path.name, self._size, self._digest.hexdigest())
 
     def publish(self) -> None:
         """Give it its name, durably. Raises OSError."""
         os.replace(self._temporary, self._path)
-        sync_dir(self._path.parent)
+        if self._durable:
+            sync_dir(self._path.parent)
 
     def discard(self) -> None:
         """Remove what has been written."""

@@ -1,14 +1,14 @@
 """A trainer of several ranks: the leader answers for the site, the others follow its word.
 
 Before each thing that all ranks do together the leader says what it is, as a few numbers on the control group. The others wait for
-that word and for nothing else, so that all of them take, and skip, the same steps and stop together. Only the leader has an anchor
-and the site's files; who follows has the model, its part of the optimizer's state, and the data.
+that word and for nothing else, so that all of them take, and skip, the same steps and stop together. Only the leader has
+the site's files; who follows has the model, its part of the optimizer's state, and the data.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import torch
 from windfall.errors import DataError, RankError
 from windfall.train.evaluate import EvalResult
 from windfall.train.ranks import Group
-from windfall.train.trainer import LocalTrainer, Tensors
+from windfall.train.trainer import Floats, LocalTrainer, Read, Tensors
 
 
 class _Command(IntEnum):
@@ -94,21 +94,15 @@ class RankedTrainer:
             self._say(_Command.STEP, progress_tokens, *first_blocks)
             return self._local.step(first_blocks, progress_tokens)
 
-    def cut(self) -> Tensors:
-        delta = self._local.cut()
-        self._share_weights()
-        return delta
-
-    def correct(self, change: Tensors, sign: float) -> None:
-        self._local.correct(change, sign)
+    def rebase(self, old: Read, new: Read, moves: Sequence[tuple[float, Read]] = ()) -> None:
+        self._local.rebase(old, new, moves)
         self._share_weights()
 
-    def load(self, weights: Tensors) -> None:
+    def load(self, weights: Mapping[str, Floats]) -> None:
         self._local.load(weights)
         self._share_weights()
 
     def weights(self) -> Tensors:
-        """A copy of the parameters."""
         return self._local.weights()
 
     def evaluate(self) -> EvalResult:

@@ -1,13 +1,13 @@
 """The long-lived trainer: model, inner optimizer and data of one site, kept from round to round.
 
-It knows nothing of rounds and leases. It steps over blocks, says how far its parameters have moved since an anchor
-(a cut), takes corrections, and gives and takes its inner state. What crosses to the coordinator is float32 numpy.
+It knows nothing of rounds, leases and versions. It steps over blocks, gives copies of its parameters, is put on another base
+(``rebase``), and gives and takes its inner state. Parameters cross as float32 numpy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +28,10 @@ from windfall.train.sizes import require_room
 from windfall.train.spec import TrainerSpec, model_config
 from windfall.train.staging import Staging
 
-Tensors = dict[str, npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Tensors = dict[str, Floats]
+#: Gives a tensor by its name.
+Read = Callable[[str], Floats]
 #: In a stored inner state: tokens since the last reset (the warm-up goes on), or not a number.
 _SINCE_RESET = "since_reset_tokens"
 #: And the usual length of the gradient, by which spikes are told.
@@ -62,20 +65,20 @@ class Trainer(Protocol):
         """
         ...
 
-    def cut(self) -> Tensors:
-        """How far the parameters have moved since the anchor; both become anchor + delta, rounded as the coordinator rounds it.
+    def weights(self) -> Tensors:
+        """A copy of the parameters."""
+        ...
 
-        So a site that trains alone holds its versions bit for bit, and one that starts from a version's file instead
-        goes on exactly alike.
+    def load(self, weights: Mapping[str, Floats]) -> None:
+        """Replace the parameters. Raises DataError on other names or shapes."""
+        ...
+
+    def rebase(self, old: Read, new: Read, moves: Sequence[tuple[float, Read]] = ()) -> None:
+        """Put the parameters from base ``old`` on base ``new``: new + ((parameters - old) + the sum of sign x move).
+
+        All in float32, in this order and tensor by tensor. Parameters that are close to their base lose nothing: where nothing has
+        been trained since a version but what the moves take away, they are ``new`` bit for bit.
         """
-        ...
-
-    def correct(self, change: Tensors, sign: float) -> None:
-        """Add ``sign`` x ``change`` to parameters and anchor: a correction is no work of this site."""
-        ...
-
-    def load(self, weights: Tensors) -> None:
-        """Replace the parameters and anchor there. Raises DataError on other names or shapes."""
         ...
 
     def evaluate(self) -> EvalResult: ...
@@ -89,7 +92,7 @@ class Trainer(Protocol):
         ...
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
-        """What `cut` would return and `inner` (exact) is now, to be worked out later, by any thread, before the next snapshot."""
+        """What `weights` and `inner` (exact) are now, to be asked for later, by any thread, before the next snapshot."""
         ...
 
     def load_inner(self, data: bytes) -> None:
@@ -139,9 +142,6 @@ class LocalTrainer:
         #: Why the last step was not taken; empty if it was.
         self.skipped = ""
         self._staging = Staging(self._device)
-        self._anchor: Tensors = {}
-        if self._ranks.rank == 0:
-            self.anchor()
         if spec.compile:
             self._compile()
 
@@ -198,34 +198,16 @@ class LocalTrainer:
         return mean, length
 
     def weights(self) -> Tensors:
-        """A copy of the parameters."""
         return {n: p.detach().cpu().numpy().copy() for n, p in self.model.named_parameters()}
 
-    def delta(self) -> Tensors:
-        """How far the parameters have moved since the anchor."""
-        return {n: p.detach().cpu().numpy() - self._anchor[n] for n, p in self.model.named_parameters()}
-
-    @torch.no_grad()
-    def cut(self) -> Tensors:
-        delta = self.delta()
-        load_weights(self.model, {n: self._anchor[n] + d for n, d in delta.items()})
-        self.anchor()
-        return delta
-
-    def anchor(self) -> None:
-        """Take the present parameters as the anchor."""
-        self._anchor = self.weights()
-
-    @torch.no_grad()
-    def correct(self, change: Tensors, sign: float) -> None:
-        for name, p in self.model.named_parameters():
-            p.add_(torch.from_numpy(change[name]).to(p.device), alpha=sign)
-            self._anchor[name] = np.add(self._anchor[name], np.float32(sign) * change[name], dtype=np.float32)
-
-    @torch.no_grad()
-    def load(self, weights: Tensors) -> None:
+    def load(self, weights: Mapping[str, Floats]) -> None:
         load_weights(self.model, weights)
-        self.anchor()
+
+    @torch.no_grad()
+    def rebase(self, old: Read, new: Read, moves: Sequence[tuple[float, Read]] = ()) -> None:
+        for name, p in self.model.named_parameters():
+            moved = rebased(p.detach().cpu().numpy(), name, old, new, moves)
+            p.copy_(torch.from_numpy(moved))
 
     def evaluate(self) -> EvalResult:
         """Made by all ranks."""
@@ -256,9 +238,8 @@ class LocalTrainer:
         take = self._staging.take
         weights = {n: take(f"weights.{n}", p.detach()) for n, p in self.model.named_parameters()}
         state = self._optimizer.state_tensors(take) | self._numbers()
-        anchor = dict(self._anchor)  # its arrays are replaced and never changed
         self._staging.wait()
-        return lambda: ({n: w.numpy() - anchor[n] for n, w in weights.items()}, _packed(state))
+        return lambda: ({n: w.numpy() for n, w in weights.items()}, _packed(state))
 
     def _numbers(self) -> dict[str, torch.Tensor]:
         """What an inner state has besides the optimizer's."""
@@ -369,6 +350,18 @@ def recipe(spec: TrainerSpec, tokens_per_step: int) -> tuple[OptimConfig, Schedu
     if tokens_per_step < SMALL_STEP_TOKENS:
         return OptimConfig.demo(tokens_per_step, **rates), ScheduleConfig.demo(**shape)
     return OptimConfig(batch_tokens=tokens_per_step, **rates), ScheduleConfig(**shape)
+
+
+def rebased(value: Floats, name: str, old: Read, new: Read, moves: Sequence[tuple[float, Read]]) -> Floats:
+    """One tensor of ``Trainer.rebase``."""
+    rest = value - old(name)
+    for sign, move in moves:
+        if sign < 0:
+            rest -= move(name)
+        else:
+            rest += move(name)
+    rest += new(name)
+    return rest
 
 
 @torch.no_grad()

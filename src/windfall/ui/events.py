@@ -41,6 +41,7 @@ TRANSITIONS = frozenset(
         "signal_back",
         "checkpoint_repaired",
         "checkpoint_damaged",
+        "outer_state_lost",
         "tidied",
         "node_gone",
         "site_note",
@@ -163,6 +164,8 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"the weights of version {event.version} were damaged and are whole again{_because(d)}"
         case "checkpoint_damaged":
             return f"the weights of version {event.version} are damaged{_because(d)}"
+        case "outer_state_lost":
+            return f"training goes on without the outer state of version {event.version}{_because(d)}"
         case "tidied":
             named = list(d.get("files", []))
             more = int(d.get("count", len(named))) - len(named)

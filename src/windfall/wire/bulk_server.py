@@ -144,7 +144,9 @@ class BulkServer:
         if not is_name(name):
             raise Denied(400, "a file's name is the SHA-256 of its bytes, 64 hex digits")
         if size > self._limits.largest_bytes:
-            raise Denied(413, f"{size:,} bytes are announced, and no file of this run is larger than {self._limits.largest_bytes:,}")
+            raise Denied(
+                413, f"{size:,} bytes are announced, and no file of this run is larger than {self._limits.largest_bytes:,}"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -166,7 +168,9 @@ class BulkServer:
             return _there(size)
         path = folder / name
         if path in self._busy:
-            raise Denied(409, "another connection is sending this file at present", headers={OFFSET: str(received(folder, name, size))})
+            raise Denied(
+                409, "another connection is sending this file at present", headers={OFFSET: str(received(folder, name, size))}
+            )
         self._busy.add(path)
         try:
             return await self._receive(request, folder, name, size, at)
@@ -240,7 +244,9 @@ def _count(request: Request, name: str) -> int:
 
 def _no_room(e: OSError, offset: int, size: int) -> Denied:
     kept = f"{offset:,} of {size:,} bytes are kept"
-    return Denied(507, f"the coordinator's disk takes no more ({e.strerror}); {kept}, make room there", headers={"Connection": "close"})
+    return Denied(
+        507, f"the coordinator's disk takes no more ({e.strerror}); {kept}, make room there", headers={"Connection": "close"}
+    )
 
 
 async def _refusal(request: Request, e: Exception) -> Response:

@@ -18,6 +18,7 @@ from typing import Any
 from windfall.errors import Refused
 from windfall.store.records import Consumed
 from windfall.wire.fields import Fields, shown
+from windfall.wire.rounding import CODECS
 
 PROTOCOL = 2
 #: Blocks have numbers below this.
@@ -92,9 +93,11 @@ class RoundOrder:
 
     An order of 0 leases means: hand in what you have.
 
-    ``model``: ``full`` (blob ``weights`` replaces the parameters), or ``none`` (the site has them). ``inner``:
-    ``own`` (keep what the site has), ``sent`` (blob ``inner``), ``reset``. ``after``: ``continue`` training past the
-    cut, or ``wait`` for the merge. ``valid_until`` ends the site's right to train under this order. ``step_blocks``: blocks
+    ``model``: how the site comes by ``version``: ``full`` (blob ``weights``, whose SHA-256 is ``sha256``), ``chain`` (what made
+    each version since the one that it holds: blobs ``difference-N``, or a cut of the site's own), or ``none`` (it holds it).
+    ``inner``: ``own`` (keep what the site has), ``sent`` (blob ``inner``), ``reset``. ``after``: ``continue`` training past the
+    cut, or ``wait`` for the merge; ``apply_at``: on a gated clock nothing of this order counts before its first step
+    boundary from then on. ``valid_until`` ends the site's right to train under this order. ``step_blocks``: blocks
     of each optimizer step. On a gated clock the site owes floor(tokens_per_s x (t - begins_at) / tokens per block) -
     blocks_before blocks by run time t, in whole steps.
     """
@@ -102,6 +105,7 @@ class RoundOrder:
     fence: int
     round: int
     version: int
+    sha256: str
     model: str
     inner: str
     after: str
@@ -119,6 +123,9 @@ class RoundOrder:
     evaluate: bool = False
     drain: bool = False
     codec: str = "fp32"
+    #: What makes each version after the one that the site holds: {version, cut}; cut 0: blob ``difference-N``, else the site's own.
+    chain: list[dict[str, int]] = field(default_factory=list)
+    apply_at: float = 0.0
     #: Where a ``sent`` inner state comes from: site and version.
     inner_from: list[Any] = field(default_factory=list)
 
@@ -137,22 +144,39 @@ class RoundOrder:
         f = Fields(raw)
         f.word("kind", of=("round",))
         order = cls(
-            fence=f.count("fence"), round=f.count("round"), version=f.count("version"), model=f.word("model", of=("full", "none")),
+            fence=f.count("fence"), round=f.count("round"), version=f.count("version"), sha256=f.word("sha256"),
+            model=f.word("model", of=("full", "chain", "none")),
             inner=f.word("inner", of=("own", "sent", "reset")), after=f.word("after", of=("continue", "wait")),
             cut_at=f.number("cut_at"), begins_at=f.number("begins_at"), valid_until=f.number("valid_until"),
             blocks_before=f.whole("blocks_before"), step_blocks=f.count("step_blocks"),
             tokens_per_s=f.number("tokens_per_s", above=0.0), gated=f.flag("gated"),
             leases=[_segment(x) for x in f.each("leases")], progress_start=f.number("progress_start"),
             progress_rate=f.number("progress_rate"), acks=[asdict(Ack.parse(x)) for x in f.each("acks")],
-            evaluate=f.flag("evaluate"), drain=f.flag("drain"), codec=f.word("codec", of=("fp32", "int8")),
+            evaluate=f.flag("evaluate"), drain=f.flag("drain"), codec=f.word("codec", of=CODECS),
+            chain=[_link(x) for x in f.each("chain")],
+            apply_at=f.number("apply_at"),
             inner_from=f.list("inner_from", []),
         )  # fmt: skip
         if order.step_blocks < 1:
             raise Refused("step_blocks is 0, and a step has at least one block")
-        for blob, needed in (("weights", order.model == "full"), ("inner", order.inner == "sent")):
-            if needed and blob not in blobs:
+        needed = ["weights"] * (order.model == "full") + ["inner"] * (order.inner == "sent")
+        needed += [difference_blob(x["version"]) for x in order.chain if not x["cut"]]
+        for blob in needed:
+            if blob not in blobs:
                 raise Refused(f"the blob {blob} is missing")
+        numbers = [x["version"] for x in order.chain]
+        if numbers != list(range(order.version - len(numbers) + 1, order.version + 1)) or (order.model == "chain") != bool(numbers):
+            raise Refused(f"a chain of versions {', '.join(map(str, numbers)) or 'none'} does not lead to version {order.version}")
         return order
+
+
+def difference_blob(version: int) -> str:
+    """Name of the blob with what makes ``version`` of the one before it."""
+    return f"difference-{version}"
+
+
+def _link(f: Fields) -> dict[str, int]:
+    return {"version": f.count("version"), "cut": f.count("cut")}
 
 
 def _segment(f: Fields) -> dict[str, int]:
@@ -193,7 +217,7 @@ class ContributionHeader:
 
     def replayable(self) -> dict[str, Any]:
         """What a replay needs of it."""
-        kept = ("generation", "cut", "consumed", "lineage", "first_step", "last_step")
+        kept = ("generation", "cut", "consumed", "lineage", "first_step", "last_step", "codec")
         return {k: v for k, v in asdict(self).items() if k in kept}
 
     @classmethod
@@ -236,7 +260,9 @@ class Standing:
     manifest: str
     inner_tokens: float
     cut: int
-    base: int
+    #: The version that it holds, if it holds one, and its SHA-256.
+    base: int | None
+    base_sha256: str
     uncut_blocks: int
     round: int
     order_fence: int
@@ -265,7 +291,8 @@ class Standing:
         f.word("kind", of=("hello",))
         return cls(
             site=f.word("site"), generation=f.count("generation"), manifest=f.word("manifest"),
-            inner_tokens=f.number("inner_tokens"), cut=f.count("cut"), base=f.count("base"), uncut_blocks=f.count("uncut_blocks"),
+            inner_tokens=f.number("inner_tokens"), cut=f.count("cut"), base=f.count("base") if "base" in f else None,
+            base_sha256=f.word("base_sha256", default=""), uncut_blocks=f.count("uncut_blocks"),
             round=f.count("round"), order_fence=f.count("order_fence"),
             broke_at=f.count("broke_at") if "broke_at" in f else None, broke_blocks=f.count("broke_blocks", 1),
             remembers=f.flag("remembers", False),

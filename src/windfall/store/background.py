@@ -14,6 +14,11 @@ class Background:
         self._executor = executor
         self._running: Future[None] | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way; what was may have failed (``look``)."""
+        return self._running is None or self._running.done()
+
     def begin(self, work: Callable[[], None]) -> None:
         """Start ``work``. Raises what the work before raised."""
         self.wait()

@@ -11,8 +11,8 @@ import pytest
 
 from federation.fake import CountingTrainer
 from federation.harness import BATCH, BLOCK, Run
-from windfall.site.background import Background
 from windfall.site.outbox import Outbox
+from windfall.store.background import Background
 from windfall.store.files import Envelope
 from windfall.wire.codec import decode
 
@@ -100,19 +100,19 @@ def test_a_snapshot_is_of_the_moment_at_which_it_was_asked_for(
     run.serve(until_min=4)
     worker = run.workers["a"]
     trainer = worker._trainer
-    expected, inner = trainer.delta(), trainer.inner(exact=True)
+    expected, inner = trainer.weights(), trainer.inner(exact=True)
     later = trainer.snapshot()
     trainer.step([30, 31], 0.0)
-    delta, state = later()
-    assert all((delta[n] == expected[n]).all() for n in expected)
+    weights, state = later()
+    assert all((weights[n] == expected[n]).all() for n in expected)
     assert state == inner
     worker._background = Background(executor)
     worker._take_snapshot()
     worker._background.wait()
     kept = Envelope.load(run.dir.sites / "a" / "snapshot.env")
-    stored = decode(kept.blobs["delta"], "fp32", expected)
-    now = trainer.delta()
-    assert all((stored[n] == now[n]).all() for n in now)
+    stored = decode(kept.blobs["delta"], {n: w.shape for n, w in expected.items()})
+    now = trainer.weights()
+    assert all((stored[n] == now[n] - worker._held.tensors[n]).all() for n in now)
 
 
 @pytest.fixture
