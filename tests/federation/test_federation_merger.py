@@ -17,7 +17,7 @@ import pytest
 from windfall import faults
 from windfall.errors import StoreError
 from windfall.federation.merge import Outer, combine, version_after
-from windfall.federation.merger import Damaged, Merged, Part, Stored, Work, merge, movements
+from windfall.federation.merger import Damaged, Merged, MergeJob, Part, Stored, merge, movements
 from windfall.store.records import Received
 from windfall.store.tensors import Tensors, load_file, save_file
 from windfall.wire.codec import CODECS, decode, encode
@@ -65,7 +65,7 @@ class Desk:
             parts[c.id] = Part(c.id, c.site, c.tokens, folder / c.file, 6, len(data))
         head = stored(folder / "v000006.safetensors", self.weights)
         assert head is not None
-        self.work = Work(
+        self.work = MergeJob(
             7, head, None, None, movements(contributions, lambda c: parts[c.id]), codec, Outer(), folder
         )  # fmt: skip
 
@@ -285,7 +285,7 @@ def test_memory_grows_with_the_largest_tensor_not_with_the_model(tmp_path: Path)
     for i, site in enumerate("aabc"):
         (tmp_path / f"c{i}").write_bytes(data)
         parts.append(Part(i, site, 5, tmp_path / f"c{i}"))
-    work = Work(1, old, old, old, [parts[:2], parts[2:3], parts[3:]], "int8", NESTEROV, tmp_path)
+    work = MergeJob(1, old, old, old, [parts[:2], parts[2:3], parts[3:]], "int8", NESTEROV, tmp_path)
     tracemalloc.start()
     found = merge(work)
     peak = tracemalloc.get_traced_memory()[1]

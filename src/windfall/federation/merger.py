@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Work:
+class MergeJob:
     """What is to be merged, and how."""
 
     #: Of the version that is made.
@@ -141,7 +141,7 @@ def momentum_name(number: int) -> str:
     return f"outer-v{number:06d}.safetensors"
 
 
-def merge(work: Work, cancelled: Callable[[], bool] = lambda: False) -> Merged | None:
+def merge(work: MergeJob, cancelled: Callable[[], bool] = lambda: False) -> Merged | None:
     """Do it. None if it was cancelled, which is asked between tensors; nothing has then been made.
 
     Raises:
@@ -158,7 +158,7 @@ def merge(work: Work, cancelled: Callable[[], bool] = lambda: False) -> Merged |
         return files.publish()
 
 
-def _tensor_by_tensor(work: Work, files: _Files, cancelled: Callable[[], bool]) -> bool:
+def _tensor_by_tensor(work: MergeJob, files: _Files, cancelled: Callable[[], bool]) -> bool:
     """False if cancelled."""
     shapes = files.weights.file.shapes
     largest = max((math.prod(shape) for shape in shapes.values()), default=0)
@@ -183,7 +183,7 @@ def _tensor_by_tensor(work: Work, files: _Files, cancelled: Callable[[], bool]) 
     return True
 
 
-def _mean(work: Work, files: _Files, name: str, mean: Floats, value: Floats, other: Floats) -> None:
+def _mean(work: MergeJob, files: _Files, name: str, mean: Floats, value: Floats, other: Floats) -> None:
     """Of the movements, as ``merge.weighted_mean`` does it, into ``mean``; the other arrays are overwritten."""
     mean.fill(0.0)
     total = 0
@@ -268,7 +268,7 @@ class _Read:
 class _Files:
     """All that is read and written. What is written is removed at the end, unless it was published."""
 
-    def __init__(self, work: Work, stack: ExitStack) -> None:
+    def __init__(self, work: MergeJob, stack: ExitStack) -> None:
         self._stack = stack
         self._work = work
         self.weights = _Read(work.weights, stack)
