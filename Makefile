@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-parity bench-backtest bench-long-run bench-training bench-data bench-gpu setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-gpu setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -35,6 +35,10 @@ bench-training: setup
 
 bench-data: setup
 	$(BIN)/python benchmarks/data.py
+
+# What travels between sites and coordinator, at the study's size: some 14 GB of files, two minutes.
+bench-differences: setup
+	$(BIN)/python benchmarks/differences.py
 
 # The study's model on a GPU; says so in one line where there is none.
 bench-gpu: setup

@@ -179,6 +179,16 @@ DIGESTS = {
 }
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_bytes_do_not_depend_on_how_much_is_worked_on_at_once(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = normal({"w": (300, 301)})  # 352.7 groups
+    data, sent = encode(value, codec), decode(encode(value, codec), {"w": (300, 301)})["w"]
+    for groups in (1, 5, 100_000):
+        monkeypatch.setattr("windfall.wire.rounding._ON_CPU", groups * 256)
+        assert encode(value, codec) == data
+        np.testing.assert_array_equal(decode(data, {"w": (300, 301)})["w"], sent)
+
+
 def test_the_format_stays_what_it_is() -> None:
     value = normal({"w": (4, 200), "s": (3,)}, seed=5)
     # Files of one version must be readable by the next: a change here needs another format number.
@@ -366,6 +376,21 @@ def test_scales_and_factors_that_are_no_numbers_are_refused(codec: str, factor: 
     bad = forged(said(codec, tensors=index), payload_of(factor, b"\x80" * width * 2, [1.0, scale]))
     with pytest.raises(Refused, match=rf"w has .*{why}"):
         decode(bad, shapes)
+
+
+@given(st.sampled_from(CODECS), st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_payload_with_a_right_checksum_gives_finite_values_or_is_refused(codec: str, data: st.DataObject) -> None:
+    length = {"fp32": 4 * 512, "bf16": 2 * 512, "int8": 520, "int4": 264, "int2": 136}[codec]
+    payload = data.draw(st.binary(min_size=length, max_size=length))
+    if codec not in ("fp32", "bf16"):
+        payload = struct.pack("<f", 2.0 ** data.draw(st.integers(-126, 127))) + payload[4:]
+    index = [("w", [2, 256], codec, length)]
+    try:
+        found = decode(forged(said(codec, tensors=index), payload + hashlib.sha256(payload).digest()), {"w": (2, 256)})
+    except Refused:
+        return
+    assert np.isfinite(found["w"]).all()
 
 
 @pytest.mark.parametrize(("codec", "dtype"), [("fp32", np.float32), ("bf16", np.uint16)])

@@ -13,6 +13,7 @@ import numpy as np
 
 from windfall.store.records import Received
 from windfall.store.tensors import Tensors
+from windfall.wire import codec as codecs
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,27 @@ def weighted_mean(like: Tensors, deltas: Iterable[tuple[int, Tensors]]) -> Tenso
     return mean
 
 
-def apply(
-    weights: Tensors, mean: Tensors, outer: Outer, momentum: Tensors | None, contributors: int
-) -> tuple[Tensors, Tensors | None]:
-    """New weights and outer momentum.
+def outer_step(mean: Tensors, outer: Outer, momentum: Tensors | None, contributors: int) -> tuple[Tensors, Tensors | None]:
+    """What the mean moves the weights by, and the new outer momentum.
 
-    The outer step runs only where two or more sites contributed; otherwise the mean is added and momentum is dropped.
+    The outer optimizer works only where two or more sites contributed; otherwise the mean is added and momentum is dropped.
     """
     if outer.kind == "average" or contributors < 2:
-        return {n: w + mean[n] for n, w in weights.items()}, None
+        return mean, None
     gradient = {n: -d for n, d in mean.items()}
     beta, lr = np.float32(outer.momentum), np.float32(outer.lr)
     buffer: Tensors = gradient
     if momentum:
         buffer = {n: (beta * momentum[n] + g).astype(np.float32) for n, g in gradient.items()}
-    return {n: (w - lr * (gradient[n] + beta * buffer[n])).astype(np.float32) for n, w in weights.items()}, buffer
+    return {n: (-(lr * (g + beta * buffer[n]))).astype(np.float32) for n, g in gradient.items()}, buffer
+
+
+def apply(
+    weights: Tensors, mean: Tensors, outer: Outer, momentum: Tensors | None, contributors: int
+) -> tuple[Tensors, Tensors | None]:
+    """New weights and outer momentum, as ``outer_step`` has it."""
+    moved, buffer = outer_step(mean, outer, momentum, contributors)
+    return {n: w + moved[n] for n, w in weights.items()}, buffer
 
 
 def chains(contributions: Sequence[Received]) -> list[list[Received]]:
@@ -75,17 +82,48 @@ def chains(contributions: Sequence[Received]) -> list[list[Received]]:
     return found
 
 
+@dataclass(frozen=True)
+class After:
+    """What contributions make of a version, in memory."""
+
+    weights: Tensors
+    #: Outer momentum, if there is any.
+    momentum: Tensors | None
+    #: What rounding has left out so far, if anything.
+    residual: Tensors | None
+
+
 def combine(
     weights: Tensors, contributions: Sequence[Received], decode: Callable[[Received], Tensors], outer: Outer,
     momentum: Tensors | None,
 ) -> tuple[Tensors, Tensors | None]:  # fmt: skip
-    """New weights and outer momentum. One contribution is added as it is: previous version + delta, in float32."""
+    """New weights and outer momentum where nothing is rounded."""
+    after = version_after(weights, contributions, decode, outer, momentum)
+    return after.weights, after.momentum
+
+
+def version_after(
+    weights: Tensors, contributions: Sequence[Received], decode: Callable[[Received], Tensors], outer: Outer,
+    momentum: Tensors | None, *, residual: Tensors | None = None, codec: str = "fp32",
+) -> After:  # fmt: skip
+    """The version after this one, for models that fit into memory a few times: what ``merger.merge`` makes, bit for bit.
+
+    One contribution is added as it was sent, in float32. Otherwise ``residual`` is added to the outer step, ``codec`` rounds the
+    sum, and what it leaves out is the new residual.
+    """
     if len(contributions) == 1:
         delta = decode(contributions[0])
-        return {n: w + delta[n] for n, w in weights.items()}, None
+        return After({n: w + delta[n] for n, w in weights.items()}, None, residual)
     movements = ((sum(c.tokens for c in chain), _total([decode(c) for c in chain])) for chain in chains(contributions))
     sites = len({c.site for c in contributions})
-    return apply(weights, weighted_mean(weights, movements), outer, momentum, sites)
+    moved, momentum = outer_step(weighted_mean(weights, movements), outer, momentum, sites)
+    if residual:
+        moved = {n: d + residual[n] for n, d in moved.items()}
+    if codec == "fp32":
+        return After({n: w + moved[n] for n, w in weights.items()}, momentum, None)
+    sent = codecs.decode(codecs.encode(moved, codec), {n: d.shape for n, d in moved.items()})
+    left = {n: d - sent[n] for n, d in moved.items()}
+    return After({n: w + sent[n] for n, w in weights.items()}, momentum, left)
 
 
 def _total(deltas: list[Tensors]) -> Tensors:

@@ -115,7 +115,8 @@ class DifferenceWriter:
             What was really sent: the values that a reader will get.
 
         Raises:
-            Refused: another tensor's turn, another shape or type, or values that are not finite.
+            Refused: another tensor's turn, another shape or type, or values that are not finite, or far too large for a
+                difference (the stream is then of no use any more).
         """
         if not self._left:
             raise Refused(f"{name}: all tensors have been written")

@@ -155,8 +155,9 @@ def unpack(payload: Bytes, kind: str, out: Floats) -> None:
 
 
 def _pack_plain(value: Any, kind: str, emit: Callable[[memoryview], None], sent: Floats) -> None:
-    for start in range(0, len(value), _ON_CPU):
-        piece, ours = value[start : start + _ON_CPU], sent[start : start + _ON_CPU]
+    step = _step(value)
+    for start in range(0, len(value), step):
+        piece, ours = value[start : start + step], sent[start : start + step]
         if isinstance(piece, np.ndarray):
             ours[:] = piece
         else:
@@ -172,12 +173,15 @@ def _pack_plain(value: Any, kind: str, emit: Callable[[memoryview], None], sent:
             emit(_view(ours))
 
 
+def _step(value: Any) -> int:
+    return _ON_CPU if isinstance(value, np.ndarray) or value.device.type == "cpu" else _ON_GPU
+
+
 def _chunks(value: Any) -> Iterator[tuple[int, int, torch.Tensor]]:
     """``value`` in pieces (first, one past the last, values as rows of a group each, the last filled with zeros)."""
     import torch
 
-    on_gpu = isinstance(value, torch.Tensor) and value.device.type != "cpu"
-    step = _ON_GPU if on_gpu else _ON_CPU
+    step = _step(value)
     for start in range(0, len(value), step):
         stop = min(start + step, len(value))
         piece = value[start:stop]
@@ -272,7 +276,9 @@ def _peak(values: Floats) -> float:
 
 def _check(peak: float) -> None:
     if not peak <= LARGEST:
-        raise Refused("values that are not finite" if not math.isfinite(peak) else f"values up to {peak:g}: no differences")
+        raise Refused(
+            "values that are not finite" if not math.isfinite(peak) else f"values up to {peak:g}, too large for a difference"
+        )
 
 
 def _view(array: npt.NDArray[Any]) -> memoryview:
