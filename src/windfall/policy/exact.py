@@ -89,7 +89,8 @@ def exact(sites: Mapping[str, PlannedSite], target: float, made: BudgetSchedule)
 def _curve(site: PlannedSite, target: float, *, fine: bool, longer: bool = False) -> _CostCurve | None:
     """A site's costs; None if there are too many states or no grid fits.
 
-    ``fine``: the grid divides the horizon too. Else the rest of the horizon is left out, or with ``longer`` made a whole unit."""
+    ``fine``: the grid divides the horizon too. Else the rest of the horizon is left out, or with ``longer`` made a whole unit.
+    """
     programme = site.programme
     signal, spin = programme.signal, programme.spin
     unit = _unit(programme, fine)

@@ -37,7 +37,8 @@ class TrainerModel:
         """The model of a preset.
 
         ``windfall``: each site starts as its table says, and nothing stalls. ``prototype``: every site starts and stalls as the
-        study's trainer did (``[backtest.trainer]``)."""
+        study's trainer did (``[backtest.trainer]``).
+        """
         table = config.backtest.trainer
         if preset == "prototype":
             study = Start(table.provision_s, table.load_s)

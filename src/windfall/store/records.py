@@ -1,4 +1,4 @@
-"""What the ledger is about, as values: leases, consumed blocks, received contributions, versions, counts."""
+"""The ledger's rows as values: leases, consumed blocks, received contributions, versions, configurations, holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """Blocks ``[start, end)`` really used under a lease epoch. ``skipped``: not trained (numerical guard)."""
+    """Blocks ``[start, end)`` that were used under a lease epoch.
+
+    ``skipped``: used up by a step that the numerical guard skipped.
+    """
 
     epoch: int
     start: int
@@ -57,7 +60,7 @@ class Version:
     tokens_total: int
     sites: dict[str, int]
     retained: bool
-    #: The site whose own parameters at its cut this version is, bit for bit, if it is one's.
+    #: The site whose parameters at its cut are this version bit for bit, if there is one.
     exact_for: str | None = None
 
 

@@ -62,7 +62,8 @@ class _Split:
 
 class TrainData:
     """Read access to a prepared folder. Raises DataError where the manifest or a shard is missing or truncated
-    (checksums are `manifest.verify`'s work, which reads everything)."""
+    (checksums are `manifest.verify`'s work, which reads everything).
+    """
 
     def __init__(self, folder: str | Path, seed: int = 0) -> None:
         self.folder, self.seed = Path(folder), seed
