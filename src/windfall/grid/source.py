@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol
 from windfall.errors import SignalError
 from windfall.units import UNITS, iso_utc
 
-#: How a source publishes: `observed` values; as the first point of a `forecast`, which may be minutes ahead; or `ahead`, settled before
-#: their time, as day-ahead prices are.
+#: How a source publishes: `observed` values; as the first point of a `forecast`, which may be minutes ahead; or `ahead`, settled
+#: before their time, as day-ahead prices are.
 Published = Literal["observed", "forecast", "ahead"]
 #: A number as in JSON, but leading zeros and a plus sign are allowed. Other spellings that Python or a spreadsheet reads are not.
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
