@@ -50,7 +50,7 @@ class TryLater(Transient):
         self.retry_after_s = retry_after_s
 
 
-class Denied(Unauthorized):
+class AccessDenied(Unauthorized):
     """HTTP 401 or 403; ``status`` is which, ``answer`` the status with the service's own words (`HTTP 403: no such plan`)."""
 
     def __init__(self, message: str, status: int, answer: str = "") -> None:
@@ -201,7 +201,7 @@ class Http:
         """The JSON that ``url`` answers. ``limit``: name, number and seconds of our own limit for such requests.
 
         Raises:
-            Denied: HTTP 401 or 403.
+            AccessDenied: HTTP 401 or 403.
             TryLater: a limit, a time-out, a failed connection, HTTP 429, 408 or 5xx.
             SignalError: another status (``NotFound``), an answer that is not JSON, or an address or header that cannot be sent.
         """
@@ -267,7 +267,7 @@ class Http:
         said = self.public(said_of(body))[:200]
         answer = f"HTTP {status}" + (f": {said}" if said else "")
         if status in (401, 403):
-            raise Denied(f"{self.who}: {host}{by_proxy} refuses access ({answer}); check the credentials", status, answer)
+            raise AccessDenied(f"{self.who}: {host}{by_proxy} refuses access ({answer}); check the credentials", status, answer)
         if status in (408, 429) or status >= 500:
             wait_s = retry_after_s(told.get("retry-after"), self._now())
             what = "asks for fewer requests" if status == 429 else "does not answer properly"

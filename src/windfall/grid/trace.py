@@ -100,7 +100,7 @@ def load_trace(table: SignalTable, region: str) -> Trace:
         raise SignalError(f"{label}: no usable row in column `{table.column}`: the file has a header and no rows")
     if not len(sheet.column(table.time_column)):
         raise SignalError(f"{label}: no usable row in column `{table.column}` for {_no_match(sheet, where)}")
-    return _Reading(sheet, table, ahead).trace()
+    return _TraceReader(sheet, table, ahead).trace()
 
 
 def _explained(error: SignalError, file: Path, table: SignalTable) -> SignalError:
@@ -130,7 +130,7 @@ def _no_match(sheet: Sheet, where: dict[str, str]) -> str:
     return " and ".join(f"{name} = {value}" for name, value in where.items()) + ": each is there, not together; check where"
 
 
-class _Reading:
+class _TraceReader:
     """Reads one file: leaves out and counts rows that cannot be used, and sorts the others."""
 
     def __init__(self, sheet: Sheet, table: SignalTable, ahead: list[str]) -> None:

@@ -47,7 +47,7 @@ class _Seen:
         return True
 
 
-class _Writer:
+class _StreamWriter:
     """Entries on their way into streams, each with an identity."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class _Writer:
         return done
 
 
-class _Reader:
+class _StreamReader:
     """One consumer of a group on one stream."""
 
     def __init__(self, key: str, group: str, consumer: str, seen: _Seen) -> None:
@@ -190,9 +190,9 @@ class RedisBus:
     def __init__(self, url: str, run_id: str) -> None:
         self._prefix = f"windfall:{run_id}:"
         self._token = secrets.token_hex(8)
-        self._writer = _Writer()
+        self._writer = _StreamWriter()
         self._registers = _Registers()
-        self._readers: dict[str, _Reader] = {}
+        self._readers: dict[str, _StreamReader] = {}
         #: Commands in Redis that no site has acknowledged: (key, text of the entry) by id in Redis.
         self._open: dict[str, tuple[str, str, str]] = {}
         self._known = False
@@ -206,7 +206,7 @@ class RedisBus:
         reader = self._readers.get(site)
         if reader is None:
             key = f"{self._prefix}{site}:events"
-            self._readers = {**self._readers, site: _Reader(key, "run", "coordinator", _Seen())}
+            self._readers = {**self._readers, site: _StreamReader(key, "run", "coordinator", _Seen())}
             reader = self._readers[site]
         self._thread.wake()
         return reader.take()
@@ -288,9 +288,9 @@ class RedisSiteBus:
     def __init__(self, url: str, run_id: str, site: str, generation: int) -> None:
         self._prefix = f"windfall:{run_id}:{site}:"
         self._generation = generation
-        self._writer = _Writer()
+        self._writer = _StreamWriter()
         self._registers = _Registers()
-        self._reader = _Reader(f"{self._prefix}commands", "site", f"generation-{generation}", _Seen())
+        self._reader = _StreamReader(f"{self._prefix}commands", "site", f"generation-{generation}", _Seen())
         self._thread = RedisThread(url, "redis-site-bus", self._cycle, pause_s=_PAUSE_S)
 
     def commands(self) -> list[Entry]:

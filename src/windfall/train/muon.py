@@ -65,7 +65,7 @@ def mean_axis(shape: torch.Size) -> int:
     return -1 if shape[-2] >= shape[-1] else -2
 
 
-class _Group(ABC):
+class _MatrixGroup(ABC):
     """Matrices of one shape [rows, cols]. Each rank updates its share of them and receives the others from the other ranks."""
 
     label: str
@@ -114,7 +114,7 @@ class _Group(ABC):
                 own.copy_(tensors[f"{self.label}.{kind}.{name}"])
 
 
-class NorMuonGroup(_Group):
+class NorMuonGroup(_MatrixGroup):
     """NorMuon (arXiv 2510.05491) for matrices of one shape, whose updates are computed as one stack.
 
     The second moment is [own, rows, 1] for tall and square matrices and [own, 1, cols] for wide ones: a number per row or column,
@@ -165,7 +165,7 @@ class NorMuonGroup(_Group):
         return update.mul_(scale * (norm / scaled_norm.clamp_min(_SMALLEST)))
 
 
-class PlainMuonGroup(_Group):
+class PlainMuonGroup(_MatrixGroup):
     """torch.optim.Muon behind the same methods, for matrices of one shape: a baseline, not the recipe."""
 
     label = "muon"

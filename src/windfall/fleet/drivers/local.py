@@ -32,7 +32,7 @@ _FOR_A_PERSON = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.E
 
 
 @dataclass
-class _Agent:
+class _AgentProcess:
     """An agent that this process started (``child``) or adopted. ``pid`` and ``born``, its start time, identify the process."""
 
     pid: int
@@ -58,7 +58,7 @@ class LocalDriver:
         self._describe = describe
         self._environment = environment or {}
         self._agent = agent
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[str, _AgentProcess] = {}
         self._kill_at: dict[str, float] = {}
         self._adopt()
 
@@ -70,7 +70,7 @@ class LocalDriver:
         processes = [p for p in marked(self._run_id, self._dir.parent) if p.site]
         for p in sorted(processes, key=lambda p: p.generation):
             if p.pid == p.pgid:
-                self._agents[p.site] = _Agent(p.pid, p.generation, start_time(p.pid))
+                self._agents[p.site] = _AgentProcess(p.pid, p.generation, start_time(p.pid))
         leaders = {a.pid for a in self._agents.values()}
         for pgid in {p.pgid for p in processes} - leaders:
             signal_group(pgid, signal.SIGKILL)
@@ -92,7 +92,7 @@ class LocalDriver:
         except OSError as e:
             kind = Permanent if e.errno in _FOR_A_PERSON else Transient
             raise kind(f"{site}: cannot be started: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}") from None
-        self._agents[site] = _Agent(child.pid, generation, start_time(child.pid), child)
+        self._agents[site] = _AgentProcess(child.pid, generation, start_time(child.pid), child)
         self._kill_at.pop(site, None)
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
