@@ -107,6 +107,15 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         raise AssertionError(" imports ".join(reversed(e.args[1]))) from None
 
 
+def test_no_two_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(module(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_drivers_are_constructed_in_one_place() -> None:
     kinds = {m for m in MODULES if m.startswith("windfall.fleet.drivers.")} - {"windfall.fleet.drivers.build"}
     users = {module(path) for path in FILES if needed(path) & kinds}

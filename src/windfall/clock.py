@@ -1,10 +1,10 @@
 """The three clocks. This is the only module that reads the machine's clock.
 
-Run time is Unix seconds (UTC) on the run's own clock. Wall time is the machine's monotonic clock (for
-processes, sockets, heartbeats; in a run's processes without the time in which they were stopped) or its
-calendar (for stored rows). The loop asks ``reached(t)`` whether wall time allows run time ``t`` yet, sees
-for itself that the real work owed by ``t`` is done, then calls ``move_to(t)``. That second condition is
-what makes a scaled run repeat itself on a loaded machine.
+Run time is Unix seconds (UTC) on the run's own clock. Wall time is the machine's monotonic clock (for processes, sockets and
+heartbeats; in a run's processes it leaves out the time in which they were stopped) or its calendar (for stored rows).
+
+The loop asks ``reached(t)`` whether wall time allows run time ``t`` yet, makes sure that the real work owed by ``t`` is done, and
+then calls ``move_to(t)``. Because the loop waits for the work, a scaled run has the same course on a loaded machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Protocol
 
-#: A process that looks after others reads its clock at least this often; what goes beyond it has not lived through.
+#: A process that watches others reads its clock at least this often (s). In any time beyond it the process was stopped.
 _TICK_S = 0.5
 _LONGEST_S = 5.0
 
@@ -24,7 +24,7 @@ def wall() -> float:
 
 
 class _Lived:
-    """The monotonic clock less the time in which this process was stopped. Thread-safe; never runs back."""
+    """The monotonic clock without the time in which this process was stopped. Thread-safe; it never goes back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,10 +54,10 @@ def monotonic() -> float:
 
 
 def leave_out_stops() -> None:
-    """From now on this process's monotonic clock stands while the process does: stopped by a signal, or with its machine.
+    """From now on leave out of this process's monotonic clock the time in which the process was stopped or suspended.
 
-    For processes that wait for others. Those were stopped as well, or have gone on and said so where nobody looked: to count
-    that time would make every time-out end at once, when nobody has failed.
+    It is for processes that wait for others. If that time counted, every time-out would be over as soon as the process goes on,
+    although the others were stopped too, or gave signs of life that it could not see.
     """
     global _lived
     if _lived is None:
@@ -66,7 +66,7 @@ def leave_out_stops() -> None:
 
 
 def pause(seconds: float) -> None:
-    """Give the processor away for a moment."""
+    """Sleep for ``seconds``."""
     time.sleep(seconds)
 
 
@@ -101,9 +101,9 @@ class ManualClock:
 
 
 class ScaledClock:
-    """Replayed time: at most ``speed`` run seconds per wall second, and never past work that is owed.
+    """Replayed time: at most ``speed`` run seconds per wall second. It waits for work that is owed, because the loop does.
 
-    The position belongs to the run (it is stored and given back as ``start`` at resume).
+    Its position belongs to the run: it is stored, and given as ``start`` at resume.
     """
 
     gated = True
@@ -122,16 +122,16 @@ class ScaledClock:
     def move_to(self, t: float) -> None:
         if t < self._t:
             raise ValueError(f"run time cannot go back from {self._t} to {t}")
-        # Re-anchored at every move: time lost waiting for work is not caught up at more than `speed`.
+        # Anchored anew at each move, so that time lost by waiting for work is not made up for at more than `speed`.
         self._t = t
         self._anchor = monotonic()
 
 
 class RealClock:
-    """The calendar. Waits for nothing and nobody.
+    """The calendar. It waits for nothing.
 
-    Run time never goes back. Where the calendar has been set back it goes on at half its pace until the calendar has come up to
-    it: ticks go on, and readings look older than they are meanwhile, which turns sites off and never on.
+    Run time never goes back. If the calendar has been set back, run time goes on at half its pace until the calendar has caught up.
+    Ticks go on meanwhile, and readings look older than they are, which may turn sites off but never on.
     """
 
     gated = False
@@ -147,6 +147,6 @@ class RealClock:
         return wall() >= t or (monotonic() - self._anchor) * 0.5 >= t - self._t
 
     def move_to(self, t: float) -> None:
-        # A late loop goes on from the calendar, so that a suspended machine does not replay missed ticks.
+        # A late loop goes on at the calendar's time: after a suspension missed ticks are not made up for.
         self._t = max(t, self._t, wall())
         self._anchor = monotonic()

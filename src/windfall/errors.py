@@ -1,7 +1,7 @@
 """The error tree. Every message says what was found, where, and what to do.
 
-``WindfallError`` is what the command line turns into one line and an exit code; anything else that
-reaches the top is a bug and keeps its traceback in the log.
+The command line turns a ``WindfallError`` into one message and an exit code. Any other error that reaches it is a bug, and keeps
+its traceback.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class DriverError(WindfallError):
 
 
 class Transient(DriverError):
-    """Try again later; nothing needs to change."""
+    """The same request may succeed later; nothing needs to change."""
 
 
 class Permanent(DriverError):
-    """Trying again cannot help; a person has to change something."""
+    """The same request fails until a person has changed something."""
 
 
 class Unauthorized(Permanent):
@@ -58,16 +58,16 @@ class RunError(WindfallError):
 
 
 class HandOver(RunError):
-    """This coordinator ends, and the next one is to go on at once with the sites as they are."""
+    """This coordinator ends, and the supervisor starts the next one at once, which goes on with the sites as they are."""
 
 
 class TakenOver(StoreError):
-    """Another coordinator runs this run now: this one stops, and touches nothing that is the other's."""
+    """Another coordinator has taken over this run. This one stops and changes nothing more."""
 
 
 class RankError(WindfallError):
-    """One of a site's ranks could not start, or is gone: the site's trainer ends, its work is kept."""
+    """One of a site's ranks could not start or has ended. The site's trainer ends too; its work is kept."""
 
 
 class Refused(WindfallError):
-    """A contribution or lease request breaks a rule of the ledger. The reason is kept as an event."""
+    """A contribution or a message breaks a rule. The reason is kept as an event."""

@@ -1,9 +1,9 @@
-"""Named points at which a test makes something go wrong, where it would hurt most.
+"""Named points at which tests make something go wrong, where it would do the most harm.
 
-Code calls ``reach(point)``; in ordinary life that does nothing. A test arms one fault in a process
-(``arm``), or a process is born with one (``WINDFALL_FAULT=point:action:nth:latch``), and at the nth time that the point is
-reached the process kills itself, hangs, raises, or damages the file that the point is about. ``latch`` names a file by which
-of all processes that inherit the variable only the first to come to its fault has it.
+Code calls ``reach(point)``, which normally does nothing. A test arms one fault in a process (``arm``), or starts a process with one
+(``WINDFALL_FAULT=point:action:nth:latch``). The nth time that the point is reached the process kills itself, hangs, raises, or
+damages the file that the point is about. ``latch`` names a file: of all processes that inherit the variable only the first one to
+create it has the fault.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from windfall import clock
 
-#: Every point, and what has just happened or is about to.
+#: Every point, with what has just happened there or is about to happen.
 POINTS = {
     "before-lease": "the coordinator is about to lend blocks",
     "mid-step": "a trainer has done an optimizer step and told nobody",
@@ -35,7 +35,7 @@ ACTIONS = ("kill", "hang", "raise", "truncate", "corrupt", "kill-parent", "stop-
 
 
 class InjectedFault(RuntimeError):
-    """What an armed ``raise`` raises: an error that nobody has foreseen."""
+    """The error of an armed ``raise``. No code expects it, as with any bug."""
 
 
 class _Fault:
@@ -45,7 +45,7 @@ class _Fault:
         self.action, self.left, self.latch, self.then = action, nth, latch, then
 
     def is_first(self) -> bool:
-        """Whether no other process has had this fault."""
+        """Whether this process is the first to come to the fault."""
         if not self.latch:
             return True
         try:
@@ -59,17 +59,17 @@ _armed: dict[str, _Fault] = {}
 
 
 def arm(point: str, action: str, nth: int = 1, *, latch: str = "", then: Callable[[], None] | None = None) -> None:
-    """Let the ``nth`` reaching of ``point`` do ``action``, once; ``then`` is called just before."""
+    """Arm a fault: the ``nth`` time that ``point`` is reached, ``then`` is called and ``action`` done, once."""
     _armed[point] = _Fault(point, action, nth, latch, then)
 
 
 def disarm() -> None:
-    """Let nothing go wrong any more."""
+    """Take the armed fault back."""
     _armed.clear()
 
 
 def reach(point: str, path: Path | None = None) -> None:
-    """Note that ``point`` has been reached; ``path`` is the file that it is about, if it is about one."""
+    """Say that ``point`` is reached; ``path`` is the file that it is about, if any."""
     if not _armed or point not in _armed:
         return
     fault = _armed[point]

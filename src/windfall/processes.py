@@ -1,4 +1,4 @@
-"""Process groups: start one, know it again after a restart, end it without leaving anything behind."""
+"""Process groups: starts them, recognises them after a restart, and ends them with everything that belongs to them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from windfall import proxies
 
 _PR_SET_PDEATHSIG = 1
-#: Environment variable by which a run's processes are known again: run id, site, generation, run directory.
+#: Environment variable that marks a run's processes: run id, site, generation, run directory.
 MARK = "WINDFALL_PROCESS"
-#: Logs are UTF-8, and nothing that is written there can end who writes it, whatever the terminal's locale.
+#: Makes logs UTF-8 whatever the locale, with an error handler that never raises, so that no text can end the process that logs it.
 _TEXT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
@@ -28,7 +28,7 @@ def die_with_parent() -> None:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: with its number, an identity. None if there is none."""
+    """When a process started (clock ticks since boot), which together with its number identifies it. None if it does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
@@ -69,9 +69,9 @@ def mark(run_id: str, root: Path, site: str = "", generation: int = 0) -> dict[s
 
 
 def marked(run_id: str, root: Path) -> list[Marked]:
-    """Living processes of a run, by their mark: found even if nothing else was written down.
+    """Living processes of a run, found by their mark alone.
 
-    The folder is part of it, so that a copied run directory never claims the processes of the original.
+    The mark contains the folder, so a copied run directory does not claim the processes of the original.
     """
     found = []
     for entry in os.listdir("/proc"):
@@ -109,7 +109,7 @@ def spawn(
     with_parent: bool = False,
     folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that writes to ``log``, and that asks no proxy for anything on this machine.
+    """Start a process whose output goes to ``log``, and which uses no proxy for addresses of this machine.
 
     ``folder``: where it runs (default: where this process does).
     ``own_session``: it leads a session and process group of its own. ``with_parent``: it dies with this process.

@@ -1,7 +1,7 @@
-"""Which way a request goes: straight on this machine, and elsewhere as HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say.
+"""Decides whether a request goes through a proxy: never on this machine, else by HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
 
-`settle` makes an environment under which no library asks a proxy for anything on this machine, and none stumbles over a
-proxy that it cannot use: those are set aside, and what would have needed them is refused with a message by `way`.
+`settle` changes the environment so that no library uses a proxy for this machine, and none fails over a proxy that it cannot use.
+Such proxies are taken out of the environment; `way` gives a message for the requests that would have needed them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-#: What every library takes for this machine. 127.0.0.0/8 is understood by some and harmless to the others.
+#: Addresses that every library takes for this machine. Some understand 127.0.0.0/8 too, and the others ignore it.
 _LOCAL = ("localhost", ".localhost", "127.0.0.1", "::1", "0.0.0.0", "127.0.0.0/8")
 #: Variables by the scheme of the addresses that they are for. The lower-case spelling wins, as it does in curl and urllib.
 _NAMES = {scheme: (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") for scheme in ("http", "https", "all")}
 _NO = ("no_proxy", "NO_PROXY")
-#: What `settle` took out: NO_PROXY as it was, and by variable why it cannot be used; never its value, which may hold a password.
+#: What `settle` took out: the old NO_PROXY, and for each variable why it cannot be used. Values are not kept: they may hold
+#: passwords.
 _KEPT = "WINDFALL_PROXY_SETTINGS"
 _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
 class ProxyRoute:
-    """How an address is asked: through ``proxy`` (None: straight), which ``variable`` names. ``fault``: why it cannot be."""
+    """How to reach an address: through ``proxy``, which ``variable`` names (None: directly). ``fault``: why that is impossible."""
 
     proxy: str | None = None
     variable: str = ""
@@ -59,7 +60,7 @@ def settled(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def settle(environ: MutableMapping[str, str]) -> None:
-    """Make ``environ`` one under which nothing on this machine is asked through a proxy. Doing it again changes nothing."""
+    """Change ``environ`` so that nothing on this machine is reached through a proxy. Calling it again changes nothing."""
     no, aside = _kept(environ)
     for name in (n for names in _NAMES.values() for n in names):
         if why := _fault(name, environ.get(name, "").strip()):
@@ -75,14 +76,14 @@ def settle(environ: MutableMapping[str, str]) -> None:
 
 
 def way(url: str, environ: Mapping[str, str] | None = None) -> ProxyRoute:
-    """How ``url`` is asked."""
+    """How to reach ``url``."""
     env = os.environ if environ is None else environ
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").rstrip(".")
         port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
-        return ProxyRoute()  # whoever asks it says what is wrong with it
+        return ProxyRoute()  # malformed: the request itself says what is wrong with it
     no, aside = _kept(env)
     if not host or parts.scheme not in _PORTS or _is_here(host) or _excepted(parts, host, port, [*no, *_no_proxy(env)]):
         return ProxyRoute()
@@ -137,7 +138,7 @@ def _no_proxy(environ: Mapping[str, str]) -> list[str]:
 
 
 def _understood(entry: str) -> bool:
-    """Whether HTTP libraries can be given this entry. ``*.name`` and IPv6 ranges they take for malformed addresses."""
+    """Whether HTTP libraries understand this entry. They take ``*.name`` and IPv6 ranges for malformed addresses."""
     if entry == "*" or "://" in entry:
         return entry == "*"
     with contextlib.suppress(ValueError):
@@ -148,7 +149,7 @@ def _understood(entry: str) -> bool:
 
 
 def _own_name() -> tuple[str, ...]:
-    """This machine's name, if a library can be told it: some take it for the end of others' names."""
+    """This machine's name, if it can be put into NO_PROXY: some libraries also match names that end with it."""
     name = socket.gethostname().lower()
     return (name,) if re.fullmatch(r"[\w.-]{3,}", name) else ()
 

@@ -1,6 +1,7 @@
 """Units and conversions, each written once.
 
-Internally: seconds, watts, joules, grams, Unix seconds (UTC). kWh, kg and hours appear only at the edges.
+Inside the package all values are in seconds, watts, joules, grams and Unix seconds (UTC). kWh, kg and hours are for input and
+output.
 """
 
 from __future__ import annotations
@@ -103,19 +104,19 @@ _WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e6, "gw": 1e9}
 _CENTS = frozenset(
     {"ct", "cts", "cent", "cents", "c", "¢", "p", "pence", "penny", "ore", "øre", "öre", "snt", "centime", "centimes"}
 )
-#: Currencies as they are written out, and cents before a currency, in the form that is read: eurct.
+#: Names of currencies and of their cents, normalised: `eurct`.
 _WRITTEN_OUT = (
     (re.compile("^euros?(?=$|c)"), "eur"), (re.compile("^us(?=c)"), "usd"), (re.compile("^au(?=c)"), "aud"),
     (re.compile("^(ct|c)(€|eur)$"), "eurct"),
 )  # fmt: skip
 _SYMBOLS = {"a$": "aud", "au$": "aud", "us$": "usd", "c$": "cad", "ca$": "cad", "nz$": "nzd", "$": "cur", "€": "eur", "£": "gbp"}
-#: Of headers; a unit that is given may name any currency by three letters.
+#: Currencies that are recognised in a column's name. A configured unit may name any currency by three letters.
 _CURRENCIES = (
     "usd", "eur", "gbp", "aud", "cad", "chf", "nok", "sek", "dkk", "pln", "czk", "huf", "ron", "bgn", "jpy", "cny", "krw", "inr",
     "brl", "clp", "mxn", "nzd", "zar", "sgd", "try", "uah", "rsd", "isk",
 )  # fmt: skip
 _INTENSITY = ("marginal_co2", "average_co2")
-#: What may be given as `unit`, by signal type: examples of each, for messages.
+#: Examples of what may be given as `unit`, by signal type, for messages.
 ACCEPTED = {
     "marginal_co2": "g/kWh, kg/kWh, kg/MWh, t/MWh, lb/MWh, lb/kWh, g/MJ",
     "average_co2": "g/kWh, kg/kWh, kg/MWh, t/MWh, lb/MWh, lb/kWh, g/MJ",
@@ -138,7 +139,7 @@ class Quantity:
     currency: str = ""
 
     def to(self, signal_type: str) -> float | None:
-        """What its values are multiplied with to be in the unit of ``signal_type``; None if they are another quantity."""
+        """The factor from this unit to that of ``signal_type``; None if that is another quantity."""
         if self.kind != _quantity_of(signal_type):
             return None
         return self.factor / 1e6 if signal_type == "curtailed_power" else self.factor
@@ -149,13 +150,13 @@ def _quantity_of(signal_type: str) -> str:
 
 
 def quantity(text: str) -> Quantity | None:
-    """The unit that ``text`` is: lbs/MWh, gCO2eq/kWh, EUR/kWh, ct/kWh, MW; None if it is none that is known."""
+    """The unit that ``text`` names, such as lbs/MWh, gCO2eq/kWh, EUR/kWh, ct/kWh or MW; None if it is not known."""
     plain = re.sub(r"[\s_-]", "", re.sub(r"[\s_]per[\s_]", "/", text.lower().replace("₂", "2")))
     plain = re.sub(r"co2(eq|e)?", "", plain)
     if plain in _WATTS:
         return Quantity("power", _WATTS[plain], text.strip())
     above, slash, below = plain.partition("/")
-    energy = _KWH.get(below) or _KWH.get(re.sub(r"hr?(e|el)?$", "h", below))  # MWhe and kWhel are electric ones
+    energy = _KWH.get(below) or _KWH.get(re.sub(r"hr?(e|el)?$", "h", below))  # MWhe and kWhel mean electric energy
     if not slash or energy is None:
         return None
     if above in _GRAMS:
@@ -169,7 +170,7 @@ def quantity(text: str) -> Quantity | None:
         share, above = 0.01, above[:3] if len(above) > 3 and above not in _CENTS else ""
     if above in ("", "cur", "currency"):
         return Quantity("price", share * 1000 / energy, text.strip())
-    if re.fullmatch("[a-z]{3}", above) and above != "ton":  # which is a short one to some, a metric one to others
+    if re.fullmatch("[a-z]{3}", above) and above != "ton":  # a ton is short to some and metric to others, so it is not taken
         return Quantity("price", share * 1000 / energy, text.strip(), above.upper())
     return None
 
@@ -181,7 +182,7 @@ _NAMED = re.compile(
     rf"(?:[a-z]{{0,2}}\$|€|£|euros?|(?:{'|'.join(_CURRENCIES)}))|{_CENT}|ct?(?:€|eur)|[pc](?=[ _]*/|[ _]per[ _]))"
     r"[ _]*(?:/|[ _]per[ _]|[ _])[ _]*([kmgt]?w-?hr?|[mg]j)(?:e|el)?(?![a-z])"
 )
-#: What looks like a unit and is none that is known: of anything for an energy, or in brackets for a power or a time, or alone.
+#: Matches what looks like a unit and is not known: something per energy, something in brackets per power or time, or a text alone.
 _ENERGIES = r"(?:[kmgt]?w-?hr?|[kmgt]?j|(?:mm)?btu|therms?|[kmg]?cal)"
 _RATIO = re.compile(rf"(?<![^\s\[(_,])([^\s\[\](),;/]{{1,12}}(?:/|[ _]per[ _])[ _]*{_ENERGIES})(?![a-z])")
 _BRACKETED = re.compile(
@@ -204,14 +205,14 @@ def quantity_in(name: str) -> Quantity | None:
 
 
 def unknown_unit(name: str) -> str:
-    """What looks like a unit in a name, or is one alone, and is none that is known here; nothing where nothing does."""
+    """What looks like a unit in a name (or is nothing else) and is not known; empty if nothing does."""
     plain = name.strip().replace("₂", "2")
     found = _BRACKETED.search(plain.lower()) or _RATIO.search(plain.lower())
     return plain[found.start(1) : found.end(1)].strip() if found else ""
 
 
 def energy_in(name: str) -> str:
-    """The energy that a name says its values are: MWh of `curtailed_mwh`; nothing where it says none."""
+    """The unit of energy that a name ends with, such as MWh of `curtailed_mwh`; empty if it has none."""
     found = _ENERGY.search(name.strip().lower())
     return _written(found[1]) if found else ""
 
@@ -222,10 +223,10 @@ def _written(unit: str) -> str:
 
 
 def conversion(unit: str, signal_type: str) -> float:
-    """What values in ``unit`` are multiplied with to be in the unit of ``signal_type`` (``UNITS``).
+    """The factor from ``unit`` to the unit of ``signal_type`` (``UNITS``).
 
     Raises:
-        ValueError: ``unit`` is none that is known, or of another quantity; the message lists what is accepted.
+        ValueError: ``unit`` is not known, or of another quantity; the message lists what is accepted.
     """
     found = quantity(unit)
     factor = found.to(signal_type) if found else None

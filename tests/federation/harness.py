@@ -1,4 +1,4 @@
-"""A whole run in one process: real ledger, real trainers, real loop; messages and bus in memory, time by holds."""
+"""A whole run in one process: real ledger, real trainers, real loop; messages and bus in memory, time by hand."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def corpus(folder: Path) -> Path:
 
 
 class Calendar:
-    """A calendar that a test turns by holds: it waits for nothing, as the real one does."""
+    """A calendar that a test turns by hand: it waits for nothing, as the real one does."""
 
     gated = False
 

@@ -138,7 +138,7 @@ ATTACKS: dict[str, tuple[Callable[[Envelope], Envelope], str]] = {
         lambda e: blob(e, encode({"weight": np.zeros(3, np.float32)}, "fp32")), "other tensors than the model (count and more)"),
     "NaN": (lambda e: raw(e, poison(float("nan"))), "count has values that are not finite"),
     "Inf": (lambda e: raw(e, poison(float("inf"))), "count has values that are not finite"),
-    "a value beyond any": (lambda e: raw(e, poison(3e38)), "count has values up to 3e+38: no differences"),
+    "a value beyond any": (lambda e: raw(e, poison(3e38)), "count has values up to 3e+38, too large for a difference"),
     "unknown codec": (lambda e: header(e, codec="zip"), "its delta is fp32, and it says zip"),
     "unknown site": (lambda e: header(e, site="zebra"), "comes from a and says that it is from zebra"),
     "another protocol": (

@@ -13,7 +13,7 @@ from asking import Clock, T, nobody
 from servers import Fault, JsonServer
 
 from windfall.errors import SignalError, Transient, Unauthorized
-from windfall.grid.http import Denied, Http, NotFound, RateLimit, RateLimits, TryLater, backoff_s, public_url, retry_after_s
+from windfall.grid.http import AccessDenied, Http, NotFound, RateLimit, RateLimits, TryLater, backoff_s, public_url, retry_after_s
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def test_other_statuses_are_told_apart_and_redirects_are_not_followed(clock: Clo
     with JsonServer({}) as server:
         server.faults += [Fault(401), Fault(403), Fault(404), Fault(302, headers={"Location": "http://127.0.0.1:9/"})]
         found = [fails(client(clock), server.url) for _ in range(4)]
-    assert [type(e) for e in found] == [Denied, Denied, NotFound, NotFound]
-    assert [e.status for e in found if isinstance(e, Denied | NotFound)] == [401, 403, 404, 302]
+    assert [type(e) for e in found] == [AccessDenied, AccessDenied, NotFound, NotFound]
+    assert [e.status for e in found if isinstance(e, AccessDenied | NotFound)] == [401, 403, 404, 302]
     assert all(isinstance(e, Unauthorized) for e in found[:2])
 
 
@@ -262,7 +262,7 @@ def test_no_spelling_of_a_secret_is_repeated(clock: Clock) -> None:
             server.faults.append(Fault(403, f"no access for <{spelled}> here", kind="text/plain"))
             e = fails(http, server.url, auth=("me", "p/4 s3cret"))
             assert "no access for <***> here" in str(e)
-            assert isinstance(e, Denied)
+            assert isinstance(e, AccessDenied)
             assert "s3cret" not in e.answer
 
 

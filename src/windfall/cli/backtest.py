@@ -32,7 +32,7 @@ POLICIES: tuple[str, ...] = get_args(PolicyName)
 
 @dataclass(frozen=True)
 class BacktestRequest:
-    """What the command line says, besides the file."""
+    """The command line's options, besides the file."""
 
     policies: Sequence[str] = ()
     begin: str | None = None

@@ -1,4 +1,4 @@
-"""`windfall hold`, `release` and `drain`: the operator's hand on the switch."""
+"""`windfall hold`, `release` and `drain`: an operator's requests about a site."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def operate(kind: str, root: Path, site: str, span: str | None, why: str, as_jso
 
 
 def whoever() -> str:
-    """Who asks: user and host. A number for a user whom the system has no name for, as in some containers."""
+    """Who asks: user and host. In some containers the user has only a number."""
     try:
         user = getpass.getuser()
     except (KeyError, ImportError, OSError):
@@ -61,7 +61,7 @@ def whoever() -> str:
 
 
 def _comes(kind: str, site: str, for_s: float | None, led: bool) -> str:
-    """What the coordinator will make of it."""
+    """What will come of the request."""
     if kind == "release":
         return f"{site} goes back to its policy"
     goes = f"{site} hands in its work and stops" if led else f"{site} stays off"

@@ -152,7 +152,7 @@ def _refresh(found: list[Signal], now: float) -> None:
 def _all_would_say(config: Config, site: SiteTable, shown: list[ShownSignal]) -> list[dict[str, Any]]:
     own = {s.table.label: s for s in shown if s.owner == site.name}
     first = own[site.signal.label]
-    # What was heard a moment ago was not known a moment before.
+    # A live reading was heard just now, so it is not known at an earlier instant.
     t = clock.wall() if isinstance(first.signal, LiveSignal) else first.t
     return [
         {"site": site.name, "policy": p, **_would_say(config, site, {k: s.signal for k, s in own.items()}, t, p)} for p in POLICIES

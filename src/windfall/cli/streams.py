@@ -1,4 +1,4 @@
-"""A verb's standard output and error: in any encoding, on a full disk, for a reader that goes away, on a closed terminal."""
+"""Standard output and error for a verb, made safe for any encoding, a full disk, a reader that has gone and a closed terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: What readers of an encoding without these know them as; the rest is written as an escape (`\\u2581`).
+#: Replacements for characters that an encoding lacks. Others are written as an escape (`\\u2581`).
 _PLAIN = {
     "–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "←": "<-", "×": "x", "·": ".", "•": "*", "₂": "2", "²": "2", "±": "+-",
     "≤": "<=", "≥": ">=", "≈": "~", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ",
@@ -34,7 +34,10 @@ class Unwritable(Exception):
 
 
 class GuardedStream:
-    """Stands in for ``sys.stdout`` or ``sys.stderr``. What cannot be written raises Unwritable, or is let go of if ``patient``."""
+    """Takes the place of ``sys.stdout`` or ``sys.stderr``.
+
+    What cannot be written raises Unwritable, or is dropped if ``patient``.
+    """
 
     def __init__(self, stream: Any, *, patient: bool) -> None:
         self._stream = stream
@@ -59,7 +62,7 @@ class GuardedStream:
                 self._lose(e)
             except ValueError as e:  # it has been closed
                 self._lose(OSError(errno.EBADF, str(e)))
-        # Each time: libraries that probe a stream forgive it the first.
+        # It is raised each time, because libraries that probe a stream ignore the first error.
         if self.lost is not None and not self.patient:
             raise Unwritable(self.lost)
 
@@ -69,7 +72,7 @@ class GuardedStream:
 
     def _lose(self, error: OSError) -> None:
         self.lost = error
-        # What is still in the stream's memory would fail once more at the end, where nobody can catch it.
+        # What is still buffered would fail again at exit, where nothing can catch the error.
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())

@@ -1,4 +1,4 @@
-"""What a key accepts, in words, from its type in the schema: for the template and for every message about a wrong value."""
+"""Says in words what a key accepts, from its type in the schema, for the template and for messages about wrong values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from windfall.config.base import Instant, Name
 
-#: Units by the end of a key's name, longest first where one ends another.
+#: Units by the end of a key's name. A longer ending comes before one that it ends with.
 _UNITS = (
     ("_w_per_min", "watts per minute"), ("_g_per_kwh", "g CO2/kWh"), ("_per_mwh", "currency per MWh"), ("tokens_per_s", "tokens/s"),
     ("spend_per_h", "currency per hour"), ("starts_per_h", "per hour"), ("max_spend", "currency"), ("_periods", "periods"),
@@ -42,7 +42,7 @@ def table_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def plain(annotation: Any) -> Any:
-    """An annotation without ``| None`` and without what `Annotated` adds."""
+    """An annotation without ``| None`` and `Annotated`."""
     if get_origin(annotation) is Annotated:
         return plain(get_args(annotation)[0])
     inner = [a for a in get_args(annotation) if a is not NoneType]
@@ -74,7 +74,7 @@ def _words(annotation: Any, metadata: list[Any], unit: str) -> str:
     if annotation in (int, float):
         kind = "a whole number" if annotation is int else "a number"
         bounds = _bounds(rules)
-        # What is counted in tokens or sequences is whole anyway; a share has no unit but its bounds.
+        # Counts of tokens or sequences are whole numbers anyway. A share needs no unit beside its bounds.
         return ", ".join(p for p in (unit or kind, "whole" if unit and annotation is int else "", bounds) if p)
     if any(_same(m, Instant) for m in metadata):
         return _INSTANT

@@ -14,7 +14,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")]
 
 
 class Wrong(ValueError):
-    """What a rule of a table finds wrong, at the keys at which it is to be mended: (path below the table, words) each."""
+    """What a rule of a table finds wrong: for each key to correct, its path below the table and a message."""
 
     def __init__(self, *places: tuple[tuple[str | int, ...], str]) -> None:
         self.places = places

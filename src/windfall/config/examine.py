@@ -1,8 +1,8 @@
-"""Every mistake of a configuration at once, also where one hides another.
+"""Finds every mistake of a configuration at once, also where one would hide another.
 
-pydantic tells all wrong values, but a table's own rules (`model_validator`) only if none of its values is wrong, and of several
-rules that are broken only the first. Here each rule is asked by itself, of a table that has those values that are right: a rule
-that needs another says nothing.
+pydantic reports all wrong values of a table. But it checks the table's own rules (`model_validator`) only if no value is wrong, and
+reports only the first broken one. Here each rule is checked by itself, on a table that has only the right values. A rule that needs
+a value which is wrong is skipped.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from windfall.config.schema import Config
 
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN = 60
-#: Keys in a message: words with a point or an underscore, or what stands before a =, in backticks, or is no key of a table's kind.
+#: Matches keys in a message: words with a point or an underscore, before a =, in backticks, or after "has no".
 _KEY_NAMES = re.compile(r"(?<=has no )[a-z_]+|[a-z][a-z0-9]*(?:[._][a-z0-9]+)+|(?!kind)\b[a-z]+(?= =)|(?<=`)[a-z]+(?=`)")
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing that is wrong with what is (or is not) at ``path``. ``at``: the key below it whose line is to be mended."""
+    """One mistake at ``path``, where something is wrong or missing. ``at``: the key below it whose line has to be corrected."""
 
     path: Path
     message: str
@@ -40,9 +40,9 @@ class Mistake:
 
 @dataclass
 class Examined:
-    """What came of it: ``config`` where nothing is wrong, else ``partial``, which lacks what is wrong.
+    """The result: ``config`` if nothing is wrong, else ``partial``, which lacks the wrong values.
 
-    To ask ``partial`` for what it lacks raises AttributeError.
+    Reading a missing value of ``partial`` raises AttributeError.
     """
 
     config: Config | None
@@ -51,7 +51,7 @@ class Examined:
 
 
 def examine(tables: dict[str, Any], unread: set[Path]) -> Examined:
-    """Check ``tables`` against the schema; what lies at ``unread`` is there, and not known."""
+    """Check ``tables`` against the schema. ``unread``: paths of values that are there and could not be read."""
     tables = copy.deepcopy(tables)
     mistakes = [Mistake(p, m) for p, m in _mistyped(Config, tables, ())]
     wrong = {m.path for m in mistakes} | unread
@@ -81,7 +81,7 @@ def examine(tables: dict[str, Any], unread: set[Path]) -> Examined:
 
 
 def _mistyped(cls: type[BaseModel], table: dict[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
-    """Values of another type than their key's. (pydantic would take "60", and true, for numbers.)"""
+    """Values that do not have their key's type. (pydantic would accept "60" and true as numbers.)"""
     for key, value in table.items():
         field = cls.model_fields.get(key)
         if field is None:
@@ -111,7 +111,7 @@ def _mistyped(cls: type[BaseModel], table: dict[str, Any], path: Path) -> Iterat
 
 
 def _no(kind: Any, value: Any) -> str | None:
-    """Why a value cannot be of ``kind``; None if it can, an empty string where there is nothing to add."""
+    """Why a value cannot be of ``kind``: None if it can be, an empty string if there is nothing to add."""
     if kind in (int, float):
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return ""
@@ -149,7 +149,7 @@ def _take_out(tables: Any, path: Path) -> None:
 
 
 def _is_rule(detail: ErrorDetails, path: Path, tables: Any) -> bool:
-    """Whether an error is a table's rule, not a value's: those are asked anew, one by one."""
+    """Whether an error comes from a table's rule and not from a value. Rules are checked again one by one."""
     if detail["type"] not in ("value_error", "assertion_error"):
         return False
     for part in path:
@@ -162,7 +162,7 @@ def _is_rule(detail: ErrorDetails, path: Path, tables: Any) -> bool:
 
 def _words(detail: ErrorDetails, path: Path) -> str:
     cls, key = class_at(Config, path[:-1]), str(path[-1])
-    # An item of a list, or a value of a table that is no schema's: its key is the field's.
+    # For an item of a list, or of a table without a schema, the key is that of the field.
     names = [p for p in path if isinstance(p, str)]
     field = cls.model_fields.get(key) if cls else None
     if field is None and detail["type"] not in ("extra_forbidden",):
@@ -215,7 +215,7 @@ def shown(value: Any) -> str:
 
 
 def _safe(path: Path, value: Any) -> str:
-    # An address is not repeated: it may be wrong by holding a secret.
+    # An address is not repeated, because a secret in it may be the mistake.
     return "an address" if path == ("run", "bus") or (isinstance(value, str) and "://" in value) else shown(value)
 
 
@@ -239,7 +239,7 @@ def _suggest(cls: type[BaseModel] | None, name: str) -> str | None:
     near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.6)
     if near:
         return near[0]
-    # A right name with a wrong or missing unit: `spin_up_min`, `train_power_kw`.
+    # The name is right and its unit is wrong or missing: `spin_up_min`, `train_power_kw`.
     stem = name.rsplit("_", 1)[0]
     return next((f for f in cls.model_fields if f.rsplit("_", 1)[0] in (stem, name)), None)
 
@@ -248,7 +248,7 @@ def _suggest(cls: type[BaseModel] | None, name: str) -> str | None:
 
 
 def _partial(cls: type[Model], table: dict[str, Any], path: Path, wrong: set[Path]) -> Model:
-    """A table with the values that are right; what is wrong or missing is not there at all."""
+    """A table with only the right values. Wrong and missing ones are not there at all."""
     for rule in cls.__pydantic_decorators__.model_validators.values():
         if rule.info.mode == "before":  # it fills in one value from another
             with contextlib.suppress(ValueError, TypeError):
@@ -281,7 +281,7 @@ def _partial(cls: type[Model], table: dict[str, Any], path: Path, wrong: set[Pat
 
 
 def _broken_rules(table: BaseModel, path: Path) -> Iterator[Mistake]:
-    """Rules of a table and of those in it that are broken, each asked by itself."""
+    """The broken rules of a table and of the tables in it, each checked by itself."""
     cls = type(table)
     for rule in cls.__pydantic_decorators__.model_validators.values():
         if rule.info.mode != "after":

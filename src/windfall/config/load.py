@@ -54,11 +54,11 @@ def stored(text: str) -> Config:
 
 
 def fingerprint(config: Config) -> str:
-    """By this a run of before configurations were kept knows the one that it was started with, where its file is gone.
+    """A hash that identifies a configuration, for runs older than the ledger's table of configurations whose file is gone.
 
-    (What may change between two starts is `run.changes`' to say.)
+    What may change between two starts is decided by `run.changes`.
     """
-    # Without defaults, so that a key that a later Windfall knows changes no run's identity.
+    # Defaults are left out, so that a key which a later Windfall adds does not change the hash.
     kept = config.model_dump(mode="json", exclude_defaults=True)
     identity: dict[str, Any] = {k: dict(kept.get(k, {})) for k in ("model", "data", "train", "policy")}
     run = kept.get("run", {})
@@ -66,7 +66,7 @@ def fingerprint(config: Config) -> str:
     identity["site"] = [s.name for s in config.site]
     for asked in ("eval_sequences", "sample_prompt", "sample_tokens"):
         identity["data"].pop(asked, None)
-    if identity["train"].get("precision") == "fp32":  # was the default before "auto" was
+    if identity["train"].get("precision") == "fp32":  # the default before there was "auto"
         identity["train"].pop("precision")
     for how in ("micro_batch_sequences", "compile", "checkpoint_activations"):  # how it is computed, not what
         identity["train"].pop(how, None)
@@ -105,7 +105,7 @@ def _key(key: str) -> str:
 
 
 def _value(value: Any) -> str:
-    # JSON's strings, numbers, booleans and flat lists are TOML's; but for one character, that TOML wants escaped.
+    # JSON and TOML write strings, numbers, booleans and flat lists alike, except for one character that TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -1,4 +1,4 @@
-"""Looking at a configuration: all that can be said of it, whether it is right or not."""
+"""Reads a configuration and reports everything about it, whether it is right or not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from windfall.errors import ConfigError
 
 @dataclass
 class Looked:
-    """A file that has been looked at. ``config`` is there if nothing is wrong; ``partial`` lacks what is wrong."""
+    """The result for a file. ``config`` is there if nothing is wrong. ``partial`` lacks what is wrong."""
 
     file: str
     config: Config | None
@@ -47,7 +47,7 @@ class Looked:
         """The same, at the key below ``path`` that the message names in backticks, if it names one."""
         cls = class_at(Config, path)
         named = [w for w in message.split("`")[1::2] if cls is not None and w in cls.model_fields]
-        # Of several the one that stands in the file: that is what can be changed.
+        # If the message names several keys, the one that is in the file can be changed.
         here = next((w for w in named if (*path, w) in self._lines), named[0] if named else None)
         return self.problem(path, message, (here,) if here else ())
 

@@ -14,7 +14,7 @@ from windfall.config.trigger import parse_trigger
 PolicyName = Literal[
     "breakeven", "threshold", "paper", "percentile", "learned", "lookahead", "budgeted", "oracle", "always", "random_duty",
 ]  # fmt: skip
-#: Policies that know the future or nothing: for comparison, not for runs.
+#: Policies that know the future, or look at nothing. They are for comparison and not for runs.
 BACKTEST_ONLY = ("oracle", "random_duty")
 
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table
 from windfall.units import conversion, quantity, time_zone
 
-#: A text; a number stands for what it is written as.
+#: A text. A number is taken as it is written.
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v)]
 
 SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"]
@@ -159,7 +159,7 @@ class SignalTable(Table):
 
     @model_validator(mode="after")
     def _complete(self) -> SignalTable:
-        # A resolved configuration has every key: one at its default is no stranger.
+        # A resolved configuration has every key, so a key of another kind is allowed at its default.
         fields = type(self).model_fields
         strangers = sorted(
             k for k in self.model_fields_set - _COMMON - _KEYS[self.kind]
@@ -198,7 +198,7 @@ class SignalTable(Table):
             raise ValueError('forecast = "perfect" is for traces: nobody knows a live signal\'s future')
         return self
 
-    # Each rule is a method of its own: so all that are broken are told at once.
+    # Each rule is a method of its own, so that all broken ones are reported at once.
 
     @model_validator(mode="after")
     def _instants(self) -> SignalTable:

@@ -1,7 +1,7 @@
-"""From a file's bytes to its tables. What is no TOML is told line by line, and the rest is read all the same.
+"""Reads a file's bytes as TOML tables. Lines that are not TOML are reported one by one, and the rest is read in spite of them.
 
-``tomllib`` stops at the first thing that it cannot read. So that one slip does not hide the others, what cannot be read is taken
-out (or mended, where there is no doubt what was meant) and reading goes on.
+``tomllib`` stops at the first thing that it cannot read. So that one mistake does not hide the others, such a thing is taken out,
+or corrected if there is no doubt what was meant, and reading goes on.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass
 class Parsed:
-    """What could be read: ``text`` as it was read, its tables, and what was wrong (line and words).
+    """What could be read: ``text`` as it was read, its tables, and what was wrong (line, message).
 
-    ``unread`` are the paths of what was taken out: to say that it is missing would be wrong.
+    ``unread``: paths of what was taken out. These are in the file, so they must not be reported as missing.
     """
 
     text: str = ""
@@ -74,7 +74,7 @@ def _mended(
     what: str, line: int, lines: list[str], written: list[Statement], found: Parsed, lists: frozenset[str],
     merged: dict[str, str], attempt: int,
 ) -> bool:  # fmt: skip
-    """Tell what is wrong at ``line`` and take it out of ``lines``; False where nobody can say what was meant."""
+    """Report what is wrong at ``line`` and take it out of ``lines``, or correct it. False if that is impossible."""
     text = lines[line - 1].strip()
     declared = re.search(r"Cannot declare \(([^)]*)\) twice|Cannot mutate immutable namespace|Cannot overwrite", what)
     header = next((s for s in written if s.header and s.line == line), None)
@@ -101,7 +101,7 @@ def _mended(
         found.problems.append((line, f"`{text}` is no header of a table; write {shown}"))
         lines[line - 1] = shown
         return True
-    # The last statement that begins at or before the line is what cannot be read, with all lines of its value.
+    # The statement that cannot be read is the last one that begins at or before the line; its value may have several lines.
     begun = [s for s in written if s.line <= line]
     if begun and not begun[-1].header and (begun[-1].line == line or not _whole(lines[begun[-1].line - 1 : line - 1])):
         own = begun[-1]
@@ -126,7 +126,7 @@ def _mended(
 
 
 def _whole(lines: list[str]) -> bool:
-    """Whether a key and its value end with ``lines``: what follows is no part of them."""
+    """Whether a key and its value are complete in ``lines``, so that the next line does not belong to them."""
     try:
         tomllib.loads("\n".join(lines))
     except tomllib.TOMLDecodeError:
@@ -198,7 +198,7 @@ def _decoded(data: bytes, problems: list[tuple[int, str]]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Instants that stand without quotes are as good as those in quotes: both are text from here on."""
+    """Tables with TOML's instants as texts, so that they may be written with or without quotes."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list):

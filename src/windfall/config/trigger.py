@@ -1,7 +1,7 @@
 """Triggers: when a site may be on, as an expression over its signals: ``moer < 100 or price <= 0``.
 
 Grammar: comparisons ``NAME < NUMBER`` (also ``<=``, ``>``, ``>=``), joined by ``and`` and ``or`` (``and`` binds tighter),
-with parentheses. Read by hand-written descent; nothing is evaluated as code.
+with parentheses. A recursive descent parser reads it; nothing is evaluated as code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Comparison:
 
     @property
     def below(self) -> bool:
-        """Whether low values are what it waits for."""
+        """Whether it is true for low values."""
         return self.operator in ("<", "<=")
 
     def holds(self, value: float) -> bool:

@@ -1,7 +1,7 @@
 """The energy and carbon account: power per phase times reading, interval by interval.
 
-Invariant 8 holds by construction and is tested from outside: joules are the sum over phases, grams the integral
-of power times reading. Nothing is computed from an average intensity or from the intensity at the end.
+Invariant 8 holds by construction: joules are the sum over phases, grams the integral of power times reading. No figure is computed
+from an intensity averaged over time, or from that of one instant.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PHASES = ("off", "provisioning", "idle", "training", "draining")
 
 @dataclass(frozen=True, slots=True)
 class PowerModel:
-    """Watts of a whole site by phase, from its configuration. Modelled, not measured."""
+    """The power (W) of a whole site by phase, as configured: modelled, not measured."""
 
     train_w: float
     idle_w: float
@@ -38,7 +38,7 @@ class PowerModel:
         return cls(site.train_power_w, site.idle_power_w, site.provisioning_power_w)
 
     def watts(self, phase: str) -> float:
-        """Power in ``phase``. Draining is writing files and waiting for the network: idle power."""
+        """Power (W) in ``phase``. A draining site writes files and waits for the network, which takes idle power."""
         return {
             "off": 0.0,
             "provisioning": self.provisioning_w,
@@ -50,9 +50,10 @@ class PowerModel:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """Which signals price a site's energy, and when it counts as inside a window.
+    """What prices a site's energy: the signals for its emissions and its cost, and the criterion for being inside a window.
 
-    ``emissions`` is marginal where the site has such a signal, else average; the two are never mixed in one sum.
+    ``first`` is the signal that ``inside`` judges. ``emissions`` is marginal where the site has such a signal, else average; the
+    two are never mixed in one sum.
     """
 
     first: Signal
@@ -82,7 +83,7 @@ class Tariff:
 
 
 def inside_of(site: SiteTable, run: RunTable) -> Callable[[Array], Mask]:
-    """The curtailment criterion on values of the site's first signal. Unknown values (NaN) are outside."""
+    """The curtailment criterion: from values [n] of the site's first signal to whether each is inside. NaN (unknown) is outside."""
     match site.signal.type:
         case "price":
             return lambda v: v < run.threshold_price_per_mwh
@@ -107,7 +108,7 @@ class Total:
     unjudged_joules: float = 0.0
     #: Joules whose price was unknown.
     uncosted_joules: float = 0.0
-    #: By average intensity, where the site has such a signal; and what the energy cost, in its price's currency.
+    #: Grams by average intensity, where the site has that signal too; and the cost in the currency of its price.
     average_grams: float = 0.0
     money: float = 0.0
 
@@ -126,9 +127,9 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One entry: a site in one phase under one reading of each of its signals.
+    """One entry of the account: a site in one phase, under one reading of each of its signals (``t0``, ``t1`` in run time).
 
-    None: the signal that would say it was unknown then, or the site has none such. ``grams`` are 0 where ``g_per_kwh`` is None.
+    None: that signal's value was unknown, or the site has no such signal. ``grams`` are 0 where ``g_per_kwh`` is None.
     """
 
     t0: float
@@ -164,11 +165,11 @@ class Account:
         ]
 
     def add(self, site: str, phase: str, t0: float, t1: float) -> None:
-        """Book without the entries."""
+        """Book as ``book`` does, without making the entries."""
         self._price(site, phase, self._power[site].watts(phase), t0, t1)
 
     def _price(self, site: str, phase: str, watts: float, t0: float, t1: float) -> tuple[npt.NDArray[Any], ...] | None:
-        """Add to the sums; the intervals and what each of them carries, or None where no energy is used."""
+        """Add to the sums. Returns the intervals and their figures, or None where no energy is used."""
         if t1 <= t0:
             return None
         total = self.totals.setdefault((site, phase), Total())
@@ -208,11 +209,11 @@ class Account:
         return result
 
     def spent(self) -> float:
-        """What all energy has cost, in the prices' currency (of several, the sum of their numbers)."""
+        """The cost of all energy in the prices' currency. With several currencies their numbers are added as they are."""
         return sum(t.money for t in self.totals.values())
 
     def share_inside(self) -> float | None:
-        """Energy used while the region's reading was under the criterion, over all energy used while there was a reading."""
+        """Energy used inside windows over energy used while there was a reading; None if none was used then."""
         total = self.total()
         judged = total.joules - total.unjudged_joules
         return total.inside_joules / judged if judged > 0 else None
@@ -242,9 +243,9 @@ def _together(signals: tuple[Signal | None, ...], t0: float, t1: float) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class AlwaysOn:
-    """One uninterrupted site: kgCO2 of the hours whose intensity is known, and how many hours are not.
+    """One uninterrupted site: kgCO2 of the hours with a known intensity, and how many hours are unknown.
 
-    The kg stand beside others' only where ``unknown_h`` is 0; None: nothing is known of those hours at all.
+    The kg can be compared with others only where ``unknown_h`` is 0. None: no hour is known.
     """
 
     kg: float | None
@@ -265,5 +266,5 @@ def always_on(signal: Signal, watts: float, start: float, hours: float) -> Alway
     if not known.any():
         return AlwaysOn(None, unknown_h)
     kg = float((columns.values * length)[known].sum()) * watts / J_PER_KWH / 1000.0
-    # A second at the end of a series is rounding.
+    # A second missing at the end of a signal comes from rounding.
     return AlwaysOn(kg, unknown_h if unknown_h * 3600 > 1.0 else 0.0)

@@ -1,8 +1,8 @@
 """The controller: reconciles what policies want with what drivers observe, one action per site at a time.
 
-What it asks of a driver is in the journal before it asks. A driver that raises, or a site that is slow, costs that
-site its own progress and no other site anything (invariant 6). A start that failed half way is stopped before it is tried
-again, and who is asked to stop is asked until it is seen to be gone.
+Each request to a driver is in the journal before it is made. A driver's error, or a slow site, delays that site and no other
+(invariant 6). A start that failed half way is stopped before it is tried again. A site that is asked to stop is asked until it is
+observed to be gone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Journal(Protocol):
 
 
 class NullJournal:
-    """Forgets. For the manual clock."""
+    """Keeps nothing. For the manual clock."""
 
     def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None:
         return None
@@ -46,14 +46,14 @@ Observer = Callable[[float, Site, State, State], None]
 #: Told when a driver's trouble with a site begins (`driver_trouble`) and ends (`driver_back`): run time, kind, site, reason.
 Teller = Callable[[float, str, str, str], None]
 
-#: What a driver's refusal means to those who read it.
+#: How long a driver's refusal lasts, as messages say it.
 _MEANS = {
     DriverFault.TRANSIENT: "for now",
     DriverFault.PERMANENT: "until somebody changes something",
     DriverFault.UNAUTHORIZED: "until its driver has valid credentials",
 }
 _STRAY = "left over from an earlier start"
-#: Between two looks at what belongs to no site of this run (wall time).
+#: How often sites that the run does not have any more are looked at and asked to stop (wall time).
 _STRAYS_S = 2.0
 
 
@@ -81,17 +81,18 @@ class Controller:
         self._observer = observer
         self._teller = teller
         self._observed: dict[str, Observed] = dict.fromkeys(self.sites, Observed.UNKNOWN)
-        #: What its driver cannot do for a site, by site and what: as it is, and as it was told.
+        #: What a driver cannot do now, by site and what (`see` or `stop`); and the same as it was last told.
         self._trouble: dict[tuple[str, str], str] = {}
         self._told: dict[tuple[str, str], str] = {}
-        #: What an earlier coordinator started at sites that this run does not have any more, by site: its generation.
+        #: Sites that an earlier coordinator started and that this run does not have any more: their generation.
         self._strays: dict[str, int] = {}
         self._strays_at = -math.inf
 
     def adopt(self, t: float, wall: float, owned: Iterable[Owned], last: Mapping[str, tuple[int, str, float]]) -> list[Owned]:
-        """Go on with what an earlier coordinator started, by the journal; what it had asked to stop is stopped.
+        """Go on with the sites that an earlier coordinator started, or end those that it had asked to stop.
 
-        ``last`` is, by site, the generation, action and run time of the journal's last entry. Returns those adopted.
+        ``owned``: what the driver finds. ``last``: by site, generation, action and run time of the journal's last entry. Returns
+        those of ``owned`` with which the run goes on.
         """
         taken = []
         for one in owned:
@@ -107,12 +108,12 @@ class Controller:
         return taken
 
     def observe(self, names: Collection[str] | None = None) -> None:
-        """Ask the driver what there is of all sites or of ``names``. What it cannot say of a site leaves that one unknown."""
+        """Ask the driver what there is of all sites, or of ``names``. A site that it cannot see is unknown."""
         asked = list(self.sites if names is None else names)
         try:
             found = self._driver.observe(asked)
         except DriverError as e:
-            if len(asked) > 1:  # one site's trouble is no other's
+            if len(asked) > 1:  # ask for each by itself: what cannot be seen of one site must not hide the others
                 for name in asked:
                     self.observe([name])
                 return
@@ -127,11 +128,11 @@ class Controller:
     def reconcile(
         self, t: float, wall: float, decisions: Mapping[str, Decision], work: Workload, names: Collection[str] | None = None
     ) -> None:
-        """One step for every site, or for those of ``names``."""
+        """Move every site's state machine (or those of ``names``), and carry out the actions that follow."""
         for name in self.sites if names is None else names:
             site = self.sites[name]
             decision = decisions[name]
-            # A site may pass through several states in a tick (ready and training, drained and off).
+            # A site may change its state several times in a tick: to ready and on to training, or to drained and on to off.
             for _ in range(3):
                 if not self._step(site, t, wall, decision, work):
                     break
@@ -182,7 +183,7 @@ class Controller:
         site.refused_up(t, wall, str(e), words, fault, self._rng.random())
         if self._observer:
             self._observer(t, site, before, site.state)
-        # Whatever has come to be of it must go before the next try, and what was seen before the start says nothing of that.
+        # What exists of the failed start must be stopped before the next try. What was observed before the start does not show it.
         self._observed[site.name] = Observed.UNKNOWN
         self._act(site, t, wall, Action.DOWN)
 
@@ -203,7 +204,7 @@ class Controller:
                 self._trouble[(name, "stop")] = f"it cannot be stopped {_MEANS[fault_of(e)]}, and is asked again: {e}"
 
     def _tell(self, t: float) -> None:
-        """Say what has changed of what drivers cannot do: once when it begins, once when it is over."""
+        """Tell of each driver's trouble once when it begins and once when it is over."""
         for key in sorted(self._trouble.keys() | self._told.keys()):
             now, was = self._trouble.get(key, ""), self._told.get(key, "")
             if now != was and self._teller and (not now or not was):
@@ -212,14 +213,14 @@ class Controller:
         self._told = dict(self._trouble)
 
     def given_up(self, limit: int) -> str:
-        """That every site has failed ``limit`` times in a row, and the newest reason; empty while one has not."""
+        """If every site has failed ``limit`` times in a row: a sentence with the newest reason. Else empty."""
         if any(s.failures < limit for s in self.sites.values()):
             return ""
         last = max(self.sites.values(), key=lambda s: s.failed_at)
         return f"every site has failed {counted(limit, 'time')} in a row; the last reason at {last.name}: {last.failure}"
 
     def owes(self, t: float, work: Workload) -> str:
-        """What real starts and stops a gated clock waits for before it leaves ``t``, or an empty string."""
+        """Which real start or stop a gated clock has to wait for before it leaves ``t``, or an empty string."""
         for name, site in self.sites.items():
             why = site.holds(t, ready=work.ready(name, site.generation), drained=work.drained(name))
             if why:
@@ -227,7 +228,7 @@ class Controller:
         return ""
 
     def alive(self) -> set[str]:
-        """Sites that have work or hand it in."""
+        """The sites that are ready, training or draining."""
         return {n for n, s in self.sites.items() if s.state in (State.READY, State.TRAINING, State.DRAINING)}
 
     def mode(self) -> str:

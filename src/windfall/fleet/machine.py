@@ -1,7 +1,7 @@
 """A site as a state machine: off, provisioning, ready, training, draining, failed.
 
-Pure: it is told what is wanted, what was observed and what the run says, and answers with at most one action. The
-controller carries actions out. ``unknown`` is an observation and never causes a transition.
+It does no I/O: it is told what is wanted, what was observed and what the run knows, and answers with at most one action, which the
+controller carries out. ``unknown`` is an observation and never causes a transition.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Action(StrEnum):
 class DriverFault(StrEnum):
     """Why a driver could not do what it was asked."""
 
-    #: Later it may; nothing needs to change.
+    #: It may work later; nothing needs to change.
     TRANSIENT = "transient"
     #: A person has to change something.
     PERMANENT = "permanent"
@@ -52,11 +52,11 @@ class DriverFault(StrEnum):
     UNAUTHORIZED = "unauthorized"
 
 
-#: Between two requests to stop what is still there (wall time).
+#: How long to wait until a site that is still there is asked to stop again (wall time).
 _ASK_AGAIN_S = 5.0
-#: Before a request that was refused is made again, by the kind of refusal (wall time).
+#: How long to wait until a refused request to stop is made again, by the kind of refusal (wall time).
 _REFUSED_S = {DriverFault.TRANSIENT: 2.0, DriverFault.PERMANENT: 60.0, DriverFault.UNAUTHORIZED: 60.0}
-#: After refused credentials a start is not tried again sooner than this (run time): services lock those who keep asking.
+#: How long to wait at least with another start after credentials were refused (run time): services lock out those who keep asking.
 _LOGIN_S = 300.0
 
 
@@ -113,7 +113,7 @@ class Site:
     down_asked: bool = False
     #: An earlier coordinator started it; it may be training, and has not answered this one's `hello` yet.
     adopted: bool = False
-    #: By whose word it must be off whatever its policy says, if by an operator's: it is stopped at once.
+    #: Why an operator keeps it off, or empty. A held site is stopped at once, whatever its policy decides.
     held: str = ""
     #: Monotonic wall time before which its driver is not asked again to stop it.
     ask_at: float = -math.inf
@@ -127,20 +127,23 @@ class Site:
         self.state, self.since, self.since_wall, self.reason = State.PROVISIONING, t, wall, "was found running"
 
     def leave(self, t: float, wall: float, reason: str) -> None:
-        """It lives and is not wanted any more: it is stopped, and starts no sooner than it is gone."""
+        """Drain a site that lives and is not wanted any more. It can start again only after it is gone."""
         self.state, self.since, self.since_wall, self.reason = State.DRAINING, t, wall, reason
         self.down_asked, self.ask_at = False, -math.inf
 
     def asked_down(self, wall: float) -> None:
-        """Its driver has been asked to stop it, and will."""
+        """Note that its driver has accepted the request to stop it."""
         self.down_asked, self.ask_at = True, wall + _ASK_AGAIN_S
 
     def refused_down(self, wall: float, fault: DriverFault) -> None:
-        """Its driver could not be asked: it is asked again, later where only a person can help."""
+        """Note that its driver refused to stop it. It is asked again, later if a person has to act first."""
         self.down_asked, self.ask_at = False, wall + _REFUSED_S[fault]
 
     def refused_up(self, t: float, wall: float, why: str, words: str, fault: DriverFault, jitter: float) -> None:
-        """Its driver could not start it: a failed start. Something of it may be there all the same, and must be stopped."""
+        """Note that its driver refused to start it: the start has failed. What exists of it must be stopped.
+
+        ``why`` goes into ``failure``, ``words`` into ``reason``.
+        """
         self._failed(t, wall, why, words, jitter)
         least = {
             DriverFault.TRANSIENT: 0.0,
@@ -164,7 +167,7 @@ class Site:
                     self._to(State.PROVISIONING, i, i.reason)
                     return Action.UP
                 if i.observed in (Observed.FAILED, Observed.UP, Observed.STARTING) and i.wall >= self.ask_at:
-                    # What nobody asked for, or what died while nobody looked, is cleared away; else it never starts again.
+                    # Something is there that was not asked for, or that died unnoticed. Until it is stopped the site cannot start.
                     return Action.DOWN
             case State.PROVISIONING:
                 if not i.wanted and not (self.adopted and self._still_comes(i)):
@@ -214,13 +217,16 @@ class Site:
         return ""
 
     def _still_comes(self, i: Inputs) -> bool:
-        """An adopted site that is no longer wanted has work to hand in: it is waited for, as long as a start may take."""
+        """Whether to wait for an adopted site that is not wanted any more.
+
+        It has work to hand in and may take as long as a start.
+        """
         most = self.patience.drain_timeout_s if self.held else self.patience.start_timeout_s
         late = i.wall - self.since_wall > most
         return not (i.ready or i.lost or late) and i.observed not in (Observed.FAILED, Observed.ABSENT)
 
     def _still_asks(self, i: Inputs) -> bool:
-        """Whether its driver is to be asked (again) to stop it: until it is on its way."""
+        """Whether its driver is to be asked (again) to stop it: as long as it is not seen to be stopping."""
         return (not self.down_asked or i.observed in (Observed.UP, Observed.STARTING)) and i.wall >= self.ask_at
 
     def _fail(self, i: Inputs, why: str, jitter: float) -> Action:
@@ -231,7 +237,7 @@ class Site:
     def _failed(self, t: float, wall: float, why: str, words: str, jitter: float) -> None:
         self.failures += 1
         self.failure, self.failed_at = why, wall
-        # A site that was up and died is started again at once; only one that fails again, or cannot start, waits.
+        # A site that was up and died is started again at once. One that fails again, or cannot start, waits longer each time.
         again = self.failures - (1 if self.ready_at is not None else 0)
         delay = min(self.patience.backoff_max_s, self.patience.backoff_s * 2 ** (again - 1)) if again else 0.0
         self.retry_at = t + delay * (0.75 + 0.5 * jitter)

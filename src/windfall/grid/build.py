@@ -1,4 +1,4 @@
-"""From a configuration to the signals of its sites and counterfactual regions."""
+"""Builds the signals of a configuration's sites and counterfactual regions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Grid:
-    """Signals by site (the first, which the others stand behind) and by region for the counterfactual baselines.
+    """The first signal of each site, and the signal of each counterfactual region.
 
     ``signals`` holds every signal of a site by its label. Live ones are asked for news between ``start`` and ``close``.
     """
@@ -31,9 +31,9 @@ class Grid:
     by_site: dict[str, Signal] = field(default_factory=dict)
     by_region: dict[str, Signal] = field(default_factory=dict)
     signals: dict[str, dict[str, Signal]] = field(default_factory=dict)
-    #: What was odd about their sources.
+    #: Warnings about their sources.
     warnings: list[str] = field(default_factory=list)
-    #: How much of the past live signals are asked for at the start: what policies look back on.
+    #: How much of the past live signals are asked for at the start (s), because policies look back so far.
     past_s: float = 0.0
     _poller: Poller | None = field(default=None, repr=False)
 
@@ -46,7 +46,7 @@ class Grid:
         return list(dict.fromkeys(s for s in self._all() if isinstance(s, LiveSignal)))
 
     def start(self) -> None:
-        """Begin to ask live signals for news, each in its own time. Returns at once; without live signals nothing happens.
+        """Begin to ask live signals for news, each at its own times. Returns at once. Without live signals it does nothing.
 
         Raises:
             Unauthorized: one lacks its credentials.
@@ -78,7 +78,7 @@ class Grid:
         yield from self.by_region.values()
 
     def require_from(self, t: float) -> None:
-        """Raise SignalError if nothing is known of any site from ``t`` on, or long before: no site would start."""
+        """Raise SignalError if no site could start at ``t``: all signals have ended by then, or none has begun."""
         ends = max(s.ends_at() for s in self.by_site.values())
         if t >= ends:
             raise SignalError(

@@ -1,8 +1,7 @@
-"""What was last heard from live sources, on disk: a restarted process does not ask again what it has just been told.
+"""Keeps on disk what live sources said last, so that a restarted process does not ask again for what it has just been told.
 
 One JSON file per source under ``$XDG_CACHE_HOME/windfall/signals`` (``~/.cache/...``), named by a hash of the source's
-identity. No secret is in it. A file that cannot be read, or says nonsense, is as good as none; so is one that cannot be
-written.
+identity. No secret is in it. A file that cannot be read or written, or makes no sense, is ignored.
 """
 
 from __future__ import annotations
@@ -43,7 +42,10 @@ class SignalCache:
         )  # fmt: skip
 
     def load(self, now: float) -> tuple[float, list[Point], ForecastPoints | None, Published] | None:
-        """When something was last heard, what, and how it is published; None if nothing is known, or was heard in the future."""
+        """When something was last heard, what it was, and how it is published.
+
+        None if there is nothing, or its time is in the future.
+        """
         found = self._all()
         try:
             fetched = float(found["fetched_at"])
@@ -65,7 +67,7 @@ class SignalCache:
         self._put(zone=zone, zone_at=now)
 
     def zone(self, now: float, max_age_s: float) -> str | None:
-        """The zone kept, if it is not older than that."""
+        """The zone kept, unless it is older than ``max_age_s``."""
         found = self._all()
         zone, at = found.get("zone"), found.get("zone_at")
         known = isinstance(zone, str) and isinstance(at, int | float) and 0 <= now - at < max_age_s

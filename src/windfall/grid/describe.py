@@ -1,4 +1,4 @@
-"""What is in a trace file: its columns, what a signal made of it would be, and the table of a configuration that reads it so."""
+"""Describes a trace file: its columns, the signal that it would make, and the configuration table that reads it so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from windfall.units import quantity_in
 
 Array = npt.NDArray[np.float64]
 
-#: Under what a window is, where nothing is asked for: the default criterion, and a price that pays for taking.
+#: Thresholds of windows where none is given: the default criterion, and a negative price.
 THRESHOLDS = {"marginal_co2": 100.0, "average_co2": 100.0, "price": 0.0}
 _FEW = 60
 _REPEATED = re.compile(r"repeated|dst_?flag", re.IGNORECASE)
@@ -57,7 +57,7 @@ class Description:
     problem: str = ""
     #: Columns that tell rows of one instant apart, with their values.
     choices: dict[str, list[str]] = field(default_factory=dict)
-    #: Of keys of ``table`` that a person has to think about.
+    #: Notes on keys of ``table`` that a person has to check.
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -162,7 +162,7 @@ def _guess(sheet: Sheet, columns: list[SheetColumn], asked: dict[str, Any]) -> d
     found: dict[str, Any] = {}
     times = [c for c in columns if c.kind == "instants"]
     if "time_column" not in asked and times:
-        # With the most different instants: dates of trade and of publication are fewer.
+        # The column with the most different instants: dates of trading and of publication repeat.
         best = max(times, key=lambda c: (c.name == "time_utc", c.distinct, bool(_START.search(c.name))))
         found["time_column"] = best.name
     time_column = asked.get("time_column", found.get("time_column"))
@@ -189,7 +189,7 @@ def _guess(sheet: Sheet, columns: list[SheetColumn], asked: dict[str, Any]) -> d
 
 
 def _hours(sheet: Sheet, columns: list[SheetColumn]) -> dict[str, Any]:
-    """Columns of hours and quarters beside one of dates: times of the day by what they hold, numbers by their names."""
+    """Columns of hours and quarters beside a column of dates. Times of the day are told by their texts, numbers by their names."""
     found: dict[str, Any] = {}
     clock = [c.name for c in columns if c.kind == "text" and clock_times(sheet.column(c.name))]
     # A time of the day needs no quarter.
@@ -204,7 +204,7 @@ def _hours(sheet: Sheet, columns: list[SheetColumn]) -> dict[str, Any]:
 
 
 def _likeliness(column: SheetColumn) -> tuple[bool, bool, bool]:
-    """How likely a column of numbers holds the values, not a number of something."""
+    """How likely a column of numbers holds the signal's values and not, say, an hour or an identifier; comparable only."""
     name = column.name
     unit = quantity_in(name)
     return (
@@ -222,7 +222,7 @@ class Windows:
     count: int
     median_s: float
     longest_s: float
-    #: Of the time of which anything is known.
+    #: Share of the known time.
     share: float
 
 

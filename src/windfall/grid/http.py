@@ -1,7 +1,7 @@
-"""Asking an HTTP service for JSON: time-outs, limits, patience, and errors in words that hold no secret.
+"""Asks an HTTP service for JSON, with time-outs, limits and retries. Its error messages hold no secret.
 
-One ``get`` is one request, so that a poller never waits in here: what may pass is raised as ``TryLater`` with the time
-before which not to ask again, and who polls plans the next attempt with ``backoff_s``. A verb may give it patience.
+One ``get`` is one request, so a poller never waits in it. Trouble that may pass is raised as ``TryLater`` with the time to wait,
+and the poller plans its next attempt with ``backoff_s``. A command may allow it to retry (``patience_s``).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import httpx
 from windfall import clock, proxies
 from windfall.errors import SignalError, Transient, Unauthorized
 
-#: A service that asks for more patience than this is asked again after this.
+#: The longest time (s) that a service can make us wait.
 MAX_RETRY_AFTER_S = 3600.0
-#: An answer longer than this is none of ours.
+#: A longer answer (bytes) is refused.
 _MAX_BYTES = 32 * 1024 * 1024
-#: Tries that one patient ``get`` makes at most.
+#: How many tries one ``get`` makes at most, if it may retry.
 _TRIES = 4
-#: Words by which the name of a query parameter tells that its value is a secret.
+#: If the name of a query parameter contains one of these, its value is a secret.
 _SECRET_WORDS = ("key", "token", "secret", "passw", "auth", "sig", "credential")
 
 Params = Mapping[str, str | int | float]
@@ -43,14 +43,14 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class TryLater(Transient):
-    """It may work later; ``retry_after_s`` is what the service (or our own limit) asked for, if anything."""
+    """The request may succeed later. ``retry_after_s``: how long the service, or our own limit, asks to wait, if it says."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
-class Denied(Unauthorized):
+class AccessDenied(Unauthorized):
     """HTTP 401 or 403; ``status`` is which, ``answer`` the status with the service's own words (`HTTP 403: no such plan`)."""
 
     def __init__(self, message: str, status: int, answer: str = "") -> None:
@@ -60,7 +60,7 @@ class Denied(Unauthorized):
 
 
 class NotFound(SignalError):
-    """The service knows no such thing (HTTP 404 or another 4xx), or has it elsewhere (3xx); ``status`` is which."""
+    """The service does not have it (HTTP 404 or another 4xx), or has it elsewhere (3xx). ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int, answer: str = "") -> None:
         super().__init__(message)
@@ -77,7 +77,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def take(self, now: float) -> float:
-        """0 if a request may be sent at ``now`` (and counts it), else the seconds until one may."""
+        """If a request may be sent at ``now``, count it and return 0; else the seconds until one may be sent."""
         with self._lock:
             while self._sent and not 0 <= now - self._sent[0] < self.per_s:
                 self._sent.popleft()
@@ -88,7 +88,7 @@ class RateLimit:
 
 
 class RateLimits:
-    """Limits by host and purpose, shared by every client of a process: a service counts an account, not our objects."""
+    """Limits by host and purpose. All clients of a process share them, because a service counts requests by account."""
 
     def __init__(self) -> None:
         self._limits: dict[tuple[str, str], RateLimit] = {}
@@ -115,7 +115,7 @@ def public_url(url: str) -> str:
 
 
 def url_secrets(url: str) -> list[str]:
-    """What `public_url` leaves out: a service may repeat it in an error."""
+    """The parts of ``url`` that `public_url` leaves out, which a service may repeat in an error."""
     try:
         parts = urlsplit(url)
         return [parts.password or "", *(v for k, v in parse_qsl(parts.query) if any(w in k.lower() for w in _SECRET_WORDS))]
@@ -162,7 +162,7 @@ class Http:
         self.who = who
         #: Requests made so far.
         self.requests = 0
-        #: Seconds that one ``get`` may wait in all for another try; 0 while polling.
+        #: How many seconds in all one ``get`` may wait for retries; 0 while polling.
         self.patience_s = 0.0
         self._timeout_s = timeout_s
         self._now = now
@@ -173,12 +173,12 @@ class Http:
         self._client: httpx.Client | None = None
 
     def hide(self, *secrets: str) -> None:
-        """Never let these be seen in a message, nor as an address or a header spells them."""
+        """Keep these secrets out of messages, also in the spellings of addresses and headers."""
         self._secrets |= {form for s in secrets if s for form in (s, quote(s, safe=""), quote(s))}
 
     def public(self, text: str) -> str:
-        """``text`` in one line and without what is secret."""
-        # The longest first: one may be the beginning of another.
+        """``text`` on one line, without secrets."""
+        # The longest first, because one secret may be the beginning of another.
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return " ".join(text.split())
@@ -201,7 +201,7 @@ class Http:
         """The JSON that ``url`` answers. ``limit``: name, number and seconds of our own limit for such requests.
 
         Raises:
-            Denied: HTTP 401 or 403.
+            AccessDenied: HTTP 401 or 403.
             TryLater: a limit, a time-out, a failed connection, HTTP 429, 408 or 5xx.
             SignalError: another status (``NotFound``), an answer that is not JSON, or an address or header that cannot be sent.
         """
@@ -241,12 +241,12 @@ class Http:
         if self._client is None:
             headers_of_all = {"Accept": "application/json", "User-Agent": "windfall"}
             try:
-                # Which way it goes is ours to say; certificates of an organisation (SSL_CERT_FILE) count all the same.
+                # `proxies.way` decides on proxies. An organisation's certificates (SSL_CERT_FILE) count in any case.
                 self._client = httpx.Client(
                     timeout=self._timeout_s, headers=headers_of_all, proxy=through.proxy, trust_env=False,
                     verify=httpx.create_ssl_context(),
                 )  # fmt: skip
-            except OSError as e:  # httpx reads these when it begins
+            except OSError as e:  # httpx reads the certificates when it is made
                 raise SignalError(
                     f"{self.who}: the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read "
                     f"({e.strerror or e}); correct it, or unset it"
@@ -267,7 +267,7 @@ class Http:
         said = self.public(said_of(body))[:200]
         answer = f"HTTP {status}" + (f": {said}" if said else "")
         if status in (401, 403):
-            raise Denied(f"{self.who}: {host}{by_proxy} refuses access ({answer}); check the credentials", status, answer)
+            raise AccessDenied(f"{self.who}: {host}{by_proxy} refuses access ({answer}); check the credentials", status, answer)
         if status in (408, 429) or status >= 500:
             wait_s = retry_after_s(told.get("retry-after"), self._now())
             what = "asks for fewer requests" if status == 429 else "does not answer properly"
@@ -292,7 +292,7 @@ class Http:
     ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._client is not None
         begun = self._now()
-        # A URL's own query stays, which httpx's own `params` would replace.
+        # The URL may have a query of its own, which httpx's `params` would replace.
         target = httpx.URL(url).copy_merge_params(dict(params or {}))
         with self._client.stream("GET", target, headers=dict(headers), auth=auth or httpx.USE_CLIENT_DEFAULT) as answer:
             parts, size = [], 0
@@ -301,14 +301,14 @@ class Http:
                 size += len(part)
                 if size > _MAX_BYTES:
                     raise SignalError(f"{self.who}: {host_of(url)} answers more than {_MAX_BYTES >> 20} MiB; check the address")
-                # httpx times each read: a service that trickles would hold a thread for ever.
+                # httpx limits each read, not the whole: a service that sends slowly could hold a thread for ever.
                 if self._now() - begun > 3 * self._timeout_s:
                     raise TryLater(f"{self.who}: {host_of(url)} answers too slowly; it is asked again")
             return answer.status_code, answer.headers, b"".join(parts)
 
 
 def said_of(body: bytes) -> str:
-    """What a body says of an error: the message in JSON, a page's title, or a line of plain text; nothing if it is none of them."""
+    """The error message in a body: of JSON, a page's title, or a line of plain text; else empty."""
     try:
         return said_in(json.loads(body))
     except (ValueError, RecursionError):
@@ -347,7 +347,7 @@ def host_of(url: str) -> str:
 
 
 def _cause(e: BaseException, host: str) -> str:
-    """Why there is no connection, in words that say what to do where that is known."""
+    """Why there is no connection, and what to do if that is known."""
     chain: list[BaseException] = [e]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)

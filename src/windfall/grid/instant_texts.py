@@ -1,7 +1,6 @@
-"""Texts as instants, a whole column at once: ISO 8601, the layouts of exports, numbers of seconds since 1970.
+"""Reads a column of texts as dates and times: ISO 8601, the layouts of exports, numbers of seconds since 1970.
 
-What a text says is kept apart from what it means: the date and time that are written, the offset if one is written.
-``zones`` makes Unix seconds of them.
+It reads only what is written, the date and time and perhaps an offset. ``zones`` makes Unix seconds of that.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-#: Seconds from UTC of abbreviations that mean one thing; those that mean several (IST, CST of China) need a `timezone`.
+#: Offsets (s) of unambiguous abbreviations. Others (IST, CST of China) need a `timezone`.
 _ABBREVIATIONS = {
     "Z": 0.0, "UTC": 0.0, "GMT": 0.0, "WET": 0.0, "WEST": 1.0, "BST": 1.0, "CET": 1.0, "CEST": 2.0, "MEZ": 1.0, "MESZ": 2.0,
     "EET": 2.0, "EEST": 3.0, "AWST": 8.0, "ACST": 9.5, "ACDT": 10.5, "AEST": 10.0, "AEDT": 11.0, "NZST": 12.0, "NZDT": 13.0,
@@ -45,7 +44,7 @@ _COMPACT = re.compile(
     r"(?:T?(?P<H>[0-2]\d)(?:(?P<M>[0-5]\d)(?P<S>[0-5]\d)?)?(?:(?P<z>Z)|(?P<sign>[+-])(?P<zh>\d{2}):?(?P<zm>\d{2})?)?)?$"
 )
 _DIGITS = ("Y", "m", "d", "a", "b", "H", "M", "S", "f", "zh", "zm")
-#: So many layouts may stand in one column: each length of a text and each suffix is one, each name of a month too.
+#: At most so many layouts in one column are read at once; each length of a text, suffix and month's name makes another one.
 _MOST_LAYOUTS = 300
 #: The year 2170, in seconds.
 _LAST = 200 * 365.25 * 86400.0
@@ -53,23 +52,23 @@ _LAST = 200 * 365.25 * 86400.0
 
 @dataclass
 class InstantTexts:
-    """What the texts of a column say.
+    """What the texts of a column [n] say.
 
-    ``local``: the date and time written, as if they were UTC (Unix seconds), NaN where unreadable. ``offset``: seconds from
-    UTC that are written with it, NaN where none is. ``hint``: the same of an abbreviation such as CEST, which a time zone that
-    is given outdoes. ``unclear``: 01/02 may be two dates, and nothing in the column says which.
+    ``local`` [n]: the written date and time, as if they were UTC (Unix seconds); NaN where unreadable. ``offset`` [n]: the written
+    offset from UTC (s); NaN where there is none. ``hint`` [n]: the offset of a written abbreviation such as CEST, which counts only
+    if no time zone is given. ``unclear``: 01/02 may be two dates, and nothing in the column decides.
     """
 
     local: Array
     offset: Array
     hint: Array
     unclear: bool = False
-    #: Whether texts are intervals: their begins were read.
+    #: Whether the texts are intervals, of which the begins were read.
     intervals: bool = False
 
 
 def read_stamps(texts: Sequence[str], time_format: str | None = None) -> InstantTexts:
-    """Each text, read; with ``time_format`` (of strptime) as that says, and not otherwise."""
+    """Read each text, with ``time_format`` (of strptime) if it is given."""
     n = len(texts)
     found = InstantTexts(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan))
     if not n:
@@ -78,13 +77,13 @@ def read_stamps(texts: Sequence[str], time_format: str | None = None) -> Instant
         _formatted(texts, time_format, found)
     else:
         _read(texts, found)
-    # What is not of these two centuries was misread, or a slip.
+    # A date outside of these two centuries is misread, or a mistake.
     found.local[~((found.local >= 0.0) & (found.local < _LAST))] = np.nan
     return found
 
 
 def _read(texts: Sequence[str], found: InstantTexts) -> None:
-    """Read texts as they look: those that are laid out alike all at once."""
+    """Read texts by their layout, all texts of one layout at once."""
     chars = np.array(texts)
     if not chars.dtype.itemsize:
         return
@@ -110,7 +109,7 @@ def _read(texts: Sequence[str], found: InstantTexts) -> None:
         else:
             like = chars[todo] == text
         todo = todo[~like]
-    for i in todo.tolist():  # too many kinds of texts: each for itself
+    for i in todo.tolist():  # too many layouts: read the rest one by one
         match = _match(str(chars[i]))
         if match is not None:
             _fill(found, codes[i : i + 1], np.array([i]), match, orders)
@@ -118,7 +117,7 @@ def _read(texts: Sequence[str], found: InstantTexts) -> None:
 
 
 def _codes(chars: npt.NDArray[np.str_]) -> npt.NDArray[np.uint32]:
-    """The texts' letters as numbers, one row each."""
+    """The texts' characters as code points [texts, longest]."""
     return np.ascontiguousarray(chars).view(np.uint32).reshape(len(chars), -1)
 
 
@@ -130,7 +129,7 @@ def _match(text: str) -> re.Match[str] | None:
 
 
 def _alike(codes: npt.NDArray[np.uint32], first: npt.NDArray[np.uint32], match: re.Match[str]) -> npt.NDArray[np.bool_]:
-    """Which texts are laid out as the one that matched: digits where it has digits, else the same letters."""
+    """Which texts have the layout of the one that matched: digits where it has digits, else the same characters."""
     groups = match.re.groupindex
     length = len(match.string)
     digit, free = np.zeros(codes.shape[1], bool), np.zeros(codes.shape[1], bool)
@@ -144,7 +143,7 @@ def _alike(codes: npt.NDArray[np.uint32], first: npt.NDArray[np.uint32], match: 
     alike = np.ones(len(codes), bool)
     for k in range(length):
         if digit[k]:
-            alike &= codes[:, k] - np.uint32(48) <= 9  # what is less wraps around
+            alike &= codes[:, k] - np.uint32(48) <= 9  # smaller code points wrap around
         elif fixed[k]:
             alike &= codes[:, k] == first[k]
     return alike
@@ -154,7 +153,7 @@ def _fill(
     found: InstantTexts, codes: npt.NDArray[np.uint32], rows: npt.NDArray[np.intp], match: re.Match[str],
     orders: list[tuple[npt.NDArray[np.intp], Array, Array]],
 ) -> None:  # fmt: skip
-    """Read ``rows``, whose texts are laid out as ``match``."""
+    """Read ``rows``, whose texts have the layout of ``match``."""
     groups = match.re.groupindex
     found.intervals = found.intervals or ("rest" in groups and match.start("rest") >= 0)
 
@@ -188,7 +187,7 @@ def _fill(
             (found.offset if match["abbr"].upper() in _UTC else found.hint)[rows] = (known or 0.0) * 3600
     year = value("Y")
     if has("a"):
-        # Which of two is the day is decided over the whole column.
+        # Which of the two numbers is the day is decided for the whole column.
         orders.append((rows, value("a"), value("b")))
         found.local[rows] = np.where(good, seconds + year * 1e10, np.nan)
         return
@@ -213,7 +212,7 @@ def _days(year: Array, month: Array, day: Array) -> Array:
 
 
 def _order(found: InstantTexts, orders: list[tuple[npt.NDArray[np.intp], Array, Array]]) -> None:
-    """Day and month of what is written 01/02/2024: one column has one order."""
+    """Day and month of dates written as 01/02/2024: a whole column has one order."""
     if not orders:
         return
     day_first = any((a > 12).any() for _, a, _ in orders)
@@ -232,7 +231,7 @@ def _number(text: str) -> bool:
 
 
 def _counted(chars: npt.NDArray[np.str_], rows: npt.NDArray[np.intp], found: InstantTexts) -> None:
-    """Seconds since 1970, or thousandths, millionths, billionths of them: what lies in this century."""
+    """Unix seconds of numbers that count seconds, milli-, micro- or nanoseconds since 1970: whichever lies in this century."""
     for i in rows.tolist():
         text = str(chars[i])
         if _number(text):

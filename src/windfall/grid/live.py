@@ -1,12 +1,11 @@
-"""A live signal: asks a source for news, keeps what it heard, and answers from that. What it has not heard it does not know.
+"""A live signal: it asks a source for news, keeps what it heard, and answers from that alone.
 
-A failed question changes nothing but when the next one is asked: readings grow old by themselves, and policies treat them
-as invariant 5 says.
+If a request fails, only the time of the next one changes. Readings grow old by themselves, and policies treat them by invariant 5.
 
-An observed source cannot know the future: its newest word is about the present, whatever its stamp says. A stamp up to one
-period ahead is a clock that differs a little, or an interval's end: such a word holds from when it was heard (if the same
-answer says what is about now, from its own time). One further ahead says that the stamps cannot be believed: nothing of that
-answer is used, then or later. What is published ahead waits for its time.
+An observed source cannot know the future, so its newest value is about the present whatever its stamp says. A stamp at most one
+period ahead comes from a clock that differs a little, or from an interval's end: the value then holds from when it was heard (if
+the same answer has a value for now too, from its own stamp). A stamp further ahead shows that the stamps are wrong, and nothing of
+the answer is used, then or later. Values that are published ahead wait for their time.
 """
 
 from __future__ import annotations
@@ -32,21 +31,21 @@ from windfall.grid.source import ForecastPoints, News, Point, Source, TwoValues
 from windfall.grid.stamps import ahead_text, late_text
 from windfall.units import UNITS
 
-#: Readings that the cache on disk keeps.
+#: How many readings the cache on disk keeps.
 _CACHED_POINTS = 300
-#: A source that refuses our credentials is not asked again before this: a person has to do something first.
+#: After a source has refused our credentials it is not asked again for so long (s), because a person has to act first.
 _UNAUTHORIZED_S = 300.0
-#: A period for sources that hold until the next reading (period_s = 0), where one is needed.
+#: The period (s) that is used, where one is needed, for sources whose readings hold until the next one (period_s = 0).
 _NO_PERIOD_S = 300.0
-#: How far ahead anything is published.
+#: How far ahead values are published at most (s).
 _MAX_AHEAD_S = 8 * 86400.0
-#: For how long it is remembered when a stamp was first heard: sources repeat what they said.
+#: How long it is remembered when a stamp was first heard (s), because sources repeat values.
 _KEEP_AHEAD_S = 86400.0
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a live signal stands. Instants are Unix seconds; None: not yet, or nothing."""
+    """The state of a live signal. Instants are Unix seconds; None: not yet, or there is none."""
 
     source: str
     last_success: float | None
@@ -58,9 +57,9 @@ class Status:
 
 
 class LiveSignal:
-    """A signal (see ``grid.signal.Signal``) that arrives while a run goes on. Any thread may ask it anything.
+    """A ``grid.signal.Signal`` whose readings arrive while a run goes on. All methods may be called from any thread.
 
-    ``step`` and ``refresh`` ask the source; one question is under way at a time.
+    ``step`` and ``refresh`` ask the source. Only one request is under way at a time.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class LiveSignal:
     ) -> None:
         self.unit = UNITS[table.type]
         self.poll_s = table.poll_s or table.period_s or _NO_PERIOD_S
-        #: How long one request may take.
+        #: How long one request may take (s).
         self.timeout_s = table.timeout_s
         self._table = table
         self._asked = source
@@ -82,23 +81,24 @@ class LiveSignal:
         self._rng = rng or random.Random()
         self._cache = SignalCache(folder, source.identity(), table.type)
         self._asking = threading.Lock()
-        #: Guards what follows; held for moments only.
+        #: Guards the attributes below. It is held for moments only.
         self._lock = threading.Lock()
         self._series = ReadingSeries()
         self._forecasts: tuple[Forecast, ...] = ()
         self._last_success: float | None = None
         self._last_error: str | None = None
         self._next: float | None = None
-        #: When that was planned: a clock that shows less was set back since, and the plan is void.
+        #: When the next request was planned. If the clock shows less it was set back since, and the plan does not count.
         self._planned = -math.inf
         self._failures = 0
         #: Stamps that were ahead when they were heard, and when that was.
         self._heard_ahead: dict[float, float] = {}
         #: Stamps that were refused, and are still ahead: saying them again changes nothing before their time.
         self._refused_ahead: set[float] = set()
-        #: Since when what is known starts nothing: an answer was refused, or the clock was set back. Until one is taken.
+        #: Since when readings may not start a site, because an answer was refused or the clock was set back. None once one is
+        #: taken.
         self._doubted_at = math.inf
-        #: The newest stamp, since when it is that, and whether there was another before.
+        #: The newest stamp, since when it has been the newest, and whether there was another one before it.
         self._newest: tuple[float, float, bool] | None = None
         self._dropped = 0
         self._warnings: dict[str, None] = {}
@@ -106,12 +106,12 @@ class LiveSignal:
 
     @property
     def source(self) -> str:
-        """What it is called: provider and zone. A zone looked up from a place is known once it was asked for."""
+        """Its name: provider and zone. A zone that belongs to a place is known once the source has been asked."""
         return self._asked.who
 
     @property
     def address(self) -> str:
-        """Where it is asked, without secrets; empty where a package of others knows that alone."""
+        """The address that is asked, without secrets; empty if only a foreign package knows it."""
         return self._asked.identity().get("url", "")
 
     # -- the signal
@@ -150,28 +150,28 @@ class LiveSignal:
     # -- asking
 
     def due(self) -> float:
-        """When it wants to ask next (Unix seconds); minus infinity: at once."""
+        """When to ask next (Unix seconds); minus infinity: at once."""
         with self._lock:
             return -math.inf if self._next is None else self._next
 
     def step(self, now: float) -> float:
-        """Ask if it is time to; when to come again. Never raises what a source raises."""
+        """Ask if it is time to. Returns when to call again. It never raises an error of the source."""
         if self._is_due(now):
             self._ask(now, 0.0)
         return self.due()
 
     def refresh(self, now: float, patience_s: float = 0.0) -> None:
-        """Ask now, unless it asked less than ``poll_s`` ago or was told to wait; ``status`` says what came of it.
+        """Ask now, unless it asked less than ``poll_s`` ago or was told to wait. ``status`` has the result.
 
-        ``patience_s`` is how long in all it may wait for another try where the first one fails.
+        ``patience_s``: how long in all it may wait for retries.
         """
         if self._is_due(now):
             self._ask(now, patience_s)
 
     def load_past(self, now: float, span_s: float) -> bool:
-        """Ask for the last ``span_s`` seconds; whether that was done. A failure is a warning: the past is of use, not of need.
+        """Ask for the last ``span_s`` seconds; whether that is done with. A failure is only a warning: the past is optional.
 
-        A source whose stamps are wrong now has wrong ones in its past, which is not asked for before they are right.
+        If a source's stamps are wrong now, those of its past are too. The past is then asked for only when they are right again.
         """
         if self._doubted_at < math.inf:
             return False
@@ -187,7 +187,7 @@ class LiveSignal:
         return True
 
     def require(self) -> None:
-        """Raise if it cannot be asked as things are.
+        """Raise if it cannot be asked, because something is missing.
 
         Raises:
             Unauthorized: credentials are missing.
@@ -196,7 +196,7 @@ class LiveSignal:
         self._asked.require()
 
     def lacking(self) -> str | None:
-        """What it needs and has not, in words; None if it can be asked."""
+        """What is missing to ask it, in words; None if nothing is."""
         try:
             self.require()
         except WindfallError as e:
@@ -204,7 +204,7 @@ class LiveSignal:
         return None
 
     def status(self) -> Status:
-        """How it stands."""
+        """Its present state."""
         with self._lock:
             return Status(
                 self.source, self._last_success, self._last_error, self._next, self._asked.requests, self._dropped,
@@ -212,12 +212,12 @@ class LiveSignal:
             )  # fmt: skip
 
     def note(self, error: str) -> None:
-        """Put ``error`` on record as what went wrong last."""
+        """Record ``error`` as what went wrong last."""
         with self._lock:
             self._last_error = error
 
     def close(self) -> None:
-        """Close its connections, unless a question is under way: who asks it closes them then."""
+        """Close its connections. If a request is under way, the thread that makes it closes them afterwards."""
         if self._asking.acquire(blocking=False):
             try:
                 self._asked.close()
@@ -239,7 +239,7 @@ class LiveSignal:
             wrong = wrong or self._late(news, heard)
         with self._lock:
             self._failures = 0
-            # Sooner than poll_s by a little, so that many runs do not ask in step.
+            # A little sooner than poll_s, so that many runs do not all ask at the same time.
             self._next, self._planned = heard + self.poll_s * self._rng.uniform(0.95, 1.0), heard
             if refused:
                 self._doubted_at = min(self._doubted_at, heard)
@@ -247,12 +247,12 @@ class LiveSignal:
                 self._doubted_at = math.inf if news.points else self._doubted_at
                 self._last_success = heard
             self._last_error = f"{self.source}: {wrong}" if wrong else None
-        if not wrong:  # a restart asks again where nothing of use was heard
+        if not wrong:  # else a restart asks again
             self._cache.save(heard, news.points[-_CACHED_POINTS:], news.expected, news.published)
 
     def _is_due(self, now: float) -> bool:
         with self._lock:
-            if now < self._planned:  # the clock was set back: what was known by it starts nothing before the source is heard
+            if now < self._planned:  # the clock was set back: readings start no site until the source has answered
                 self._series = self._series.known_by(now)
                 self._doubted_at = min(self._doubted_at, now)
                 return True
@@ -264,15 +264,15 @@ class LiveSignal:
             self._failures += 1
             base = max(_UNAUTHORIZED_S, self.poll_s) if isinstance(e, Unauthorized) else min(self.poll_s, 15.0)
             wait = e.retry_after_s if isinstance(e, TryLater) else None
-            # A source that is asked often is tried again soon: what it says is needed soon.
+            # A source that is asked often is tried again soon, because its values are needed soon.
             cap = base if isinstance(e, Unauthorized) else min(900.0, max(30.0, 4.0 * self.poll_s))
             self._next, self._planned = now + backoff_s(self._failures, base, self._rng, cap_s=cap, at_least_s=wait), now
             self._last_error = str(e)
-            if isinstance(e, TwoValues):  # nor is it known which series earlier answers were of
+            if isinstance(e, TwoValues):  # earlier answers may have been of the wrong series too
                 self._doubted_at = min(self._doubted_at, now)
 
     def _take(self, news: News, heard: float, *, forecast: bool = True) -> str:
-        """Put what was heard beside what is known. Where none of it may be used, why not; else nothing."""
+        """Add what was heard to what is known. Returns why nothing of it may be used, or an empty string."""
         for text in news.warnings:
             self._warn(text)
         newest = max(news.points, key=lambda p: p.valid_from, default=None)
@@ -294,7 +294,7 @@ class LiveSignal:
         return ""
 
     def _period(self, point: Point) -> float:
-        """Seconds that a point is about; 0: until the next one."""
+        """How long (s) a point counts; 0: until the next one."""
         return max(self._table.period_s, point.period_s) if self._table.period_s > 0 else 0.0
 
     def _ahead_s(self, news: News, newest: Point) -> float:
@@ -303,16 +303,16 @@ class LiveSignal:
         match news.published:
             case "observed":
                 return period
-            case "forecast":  # what is further ahead is no longer fresh when its time comes
+            case "forecast":  # a value further ahead would not be fresh any more when its time comes
                 return period * self._table.stale_periods
         return _MAX_AHEAD_S
 
     def _readings(self, news: News, heard: float) -> list[Reading]:
         points = news.points
-        # Where it is told what is about now, or of which time each word is, one ahead waits for its time.
+        # If the answer has a value for now, or its stamps are known to be right, a value ahead waits for its time.
         present = any(p.valid_from <= heard < p.valid_from + self._period(p) for p in points)
         if news.published == "observed" and not present and any(p.period_s == 0 for p in points):
-            # Else the last of several words about times ahead is about the present: it begins to hold when it is first heard.
+            # Else the last of several values ahead is about the present, and holds from when it was first heard.
             self._heard_ahead = {s: t for s, t in self._heard_ahead.items() if s > heard - _KEEP_AHEAD_S and t <= heard}
             ahead = max((p.valid_from for p in points if p.valid_from > heard), default=-math.inf)
             if ahead >= max(self._heard_ahead, default=heard):
@@ -322,19 +322,22 @@ class LiveSignal:
         return [self._reading(p, self._heard_ahead.get(p.valid_from, p.valid_from), heard, settled) for p in points]
 
     def _reading(self, point: Point, begins: float, heard: float, settled: bool) -> Reading:
-        """``settled``: it is as good when its time comes as when it was heard; else it ages from when it was heard."""
+        """A point as a reading.
+
+        ``settled``: it is as good at its own time as when it was heard; else it ages from when it was heard.
+        """
         table, period = self._table, self._period(point)
         label = f"{self.source} {point.source}".strip()
         if period == 0:
             return Reading(point.value, self.unit, begins, heard, math.inf, math.inf, label)
         of = begins if settled else min(begins, heard)
         stale = of + table.stale_periods * period + table.publication_delay_s
-        # The next reading is heard up to one poll after it is there.
+        # The next reading is heard up to one poll after it is published.
         fresh = of + period + table.publication_delay_s + self.poll_s
         return Reading(point.value, self.unit, begins, heard, min(fresh, stale), stale, label, begins + period)
 
     def _late(self, news: News, heard: float) -> str:
-        """What is wrong with an answer whose newest word is too old to be of use; nothing if it is not."""
+        """What is wrong with an answer whose newest value is too old to be used; empty if it is not too old."""
         point = max(news.points, key=lambda p: p.valid_from)
         newest, period = point.valid_from, self._period(point)
         if self._newest is None or newest != self._newest[0]:

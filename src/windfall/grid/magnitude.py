@@ -1,4 +1,4 @@
-"""What the values of a column are in: the unit that is given or that the file names, and whether their size is possible."""
+"""Finds the unit of a column's values, which is given or named by the file, and checks whether their size is possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from windfall.units import UNITS, Quantity, conversion, energy_in, quantity, qua
 Array = npt.NDArray[np.float64]
 
 _UNIT_COLUMNS = ("unit", "units", "uom", "value-units", "value_units", "einheit")
-#: Names of prices, which are no carbon, and of carbon, which is no price.
+#: Words in names of columns that hold prices, and of those that hold carbon.
 _OTHER = {
     False: re.compile(r"(^|[^a-z])(lmp|rrp|spp|price|preis|prix|precio|spot)", re.IGNORECASE),
     True: re.compile(r"(^|[^a-z])(co2|moer|aoer|carbon|emission)", re.IGNORECASE),
@@ -27,7 +27,7 @@ _POUNDS = ("lb", "lbs", "pounds")
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """What a column is multiplied with, where that is from, and what is to be said about it."""
+    """The factor of a column, with the unit that it comes from and warnings."""
 
     value: float
     #: The unit's name where the file names one.
@@ -87,7 +87,7 @@ def named_unit(sheet: Sheet, column: str) -> tuple[Quantity | None, str]:
 
 
 def _not_understood(sheet: Sheet, table: SignalTable) -> str:
-    """What is said of a unit that the file names and nobody knows here, and of an energy where a power is wanted."""
+    """Messages about a unit of the file that is not known, or an energy where a power is needed."""
     column, own = table.column or "", UNITS[table.type]
     below = sheet.units.get(column, "").strip("[]() ")
     beside = [
@@ -108,7 +108,7 @@ def _not_understood(sheet: Sheet, table: SignalTable) -> str:
 
 
 def unlikely(values: Array, table: SignalTable, sheet: Sheet) -> str:
-    """What is said where values are of a size that their type seldom has, or never; nothing where they may be right."""
+    """A message if values have a size that is rare or impossible for their type; else empty."""
     if not len(values):
         return ""
     column, own = table.column or "", UNITS[table.type]

@@ -1,4 +1,4 @@
-"""When each row of a trace file begins: its columns of instants, dates and hours, read as the configuration says."""
+"""Finds when each row of a trace file begins, from its columns of instants, dates and hours and the configuration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Moments:
     #: Whether rows were stamped with the end of what they describe.
     ends: bool
     warnings: list[str] = field(default_factory=list)
-    #: Rows that no clock shows: left out as unreadable ones are, and told apart.
+    #: How many rows have a time that the clock skips. They are left out as unreadable ones are, and told of separately.
     never: int = 0
     #: A text that could not be read.
     unreadable: str = ""
@@ -104,7 +104,7 @@ def moments(sheet: Sheet, table: SignalTable) -> Moments:
 
 
 def _zone(sheet: Sheet, table: SignalTable, stamps: InstantTexts) -> tuple[tzinfo, list[str], str]:
-    """The zone of times without an offset, what is to be said of it, and its name if it was only assumed."""
+    """The zone of times without an offset, warnings about it, and its name if it was only assumed."""
     without = np.isfinite(stamps.local) & np.isnan(stamps.offset)
     if table.timezone is not None:
         return time_zone(table.timezone), [], ""
@@ -119,7 +119,7 @@ def _zone(sheet: Sheet, table: SignalTable, stamps: InstantTexts) -> tuple[tzinf
             ], zone  # fmt: skip
     named = without & np.isfinite(stamps.hint)
     if named.any():
-        # Written with CET or CEST: that is an offset, if no zone says more.
+        # CET or CEST gives the offset, unless a zone is configured.
         stamps.offset[named] = stamps.hint[named]
         without &= ~named
     if not without.any() or any(_IN_UTC.search(name) for name in time_columns(table)):
@@ -141,7 +141,7 @@ def _with_hours(sheet: Sheet, table: SignalTable, stamps: InstantTexts, zone: tz
             f"{sheet.label}: column {table.time_column} (time_column) has times of the day, and hour_column = {column} names "
             "another column of them; remove hour_column, or name a column of dates"
         )
-    # Dates with an offset are dates all the same: hours are counted on their clock.
+    # These are dates with an offset. Hours are counted on their clock.
     local, stamped, wrong = hours(
         stamps.local, sheet.column(column), zone, quarters=quarters, repeated=repeated, first=table.hours_from
     )
@@ -154,7 +154,7 @@ def _is_end(sheet: Sheet, table: SignalTable, warnings: list[str]) -> bool:
     """Whether instants are the ends of what rows describe: as `stamp` says, else as the column's name or its texts do."""
     if table.stamp is not None:
         return table.stamp == "end"
-    if not table.period_s:  # a row holds until the next: there is nothing that it is the end of
+    if not table.period_s:  # a row holds until the next one, so its instant cannot be an end
         return False
     name = table.hour_column or table.time_column
     said = name == _AEMO or (_END.search(name) is not None and _BEGIN.search(name) is None)
@@ -205,7 +205,7 @@ def _lengths(t: Array, period_s: float) -> Array:
 
 
 def _trouble(found: Instants) -> int:
-    """How many times of a reading are doubtful: there is none, it comes twice, or is missing from a row of equal steps."""
+    """How many instants are doubtful under a way of reading them: skipped by the clock, repeated, or missing among equal steps."""
     t = np.sort(found.t[np.isfinite(found.t)])
     steps = np.diff(t)
     usual = float(np.median(steps)) if len(steps) else 0.0

@@ -13,14 +13,14 @@ _SPACES = str.maketrans({" ": "", "\u00a0": "", "\u202f": "", "\u2009": "", "'":
 _POINTS = re.compile(r"[-+]?\d{1,3}(\.\d{3})+(,\d*)?")
 _COMMAS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
 _ONE_GROUP = re.compile(r"[-+−]?[1-9]\d{0,2}[.,]\d{3}")
-#: Numbers that files hold where there is no value. One is taken for that where it is there so many times, and no other value
-#: comes as far: the Australian market has prices of -1,000.
+#: Numbers that some files hold in place of a missing value. One is taken for that only if it comes so many times and no other value
+#: is as extreme, because the Australian market has real prices of -1,000.
 _NO_VALUES = (-999.0, -9999.0, -99999.0, 9999.0, 99999.0)
 _MANY, _NEAR = 3, 0.9
 
 
 def no_values(values: npt.NDArray[np.float64]) -> dict[float, int]:
-    """Which of the usual marks for no value stand among ``values``, and how often."""
+    """Which of the usual marks for a missing value are among ``values`` [n], and how often."""
     counts = {mark: int((values == mark).sum()) for mark in _NO_VALUES}
     rest = values[np.isfinite(values) & ~np.isin(values, _NO_VALUES)]
     return {mark: n for mark, n in counts.items() if n >= _MANY and not (rest * np.sign(mark) > _NEAR * abs(mark)).any()}
@@ -38,7 +38,7 @@ def numbers(texts: Sequence[str], decimal_comma: bool = False) -> npt.NDArray[np
 
 def _number(text: str, decimal_comma: bool) -> float:
     plain = text.strip().translate(_SPACES)
-    if plain.startswith("(") and plain.endswith(")"):  # as book-keepers write what is negative
+    if plain.startswith("(") and plain.endswith(")"):  # a negative number in book-keeping
         plain = "-" + plain[1:-1]
     if decimal_comma:
         if _POINTS.fullmatch(plain):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from windfall import clock
 from windfall.grid.live import LiveSignal
 
-#: A thread looks at the clock at least this often: a calendar may be set.
+#: A thread looks at the clock at least this often (s), because a calendar can be set.
 _SLICE_S = 60.0
-#: How long ``close`` waits for questions under way; their threads end by themselves after their time-out.
+#: How long ``close`` waits for requests under way (s). Their threads end by themselves after their time-out.
 _JOIN_S = 2.0
 
 
@@ -31,7 +31,7 @@ class Poller:
             thread.start()
 
     def close(self) -> None:
-        """Stop asking. Returns within moments; what is under way ends by itself and is not waited for long."""
+        """Stop asking. Requests under way are waited for briefly, and then end by themselves."""
         self._closed.set()
         end = clock.monotonic() + _JOIN_S
         for thread in self._threads:

@@ -1,8 +1,8 @@
-"""Readings received so far, in order of the time that they are about: what a live signal answers from.
+"""The readings that a live signal has received, in order of the time that they are about.
 
-A reading holds until the next one, and no longer than it may be believed at all (``stale_at``): beyond that, and before the
-first, nothing is known. Several readings may be about one instant; the one heard last counts, as soon as it was heard. One about a
-time to come waits for it.
+A reading holds until the next one, and at most until ``stale_at``; after that, and before the first reading, nothing is known. If
+several readings are about one instant, the one heard last counts, from when it was heard. A reading about a future time counts from
+that time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from windfall.grid.signal import Columns, Reading
 
-#: What is older than this before the newest reading is forgotten: the longest past that a policy looks at, and some.
+#: Readings older than this (s), counted from the newest one, are dropped. It is more than any policy looks back.
 KEEP_S = 40 * 86400.0
 
 
@@ -33,7 +33,7 @@ class ReadingSeries:
         self._known = np.array([r.known_at for r in readings], np.float64)
 
     def with_readings(self, news: Iterable[Reading]) -> ReadingSeries:
-        """This series with ``news``. What says the same of the same time as before is no news: it keeps when it was known."""
+        """This series with ``news``. A reading that repeats the last one about its instant is not added."""
         last: dict[float, Reading] = {r.valid_from: r for r in self.readings}
         rows = list(self.readings)
         for r in news:
@@ -48,9 +48,9 @@ class ReadingSeries:
         return ReadingSeries(tuple(r for r in rows if r.valid_from >= oldest))
 
     def known_by(self, t: float) -> ReadingSeries:
-        """This series for a clock that was set back to ``t``: nothing can have been known later than it is now.
+        """This series for a clock that was set back to ``t``, so that no reading is known later than ``t``.
 
-        What is about a time that has not come by that clock is forgotten: which word about it counts will be heard again.
+        A reading heard later than ``t`` and about a later time is dropped; the source will give it again.
         """
         if not (self._known > t).any():
             return self
@@ -73,7 +73,7 @@ class ReadingSeries:
         ends = np.minimum(np.append(starts[1:], np.inf), stale)
         first = max(int(np.searchsorted(starts, t0, side="right")) - 1, 0)
         starts, ends, values = starts[first:], ends[first:], values[first:]
-        # Between the end of one and the start of the next nothing is known.
+        # Between the end of one reading and the start of the next, nothing is known.
         marks = np.unique(np.concatenate(([t0, t1], starts, ends)))
         marks = marks[(marks >= t0) & (marks <= t1)]
         lows, highs = marks[:-1], marks[1:]

@@ -1,4 +1,4 @@
-"""Instants that come several times: equal rows are one row, different ones are told apart by columns that the file has."""
+"""Handles instants that several rows have: finds the columns by which different rows can be told apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from windfall.units import iso_utc
 
 Array = npt.NDArray[np.float64]
 
-#: So many instants are looked at for what tells their rows apart.
+#: How many instants are looked at to find what tells their rows apart.
 _LOOKED_AT = 500
 #: A column that chooses rows has at most so many values.
 _MOST_VALUES = 2000
@@ -46,7 +46,7 @@ def what_differs(
     ``rows`` are the places in ``sheet`` of the rows in order of ``times``, ``at`` those of ``clashes``; ``apart`` are columns that
     are known to be something else (instants and values).
     """
-    # A column that chooses rows has the same few values for each instant; numbers of rows and of revisions are as many as rows.
+    # A column that chooses rows has the same few values at each instant. Numbers of rows or revisions have as many values as rows.
     together = int(np.unique(times[at], return_counts=True)[1].max()) + 1
     most = min(_MOST_VALUES, max(len(rows) // 2, 3 * together))
     pairs = [(int(rows[i]), int(rows[i + 1])) for i in at[:_LOOKED_AT].tolist()]
@@ -58,9 +58,9 @@ def what_differs(
         if not telling:
             continue
         there = sorted({c.strip() for c in cells} - {""})
-        if len(there) > most or _measures(there):  # prices differ too, and choose nothing
+        if len(there) > most or _measures(there):  # prices differ too, but cannot choose rows
             continue
-        # Names are told to people before numbers are.
+        # Columns of names come before columns of numbers.
         found.append((_bare(there), -telling, len(there), name, there))
     return {name: there for *_, name, there in sorted(found)}
 
@@ -68,10 +68,10 @@ def what_differs(
 def enough(
     sheet: Sheet, rows: npt.NDArray[np.intp], times: Array, at: npt.NDArray[np.intp], columns: dict[str, list[str]]
 ) -> list[str]:
-    """So many of ``columns`` that together they tell the rows of one instant apart, or as far as they do."""
+    """The first of ``columns`` that together tell the rows of each instant apart; all of them if they cannot."""
     groups = [rows[times == t].tolist() for t in np.unique(times[at])[:20]]
     chosen: list[str] = []
-    # Numbers of groups, versions and hours choose rows only where names do not.
+    # Numbers of groups, versions or hours are used only if names do not suffice.
     names = [name for name, there in columns.items() if not _bare(there)]
 
     def told(names: list[str]) -> int:
@@ -99,14 +99,17 @@ def only_dates(cells: Sequence[str]) -> bool:
 
 
 def _measures(there: list[str]) -> bool:
-    """Whether values look measured, or are instants: they choose nothing."""
+    """Whether values look measured, or are instants, so that they cannot choose rows."""
     sample = there[:200]
     fractions = sum(_FRACTION.fullmatch(v) is not None for v in sample)
     return fractions > len(sample) / 2 or float(np.isfinite(read_stamps(sample).local).mean()) > 0.9
 
 
 class Contradicting(SignalError):
-    """Rows of one instant have different values. ``columns`` tell them apart, with their values; ``where`` would choose some."""
+    """Rows of one instant have different values.
+
+    ``columns`` (with their values) tell them apart; ``where`` is an example of a choice.
+    """
 
     def __init__(self, message: str, columns: dict[str, list[str]], where: dict[str, str]) -> None:
         super().__init__(message)

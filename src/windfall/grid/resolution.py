@@ -1,4 +1,4 @@
-"""How long each row of a series counts: its resolution, which may change inside a file, and the holes in it."""
+"""Finds how long each row of a trace counts: its resolution, which may change within a file, and the holes in it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from windfall.units import duration_text, iso_utc
 
 Array = npt.NDArray[np.float64]
 
-#: Steps that differ by less are of one resolution: clocks jitter.
+#: Steps that differ by a smaller factor belong to one resolution, because clocks jitter.
 _ALIKE = 1.12
-#: So many equal steps in a row, at least, are a resolution; in a long file more, up to the second number.
+#: A resolution takes at least so many equal steps in a row; in a long file more, up to the second number.
 _SUSTAINED, _SUSTAINED_LONG = 3, 12
-#: And so much of all steps of that length must stand in such rows: where rows are lost here and there, few do.
+#: At least this share of all steps of that length must be in such rows. Steps that come from single lost rows are not.
 _SHARE = 0.5
-#: A step of more than so many periods is a hole.
+#: A step longer than so many periods is a hole.
 HOLE = 1.5
 
 
 def sustained(times: Array) -> Array:
-    """The resolution (s) that each step between neighbouring rows is of; NaN where it is of none: a hole, or irregular.
+    """The resolution (s) of each step between neighbouring rows [n - 1]; NaN for a hole or an irregular step.
 
-    ``times`` are sorted. A resolution is one that lasts for several rows: no hole is taken for one.
+    ``times`` [n] are sorted. A resolution must last for several rows, so a hole is not taken for one.
     """
     steps = np.diff(times)
     found = np.full(len(steps), np.nan)
@@ -38,7 +38,7 @@ def sustained(times: Array) -> Array:
     count = ends - begins
     enough = max(_SUSTAINED, min(_SUSTAINED_LONG, len(times) // 50))
     long = (count >= enough) & (longest > 0)
-    # Runs of about one length belong together, and stand or fall together.
+    # Runs of about the same step length are judged together.
     kinds = np.sort(np.unique(longest[long]))
     if not len(kinds):
         return found
@@ -67,7 +67,7 @@ def row_periods(times: Array, default: float, *, ends: bool = False) -> Array:
 
 
 def _filled(values: Array) -> Array:
-    """NaN replaced with what stands before it; at the beginning with what comes first."""
+    """``values`` with each NaN replaced by the value before it, or at the beginning by the first value."""
     real = np.isfinite(values)
     place = np.maximum.accumulate(np.where(real, np.arange(len(values)), -1))
     place[place < 0] = int(np.argmax(real))
@@ -85,7 +85,7 @@ class ResolutionPart:
 
 
 def resolution_parts(times: Array, periods: Array) -> list[ResolutionPart]:
-    """The series' parts of one resolution each, in order."""
+    """The parts of a trace that have one resolution each, in order."""
     if not len(times):
         return []
     low, high = np.minimum(periods[1:], periods[:-1]), np.maximum(periods[1:], periods[:-1])

@@ -1,6 +1,6 @@
-"""Files of rows and columns as they come: CSV of every separator, with or without lines above the header, packed or not, parquet.
+"""Reads files of rows and columns: CSV with any separator, with or without lines above the header, compressed or not, and parquet.
 
-What comes out are columns of text; what they mean is read by others (``numbers``, ``stamps``).
+The result is columns of text. ``numbers`` and ``instant_texts`` find out what they mean.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SEARCHED = 200
 _SAMPLED = 2000
 #: So many different values of a column that chooses rows are remembered.
 _REMEMBERED = 1000
-#: Formats of the trade that are not read, and what to do with them.
+#: Known formats that are not read, and what to do instead.
 _OTHERS = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx); unpack it, or save it as CSV",
     b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls); save it as CSV",
@@ -61,7 +61,7 @@ class Sheet:
     cells: list[Sequence[str]]
     #: Whether numbers are written 1.234,56.
     decimal_comma: bool = False
-    #: Whether that cannot be told: all numbers are written 1,234 or 1.234.
+    #: Whether that cannot be told, because all numbers look like 1,234 or 1.234.
     unclear: bool = False
     #: In which line of the file the header stands (from 1); 0 where it has no lines.
     header_line: int = 0
@@ -71,7 +71,7 @@ class Sheet:
     rows: int = 0
     #: The values of the columns that choose rows, in all rows.
     seen: dict[str, list[str]] = field(default_factory=dict)
-    #: What a row below the header says that columns are in: texts as they stand.
+    #: The units that a row below the header gives for the columns, as they are written.
     units: dict[str, str] = field(default_factory=dict)
 
     def column(self, name: str) -> Sequence[str]:
@@ -116,7 +116,7 @@ def _decoded(data: bytes, label: str) -> str:
         raise SignalError(f"{label}: cannot be read: it looks like JSON; write it as CSV (.csv, .csv.gz and .parquet can be read)")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encodings = ["utf-16"]
-    elif b"\0" in data[:1000]:  # UTF-16 without a mark has a zero in each letter of the trade
+    elif b"\0" in data[:1000]:  # UTF-16 without a mark has a zero in every ASCII character
         encodings = ["utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
     else:
         encodings = ["utf-8-sig", "cp1252", "latin-1"]
@@ -153,7 +153,7 @@ def _text(text: str, label: str, wanted: list[str], where: dict[str, str]) -> Sh
     n = len(header)
     # AEMO's files hold several tables: the rows of the one that the header begins are marked as it is.
     table = ["D", *header[1:3]] if header[0] == "I" and n > 4 else []
-    # Most files: every row is wanted.
+    # Every row is wanted, as of most files.
     first = next((row for row in reader if row), [])
     if _are_units(first):
         sheet.units = {name: cell.strip() for name, cell in zip(header, first, strict=False) if cell.strip()}
@@ -223,13 +223,13 @@ def _comment(cells: list[str]) -> bool:
 
 
 def _is_data(cells: list[str]) -> bool:
-    """Whether a header is none: an instant and a number stand in it."""
+    """Whether the header is a row of data, because an instant and a number are in it."""
     dated = np.isfinite(read_stamps(cells).local)
     return bool(dated.any()) and bool((np.isfinite(numbers(cells)) | np.isfinite(numbers(cells, True)))[~dated].any())
 
 
 def _are_units(row: list[str]) -> bool:
-    """Whether a row below the header says what columns are in: a unit stands in it, and neither a number nor an instant."""
+    """Whether the row below the header gives units: it has a unit, and neither a number nor an instant."""
     cells = [c.strip().strip("[]()") for c in row]
     if not any(quantity(c) is not None or unknown_unit(f"[{c}]") for c in cells):
         return False
@@ -260,7 +260,7 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 
 
 def _writing(rows: list[list[str]], separator: str) -> tuple[bool, bool]:
-    """Whether decimals follow a comma, and whether that is unclear, as all that look like it may be thousands."""
+    """Whether decimals follow a comma; and whether that is unclear, because all such numbers may have thousands separators."""
     comma = point = grouped_comma = grouped_point = 0
     for row in rows:
         for cell in row:

@@ -1,4 +1,4 @@
-"""Signals and readings: what is known about a region, since when, and for how long it may be believed."""
+"""Signals and readings: what is known about a region, since when, and for how long it may be used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import numpy.typing as npt
 class Reading:
     """One value of a signal.
 
-    ``value`` in ``unit``; it describes the time from ``valid_from`` to ``valid_until`` (infinity: until the next one, whenever
-    that comes) and was known at ``known_at``. It is fresh before ``fresh_until`` and worthless from ``stale_at`` on (Unix
-    seconds, all of them).
+    ``value`` is in ``unit``. It describes the time from ``valid_from`` to ``valid_until`` (infinity: until the next reading) and
+    became known at ``known_at``. It is fresh before ``fresh_until`` and stale from ``stale_at`` on. All are Unix seconds.
     """
 
     value: float
@@ -29,7 +28,7 @@ class Reading:
     valid_until: float = math.inf
 
     def age_s(self, t: float) -> float:
-        """Seconds since ``valid_from``, or since ``known_at`` where that is earlier: nothing is younger than the news of it."""
+        """Seconds since ``valid_from``, or since ``known_at`` if that is earlier."""
         return t - min(self.valid_from, self.known_at)
 
     def is_fresh(self, t: float) -> bool:
@@ -43,23 +42,23 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A stretch of a signal as step-held intervals: ``values[i]`` holds over ``[starts[i], ends[i])``."""
+    """A signal over some time, as intervals: ``values[i]`` holds over ``[starts[i], ends[i])``; all [n], in order."""
 
     starts: npt.NDArray[np.float64]
     ends: npt.NDArray[np.float64]
     values: npt.NDArray[np.float64]
 
     def known(self) -> Columns:
-        """Without the intervals of which nothing is known (NaN)."""
+        """The same without intervals of which nothing is known (NaN)."""
         keep = np.isfinite(self.values)
         return self if keep.all() else Columns(self.starts[keep], self.ends[keep], self.values[keep])
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A prediction known since ``made_at``: ``values[i]`` expected from ``times[i]`` until the next, the last until ``ends_at``.
+    """A prediction made at ``made_at``: ``values[i]`` is expected from ``times[i]`` until the next, the last until ``ends_at``.
 
-    A value of NaN: nothing is expected of that time.
+    A value of NaN says that there is no expectation for that time.
     """
 
     made_at: float
@@ -78,18 +77,18 @@ class Signal(Protocol):
         ...
 
     def between(self, t0: float, t1: float) -> Columns:
-        """What really held over ``[t0, t1)``, published late or not. For accounts and backtests.
+        """What held over ``[t0, t1)``, also if it was published late. For accounts and backtests.
 
-        The columns cover the whole time; values are NaN where nothing is known.
+        The intervals cover the whole time; values are NaN where nothing is known.
         """
         ...
 
     def forecast(self, t: float, horizon_s: float) -> Forecast | None:
-        """The newest forecast known at ``t``, of the time from ``t`` to at most ``t + horizon_s``, if the source makes any."""
+        """The newest forecast known at ``t``, from ``t`` to at most ``t + horizon_s``; None if the source makes none."""
         ...
 
     def history(self, t: float, span_s: float) -> Columns:
-        """What was known at ``t`` of the ``span_s`` before it; shorter where less is known."""
+        """What was known at ``t`` of the ``span_s`` seconds before it; less if less is known."""
         ...
 
     def starts_at(self) -> float:
@@ -110,12 +109,14 @@ class Leads:
 
 
 class StepSignal:
-    """A signal held in memory: sorted instants and finite values. Each holds until the next one comes, but at most
-    ``stale_periods`` periods; after that the time is unknown to everybody, until the next row. Without a period (0) a value
-    holds until the next one, however late. Nothing is known after ``until`` (default: one period after the last row).
+    """A signal in memory: sorted instants [n] and finite values [n], a row each.
 
-    ``periods`` are the rows' own periods (seconds, one per row) where the resolution changes inside the series; None: all have
-    ``period_s``. ``leads`` are the source's own forecasts; ``perfect`` makes every forecast what will really be (backtests).
+    A value holds until the next row, but at most ``stale_periods`` periods; after that the time is unknown until the next row.
+    Without a period (0) it holds until the next row, however late. After ``until`` (default: one period after the last row) nothing
+    is known.
+
+    ``periods`` [n]: each row's own period (s), if the resolution changes; None: all have ``period_s``. ``leads``: the source's own
+    forecasts. ``perfect``: every forecast is what will really be (for backtests).
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class StepSignal:
         self._leads = leads
         self._perfect = perfect
         self._leaving: dict[tuple[float, float], npt.NDArray[np.float64]] = {}
-        # A row without a period holds until the next: its period has no end.
+        # A row without a period holds until the next row, so it has no end of its own.
         each = np.full(len(times), float(period_s)) if periods is None or period_s == 0 else periods
         self._periods = np.where(each > 0, each, np.inf)
         self._end = float(times[-1] + self._periods[-1]) if until is None else until
@@ -160,7 +161,7 @@ class StepSignal:
         return float(self._times[-1])
 
     def delayed(self, publication_delay_s: float) -> StepSignal:
-        """The same signal, each reading known so much later than its instant."""
+        """The same signal with each reading known ``publication_delay_s`` after its instant."""
         return StepSignal(
             self._times, self._values, unit=self.unit, source=self.source, period_s=self._period, until=self._end,
             publication_delay_s=publication_delay_s, stale_periods=self._stale, leads=self._leads, perfect=self._perfect,
@@ -174,7 +175,7 @@ class StepSignal:
         lapse = holds < nexts
         if not lapse.any():
             return self._times, self._values
-        # The instant of a lapse comes after its row and before the next.
+        # The instant at which a row lapses lies after it and before the next row.
         places = np.flatnonzero(lapse) + 1
         return np.insert(self._times, places, holds[lapse]), np.insert(self._values, places, np.nan)
 
@@ -243,7 +244,7 @@ class StepSignal:
         first = max(0, int(np.searchsorted(self._times, t - span_s, side="right")) - 1)
         valid = self._times[first : last + 1]
         starts = np.maximum(valid, t - span_s)
-        # Where nothing came for so long that a reading could not be believed any more, nothing was known.
+        # If no reading came for so long that the last one was stale, nothing was known.
         limit = np.minimum(valid + self._stale * self._periods[first : last + 1], self._end)
         if len(limit):  # the newest one is believed for as long as it is late besides
             limit[-1] += self._delay
@@ -268,7 +269,7 @@ class StepSignal:
         step = float(self._periods[i]) if self._period > 0 else 300.0
         steps = np.arange(0.0, min(points[-1], t + horizon_s - made) + step, step)
         steps = steps[steps <= points[-1]]
-        # Points are minutes to hours apart: between them the expectation is a straight line.
+        # The leads are minutes to hours apart. In between the expectation is interpolated linearly.
         times = made + steps
         keep = times + step > t
         if not keep.any():

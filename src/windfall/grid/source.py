@@ -1,6 +1,6 @@
-"""What a live source is: something that can be asked for news, and what it brings home, already in our units.
+"""What a live source is: something that can be asked for news, and gives readings and forecasts in our units.
 
-Whatever is not a plain finite number within reason, or has no readable instant, is dropped and counted, never guessed.
+Values that are not finite numbers of a possible size, or have no readable instant, are dropped and counted. Nothing is guessed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Literal, Protocol
 from windfall.errors import SignalError
 from windfall.units import UNITS, iso_utc
 
-#: What a source tells: what it has observed; the first point of a forecast, which may be minutes ahead; or what is settled
-#: before its time comes, as day-ahead prices are.
+#: How a source publishes: `observed` values; as the first point of a `forecast`, which may be minutes ahead; or `ahead`, settled
+#: before their time, as day-ahead prices are.
 Published = Literal["observed", "forecast", "ahead"]
-#: A number as JSON would have it, but for leading zeros and signs; nothing that only Python or a spreadsheet reads as one.
+#: A number as in JSON, but leading zeros and a plus sign are allowed. Other spellings that Python or a spreadsheet reads are not.
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
-#: What values of a signal type can be at all, in its unit. Market caps and the dirtiest plants are well inside.
+#: The range of possible values of a signal type, in its unit. Market caps and the dirtiest plants are well within it.
 PLAUSIBLE = {
     "marginal_co2": (0.0, 5000.0),
     "average_co2": (0.0, 5000.0),
@@ -51,10 +51,10 @@ class ForecastPoints:
 
 @dataclass
 class News:
-    """What one question brought: readings, perhaps a forecast, how many values were dropped, what was odd.
+    """The result of one request: readings, perhaps a forecast, how many values were dropped, and warnings.
 
-    ``naive``: whether its stamps had no offset, where keys of the configuration can say what they mean; else None. ``mend``:
-    what else a person can do about stamps that are ahead, for the end of a message.
+    ``naive``: whether its stamps had no offset; None if no key of the configuration could say what they mean. ``mend``: what a
+    person can do about stamps that are ahead, for the end of a message.
     """
 
     points: list[Point] = field(default_factory=list)
@@ -73,7 +73,7 @@ class TwoValues(SignalError):
 class Source(Protocol):
     """A live source of one region's signal. Used by one thread at a time."""
 
-    #: What status, readings and messages call it: `watttime CAISO_NORTH`.
+    #: Its name in status, readings and messages: `watttime CAISO_NORTH`.
     who: str
     #: Seconds that one question may wait for another try; 0 while polling.
     patience_s: float
@@ -84,7 +84,7 @@ class Source(Protocol):
         ...
 
     def identity(self) -> dict[str, str]:
-        """What tells this source from others, without secrets."""
+        """A text that identifies this source, without secrets."""
         ...
 
     def require(self) -> None:
@@ -132,7 +132,7 @@ def number(value: Any, kind: str, scale: float = 1.0) -> float | None:
 
 
 def in_words(value: Any) -> str:
-    """A value for a message: numbers and text as they are, text not in full; of the rest only what it is."""
+    """A value for a message: numbers as they are, text shortened, anything else by its kind."""
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -151,7 +151,7 @@ def reach(kind: str) -> str:
 
 
 def one_series(points: Iterable[Point], kind: str, who: str, mend: str) -> tuple[list[Point], int]:
-    """The plausible ones of an answer's ``points``, sorted by time, each instant once; and how many were not plausible.
+    """The plausible points of an answer, sorted by time, each instant once; and how many were not plausible.
 
     ``mend``: what is wrong with the answer, or what to do, where an instant has several values.
 
@@ -184,7 +184,7 @@ def instant(value: Any, offset_s: float = 0.0) -> float | None:
 
 
 def decimal(value: Any) -> Any:
-    """The number that a text is exactly (`"-40.2"`, as Prometheus and Home Assistant write numbers); anything else as it is."""
+    """The number that a text spells (`"-40.2"`, as Prometheus and Home Assistant write it); anything else unchanged."""
     if isinstance(value, str) and len(value) < 100 and _DECIMAL.fullmatch(text := value.strip()):
         return float(text)
     return value

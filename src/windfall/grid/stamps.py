@@ -1,8 +1,8 @@
-"""Stamps: the instants that a service puts on its values, and what they tell about its clock.
+"""Reads stamps, the instants that a service puts on its values, and finds out what is wrong with them.
 
-A stamp without an offset is on some clock that only a person can name; one with an offset may lie (local time with a `Z`
-behind it). What is wrong by whole hours shows in the distance from the time at which it was heard, and is told with the key
-that mends it.
+For a stamp without an offset a person has to say on which clock it is. A stamp with an offset may be wrong too, such as local time
+with a `Z` behind it. An error of whole hours shows in the difference from when the value was heard; the message names the key of
+the configuration that corrects it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from windfall.config.signals import SignalTable
 from windfall.grid.source import News, decimal
 from windfall.units import duration_text, time_zone
 
-#: Places on whose clocks it is so many hours later than UTC, for examples in messages.
+#: Places by the offset of their clocks from UTC (h), as examples for messages.
 _PLACES = {
     -8: "America/Los_Angeles", -7: "America/Los_Angeles", -6: "America/Chicago", -5: "America/New_York", -4: "America/New_York",
     -3: "America/Sao_Paulo", 1: "Europe/Berlin", 2: "Europe/Berlin", 3: "Europe/Helsinki", 5.5: "Asia/Kolkata",
     8: "Australia/Perth", 9: "Asia/Tokyo", 9.5: "Australia/Darwin", 10: "Australia/Brisbane", 11: "Australia/Sydney",
     12: "Pacific/Auckland", 13: "Pacific/Auckland",
 }  # fmt: skip
-#: Hours from UTC that clocks somewhere have besides whole ones.
+#: Offsets from UTC (h) that clocks have besides whole hours.
 _ODD = (-9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 5.75, 6.5, 8.75, 9.5, 10.5, 12.75, 13.75)
-#: What a service takes to publish, besides what the configuration says.
+#: How long a service takes to publish (s), beside the configured delay.
 _LATENCY_S = 900.0
 
 
 class StampReader:
-    """Reads a service's stamps as the configuration says they are meant."""
+    """Reads a service's stamps as the configuration says."""
 
     def __init__(self, table: SignalTable) -> None:
         self._format = table.time_format
@@ -38,13 +38,13 @@ class StampReader:
         self._back_s = table.period_s if table.stamp == "end" else 0.0
         #: Whether the last one read had no offset.
         self.naive = False
-        #: Whether one was read of an hour in which clocks are changed, so that it may mean two instants.
+        #: Whether a stamp was read that may mean two instants, because clocks were set back in its hour.
         self.changed = False
 
     def read(self, value: Any, near: float) -> float | None:
-        """When the interval begins that ``value`` is the stamp of, in Unix seconds; None if it is unreadable.
+        """The begin (Unix seconds) of the interval with the stamp ``value``; None if it is unreadable.
 
-        Where clocks show a time twice (autumn), the one closer to ``near`` is meant.
+        If the clock shows a time twice (in autumn), it is the one closer to ``near``.
         """
         try:
             moment = self._moment(value)
@@ -79,7 +79,7 @@ class StampReader:
 
 
 def _offset_h(shift_s: float, period_s: float) -> float | None:
-    """Hours from UTC of the clock whose time, given as UTC, is ``shift_s`` off (positive: ahead); None if no clock is.
+    """The offset from UTC (h) of a clock whose time, taken for UTC, is ``shift_s`` wrong (positive: ahead); None if there is none.
 
     A stamp is up to a period and some minutes older than when it is heard; one at the interval's end up to a period younger.
     """

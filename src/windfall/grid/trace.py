@@ -1,7 +1,7 @@
-"""Trace files: rows with a column of instants and a column of values become a signal.
+"""Makes a signal of a trace file, which has rows with an instant and a value.
 
-A malformed row is left out, never guessed: the reading before it then grows old, and policies treat it as
-invariant 5 says (too old to start on, later too old to stay on). What was left out is told once, in words.
+Malformed rows are left out; nothing is guessed. The reading before such a row grows old, and policies treat it by invariant 5: it
+becomes too old to start on, and later too old to stay on. A warning says what was left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from windfall.units import UNITS, counted, duration_text, iso_utc, parse_utc
 Array = npt.NDArray[np.float64]
 
 BUNDLED = {"paper_day": "paper_day.csv", "caiso": "caiso_moer_2020-09_2021-08.csv.gz"}
-#: Values may be missing, as a column may begin later than others. Where so many instants are unreadable, the file is misread.
+#: Values may be missing, because one column may begin later than others. But if this share of the instants is unreadable, the file
+#: is not understood.
 _UNREADABLE = 0.5
 
 
@@ -99,11 +100,11 @@ def load_trace(table: SignalTable, region: str) -> Trace:
         raise SignalError(f"{label}: no usable row in column `{table.column}`: the file has a header and no rows")
     if not len(sheet.column(table.time_column)):
         raise SignalError(f"{label}: no usable row in column `{table.column}` for {_no_match(sheet, where)}")
-    return _Reading(sheet, table, ahead).trace()
+    return _TraceReader(sheet, table, ahead).trace()
 
 
 def _explained(error: SignalError, file: Path, table: SignalTable) -> SignalError:
-    """A column that is missing may be the default of `time_column`: then which columns hold instants is said."""
+    """The error for a missing column. If it is the default of `time_column`, it says which columns hold instants."""
     if "no column" not in str(error) or table.time_column not in str(error).partition(";")[0]:
         return error
     sheet = read_sheet(file, table.path or "")
@@ -116,12 +117,12 @@ def holds_instants(cells: object) -> bool:
     """Whether a column's texts are instants or dates, most of them."""
     sample = [str(c) for c in list(cells)[:200] if str(c).strip()]  # type: ignore[call-overload]
     stamps = read_stamps(sample)
-    # Days and months that cannot be told apart are dates too.
+    # Dates count as well whose day and month cannot be told apart.
     return bool(sample) and (stamps.unclear or float(np.isfinite(stamps.local).mean()) > 0.9)
 
 
 def _no_match(sheet: Sheet, where: dict[str, str]) -> str:
-    """Which chosen value the file does not have, and what it has instead."""
+    """Says which value of `where` the file does not have, and which ones it has."""
     for name, value in where.items():
         there = sheet.seen.get(name, [])
         if value not in there:
@@ -129,8 +130,8 @@ def _no_match(sheet: Sheet, where: dict[str, str]) -> str:
     return " and ".join(f"{name} = {value}" for name, value in where.items()) + ": each is there, not together; check where"
 
 
-class _Reading:
-    """One file being read: rows that cannot be used are left out and counted, the rest is put in order."""
+class _TraceReader:
+    """Reads one file: leaves out and counts rows that cannot be used, and sorts the others."""
 
     def __init__(self, sheet: Sheet, table: SignalTable, ahead: list[str]) -> None:
         self.sheet, self.table, self.ahead = sheet, table, ahead
@@ -250,7 +251,7 @@ class _Reading:
         return ordered
 
     def _once(self, rows: npt.NDArray[np.intp], when: Moments, columns: Array) -> npt.NDArray[np.intp]:
-        """Each instant once: rows that say the same are one, others contradict each other."""
+        """Keep each instant once. Rows of one instant with different values are an error."""
         times = when.t[rows]
         repeated = np.append(np.diff(times) == 0, False)
         if not repeated.any():
@@ -271,7 +272,7 @@ class _Reading:
         return kept
 
     def _periods(self, times: Array) -> Array:
-        """How long each row counts: what the file shows, where it shows several or another one than `period_s`."""
+        """How long each row counts (s) [n]: what the file shows, if that is several periods or another one than `period_s`."""
         table, n = self.table, len(times)
         if not table.period_s:
             return np.full(n, np.inf)

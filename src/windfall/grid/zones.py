@@ -1,4 +1,4 @@
-"""From dates and times as they are written to Unix seconds: time zones, hours that come twice or never, ends of intervals."""
+"""Converts written dates and times to Unix seconds: time zones, hours that come twice or are skipped, numbered intervals."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ _DAY_S = 86400.0
 _HOUR = re.compile(r"(?:HE|H|hour)?\s*(\d{1,3})(?:\.0*)?\s*([AaBb*]?)", re.IGNORECASE)
 _CLOCK = re.compile(r"T?(\d{1,2}):(\d{2})(?::\d{2}(?:\.\d*)?)?\s*([AaBb*]?)|([0-2]\d)([0-5]\d)")
 _SECOND = frozenset({"y", "yes", "true", "t", "1", "b", "x", "*"})
-#: Numbered intervals of a day: up to so many (a long day has an hour more), and how long each is.
+#: Numbered intervals of a day: how many there may be (a long day has an hour more), and how long each is (s).
 _PERIODS = ((25, 3600.0), (50, 1800.0), (100, 900.0), (150, 600.0), (300, 300.0))
 
 
 @dataclass
 class LocalTimes:
-    """Times on a clock somewhere. ``seconds``: date and time as if they were UTC. ``fold``: 1 for the second of two equal hours,
-    0 for the first, -1 where the file does not say. ``elapsed``: of rows that say the n-th interval of their day (not the
-    time on the clock), seconds since its midnight, which then is what ``seconds`` says; NaN for all others.
+    """Times on the clock of some zone, a row each [n].
+
+    ``seconds``: date and time as if they were UTC. ``fold``: 1 for the second of two equal hours, 0 for the first, -1 where the
+    file does not say. ``elapsed``: for rows that number the intervals of their day, the seconds since its midnight, which is then
+    in ``seconds``; NaN for rows with a time on the clock.
     """
 
     seconds: Array
@@ -35,19 +37,20 @@ class LocalTimes:
 
 @dataclass
 class Instants:
-    """Unix seconds, NaN where there is no such time; and what was odd."""
+    """Unix seconds [n], NaN where there is no such time; and what was doubtful."""
 
     t: Array
-    #: Times that the clock left out, as texts.
+    #: Times that the clock skips, as texts.
     never: list[str] = field(default_factory=list)
-    #: Times that come twice and stand in the file once: the first was taken.
+    #: How many times come twice on the clock and once in the file; the first instant is taken.
     once: list[str] = field(default_factory=list)
-    #: Times that come twice, of rows whose order does not tell which is which: the one that stands first was taken as the earlier.
+    #: How many times come twice in rows whose order does not tell which is which; the row that comes first is taken for the
+    #: earlier.
     shuffled: list[str] = field(default_factory=list)
 
 
 def local_text(seconds: float) -> str:
-    """2024-10-27 02:00."""
+    """A time as text: 2024-10-27 02:00."""
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M")
 
 
@@ -64,8 +67,8 @@ def offsets(seconds: Array, zone: tzinfo, fold: int) -> Array:
 def instants(local: LocalTimes, zone: tzinfo, hint: Array | None = None) -> Instants:
     """Unix seconds of times on the clock of ``zone``.
 
-    Of an hour that comes twice each row is the one that the file says (``fold``, or ``hint``: the offset of an
-    abbreviation such as CEST), else what the order of rows says. A time that the clock leaves out is none.
+    In an hour that comes twice, the file decides which one a row means (by ``fold``, or by ``hint``, the offset of an abbreviation
+    such as CEST), and else the order of rows. A time that the clock skips becomes NaN.
     """
     found = Instants(np.full(len(local.seconds), np.nan))
     real = np.isfinite(local.seconds)
@@ -90,7 +93,7 @@ def instants(local: LocalTimes, zone: tzinfo, hint: Array | None = None) -> Inst
     if twice.any():
         named = None if hint is None else hint[rows[twice]]
         forward = np.sign(np.diff(local.seconds[real])).sum() >= 0
-        # Only where a repeated hour stands in one piece, between what is before and after it, its order tells anything.
+        # The order of rows decides only if the repeated hour's rows stand together, between those before and after it.
         others = np.flatnonzero(real & ~np.isin(np.arange(len(s)), rows[twice]))
         again = _second(at[twice], local.fold[rows[twice]], second[twice], named, bool(forward), found, rows[twice], others, s)
         found.t[rows[twice]] = at[twice] - np.where(again, second[twice], first[twice])

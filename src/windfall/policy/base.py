@@ -1,7 +1,7 @@
 """What a policy is: a pure function from the fleet's view to a decision per site.
 
-No I/O and no clock. What a policy remembers is a value: it leaves in the decision and comes back in the next view,
-so that a recorded run can be replayed decision by decision (invariant 7).
+A policy does no I/O and reads no clock. What it remembers is a value: it leaves with the decision and comes back in the next view.
+A recorded run can therefore be replayed decision by decision (invariant 7).
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ Memory = Mapping[str, float]
 
 
 class Outlook(Protocol):
-    """What is known at a view's instant of one site's first signal, besides its newest reading. The same whenever asked."""
+    """Forecast and past of one site's first signal as known at the view's instant. The same question always has the same answer."""
 
     def forecast(self, horizon_s: float) -> Forecast | None:
-        """The newest forecast of the ``horizon_s`` to come."""
+        """The newest forecast of the next ``horizon_s`` seconds; None where there is none."""
         ...
 
     def history(self, span_s: float) -> Columns:
-        """What was known of the past ``span_s``."""
+        """What was known of the last ``span_s`` seconds."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SiteView:
-    """One site as policies see it. ``on`` is what was decided last, since ``since`` (run time)."""
+    """One site as policies see it. ``on`` is the last decision, in force since ``since`` (run time)."""
 
     name: str
-    #: Newest reading of the first signal, and of every signal by its label.
+    #: The newest reading of the site's first signal. ``readings`` has that of every signal, by its label.
     reading: Reading | None
     on: bool
     since: float
-    #: What a start takes: configured, then learned from the site's own starts.
+    #: How long a start takes (s): as configured, later as learned from the site's own starts.
     spin_up_s: float
     memory: Memory = field(default_factory=dict)
     readings: Mapping[str, Reading | None] = field(default_factory=dict)
     outlook: Outlook | None = None
-    #: Where the site is in fact, and how long its start will still take if it is starting.
+    #: The site's actual state, and how much longer its start takes (s) if it is starting.
     state: str = "off"
     ready_in_s: float = 0.0
     #: Tokens per second while it trains (in the unit of the view's ``left``), and watts.
@@ -71,10 +71,10 @@ class FleetView:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """On or off, why (in words, with the numbers beside), until when it expects to hold, and what to remember.
+    """On or off, the reason in words and numbers, until when it expects to hold (run time), and what to remember.
 
-    ``quiet`` is a promise: while the first signal's reading is fresh and in [low, high), and before ``until``, the policy would
-    decide the same and remember nothing new, so that a backtest need not ask. None: ask at every tick.
+    ``quiet`` is a promise: before ``until`` and while the first signal's reading is fresh and in [low, high), the policy would
+    decide the same and remember nothing new, so a backtest does not ask it. None: no promise, ask at every tick.
     """
 
     on: bool
@@ -99,31 +99,31 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Fresh readings of a site against its criterion.
+    """What a criterion makes of a site's fresh readings.
 
-    ``gain`` is what a second of training brings, in units of which ``scale`` is a whole second's worth: for an intensity
-    worth − value and worth (g/kWh), else between about −1 and 1 and 1.
+    ``gain`` says what a second of training is worth; ``scale`` is the gain at which it is worth a whole second. For an intensity
+    ``gain`` is worth − value and ``scale`` is the worth (both g/kWh); for other signals ``gain`` is about −1 to 1 and ``scale`` 1.
     """
 
     open: bool
     gain: float
     scale: float
-    #: The reading that speaks, its level and how both are written.
+    #: The value and level of the signal that decided, and the comparison in words.
     value: float
     level: float
     text: str
-    #: The time that the readings are about; infinity where they hold until the next.
+    #: From when to when the readings count (run time); without end where they count until the next reading.
     valid_from: float
     valid_until: float
-    #: Whether one signal alone speaks, and only values under its level are good (so that ranges of it can be promised).
+    #: Whether a single signal decides, and lower values of it are better: only then can a policy promise ranges (``quiet``).
     single: bool
-    #: How a second at a gain of 1 is written.
+    #: The unit of gain times seconds, for reasons in words.
     unit: str = "g·s/kWh"
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No fresh reading. ``stale``: nor may a site go on with what there was."""
+    """There is no fresh reading. ``stale``: the last one is so old that a site may not stay on by it either."""
 
     stale: bool
     text: str
@@ -132,7 +132,7 @@ class Unknown:
 
 
 class Criterion(Protocol):
-    """When training at a site is worth it, from its readings."""
+    """Says from a site's readings what training there is worth."""
 
     def judge(self, t: float, site: SiteView) -> Judged | Unknown: ...
 
@@ -145,14 +145,14 @@ class SitePolicy(Protocol):
     def decide_site(self, t: float, site: SiteView, judged: Judged) -> Decision: ...
 
     def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
-        """What to remember over a tick without a fresh reading; ``stale``: the site is off because of that."""
+        """What to remember after a tick without a fresh reading; ``stale``: the site is turned off because of it."""
         ...
 
 
 class PerSite:
-    """Makes a fleet policy of a per-site one, and is the one place where invariant 5 is kept for them:
+    """Makes a fleet policy of a per-site policy. It keeps invariant 5 for all of them.
 
-    a missing or late reading never turns a site on, and a stale one turns it off.
+    A missing or late reading never turns a site on, and a stale one turns it off.
     """
 
     whole = False

@@ -3,11 +3,12 @@
 Worth lambda, restart cost R = spin_up_s x lambda (the opportunity cost of a start per kW of training power).
 Off: acc = max(0, acc + (lambda - c) dt), on when c < lambda and acc >= a_on R.
 On:  acc = max(0, acc + (c - lambda) dt), off when c >= lambda and acc >= a_off R.
-The accumulator is zero at every transition; a value equal to the worth is off. This is the ski-rental rule: whatever
-comes, it loses at most a constant factor to one who knew the future.
+The accumulator is zero at every transition, and a value equal to the worth is off. This is the ski-rental rule: whatever the
+future is, its cost is at most a constant times that of a policy which knows the future (Karlin et al., 1988: competitive
+snoopy caching).
 
-A reading counts for the whole interval that it is about as soon as it is known: five minutes at 20 g are a gain already when
-they begin. One that holds until the next (no period) counts for the time that has passed.
+A reading with a period counts for its whole interval as soon as it is known: five minutes at 20 g are a gain when they begin. A
+reading without a period holds until the next one, so it counts for the time that has passed.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from windfall.units import duration_text
 
 
 def accumulate(t: float, memory: Memory, judged: Judged, on: bool) -> tuple[float, float]:
-    """The accumulator with what is known at ``t``, and until when it counts. ``memory`` has the same of the last decision."""
+    """The accumulator at ``t``, and until when readings have been added to it; ``memory`` has both from the last decision."""
     sign = -1.0 if on else 1.0
     acc, to = memory.get("acc", 0.0), memory.get("to", -math.inf)
     if "gain" in memory and -math.inf < to < t:
-        # The last reading held until now: its interval is priced in arrears.
+        # The last reading has no period and held until now, so its interval is added only now.
         acc, to = max(0.0, acc + sign * memory["gain"] * (t - to)), t
     if judged.valid_until == math.inf:
         return acc, max(to, t)
@@ -77,5 +78,5 @@ class Breakeven:
     def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
         if stale:
             return {}
-        # Nothing is gained or lost over an interval of which nothing is known.
+        # An interval of which nothing is known adds neither gain nor loss.
         return {k: v for k, v in site.memory.items() if k in ("acc", "to")}

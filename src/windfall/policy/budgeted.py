@@ -1,11 +1,11 @@
-"""Budgeted: a number of tokens by a deadline, in the cheapest windows.
+"""Budgeted: trains a number of tokens by a deadline, at the cheapest times.
 
-One worth lambda for all sites, found by bisection so that what is planned meets what is left. The forecast, as far as it
-reaches, is planned on exactly (`planner`); the time beyond it is taken to be like the trailing days at the same hours
-(climatology): how long a site would train at a worth, its starts taken off. Where the forecast reaches the deadline, sites do
-what was planned; where it does not, each weighs its readings by break-even at the worth that was found, and the plan says so.
+All sites share one worth lambda. A bisection finds the worth at which what is planned meets what is left to train. If the forecast
+reaches the deadline, the planner (`planner`) plans on it exactly, and sites follow that plan. If it does not, the time beyond it
+is assumed to be like the same hours of the trailing days (climatology): the policy counts how long a site would have trained at a
+worth, less its starts. Each site then decides by break-even at the worth found, and its reasons say so.
 
-When everything must run from now on to be in time, everything runs. When even that is too late, too, with an alarm.
+If every site must run from now on to meet the deadline, every site runs. If even that is too late they run too, with an alarm.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from windfall.policy.planner import PlannedSite, plan_budget
 from windfall.policy.programme import OnPeriod, Programme, SpinUp, StepFunction
 from windfall.units import clock_text, duration_text
 
-#: Kept free before the deadline: for the last commit, and for starts that take a little longer than the last ones.
+#: Time kept free before the deadline, for the last commit and for starts that take longer than the last ones did: `_SPARE_S`
+#: (less in the last `_SPARE_WHOLE_S`) and a share of the time that is left.
 _SPARE_S = 60.0
 _SPARE_WHOLE_S = 7200.0
 _SPARE_SHARE = 0.002
-#: Without a forecast to the deadline the future may be worse than the past: more is kept free.
+#: The share where no forecast reaches the deadline. It is larger, because the future may be worse than the past.
 _SPARE_SHARE_BLIND = 0.05
 _LEAST_HISTORY_S = 86400.0
-#: A plan is remembered as its next few switches.
+#: Of a plan, so many of the next switches are remembered.
 _EDGES = 8
 
 
 class Budgeted:
-    """A token target and a deadline."""
+    """Meets a token target by a deadline."""
 
     name = "budgeted"
     whole = True
@@ -65,19 +66,19 @@ class Budgeted:
         for name, site in view.sites.items():
             judged = self._criteria[name].judge(view.t, site)
             if isinstance(judged, Unknown) and (found[name].on or judged.stale):
-                # Whatever was planned: nothing starts on a reading that is not there (invariant 5). The plan is kept.
+                # Whatever is planned, no site starts without a fresh reading (invariant 5). Its plan is kept.
                 found[name] = replace(unknown(site, judged, found[name].memory), alarm=found[name].alarm)
         return found
 
     def _urgent(self, view: FleetView, deadline: float) -> dict[str, Decision] | None:
-        """Everything on, if nothing less will do."""
+        """Every site on, if the deadline cannot be met otherwise; None if it can."""
         left = deadline - view.t
         rate = sum(s.rate for s in view.sites.values())
 
         def capacity(time_s: float) -> float:
             return sum(s.rate * max(0.0, time_s - _warm_s(s)) for s in view.sites.values())
 
-        # A plan is made to be done a little before the deadline, so that one that comes true is not taken for urgent.
+        # A plan keeps some time free before the deadline, so a plan that is being met is not urgent.
         if math.isinf(view.left) or capacity(left - view.tick_s) >= view.left:
             return None
         late = (view.left - capacity(left)) / rate if rate else math.inf
@@ -100,7 +101,7 @@ class Budgeted:
         t = view.t
         forecasts = {n: s.outlook.forecast(deadline - t) if s.outlook else None for n, s in view.sites.items()}
         blind = any(f is None or f.ends_at < deadline - 1.0 for f in forecasts.values())
-        # What is kept free shrinks towards the end, where less can still go wrong: small delays on the way cost no extra start.
+        # Towards the deadline less can go wrong, so less time is kept free: small delays must not cost an extra start.
         left = deadline - t
         spare = view.tick_s + _SPARE_S * min(1.0, left / _SPARE_WHOLE_S) + (_SPARE_SHARE_BLIND if blind else _SPARE_SHARE) * left
         end = max(t + 60.0, deadline - spare)
@@ -109,7 +110,7 @@ class Budgeted:
         scale = {n: s.rate / s.watts for n, s in view.sites.items()}
         on_periods: dict[str, list[OnPeriod]] = {}
         if blind and not sites and not any(past.values()):
-            # Nothing is known of what is to come: what is set, until something is.
+            # Neither forecast nor past is known, so the configured worth is used until one of them is.
             levels = [j.level for n, s in view.sites.items() if isinstance(j := self._criteria[n].judge(t, s), Judged)]
             worths, planned_at = dict.fromkeys(scale, max(levels, default=0.0)), -math.inf
         else:
@@ -124,9 +125,9 @@ class Budgeted:
         for name, site in view.sites.items():
             memory = {"plan_at": planned_at, "worth": worths[name], "blind": float(blind)}
             if not blind:
-                # Whoever is planned to train last trains until the budget is done, however exactly the plan came true.
+                # The site that is planned to train last goes on until the budget is trained, also if the plan has slipped a little.
                 edges = [x for s in on_periods.get(name, []) for x in (s.start, deadline if s.stop >= last else s.stop)]
-                if len(edges) > _EDGES:  # what is not remembered is planned again when it is due
+                if len(edges) > _EDGES:  # the rest of the plan is made again when it is due
                     memory["plan_at"] = min(t, edges[_EDGES - 1] - self._replan_s)
                 memory |= {f"e{i}": x for i, x in enumerate(edges[:_EDGES])}
             else:
@@ -142,7 +143,7 @@ class Budgeted:
         if memory["blind"]:
             return self._by_worth(t, site, memory)
         edges = [memory[f"e{i}"] for i in range(_EDGES) if f"e{i}" in memory]
-        # Decisions come once a tick: a switch is made at the tick that is nearest to it.
+        # A decision is made once a tick, so a planned switch happens at the tick that is nearest to it.
         near = t + max(1e-3, 0.5 * view.tick_s)
         on = sum(x <= near for x in edges) % 2 == 1
         coming = [x for x in edges if x > near]
@@ -155,7 +156,7 @@ class Budgeted:
         return Decision(on, reason, {**numbers, "worth": worth}, until, dict(memory))
 
     def _by_worth(self, t: float, site: SiteView, memory: Mapping[str, float]) -> Decision:
-        """Break-even at the plan's worth."""
+        """What break-even decides at the worth that the plan found."""
         plan_part = {k: memory[k] for k in ("plan_at", "worth", "blind", "known") if k in memory}
         judged = self._criteria[site.name].judge(t, site)
         if isinstance(judged, Unknown):
@@ -163,7 +164,7 @@ class Budgeted:
         worth = memory["worth"]
         under = judged.value < worth
         text = f"{judged.value:.0f} is {'under' if under else 'at or over'} {worth:.0f}, the worth that meets the deadline"
-        # An intensity's gain is measured by the worth, a price's by its own scale.
+        # The scale of an intensity is the worth itself; a price has a scale of its own.
         scale = max(1e-9, abs(worth)) if judged.unit == "g·s/kWh" else judged.scale
         at_worth = Judged(
             under, worth - judged.value, scale, judged.value, worth, text, judged.valid_from, judged.valid_until, False, judged.unit
@@ -177,7 +178,7 @@ class Budgeted:
         if forecast is None or not np.isfinite(forecast.values).any():
             return None
         times, values = forecast.times, forecast.values
-        # Before the forecast begins it is as in its first value. Where it says nothing, nothing is planned.
+        # The first value is used for the time before the forecast begins too. Where the forecast is NaN nothing is planned.
         edges = np.clip(np.concatenate(([min(t, times[0])], times[1:], [forecast.ends_at])), t, end)
         lasts = np.diff(edges) > 0
         if not lasts.any():
@@ -230,20 +231,20 @@ class Budgeted:
 
 
 def _warm_s(site: SiteView) -> float:
-    """How long until it trains, if it is wanted on."""
+    """Seconds until the site trains, if it is wanted on from now."""
     if site.state in ("ready", "training"):
         return 0.0
     return site.ready_in_s if site.state == "provisioning" else site.spin_up_s
 
 
 class _Climate:
-    """The trailing days as a picture of the time between two instants, hour by hour."""
+    """Climatology: the time from ``begin`` to ``end`` (Unix seconds) as the trailing days were at the same hours of the day."""
 
     def __init__(self, past: Columns, begin: float, end: float, spin_up_s: float) -> None:
         self._length = past.ends - past.starts
         self.values = past.values
         self._spin = spin_up_s
-        # How often each hour of the day comes in the time ahead, over how often it is in the past.
+        # Each past interval is weighted by how much of its hour of the day lies ahead, over how much of it the past has.
         ahead = np.zeros(24)
         for hour in range(24):
             ahead[hour] = _overlap(begin, end, hour)
@@ -252,12 +253,12 @@ class _Climate:
         self._weight = np.divide(ahead, behind, out=np.zeros(24), where=behind > 0)[hours]
 
     def seconds(self, worth: float) -> float:
-        """How long a site would train at ``worth``, starts taken off."""
+        """Seconds that the site would train at ``worth``, its starts subtracted."""
         under = self.values < worth
         if not under.any():
             return 0.0
         begins = under & ~np.append(False, under[:-1])
-        # Time since the window began, at the end of each interval: what of it lies beyond the start-up is trained.
+        # For each interval, the time from its window's begin to its end: what exceeds the spin-up has been trained.
         total = np.cumsum(np.where(under, self._length, 0.0))
         base = np.maximum.accumulate(np.where(begins, total - self._length, 0.0))
         into = np.where(under, total - base, 0.0)

@@ -1,8 +1,8 @@
-"""Criteria: what a site's readings are worth.
+"""Criteria: they say what training is worth at a site, from its readings.
 
-One signal against its level: an intensity against the worth (gCO2/kWh), a price against ``worth_per_mwh`` on the scale
-``value_scale_per_mwh``, power at or above the site's demand (+1) or not (−1). Several, joined by a trigger: any takes the
-largest gain, all the smallest, each divided by its scale.
+A criterion of one signal compares it with a level: an intensity with the worth (gCO2/kWh), a price with ``worth_per_mwh`` on the
+scale ``value_scale_per_mwh``, a power with the site's demand (gain +1 at or above it, else −1). A trigger joins several criteria:
+`any` takes the largest of their gains, `all` the smallest, each divided by its scale.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from windfall.units import duration_text
 
 
 def quantity(value: float, kind: str, currency: str = "") -> str:
-    """A reading of a signal type as it is written in reasons: `65 g`, `-3.20 USD/MWh`, `12 MW`."""
+    """A value of a signal type as reasons write it: `65 g`, `-3.20 USD/MWh`, `12 MW`."""
     match kind:
         case "price":
             return f"{value:.2f} {currency}/MWh"
@@ -39,9 +39,9 @@ def intensity(kind: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One signal against one level. ``sign`` is 1 where low values are good, −1 where high ones are.
+    """Compares one signal with one level. ``sign`` is 1 if low values are good, −1 if high values are.
 
-    ``scale`` is the gain that counts as a whole second's worth; None: only the sign counts (power).
+    ``scale`` is the gain at which a second of training is worth a whole second. None: only the gain's sign counts (power).
     """
 
     label: str
@@ -62,7 +62,7 @@ class Level:
         return self.of(reading)
 
     def of(self, reading: Reading) -> Judged:
-        """A reading judged, whatever its age."""
+        """What the criterion makes of a reading, whatever its age."""
         value = reading.value
         open_ = self.holds(value)
         if self.scale is None:
@@ -81,7 +81,7 @@ class Level:
 
 
 def under(worth_g_per_kwh: float) -> Level:
-    """The plainest criterion: one marginal intensity under a worth."""
+    """The criterion of a site with one marginal intensity: it is under ``worth``."""
     return Level("marginal_co2", "marginal_co2", "", worth_g_per_kwh, 1.0, worth_g_per_kwh, lambda v: v < worth_g_per_kwh)
 
 
@@ -97,10 +97,10 @@ class Several:
         fresh = [j for j in found if isinstance(j, Judged)]
         missing = [u for u in found if isinstance(u, Unknown)]
         stale = [u for u in missing if u.stale]
-        # Of `all`, one that is late leaves open what another has shut.
+        # `all` can be decided in spite of a late reading if another criterion is not met.
         shut = self.how == "all" and not stale and any(not j.open for j in fresh)
         if (self.how == "all" and missing and not shut) or not fresh:
-            # Of `all`, one that is stale is enough to know nothing; of `any`, every one must be.
+            # For `all` one stale reading makes the result stale; for `any` every reading must be stale.
             gone = bool(stale) and (self.how == "all" or len(stale) == len(found))
             late = [u for u in missing if not u.stale]
             worst = stale[0] if gone else late[0]
@@ -112,14 +112,14 @@ class Several:
         whole = any(j.open for j in fresh) if self.how == "any" else all(j.open for j in fresh)
         begin, end = max(j.valid_from for j in fresh), min(j.valid_until for j in fresh)
         return Judged(
-            # Signals published with different delays may be about times that do not meet: such a judgement holds until the next.
+            # With different publication delays the readings may be about times that do not overlap. The result then has no end.
             whole, best.gain / best.scale, 1.0, best.value, best.level, best.text, begin, end if end > begin else math.inf,
             False, "s",
         )  # fmt: skip
 
 
 def lacking(t: float, reading: Reading | None) -> Unknown | None:
-    """What there is to say of a reading that is not fresh at ``t``; None if it is."""
+    """Why a reading is not fresh at ``t``; None if it is."""
     if reading is None:
         return Unknown(True, "no reading", None, None)
     if not math.isfinite(reading.value):
@@ -148,7 +148,7 @@ def _of_site(site: SiteTable, policy: PolicyTable) -> Criterion:
 
 
 def plain(table: SignalTable, site: SiteTable, policy: PolicyTable) -> Level:
-    """One signal against what the policy says that training is worth."""
+    """The criterion of one signal, with the level that the policy's configuration gives."""
     if intensity(table.type):
         level = policy.worth_g_per_kwh
         return Level(table.label, table.type, "", level, 1.0, level, lambda v: v < level)
@@ -166,7 +166,7 @@ def _joined(trigger: Trigger, tables: dict[str, SignalTable], site: SiteTable, p
 
 
 def _compared(c: Comparison, table: SignalTable, site: SiteTable, policy: PolicyTable) -> Level:
-    # An intensity's gain is measured by its own level, a price's by the scale; of power only the side counts.
+    # The scale of an intensity is its level; a price has the configured scale; of a power only the sign counts.
     scale = (abs(c.level) or policy.worth_g_per_kwh) if intensity(table.type) else policy.value_scale_per_mwh
     power = table.type in ("curtailed_power", "surplus_power")
     first = table.label == site.signal.label

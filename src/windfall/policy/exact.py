@@ -1,8 +1,8 @@
-"""The cheapest budget by enumeration: for a few sites and steps, where the planner's multiplier leaves a gap.
+"""The cheapest budget by enumeration, for few sites and steps, where the planner's multiplier leaves a gap to its bound.
 
-With step-held signals an optimum switches only where a signal changes or a start ends, but for one edge that makes the budget
-come out. So on a grid of seconds that divides all of these, a dynamic programme over (instant, off or on, seconds trained) finds
-for each site the least cost of every amount of training, and the sites' amounts are then chosen together.
+With step-held signals some best schedule switches only where a signal changes or a start ends, except at one edge, which makes the
+tokens come out right. A grid of seconds is chosen on which all these instants lie. On it a dynamic programme over (instant, off or
+on, seconds trained) finds for each site the least cost of every amount of training; then the sites' amounts are chosen together.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from windfall.policy.planner import BudgetSchedule, PlannedSite, cost_of, second
 from windfall.policy.programme import TICK_S, OnPeriod, Programme
 
 Array = npt.NDArray[np.float64]
-#: States of one site, and combinations of amounts of several, beyond which it would take too long.
+#: With more states of one site, or more combinations of several sites' amounts, the enumeration would take too long.
 _MOST_STATES, _MOST_PAIRS = 30_000_000, 10_000_000
 
 
 @dataclass(frozen=True)
 class _CostCurve:
-    """One site: ``cost[g]`` is the least for which it trains exactly g units of ``unit_s`` seconds (infinite: it cannot)."""
+    """Of one site: ``cost[g]`` is the least cost of training exactly g units of ``unit_s`` seconds (infinite: it is impossible)."""
 
     start: float
     unit_s: float
@@ -35,7 +35,7 @@ class _CostCurve:
     started: npt.NDArray[np.bool_]
 
     def on_periods(self, g: int) -> list[OnPeriod]:
-        """The schedule behind ``cost[g]``."""
+        """The schedule that costs ``cost[g]``."""
         found: list[OnPeriod] = []
         i, on, stop = len(self.stopped) - 1, False, 0
 
@@ -55,11 +55,11 @@ class _CostCurve:
 
 
 def exact(sites: Mapping[str, PlannedSite], target: float, made: BudgetSchedule) -> BudgetSchedule:
-    """``made``, or a cheaper plan where enumeration finds one; its bound is the enumeration's where that is the tighter."""
+    """``made``, or a cheaper schedule if enumeration finds one. Of the two bounds it has the tighter one."""
     if not made.reachable or not 0 < len(sites) <= 3 or not math.isfinite(target):
         return made
     names = list(sites)
-    # A horizon that no such grid divides is cut for the schedule, and made longer for the bound.
+    # If no grid divides the horizon too, the schedule is sought on a horizon cut to whole units, the bound on a longer one.
     for fine in (True, False):
         curves = [c for c in (_curve(sites[n], target, fine=fine) for n in names) if c is not None]
         if len(curves) == len(names):
@@ -71,7 +71,7 @@ def exact(sites: Mapping[str, PlannedSite], target: float, made: BudgetSchedule)
         return made
     gains = [sites[n].rate * c.unit_s for n, c in zip(names, curves, strict=True)]
     chosen = _amounts(curves, gains, target)
-    # But for the one edge, whole units: with less than this many tokens of them no schedule comes to the target.
+    # All on-periods but one edge are whole units, so a schedule that meets the target has at least so many tokens in whole units.
     alike = max(gains) - min(gains) <= 1e-9 * max(gains)
     least = math.floor(target / gains[0] + 1e-9) * gains[0] if alike else target - max(gains)
     under = _amounts(longer, gains, least)
@@ -87,8 +87,10 @@ def exact(sites: Mapping[str, PlannedSite], target: float, made: BudgetSchedule)
 
 
 def _curve(site: PlannedSite, target: float, *, fine: bool, longer: bool = False) -> _CostCurve | None:
-    """A site's costs; None where there are too many states, or no grid that fits. ``fine``: the grid divides the horizon too;
-    else what is left of the horizon is left out, or with ``longer`` made a whole unit."""
+    """A site's costs; None if there are too many states or no grid fits.
+
+    ``fine``: the grid divides the horizon too. Else the rest of the horizon is left out, or with ``longer`` made a whole unit.
+    """
     programme = site.programme
     signal, spin = programme.signal, programme.spin
     unit = _unit(programme, fine)
@@ -127,7 +129,7 @@ def _curve(site: PlannedSite, target: float, *, fine: bool, longer: bool = False
 
 
 def _unit(programme: Programme, fine: bool) -> float | None:
-    """The longest whole number of seconds that divides where the signal changes, a start's parts and, if ``fine``, the whole."""
+    """The longest unit (whole seconds) that divides the signal's changes, the parts of a start and, if ``fine``, the horizon."""
     signal = programme.signal
     places = np.concatenate([signal.edges[1 : None if fine else -1] - signal.start, [length for length, _ in programme.spin.parts]])
     whole = np.rint(places)
@@ -138,9 +140,9 @@ def _unit(programme: Programme, fine: bool) -> float | None:
 
 
 def _amounts(curves: list[_CostCurve], gains: list[float], need: float) -> list[int] | None:
-    """How many units each site trains, for at least ``need`` tokens at the least cost; None if it cannot be, or is too much."""
+    """How many units each site trains for ``need`` tokens at the least cost; None if it is impossible, or too much to try."""
     last, gain = curves[-1], gains[-1]
-    # The cheapest way to train at least so many units at the last site.
+    # least[g]: the least cost of training at least g units at the last site.
     least = np.minimum.accumulate(last.cost[::-1])[::-1]
     others = np.zeros(1)
     tokens = np.zeros(1)

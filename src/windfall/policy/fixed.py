@@ -1,4 +1,4 @@
-"""Policies that do not look at the grid, or already know it: comparisons for backtests."""
+"""Policies for comparison in backtests: some do not look at the grid, one carries out a schedule that was made with hindsight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from windfall.policy.base import Decision, FleetView
 
-#: About the smallest step that Unix seconds can take twice.
+#: About twice the smallest step between float64 Unix seconds (s).
 _APART_S = 1e-6
 
 
@@ -66,7 +66,8 @@ class Scheduled:
         for site, pairs in on_periods.items():
             edges = self._edges[site] = []
             for start, stop in pairs:
-                # An on-period may begin where another ends (a start over an hour that is too dear): it was off in between.
+                # One on-period may begin where another ends, where starting in a dear hour is cheaper than training in it. The site
+                # is off for an instant between them.
                 edges += [max(start, edges[-1] + _APART_S) if edges else start, stop]
 
     def decide(self, view: FleetView) -> dict[str, Decision]:

@@ -1,19 +1,20 @@
-"""Learned: start and stop by what being on has been worth before, learned as the run goes; and `lookahead`, with forecasts.
+"""Two policies that learn while a run goes on: `learned` from the readings alone, and `lookahead` from forecasts too.
 
-Let D be the value of being on from the next interval on over being off, in units of a start's cost R. With an interval's gain g,
+Let D be the value of being on rather than off from the next interval on, in units of R, the cost of a start. For an interval of
+length dt with gain g the optimum is (by dynamic programming; starts that are given up half way apart)
 
-    v = g·dt / R + E[D next]        off: start when v >= 1        on: stop when v < 0
+    v = g·dt / R + E[D of the next interval]        when off, start if v >= 1        when on, stop if v < 0
 
-is the optimum (but for starts that are given up half way), and the D of the interval before was clip(v, 0, 1). So all that a
-policy needs is a guess of E[D next], between 0 and 1. Here it is a logistic function of how far the reading is from the worth,
-fitted online: one Newton step an interval on the value that followed (temporal difference), with slow forgetting and a prior.
-`lookahead` adds what the receding-horizon dynamic programme on the provider's forecast says, the same recursion run backwards over
-the forecast; what that is worth is learned too, and starts from no trust.
+and the D of the interval before it was clip(v, 0, 1). A policy therefore only needs an estimate of E[D of the next interval], a
+number from 0 to 1. Here the estimate is a logistic function of the distance between reading and worth. It is fitted online: in each
+interval one Newton step moves it towards the v that came of the interval before (temporal difference; Sutton and Barto,
+Reinforcement Learning, chapter 6), with slow forgetting and a prior. `lookahead` adds a feature: the same recursion run backwards
+over the provider's forecast. Its weight is learned too, and begins at zero.
 
-A shadow of break-even runs beside it. The two schedules' values are kept, with forgetting, and break-even decides while it leads:
-where the learned guess, or the forecast behind it, has been poor. On California's marginal intensities this brings more of the
-oracle's value than break-even does (benchmarks/RESULTS.md); where signals are not "near nothing or far over the worth" the gate is
-what keeps it from losing.
+Break-even runs beside it as a shadow. The values of both schedules are added up, with forgetting, and whichever leads decides. So
+break-even decides where the estimate, or the forecast behind it, has been poor. On California's marginal intensities the learned
+rule reaches more of the oracle's value than break-even (benchmarks/RESULTS.md). It suits signals that are either near zero or far
+over the worth; on others the comparison with break-even keeps it from losing.
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ from windfall.policy.breakeven import Breakeven
 
 _HALF_LIFE_S = 28 * 86400.0
 _RIDGE = 3.0
-#: Of (1, distance, programme): being on is worth most of a start at a reading of 0 and little at the worth; no trust in forecasts.
+#: Coefficients of (1, distance, forecast's D) before anything is learned: being on is worth most of a start at a reading of 0 and
+#: little at the worth, and forecasts count for nothing.
 _PRIOR = (3.0, -4.0, 0.0)
-#: Distances beyond this are all alike, and intervals beyond that teach nothing about when to start or stop.
+#: Distances are cut off at `_FAR`. If both intervals of a pair are beyond `_TEACHES`, nothing is learned from them: so far over the
+#: worth no policy starts or stops.
 _FAR, _TEACHES = 2.5, 2.5
-#: How many starts' worth one schedule must lead the other by before it takes over.
+#: One schedule takes over when its value is ahead by so many starts.
 _MARGIN = 2.0
-#: Readings without an end of their own are looked at this often.
+#: A reading that holds until the next one is taken in this often, as intervals of this length (s).
 _STEP_S = 300.0
-#: A forecast older than this is as good as none.
+#: An older forecast (s) is not used.
 _FORECAST_STALE_S = 3600.0
 
 
 class Learned:
-    """The learned rule behind its gate. ``horizon_s``: how much of the forecast the programme looks at; None: no forecast."""
+    """The learned rule, with break-even as its shadow. ``horizon_s``: how much of the forecast is used; None: no forecast."""
 
     def __init__(self, name: str, breakeven: Breakeven, horizon_s: float | None = None) -> None:
         self.name = name
@@ -69,13 +72,13 @@ class Learned:
         return Decision(on, self._reason(site, on, judged, m, shadow, trusts), numbers, None, m, self._quiet(judged, m, on))
 
     def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
-        # What was learned stays; what was under way does not go on over an interval of which nothing is known.
+        # What was learned stays. What was under way is forgotten, because nothing is known of the interval.
         gone = {"x1", "x2", "seen", "b_gain"} | ({"l_on", "b_on", "b_acc", "b_to", "l_spin", "b_spin", "v"} if stale else set())
         kept = {k: v for k, v in site.memory.items() if k not in gone}
         return {**kept, "l_on": 0.0, "b_on": 0.0, "v": 0.0} if stale and kept else kept
 
     def _shadow(self, t: float, site: SiteView, judged: Judged, m: dict[str, float]) -> Decision:
-        """Break-even, as if it alone had always decided."""
+        """What break-even decides, had it alone decided all along."""
         own = {k: m[f"b_{k}"] for k in ("acc", "to", "gain") if f"b_{k}" in m}
         m.pop("b_gain", None)
         return self._breakeven.decide_site(t, replace(site, on=bool(m.get("b_on", 0.0)), memory=own), judged)
@@ -83,7 +86,7 @@ class Learned:
     def _learn(
         self, t: float, m: dict[str, float], site: SiteView, judged: Judged, dt: float, shadow: Decision, ahead: float | None
     ) -> None:
-        """Take in one interval: judge both schedules by it, fit, and let the learned rule move."""
+        """Take in one interval: fit the estimate, let the learned rule start or stop, and add to both schedules' values."""
         restart = max(site.spin_up_s, 1e-9)
         gain = judged.gain / judged.scale
         x = [1.0, min(max(1.0 - gain, -_FAR), _FAR), ahead or 0.0][: self._size]
@@ -99,8 +102,9 @@ class Learned:
         was = {"l": bool(m["l_on"]), "b": bool(m.get("b_on", 0.0))}
         m["l_on"] = float(v >= 0.0 if was["l"] else v >= 1.0)
         now = {"l": bool(m["l_on"]), "b": shadow.on}
-        # Up to the interval before: who decides is settled by what has been, not by what both are about to do.
-        # Where both agree a change costs nothing; where they would never agree again it must come all the same.
+        # `lead` counts up to the interval before: who decides depends on the past alone. Where both schedules agree, changing from
+        # one to the other costs nothing. Where they differ it may cost a start, so the lead must be twice as large; they may never
+        # agree again, so it must be possible.
         if abs(m["lead"]) > (_MARGIN if now["l"] == now["b"] else 2.0 * _MARGIN) * restart:
             m["leads"] = float(m["lead"] > 0)
         m["lead"] *= 0.5 ** (max(0.0, t - m.get("lead_at", t)) / _HALF_LIFE_S)
@@ -112,7 +116,7 @@ class Learned:
         m["v"] = v
 
     def _fit(self, m: dict[str, float], target: float, dt: float) -> None:
-        """One Newton step of the ridge-regularised logistic fit, with forgetting, on what the last interval came to be worth."""
+        """One Newton step of the logistic fit (ridge, forgetting) towards ``target``, the value that followed the last interval."""
         n = self._size
         q = [1.0] + [m[f"x{i}"] for i in range(1, n)]
         p = _sigmoid(sum(m[f"c{i}"] * q[i] for i in range(n)))
@@ -128,7 +132,7 @@ class Learned:
             m[f"c{i}"] += step
 
     def _ahead(self, t: float, site: SiteView, judged: Judged) -> float | None:
-        """What the programme on the forecast makes of being on from the next interval: 0 to 1. None without a forecast."""
+        """The D of the next interval (0 to 1) if the forecast comes true; None without a forecast."""
         if self._horizon_s is None:
             return 0.0
         forecast = site.outlook.forecast(self._horizon_s) if site.outlook else None
@@ -145,7 +149,7 @@ class Learned:
         return f"{verb}: {judged.text}; to be on is expected to be worth {m['v']:.2f} of a start (starts at 1, stops under 0)"
 
     def _quiet(self, judged: Judged, m: Mapping[str, float], on: bool) -> tuple[float, float] | None:
-        """Far over the worth, off and with nothing under way, the next such reading changes nothing."""
+        """The range of readings that change nothing: far over the worth, while both schedules are off and add nothing up."""
         far = judged.level + (_FAR - 1.0) * judged.scale
         still = not on and not m["l_on"] and not m["b_on"] and m.get("b_acc", 0.0) == 0.0
         last = m.get("x1", 0.0) >= _FAR and judged.value >= far
@@ -153,31 +157,29 @@ class Learned:
 
 
 def programme(forecast: Forecast, begin: float, judged: Judged, restart_s: float) -> float:
-    """D at ``begin`` if the forecast came true: the recursion of the module, from the forecast's end backwards."""
+    """The D at ``begin`` if the forecast comes true: the recursion above, run backwards from the forecast's end, where D is 0."""
     edges = [*forecast.times.tolist(), forecast.ends_at]
     d = 0.0
     for i in range(len(edges) - 2, -1, -1):
         a, b = max(edges[i], begin), edges[i + 1]
         if b <= a:
             break
-        if math.isnan(
-            forecast.values[i]
-        ):  # Nobody stays on through time of which nothing is known: being on is worth nothing there.
-            d = 0.0
+        if math.isnan(forecast.values[i]):
+            d = 0.0  # no site stays on through unknown time, so being on before it is worth nothing more
             continue
         d = min(1.0, max(0.0, d + (judged.level - float(forecast.values[i])) / judged.scale * (b - a) / restart_s))
     return d
 
 
 def _net(m: dict[str, float], who: str, on: bool, was: bool, gain: float, dt: float, spin_up_s: float) -> float:
-    """What an interval brings a schedule: the gain once it runs, and during a start what the energy costs."""
+    """What an interval adds to a schedule's value: its gain while the site trains, less the energy's cost while it starts."""
     if on and not was:
         m[f"{who}_spin"] = spin_up_s
     if not on:
         return 0.0
     spin = min(dt, m.get(f"{who}_spin", 0.0))
     m[f"{who}_spin"] = m.get(f"{who}_spin", 0.0) - spin
-    # The signal over the worth is 1 − gain: that is what a second of start-up costs.
+    # 1 − gain is the signal's value over the worth, which is the cost of a second of starting.
     return gain * (dt - spin) - (1.0 - gain) * spin
 
 
@@ -186,7 +188,7 @@ def _sigmoid(x: float) -> float:
 
 
 def _solve(rows: list[list[float]], right: list[float]) -> list[float]:
-    """A small positive definite system, by elimination."""
+    """Solves a small positive definite system [n, n] by Gaussian elimination."""
     n = len(right)
     a = [[*row, y] for row, y in zip(rows, right, strict=True)]
     for i in range(n):

@@ -1,7 +1,7 @@
-"""Limits: what sites together may not exceed, and how often one may start. Around any policy; nothing is ever started by it.
+"""Limits: how much power or money sites may use together, how many may run, and how often one may start.
 
-Sites that run already keep their place before newcomers, unless a newcomer would gain more than a whole start's worth more;
-among equals those whose readings are best go first.
+They wrap any policy: they turn off what it wants on, and never turn a site on. If not all sites fit, those with the best readings
+go first. A site that runs is preferred to one that would have to start, unless the other is better by more than `_INCUMBENT`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from windfall.policy.base import Criterion, Decision, FleetView, Judged, Policy,
 from windfall.units import duration_text
 
 _HOUR_S = 3600.0
-#: A site that runs is ahead of one that would have to start by this share of a whole second's worth.
+#: A site that runs is preferred as if its gain were higher by this share of its scale.
 _INCUMBENT = 0.5
-#: How far a policy is towards its next switch, in what it remembers.
+#: Keys of a policy's memory that say how far it is towards its next switch.
 _TOWARDS = ("acc", "to", "gain", "crossed")
 
 
 @dataclass(frozen=True, slots=True)
 class SiteLimits:
-    """Of one site. ``prices`` is the label of its price signal, if it has one."""
+    """Limits of one site. ``price`` is the label of its price signal, if it has one."""
 
     max_starts_per_h: int | None
     ramp_w_per_min: float | None
@@ -59,7 +59,7 @@ class Limited:
             recent = [s for s in site.starts if t - s < _HOUR_S]
             if len(recent) >= own.max_starts_per_h:
                 return f"{len(recent)} starts in the last hour, {own.max_starts_per_h} are allowed"
-        # Until its first switch a site is off since the run's begin (or an instant later).
+        # Until its first switch a site counts as off since the run began (or an instant later).
         if own.ramp_w_per_min is not None and (site.starts or site.since > view.begun + 1.0):
             wait = site.watts / own.ramp_w_per_min * 60.0 - (t - site.since)
             if wait > 0:
@@ -104,8 +104,8 @@ class Limited:
 
 
 def _kept_off(d: Decision, site: SiteView, why: str) -> Decision:
-    """Off by a limit; what the policy was about to remember is kept, except how far it is towards a switch."""
-    if site.on:  # an on-period ends here: what it has lost so far is not gained
+    """A decision to be off because of a limit. What the policy remembers is kept, except its progress towards the next switch."""
+    if site.on:  # the on-period ends here, and with it what has added up towards its end
         memory = {k: v for k, v in d.memory.items() if k not in ("acc", "crossed")}
     else:  # it has not started
         memory = {k: v for k, v in d.memory.items() if k not in _TOWARDS}

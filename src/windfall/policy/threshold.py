@@ -1,4 +1,4 @@
-"""Threshold with hysteresis: start and stop levels, confirmation, off delay, shortest on-period; and `percentile` on it."""
+"""The threshold policy: levels to start and stop at, confirmation, delay to stop, shortest on-period. `percentile` builds on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from windfall.units import duration_text
 
 
 class Threshold:
-    """On below ``start``, off at or above ``stop`` (gCO2/kWh); a value equal to the level is off.
+    """On below ``start``, off at or above ``stop`` (gCO2/kWh); a value equal to a level counts as off.
 
     Sites whose criterion is not an intensity have no levels here: they start when it is met and stop when it is not.
     """
@@ -50,7 +50,7 @@ class Threshold:
         self, t: float, site: SiteView, judged: Judged, open_: bool, text: str, level: float | None = None, unit: str = ""
     ) -> Decision:
         """The decision where the criterion is met (``open_``) or not."""
-        # `crossed` is when the value first called for the other state; flickering back clears it.
+        # `crossed` is when the value first called for the other state. It is forgotten if the value goes back.
         crossed = site.memory.get("crossed")
         numbers = {"value": judged.value, "worth": judged.level if level is None else level}
         state = "on" if site.on else "off"
@@ -79,15 +79,15 @@ def paper(leveled: Mapping[str, bool] | None = None) -> Threshold:
 
 
 class Percentile:
-    """On in the lowest ``percentile`` % of the readings of the trailing ``window_s``, and never at or over the ceiling.
+    """On while the reading is among the lowest ``percentile`` % of the last ``window_s``, and below the ceiling.
 
-    The ceiling is the site's worth: without it a trailing window would call the least dirty hours of a dirty week clean. The
-    level is taken anew once an hour.
+    The ceiling is the site's worth: without it the least dirty hours of a dirty week would count as clean. The level is computed
+    anew once an hour.
     """
 
     name = "percentile"
     _EVERY_S = 3600.0
-    #: Less past than this says nothing about what is low.
+    #: With less past than this no level is computed.
     _LEAST_S = 6 * 3600.0
 
     def __init__(self, percentile: float, window_s: float, threshold: Threshold, kinds: Mapping[str, tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Whom a run speaks to outside of its own processes, and which way: straight, or through a proxy of the environment."""
+"""The addresses outside of its own processes that a run talks to, and whether directly or through a proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from windfall.train.corpus import HUB
 
 @dataclass(frozen=True)
 class Address:
-    """One that is asked: what for, where, and which way. ``fault``: why it cannot be."""
+    """An address: what it is for, where it is, and how it is reached. ``fault``: why it cannot be reached."""
 
     what: str
     where: str
@@ -21,7 +21,7 @@ class Address:
 
 
 def addresses(config: Config) -> list[Address]:
-    """Everyone that a run of ``config`` speaks to, each once."""
+    """Every address that a run of ``config`` talks to, each once."""
     found = []
     for (kind, i, *_), table in signals(config):
         if table.live:

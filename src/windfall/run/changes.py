@@ -1,6 +1,7 @@
 """Which keys of a configuration a resumed run may change, and what has changed between two of them.
 
-One table says it for every key of the schema: free (from now on), guarded (where what was trained stays what it was), fixed.
+One table has a verdict for every key of the schema. Free: it may change, from now on. Guarded: it may change if that leaves what
+was trained as it is. Fixed: it may not change.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from windfall.store.configurations import THERE, change_text
 from windfall.train.schedule import Extent, ScheduleConfig, schedule
 from windfall.units import parse_utc
 
-#: A rate held is of no use below this share of the recipe's.
+#: Holding a learning rate below this share of the recipe's would train next to nothing.
 _LEAST_RATE = 1e-3
-#: What `data.vocab_size` and `model` say where they say nothing (as the schema and `windfall.train.model` have it).
+#: The defaults of `data.vocab_size` and of `model`, as the schema and `windfall.train.model` have them.
 _VOCABULARY = 65_536
 
-#: By key of the schema, or `table.*`: the verdict, and why.
+#: The verdict and its reason, by key of the schema or by `table.*`.
 RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "run.name": ("free", "a label; the run keeps its identity"),
     "run.budget_tokens": ("guarded", "it may grow; what is trained already keeps its place"),
@@ -112,21 +113,21 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
 
 @dataclass(frozen=True)
 class RunSoFar:
-    """Where a run stands that a changed configuration is to go on with. Tokens are committed ones."""
+    """What a run has done so far, for judging a changed configuration. ``tokens`` are those committed."""
 
     tokens: int
     manifest: str
-    #: All its budgets so far.
+    #: All budgets that the run has had.
     extents: list[Extent]
-    #: It has prepared its data itself and keeps them.
+    #: Whether the run prepared its data itself and keeps them.
     own_data: bool
-    #: What the user has asked for a larger budget: hold, warmdown or nothing.
+    #: What the user asks for with a larger budget: hold, warmdown or None.
     extend: str | None = None
 
 
 @dataclass(frozen=True)
 class KeyChange:
-    """One key and its values, as they may be told; None where there is none."""
+    """A changed key and its values without secrets; None where a configuration does not have it."""
 
     key: str
     old: Any
@@ -138,24 +139,24 @@ class KeyChange:
         return change_text(self.key, self.old, self.new)
 
     def as_json(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The change as the ledger keeps it."""
         return {"key": self.key, "old": self.old, "new": self.new, "site": self.site}
 
 
 @dataclass(frozen=True)
 class ConfigComparison:
-    """What differs, and which of it is refused, with the reason."""
+    """All changes, and those that are refused, each with the reason."""
 
     changes: list[KeyChange]
     refused: list[tuple[KeyChange, str]]
 
     def refusal(self) -> str:
-        """All that is refused, a line each."""
+        """The refused changes, a line each."""
         return "\n".join(f"  {c.text()} ({why})" for c, why in self.refused)
 
 
 def rule_of(key: str) -> tuple[str, str]:
-    """Verdict and reason of a key of the schema. Raises KeyError for one that the table has forgotten."""
+    """Verdict and reason of a key of the schema. Raises KeyError for a key that the table lacks."""
     if key in RULES:
         return RULES[key]
     table = key
@@ -167,7 +168,7 @@ def rule_of(key: str) -> tuple[str, str]:
 
 
 def compare(old: Config, new: Config, stage: RunSoFar) -> ConfigComparison:
-    """What differs in effect between two configurations of one run. What is written otherwise and means the same does not."""
+    """What differs between two configurations of one run. Keys that are written differently and mean the same do not differ."""
     was, now = dict(_leaves(old)), dict(_leaves(new))
     gone, come = _rows(was) - _rows(now), _rows(now) - _rows(was)
     found = ConfigComparison([], [])
@@ -196,7 +197,7 @@ def compare(old: Config, new: Config, stage: RunSoFar) -> ConfigComparison:
 
 
 def decides_alike(then: Config, now: Config) -> bool:
-    """Whether what a policy remembers from one configuration means the same under the other."""
+    """Whether what a policy remembers under one configuration has the same meaning under the other."""
     return _seen_by_policies(then) == _seen_by_policies(now)
 
 
@@ -210,7 +211,7 @@ def _seen_by_policies(c: Config) -> tuple[Any, ...]:
 
 
 def _leaves(table: BaseModel, shown: str = "", key: str = "") -> Iterator[tuple[str, tuple[str, Any]]]:
-    """Every key with its value: as it is told (site.NAME.region), and as the schema has it (site.region)."""
+    """Every key with its value. A key has two forms: for messages (site.NAME.region) and as in the schema (site.region)."""
     for name in type(table).model_fields:
         value = getattr(table, name)
         at, of = f"{shown}{name}", f"{key}{name}"
@@ -228,7 +229,7 @@ def _leaves(table: BaseModel, shown: str = "", key: str = "") -> Iterator[tuple[
             yield at, (of, value)
 
 
-#: In the place of a row's value.
+#: Stands for the value of a whole table.
 _ROW = object()
 
 
@@ -242,13 +243,13 @@ def _site_of(shown: str) -> str | None:
 
 
 def _told(key: str, value: Any) -> Any:
-    """A value as it may be told: an address without what may be a secret in it."""
+    """A value for messages: of an address, what may be secret is left out."""
     if isinstance(value, str) and key.rpartition(".")[2] in ("url", "base_url", "bus"):
         return public_url(value)
     return value
 
 
-# -- guarded keys: the reason to refuse; empty where the change is allowed; None where nothing changes in effect ---------
+# -- guarded keys: the reason to refuse; empty if the change is allowed; None if it changes nothing in effect -------------
 
 
 def _budget(old: Config, new: Config, stage: RunSoFar) -> str | None:
@@ -267,7 +268,7 @@ def _budget(old: Config, new: Config, stage: RunSoFar) -> str | None:
 
 
 def warmdown_begun(config: Config, stage: RunSoFar) -> bool:
-    """Whether the learning rate falls already, or has been held once: then a larger budget is no longer what was planned."""
+    """Whether the learning rate already falls or has been held once. A larger budget then needs `--extend`."""
     if not stage.tokens:
         return False
     last = stage.extents[-1]
@@ -275,7 +276,7 @@ def warmdown_begun(config: Config, stage: RunSoFar) -> bool:
 
 
 def rate_now(config: Config, stage: RunSoFar) -> float:
-    """The learning rate at which the run stands, as a share of the recipe's."""
+    """The run's present learning rate as a share of the recipe's."""
     t = config.train
     shape = ScheduleConfig(
         warmdown_fraction=t.warmdown_fraction, final_lr_multiplier=t.lr_floor, reset_warmup_fraction=t.reset_warmup_fraction
@@ -295,7 +296,7 @@ def _shape(old: Config, new: Config, stage: RunSoFar) -> str | None:
 
 
 def _sizes(c: Config) -> tuple[int, int]:
-    """Width and head dimension as `windfall.train.model.GPTConfig` takes them (importing that would bring torch)."""
+    """Width and head dimension as `windfall.train.model` takes them. Importing that would import torch."""
     wide = c.model.width or 64 * c.model.depth
     return wide, c.model.head_dim or (128 if wide >= 256 and wide % 128 == 0 else 32)
 
@@ -331,7 +332,7 @@ def _source(old: Config, new: Config, stage: RunSoFar) -> str | None:
 
 
 def _moved(old: str | None, new: str | None) -> bool:
-    """Whether a file or folder is gone from its old place, and one of its name is at the new one."""
+    """Whether a file or folder has gone from its old place, and one with its name is at the new place."""
     if not old or not new:
         return False
     return Path(old).name == Path(new).name and Path(new).exists() and not Path(old).exists()

@@ -1,4 +1,4 @@
-"""The composition root: from a configuration and the parts that differ between machines to a loop that can be driven."""
+"""The composition root: puts together a loop, from a configuration and the parts that differ between machines and in tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compose(
     bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer,
     holds: OperatorHolds,
 ) -> tuple[Loop, Federation]:  # fmt: skip
-    """The loop of a run and its federation, with what earlier lives of the run left in ledger and telemetry."""
+    """The loop of a run and its federation, which go on with what the run's ledger and telemetry hold."""
     names = [s.name for s in config.site]
     gone = departed(ledger, run.sites, names)
     f = config.federation
@@ -83,10 +83,10 @@ def compose(
 
 
 def carries_of(config: Config, ledger: Ledger) -> Carries:
-    """What of decisions under an earlier configuration counts under this one."""
+    """A function that says what of a decision under an earlier configuration counts under ``config``."""
     kept: dict[int, Config] = {}
     for c in ledger.configurations():
-        with suppress(ConfigError):  # one that this Windfall does not know any more: nothing of it counts
+        with suppress(ConfigError):  # this Windfall cannot read it any more, so nothing decided under it counts
             kept[c.number] = stored(c.text)
 
     def carries(number: int, site: str) -> Carried:
@@ -101,12 +101,12 @@ def carries_of(config: Config, ledger: Ledger) -> Carries:
 
 
 def profiles(config: Config) -> dict[str, SiteProfile]:
-    """What the loop must know of the sites."""
+    """By site, what is configured of it that the loop needs."""
     return {s.name: SiteProfile(s.spin_up_s, s.load_s, s.tokens_per_s, s.train_power_w) for s in config.site}
 
 
 def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
-    """What the federation must know of a configuration."""
+    """What is configured that the federation needs."""
     f, t = config.federation, config.train
     return Settings(
         round_s=f.round_s, solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
@@ -120,7 +120,7 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
 
 
 def take_lease(config: Config, run: RunDir, ledger: Ledger, run_id: str, fence: int) -> RedisLease | None:
-    """Where Redis is used, the run is held there as well: a copy of the run directory is not a second run.
+    """Take the run's lease in Redis, where Redis is used: it keeps a copy of the run directory from running beside the original.
 
     Raises:
         StoreError: another coordinator holds it.
@@ -140,6 +140,6 @@ def take_lease(config: Config, run: RunDir, ledger: Ledger, run_id: str, fence: 
 
 
 def patience(config: Config, spin_up_s: float) -> Patience:
-    """How long a site may take."""
+    """How long a site may take for each thing."""
     f = config.fleet
     return Patience(spin_up_s, f.start_timeout_s, f.drain_timeout_s, f.backoff_s, f.backoff_max_s)

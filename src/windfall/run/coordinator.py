@@ -42,12 +42,15 @@ _FLUSH_S = 1.0
 log = logging.getLogger("windfall")
 
 
-#: From the address of a SuperLink to a way to the sites.
+#: From a SuperLink's address to the transport that reaches the sites through it.
 Connect = Callable[[str], Transport]
 
 
 def over_flower(address: str) -> Transport:
-    """The way to the sites over the SuperLink at ``host:port``, which may still be starting. Raises FederationError."""
+    """The transport over the SuperLink at ``host:port``, which may still be starting.
+
+    Raises FederationError if it is not reached.
+    """
     from windfall.federation.flower_attach import Attachment  # flwr takes a while to import
     from windfall.federation.flower_transport import FlowerTransport
 
@@ -55,7 +58,7 @@ def over_flower(address: str) -> Transport:
 
 
 class Coordinator:
-    """One life of a run's coordinator."""
+    """A run's coordinator, from its start to its end. A run may have many, one after the other."""
 
     def __init__(
         self, config: Config, run: RunDir, port: int, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT
@@ -89,7 +92,7 @@ class Coordinator:
         self.recorder = TelemetryRecorder(self.telemetry, kept[-1].number if kept else 1)
         booked_to = position(self.telemetry)
         now = self._begin()
-        # So far an earlier coordinator let its sites come. With less than that one that is to cut here and now cannot.
+        # Up to here an earlier coordinator granted run time. With less, a site that is to cut at this very instant could not.
         self._granted = now
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
         self.grid.start()
@@ -107,7 +110,7 @@ class Coordinator:
         self._adopt(now, booked_to)
 
     def _adopt(self, now: float, booked_to: float | None) -> None:
-        """Go on with sites that an earlier coordinator started, and account for the time that nobody booked."""
+        """Go on with sites that an earlier coordinator started, and book the time since it last did."""
         controller = self.loop.controller
         try:
             owned = self.driver.list_owned(self.run_id)
@@ -123,7 +126,7 @@ class Coordinator:
     # -- building --------------------------------------------------------------------------------------------
 
     def _begin(self) -> float:
-        """Where run time goes on."""
+        """The run time at which this coordinator begins. Records its start."""
         stored = float(self.ledger.meta("t_run") or 0)
         latest = position(self.telemetry)
         resumed = latest is not None or self.ledger.head().version > 0
@@ -142,7 +145,7 @@ class Coordinator:
         return now
 
     def _tell_changes(self, now: float) -> None:
-        """What the run's configuration has become since the last coordinator: from now on it holds."""
+        """Record changes of the configuration since the last coordinator. They hold from now on."""
         for c in self.ledger.configurations():
             if c.t_run is None:
                 for x in c.changes:
@@ -159,7 +162,7 @@ class Coordinator:
     # -- running ---------------------------------------------------------------------------------------------
 
     def serve(self) -> str:
-        """Run until done or stopped: `done` or `interrupted`.
+        """Run until the run is done or stopped; `done` or `interrupted`.
 
         Raises:
             RunError: the run cannot go on; what is committed is safe.
@@ -168,7 +171,7 @@ class Coordinator:
         self._flush(self.clock.now())
         return result
 
-    # These five make the coordinator the host of `fleet.serve`.
+    # The next methods make the coordinator the `Host` of `fleet.serve`.
 
     def granted(self, t: float) -> None:
         self._granted = t
@@ -183,14 +186,14 @@ class Coordinator:
         if self.loop.waiting != self._waits:
             self._waits, self._waits_since = self.loop.waiting, clock.wall()
         if self.gated and now - self._flushed_at >= _FLUSH_S:
-            self._flush(self.clock.now())  # views are to know what is waited for, and what has happened meanwhile
+            self._flush(self.clock.now())  # so that views show what is waited for, and what has happened meanwhile
         self._check()
         clock.pause(self._pause_s())
 
     def _pause_s(self) -> float:
         if self.gated:
             return _POLL_S
-        # Nobody is on and nothing is due before the next tick: days may pass like this.
+        # No site is on and nothing is due before the next tick. Days may pass like this.
         quiet = all(s.state is State.OFF for s in self.loop.controller.sites.values())
         return _QUIET_POLL_S if quiet else _CALENDAR_POLL_S
 
@@ -236,7 +239,7 @@ class Coordinator:
         self.telemetry.flush()
 
     def _check(self) -> None:
-        """What ends a run for good."""
+        """Raise if this coordinator has to end, or the run cannot go on."""
         if self.leaving:
             raise HandOver("asked to end; the next coordinator goes on with the sites")
         if self.transport.failure:
@@ -255,7 +258,7 @@ class Coordinator:
             )
 
     def close(self, *, end_sites: bool) -> None:
-        """Let go of everything; ``end_sites`` or leave them to the next coordinator."""
+        """Close everything. ``end_sites``: end the sites too; else the next coordinator goes on with them."""
         if end_sites:
             self.driver.kill_all()
         self.transport.close()

@@ -21,17 +21,20 @@ from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import duration_text, iso_utc, parse_utc
 
-#: Policies that decide at once; the others plan, which may take longer than a look at a file should.
+#: Policies that decide quickly. The others plan, which takes too long for `windfall check`.
 _QUICK = ("breakeven", "threshold", "paper", "always", "learned")
-#: Traces whose last reading holds for ever are not followed for longer than this.
+#: How long (s) a run is simulated at most on traces whose last reading holds for ever.
 _LONGEST_S = 2 * 365 * 86400.0
-#: What a start of a local site's processes takes, and a version beside its steps, where this machine has not shown it yet.
+#: Seconds that a local site's start takes, and a version beside its steps, until they have been measured on this machine.
 _START_S, _VERSION_S = 12.0, 6.0
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """``wall_s`` is None where nobody knows; ``text`` says it, and what it is from. ``done_at``: run time, replayed clocks only."""
+    """How long a run will take (``wall_s``; None: unknown).
+
+    ``text`` says it with its source. ``done_at``: run time, on gated clocks.
+    """
 
     text: str
     wall_s: float | None = None
@@ -49,8 +52,11 @@ class Expectation:
 def expect(
     config: Config, vocab_size: int, file: Path | None, *, cores: int | None = None, now: bool = False
 ) -> Expectation:  # fmt: skip
-    """What is known of how long ``config`` takes here. ``cores``: of this machine, for sites that share them. ``now``: from the
-    last measurement, whatever the same run took earlier."""
+    """How long ``config`` takes on this machine, as far as that is known.
+
+    ``cores``: how many the sites share (default: this machine's). ``now``: use the last measurement even if the same run has been
+    timed before.
+    """
     again = known_run(config, file)
     if again is not None and not now:
         return Expectation(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
@@ -66,7 +72,7 @@ def expect(
         return Expectation(f"about {duration_text(wall)} of one site's training here, in windows ({measured})", wall, slowest)
     simulated = _replayed(config)
     if simulated is None or simulated.done_at is None:
-        # Of the pauses nothing is known: this is the training alone, at no more than the clock's speed.
+        # How long the pauses are is unknown, so this is the training alone, at no more than the clock's speed.
         wall = config.run.budget_tokens / min(slowest, *(s.tokens_per_s * config.run.speed for s in config.site))
         return Expectation(f"at least {duration_text(wall)} of training here, and pauses ({measured})", wall, slowest)
     wall = _wall_s(config, simulated, known, cores or os.cpu_count() or 1)
@@ -77,9 +83,9 @@ def expect(
 
 
 def note(config: Config, run: RunDir, *, done: bool, file: Path | None) -> bool:
-    """Keep what a run that has just ended showed of this machine; False where nothing could be kept.
+    """Keep the speeds that a run has just shown on this machine; False if nothing could be kept.
 
-    ``config`` as its file says. How long the whole took counts where it was done in one go.
+    ``config``: as its file says. How long the whole run took is kept only if it was done without an interruption.
     """
     try:
         vocab_size = vocabulary(config)
@@ -107,7 +113,7 @@ def note(config: Config, run: RunDir, *, done: bool, file: Path | None) -> bool:
 
 
 def _replayed(config: Config) -> SimulationResult | None:
-    """The run's policy over its traces, on a manual clock; None where that is not known or would take long."""
+    """The run simulated with its policy and traces; None if it cannot be simulated, or that would take long."""
     if config.policy.name not in _QUICK:
         return None
     try:
@@ -120,15 +126,15 @@ def _replayed(config: Config) -> SimulationResult | None:
         one = config.model_copy(update={"backtest": plain})
         return Simulation(one, grid, TimeSpan(begins, ends), "windfall").run(config.policy.name)
     except (SignalError, ConfigError):
-        return None  # told by the rest of `check`
+        return None  # the rest of `check` tells of it
 
 
 def _wall_s(config: Config, simulated: SimulationResult, known: dict[str, Speed], cores: int) -> float:
-    """Wall seconds of a simulated run: every stretch at the clock's speed, or at that of the slowest site that trains in it."""
+    """Wall seconds of a simulated run: at each time it has the clock's speed, or that of the slowest training site if lower."""
     sites = {s.name: s for s in config.site}
 
     def pace() -> float:
-        """Wall seconds for one second of run time."""
+        """Wall seconds for one second of run time while ``training`` sites train."""
         busy = sum(sites[n].threads * sites[n].ranks for n in training if sites[n].device == "cpu")
         crowd = max(1.0, busy / cores)
         return max([1 / config.run.speed, *(crowd * sites[n].tokens_per_s / known[n].tokens_per_s for n in training)])
@@ -146,7 +152,7 @@ def _wall_s(config: Config, simulated: SimulationResult, known: dict[str, Speed]
         wall += (t - last) * pace()
         last = t
         (training.add if begins else training.discard)(n)
-    # A start takes as long as processes take, where that is longer than its modelled time at the clock's speed.
+    # A start lasts at least as long as the real processes take to start.
     for n, lane in simulated.lanes.items():
         seen = known[n].start_s if n in known else 0.0
         start_s = _START_S if seen is None else seen
@@ -157,13 +163,13 @@ def _wall_s(config: Config, simulated: SimulationResult, known: dict[str, Speed]
 
 
 def measure(config: Config, tell: Callable[[float, str], None], file: Path | None) -> list[str]:
-    """A few real optimizer steps of every kind of site that there is; what could not be kept, in words.
+    """Time a few real optimizer steps of every kind of site. Returns what could not be kept, in words.
 
     Raises:
         ConfigError: the model does not fit into this machine's memory.
         DataError: the tokenizer is no good.
     """
-    # As sites' processes have it; it counts if torch has not been imported yet.
+    # As in the sites' processes. It only has an effect if torch has not been imported yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from windfall.run.training_inputs import trainer_spec
     from windfall.train.measure import tokens_per_s  # torch takes a while to import

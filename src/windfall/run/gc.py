@@ -1,7 +1,7 @@
-"""`windfall gc`: ends and removes what a run that has died left behind, and touches nothing else.
+"""`windfall gc`: ends and removes what a dead run has left behind, and touches nothing else.
 
-Processes are known by the mark of the run and its folder, files by the ledger that does not name them. What sites hold
-for the run (outboxes, snapshots), the ledger, and everything of other runs and of copies of this one stay as they are.
+It recognises processes by the mark of the run and its folder, and files by the ledger, which does not name them any more. It keeps
+the ledger, what sites hold for the run (outboxes, snapshots), and everything of other runs and of copies of this one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from windfall.run.operator import running
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 
-#: How long processes have to end by themselves: an agent gives its trainer about 5 s to save what it has.
+#: How long processes have to end by themselves (s): an agent gives its trainer about 5 s to save its work.
 TERM_S = 10.0
-#: ... and how long the system has to end them then.
+#: How long the system then has to end them by force (s).
 _KILL_S = 5.0
 _POLL_S = 0.05
 _TEMPORARY = re.compile(r"\.(\d+)\.tmp$")
@@ -36,21 +36,21 @@ _TEMPORARY = re.compile(r"\.(\d+)\.tmp$")
 class Collected:
     """What was (or, in a dry run, would be) ended and removed."""
 
-    #: Why the run counts as alive; then nothing was touched, or even looked for.
+    #: Why the run counts as alive, or empty. If it is alive nothing was looked for.
     alive: str = ""
     processes: list[Marked] = field(default_factory=list)
     #: Relative to the run directory.
     files: list[str] = field(default_factory=list)
     #: Keys in Redis.
     keys: int = 0
-    #: What a person should know besides.
+    #: Other things that a person should know.
     notes: list[str] = field(default_factory=list)
     #: What could not be ended or removed.
     stuck: list[str] = field(default_factory=list)
 
 
 def collect(run: RunDir, *, dry_run: bool, term_s: float = TERM_S) -> Collected:
-    """Collect what is left over of a run that is over or has died; ``term_s`` is wall time.
+    """End and remove what is left of a run that is over or has died. ``term_s``: as `TERM_S`.
 
     Raises:
         StoreError: there is no run, its ledger cannot be read, or its lock cannot be written.
@@ -61,7 +61,7 @@ def collect(run: RunDir, *, dry_run: bool, term_s: float = TERM_S) -> Collected:
         return Collected(alive=alive)
     if dry_run:
         return _collect(run, run_id, dry_run=True, term_s=term_s)
-    # Neither a supervisor nor a coordinator starts meanwhile.
+    # While these locks are held neither a supervisor nor a coordinator can start.
     locks = [RunLock(run, SUPERVISOR_LOCK), RunLock(run)]
     try:
         for lock in locks:
@@ -138,10 +138,10 @@ def _others(processes: Iterable[Marked]) -> list[Marked]:
 
 
 def _supervisor(processes: Sequence[Marked]) -> str:
-    """Who leads the run although nobody holds its lock, in words: between two coordinators there is a moment like that.
+    """Which supervisor leads the run although no coordinator holds its lock, in words; this is so between two coordinators.
 
-    The supervisor itself has no mark, but it is the parent of coordinator and SuperLink, which have; they die with it,
-    and where they do not, process 1 becomes their parent.
+    The supervisor has no mark, but coordinator and SuperLink have, and it is their parent. They die with it; where they cannot,
+    process 1 becomes their parent.
     """
     own = {p.pid for p in processes}
     for p in processes:
@@ -171,7 +171,7 @@ def _runs_windfall(pid: int) -> bool:
 
 
 def _end(run: RunDir, run_id: str, processes: Sequence[Marked], term_s: float) -> list[Marked]:
-    """Ask them to end, then end them with their groups. Those that live all the same."""
+    """Ask processes to end, then end them by force with their groups. Returns those that are still alive."""
     born = {p.pid: start_time(p.pid) for p in processes}
     leaders = {p.pid for p in processes if p.pid == p.pgid}
 
@@ -182,15 +182,16 @@ def _end(run: RunDir, run_id: str, processes: Sequence[Marked], term_s: float) -
         return [p for p in processes if lives(p.pid)]
 
     for p in processes:
-        # An agent passes it on, its trainer first of all, which then saves its work. Who has no leader is asked itself.
+        # An agent passes the request on to its trainer, which then saves its work. A process whose leader is gone is asked itself.
         if p.pid in leaders or p.pgid not in leaders:
             _signal(p.pid, signal.SIGTERM)
     _wait(lambda: not left(), term_s)
     for pid in leaders:
-        # A group keeps its number while anybody is in it; a number that has been given away again is not ours.
+        # A group keeps its number as long as it has a member. A number that is in use again may belong to others, and is left
+        # alone.
         if lives(pid) or (start_time(pid) is None and group_members(pid)):
             signal_group(pid, signal.SIGKILL)
-    # What sites have started meanwhile as well: we hold the lock, so nobody else starts sites of this run.
+    # This includes what sites have started meanwhile. We hold the lock, so nobody else starts sites of this run.
     for p in _others(marked(run_id, run.root)):
         if p.site or (p.pid in born and lives(p.pid)):
             _signal(p.pid, signal.SIGKILL)
@@ -215,7 +216,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _temporaries(root: Path, ended: set[int]) -> list[Path]:
-    """Files that were being written when their writer died. Those of a living process that is not ``ended`` are its own."""
+    """Temporary files whose writer has died. Files of a living process are left out, unless it is one of ``ended``."""
     found = []
     for folder, _, names in os.walk(root):
         for name in names:
@@ -245,7 +246,7 @@ def _bus(run: RunDir) -> str:
 
 
 def _keys(url: str, run_id: str, *, dry_run: bool) -> tuple[int, str]:
-    """Delete what a complete run keeps in Redis: how many keys, and a note if that was not possible."""
+    """Delete what a complete run keeps in Redis. Returns the number of keys, and a note if it was impossible."""
     import redis
 
     from windfall.store.redis_link import connect, why

@@ -1,7 +1,7 @@
-"""The operator's hand on the switch: hold, release and drain, durable and over every policy.
+"""What operators ask for: hold, release and drain. It is durable and overrides every policy.
 
-The command line leaves a request in the run directory; the coordinator, running or started later, takes note of it in
-the ledger, says so in an event with who and why, and keeps to it until it is released or over.
+The command line leaves a request in the run directory. The coordinator, running or started later, records it in the ledger, tells
+of it in an event with who and why, and obeys it until the site is released or the time is over.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:  # views read holds too, and import nothing heavy
 
 KINDS = ("hold", "release", "drain")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-#: Ten years: a time beyond it is a slip of the hand, and further on there is no calendar to write it with.
+#: Ten years (s). A longer time is a mistake, and much longer ones are beyond what calendars can express.
 _MOST_S = 3650 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorRequest:
-    """A request that no coordinator has taken note of yet. ``at``: wall time (Unix seconds) at which it was left."""
+    """A request that no coordinator has recorded yet. ``at``: wall time (Unix seconds) at which it was made."""
 
     kind: str
     site: str
@@ -60,7 +60,7 @@ def seconds(text: str) -> float:
 
 
 def request(run: RunDir, kind: str, site: str, *, for_s: float | None, who: str, why: str) -> Path:
-    """Leave a request for the coordinator, durably; the file that it is in. Raises OSError if it cannot be written."""
+    """Leave a request for the coordinator, durably. Returns its file. Raises OSError if it cannot be written."""
     if not run.operator.is_dir():
         run.operator.mkdir(exist_ok=True)
         sync_dir(run.root)
@@ -70,7 +70,7 @@ def request(run: RunDir, kind: str, site: str, *, for_s: float | None, who: str,
 
 
 def pending(run: RunDir) -> list[OperatorRequest]:
-    """What has been asked and not been taken note of yet, oldest first; what the coordinator will refuse is left out."""
+    """Requests that the coordinator has not recorded yet, oldest first, without those that it will refuse."""
     found = []
     for path in sorted(run.operator.glob("*.json")):
         try:
@@ -78,16 +78,16 @@ def pending(run: RunDir) -> list[OperatorRequest]:
             kind, site, for_s = asked["kind"], asked["site"], _span(asked["for_s"])
             at = float(path.name.split("-")[0]) if re.match(r"\d+\.\d+-", path.name) else None
         except (OSError, KeyError, TypeError, ValueError):
-            continue  # taken note of at this very moment, or malformed
+            continue  # it was recorded a moment ago, or is malformed
         if kind in KINDS and isinstance(site, str):
             found.append(OperatorRequest(kind, site, for_s, str(asked.get("who", "")), str(asked.get("why", "")), at))
     return found
 
 
 def running(run: RunDir, lock: str = "lock") -> bool:
-    """Whether a coordinator of this run lives (or its supervisor, by another ``lock``): somebody holds its lock.
+    """Whether a coordinator of this run is running: its lock is held. With another ``lock`` it is the supervisor.
 
-    Writes nothing, and keeps the lock only for a look.
+    It writes nothing, and takes the lock only for a moment.
     """
     try:
         with open(run.root / lock, "rb") as f:
@@ -95,12 +95,12 @@ def running(run: RunDir, lock: str = "lock") -> bool:
     except BlockingIOError:
         return True
     except OSError:
-        return False  # no lock file: no coordinator has ever been
+        return False  # there is no lock file, so there has never been a coordinator
     return False
 
 
 def _span(value: Any) -> float | None:
-    """A request's seconds. Raises ValueError or TypeError for what `seconds` would not have given."""
+    """A request's time in seconds. Raises ValueError or TypeError for a value that `seconds` does not return."""
     if value is None:
         return None
     if not 0 < float(value) <= _MOST_S:
@@ -109,7 +109,7 @@ def _span(value: Any) -> float | None:
 
 
 class Operator:
-    """The coordinator's side."""
+    """The coordinator's end: records requests and says which sites they keep off (a `fleet.loop.OperatorHolds`)."""
 
     def __init__(self, run: RunDir, ledger: Ledger, telemetry: Telemetry, *, sites: set[str]) -> None:
         self._folder = run.operator
@@ -120,7 +120,7 @@ class Operator:
         self._seen: set[str] = set()
 
     def look(self, t: float) -> None:
-        """Take note of what has been asked since the last look."""
+        """Record what has been asked since the last look."""
         if not self._folder.is_dir():
             return
         for path in sorted(self._folder.glob("*.json")):
@@ -133,7 +133,7 @@ class Operator:
             self._seen.add(path.name)
             try:
                 path.unlink(missing_ok=True)
-            except OSError as e:  # another user's: no reason to end a run
+            except OSError as e:  # it is another user's file: that must not end the run
                 self._telemetry.event(t, "warning", reason=f"operator request {path.name} cannot be removed: {e.strerror}")
 
     def _take(self, t: float, asked: dict[str, Any]) -> None:
@@ -155,10 +155,10 @@ class Operator:
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         """Sites that must be off whatever their policy says, each with the reason."""
-        self.look(t)  # so that the first decision of a run that is started again knows what was asked meanwhile
+        self.look(t)  # so that a resumed run's first decision knows what was asked meanwhile
         for site, hold in list(self._holds.items()):
             over = hold.until is not None and t >= hold.until
-            # A drain cuts one on-period short; without a time of its own it ends with that.
+            # A drain ends one on-period. If it has no time of its own it is over when that on-period would have ended.
             over = over or (hold.kind == "drain" and hold.until is None and not (site in decisions and decisions[site].on))
             if over:
                 self._ledger.unhold(site)
@@ -168,7 +168,7 @@ class Operator:
 
 
 def words(hold: Hold) -> str:
-    """A hold in words."""
+    """What a hold says, for reasons."""
     text = f"{'held' if hold.kind == 'hold' else 'drained'} by {hold.who}"
     text += f": {hold.why}" if hold.why else ""
     return text + (f" (until {iso_utc(hold.until)})" if hold.until is not None else "")

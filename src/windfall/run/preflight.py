@@ -1,8 +1,8 @@
-"""What can be known to be wrong with a run before it begins: its signals, policy, data, the model, first weights and memory.
+"""Finds what is wrong with a run before it begins: with its signals, policy, data, model, first weights and memory.
 
-Nothing is written, fetched or built, and torch is imported only where a site's device or first weights need it. `windfall check`
-says all of it, and a run does not begin with any of it. A configuration with mistakes is looked at as far as it goes: each part
-that needs nothing of what is wrong says what it finds.
+It writes, fetches and builds nothing, and imports torch only if a site's device or first weights need it. `windfall check` tells of
+everything that it finds, and a run begins only if it finds nothing. A configuration with mistakes is examined as far as possible:
+each part that does not need what is wrong says what it finds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Key = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. ``key``: the path through the tables; ``here``: on this machine, with nothing wrong in the file."""
+    """One thing that is wrong. ``key``: its path in the tables. ``here``: it is this machine that is wrong, and not the file."""
 
     key: Key
     what: str
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass
 class HeardSignals:
-    """What the signals of a configuration are, by their places in the file, and what is odd about them."""
+    """The signals of a configuration by their paths in the file, what is wrong with them, and warnings."""
 
     signals: dict[Key, StepSignal] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -55,14 +55,14 @@ class HeardSignals:
 
 
 def preflight(config: Config) -> list[Finding]:
-    """What is found wrong with data, model and machine, in the order of the file's tables."""
+    """Everything that is wrong with data, model and machine, in the order of the file's tables."""
     return [*_data(config, lambda _: None), *_model(config)]
 
 
 def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[str]]:
-    """Everything that is found wrong with a configuration, and warnings.
+    """Everything that is wrong with a configuration, and warnings.
 
-    If it is not ``whole``, it lacks what is wrong in itself, or breaks a rule that was told.
+    ``whole``: False if the configuration lacks values that are wrong in themselves, or breaks a rule; these are told already.
     """
     heard = listen(partial)
     found = list(heard.findings)
@@ -78,7 +78,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
         except (AttributeError, ValueError, LookupError):
             if whole:
                 raise
-            continue  # it needs what is wrong itself
+            continue  # this part needs a value that is wrong in itself
     return list(dict.fromkeys(found)), heard.warnings
 
 
@@ -121,7 +121,7 @@ def listen(partial: Config) -> HeardSignals:
 
 
 def _start(config: Config, heard: HeardSignals) -> Iterator[Finding]:
-    """A start of replayed time at which no site's trace says anything, or one site's."""
+    """Findings and warnings about a start of replayed time that lies outside of all traces, or of some."""
     if config.run.clock != "scaled":
         return
     first = {key: s for key, s in heard.signals.items() if key[0] == "site" and key[-1] == "signal"}
@@ -162,7 +162,7 @@ def _policy(config: Config) -> Iterator[Finding]:
 
 
 def _data(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
-    """``tell`` takes what is left out of the text."""
+    """Findings about data and tokenizer. ``tell`` is called with notes on text that is left out."""
     source = ("data", "source")
     if config.data.vocab_size is not None and config.data.tokenizer != "bpe":
         yield Finding(("data", "vocab_size"), f'is for tokenizer = "bpe", not for {config.data.tokenizer!r}; leave one of them out')
@@ -198,7 +198,7 @@ def _model(config: Config) -> Iterator[Finding]:
     except DataError as e:
         if prepared_source(config) is None:
             yield Finding(("data", "tokenizer"), str(e))
-        return  # what is wrong with prepared data is told with them
+        return  # `_data` tells what is wrong with prepared data
     spec = trainer_spec(config, Path(config.data.source))
     try:
         shape = model_config(spec, vocab_size)
@@ -218,10 +218,10 @@ def _model(config: Config) -> Iterator[Finding]:
 
 
 def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iterator[Finding]:
-    """Where the configuration asks for a tokenizer that prepared data have not. The default asks for none."""
+    """Findings where the configuration asks for another tokenizer than the prepared data have. The default asks for none."""
     asked, size = config.data.tokenizer, config.data.vocab_size
     if size is not None and asked != "bpe":
-        return  # told for every source
+        return  # `_data` tells of it for every source
     kept = (
         f"but {prepared} was prepared with {found.vocab_size:,} tokens of kind {found.kind}; leave it out, or prepare the data anew"
     )
@@ -239,7 +239,7 @@ def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iter
 
 
 def vocabulary(config: Config) -> int:
-    """Tokens of the tokenizer that the run's data have, or will have at most. Raises DataError where it is no good."""
+    """Size of the vocabulary that the run's data have, or will have at most. Raises DataError if the tokenizer cannot be read."""
     prepared = prepared_source(config)
     if prepared is not None:
         return Manifest.load(prepared).tokenizer.vocab_size
@@ -253,14 +253,14 @@ def vocabulary(config: Config) -> int:
 
 
 def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
-    """Sites whose devices are not here, or for which this machine has not the memory."""
+    """Findings about sites whose devices this machine lacks, or for which it has not enough memory."""
     spec = trainer_spec(config, Path(config.data.source))
-    told: set[str] = set()  # sites that are alike are told of once
+    told: set[str] = set()  # several sites may have the same finding
     for number, site in enumerate(config.site):
         finding = None
         if site.device == "cuda":
-            # Only counted: asking a GPU for its memory would keep some of it for as long as this process lives. The site's
-            # own process asks, before it builds anything.
+            # GPUs are only counted. Asking one for its memory would keep a part of it for as long as this process lives; the site's
+            # own process asks before it builds anything.
             count = _cuda_devices()
             if count < site.ranks:
                 what = f"cuda with {site.ranks} rank{'s' if site.ranks > 1 else ''}, and there are {count} CUDA devices here"
@@ -276,7 +276,7 @@ def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
 
 
 def _cuda_devices() -> int:
-    """How many there are on this machine. Where Linux has no device of any accelerator it is not worth a second's import to ask."""
+    """The number of CUDA devices on this machine. If Linux has no accelerator at all, torch is not imported to ask."""
     known = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
     if sys.platform == "linux" and not any(True for name in known for _ in Path("/dev").glob(name)):
         return 0

@@ -1,4 +1,4 @@
-"""Puts the loop's story into telemetry, and takes it up again at resume."""
+"""Records what the loop does in telemetry, and restores the loop from it at resume."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class LedgerJournal:
 
 
 class TelemetryRecorder:
-    """Decisions with their whole input, readings, states, modes and booked intervals."""
+    """Records decisions with their whole input, readings, states, modes and booked intervals."""
 
     def __init__(self, telemetry: Telemetry, configuration: int = 1) -> None:
-        """``configuration``: the number of the one that is in force, as the ledger keeps it."""
+        """``configuration``: the number, in the ledger, of the configuration in force."""
         self._t = telemetry
         self._configuration = configuration
-        #: Instants of the readings, and the newest forecast, that are in their tables already, by site.
+        #: By site, what is stored already: the instants of readings, and the newest forecast.
         self._noted: dict[str, set[float]] = {}
         self._forecasts: dict[str, float] = {}
         self._alarm = ""
@@ -53,7 +53,7 @@ class TelemetryRecorder:
             )  # fmt: skip
             if d.on != s.on:
                 self._t.event(view.t, "decision", site=name, wanted="on" if d.on else "off", reason=d.reason)
-        # One event when it begins, not one at every tick.
+        # An alarm is told when it begins, not at every tick.
         alarm = next((d.alarm for d in decisions.values() if d.alarm), "")
         if alarm and alarm != self._alarm:
             self._t.event(view.t, "warning", reason=alarm)
@@ -62,8 +62,8 @@ class TelemetryRecorder:
     def _given(self, view: FleetView, s: SiteView) -> dict[str, Any]:
         """A decision's whole input, so that it can be made again (invariant 7).
 
-        What was asked of forecast and past goes into tables of their own, each value once. Infinity (a reading that holds until
-        the next) is no JSON number; Python reads its own spelling back.
+        Forecasts and past values that the policy asked for go into tables of their own, each value once. Infinity (a reading
+        without end) is no JSON number, but Python reads back what it writes.
         """
         given: dict[str, Any] = {
             "begun": view.begun, "left": view.left, "spent": view.spent, "tick_s": view.tick_s,
@@ -128,12 +128,12 @@ class TelemetryRecorder:
             )  # fmt: skip
 
     def moved(self, t: float, site: Site, old: State, new: State) -> None:
-        """A site has changed state."""
+        """Record that a site has changed its state."""
         self._t.put("INSERT INTO states VALUES (?,?,?,?,?)", site.name, t, clock.wall(), new.value, site.reason)
         self._t.event(t, "state", site=site.name, was=old.value, now=new.value, generation=site.generation, reason=site.reason)
 
     def mode(self, t: float, mode: str) -> bool:
-        """Note the mode; True if it is a new one."""
+        """Record the mode if it has changed; True if it has."""
         if mode == self._mode:
             return False
         was, self._mode = self._mode, mode
@@ -156,19 +156,19 @@ def begun(telemetry: Telemetry, now: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What of a site's last decision counts now: that it was on, what its policy remembered, what its starts were seen to take."""
+    """Which parts of a site's last decision count now: that it was on, its policy's memory, the learned length of its starts."""
 
     on: bool = True
     memory: bool = True
     spin_up: bool = True
 
 
-#: From the number of the configuration that was in force then, and the site.
+#: What of a decision counts, from the number of the configuration then in force and the site.
 Carries = Callable[[int, str], Carried]
 
 
 def restore(telemetry: Telemetry, account: Account, loop: Loop, carries: Carries = lambda *_: Carried()) -> None:
-    """Take up sums, policy memory and what has been learned of starts from a run's telemetry."""
+    """Restore the account's sums, policies' memory and the learned lengths of starts from a run's telemetry."""
     for site, phase, *sums in telemetry.rows(
         "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
         " TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END), TOTAL(CASE WHEN inside = -1 THEN joules END),"
@@ -196,7 +196,7 @@ def _row(r: Reading | None) -> list[Any] | None:
 
 
 def _kind(e: Interval) -> tuple[object, ...]:
-    """What entries that are written as one have in common."""
+    """What neighbouring entries must have in common to be stored as one."""
     return e.phase, e.watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None
 
 

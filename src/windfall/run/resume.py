@@ -1,4 +1,4 @@
-"""Going on with a run: what its configuration may change is changed, durably and told; the rest is refused before anything is."""
+"""Goes on with a run under a changed configuration: makes the changes that are allowed, or refuses before it changes anything."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from windfall.train.schedule import Extent
 
 Say = Callable[[str], None]
 _POLL_S = 0.05
-#: A process that has been killed and is still there after so long never ends.
+#: A process that is still there so long (s) after it was killed will not end.
 _KILLED_S = 30.0
 
 
 def resume(config: Config, run: RunDir, say: Say, extend: str | None = None) -> None:
-    """Take up ``config`` for the run in ``run``, which nobody runs now. ``extend``: hold or warmdown, for a larger budget.
+    """Make ``config`` that of the run in ``run``, which is not running. ``extend``: hold or warmdown, for a larger budget.
 
     Raises:
         ConfigError: it changes what is fixed; every such key is named, with its old and new value.
@@ -39,7 +39,7 @@ def resume(config: Config, run: RunDir, say: Say, extend: str | None = None) -> 
     try:
         kept = ledger.configurations()
         known = _known(run, ledger)
-        if known is None:  # of before configurations were kept, and its file is gone
+        if known is None:  # the run is older than the table of configurations, and its file is gone
             if ledger.meta("fingerprint") != fingerprint(config):
                 raise ConfigError(
                     f"{run.root}: was started with another configuration, and {run.config} cannot be read to say where; "
@@ -66,12 +66,12 @@ def resume(config: Config, run: RunDir, say: Say, extend: str | None = None) -> 
             ledger.set_meta(data_dir=str(moved))
     finally:
         ledger.close()
-    # It follows the ledger: after a crash in between, the next start writes it.
+    # The file is written after the ledger. After a crash in between the next start writes it.
     keep_config(config, run)
 
 
 def differing(config: Config, run: RunDir) -> list[str]:
-    """What ``config`` would change in a run that goes on just now; nothing is touched."""
+    """What ``config`` would change in a run that is running. It changes nothing."""
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
         known = _known(run, ledger)
@@ -117,7 +117,7 @@ def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend
         )
     if extend and config.budget_blocks <= ledger.budget_blocks:
         if len(stage.extents) > 1 and stage.extents[-1].how == extend:
-            return found  # this very extension has been made
+            return found  # this extension has been made already
         raise ConfigError(
             f"--extend: run.budget_tokens = {config.run.budget_tokens} is what the run has already; give a larger one in the file"
         )
@@ -125,7 +125,7 @@ def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend
 
 
 def _end_sites(run: RunDir, ledger: Ledger, old: Config, new: Config, say: Say) -> None:
-    """End what still lives of sites that are gone, or are told otherwise now. What they have trained is in their folders."""
+    """End living sites that the configuration has no more, or tells something else. Their work is kept in their folders."""
     run_id = ledger.meta("run_id") or ""
     driver = driver_of_what_lives(run, run_id)
     now = {s.name for s in new.site}
@@ -154,9 +154,9 @@ def _told(config: Config, run: RunDir, site: str) -> dict[str, Any]:
 
 
 def _require_data(folder: Path, data_hash: str, run: RunDir) -> None:
-    """Raise DataError where the data of a run that goes on are not those that it was begun with: its sites would all fail.
+    """Raise DataError if the run's data are not those that it was begun with, because all of its sites would fail.
 
-    To go on, this machine needs none itself: where there are none, the sites say what they find.
+    This machine itself needs no data to go on. If it has none, the sites say what they find.
     """
     from windfall.train.manifest import MANIFEST_NAME, Manifest
 

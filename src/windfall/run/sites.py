@@ -22,7 +22,7 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "supernode_port": supernode_port,
         "threads": site.threads,
         "ranks": site.ranks,
-        # A rank that hangs is found out before the coordinator would give the site up.
+        # Shorter than the heartbeat's time-out, so that a rank that hangs is noticed before the coordinator gives the site up.
         "step_timeout_s": 0.8 * config.fleet.heartbeat_timeout_s,
         "snapshot_s": config.federation.snapshot_s,
         "dead_man_s": config.fleet.dead_man_s,
@@ -36,14 +36,14 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "environment": {
             "OMP_NUM_THREADS": str(site.threads),
             "MKL_NUM_THREADS": str(site.threads),
-            # Sites share this machine: a thread that waits must not spin on a core that another site needs.
+            # Sites share this machine: a waiting thread must not keep a core busy that another site needs.
             "OMP_WAIT_POLICY": "PASSIVE",
         },
     }
 
 
 def _extents(run: RunDir) -> list[tuple[int, int, str]]:
-    """The run's budgets, where there has been more than one."""
+    """The run's budgets, if it has had more than one."""
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
         found = extents(ledger.configurations())

@@ -1,6 +1,6 @@
-"""How fast models have trained on this machine: kept in the user's cache folder, so that `check` can say how long a run will take.
+"""How fast models have trained on this machine, kept in the user's cache folder. `check` uses it to say how long a run will take.
 
-A file of measurements and nothing more: where it cannot be read or written, nothing is known, and nothing else changes.
+If the file cannot be read or written nothing is known, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from windfall.store.files import read_json, write_json
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 
-#: Steps of a run that count, the newest ones: what a site did at last is what it will do.
+#: So many of a run's newest steps are used: they show best how fast the site will be.
 _STEPS = 200
 #: Measurements kept, the newest ones.
 _MOST = 500
@@ -29,9 +29,9 @@ _MOST = 500
 
 @dataclass(frozen=True)
 class Speed:
-    """What one site of a kind does here: tokens per second of wall time, and how long its processes take to start.
+    """What a kind of site does on this machine: tokens per second of wall time, and how long its processes take to start.
 
-    ``version_s``: what a version costs beside the steps that it is made of (it travels, is written and evaluated). Wall seconds.
+    ``version_s``: wall seconds that a version takes beside its steps, for being sent, written and evaluated.
     """
 
     tokens_per_s: float
@@ -97,7 +97,7 @@ def keep_run(config: Config, wall_s: float, file: Path | None) -> bool:
 
 
 def shown_by(run: RunDir, site: SiteTable) -> Speed | None:
-    """What a run shows of a site: the speed of its last steps, and how long its starts took. Raises StoreError."""
+    """The speed of a site's last steps in a run, and how long its starts took. Raises StoreError if the run cannot be read."""
     telemetry = Telemetry.open(run.telemetry, read_only=True)
     try:
         rate = _rate(telemetry, site.name)
@@ -150,7 +150,7 @@ def _keep(file: Path | None, new: dict[str, dict[str, Any]]) -> bool:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, merged)
     except OSError:
-        return False  # a home that cannot be written: the next `check` says that nothing is known
+        return False  # the folder cannot be written, so the next `check` says that nothing is known
     return True
 
 

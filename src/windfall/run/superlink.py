@@ -1,7 +1,7 @@
 """The SuperLink of a run: one process beside the coordinator, with a database that outlives it.
 
-It keeps its port and its database from start to start, so that sites find it again, and messages under way survive it
-(FACTS of Flower 1.41: nodes, runs and replies come back with the database).
+It keeps its port and its database from start to start, so that sites find it again and messages under way survive its end. In
+Flower 1.41 nodes, runs and replies come back with the database.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from windfall.store.rundir import RunDir
 from windfall.wire.flower_environment import flower_environment
 from windfall.wire.probe import answers
 
-#: A SuperLink that ends sooner than this has not worked.
+#: A SuperLink that ends sooner than this (s) counts as not having worked.
 _YOUNG_S = 5.0
-#: It is asked this often, with this patience; silent for longer than that (but running) it is ended.
+#: How often it is asked for a sign of life (s), and how long it may take to answer. If it runs and stays silent longer it is ended.
 _PROBE_S, _PROBE_TIMEOUT_S, _SILENT_S = 5.0, 1.0, 45.0
-#: So many in a row, and its database is set aside; twice as many, and the run gives up.
+#: After so many failures in a row its database is set aside; after twice as many the run gives up.
 _FAILS = 3
 
 
 class SuperLink:
-    """Starts it, starts it again when it ends, ends it."""
+    """Starts the SuperLink, starts it again if it ends, and stops it."""
 
     def __init__(self, run: RunDir, run_id: str, configured_port: int) -> None:
         """Choose the port.
@@ -54,7 +54,7 @@ class SuperLink:
                 )
             self.port = configured_port
         elif isinstance(last, int) and port_is_free(last):
-            self.port = last  # sites of an earlier start may still be there and look for it
+            self.port = last  # sites of an earlier start may still look for it there
         else:
             self.port = free_port()
         write_json(self._folder / "superlink.json", {"port": self.port})
@@ -68,7 +68,7 @@ class SuperLink:
             self._child = spawn(
                 [str(Path(sys.executable).parent / "flower-superlink"), "--insecure", "--isolation", "process",
                  "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(self.port),
-                 # As an address without a path: of a path Flower makes one, and reads `?` and `%` in it as an address's.
+                 # Given as a URL without a path. From a path Flower would make a URL, in which `?` and `%` have a meaning.
                  "--database", "sqlite:///superlink.db"],
                 log=(self._run.logs / "superlink.log").resolve(), env=env, with_parent=True, folder=self._folder,
             )  # fmt: skip
@@ -77,7 +77,7 @@ class SuperLink:
         self._started = clock.monotonic()
 
     def keep(self) -> str:
-        """Start it again if it has ended: what happened, or an empty string.
+        """Start it again if it has ended. Returns what happened, or an empty string.
 
         Raises:
             RunError: it ends every time.
@@ -88,7 +88,7 @@ class SuperLink:
             return self._mind_its_silence(self._child)
         status = self._child.returncode
         if status < 0:
-            self._started = 0.0  # somebody has killed it: that says nothing about its health
+            self._started = 0.0  # it was killed from outside, which says nothing about its health
         self._fails = self._fails + 1 if clock.monotonic() - self._started < _YOUNG_S else 0
         if self._fails >= 2 * _FAILS:
             raise RunError(f"the SuperLink ends as soon as it is started (status {status}); see {self._run.logs / 'superlink.log'}")
@@ -123,7 +123,7 @@ class SuperLink:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A free port of this machine."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

@@ -1,4 +1,4 @@
-"""`windfall run`: prepares the run directory, keeps SuperLink and coordinator alive, shows the run, passes on Ctrl-C."""
+"""`windfall run`: prepares the run directory, keeps SuperLink and coordinator running, shows the run, and passes Ctrl-C on."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 from windfall.wire.flower_environment import flower_environment
 
 _POLL_S = 0.25
-#: A coordinator that dies before it serves is started again this often in a row ...
+#: How often in a row a coordinator is started again that dies before it serves.
 _STILLBORN = 4
-#: ... and one that dies later this often without a new version in between.
+#: How often one is started again that dies later, without a new version in between.
 _FRUITLESS = 25
-#: One that has lived this long has been of use, whether a site was in a window or not.
+#: A coordinator that has lived so long (s) has done its work, even if no site was in a window.
 _LONG_LIFE_S = 600.0
 #: Exit status of a coordinator that could not write down why it stopped.
 DISK_STATUS = 74
@@ -78,8 +78,8 @@ class Supervisor:
         self._run_id = ""
 
     def prepare(self) -> None:
-        """Make or check the run directory, so that what is wrong is said before anything starts."""
-        # A run outlives the terminal that it was started from, whoever asked for that (nohup) or not. Its processes inherit this.
+        """Make the run directory, or check the one that is there, so that errors are told before anything starts."""
+        # A run goes on when its terminal is closed, with or without nohup. Its processes inherit this.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         clock.leave_out_stops()
         with telling_of_the_disk(self._run.root):
@@ -90,8 +90,8 @@ class Supervisor:
             if self._extend:
                 raise ConfigError(f"--extend {self._extend}: there is no run in {self._run.root} to make longer")
             self._run.make()
-        # From here to the end: between two coordinators nobody has their lock, and two supervisors would start a
-        # SuperLink each on the same database and end each other's sites.
+        # Held to the end. Between two coordinators nobody holds the coordinators' lock, and a second supervisor would start a
+        # SuperLink on the same database and end this one's sites.
         self._take_locks()
         resumed = self._run.exists()
         prepare_run(self._config, self._run, self._say, self._extend)
@@ -103,7 +103,7 @@ class Supervisor:
         self._superlink = self.make_superlink(self._run_id)
 
     def _take_locks(self) -> None:
-        """Before anything of the run is touched. Raises StoreError where somebody runs it."""
+        """Take the run's locks, before anything of the run is touched. Raises StoreError if the run is running."""
         try:
             self._lock.acquire()
             lock = RunLock(self._run)
@@ -152,7 +152,7 @@ class Supervisor:
         raise ConfigError(message) if outcome.get("exit_code") == ConfigError.exit_code else RunError(message)
 
     def _serve(self, superlink: SuperLink) -> tuple[int, dict[str, Any]]:
-        """Coordinators, one after another, until one has said the last word."""
+        """Run one coordinator after the other until one ends the run."""
         stillborn = fruitless = 0
         version = self._version()
         while True:
@@ -171,7 +171,7 @@ class Supervisor:
             self._say(f"{why}; a new coordinator is started, sites go on")
 
     def _once(self, superlink: SuperLink) -> tuple[int, bool]:
-        """One life of a coordinator: its exit status, and whether it came to serve."""
+        """Run one coordinator to its end. Returns its exit status, and whether it began to serve."""
         if self._asked:
             return 130, False
         (self._run.logs / "outcome.json").unlink(missing_ok=True)
@@ -214,14 +214,14 @@ class Supervisor:
             ledger.close()
 
     def _end_everything(self) -> None:
-        """Nobody is left to lead the sites: end them. What they have is in their outboxes and snapshots."""
+        """End the sites, because no coordinator is left to lead them. Their work is in their outboxes and snapshots."""
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
             self._child.wait()
         driver_of_what_lives(self._run, self._run_id).kill_all()
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """Do what was asked for. What there is to say is said later: whoever closed the terminal may have taken it away."""
+        """Pass the request on. The message to the user comes later: the terminal may be gone, and printing here could fail."""
         self._asked += 1
         child = self._child
         if child is None or child.poll() is not None:

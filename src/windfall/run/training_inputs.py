@@ -35,11 +35,11 @@ def trainer_spec(config: Config, data_dir: Path, extents: Sequence[tuple[float, 
 def data_dir(config: Config, run: RunDir) -> Path:
     """Where the prepared corpus is: the source itself if it is one, else in the run directory."""
     if run.exists() and (run.data / "manifest.json").exists():
-        return run.data  # whatever has come to lie at the source since
+        return run.data  # the run keeps its own data, whatever lies at the source now
     found = prepared_source(config)
     if found is None and run.exists():
         ledger = Ledger.open(run.ledger, read_only=True)
-        found = Path(ledger.meta("data_dir") or run.data)  # it has gone: this is the name to complain of
+        found = Path(ledger.meta("data_dir") or run.data)  # it is gone, and errors are to name it
         ledger.close()
     return found or run.data
 
@@ -53,7 +53,7 @@ def prepared_source(config: Config) -> Path | None:
 
 
 def first_weights(config: Config, shape: GPTConfig) -> Tensors:
-    """Those of version 0: drawn by the run's seed, or a model's that was there before.
+    """The weights of version 0: drawn with the run's seed, or those of `model.initial_weights`.
 
     Raises:
         DataError: that model is of another architecture.

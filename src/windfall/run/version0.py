@@ -1,4 +1,4 @@
-"""Version 0, made again where its file is gone: the run's seed draws the same weights, bit for bit."""
+"""Makes version 0 again if its file is gone: the run's seed draws the same weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Say = Callable[[str], None]
 
 
 def mend_version0(config: Config, run: RunDir, data: Path, say: Say) -> None:
-    """Write the weights of version 0 again if they should be there and are not, or if a run without any other has damaged ones.
+    """Write the weights of version 0 again if their file is missing, or if they are damaged and there is no other version.
 
     Raises:
-        StoreError: what is drawn now, or read from ``model.initial_weights``, is not what they were.
+        StoreError: what is drawn now, or read from ``model.initial_weights``, differs from what they were.
     """
     ledger = Ledger.open(run.ledger, read_only=True)
     try:

@@ -1,4 +1,4 @@
-"""What a kept version of a run's model writes and how well it predicts, computed on this machine when somebody asks."""
+"""What a kept version of a run's model writes, and how well it predicts, computed on this machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from windfall.train.evaluate import EvalResult
     from windfall.train.model import GPT
 
-#: Tokens that `evaluated` puts through the model at a time, or one sequence if that is longer: on a CPU larger batches are no
-#: faster, and a laptop's memory may hold little more than the model.
+#: How many tokens `evaluated` takes at a time (at least one sequence). On a CPU larger batches are not faster, and a laptop's
+#: memory may hold little more than the model.
 _BATCH_TOKENS = 4096
 
 
@@ -37,7 +37,7 @@ def held_version(run: RunDir, version: int | None) -> Version:
 
 
 def held_weights(run: RunDir, found: Version) -> Tensors:
-    """The weights of such a version. Raises DataError where they are gone or damaged."""
+    """The weights of a kept version. Raises DataError if they are gone or damaged."""
     from windfall.store.tensors import load_file
 
     try:
@@ -89,8 +89,8 @@ def evaluated(
 ) -> tuple[EvalResult, Version]:
     """A version's surprise over the held-out text, in float32 on the CPU.
 
-    Over ``sequences`` spread evenly over it (all, where there are fewer), or over as many as the run's own evaluations take
-    (`data.eval_sequences`), so that the figures are of the same text. ``progress``: as `windfall.train.evaluate.evaluate`.
+    It takes ``sequences`` of them, spread evenly (all, if there are fewer). The default is as many as the run's own evaluations
+    take (`data.eval_sequences`), so that both figures are of the same text. ``progress``: as `windfall.train.evaluate.evaluate`.
 
     Raises:
         DataError: no such version, its weights are gone or damaged, or nothing was held out.

@@ -1,4 +1,4 @@
-"""Watches live signals: what goes wrong with a source becomes an event, once for each reason, and so does its recovery."""
+"""Watches live signals. Trouble with a source becomes an event, once for each reason, and so does its recovery."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from windfall.grid.build import Grid
 from windfall.store.telemetry import Telemetry
 
-#: How many different reasons are told until a source is heard again.
+#: At most so many different reasons are told until a source is heard again.
 _MOST = 5
 
 
@@ -17,12 +17,12 @@ class SignalWatch:
     def __init__(self, grid: Grid, telemetry: Telemetry) -> None:
         self._signals = grid.live()
         self._telemetry = telemetry
-        #: What has been told of each source since it was heard last, but for the figures in it.
+        #: By source, the reasons told since it was last heard, without the figures in them.
         self._errors: dict[int, set[str]] = {}
         self._told: set[tuple[int, str]] = set()
 
     def look(self, t: float) -> None:
-        """Take note of what has changed since the last look; ``t`` is run time."""
+        """Tell what has changed since the last look; ``t`` is run time."""
         for i, signal in enumerate(self._signals):
             status = signal.status()
             for text in status.warnings:

@@ -1,4 +1,4 @@
-"""Backtest: the loop on a manual clock, with the same policies, controller and account as a real run."""
+"""Backtests: simulates policies on a manual clock, with the policies, controller and account of a real run, and rates them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Lanes = dict[str, list[tuple[float, float, str]]]
 class Row:
     """One policy's result. Hours are run time from the start; null figures could not be computed.
 
-    ``share_of_oracle`` compares the schedule's value with the largest possible over the same time, ``kg_over_oracle`` its
-    emissions with the least possible for the same tokens by ``deadline_h``. ``unknown_kwh`` were used in hours without a reading:
-    they are part of ``energy_kwh`` and of no kg, and outside of ``share_inside``.
+    ``share_of_oracle``: the schedule's value over the largest possible value in the same time. ``kg_over_oracle``: its emissions
+    over the least possible ones for the same tokens by ``deadline_h``. ``unknown_kwh``: energy used in hours without a reading,
+    which is part of ``energy_kwh`` but not of any kg nor of ``share_inside``.
     """
 
     policy: str
@@ -54,7 +54,7 @@ class Row:
     span_h: float
     unknown_kwh: float = 0.0
     notes: list[str] = field(default_factory=list)
-    #: (start, end, state) per site: what figures draw. Left out of JSON.
+    #: By site, (start, end, state) each, for figures. It is not in the JSON.
     lanes: Lanes = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -66,9 +66,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Backtest:
-    """All rows, the always-on baselines by region (kg), and how long the simulation alone took.
+    """All rows, the always-on baselines by region (kg), and how long the simulation took.
 
-    A region of which some of the hours are unknown has no baseline; ``partly`` has what is known of it.
+    A region with unknown hours has no baseline. ``partly`` has its known part.
     """
 
     start: float
@@ -105,7 +105,7 @@ def backtest(
 ) -> Backtest:  # fmt: skip
     """Run every policy (default: ``[backtest] policies``) over the configuration's signals, from ``start`` to ``until``.
 
-    ``tell`` hears how far it is (0 to 1; below 0 where nobody knows), and what is done.
+    ``tell`` is called with the share done (0 to 1; below 0 if unknown) and what is being done.
 
     Raises:
         SignalError: a trace cannot be used, or a signal is live.
@@ -142,7 +142,7 @@ def backtest(
 
 
 def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None) -> list[str]:
-    """Why there is no row of an oracle that was asked for."""
+    """Why there is no row for an oracle that was asked for."""
     if "oracle" not in (policies or config.backtest.policies) or any(r.policy == "oracle" for r in rows):
         return []
     if config.backtest.target == "none":
@@ -153,7 +153,7 @@ def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None
 
 
 def oddities(grid: Grid, span: TimeSpan, until: float | None = None) -> list[str]:
-    """What there is to say of the time of a backtest: where a site's signal says nothing, and where it ends before ``until``."""
+    """Warnings about a backtest's time: where a site's signal has holes, and where it ends before ``until``."""
     found = []
     if until is not None and until > span.end + 1.0:
         found.append(f"the signals end at {iso_utc(span.end)}, and so does the backtest, before {iso_utc(until)}")
@@ -176,7 +176,7 @@ def oddities(grid: Grid, span: TimeSpan, until: float | None = None) -> list[str
 
 
 def span_of(config: Config, grid: Grid, start: float | None = None, until: float | None = None) -> TimeSpan:
-    """From when to when a backtest goes: as asked, else as configured, else as far as the traces reach."""
+    """The time of a backtest: as asked, else as configured, else as far as the traces reach."""
     table = config.backtest
     begun = table.start or config.run.start
     first = start if start is not None else parse_utc(begun) if begun else grid.starts_at()
@@ -188,7 +188,7 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
             "[backtest] start"
         )
     last = until if until is not None else parse_utc(table.until) if table.until else ends
-    # A row that holds until the next may be followed further, if somebody says how far.
+    # If a trace's last row holds without end, the time may go further, but only as far as it is told to.
     endless = any(math.isinf(recorded(s).ends_at()) for s in grid.by_site.values())
     end = last if endless else min(last, ends)
     if end <= first:
@@ -208,7 +208,7 @@ def compare(
     config: Config, grid: Grid, span: TimeSpan, policies: Sequence[str], *, judged: bool = True,
     tell: Callable[[float, str], None] = lambda _, what: None,
 ) -> list[Row]:  # fmt: skip
-    """A row for every policy, deadline and publication delay. ``judged=False``: without the oracle beside them, which is quicker.
+    """A row for every policy, deadline and publication delay. ``judged=False``: not compared with the oracle, which is quicker.
 
     Raises:
         ConfigError: some of the policies cannot decide on these signals; the message names them all.
@@ -223,7 +223,7 @@ def compare(
         for i, name in enumerate(policies):
             tell((k * len(policies) + i) / (len(delays) * len(policies) + 1), name)
             if name == "oracle" or (delay != delays[0] and name in ("always", "random_duty")):
-                continue  # they do not look at readings
+                continue  # such policies do not look at readings, so the delay changes nothing
             preset = table.paper_preset if name == "paper" else table.trainer.preset
             bound = deadlines if name == "budgeted" and table.target == "budget" else [None]
             for d in bound:
@@ -239,13 +239,13 @@ def compare(
 
 
 def _common_deadline(results: Iterable[SimulationResult], start: float) -> list[float]:
-    """The hours in which the slowest of the policies that look at the grid was done: what all are judged by where none was set."""
+    """The finish (h) of the slowest policy that looks at the grid. All rows are judged by it if no deadline is configured."""
     done = [(o.done_at - start) / 3600 for o in results if o.done_at is not None and o.policy not in ("always", "random_duty")]
     return [max(done)] if done else []
 
 
 def deadlines_of(config: Config, span: TimeSpan) -> list[float]:
-    """The deadlines that were set, in hours from the start."""
+    """The configured deadlines, in hours from the start."""
     if config.backtest.deadlines_h:
         return list(config.backtest.deadlines_h)
     if config.policy.deadline:
@@ -269,7 +269,7 @@ def _refuse(config: Config, policies: Sequence[str], deadlines: Sequence[float])
 
 
 class _Judge:
-    """Puts results beside the oracle."""
+    """Compares results with the oracle."""
 
     def __init__(self, config: Config, grid: Grid, span: TimeSpan, deadlines: list[float], judged: bool) -> None:
         self._judged = judged
@@ -278,17 +278,18 @@ class _Judge:
         self._span = span
         self._deadlines = sorted(deadlines)
         self._simulation = self._again()
-        #: The cheapest budgets by preset, and the largest values by preset and end: a row is judged by one that starts as it does.
+        #: Oracles for budgets by preset, and largest values by preset and end. A row is judged by an oracle whose starts are its
+        #: own.
         self._budgets: dict[str, BudgetOracle] = {}
         self._values: dict[tuple[str, float], float | None] = {}
 
     def row(self, o: SimulationResult, delay: float | None, deadline: float | None) -> Row:
-        """One result as a row."""
+        """A simulation's result as a row."""
         finish_h = None if o.done_at is None else (o.done_at - self._span.start) / 3600
         against = deadline if deadline is not None else self._deadline_for(finish_h)
         kg_over = None
         budget = self._judged and self._config.backtest.target == "budget"
-        known = o.unknown_kwh <= 1e-3 * o.kwh  # else its kg leave too much out to stand beside others
+        known = o.unknown_kwh <= 1e-3 * o.kwh  # with more unknown energy the kg cannot be compared with others
         if budget and known and finish_h is not None and against is not None and o.kg is not None:
             best = self._budget(o.preset).schedule(against) if finish_h <= against + 1e-6 else None
             if best is not None and best.reachable and best.cost > 0 and self._in_grams():
@@ -323,14 +324,14 @@ class _Judge:
                 continue
             periods = {n: [(s.start, s.stop) for s in x] for n, x in made.on_periods.items()}
             row = self.row(self._again().scheduled(periods), delay, deadline)
-            # A cost that is earned has no share to be told by.
+            # A cost at or below zero cannot be a denominator.
             slack = (made.cost - made.bound) / abs(made.cost) if made.cost and math.isfinite(made.bound) else 0.0
             note = f"no schedule is cheaper by more than {slack * 100:.2f} %" if made.reachable else "cannot be met: every site on"
             found.append(replace(row, notes=[*row.notes, note, *self._caveats()]))
         return found
 
     def _caveats(self) -> list[str]:
-        """What the oracle is free of, and the others are not."""
+        """Notes on advantages that the oracle has over policies."""
         found = []
         c = self._config
         bound = [s.name for s in c.site if s.max_starts_per_h is not None or s.ramp_w_per_min is not None]
@@ -345,7 +346,7 @@ class _Judge:
         return Simulation(self._config, self._grid, self._span, self._config.backtest.trainer.preset)
 
     def _deadline_for(self, finish_h: float | None) -> float | None:
-        """The deadline that a finish is judged by: the first it keeps, or where none is set (or kept) its own."""
+        """The deadline by which a finish is judged: the first one that it keeps, or its own if none is configured or kept."""
         if finish_h is None or self._config.backtest.target == "none":
             return None
         return next((d for d in self._deadlines if finish_h <= d + 1e-6), finish_h)

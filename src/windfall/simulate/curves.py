@@ -1,7 +1,7 @@
-"""A backtest's row over time: what each site was doing, and what it had emitted by when.
+"""A backtest's row over time: what each site was doing, and how much it had emitted by when.
 
-A row keeps states (its lanes); phases and emissions follow from them with the trainer's and the power's model, the study's stall
-included. The last value of ``emissions`` is the row's ``kg_co2``.
+A row keeps only states (its lanes). The models of the trainer (with its stalls) and of power give phases and emissions from them.
+The last value of ``emissions`` is the row's ``kg_co2``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from windfall.simulate.work import TrainerModel
 from windfall.units import J_PER_KWH
 
 Array = npt.NDArray[np.float64]
-#: States in which a site takes optimizer steps, stalls apart.
+#: States in which a site takes optimizer steps, except in stalls.
 _WORKING = ("ready", "training")
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """A site over ``[t0, t1)`` (Unix seconds): provisioning, idle, local (training alone), federated or draining."""
+    """What a site does over ``[t0, t1)`` (Unix seconds): provisioning, idle, local (training alone), federated or draining."""
 
     t0: float
     t1: float
@@ -35,7 +35,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A quantity that grows along straight lines between ``times`` (Unix seconds): ``values`` since the start."""
+    """A growing quantity, linear between ``times`` [n] (Unix seconds); ``values`` [n] count from the start."""
 
     times: Array
     values: Array
@@ -46,7 +46,7 @@ class Curve:
 
 
 def activities(row: Row, config: Config) -> dict[str, list[Activity]]:
-    """What every site of a row was doing, time off left out."""
+    """By site, what it was doing over a row's time, in order. Time off is left out."""
     model = TrainerModel.of(config, row.preset)
     joint = _joint(row)
     found: dict[str, list[Activity]] = {}
@@ -93,20 +93,20 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
 
 
 def seconds_training(doing: Sequence[Activity]) -> Curve:
-    """Seconds of training of one site since the start of the first stretch."""
+    """Seconds of training of one site since the start of its first activity."""
     spans = [s for s in doing if s.what in ("local", "federated")]
     if not spans:
         return Curve(np.zeros(1), np.zeros(1))
     starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in spans), strict=True))
     done = np.cumsum(ends - starts)
-    # A stretch rises from its start to its end; where two meet, one of the two equal instants is dropped.
+    # The curve rises from each activity's start to its end. Where two meet, one of the two equal instants is dropped.
     times, first = np.unique(np.column_stack([starts, ends]).ravel(), return_index=True)
     values = np.column_stack([np.concatenate(([0.0], done[:-1])), done]).ravel()
     return Curve(times, values[first])
 
 
 def _power(doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
-    """Edges over ``[start, end]`` between which neither phase nor reading changes, and the watts between them."""
+    """Instants in ``[start, end]`` [n + 1] between which neither phase nor reading changes, and the watts between them [n]."""
     phase = {"local": "training", "federated": "training"}
     borders = np.array([b for s in doing for b in (s.t0, s.t1)])
     edges = np.unique(np.concatenate(([start, end], borders, more)))
@@ -120,7 +120,7 @@ def _power(doing: Sequence[Activity], power: PowerModel, start: float, end: floa
 
 
 def _joint(row: Row) -> list[tuple[float, float]]:
-    """When two or more sites of a row were in work: the stall's cycle begins anew with each."""
+    """The times in which two or more sites of a row worked, in order. The stall's cycle begins anew with each."""
     changes: dict[float, list[tuple[str, bool]]] = {}
     for site, lane in row.lanes.items():  # in the order of sites, in which the loop places them
         for i, (t0, t1, state) in enumerate(lane):
@@ -145,7 +145,7 @@ def _joint(row: Row) -> list[tuple[float, float]]:
 
 
 def _trained(t0: float, t1: float, joint: Sequence[tuple[float, float]], model: TrainerModel) -> list[Activity]:
-    """A stretch in training: alone, together, and idle in the stalls of the preset that has them."""
+    """What a site in training did over ``[t0, t1)``: trained alone, trained with others, or idled in a stall."""
     found: list[Activity] = []
     at = t0
     for a, b in joint:

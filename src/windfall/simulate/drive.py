@@ -1,8 +1,8 @@
-"""Driving the loop on the manual clock from one thing that happens to the next.
+"""Drives the loop on the manual clock from event to event instead of from tick to tick.
 
-A decision may promise (``Decision.quiet``) that nothing will change while the reading stays in a range: such a site is not asked
-again before its reading leaves it. A start is over when it is over, not at the next tick, and the budget is done when it is done.
-With ``skip=False`` every site is asked at every tick; a test shows that the decisions are the same.
+A decision may promise (``Decision.quiet``) that nothing changes while the reading stays in a range. Its site is asked again only
+when the reading leaves the range. Starts end, and the budget is done, at their exact instants and not at the next tick. With
+``skip=False`` every site is asked at every tick; a test shows that the decisions are the same.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from windfall.simulate.work import SimulatedWork
 
 
 class Drive:
-    """One simulation. ``exact``: decisions are due at the instants that the policy named, not at the next tick."""
+    """One simulation. ``exact``: a decision is due at the very instant that the policy named, not at the next tick."""
 
     def __init__(
         self, loop: Loop, work: SimulatedWork, clock: ManualClock, signals: Mapping[str, StepSignal], *, tick_s: float, whole: bool,
         skip: bool = True, exact: bool = False, before: Callable[[float], None] | None = None,
     ) -> None:  # fmt: skip
-        """``before`` is called at every instant at which something is due, before it is done."""
+        """``before`` is called at each instant at which something is due, before that is done."""
         self._loop = loop
         self._work = work
         self._clock = clock
@@ -36,14 +36,14 @@ class Drive:
         self._exact = exact
         self._before = before
         self._start = clock.now()
-        #: Number of times that something was due.
+        #: At how many instants something was due.
         self.steps = 0
 
     def run(self, end: float) -> float:
-        """Until the budget is trained or ``end``; the run time then."""
+        """Run until the budget is trained, or to ``end``. Returns the run time then."""
         loop, work = self._loop, self._work
         names = list(loop.controller.sites)
-        # (when, name): a decision is due, or a start will be over. Entries that no longer hold are passed over.
+        # (when, site): a decision is due, or a start will be over. Outdated entries are skipped.
         queue = [(self._start, n, True) for n in names]
         decide_at = dict.fromkeys(names, self._start)
         ready_at = dict.fromkeys(names, math.inf)
@@ -73,12 +73,12 @@ class Drive:
                 self._before(t)
             due = list(dict.fromkeys([*deciding, *moving]))
             if deciding:
-                # A policy that sees the whole fleet decides for all of it.
+                # A policy that sees the whole fleet decides for all sites at once.
                 due = names if self._whole else due
                 loop.tick(t, t, t, due)
             else:
                 loop.settle(t, t, t, due)
-            # A start that takes no time is over at once: what is ready then is given work then.
+            # A start that takes no time is over at once, and its site is given work at the same instant.
             while any(loop.controller.sites[n].state is State.READY and not work.working(n) for n in due):
                 loop.settle(t, t, t, due)
             for name in due:
@@ -92,7 +92,7 @@ class Drive:
                     heapq.heappush(queue, (max(t, ready_at[name]), name, False))
 
     def _next(self, name: str, t: float) -> float:
-        """When a site must be asked again."""
+        """The run time at which a site must be asked again."""
         d = self._loop.decisions[name]
         if self._whole or d.quiet is None or not self._skip:
             due = t + self._tick_s * 0.5

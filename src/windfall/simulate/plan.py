@@ -1,8 +1,8 @@
-"""Plan: what the days to come will probably bring, from forecast and history, with an honest range.
+"""Plan: what the next days will probably bring, from forecast and history, with a range.
 
-The future is drawn many times: day by day a past day's readings, the same day for every site (so that regions that are windy
-together stay so), and as far as a forecast reaches, the forecast. The run's own policy is simulated over each draw; quantiles over
-draws are the answer. Nothing after the plan's instant is looked at, also where a trace would know it.
+The future is drawn many times. A draw takes the forecast as far as it reaches, and then for each day the readings of a past day;
+that is the same day for every site, so regions that tend to be windy together stay so. The run's own policy is simulated over each
+draw, and the plan gives quantiles over the draws. Nothing after the plan's instant is used, even if a trace knows it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 
 _DAY_S = 86400.0
 _LEAST_DAYS = 2
-#: A past day may be drawn if no more of it than this is unknown.
+#: A past day is drawn only if at most so much of it is unknown (s).
 _UNKNOWN_S = 3600.0
 #: No draw is simulated for longer than this.
 _LONGEST_DAYS = 120
@@ -36,7 +36,7 @@ _LONGEST_DAYS = 120
 
 @dataclass(frozen=True)
 class DayPlan:
-    """One day to come: triples are the 10th, 50th and 90th percentile over the draws."""
+    """The plan of one day. Triples are the 10th, 50th and 90th percentile over the draws."""
 
     start: float
     hours_inside: dict[str, tuple[float, ...]]
@@ -46,7 +46,7 @@ class DayPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The days to come, and the whole budget. ``likely`` is how likely each hour of each site's region is inside a window."""
+    """The next days, and the whole budget. ``likely``: by site, how likely each hour of them is inside a window (0 to 1)."""
 
     at: float
     policy: str
@@ -94,7 +94,7 @@ def make_plan(
     draws: int = 40,
     tell: Callable[[float, str], None] = lambda _, what: None,
 ) -> Plan:
-    """Plan the run of ``config`` from ``at`` on. ``tell`` hears how far it is, and what is done.
+    """Plan the run of ``config`` from ``at`` (Unix seconds) on. ``tell`` is called with the share done and what is being done.
 
     Raises:
         RunError: less than two days of some signal are known before ``at``.
@@ -120,7 +120,7 @@ def make_plan(
         )
     length = _LONGEST_DAYS
     begin = np.floor(at / _DAY_S) * _DAY_S
-    # Only the budget's own policy is asked; deadlines and delays are those of the run.
+    # Deadlines and delays are those of the run, not of the configured backtest.
     one = config.model_copy(
         update={
             "backtest": config.backtest.model_copy(
@@ -144,7 +144,7 @@ def make_plan(
 
 
 def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
-    """Whole days before ``at``, newest first; times from each day's begin. A day of which more than an hour is unknown is none."""
+    """Whole days before ``at``, newest first, their times counted from the day's begin. Days with much unknown are left out."""
     history = signal.history(at, (most + 1) * _DAY_S).known()
     if not len(history.values):
         return []
@@ -161,7 +161,7 @@ def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
 
 
 def _future(grid: Grid, key: int, past: Sequence[Columns], order: Sequence[int], at: float, begin: float) -> StepSignal:
-    """One drawn future of a signal: its history as it was, its forecast as far as it says anything, and else past days."""
+    """One drawn future of a signal: history as it was, then the forecast where it has values, else the drawn past days."""
     signal = next(s for found in grid.signals.values() for s in found.values() if id(s) == key)
     days = [(begin + d * _DAY_S, past[k]) for d, k in enumerate(order)]
     drawn = Columns(
@@ -178,7 +178,7 @@ def _future(grid: Grid, key: int, past: Sequence[Columns], order: Sequence[int],
     for c in parts[1:]:
         found = _held(c, edges)
         values = np.where((edges >= at) & np.isfinite(found), found, values)
-    # Each value holds for its own length and no longer: what no part knows stays unknown.
+    # Each value holds for its own length only, so what none of the parts knows stays unknown.
     lengths = np.append(np.diff(edges), 0.0)
     keep = np.isfinite(values) & (lengths > 0)
     return StepSignal(
@@ -187,7 +187,7 @@ def _future(grid: Grid, key: int, past: Sequence[Columns], order: Sequence[int],
 
 
 def _held(c: Columns, at: Array) -> Array:
-    """The value of the column that each instant lies in; NaN where there is none."""
+    """The value of the interval in which each instant lies [n]; NaN where there is none."""
     if not len(c.values):
         return np.full(len(at), np.nan)
     i = np.searchsorted(c.starts, at, side="right") - 1

@@ -1,4 +1,4 @@
-"""Which region to train in: the same site, moved to each region of a configuration, over many start dates."""
+"""Ranks regions: simulates the same site in each region of a configuration, over many start dates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DAY_S = 86400.0
 
 @dataclass(frozen=True)
 class RankedRegion:
-    """One region. Triples are the 10th, 50th and 90th percentile over the starts; None where nothing can be said."""
+    """The figures of one region. Triples are the 10th, 50th and 90th percentile over the starts; None if unknown."""
 
     region: str
     policy: str
@@ -31,9 +31,9 @@ class RankedRegion:
     #: From when to when the simulations went (Unix seconds).
     begin: float
     end: float
-    #: The schedule's value as hours of training on a signal of 0 that would be worth as much.
+    #: The schedule's value, as the hours of training at a signal of 0 that have the same value.
     net_value_h: tuple[float, ...] | None
-    #: Used in hours without a reading: in no kg.
+    #: Energy used in hours without a reading, which is not in the kg.
     unknown_kwh: tuple[float, ...] | None
     #: Hours from start to finish; without a budget, hours trained.
     hours: tuple[float, ...] | None
@@ -63,7 +63,7 @@ def rank_regions(
     config: Config, policy: str, *, count: int, span_days: float | None, workers: int | None = None,
     tell: Callable[[float, str], None] = lambda _, what: None,
 ) -> list[RankedRegion]:  # fmt: skip
-    """Every region, best first (``ranked_by`` says by what); those that never finished, or have no value, last.
+    """All regions, best first by what ``ranked_by`` says. Those that never finished or have no value come last.
 
     ``span_days``: without a budget, how long each simulation lasts.
 
@@ -79,7 +79,7 @@ def rank_regions(
             spans.append(span_of(one, build_grid(one)))
         except SignalError as e:
             raise SignalError(f"{site.region}: {e}") from None
-    # All over the same time: a longer one brings more of everything.
+    # All simulations have the same length, because a longer one has more of everything.
     common = TimeSpan(max(s.start for s in spans), min(s.end for s in spans))
     if common.end <= common.start:
         raise RunError("--rank-regions: the regions' signals have no time in common; give traces that overlap")
@@ -110,7 +110,7 @@ def jobs_for(
     if span_days is not None and span_days * _DAY_S > span.end - span.start:
         raise ConfigError(f"--span-days {span_days:g}: longer than the signals ({(span.end - span.start) / _DAY_S:.1f} days)")
     length = min((span_days or 28.0) * _DAY_S, span.end - span.start)
-    # A budget needs at least this long; starts after that could not be told from runs that were cut off.
+    # A budget takes at least so long. Later starts could not finish before the signals end.
     least = length if none or span_days is not None else _least_s(config)
     starts = start_dates(span, count, least)
     ends = [t + length if none or span_days is not None else span.end for t in starts]
@@ -138,7 +138,7 @@ def _moved(config: Config) -> list[SiteTable]:
 def _ranked(config: Config, site: SiteTable, policy: str, points: Sequence[SweepPoint]) -> RankedRegion:
     rows = [p.row for p in points]
     with_budget = config.backtest.target == "budget"
-    # A budget that was not trained before the signals ended says nothing of what it takes.
+    # If the budget was not trained before the signals ended, its cost is unknown.
     used = [r for r in rows if r.finish_h is not None] if with_budget else rows
     price = next((t for t in site.all_signals if t.type == "price"), None)
 

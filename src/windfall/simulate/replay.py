@@ -1,4 +1,4 @@
-"""A finished run's recorded readings through its policy: it must give the recorded decisions (invariant 7)."""
+"""Replays a run's recorded readings through its policy, which must give the recorded decisions again (invariant 7)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from windfall.store.telemetry import Telemetry
 
 @dataclass(frozen=True)
 class Difference:
-    """A decision that came out otherwise than recorded."""
+    """A decision that differs from the recorded one."""
 
     t: float
     site: str
@@ -66,7 +66,7 @@ def replay(run: RunDir) -> ReplayReport:
         for t, group in groupby(rows, key=lambda r: float(r[0])):
             told = [(str(site), *rest) for _, site, *rest in group]
             given = {site: json.loads(rest[4]) for site, *rest in told}
-            # What was decided before a restart at this very instant has been decided again, for the sites that there are now.
+            # After a restart at this very instant the run decided again, for the sites that it then had.
             number = max(int(was.get("configuration", 1)) for was in given.values())
             given = {site: was for site, was in given.items() if was.get("configuration", 1) == number}
             told = [row for row in told if row[0] in given]
@@ -96,7 +96,7 @@ def replay(run: RunDir) -> ReplayReport:
 
 
 def _policies(run: RunDir) -> dict[int, Policy]:
-    """By number of a configuration that the run has had: its policy. Of a run of before they were kept, the only one."""
+    """The policies of the run's configurations, by their numbers. A run older than that table has one configuration."""
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
         kept = ledger.configurations()
@@ -108,7 +108,7 @@ def _policies(run: RunDir) -> dict[int, Policy]:
 
 
 class _Record:
-    """What a run's telemetry holds of readings and forecasts."""
+    """The readings and forecasts in a run's telemetry."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.readings: dict[str, tuple[Any, ...]] = {}
@@ -136,7 +136,7 @@ class _Record:
 
 @dataclass(frozen=True, slots=True)
 class _RecordedOutlook:
-    """What the policy was told when it asked."""
+    """The outlook of a recorded decision: it has the answers that the policy got."""
 
     record: _Record
     t: float
@@ -158,7 +158,7 @@ class _RecordedOutlook:
             return Columns(none, none, none)
         first = int(np.searchsorted(valid, begin, side="right")) - 1
         starts = np.maximum(valid[first:], begin)
-        # What was not known for long enough to be believed ends before the next reading: a hole.
+        # A reading may have become stale before the next one came: then there is a hole between them.
         ends = np.minimum(np.append(starts[1:], self.t), np.where(np.isnan(stale[first:]), math.inf, stale[first:]))
         keep = ends > starts
         return Columns(starts[keep], ends[keep], value[first:][keep])

@@ -36,9 +36,9 @@ class TimeSpan:
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What a simulation brought. ``value`` in kW·s, scaled by the worth; None where the signals have none.
+    """What a simulation brought. ``value`` is in kW·s, divided by the worth's scale; None where the signals have no worth.
 
-    ``unknown_kwh`` was used in hours without a reading of the intensity: it is part of ``kwh``, and of no kg.
+    ``unknown_kwh`` was used in hours without a reading of the intensity. It is part of ``kwh`` and not of ``kg``.
     """
 
     policy: str
@@ -61,12 +61,12 @@ class SimulationResult:
 
 
 class Simulation:
-    """Everything that a run has except trainers and time. One use each."""
+    """A run without trainers and real time. Each instance simulates once."""
 
     def __init__(
         self, config: Config, grid: Grid, span: TimeSpan, preset: str, *, delay_s: float | None = None, skip: bool = True
     ) -> None:
-        """``delay_s`` takes the place of the signals' publication delays; ``skip=False`` asks every site at every tick.
+        """``delay_s`` replaces the signals' publication delays; ``skip=False`` asks every site at every tick.
 
         Raises:
             SignalError: a signal is live.
@@ -89,11 +89,14 @@ class Simulation:
             self.budget = float("inf")
 
     def run(self, policy: str, *, deadline_h: float | None = None, recorder: Recorder | None = None) -> SimulationResult:
-        """Let a policy decide. Raises ConfigError if it cannot on these signals."""
+        """Simulate the named policy. Raises ConfigError if it cannot decide on these signals."""
         return self._go(build_policy(self._config, policy, deadline_h=deadline_h), recorder, exact=False)
 
     def scheduled(self, on_periods: Mapping[str, Sequence[tuple[float, float]]]) -> SimulationResult:
-        """Carry out a schedule, to the second."""
+        """Simulate a given schedule exactly.
+
+        ``on_periods``: by site, (decision to start, decision to stop) in run time, in order.
+        """
         return self._go(Scheduled(on_periods), None, exact=True)
 
     def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> SimulationResult:
@@ -127,7 +130,7 @@ class Simulation:
         )  # fmt: skip
         loop = Loop(
             clock=time, signals=self._all, policy=policy, controller=controller, work=work, account=account,
-            # The policy is told the site's configured restart time, as in a real run.
+            # The policy is told the configured spin-up, as in a real run, whatever the preset's starts take.
             profiles={
                 s.name: SiteProfile(s.spin_up_s, model.starts[s.name].load_s, self.rates[s.name], s.train_power_w)
                 for s in config.site
@@ -139,7 +142,8 @@ class Simulation:
             for site in controller.sites.values():
                 book(site, site.state, t)
 
-        # Who shares a stall, and what has been spent, must be known at each step; else a site is booked when it moves.
+        # Stalls depend on which sites train together, and some policies look at what has been spent: then everything is booked at
+        # each step. Else a site is booked only when it changes its state.
         eager = model.stall_s > 0 or config.limits.max_spend is not None
         drive = Drive(
             loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
@@ -162,9 +166,9 @@ class Simulation:
         unknown = 0.0
         for n in lanes:
             tariff, own = account.tariffs[n], account.total(n)
-            # Of a site without intensities what is unknown is whether its first signal was inside.
+            # For a site without an intensity, unknown energy is that used while its first signal was unknown.
             unknown += own.unpriced_joules if tariff.method != "none" else own.unjudged_joules
-            # Where nothing is known of all that was used, nothing is known of the kg: they are not 0.
+            # If the intensity was unknown for all of the energy, the kg are unknown too, and not 0.
             if tariff.method != "none" and (own.joules == 0 or own.unpriced_joules < own.joules):
                 kg[tariff.method] = kg.get(tariff.method, 0.0) + own.grams / 1000
             if tariff.method == "marginal" and tariff.average is not None:
@@ -195,11 +199,11 @@ class Simulation:
         return [n for n in found if n]
 
     def _value(self, lanes: Mapping[str, Sequence[tuple[float, float, str]]]) -> float | None:
-        """The value of the schedule that came about (kW·s, scaled): known time only.
+        """The value of the simulated schedule (kW·s, divided by the worth's scale), of known time only.
 
-        A site that went on through time of which nothing is known is valued as if it had stopped where knowledge ended and
-        started again where it began: nobody who looks at readings could have done better. A second of starting is worth minus
-        the signal, and never more than one of training (at a negative worth).
+        A site that went on through unknown time is valued as if it had stopped when the readings ended and started again when they
+        came back, because no policy that looks at readings could have done better. A second of starting counts minus the signal,
+        and never more than a second of training (which matters at a negative worth).
         """
         total, any_site = 0.0, False
         for site in self._config.site:
@@ -208,7 +212,7 @@ class Simulation:
                 continue
             any_site = True
             spin_up_s = self.model.starts[site.name].seconds
-            #: Until when training earns nothing, as it would be a start.
+            #: Until when training earns nothing, because the site would be starting.
             again = -math.inf
             before = -math.inf
             for t0, t1, state in lanes[site.name]:

@@ -1,4 +1,4 @@
-"""Outcomes over many start dates: points, and their quantiles."""
+"""Results over many start dates: points, and their quantiles."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from windfall.simulate.spread import quantiles
 
 Settings = tuple[tuple[str, float], ...]
 _MOST_VALUES = 1000
-#: Between two words of how far it is.
+#: How often progress is told (s).
 _TELL_S = 0.4
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One simulation of a sweep: where it began, what was set, and what came of it."""
+    """One simulation of a sweep: its start (Unix seconds), its settings and its result."""
 
     start: float
     settings: Settings
@@ -37,7 +37,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What a worker is given."""
+    """What one worker simulates."""
 
     start: float
     end: float
@@ -54,7 +54,8 @@ class SweepSummary:
     publication_delay_s: float | None
     deadline_h: float | None
     start_dates: int
-    #: Start dates from which the budget was trained before the signals ended; the figures are of these (without a budget: of all).
+    #: From how many start dates the budget was trained before the signals ended. The figures are of these; without a budget, of
+    #: all.
     finished: int
     figures: dict[str, tuple[float, ...]]
 
@@ -67,7 +68,7 @@ class SweepSummary:
         }  # fmt: skip
 
 
-#: What summaries have quantiles of, where rows have it.
+#: The figures of rows of which summaries have quantiles.
 FIGURES = (
     "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "idle_h", "share_inside", "share_of_oracle",
     "kg_over_oracle", "unknown_kwh",
@@ -79,7 +80,7 @@ def summarise(points: Sequence[SweepPoint], *, with_budget: bool, deadlines: Seq
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for p in points:
         r = p.row
-        # A deadline that a row was only judged by is its own finish: no key to group by.
+        # A deadline that was not configured is the row's own finish, by which rows cannot be grouped.
         deadline = r.deadline_h if r.policy in ("budgeted", "oracle") and r.deadline_h in deadlines else None
         groups.setdefault((r.policy, p.settings, r.publication_delay_s, deadline), []).append(r)
     found = []
@@ -94,7 +95,7 @@ def summarise(points: Sequence[SweepPoint], *, with_budget: bool, deadlines: Seq
 def start_dates(span: TimeSpan, count: int, least_s: float) -> list[float]:
     """``count`` starts evenly over a span, each with at least ``least_s`` before the end; fewer where they do not fit.
 
-    Whole hours apart, so that starts are spread over the day as well.
+    They are whole hours apart and spread over the day as well.
     """
     room = span.end - least_s - span.start
     if count <= 1 or room <= 0:
@@ -147,16 +148,16 @@ def sweep(
     workers: int | None = None,
     tell: Callable[[float, str], None] = lambda _, what: None,
 ) -> list[SweepPoint]:
-    """Run every job, on ``workers`` processes (default: one a core). The same in whatever order they end.
+    """Run every job on ``workers`` processes (default: one per core). The result does not depend on the order in which they end.
 
-    ``tell`` hears how far it is, and what is done: at least twice a second where there are several processes.
+    ``tell`` is called with the share done and what is being done, with several processes at least twice a second.
 
     Raises:
         ConfigError: a setting is not known, or makes the configuration invalid.
     """
     work = list(jobs)
     for settings in dict.fromkeys(j.settings for j in work):
-        with_settings(config, dict(settings))  # a mistake is told before anything has been run
+        with_settings(config, dict(settings))  # so that a mistake is told before anything is simulated
     count = min(workers or os.cpu_count() or 1, len(work))
     if count <= 1:
         _begin(config)
@@ -165,7 +166,7 @@ def sweep(
             tell(i / len(work), f"simulation {i + 1} of {len(work)}")
             points += _run(job)
         return points
-    # Forking is quick, and safe as long as nobody else in this process is in the middle of something.
+    # Forking is quick, and safe while this process has no other threads.
     how = "fork" if threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(how)
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(config,)) as pool:
@@ -176,7 +177,7 @@ def sweep(
             tell(done / len(work), f"{done} of {len(work)} simulations")
             over, waiting = wait(waiting, timeout=_TELL_S, return_when=FIRST_EXCEPTION)
             if any(f.exception() for f in over):
-                break  # which one is raised below
+                break  # its error is raised below
         return [p for f in futures for p in f.result()]
 
 

@@ -12,7 +12,7 @@ from windfall.fleet.machine import Site, State
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a simulated start takes (seconds): provisioning, then loading at idle power."""
+    """How long the parts of a simulated start take (seconds): provisioning, then loading at idle power."""
 
     provision_s: float
     load_s: float
@@ -25,7 +25,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class TrainerModel:
-    """Starts by site. ``stall_s`` of each ``cycle_s`` (seconds) pass without a step while two or more sites train."""
+    """Starts by site, and stalls: while two or more sites train, the last ``stall_s`` of each ``cycle_s`` pass without a step."""
 
     preset: str
     starts: Mapping[str, Start]
@@ -34,8 +34,11 @@ class TrainerModel:
 
     @classmethod
     def of(cls, config: Config, preset: str) -> TrainerModel:
-        """Preset ``windfall``: each site's start is what its table says, and nothing stalls. ``prototype``: the study's start
-        (``[backtest.trainer]``) at every site, and its stall."""
+        """The model of a preset.
+
+        ``windfall``: each site starts as its table says, and nothing stalls. ``prototype``: every site starts and stalls as the
+        study's trainer did (``[backtest.trainer]``).
+        """
         table = config.backtest.trainer
         if preset == "prototype":
             study = Start(table.provision_s, table.load_s)
@@ -44,7 +47,7 @@ class TrainerModel:
         return cls(preset, own, 0.0, table.stall_cycle_s)
 
     def differs(self, config: Config) -> str:
-        """What there is to say where sites' tables and ``[backtest.trainer]`` do not agree on a start; else empty."""
+        """A note, if the start of a site's table is not that of ``[backtest.trainer]``; else empty."""
         table = config.backtest.trainer
         study = table.provision_s + table.load_s
         other = [s for s in config.site if abs(study - s.spin_up_s) > 1e-9]
@@ -61,7 +64,7 @@ class TrainerModel:
 
 
 class SimulatedWork:
-    """Sites that train at ``tokens_per_s`` while they are in work and not stalled. Time moves with ``tick``."""
+    """Sites that train at ``tokens_per_s`` while they work and are not stalled. Its time moves with ``tick``."""
 
     def __init__(self, model: TrainerModel, tokens_per_s: Mapping[str, float], budget: float) -> None:
         """``budget`` in tokens, or in site-seconds where every ``tokens_per_s`` is 1."""
@@ -79,7 +82,7 @@ class SimulatedWork:
             self.place(t, name, site.state)
 
     def place(self, t: float, name: str, state: State) -> None:
-        """A site is in ``state`` from ``t`` on; the time until then must have been worked off (``advance``)."""
+        """Put a site into ``state`` from ``t`` on; ``advance`` must have been called for the time until then."""
         works = state in (State.READY, State.TRAINING)
         if works == (name in self._working):
             return
@@ -93,11 +96,12 @@ class SimulatedWork:
             self._joint_since = t
 
     def advance(self, t: float) -> None:
-        """Work off the time until ``t``."""
+        """Train what the sites train until ``t``."""
         if t > self._at and self._left > 0 and self._working:
             rate = sum(self._working.values())
             worked = rate * self._steps_s(self._at, t)
-            # Unix seconds resolve a quarter of a microsecond, and a site trains several tokens in less: a millisecond is no work.
+            # Float64 Unix seconds have steps of a quarter of a microsecond, in which a site may train several tokens. Up to a
+            # millisecond is therefore taken for rounding, not for work.
             if worked >= self._left - rate * 1e-3:
                 self.done_at = max(self._at, min(t, self._finish(rate)))
                 self._left = 0.0
@@ -116,7 +120,7 @@ class SimulatedWork:
         need = self._left / rate
         if self._joint_since is None or self._model.stall_s <= 0:
             return self._at + need
-        # Whole cycles first, then the rest of one.
+        # First the whole cycles, then the rest in one more.
         cycle, stall = self._model.cycle_s, self._model.stall_s
         steps = cycle - stall
         done = self._steps_until(self._at) + need
@@ -126,7 +130,7 @@ class SimulatedWork:
         return self._joint_since + cycles * cycle + rest
 
     def _steps_until(self, t: float) -> float:
-        """Seconds with steps from the joint training's begin to ``t``."""
+        """How many seconds from the begin of the joint training to ``t`` had steps, stalls left out."""
         assert self._joint_since is not None
         cycles, into = divmod(t - self._joint_since, self._model.cycle_s)
         steps = self._model.cycle_s - self._model.stall_s
@@ -141,7 +145,7 @@ class SimulatedWork:
         return None
 
     def ready(self, site: str, generation: int) -> bool:
-        # How long a start takes is the machine's to model (Patience.spin_up_s, on a gated clock).
+        # Nothing to wait for: on a gated clock the site's state machine models how long a start takes (Patience.spin_up_s).
         return True
 
     def working(self, site: str) -> bool:

@@ -1,8 +1,9 @@
 """The bus: commands to sites, and heartbeats, progress and metrics from them.
 
-Two kinds of traffic: *streams* (every entry arrives, in order, once: commands; events and metrics) and *registers*
-(the newest value counts: heartbeat, run time granted, progress). The embedded bus keeps both as files in the site's
-own folder: durable without a server, and a site sees nothing but its own. It is an accelerator, not a truth.
+It carries two kinds of traffic. In *streams* every entry arrives once and in order: commands; events and metrics. Of *registers*
+only the newest value counts: heartbeat, run time granted, progress. The embedded bus keeps both as files in the site's own folder:
+they are durable without a server, and a site sees nothing but its own. The bus is an accelerator, not a truth: the run is right
+without it.
 """
 
 from __future__ import annotations
@@ -19,51 +20,65 @@ Entry = dict[str, Any]
 
 
 class SiteBus(Protocol):
-    """A site's end."""
+    """A site's end of the bus. No method waits for the other end."""
 
     def commands(self) -> list[Entry]:
-        """Commands that have come since the last call."""
+        """Commands for this generation that have come since the last call."""
         ...
 
     def emit(self, entry: Entry) -> None:
         """Append to the stream towards the coordinator."""
         ...
 
-    def set(self, register: str, value: Entry) -> None: ...
+    def set(self, register: str, value: Entry) -> None:
+        """Set one of the site's registers."""
+        ...
 
-    def get(self, register: str) -> Entry | None: ...
+    def get(self, register: str) -> Entry | None:
+        """The value that the coordinator has set in a register for this site; None if there is none yet."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
 
 
 class Bus(Protocol):
-    """The coordinator's end."""
+    """The coordinator's end of the bus. No method waits for a site."""
 
-    def send(self, site: str, command: Entry) -> None: ...
+    def send(self, site: str, command: Entry) -> None:
+        """Append to the stream towards a site. ``generation`` in it says for which life of the site it is."""
+        ...
 
     def poll(self, site: str) -> list[Entry]:
         """What the site has emitted since the last call."""
         ...
 
-    def set(self, site: str, register: str, value: Entry) -> None: ...
+    def set(self, site: str, register: str, value: Entry) -> None:
+        """Set a register for a site."""
+        ...
 
-    def get(self, site: str, register: str) -> Entry | None: ...
+    def get(self, site: str, register: str) -> Entry | None:
+        """The value that a site has set in one of its registers; None if there is none yet."""
+        ...
 
     def health(self) -> str:
         """Why nobody can be reached over the bus at present, or an empty string."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
 
 
-#: Bytes from which a stream's file is worth emptying.
+#: A stream's file is emptied only if it is longer than this (bytes).
 _LONG = 1_000_000
 
 
 class _Stream:
     """An append-only file of JSON lines with one writer and one reader.
 
-    ``remembered``: how far it has been read is kept in a file beside it, for the reader's next life.
+    ``remembered``: the reader keeps its position in a file beside it, from which its next life goes on.
     """
 
     def __init__(self, path: Path, *, remembered: bool = False) -> None:
@@ -73,7 +88,7 @@ class _Stream:
         self._at = at if type(at) is int and at >= 0 else 0
 
     def forget_what_was_read(self) -> None:
-        """For a writer that begins: empty a long file whose reader has read all of it."""
+        """Empty the file if it is long and all of it has been read. The writer calls it before it begins to write."""
         mark = read_json(self._path.with_suffix(".at"))
         with contextlib.suppress(FileNotFoundError):
             if mark == self._path.stat().st_size > _LONG:
@@ -109,7 +124,7 @@ class _Stream:
             try:
                 entry = json.loads(line)
             except (ValueError, RecursionError):
-                continue  # torn by a crash or a full disk: the bus may lose, the ledger may not
+                continue  # a crash or a full disk has cut the line; the bus may lose an entry
             if isinstance(entry, dict):
                 found.append(entry)
         return found
@@ -243,9 +258,9 @@ _PACE = {"clock", "progress"}
 
 
 class PacedBus:
-    """Coordinator's end on a gated clock: run time is granted by file, everything else goes over ``bus``.
+    """The coordinator's end on a gated clock: run time is granted by file, everything else goes over ``bus``.
 
-    Replayed time is part of the simulation, not of what may fail in it.
+    Replayed time must not depend on a bus that may fail: it is part of the simulation, not of what is tried in it.
     """
 
     def __init__(self, bus: Bus, files: FileBus) -> None:

@@ -1,6 +1,6 @@
-"""The configurations that a run has had, one after another: decisions, budgets and rates are read under the one of their time.
+"""The configurations that a run has had, in order. Each decision, budget and rate is read under the configuration of its time.
 
-What is called here runs on the ledger's connection; what changes something, inside a transaction of the ledger.
+All methods use the ledger's connection. Those that change something are called within a transaction of the ledger.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from windfall.store.records import Configured
 
-#: In the place of a value: a site, a signal, that one configuration has and the other has not.
+#: Stands in the place of a value: one of the two configurations does not have the site or signal at all.
 THERE = "there"
 
 
@@ -23,7 +23,7 @@ class Configurations:
         self._db = db
 
     def all(self) -> list[Configured]:
-        """Every one, oldest first; none in a ledger of before they were kept."""
+        """All configurations, oldest first; none in a ledger made before they were kept."""
         try:
             rows = self._db.execute(
                 "SELECT number, t_run, t_wall, text, changes, budget_tokens, from_tokens, how, generations"
@@ -37,7 +37,7 @@ class Configurations:
         self, *, t_run: float | None, t_wall: float, text: str, changes: Sequence[dict[str, Any]], budget_tokens: int,
         from_tokens: int, how: str, generations: dict[str, int],
     ) -> None:  # fmt: skip
-        """The next one."""
+        """Add the next configuration."""
         self._db.execute(
             "INSERT INTO configurations (t_run, t_wall, text, changes, budget_tokens, from_tokens, how, generations)"
             " VALUES (?,?,?,?,?,?,?,?)",
@@ -45,12 +45,12 @@ class Configurations:
         )
 
     def begun(self, number: int, t_run: float) -> None:
-        """Note from when one holds."""
+        """Note the run time from which a configuration holds."""
         self._db.execute("UPDATE configurations SET t_run = ? WHERE number = ? AND t_run IS NULL", (t_run, number))
 
 
 def extents(configurations: Sequence[Configured], site: str = "", generation: int = 0) -> list[tuple[int, int, str]]:
-    """The budgets of a run as (from progress, budget, how), tokens; for one life of a site, those that it was begun under."""
+    """A run's budgets, (from progress, budget, how) each, in tokens. For one life of a site: those under which it was begun."""
     found: list[tuple[int, int, str]] = []
     for c in configurations:
         if found and site and c.generations.get(site, 0) >= generation:
@@ -61,7 +61,7 @@ def extents(configurations: Sequence[Configured], site: str = "", generation: in
 
 
 def change_text(key: str, old: Any, new: Any) -> str:
-    """A change in words, as it is kept of it."""
+    """A stored change in words."""
     match old, new:
         case None, str(there) if there == THERE:
             return f"{key}: added"

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, and the envelope in which bytes travel between processes.
+"""Writes files so that they are there whole or not at all, and defines the envelope in which bytes travel between processes.
 
-An envelope is a JSON header and named blobs, each with its SHA-256: what a message, an outbox entry and a spooled
-contribution look like on disk. Nothing in it is ever unpickled (invariant 10).
+An envelope is a JSON header and named blobs, each with its SHA-256. Messages, outbox entries and spooled contributions are
+envelopes. Nothing in one is ever unpickled (invariant 10).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True, po
 
 
 def strict(value: Any) -> Any:
-    """``value`` as JSON has it, which knows no NaN and no infinities: they become null."""
+    """``value`` with NaN and infinities replaced by None, because JSON has no such numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -82,7 +82,7 @@ def strict(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
-    """``value`` as strict JSON, which anybody can read."""
+    """``value`` as strict JSON text."""
     return json.dumps(strict(value), indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
 
 

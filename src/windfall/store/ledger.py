@@ -1,7 +1,7 @@
 """The ledger: which blocks are free, leased, received, committed or quarantined, and which versions there are.
 
-One table of spans partitions the budget, so that "exactly once" is a property of the table and not of the code that
-fills it: every block lies in exactly one span, and a span has one state. SQLite with synchronous=FULL; each public
+One table of spans partitions the budget: every block lies in exactly one span, and a span has one state. So "exactly once" is a
+property of the table and not of the code that fills it. SQLite with synchronous=FULL; each public
 method that changes something is one transaction.
 """
 
@@ -73,18 +73,18 @@ class Ledger:
         self._db.close()
 
     def meta(self, key: str) -> str | None:
-        """A value of the ledger's own table of facts."""
+        """A named value of the ledger's table `meta`; None if it is not set."""
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else None
 
     def set_meta(self, **values: Any) -> None:
-        """Store facts, durably."""
+        """Store named values in the table `meta`, durably."""
         with self._transaction() as db:
             for key, value in values.items():
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
     def new_fence(self) -> int:
-        """The next fencing token: each coordinator takes one, and sites obey only the newest."""
+        """Take the next fencing token. Each coordinator takes one; sites obey only the newest."""
         fence = int(self.meta("fence") or 0) + 1
         self.set_meta(fence=fence)
         self._fence = fence
@@ -92,7 +92,7 @@ class Ledger:
 
     @contextmanager
     def one_moment(self) -> Iterator[None]:
-        """All reads inside see the same state, that of now, however much the coordinator writes meanwhile. For readers."""
+        """A context in which all reads see the state of its beginning, whatever the coordinator writes meanwhile. For readers."""
         self._db.execute("BEGIN")
         try:
             self._db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # a transaction's moment is that of its first read
@@ -110,9 +110,9 @@ class Ledger:
         self, text: str, fingerprint: str, *, changes: Sequence[dict[str, Any]] = (), budget_blocks: int, how: str = "warmdown",
         t_run: float | None = None, t_wall: float,
     ) -> None:  # fmt: skip
-        """Go on under a new configuration (resolved, as TOML), in one transaction with what it changes here.
+        """Go on under a new configuration (resolved, as TOML), in one transaction with what it changes in the ledger.
 
-        A larger budget adds free blocks at the end; those that are there stay as they are. Raises StoreError for a smaller one.
+        A larger budget adds free blocks at the end; the other blocks stay as they are. Raises StoreError for a smaller one.
         """
         with self._transaction() as db:
             if budget_blocks < self.budget_blocks:
@@ -131,7 +131,7 @@ class Ledger:
         self.budget_blocks = budget_blocks
 
     def begun_under(self, number: int, t_run: float) -> None:
-        """A coordinator has begun under a configuration."""
+        """Note that a coordinator has begun under a configuration, from which run time on."""
         with self._transaction():
             self._configurations.begun(number, t_run)
 
@@ -165,9 +165,10 @@ class Ledger:
             self._spans.coalesce()
 
     def fail(self, site: str, generation: int, blocks: Iterable[int]) -> list[int]:
-        """Note that life ``generation`` of a site has found its last life to have failed at these blocks.
+        """Note that a site's last life failed at these blocks, as its life ``generation`` has found.
 
-        It counts once for each life, and only for blocks that are free again. Those quarantined now (``MAX_FAILURES``).
+        A failure counts once for each life, and only for blocks that are free again. Returns the blocks that are quarantined by
+        it, because ``MAX_FAILURES`` lives have failed at them.
         """
         key = f"failed:{site}"
         with self._transaction() as db:
@@ -197,7 +198,7 @@ class Ledger:
         return [Lease(*r) for r in rows.fetchall()]
 
     def remaining(self, epoch: int) -> list[tuple[int, int]]:
-        """Block ranges that a lease still holds and nobody has handed in."""
+        """The block ranges of a lease that have not been handed in."""
         return self._spans.of_lease(epoch)
 
     # -- contributions ---------------------------------------------------------------------------------------
@@ -206,11 +207,11 @@ class Ledger:
         self, site: str, generation: int, cut: int, base_version: int, tokens: int,
         consumed: Sequence[Consumed], header: dict[str, Any], file: str, t: float, max_base_age: int,
     ) -> Received:  # fmt: skip
-        """Take a contribution in: its blocks can no longer expire, and it waits for a commit.
+        """Take a contribution in: it waits for a commit, and its blocks can no longer expire.
 
         Raises:
-            Refused: known already, based on a version too old or not there, or claiming blocks that it was not lent
-                under a current epoch, or a token count that is not that of its blocks.
+            Refused: it is known already; its base version is too old or does not exist; it claims blocks that it was not lent
+                under a current epoch; or its token count is not that of its blocks.
         """
         with self._transaction() as db:
             known = db.execute(
@@ -240,7 +241,7 @@ class Ledger:
             return Received(number, site, generation, cut, base_version, tokens, file, header)
 
     def fate(self, site: str, generation: int, cut: int) -> tuple[str, int | None] | None:
-        """State and version of a contribution that was taken in, if it was."""
+        """State and version of a contribution; None if it was never taken in."""
         row = self._db.execute(
             "SELECT state, version FROM contributions WHERE site = ? AND generation = ? AND cut = ?", (site, generation, cut)
         ).fetchone()
@@ -255,7 +256,7 @@ class Ledger:
         return [Received(a, b, c, d, e, f, g, json.loads(h)) for a, b, c, d, e, f, g, h in rows.fetchall()]
 
     def discard(self, contribution: int, reason: str) -> None:
-        """Give a received contribution up (its file is damaged): its blocks are free again."""
+        """Give up a received contribution whose file is damaged. Its blocks are free again."""
         with self._transaction() as db:
             db.execute("UPDATE contributions SET state = ? WHERE id = ?", (f"discarded: {reason}", contribution))
             db.execute(
@@ -308,7 +309,7 @@ class Ledger:
         return self.head()
 
     def roll_back(self) -> Version:
-        """Take the newest version back, because its weights are damaged: its blocks are free again. The new head.
+        """Take back the newest version, whose weights are damaged. Its blocks are free again. Returns the new head.
 
         Raises:
             StoreError: it is version 0.
@@ -335,7 +336,7 @@ class Ledger:
         return found[0]
 
     def version(self, number: int) -> Version | None:
-        """One version, if there is one of that number."""
+        """The version of that number; None if there is none."""
         return next(iter(self._versions(f"WHERE version = {int(number)}")), None)
 
     def has_version(self) -> bool:
@@ -355,7 +356,7 @@ class Ledger:
         return self._versions("WHERE retained = 1 ORDER BY version")
 
     def contributions(self, version: int) -> list[Received]:
-        """What a version was made of."""
+        """The contributions that a version was made of."""
         rows = self._db.execute(
             "SELECT id, site, generation, cut, base_version, tokens, file, header FROM contributions WHERE version = ? ORDER BY id",
             (version,),
@@ -388,13 +389,13 @@ class Ledger:
         return self._spans.all()
 
     def complete(self) -> bool:
-        """Every block is committed or quarantined."""
+        """Whether every block is committed or quarantined."""
         return self.counts().settled == self.budget_blocks
 
     # -- journal ---------------------------------------------------------------------------------------------
 
     def asked(self, t_run: float, t_wall: float, site: str, generation: int, action: str, reason: str) -> None:
-        """Journal what is about to be asked of a driver."""
+        """Journal a request to a driver, which is about to be made."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO journal (t_run, t_wall, site, generation, action, reason) VALUES (?,?,?,?,?,?)",
@@ -439,10 +440,10 @@ class Ledger:
         rows = self._db.execute("SELECT site, COUNT(*) FROM journal WHERE action = 'ensure_up' GROUP BY site")
         return {str(s): int(n) for s, n in rows.fetchall()}
 
-    # -- the operator's hand ---------------------------------------------------------------------------------
+    # -- the operator's holds --------------------------------------------------------------------------------
 
     def hold(self, hold: Hold) -> None:
-        """Keep a site off, durably; replaces what is there."""
+        """Keep a site off, durably. Replaces an earlier hold."""
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO holds VALUES (?,?,?,?,?,?)",
@@ -473,14 +474,14 @@ class Ledger:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                # Where the disk is full SQLite has rolled back by itself, or cannot do that either: the first error is the news.
+                # On a full disk SQLite has rolled back by itself, or cannot do even that. The first error is the one to tell.
                 with suppress(sqlite3.Error):
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                 raise
 
     def _check_fence(self) -> None:
-        """A coordinator that was taken for dead and replaced must not write any more, whatever it still believes."""
+        """Raise TakenOver if a newer coordinator has taken a fence: this one was taken for dead, and must not write any more."""
         if self._fence is None:
             return
         newest = int(self.meta("fence") or 0)

@@ -1,4 +1,4 @@
-"""Opening a database to look at it, wherever it lies."""
+"""Opens a database for reading, wherever it lies."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A read-only connection that sees what the writer has committed.
 
-    Where SQLite cannot make the files that it shares with a writer (a read-only disk, another user's folder), the
-    database is copied into memory as it is now. Raises sqlite3.Error if it cannot be read at all.
+    SQLite shares small files with the writer. Where it cannot make them (a read-only disk, another user's folder), the database is
+    copied into memory as it is now. Raises sqlite3.Error if it cannot be read at all.
     """
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
     try:
@@ -22,7 +22,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         db.close()
     copy = sqlite3.connect(":memory:", isolation_level=None)
     with tempfile.TemporaryDirectory() as folder:
-        for part in ("", "-wal"):  # what is committed and not yet in the main file is in the second
+        for part in ("", "-wal"):  # the second has what is committed and not yet in the main file
             source = path.with_name(path.name + part)
             if source.is_file():
                 shutil.copyfile(source, Path(folder) / (path.name + part))

@@ -1,4 +1,4 @@
-"""What the ledger is about, as values: leases, consumed blocks, received contributions, versions, counts."""
+"""The ledger's rows as values: leases, consumed blocks, received contributions, versions, configurations, holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """Blocks ``[start, end)`` really used under a lease epoch. ``skipped``: not trained (numerical guard)."""
+    """Blocks ``[start, end)`` that were used under a lease epoch.
+
+    ``skipped``: used up by a step that the numerical guard skipped.
+    """
 
     epoch: int
     start: int

@@ -3,9 +3,9 @@
 Keys, after ``windfall:RUN_ID:``: ``instance`` (a token of the coordinator: without it Redis has forgotten everything),
 ``SITE:commands`` (group ``site``) and ``SITE:events`` (group ``run``), ``SITE:run:REGISTER``, ``SITE:site:REGISTER``.
 
-Delivery is at least once, and every entry has an identity, so what comes twice is dropped. An entry is acknowledged
-when its reader comes back for more. What the coordinator has sent and no site has acknowledged is sent again when
-Redis comes back empty; what cannot be sent waits in memory, within limits: the bus is an accelerator, not a truth.
+Redis delivers at least once. Every entry has an identity, by which what comes twice is dropped. An entry is acknowledged when its
+reader asks for more. When Redis comes back empty, the coordinator sends again what no site has acknowledged. What cannot be sent
+waits in memory, within limits: the bus is an accelerator, not a truth.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from windfall.store.redis_link import RedisThread
 
 #: Least time between two requests of one process.
 _PAUSE_S = 0.05
-#: Entries that wait for a Redis that is away; beyond that the oldest are let go of (metrics first of all grow old).
+#: At most so many entries wait while Redis cannot be reached; beyond that the oldest are dropped.
 _WAITING = 20_000
-#: Entries kept in a stream, about.
+#: About how many entries Redis keeps in a stream.
 _KEPT = 50_000
 _BATCH = 500
 _REMEMBERED = 5_000
 
 
 class _Seen:
-    """Identities of entries that have come, the newest of them."""
+    """The identities of the newest entries that have come."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
@@ -47,7 +47,7 @@ class _Seen:
         return True
 
 
-class _Writer:
+class _StreamWriter:
     """Entries on their way into streams, each with an identity."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class _Writer:
         self.waiting.append((key, f"{self._source}-{self._count}", to_json(entry)))
 
     def send(self, client: Any) -> list[tuple[str, str, str, str]]:
-        """Send what waits: (key, identity, text, id in Redis) of each. What fails stays."""
+        """Send what waits; (key, identity, text, id in Redis) of each entry sent. What cannot be sent goes on waiting."""
         done: list[tuple[str, str, str, str]] = []
         while self.waiting:
             batch = [self.waiting.popleft() for _ in range(min(_BATCH, len(self.waiting)))]
@@ -76,7 +76,7 @@ class _Writer:
         return done
 
 
-class _Reader:
+class _StreamReader:
     """One consumer of a group on one stream."""
 
     def __init__(self, key: str, group: str, consumer: str, seen: _Seen) -> None:
@@ -85,11 +85,12 @@ class _Reader:
         self._fresh: list[tuple[str, Entry | None]] = []
         self._lock = threading.Lock()
         self._settled: list[str] = []
-        #: Where to read on in what an earlier life of this reader was handed and did not acknowledge; None after its end.
+        #: From which entry to read what an earlier life of this reader was handed and did not acknowledge; None once all of it is
+        #: read.
         self._own_from: str | None = "0"
 
     def take(self) -> list[Entry]:
-        """What has come since the last call, whose entries are acknowledged from now on."""
+        """What has come since the last call. The entries of that last call count as handled, and are acknowledged."""
         with self._lock:
             self._settled += self._handed
             self._handed = [number for number, _ in self._fresh]
@@ -104,7 +105,7 @@ class _Reader:
         try:
             if settled:
                 client.xack(self.key, self._group, *settled)
-            # What an earlier life was handed comes first, all of it.
+            # First comes all that an earlier life was handed and did not acknowledge.
             found = client.xreadgroup(self._group, self._consumer, {self.key: self._own_from or ">"}, count=_BATCH)
         except redis.ResponseError as e:
             if "NOGROUP" not in str(e):
@@ -125,7 +126,7 @@ class _Reader:
                 raise
 
     def _parse(self, fields: dict[str, str] | None) -> Entry | None:
-        """An entry that has not come before; None if it has, or if it is rubbish."""
+        """The entry; None if it has come before, or is malformed."""
         try:
             entry = json.loads((fields or {})["entry"])
             known = not self._seen.first(str((fields or {})["id"]))
@@ -135,7 +136,7 @@ class _Reader:
 
 
 class _Registers:
-    """Newest values: those that we write, and those that we have asked for."""
+    """The newest values of registers: of those that this end writes, and of those that it has asked for."""
 
     def __init__(self) -> None:
         self._ours: dict[str, str] = {}
@@ -153,7 +154,7 @@ class _Registers:
             return self._asked.setdefault(key, None)
 
     def again(self) -> None:
-        """Redis has forgotten: write everything."""
+        """Write everything again, because Redis has lost it."""
         with self._lock:
             self._changed = {**self._ours, **self._changed}
 
@@ -189,9 +190,9 @@ class RedisBus:
     def __init__(self, url: str, run_id: str) -> None:
         self._prefix = f"windfall:{run_id}:"
         self._token = secrets.token_hex(8)
-        self._writer = _Writer()
+        self._writer = _StreamWriter()
         self._registers = _Registers()
-        self._readers: dict[str, _Reader] = {}
+        self._readers: dict[str, _StreamReader] = {}
         #: Commands in Redis that no site has acknowledged: (key, text of the entry) by id in Redis.
         self._open: dict[str, tuple[str, str, str]] = {}
         self._known = False
@@ -205,7 +206,7 @@ class RedisBus:
         reader = self._readers.get(site)
         if reader is None:
             key = f"{self._prefix}{site}:events"
-            self._readers = {**self._readers, site: _Reader(key, "run", "coordinator", _Seen())}
+            self._readers = {**self._readers, site: _StreamReader(key, "run", "coordinator", _Seen())}
             reader = self._readers[site]
         self._thread.wake()
         return reader.take()
@@ -227,7 +228,7 @@ class RedisBus:
     # -- in the thread ---------------------------------------------------------------------------------------
 
     def _cycle(self, client: Any) -> None:
-        # Whoever comes back after a failure may have come back from an older copy: what counts is said again.
+        # After a failure Redis may come back with an older copy of its data, so everything that still counts is sent again.
         known, self._known = self._known, False
         self._mind_the_instance(client, known)
         for key, identity, text, number in self._writer.send(client):
@@ -240,7 +241,7 @@ class RedisBus:
         self._known = True
 
     def _mind_the_instance(self, client: Any, known: bool) -> None:
-        """Notice a Redis that may have lost its memory, and say everything again that still counts."""
+        """Notice that Redis may have lost data, and send again everything that still counts."""
         key = f"{self._prefix}instance"
         if known and client.get(key) == self._token:
             return
@@ -287,9 +288,9 @@ class RedisSiteBus:
     def __init__(self, url: str, run_id: str, site: str, generation: int) -> None:
         self._prefix = f"windfall:{run_id}:{site}:"
         self._generation = generation
-        self._writer = _Writer()
+        self._writer = _StreamWriter()
         self._registers = _Registers()
-        self._reader = _Reader(f"{self._prefix}commands", "site", f"generation-{generation}", _Seen())
+        self._reader = _StreamReader(f"{self._prefix}commands", "site", f"generation-{generation}", _Seen())
         self._thread = RedisThread(url, "redis-site-bus", self._cycle, pause_s=_PAUSE_S)
 
     def commands(self) -> list[Entry]:

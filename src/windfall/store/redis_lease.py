@@ -1,7 +1,7 @@
-"""One coordinator per run, where Redis is used: a key with a token that expires unless it is renewed.
+"""Where Redis is used, a key in it makes sure of one coordinator per run: it has a token, and expires unless it is renewed.
 
-The run directory's lock and fence decide on one machine; this one tells a copy of the directory elsewhere that its
-original lives. It never stops a run because Redis is away: who holds the lease keeps it until another is seen there.
+On one machine the run directory's lock and fence decide. The lease tells a copy of the directory on another machine that the
+original runs. It never stops a run because Redis cannot be reached: a coordinator keeps its lease until it sees another's there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RedisLease:
     """A coordinator's hold on its run in Redis."""
 
     def __init__(self, url: str, run_id: str, *, holder: str, place: str, known_token: str | None) -> None:
-        """``holder`` says who we are, ``place`` where our run directory is; ``known_token`` is the last one taken there."""
+        """``holder`` names this process, ``place`` its run directory; ``known_token`` is the token last taken there."""
         self._url = url
         self._key = f"windfall:{run_id}:coordinator"
         self._holder, self._place, self._known = holder, place, known_token
@@ -49,8 +49,8 @@ class RedisLease:
     def acquire(self, fence: int) -> None:
         """Take the lease, and keep it from now on.
 
-        An earlier coordinator of this very directory has ended (we hold its lock): its lease is taken over at once.
-        Anybody else's is waited for until it would have expired.
+        The lease of an earlier coordinator of this very directory is taken over at once: it has ended, since we hold its lock. For
+        any other lease it waits until that would have expired.
 
         Raises:
             StoreError: another coordinator holds and renews it; or this is the run's first start and Redis cannot be
@@ -84,7 +84,7 @@ class RedisLease:
             clock.pause(_LOOK_S)
 
     def lost(self) -> str:
-        """Why we no longer hold the run, or an empty string. Called often; renews in the background."""
+        """Why the run is not ours any more, or an empty string. Call it often; it renews the lease in the background."""
         now = clock.monotonic()
         if self._thread is not None and now - self._renewed_at >= _RENEW_S:
             self._renewed_at = now

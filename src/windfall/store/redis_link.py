@@ -1,4 +1,4 @@
-"""Talking to Redis from a thread of its own, so that nobody ever waits for it: a connection, back-off, and health.
+"""Talks to Redis from a thread of its own, so that no other thread waits for it: connection, back-off and health.
 
 Keys of a run begin with ``windfall:RUN_ID:``. The password comes from the environment, never from the URL.
 """
@@ -18,7 +18,7 @@ from windfall import clock
 PASSWORD = "WINDFALL_REDIS_PASSWORD"
 _CONNECT_S, _ANSWER_S = 3.0, 5.0
 _BACK_OFF_S, _BACK_OFF_MAX_S = 0.1, 2.0
-#: A request that takes longer than this is trouble worth telling.
+#: A request that takes longer than this (s) is reported as trouble.
 _SLOW_S = 2.0
 
 
@@ -77,7 +77,7 @@ class RedisThread:
         return ""
 
     def close(self, last_s: float = 1.0) -> None:
-        """Do what is left to do, for at most ``last_s``, and end."""
+        """Run the cycle a last time if there is something to do, wait at most ``last_s`` for it, and end."""
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout=last_s)
@@ -94,7 +94,7 @@ class RedisThread:
                 self._cycle(client)
                 self._error, back_off = "", _BACK_OFF_S
                 wait = self._pause_s
-            except (redis.RedisError, OSError, ValueError) as e:  # ValueError: what is there is no text
+            except (redis.RedisError, OSError, ValueError) as e:  # ValueError: a value in Redis is not UTF-8 text
                 self._error = why(e, self._url)
                 client.close()
                 client = connect(self._url)

@@ -1,4 +1,4 @@
-"""The run directory: everything that a run is. Views read it; one coordinator at a time writes it."""
+"""The run directory, which holds everything that a run is. Views read it; one coordinator at a time writes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUPERVISOR_LOCK = "supervisor.lock"
 
 @dataclass(frozen=True)
 class RunDir:
-    """Names of things in a run directory."""
+    """The paths of a run directory's files and folders."""
 
     root: Path
 
@@ -112,9 +112,9 @@ class RunDir:
 
 
 class RunLock:
-    """Held by the one coordinator of a run directory, released by the system when its process ends.
+    """A lock that the one coordinator of a run directory holds. The system releases it when the process ends.
 
-    Under the name ``SUPERVISOR_LOCK``, the same for the one `windfall run` that starts its coordinators.
+    With the name ``SUPERVISOR_LOCK`` it is that of the one `windfall run` which starts the coordinators.
     """
 
     def __init__(self, run: RunDir, name: str = "lock") -> None:

@@ -1,6 +1,6 @@
 """The partition of the budget: spans of blocks, each in one state. Every block lies in exactly one of them.
 
-What is called here runs inside a transaction of the ledger.
+All methods are called within a transaction of the ledger.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Spans:
         return Counts(**{str(s): int(n) for s, n in rows.fetchall()})
 
     def all(self) -> list[tuple[int, int, str]]:
-        """Start, end and state of each, in order."""
+        """Start, end and state of each span, in order."""
         rows = self._db.execute("SELECT start, end, state FROM spans ORDER BY start")
         return [(int(a), int(b), str(s)) for a, b, s in rows.fetchall()]
 
     def of_lease(self, epoch: int) -> list[tuple[int, int]]:
-        """Ranges that a lease still holds and nobody has handed in."""
+        """The ranges of a lease that have not been handed in."""
         rows = self._db.execute("SELECT start, end FROM spans WHERE lease = ? AND state = 'leased' ORDER BY start", (epoch,))
         return [(int(a), int(b)) for a, b in rows.fetchall()]
 
@@ -42,7 +42,7 @@ class Spans:
         return int(held)
 
     def carve(self, start: int, end: int) -> None:
-        """Make ``start`` and ``end`` borders of spans."""
+        """Split spans so that ``start`` and ``end`` are borders of spans."""
         for border in (start, end):
             row = self._db.execute(
                 "SELECT start, end, state, lease, contribution, version, failures FROM spans WHERE start < ? AND end > ?",

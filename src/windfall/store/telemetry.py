@@ -1,7 +1,7 @@
-"""Telemetry: what happened, what was decided on what grounds, what was measured and what it cost.
+"""Telemetry: what happened, what was decided and why, what was measured and what it cost.
 
-Views read it; nothing that must be true depends on it. A full disk stops telemetry, never a commit: what could not be
-written is counted and the run goes on.
+Views read it; nothing that must be right depends on it. A full disk stops telemetry and never a commit: rows that cannot be written
+are counted, and the run goes on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (name, id);
 """
 
 
-#: SQLite's errors that no row is to blame for: every other row would meet them too.
+#: SQLite's errors that do not come from the row: every other row would fail with them too.
 _OF_THE_DISK = {
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOTADB,
@@ -71,7 +71,7 @@ class Event:
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
-    """Give a telemetry of an older schema what is new, and note the schema; one of a newer schema is left as it is."""
+    """Add to an older telemetry what its schema lacks, and note the schema. A newer schema is left as it is."""
     db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
     row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     if int(row[0]) < SCHEMA_VERSION:
@@ -93,7 +93,7 @@ class Events(Protocol):
 
 
 class Telemetry:
-    """One run's telemetry. Writes are gathered and stored by ``flush``."""
+    """One run's telemetry. Writes are queued; ``flush`` stores them."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -129,7 +129,7 @@ class Telemetry:
 
     @classmethod
     def open_or_begin(cls, path: Path) -> tuple[Telemetry, str]:
-        """Open for writing; a damaged file is set aside, since nothing that must be true depends on it. What was done, or "".
+        """Open for writing. A damaged file is set aside and a new one begun; the second value says so, or is empty.
 
         Raises:
             StoreError: it cannot be written at all, or is of a newer schema.
@@ -176,7 +176,7 @@ class Telemetry:
         )  # fmt: skip
 
     def flush(self) -> None:
-        """Write what is queued. A row that cannot be stored is left out and counted; what the disk refuses, all of it."""
+        """Write what is queued. A row that cannot be stored is left out and counted; if the disk refuses, all rows are."""
         if not self._queue:
             return
         queue, self._queue = self._queue, []
@@ -209,7 +209,7 @@ class Telemetry:
 
     @contextmanager
     def one_moment(self) -> Iterator[None]:
-        """All reads inside see the same state, that of now, however much the coordinator writes meanwhile."""
+        """A context in which all reads see the state of its beginning, whatever the coordinator writes meanwhile."""
         self.rows("BEGIN")
         try:
             self.rows("SELECT 1 FROM sqlite_master LIMIT 1")  # a transaction's moment is that of its first read

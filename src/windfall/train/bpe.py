@@ -1,4 +1,4 @@
-"""Training a byte pair encoding on a bounded sample of a corpus, the same for the same text on every machine."""
+"""Trains a byte pair encoding on a bounded sample of a corpus. The same text gives the same encoding on every machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from windfall.errors import ConfigError, DataError
 from windfall.train.corpus import Corpus, Unit
 from windfall.train.tokenizer import PATTERN, SPECIALS, BPETokenizer
 
-#: Text that a tokenizer is trained on at most. 65,536 tokens hardly change with more, and time grows with it.
+#: A tokenizer is trained on at most so much text (bytes). More would hardly change 65,536 tokens, and takes longer.
 SAMPLE_BYTES = 2**28
-#: Of a longer document only so much is taken, so that no single one shapes the vocabulary (nanochat's bound).
+#: Of each document at most so much is taken, so that no single one shapes the vocabulary (nanochat's bound).
 DOCUMENT_CHARACTERS = 10_000
 SMALLEST_VOCABULARY = 256 + len(SPECIALS)
 
@@ -45,7 +45,7 @@ def train_bpe(
         for unit in units:
             for document in corpus.read(unit):
                 if document and keep(document):
-                    # Cut as bytes first: decoding megabytes for the sake of some thousand characters is a waste.
+                    # The bytes are cut first, because megabytes need not be decoded for some thousand characters.
                     text = document[: 4 * DOCUMENT_CHARACTERS].decode("utf-8", errors="ignore")[:DOCUMENT_CHARACTERS]
                     taken += len(text)
                     yield text

@@ -1,4 +1,4 @@
-"""Where text comes from: the standard library, files and folders of several kinds, Hugging Face; as UTF-8 documents.
+"""Reads UTF-8 documents from the standard library, from files and folders of several kinds, and from Hugging Face.
 
 A corpus is a list of units of a few megabytes, each of which can be read by itself, by any process, as often as wanted, and gives
 the same documents in the same order each time. A unit is plain values.
@@ -24,13 +24,13 @@ from windfall.train.unpack import packing_of, plain_size, unreadable
 
 STDLIB = "stdlib"
 HUB = "hf:"
-#: About so much text in a unit: some seconds of encoding, and what an interruption costs at most for each worker.
+#: About how much text is in a unit (bytes). It takes some seconds to encode, and an interruption costs each worker at most one.
 UNIT_BYTES = 2**23
 UNIT_FILES = 2_000
 _STDLIB_LEFT_OUT = frozenset({"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__"})
-#: A compressed file cannot be entered in the middle: each of its units unpacks what is before it, so they are few.
+#: About how much text is in a unit of a compressed file (bytes). It is large, because each unit unpacks all that is before it.
 _PACKED_UNITS = 32
-#: How much more text is than it takes when compressed, about: only to group files.
+#: About how much larger text is than its compressed form; only used to group files.
 _UNPACKED = 3
 
 Format = Literal["files", "sources", "text", "lines", "values", "parquet"]
@@ -68,7 +68,7 @@ class Corpus:
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
-        """Its units in order. Long texts and compressed files are read for it once. Raises DataError where one is damaged."""
+        """Its units in order. To find them, long texts and compressed files are read once. Raises DataError if one is damaged."""
         return tuple(_units(self.files, self.text_column, lambda done, total: None))
 
     def look_through(self, progress: Callable[[int, int], None]) -> None:
@@ -131,7 +131,7 @@ def open_corpus(
 def _corpus(
     name: str, looks: tuple[Look, ...], column: str, left_out: tuple[LeftOut, ...], skip_bad_rows: bool, *, single: bool
 ) -> Corpus:
-    """single: texts are cut into documents; else each is one."""
+    """The corpus of these files. single: texts are cut into documents; else each text is one document."""
     files: list[tuple[str, Format]] = []
     for each in looks:
         if each.kind == "parquet":

@@ -37,7 +37,7 @@ class _Split:
 
     def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
         self.length = manifest.sequence_length
-        # Of neighbouring sequences the last and first token are one in a stream, two in rows.
+        # In a stream the last token of a sequence is the first of the next one; rows share no token.
         self.stride = self.length if manifest.packing == "stream" else self.length + 1
         shards = manifest.of_split(split)
         self.maps = [np.memmap(manifest.shard_path(folder, s), manifest.numpy_dtype, "r").view(np.ndarray) for s in shards]
@@ -62,7 +62,8 @@ class _Split:
 
 class TrainData:
     """Read access to a prepared folder. Raises DataError where the manifest or a shard is missing or truncated
-    (checksums are `manifest.verify`'s work, which reads everything)."""
+    (checksums are `manifest.verify`'s work, which reads everything).
+    """
 
     def __init__(self, folder: str | Path, seed: int = 0) -> None:
         self.folder, self.seed = Path(folder), seed
@@ -71,7 +72,7 @@ class TrainData:
         self._val = _Split(self.folder, self.manifest, "val")
         if self._train.count < 1:
             raise DataError(f"{self.folder}: the manifest has no training sequence; prepare the data again")
-        # Two, because blocks run over the end of an epoch.
+        # Two permutations are kept, because blocks may run over the end of an epoch.
         self._order = lru_cache(maxsize=2)(lambda epoch: permutation(self._train.count, self.seed, epoch))
 
     @property
@@ -114,11 +115,10 @@ class TrainData:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Held-out sequences in file order, the same at every call: tokens and targets [up to batch, T].
 
-        Of several ``parts`` each has every so many-th batch, beginning with its number.
+        With several ``parts``, part k has batches k, k + parts, and so on.
 
-        Targets that are a document separator or another special token are -1: they are no bytes of the text, so no part
-        of bits per byte.
-        Where not all are wanted, those taken are spread evenly over the held-out text.
+        Targets that are a document separator or another special token are -1, because they are no bytes of the text and do not
+        count in bits per byte. If not all sequences are wanted, those taken are spread evenly over the held-out text.
         Raises DataError where nothing was held out, ConfigError for counts below 1.
         """
         count = self._val.count

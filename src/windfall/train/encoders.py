@@ -1,8 +1,8 @@
-"""Encoding the units of a corpus in several processes, each finished unit a piece on disk.
+"""Encodes the units of a corpus in several processes. Each finished unit is a piece on disk.
 
-A process is told a unit by a line of JSON on its standard input, and answers with one; texts and tokens pass by file, nothing is
-pickled. Which process has which unit changes nothing in the pieces. Processes and not threads: parsing rows and building
-arrays hold Python's lock.
+A process gets a unit as a line of JSON on its standard input, and answers with a line. Texts and tokens pass by file, and nothing
+is pickled. The pieces do not depend on which process encodes which unit. These are processes and not threads, because parsing rows
+and building arrays hold Python's lock.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Pool:
         self._processes: list[subprocess.Popen[str]] = []
         for log in self._logs:
             with log.open("wb") as errors:
-                # A group of its own: Ctrl-C is for us, and a process ends when its standard input does.
+                # In a group of its own, so that Ctrl-C only reaches this process. A worker ends when its standard input does.
                 self._processes.append(
                     subprocess.Popen(
                         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, process_group=0
@@ -94,7 +94,7 @@ class _Pool:
                 yield result
 
     def stop(self) -> None:
-        """Hand out no more units; those begun are finished."""
+        """Hand out no more units. Those that are begun are finished."""
         with self._lock:
             self._next = iter(())
 
@@ -165,6 +165,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # The tokenizer's own threads would only fight with the other processes.
+    # The tokenizer's own threads would only compete with the other processes.
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
     main()

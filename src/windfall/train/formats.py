@@ -1,6 +1,6 @@
-"""What a file holds: by its name, and by how it begins where its name says too little.
+"""Finds out what a file holds, by its name, or by its beginning if the name says too little.
 
-Text, rows of JSON and parquet are read, the first two compressed too. Everything else has a reason why not, and what to do.
+Text, rows of JSON and parquet are read, the first two also compressed. For everything else there is a reason, and what to do.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         ".bin", ".npy", ".npz", ".pt", ".pth", ".safetensors", ".ckpt", ".h5", ".hdf5", ".pkl", ".pickle", ".gguf", ".onnx", ".idx",
     ),
 }  # fmt: skip
-#: What never holds a corpus's text does not count as left out of it; it is only named.
+#: Endings of files that never hold a corpus's text. They are named, but do not count as left out.
 _LIGHT: dict[str, tuple[str, ...]] = {
     "pictures, sound or fonts": (
         ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ico", ".heic", ".psd", ".mp3", ".wav", ".flac", ".ogg",
@@ -66,7 +66,7 @@ _LIGHT: dict[str, tuple[str, ...]] = {
 _BY_SUFFIX = {suffix: reason for table in (_REASONS, _LIGHT) for reason, suffixes in table.items() for suffix in suffixes}
 _BINARY = "no text by its content"
 _SPECIAL = "no regular file but a pipe, socket or device, which cannot be read twice; write what comes out of it to a file"
-#: How files of other kinds begin, whatever they are called.
+#: First bytes of files of other kinds, whatever their names.
 _MAGIC = {
     b"PAR1": "parquet by its content; name it .parquet",
     b"ARROW1": next(iter(_REASONS)),
@@ -88,7 +88,7 @@ _SAMPLE_ROWS = 100
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of a file. reason: why it is not read (other, config); weight: bytes that count; None: unknown."""
+    """What a file is. reason: why it is not read (other, config). weight: bytes that count as its text; None: unknown."""
 
     path: Path
     kind: Kind
@@ -164,7 +164,7 @@ def _wrong(start: bytes) -> str:
 
 
 def _pointer(path: Path) -> Look | None:
-    """A small file that only says where Git LFS has the real one, with that one's size."""
+    """If the file is a pointer of Git LFS to the real one: a look that says so, with the real one's size. Else None."""
     try:
         with path.open("rb") as file:
             data = file.read()

@@ -80,7 +80,7 @@ def generate(
             f"generate: the model has {model.config.vocab_size} tokens, the data's tokenizer {tokenizer.vocab_size};"
             " use the manifest that the model was trained with"
         )
-    # Drawn on the CPU, so that the seed means the same on every device.
+    # Random numbers come from the CPU, so that the seed has the same meaning on every device.
     generator = torch.Generator().manual_seed(seed)
     tokens = [tokenizer.bos_id, *tokenizer.encode(prompt)]
     start = len(tokens)
@@ -109,7 +109,7 @@ class _Following:
         self._cache = KeyValueCache(model.config) if cached else None
 
     def add(self, token: int) -> None:
-        """One token more; where the context is full, its older half goes."""
+        """Add a token. If the context is full its older half is dropped."""
         if len(self._tokens) - self._first == self._model.config.sequence_length:
             self._first += (self._model.config.sequence_length + 1) // 2
             if self._cache is not None:

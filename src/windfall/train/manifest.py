@@ -20,7 +20,7 @@ from windfall.train.tokenizer import TOKENIZER_NAME, ByteTokenizer, Tokenizer, l
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 2
-#: Before there were other tokenizers and packings; still read, and hashed as then.
+#: The format before there were other tokenizers and packings. It is still read, and hashed as it was then.
 _VERSION_1 = frozenset(
     {
         "sequence_length", "seed", "held_out_fraction", "train_sequences", "val_sequences", "train_bytes", "val_bytes",
@@ -161,7 +161,7 @@ class Manifest:
                 raise DataError(f"{path}: the checksum differs, the shard was changed; prepare the data again")
             known[shard.file] = mark
             if remember:
-                with contextlib.suppress(OSError):  # then they are read once more
+                with contextlib.suppress(OSError):  # if it cannot be written, the shards are read again next time
                     write_json(remember, known)
 
     def _content(self) -> dict[str, Any]:

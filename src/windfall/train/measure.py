@@ -16,9 +16,9 @@ from windfall.train.sizes import require_room
 from windfall.train.spec import TrainerSpec, model_config
 from windfall.train.trainer import recipe
 
-#: Steps that are timed, after one that is not: it takes memory and chooses kernels.
+#: How many steps are timed. One step before them is not, because it allocates memory and chooses kernels.
 STEPS = 5
-#: No further step is begun after so long.
+#: After so long (s) no further step is begun.
 _LONG_S = 20.0
 
 

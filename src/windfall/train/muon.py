@@ -65,8 +65,8 @@ def mean_axis(shape: torch.Size) -> int:
     return -1 if shape[-2] >= shape[-1] else -2
 
 
-class _Group(ABC):
-    """Matrices of one shape [rows, cols]: each rank updates its share of them and is told what became of the others."""
+class _MatrixGroup(ABC):
+    """Matrices of one shape [rows, cols]. Each rank updates its share of them and receives the others from the other ranks."""
 
     label: str
 
@@ -98,11 +98,11 @@ class _Group(ABC):
             like = self.parameters[0]
             own = torch.stack([p.detach() for p in self._own]) if self._own else like.new_empty((0, *like.shape))
             together = self._ranks.gather(padded(own, self._each))
-            for parameter, new in zip(self.parameters, together, strict=False):  # behind the last is padding
+            for parameter, new in zip(self.parameters, together, strict=False):  # the last entries may be padding
                 parameter.copy_(new)
 
     def state(self) -> dict[str, Tensor]:
-        """The whole state by flat name, whoever keeps it: stacks and ranks are an affair of this class."""
+        """The whole state by flat name, also of other ranks' shares. Stacks and ranks do not show outside of this class."""
         whole = {kind: self._ranks.gather(padded(own, self._each)) for kind, own in self._stacks().items()}
         return {f"{self.label}.{kind}.{n}": stack[i] for i, n in enumerate(self.names) for kind, stack in whole.items()}
 
@@ -114,7 +114,7 @@ class _Group(ABC):
                 own.copy_(tensors[f"{self.label}.{kind}.{name}"])
 
 
-class NorMuonGroup(_Group):
+class NorMuonGroup(_MatrixGroup):
     """NorMuon (arXiv 2510.05491) for matrices of one shape, whose updates are computed as one stack.
 
     The second moment is [own, rows, 1] for tall and square matrices and [own, 1, cols] for wide ones: a number per row or column,
@@ -139,7 +139,7 @@ class NorMuonGroup(_Group):
         self.momentum.lerp_(gradient, 1.0 - values.momentum)
         update = self._even_out(polar_express(gradient.lerp_(self.momentum, values.momentum)))  # Nesterov's look-ahead
 
-        # The shape's factor belongs to the rate, and so to the decay as well.
+        # The shape's factor is a part of the rate, so the decay has it too.
         lr = self.lr * values.lr_multiplier * shape_scale(update.shape)
         decay = self.weight_decay * values.weight_decay_multiplier
         own = [p.detach() for p in self._own]
@@ -165,7 +165,7 @@ class NorMuonGroup(_Group):
         return update.mul_(scale * (norm / scaled_norm.clamp_min(_SMALLEST)))
 
 
-class PlainMuonGroup(_Group):
+class PlainMuonGroup(_MatrixGroup):
     """torch.optim.Muon behind the same methods, for matrices of one shape: a baseline, not the recipe."""
 
     label = "muon"

@@ -99,7 +99,7 @@ class Rule(Protocol):
     def step(self, values: ScheduleValues) -> None: ...
 
     def state(self) -> dict[str, Tensor]:
-        """The whole state by flat name; of several ranks, all must ask."""
+        """The whole state by flat name. With several ranks all must call it together."""
         ...
 
     def load(self, tensors: Mapping[str, Tensor]) -> None: ...
@@ -123,11 +123,12 @@ class AdamWGroup:
         self.parameters = list(named.values())
         self.lr, self.betas, self.epsilon, self.weight_decay = lr, betas, epsilon, weight_decay
         self._ranks = ranks or Alone()
-        #: Rows of each parameter that are this rank's, and how many every rank makes room for. Small ones are everybody's.
+        #: For each parameter the rows that this rank updates, and how many rows each rank reserves. Small parameters are updated by
+        #: all.
         self._rows = [slice_of(p.size(0), self._ranks) if p.numel() >= WORTH_SHARING else None for p in self.parameters]
         self.first = [torch.zeros_like(w) for w in self._own()]
         self.second = [torch.zeros_like(w) for w in self._own()]
-        # float32 like all state; it counts exactly up to 2^24 steps.
+        # The count is float32 like all state, which is exact up to 2^24 steps.
         self.steps = torch.zeros((), dtype=torch.float32)
 
     @torch.no_grad()
@@ -254,8 +255,8 @@ class InnerOptimizer:
     def state_tensors(self, keep: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor.clone()) -> dict[str, Tensor]:
         """Everything that the next step depends on besides weights and gradients: copies, float32, by flat name.
 
-        ``keep`` makes the copy, rule by rule, so that what other ranks sent is on the device no longer than that. Of several
-        ranks, all must ask; each is told the whole.
+        ``keep`` makes the copies, rule by rule, so that what other ranks have sent stays on the device only for the copy. With
+        several ranks all must call it together, and each gets the whole state.
         """
         kept: dict[str, Tensor] = {}
         for rule in self.rules:

@@ -1,4 +1,4 @@
-"""Documents into sequences of equal length, in shards: two ways, the same file format.
+"""Packs documents into sequences of equal length, in shards. There are two ways, with the same file format.
 
 `stream`: documents one behind the other, each after a separator, cut every `sequence_length` tokens. A shard of k sequences holds
 k · sequence_length + 1 tokens and repeats the last token of the shard before it, so that no target is lost.
@@ -26,25 +26,25 @@ from windfall.train.manifest import Shard, sequences_in
 
 Packing = Literal["stream", "best_fit"]
 PACKINGS: tuple[Packing, ...] = ("stream", "best_fit")
-#: Documents that wait for their place in a row. More means fewer crops and more memory.
+#: How many documents wait for a place in a row. More of them mean fewer crops and more memory.
 WAITING_DOCUMENTS = 16_384
 
 Array = npt.NDArray[Any]
 
 
 class Packer(Protocol):
-    """Takes a split's documents in order and writes its shards."""
+    """Packs one split: it is given the documents in order, and writes the shards."""
 
     dropped_tokens: int
     cropped_documents: int
     cropped_tokens: int
 
     def add(self, tokens: Array, lengths: Array) -> None:
-        """Neighbouring documents: their tokens with separators [n], and how many belong to each [documents]."""
+        """Add neighbouring documents: their tokens with separators [n], and how many tokens each has [documents]."""
         ...
 
     def finish(self) -> None:
-        """No more documents come."""
+        """Write what is left. No more documents come."""
         ...
 
 
@@ -111,7 +111,7 @@ class ShardWriter:
 
 
 class StreamPacker:
-    """`stream`, see above."""
+    """The packing `stream`, as the module describes it."""
 
     cropped_documents = 0
     cropped_tokens = 0
@@ -125,12 +125,12 @@ class StreamPacker:
         self._writer.put(tokens)
 
     def finish(self) -> None:
-        """Less than a sequence at the end is dropped."""
+        """Write what is left. An incomplete sequence at the end is dropped."""
         self.dropped_tokens = self._writer.finish()
 
 
 class BestFitPacker:
-    """`best_fit`, see above; put: takes a row [row_tokens]."""
+    """The packing `best_fit`, as the module describes it. put: is called with each row [row_tokens]."""
 
     def __init__(
         self, put: Callable[[Array], None], finish: Callable[[], int], row_tokens: int, dtype: str, waiting: int = WAITING_DOCUMENTS
@@ -139,7 +139,7 @@ class BestFitPacker:
         self._row = np.empty(row_tokens, dtype)
         self._most = waiting
         self._waiting = self._waiting_tokens = 0
-        #: Documents by length, first come first served, and the lengths there are, ascending.
+        #: Waiting documents by length, in the order in which they came; and the lengths that there are, ascending.
         self._by_length: dict[int, deque[Array]] = {}
         self._lengths: list[int] = []
         self.dropped_tokens = 0
@@ -147,7 +147,7 @@ class BestFitPacker:
         self.cropped_tokens = 0
 
     def add(self, tokens: Array, lengths: Array) -> None:
-        """Documents longer than a row are one, cropped, at once: they could only ever be first in it."""
+        """Add documents. One longer than a row becomes a row at once, cropped, since it could only ever be the first in one."""
         at = 0
         for length in lengths.tolist():
             document = tokens[at : at + length]
@@ -166,7 +166,7 @@ class BestFitPacker:
                 self._fill()
 
     def finish(self) -> None:
-        """Rows until nothing waits; a last one that is not full is dropped."""
+        """Make rows until no document waits. A last row that is not full is dropped."""
         while self._waiting:
             self._fill()
         self.dropped_tokens += self._finish()

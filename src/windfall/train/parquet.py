@@ -1,4 +1,4 @@
-"""Documents out of parquet files as FineWeb-Edu lays them: one row a document, the text in a column of strings.
+"""Reads documents from parquet files such as FineWeb-Edu's: each row is a document, whose text is in a column of strings.
 
 Needs pyarrow (`pip install 'windfall[fineweb]'`), which is imported when a parquet file is met.
 """
@@ -57,7 +57,7 @@ def documents(path: Path, start: int, end: int, column: str, tally: Tally) -> It
         row = sum(file.metadata.row_group(i).num_rows for i in range(start))
         try:
             for batch in file.iter_batches(_BATCH_ROWS, list(range(start, end)), [column], use_threads=False):
-                # As bytes: whether they are UTF-8 is checked here, where the row can be named.
+                # Read as bytes, so that it is checked here, where the row is known, whether they are UTF-8.
                 for text in batch.column(0).cast(pa.large_binary()).to_pylist():
                     row += 1
                     if text is None:

@@ -1,8 +1,8 @@
-"""Encoded pieces of a corpus, on disk until a preparation is done: what makes it parallel and lets it go on after an interruption.
+"""Encoded pieces of a corpus, on disk until a preparation is done: they make it parallel, and let it go on after an interruption.
 
-A piece is the tokens of one unit and an index with a row for each document. Its name is a hash of all that decides its contents
-(the unit, its files' sizes and times, the tokenizer, the seed), so a piece that is there is the right one, whatever
-else has changed; its checksums are compared before it is used again.
+A piece is the tokens of one unit and an index with a row for each document. Its name is a hash of everything that its contents
+depend on (the unit, its files' sizes and times, the tokenizer, the seed). A piece with the right name is therefore the right one;
+its checksums are compared before it is used again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class EncodingSettings:
-    """What all pieces of a preparation have in common, as plain values. tokenizer: a file's path, or "bytes"."""
+    """Settings that all pieces of a preparation share, as plain values. tokenizer: a file's path, or "bytes"."""
 
     folder: str
     tokenizer: str
@@ -44,7 +44,7 @@ class EncodingSettings:
 
 @dataclass(frozen=True)
 class Piece:
-    """A finished piece: paths of its tokens and index, how many empty documents were left out, and what is to be told of rows."""
+    """A finished piece: paths of its tokens and index, how many empty documents were left out, and notes on rows."""
 
     tokens_path: Path
     index_path: Path
@@ -74,7 +74,7 @@ def document_hash(document: bytes, seed: int) -> int:
 
 
 def piece_name(unit: Unit, settings: EncodingSettings, tokenizer: Tokenizer) -> str:
-    """Name of a unit's piece, of all that decides its contents. Raises DataError where a file of the unit is missing."""
+    """Name of a unit's piece: a hash of everything that it depends on. Raises DataError if a file of the unit is missing."""
     content = {
         "format": _FORMAT, "unit": asdict(unit), "files": file_marks(unit), "tokenizer": tokenizer.facts(),
         "text_column": settings.text_column, "seed": settings.seed, "skip_bad_rows": settings.skip_bad_rows,
@@ -108,7 +108,7 @@ def encode_unit(unit: Unit, name: str, settings: EncodingSettings, tokenizer: To
         "empty": empty, "tally": asdict(tally), "tokens": hashlib.sha256(data).hexdigest(),
         "index": hashlib.sha256(index).hexdigest(),
     }  # fmt: skip
-    # Not forced to the disk: a piece that a crash has spoilt is found by its checksum and made again.
+    # Not synced to the disk. A crash may damage a piece, which the checksum shows; then it is made again.
     folder = Path(settings.folder)
     write_atomic(folder / f"{name}.tokens", [data], durable=False)
     write_atomic(folder / f"{name}.index", [index], durable=False)

@@ -39,13 +39,13 @@ from windfall.train.tokenizer import PATTERN, TOKENIZER_NAME, BPETokenizer, Byte
 #: (stage, done, all): stages are "look", in bytes of files, "tokenizer" and "encode", in bytes of text, and "write", in tokens.
 Progress = Callable[[str, int, int], None]
 MINIMUM_HELD_OUT_SEQUENCES = 8
-#: From this share on equal documents are told of; some are in every text.
+#: Equal documents are reported if they are at least this share. Every corpus has some.
 MUCH_EQUAL = 0.02
 DEFAULT_SHARD_TOKENS = 2**26
 DEFAULT_VOCABULARY = 2**16
 WORK_FOLDER = ".preparing"
 _MADE_FOLDER = "made"
-#: More processes only where each has so many bytes to encode: starting one takes a third of a second.
+#: Each process must have at least so many bytes to encode, because starting one takes a third of a second.
 _WORTH_A_PROCESS = {"bpe": 2**22, "bytes": 2**28}
 
 
@@ -109,7 +109,7 @@ def prepare(
         work.mkdir(parents=True, exist_ok=True)
         lock = _locked(folder)
         if not replace:
-            _require_empty(folder)  # another one may have ended since
+            _require_empty(folder)  # another preparation may have ended since
         if chosen is None:
             chosen = _trained(corpus, work, vocab_size, held_out_fraction, seed, report)
         pieces = _encoded(corpus, work, chosen, seed, workers, report)
@@ -122,7 +122,7 @@ def prepare(
         if source != STDLIB and len(hashes) - different >= MUCH_EQUAL * len(hashes) > 0:
             tell(equal_documents(corpus.name, len(hashes), different))
         made = work / _MADE_FOLDER
-        shutil.rmtree(made, ignore_errors=True)  # half of an interrupted one's
+        shutil.rmtree(made, ignore_errors=True)  # left by an interrupted preparation
         made.mkdir()
         manifest = _write(
             corpus, made, pieces, chosen, packing, sequence_length, held_out_fraction, seed, shard_tokens, report
@@ -148,7 +148,7 @@ def _locked(folder: Path) -> int:
         os.close(lock)
         raise DataError(f"{folder}: is being prepared by another process; wait for it, or name another folder") from None
     except OSError:
-        pass  # a network's file system that locks no folders: then it is for the user to see to it
+        pass  # some network file systems cannot lock folders; the user has to take care then
     return lock
 
 
@@ -156,7 +156,7 @@ def _require_empty(folder: Path) -> None:
     """Raise DataError where finished data, or files that only look like its shards, would be replaced."""
     if (folder / MANIFEST_NAME).exists():
         raise DataError(f"{folder}: holds prepared data already; name another folder, or replace it (--replace)")
-    # An interrupted preparation has its work folder; shards without one may be anybody's.
+    # An interrupted preparation has a work folder. Shards without one may belong to something else.
     if not (folder / WORK_FOLDER).exists() and (strange := next(iter(_shards(folder)), None)):
         raise DataError(f"{strange}: a file of that name would be overwritten; name another folder, or replace it (--replace)")
 
@@ -189,7 +189,7 @@ def _check(
 
 
 def _take_the_place(folder: Path, made: Path) -> None:
-    """Put what was made where an earlier preparation's lies. Without a manifest in between: whoever reads sees one or none."""
+    """Replace an earlier preparation's files by the new ones. Meanwhile there is no manifest, so readers see either one or none."""
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     for stale in _products(folder):
         stale.unlink()
@@ -203,9 +203,9 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _products(folder: Path) -> Iterable[Path]:
-    """What an earlier preparation wrote."""
+    """The files that an earlier preparation wrote."""
     found = _shards(folder)
-    # Other programs have files of this name too.
+    # Other programs have files with this name too.
     with contextlib.suppress(DataError):
         load_tokenizer(folder)
         found.append(folder / TOKENIZER_NAME)
@@ -225,7 +225,7 @@ def _tidy(folder: Path, work: Path, existed: bool) -> None:
 
 
 def _trained(corpus: Corpus, work: Path, vocab_size: int | None, fraction: float, seed: int, report: Progress) -> Tokenizer:
-    """The tokenizer of this corpus, kept in the work folder under a name made of all that decides it."""
+    """A tokenizer trained on this corpus. It is kept in the work folder, under a hash of everything that it depends on."""
     size = DEFAULT_VOCABULARY if vocab_size is None else vocab_size
     content = {
         "units": [[asdict(unit), file_marks(unit)] for unit in corpus.units], "text_column": corpus.text_column,
@@ -246,10 +246,10 @@ def _trained(corpus: Corpus, work: Path, vocab_size: int | None, fraction: float
 def _encoded(
     corpus: Corpus, work: Path, tokenizer: Tokenizer, seed: int, workers: int | None, report: Progress
 ) -> list[Piece]:  # fmt: skip
-    """A piece for every unit, in order; those that are there already are checked, not made again."""
+    """A piece for every unit, in order. Pieces that are there already are checked and not made again."""
     path = "bytes"
     if isinstance(tokenizer, BPETokenizer):
-        # A copy for the processes: the file that the user named may change.
+        # The processes use a copy, because the user's file may change.
         path = str(work / f"used-{tokenizer.sha256[:32]}")
         tokenizer.save(Path(path))
     common = EncodingSettings(str(work), path, corpus.text_column, seed, corpus.skip_bad_rows)
@@ -287,7 +287,7 @@ def _write(
     corpus: Corpus, folder: Path, pieces: list[Piece], tokenizer: Tokenizer, packing: Packing, sequence_length: int,
     held_out_fraction: float, seed: int, shard_tokens: int, report: Progress,
 ) -> Manifest:  # fmt: skip
-    """Shards and tokenizer of encoded pieces; the manifest that describes them, not yet written."""
+    """Write shards and tokenizer. Returns the manifest that describes them, which is not written yet."""
     dtype = token_dtype(tokenizer.vocab_size)
     indices = [piece.index() for piece in pieces]
     every = np.concatenate(indices)
@@ -337,7 +337,7 @@ def _write(
 def _runs(
     held_out: npt.NDArray[np.bool_], lengths: npt.NDArray[np.uint32]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint32], int, int]]:
-    """Neighbouring documents of one side: 1 if held out else 0, their lengths, first token and one after the last."""
+    """Runs of neighbouring documents on one side: 1 if held out else 0, their lengths, first token, and one after the last."""
     if not len(lengths):
         return
     ends = np.cumsum(lengths, dtype=np.int64)
@@ -349,14 +349,14 @@ def _runs(
 def _last_held_out(
     name: str, hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint32], fraction: float, sequence_length: int, packing: str
 ) -> int:
-    """Documents with hashes up to this one are held out: those below the fraction, and then the lowest until they are enough.
+    """The highest hash that is held out: by the fraction, or a higher one if that holds out too little to measure by.
 
-    By content, so equal documents never lie on both sides. -1 holds out nothing.
+    The hash is of the content, so equal documents are never on both sides. -1 holds out nothing.
     """
     tokens = lengths.astype(np.int64)
     room = sequence_length + 1
     if packing == "best_fit":
-        # What a crop may lose: the end of a document, and with each row less than a row of another.
+        # Crops may lose the end of a document, and with each row less than a row of another one.
         tokens = np.minimum(tokens, room)
     share = 1 if packing == "stream" else 2
     unique, inverse = np.unique(hashes, return_inverse=True)
@@ -370,7 +370,7 @@ def _last_held_out(
         )
     if fraction == 0.0:
         return -1
-    # Small corpora: enough to measure by, but never more than a tenth for it.
+    # Of a small corpus enough is held out to measure by, but never more than a tenth.
     enough = min(share * MINIMUM_HELD_OUT_SEQUENCES * sequence_length + 1, total // 10)
     enough = max(enough, share * sequence_length + 1)
     below = int(np.searchsorted(unique, np.uint64(math.ceil(fraction * 2**64))))

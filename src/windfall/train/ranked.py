@@ -1,4 +1,4 @@
-"""A trainer of several ranks: the leader answers for the site, the others follow its word.
+"""A trainer of several ranks: the leader acts for the site, and the others follow its commands.
 
 Before each thing that all ranks do together the leader says what it is, as a few numbers on the control group. The others wait for
 that word and for nothing else, so that all of them take, and skip, the same steps and stop together. Only the leader has
@@ -22,7 +22,7 @@ from windfall.train.trainer import Floats, LocalTrainer, Read, Tensors
 
 
 class _Command(IntEnum):
-    """What all ranks do next."""
+    """What all ranks are to do next."""
 
     STEP = 0
     WEIGHTS = 1
@@ -33,7 +33,7 @@ class _Command(IntEnum):
     END = 6
 
 
-#: Most blocks that one word has room for.
+#: How many numbers a command has, which limits the blocks of a step.
 _ROOM = 4096
 
 
@@ -41,16 +41,16 @@ class OtherRanks(Protocol):
     """What the leader can learn of the other ranks' processes."""
 
     def lost(self) -> str:
-        """Why one of them is gone; empty if none is."""
+        """Why one of them is gone, or an empty string."""
         ...
 
     def ending(self) -> str:
-        """The same, where a connection was closed and a process may be just about to end."""
+        """As ``lost``, after a connection was closed: it waits a moment for a process that may be about to end."""
         ...
 
 
 class _OthersUnknown:
-    """Nothing is known of the others but what their connections say."""
+    """Knows nothing of the others' processes, so that only their connections show whether they live."""
 
     def lost(self) -> str:
         return ""
@@ -60,7 +60,7 @@ class _OthersUnknown:
 
 
 class RankedTrainer:
-    """The leader's side: a trainer like any other (``trainer.Trainer``)."""
+    """The leader's end, a ``trainer.Trainer``."""
 
     def __init__(self, local: LocalTrainer, group: Group, others: OtherRanks | None = None) -> None:
         """``local`` is the leader's rank of the group, ``group.rank`` 0.
@@ -111,7 +111,7 @@ class RankedTrainer:
             return self._local.evaluate()
 
     def sample(self) -> str:
-        # The leader has the whole model: the others wait for its next word.
+        # The leader has the whole model. The others wait for its next command.
         return self._local.sample()
 
     def inner(self, *, exact: bool = False) -> bytes:
@@ -126,7 +126,7 @@ class RankedTrainer:
 
     def load_inner(self, data: bytes) -> None:
         state, since, usual = self._local.read_inner(data)
-        # All or none: nobody else hears of a state that does not fit.
+        # All ranks take the state over, or none: one that does not fit is refused before the others hear of it.
         self._local.take_inner(state, since, usual)
         with self._together():
             self._say(_Command.INNER, since, usual)
@@ -139,7 +139,7 @@ class RankedTrainer:
             self._local.reset_inner()
 
     def close(self) -> None:
-        """Let the others go."""
+        """Tell the other ranks to end."""
         with self._together():
             self._say(_Command.END)
             self._group.close()
@@ -152,7 +152,7 @@ class RankedTrainer:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """What goes wrong in here goes wrong because another rank is gone, if one is."""
+        """A context for what all ranks do together. If another rank is gone, an error in it becomes a RankError that says so."""
         if why := self._others.lost():
             raise RankError(why)
         try:

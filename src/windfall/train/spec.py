@@ -28,18 +28,19 @@ class TrainerSpec:
     reset_warmup_fraction: float
     precision: str
     eval_sequences: int
-    #: What a version goes on with beside its evaluation, and for how many tokens (0: not at all).
+    #: The prompt of the text that is written with an evaluation, and its length in tokens (0: none is written).
     sample_prompt: str = ""
     sample_tokens: int = 0
-    #: Sequences of one forward and backward pass at a rank; None: all that a rank has of a step.
+    #: Sequences in one forward and backward pass of a rank; None: all that a rank has of a step.
     micro_batch_sequences: int | None = None
     device: str = "cpu"
     compile: bool = False
     checkpoint_activations: bool = False
-    #: A step whose gradient is this many times as long as the last ones were is skipped, and so many in a row end the trainer.
+    #: A step is skipped if its gradient is ``spike_factor`` times as long as usual. ``max_skips`` skipped steps in a row end the
+    #: trainer.
     spike_factor: float = 20.0
     max_skips: int = 8
-    #: Where a run was made longer: all its budgets, (from progress, budget, how) each; empty: the one above from the start.
+    #: If the run was made longer: all its budgets, (from progress, budget, how) each. Empty: the budget above from the start.
     extents: Sequence[tuple[float, float, str]] = ()
 
 

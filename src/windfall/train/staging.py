@@ -1,4 +1,4 @@
-"""Copies of a device's tensors in the machine's memory, made at once so that training goes on while they are worked on."""
+"""Copies of a device's tensors in the machine's memory, made quickly so that training goes on while the copies are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Staging:
-    """From a GPU the same pinned places each time: a copy takes what the bus takes. From a CPU new ones, let go after use."""
+    """Copies from a GPU go to the same pinned memory each time, at the bus's speed. Copies from a CPU are new tensors each time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -24,6 +24,6 @@ class Staging:
         return held.copy_(tensor, non_blocking=True)
 
     def wait(self) -> None:
-        """Until all that was taken is there."""
+        """Wait until all copies are complete."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

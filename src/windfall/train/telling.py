@@ -1,4 +1,4 @@
-"""What a user is told of a corpus's rows and documents beside the result: null texts, bad rows, equal documents."""
+"""Messages about a corpus's rows and documents: null texts, bad rows, equal documents."""
 
 from __future__ import annotations
 

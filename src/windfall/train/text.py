@@ -1,7 +1,6 @@
-"""Documents out of plain text: a long one cut at line ends, or each file whole.
+"""Makes documents of plain text: a long text is cut at line ends, or each file is one document.
 
-A byte-order mark says how a file is to be read and is no part of the text: it is left out where a file begins, and where a line
-does, as in files that were put one behind the other.
+A byte-order mark is no part of the text. It is left out at the begin of a file, and of a line, as in files that were concatenated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Tokenizers: one that takes each byte for a token, and byte pair encoding; both are plain JSON on disk.
 
-A tokenizer is named by what it says of itself in a manifest (`facts`), so two sites that agree on a manifest's hash
-agree on every token. Each token stands for a known number of bytes, which is what makes losses of different
-tokenizers comparable (`windfall.train.evaluate`).
+A manifest identifies a tokenizer by its `facts`, so sites that agree on a manifest's hash agree on every token. Each token stands
+for a known number of bytes, which makes the losses of different tokenizers comparable (`windfall.train.evaluate`).
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
 
 TOKENIZER_NAME = "tokenizer.json"
 BOS = "<|bos|>"
-#: nanochat's, in its order, so that its checkpoints keep their meaning; pretraining uses the first alone.
+#: nanochat's special tokens in its order, so that its checkpoints keep their meaning. Pretraining uses only the first.
 SPECIALS = (
     BOS, "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
     "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
 )  # fmt: skip
-#: How text is cut before pairs are merged: GPT-4's published pattern with numbers in twos, as the recipe has it.
+#: The pattern that cuts text before pairs are merged: GPT-4's published one with numbers of up to two digits, as in the recipe.
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"

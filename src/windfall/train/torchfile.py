@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(path, archive).tensors()
+            return _ArchiveReader(path, archive).tensors()
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such checkpoint") from None
     except zipfile.BadZipFile as e:
@@ -76,7 +76,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: not readable as a PyTorch checkpoint ({e}); fetch it again") from None
 
 
-class _Reader:
+class _ArchiveReader:
     """One archive. The machine's stack holds str, int, bool, None, tuple, dict, tensors, names and marks."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:

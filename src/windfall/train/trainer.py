@@ -34,11 +34,11 @@ Tensors = dict[str, Floats]
 Read = Callable[[str], Floats]
 #: In a stored inner state: tokens since the last reset (the warm-up goes on), or not a number.
 _SINCE_RESET = "since_reset_tokens"
-#: And the usual length of the gradient, by which spikes are told.
+#: Key in a stored inner state: the usual length of the gradient, by which spikes are recognised.
 _USUAL_NORM = "usual_gradient_norm"
 
 
-#: How sampled text is drawn: closer to what the model finds likely than its own distribution, and never the far tail.
+#: Temperature and top-k of sampled text. They favour likely tokens and leave out the far tail.
 _SAMPLE_TEMPERATURE = 0.7
 _SAMPLE_TOP_K = 40
 
@@ -49,7 +49,7 @@ class Trainer(Protocol):
     blocks_per_step: int
     tokens_per_step: int
     manifest: str
-    #: Called now and then within a long step or evaluation: who waits for a sign of life hears that it goes on.
+    #: Called now and then within a long step or evaluation, as a sign of life.
     alive: Callable[[], None]
 
     @property
@@ -88,7 +88,7 @@ class Trainer(Protocol):
         ...
 
     def inner(self, *, exact: bool = False) -> bytes:
-        """The inner optimizer state as safetensors: bf16 where it may be, or bit for bit."""
+        """The inner optimizer state as safetensors: in bf16 where that suffices, or ``exact``, bit for bit."""
         ...
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
@@ -102,15 +102,15 @@ class Trainer(Protocol):
     def reset_inner(self) -> None: ...
 
     def close(self) -> None:
-        """Nothing more will be asked of it."""
+        """End the trainer. Nothing more is asked of it."""
         ...
 
 
 class LocalTrainer:
     """A trainer on this machine's processors: the whole of a site, or one of its ranks.
 
-    Of several ranks every one has the whole model and an equal part of each step's sequences (those whose place in the step is
-    its number modulo the ranks) and of the optimizer's work. Calls marked so are made by all of them together.
+    With several ranks each has the whole model, and an equal part of each step's sequences (those whose place in the step is its
+    number modulo the ranks) and of the optimizer's work. Calls that say so are made by all ranks together.
     """
 
     def __init__(self, spec: TrainerSpec, ranks: Ranks | None = None) -> None:
@@ -146,15 +146,15 @@ class LocalTrainer:
             self._compile()
 
     def _compile(self) -> None:
-        """Compile for a full micro-batch now, which takes from half a minute on: before the site is ready and others wait for it.
+        """Compile for a full micro-batch now, before the site is ready, because it takes half a minute or more.
 
-        The first step may be a short one, and the compiled shape is the first that comes.
+        The first shape that comes is the one compiled for, and the first step may be a short one.
         """
         own = len(range(self._ranks.rank, self._spec.batch_sequences, self._ranks.size))
         micro = min(self._spec.micro_batch_sequences or own, own)
         tokens = torch.zeros((max(1, micro), self._spec.sequence_length), dtype=torch.int64, device=self._device)
         with autocast(self._device, self._precision):
-            loss = self._forward(tokens, tokens.clone(), reduction="sum")  # one tensor given twice would be another graph
+            loss = self._forward(tokens, tokens.clone(), reduction="sum")  # one tensor for both would be another graph
         loss.backward()
         self._optimizer.zero_grad()
 
@@ -169,7 +169,7 @@ class LocalTrainer:
         return loss
 
     def _gradients(self, first_blocks: list[int]) -> tuple[float, float]:
-        """Leaves the step's mean gradient in the parameters; the mean loss (nats per token), and the gradient's length."""
+        """Leave the step's mean gradient in the parameters. Returns the mean loss (nats per token) and the gradient's length."""
         per_block = self._spec.block_sequences
         step = [b * per_block + i for b in first_blocks for i in range(per_block)]
         own = step[self._ranks.rank :: self._ranks.size]
@@ -190,7 +190,7 @@ class LocalTrainer:
                 p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in parameters if p.grad is not None]
         self._ranks.sum([*gradients, sums])
-        # Weighted by tokens, whoever had how many: the sum over all divided by their number.
+        # Weighted by tokens: the sum over all ranks' tokens, divided by their number.
         total = sums[1].clamp_min(1.0)
         torch._foreach_div_(gradients, total)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -212,7 +212,7 @@ class LocalTrainer:
     def evaluate(self) -> EvalResult:
         """Made by all ranks."""
         spec = self._spec
-        # Never more than a step has room for.
+        # A batch is never larger than a step's, so that the memory suffices.
         batch = min(16, spec.micro_batch_sequences or -(-spec.batch_sequences // self._ranks.size))
         return evaluate(
             self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks, progress=lambda *_: self.alive()
@@ -230,7 +230,7 @@ class LocalTrainer:
     def inner(self, *, exact: bool = False) -> bytes:
         """Made by all ranks."""
         state = self._optimizer.state_tensors(lambda _, tensor: tensor.to("cpu", copy=True)) | self._numbers()
-        # bf16 keeps the range; counters and other single numbers keep every bit.
+        # bf16 has float32's range. Counters and other single numbers stay exact.
         return _packed({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()})
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
@@ -282,7 +282,7 @@ class LocalTrainer:
         return self._optimizer.state_shapes()
 
 
-# safetensors is imported where it is needed: to train and measure a model on a bare machine takes none of it.
+# safetensors is imported only where it is needed: training and measuring a model do without it.
 
 
 def _packed(state: Mapping[str, torch.Tensor]) -> bytes:

@@ -1,7 +1,7 @@
-"""What the same training would have emitted in one place that is always on: the comparison that the report leads with.
+"""What the same training would have emitted at one site that is always on. The report begins with this comparison.
 
-Equal tokens are taken as equal training hours: the run's own site-hours, at its own mean training power, without
-interruption from the run's start, with the region's own readings.
+Equal tokens count as equal hours of training. So a baseline has the run's site-hours at its mean training power, without
+interruption from the run's start, with the readings of the baseline's region.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from windfall.units import J_PER_KWH, clock_text
 
 Array = npt.NDArray[np.float64]
 
-#: A comparison with less training behind it than this says nothing.
+#: With less training (s) than this a comparison means nothing.
 _LEAST_HOURS = 1e-6
 
 
@@ -121,7 +121,7 @@ def _emissions(config: Config, grid: Grid, region: str) -> Signal | None:
 
 
 def headline(found: Sequence[Baseline]) -> Baseline | None:
-    """The comparison to lead with: the cheapest region that the run has a site in, which flatters the run least."""
+    """The comparison to begin with: the run's region that would have emitted least, which is the hardest to beat."""
     return next((b for b in found if b.own and b.kg is not None and b.share is not None), None)
 
 

@@ -100,7 +100,8 @@ def png(draw: Draw, width: float) -> bytes:
 
 def inline(document: str, name: str, kind: str, label: str) -> str:
     """An SVG document as an element of the page: no prolog or metadata, the page's colours and font,
-    ids of its own (they begin with ``name``). ``kind`` becomes its class."""
+    ids of its own (they begin with ``name``). ``kind`` becomes its class.
+    """
     body = document[document.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.S)

@@ -23,7 +23,7 @@ from windfall.ui.reading import Moment, one_moment, safe
 from windfall.ui.summary import summarise
 
 
-class _Source:
+class _MomentSource:
     """One moment of a run; of its telemetry nothing where there is none yet."""
 
     def __init__(self, at: Moment) -> None:
@@ -114,16 +114,16 @@ class RunFrames:
     def everything(self) -> tuple[dict[str, Frame], dict[str, Any]]:
         """All of the tables by name and the summary, of one moment."""
         with one_moment(self._run) as at:
-            return {name: make(_Source(at)) for name, make in _ALL.items()}, summarise(self._run, at)
+            return {name: make(_MomentSource(at)) for name, make in _ALL.items()}, summarise(self._run, at)
 
-    def _of(self, make: Callable[[_Source], Frame]) -> Frame:
+    def _of(self, make: Callable[[_MomentSource], Frame]) -> Frame:
         with self._source() as source:
             return make(source)
 
     @contextmanager
-    def _source(self) -> Iterator[_Source]:
+    def _source(self) -> Iterator[_MomentSource]:
         with one_moment(self._run) as at:
-            yield _Source(at)
+            yield _MomentSource(at)
 
 
 def backtest_frames(result: Backtest) -> dict[str, Frame]:
@@ -191,7 +191,7 @@ def summary_frame(found: Sequence[SweepSummary]) -> Frame:
     return Frame(kinds, table)
 
 
-def _versions(source: _Source) -> Frame:
+def _versions(source: _MomentSource) -> Frame:
     found = source.ledger.versions()
     bpb = dict(source.rows("metrics", ("version", "value"), "WHERE name = 'val_bpb' ORDER BY id"))
     kinds: dict[str, Kind] = {
@@ -206,12 +206,12 @@ def _versions(source: _Source) -> Frame:
     return Frame({**kinds, **dict.fromkeys(more, "int")}, rows)
 
 
-def _blocks(source: _Source) -> Frame:
+def _blocks(source: _MomentSource) -> Frame:
     spans = source.ledger.spans()
     return Frame({"first": "int", "end": "int", "blocks": "int", "state": "text"}, [(a, b, b - a, state) for a, b, state in spans])
 
 
-def _events(source: _Source) -> Frame:
+def _events(source: _MomentSource) -> Frame:
     kinds: dict[str, Kind] = {
         "id": "int", "t_run": "unix", "t_wall": "unix", "kind": "text", "site": "text", "version": "int", "what": "text",
         "detail": "text",
@@ -237,7 +237,7 @@ def _without_secrets(value: Any, key: str = "") -> Any:
     return safe(value) if safe(whole) == whole or safe(value) != value else "…"
 
 
-def _decisions(source: _Source) -> Frame:
+def _decisions(source: _MomentSource) -> Frame:
     kinds: dict[str, Kind] = {
         "t_run": "unix", "t_wall": "unix", "site": "text", "wanted": "bool", "reason": "text", "until": "unix",
     }  # fmt: skip
@@ -248,7 +248,7 @@ def _decisions(source: _Source) -> Frame:
     return Frame({**kinds, **numbers, **memory}, rows)
 
 
-def _readings(source: _Source) -> Frame:
+def _readings(source: _MomentSource) -> Frame:
     kinds: dict[str, Kind] = {
         "site": "text", "valid_from": "unix", "known_at": "unix", "stale_at": "unix", "value": "float", "unit": "text",
         "source": "text", "t_run": "unix", "t_wall": "unix",
@@ -256,7 +256,7 @@ def _readings(source: _Source) -> Frame:
     return source.frame("readings", kinds, "ORDER BY site, valid_from")
 
 
-def _forecasts(source: _Source) -> Frame:
+def _forecasts(source: _MomentSource) -> Frame:
     kinds: dict[str, Kind] = {"site": "text", "made_at": "unix", "t": "unix", "value": "float"}
     found = source.rows("forecasts", ("site", "made_at", "times", "vals"), "ORDER BY site, made_at")
     rows = [
@@ -265,7 +265,7 @@ def _forecasts(source: _Source) -> Frame:
     return Frame(kinds, rows)
 
 
-def _metrics(source: _Source) -> Frame:
+def _metrics(source: _MomentSource) -> Frame:
     kinds: dict[str, Kind] = {
         "id": "int", "t_run": "unix", "t_wall": "unix", "site": "text", "name": "text", "value": "float", "tokens": "int",
         "version": "int", "detail": "text",
@@ -273,7 +273,7 @@ def _metrics(source: _Source) -> Frame:
     return source.frame("metrics", kinds, "ORDER BY id")
 
 
-def _steps(source: _Source) -> Frame:
+def _steps(source: _MomentSource) -> Frame:
     kinds: dict[str, Kind] = {
         "t_run": "unix", "t_wall": "unix", "site": "text", "tokens": "int", "version": "int", "loss": "float", "mode": "text",
         "tokens_per_s_wall": "float",
@@ -286,7 +286,7 @@ def _steps(source: _Source) -> Frame:
     return Frame(kinds, rows)
 
 
-def _energy(source: _Source) -> Frame:
+def _energy(source: _MomentSource) -> Frame:
     kinds: dict[str, Kind] = {
         "site": "text", "phase": "text", "t0": "unix", "t1": "unix", "watts": "float", "g_per_kwh": "float", "joules": "float",
         "grams": "float", "inside": "bool", "average_grams": "float", "money": "float",
@@ -294,7 +294,7 @@ def _energy(source: _Source) -> Frame:
     return source.frame("energy", kinds, "ORDER BY t0, site")
 
 
-def _states(source: _Source) -> Frame:
+def _states(source: _MomentSource) -> Frame:
     found = source.rows("states", ("site", "t_run", "t_wall", "state", "reason"), "ORDER BY rowid")
     after: dict[str, float] = {}
     ends: list[float | None] = []
@@ -305,14 +305,14 @@ def _states(source: _Source) -> Frame:
     return Frame({"site": "text", "t_run": "unix", "until": "unix", "t_wall": "unix", "state": "text", "reason": "text"}, rows)
 
 
-def _modes(source: _Source) -> Frame:
+def _modes(source: _MomentSource) -> Frame:
     found = source.rows("modes", ("t_run", "t_wall", "mode"), "ORDER BY rowid")
     ends = [*(r[0] for r in found[1:]), None]
     rows = [(t, end, wall, mode) for (t, wall, mode), end in zip(found, ends, strict=False)]
     return Frame({"t_run": "unix", "until": "unix", "t_wall": "unix", "mode": "text"}, rows)
 
 
-_ALL: dict[str, Callable[[_Source], Frame]] = {
+_ALL: dict[str, Callable[[_MomentSource], Frame]] = {
     "versions": _versions, "blocks": _blocks, "events": _events, "decisions": _decisions, "readings": _readings,
     "forecasts": _forecasts, "metrics": _metrics, "steps": _steps, "energy": _energy, "states": _states, "modes": _modes,
 }  # fmt: skip

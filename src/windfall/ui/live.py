@@ -1,8 +1,7 @@
 """The live view: what the process that supervises a run shows while the coordinator works.
 
-On a terminal one screen is redrawn in place (`windfall.ui.screen`); into a pipe one line is printed per transition, and what is
-waited for now and then. It only reads: events by their id, the summary at most once a second, so that it costs the run next to
-nothing.
+On a terminal it redraws one screen in place (`windfall.ui.screen`). In a pipe it prints a line per transition, and now and then
+what is waited for. It only reads, events by their id and the summary at most once a second, so it costs the run almost nothing.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class LiveView:
             self._summary_at = now
             self._look()
         if self._live is not None:
-            if not self._live.is_started:  # not before there is something to show: others use the terminal until then
+            if not self._live.is_started:  # until there is something to show, others use the terminal
                 self._live.start()
             self._live.update(Group(*self.lines()), refresh=True)
             return
@@ -124,7 +123,7 @@ class LiveView:
         return self._live is not None and self._live.is_started
 
     def say(self, text: str) -> None:
-        """A line that stays: above the screen, or among the lines."""
+        """Print a line that stays, above the screen or among the other lines."""
         if self._live is not None and self._live.is_started:
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -150,7 +149,7 @@ class LiveView:
                 if event.kind == "round":
                     self._cut_at = float(event.detail.get("cut_at", 0.0)) or None
         except StoreError:
-            # A view that cannot read for a moment is no reason to end the process that supervises the run.
+            # If the view cannot read for a moment, that must not end the process that supervises the run.
             return found
         return found
 

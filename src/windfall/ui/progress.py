@@ -1,6 +1,6 @@
-"""How far something is that takes a while: a bar with the time left on a terminal, a line now and then in a pipe or a log.
+"""Shows the progress of what takes a while: on a terminal a bar with the time left, in a pipe or a log a line now and then.
 
-All of it goes to standard error, so that results stay clean. Nothing is shown of what is over at once.
+It goes to standard error, so that results stay clean. What is over quickly shows nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Called with how far it is (0 to 1; below 0 where nobody knows) and what is done now.
 Tell = Callable[[float, str], None]
-#: What is over sooner than this is not worth a word, and nobody waits for longer without one.
+#: Progress is first shown after so long (s).
 _PATIENCE_S = 0.5
 _LINE_S = 2.0
 #: Between two looks of the thread, and two drawings where there is none.
@@ -59,7 +59,7 @@ class Progress:
         self.close()
 
     def done(self, fraction: float, what: str = "") -> None:
-        """It is so far (0 to 1; below 0 where nobody knows), and this is done now."""
+        """Say how far it is (0 to 1; below 0 if unknown) and what is being done."""
         with self._lock:
             self._fraction, self._what = min(fraction, 1.0), what
             if self._thread is None:

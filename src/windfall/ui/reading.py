@@ -1,4 +1,4 @@
-"""Looking at a run: read only, one moment of each database, and no complaint about what is not there yet."""
+"""Opens a run for views: read only, at one moment of each database. What is not there yet is no error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_telemetry(run: RunDir) -> Telemetry | None:
     try:
         return Telemetry.open(run.telemetry, read_only=True)
     except StoreError as e:
-        # Between the file's creation and its tables there is a moment in which it is neither there nor broken.
+        # The file has just been created and has no tables yet. That is no error.
         if "no such table" in str(e):
             return None
         raise
@@ -64,7 +64,7 @@ def one_moment(run: RunDir, within: Moment | None = None) -> Iterator[Moment]:
         yield within
         return
     with ExitStack() as stack:
-        # Telemetry first: what it tells of versions is in a ledger that is as old or newer.
+        # Telemetry is opened first: then the ledger is as new or newer, and has every version that telemetry mentions.
         ledger = stack.enter_context(closing(Ledger.open(run.open_existing().ledger, read_only=True)))
         telemetry = open_telemetry(run)
         if telemetry is not None:

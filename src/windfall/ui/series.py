@@ -1,6 +1,6 @@
-"""What figures and tables are drawn from: the run as series over run time and tokens.
+"""A run as series over run time and tokens, from which figures and tables are made.
 
-Like the summary it is read from ledger and telemetry alone, with no numpy; long series are thinned here, once.
+Like the summary they are read from ledger and telemetry alone, without numpy. Long series are thinned here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from windfall.ui.reading import Moment, one_moment
 
 _T = TypeVar("_T")
 
-#: Points of a series beyond which it is thinned: more than a figure has pixels for.
+#: A series with more points is thinned, because a figure has not more pixels.
 MAX_POINTS = 2000
 
 #: Event kinds that a reader of the report should see.
@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class LaneSpan:
-    """A site in one state over ``[t0, t1)``: a state's name, or local, federated or idle for one that is on."""
+    """What a site was over ``[t0, t1)`` (run time): local, federated or idle if it was on, else the name of its state."""
 
     t0: float
     t1: float
@@ -69,7 +69,7 @@ class Cost:
     joules: float
     grams: float
     inside_joules: float
-    #: Of these joules it is not known whether they were inside a window, and of those how much was emitted.
+    #: Joules of which it is unknown whether they were inside a window, and joules of which the emissions are unknown.
     unjudged_joules: float
     unpriced_joules: float
 
@@ -94,7 +94,7 @@ class Sample:
 
 @dataclass
 class RunSeries:
-    """All of it. Times are Unix seconds of run time."""
+    """All series of a run. Times are Unix seconds of run time."""
 
     start: float = 0.0
     end: float = 0.0
@@ -105,7 +105,7 @@ class RunSeries:
     #: By site: (valid from, value) as they became known, and the unit.
     readings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     unit: str = "gCO2/kWh"
-    #: By site: newest worth (or threshold) that its decisions compared with.
+    #: By site, the newest worth (or threshold) in its decisions.
     worth: dict[str, float] = field(default_factory=dict)
     costs: list[Cost] = field(default_factory=list)
     #: (run time, kg since the start), all sites.
@@ -189,7 +189,7 @@ def _fill(s: RunSeries, t: Telemetry) -> None:
 
 
 def _joined(marks: list[tuple[float, str]], end: float) -> list[tuple[float, float, str]]:
-    """(from, to, what) of a list of changes; what lasted no time is left out, equal neighbours are joined."""
+    """(from, to, what) of a list of changes (instant, what). Parts of no length are left out and equal neighbours joined."""
     found: list[tuple[float, float, str]] = []
     for i, (t0, what) in enumerate(marks):
         t1 = marks[i + 1][0] if i + 1 < len(marks) else end
@@ -207,7 +207,7 @@ def _lanes(s: RunSeries, t: Telemetry) -> None:
     for site, at, state in t.rows("SELECT site, t_run, state FROM states ORDER BY rowid"):
         marks.setdefault(str(site), []).append((float(at), str(state)))
     idle: dict[str, list[tuple[float, float]]] = {}
-    # Idle time inside a spin-up is loading, inside training it is waiting for a round's end: the account knows both.
+    # The account has idle time within a spin-up (loading) and within training (waiting for a round's end).
     for site, t0, t1 in t.rows("SELECT site, t0, t1 FROM energy WHERE phase = 'idle' ORDER BY site, t0"):
         idle.setdefault(str(site), []).append((float(t0), float(t1)))
     for site, changes in marks.items():
@@ -226,7 +226,7 @@ def _lanes(s: RunSeries, t: Telemetry) -> None:
 
 
 def _cumulative(rows: list[tuple[Any, ...]], start: float) -> list[tuple[float, float]]:
-    """Emissions since the start at every border of an interval; power and reading are constant within one."""
+    """Emissions since the start at every border of the account's intervals. Within one, power and reading are constant."""
     slopes: dict[float, float] = {}
     for t0, t1, grams in rows:
         if t1 > t0:

@@ -107,7 +107,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
 
 
 class _TelemetryReader:
-    """What the telemetry says, with an answer for a telemetry that is not there or empty."""
+    """Reads the telemetry, and has answers for one that is missing or empty."""
 
     def __init__(self, telemetry: Telemetry | None) -> None:
         self._t = telemetry
@@ -180,7 +180,7 @@ class _TelemetryReader:
 
 
 def _state(run: RunDir, story: _TelemetryReader) -> tuple[str, str]:
-    """running, done, interrupted, failed, or stopped (the coordinator is gone without a word); and what it said."""
+    """running, done, interrupted, failed, or stopped (the coordinator has ended without saying why); and its message."""
     if coordinator_alive(run, story.now):
         return "running", ""
     outcome = run.logs / "outcome.json"
@@ -197,7 +197,7 @@ def _state(run: RunDir, story: _TelemetryReader) -> tuple[str, str]:
 
 
 def _waiting(now: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a gated clock stands for, and since when (wall time); None while it moves."""
+    """What a gated clock waits for, and since when (wall time); None while it moves."""
     said = now.get("waiting")
     if not isinstance(said, dict):
         return None
@@ -225,7 +225,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _TelemetryReader, tokens: dict[st
     }
     latest: dict[str, tuple[str, dict[str, Any], float | None, bool]] = {}
     for name in names:
-        # By the table's key, newest first: a long run has a decision per site and tick.
+        # Read by the table's key, newest first, because a long run has a decision per site and tick.
         for reason, numbers, until, wanted in story.rows(
             "SELECT reason, numbers, until, wanted FROM decisions WHERE site = ? ORDER BY t_run DESC LIMIT 1", name
         ):

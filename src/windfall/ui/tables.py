@@ -26,7 +26,7 @@ _CHANGES = 5
 
 #: From so many columns on reasons stand beside what they are about.
 WIDE = 110
-#: For less than this nobody wants to read what is waited for.
+#: What is waited for is shown only after so long (s).
 _WORTH_A_WORD_S = 2.0
 
 
@@ -203,7 +203,7 @@ def waiting_text(s: Mapping[str, Any]) -> str | None:
 
 
 def last_word(site: Mapping[str, Any]) -> str:
-    """Why a site of a summary is as it is: the operator's hand, which is over every policy, and then the policy's reason."""
+    """Why a site of a summary is as it is: an operator's hold, which overrides every policy, and then the policy's reason."""
     if not site["held"]:
         return str(site["reason"])
     return f"{site['held']}; the policy: {site['reason']}" if site["reason"] else str(site["held"])

@@ -23,7 +23,7 @@ def build_driver(
 
 
 def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:
-    """A driver that finds and ends what lives of a run's sites. It must not be asked to start one: it has nothing to tell it."""
+    """A driver that only finds and ends living sites of a run. It cannot start one, because it does not know what to tell it."""
     return LocalDriver(run.sites, run_id, _nothing)
 
 

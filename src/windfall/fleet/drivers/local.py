@@ -1,7 +1,7 @@
-"""Local driver: a site is a process group of its own on this machine, led by its agent.
+"""Local driver: each site is a process group of its own on this machine, led by its agent.
 
-Sites outlive the coordinator that started them. The next one finds them by the mark in their environment and goes on
-with them; nothing has to be written down for that, so nothing can be missed between starting and writing.
+Sites outlive the coordinator that started them. The next coordinator finds them by the mark in their environment. Because nothing
+else is written down, no crash between starting a site and writing it down can lose one.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from windfall.fleet.machine import Observed
 from windfall.processes import group_members, mark, marked, signal_group, spawn, start_time
 from windfall.store.files import write_json
 
-#: What a site is told at start: everything that goes into its `site.json` besides its name and generation.
+#: From a site's name to what it is told at its start: the contents of its `site.json`, without name, generation and run.
 Describe = Callable[[str], dict[str, Any]]
-#: The command that runs a site, besides its folder.
+#: The command that runs a site; the site's folder is added to it.
 AGENT = (sys.executable, "-m", "windfall.site.agent")
-#: What stays as it is until somebody changes it: a program or folder that is not there, or not ours to use.
+#: Errors that last until somebody changes something: a program or folder is missing, or may not be used.
 _FOR_A_PERSON = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.EROFS}
 
 
 @dataclass
-class _Agent:
-    """An agent, ours by birth or by adoption. ``born`` makes its number an identity."""
+class _AgentProcess:
+    """An agent that this process started (``child``) or adopted. ``pid`` and ``born``, its start time, identify the process."""
 
     pid: int
     generation: int
@@ -58,16 +58,19 @@ class LocalDriver:
         self._describe = describe
         self._environment = environment or {}
         self._agent = agent
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[str, _AgentProcess] = {}
         self._kill_at: dict[str, float] = {}
         self._adopt()
 
     def _adopt(self) -> None:
-        """Know the living agents of earlier coordinators; end what has no agent any more, or not the newest one."""
+        """Take over the living agents of earlier coordinators.
+
+        End processes without an agent, and agents that are not the newest.
+        """
         processes = [p for p in marked(self._run_id, self._dir.parent) if p.site]
         for p in sorted(processes, key=lambda p: p.generation):
             if p.pid == p.pgid:
-                self._agents[p.site] = _Agent(p.pid, p.generation, start_time(p.pid))
+                self._agents[p.site] = _AgentProcess(p.pid, p.generation, start_time(p.pid))
         leaders = {a.pid for a in self._agents.values()}
         for pgid in {p.pgid for p in processes} - leaders:
             signal_group(pgid, signal.SIGKILL)
@@ -83,13 +86,13 @@ class LocalDriver:
                 folder / "site.json", {"site": site, "generation": generation, "run_id": self._run_id, **self._describe(site)}
             )
             env = {**os.environ, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
-            # Console scripts of Flower must be found by the SuperNode that starts them.
+            # The SuperNode must find Flower's console scripts, which it starts.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
             child = spawn([*self._agent, str(folder)], log=folder / "logs" / "agent.log", env=env)
         except OSError as e:
             kind = Permanent if e.errno in _FOR_A_PERSON else Transient
             raise kind(f"{site}: cannot be started: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}") from None
-        self._agents[site] = _Agent(child.pid, generation, start_time(child.pid), child)
+        self._agents[site] = _AgentProcess(child.pid, generation, start_time(child.pid), child)
         self._kill_at.pop(site, None)
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
@@ -116,7 +119,7 @@ class LocalDriver:
                 signal_group(agent.pid, signal.SIGKILL)
             return Observed.STOPPING if stopping else Observed.UP
         if group_members(agent.pid):
-            # The agent is gone and left children: nobody will ask them nicely.
+            # The agent has ended and left children. Nothing is there any more that could end them in order.
             signal_group(agent.pid, signal.SIGKILL)
             return Observed.STOPPING
         if not stopping:
@@ -131,7 +134,7 @@ class LocalDriver:
         return [Owned(site, a.generation, str(a.pid)) for site, a in sorted(self._agents.items()) if a.lives()]
 
     def kill_all(self) -> None:
-        """End every site at once. For a forced stop."""
+        """End every site at once, by force."""
         for agent in self._agents.values():
             signal_group(agent.pid, signal.SIGKILL)
             if agent.child is not None:

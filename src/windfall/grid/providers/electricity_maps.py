@@ -13,7 +13,7 @@ from typing import Any
 
 from windfall.errors import SignalError
 from windfall.grid.credentials import NEEDED
-from windfall.grid.http import Denied, NotFound, Params
+from windfall.grid.http import AccessDenied, NotFound, Params
 from windfall.grid.providers.base import Provider
 from windfall.grid.source import ForecastPoints, News, Point, finite, in_words, instant, one_series, plausible, reach
 
@@ -71,7 +71,7 @@ class ElectricityMaps(Provider):
         try:
             # 24 h is the default, and the one horizon that no plan minds.
             answer = self._get("forecast", {} if wanted == 24 else {"horizonHours": wanted})
-        except (Denied, NotFound) as e:
+        except (AccessDenied, NotFound) as e:
             self._forecast_from = now + _NO_FORECAST_S
             news.warnings.append(f"the plan has no forecast ({e.answer}); policies do without one")
             return
@@ -90,8 +90,8 @@ class ElectricityMaps(Provider):
         asked = {**place, "disableCallerLookup": "true", **(params or {})}
         try:
             answer = self.http.get(f"{self.url}/carbon-intensity/{what}", asked, headers={"auth-token": key})
-        except Denied as e:
-            raise Denied(
+        except AccessDenied as e:
+            raise AccessDenied(
                 f"{self.who}: Electricity Maps refuses access ({e.answer}); check ELECTRICITY_MAPS_API_KEY, and that the "
                 f"plan covers {'the place' if 'lat' in place else self.zone}", e.status, e.answer,
             ) from None  # fmt: skip

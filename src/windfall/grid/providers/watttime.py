@@ -18,7 +18,7 @@ from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.cache import SignalCache
 from windfall.grid.credentials import NEEDED
-from windfall.grid.http import Denied, Params, said_in
+from windfall.grid.http import AccessDenied, Params, said_in
 from windfall.grid.providers.base import Provider, Tools
 from windfall.grid.source import ForecastPoints, News, Point, in_words, instant, number, one_series, points_of
 from windfall.units import iso_utc
@@ -114,10 +114,10 @@ class WattTime(Provider):
         region = self._region()
         try:
             return self._get(path, {"region": region, "signal_type": _SIGNAL, **params})
-        except Denied as e:
+        except AccessDenied as e:
             if e.status != 403:
                 raise
-            raise Denied(
+            raise AccessDenied(
                 f"{self.who}: WattTime refuses region {region} for {path} ({e.answer}); where the account's plan does not cover "
                 f"region {region}, set zone to one that it covers (free accounts see CAISO_NORTH), or extend the plan",
                 403, e.answer,
@@ -139,7 +139,7 @@ class WattTime(Provider):
         renewed = self._log_in() if self.tools.now() >= self._token_ends else False
         try:
             return self.http.get(self.url + path, params, headers=self._bearer(), limit=_REQUESTS)
-        except Denied as e:
+        except AccessDenied as e:
             if e.status != 401 or renewed:
                 raise
         # A token may end early: one new login, and no more, or a wrong password would be tried for ever.
@@ -155,9 +155,9 @@ class WattTime(Provider):
         self._token_ends = -math.inf
         try:
             answer = self.http.get(f"{self.url}/login", auth=(name, password), limit=_LOGINS)
-        except Denied as e:
+        except AccessDenied as e:
             user = self.tools.credentials.named("WATTTIME_USERNAME")
-            raise Denied(
+            raise AccessDenied(
                 f"{self.who}: WattTime refuses the login ({e.answer}); check {user} and WATTTIME_PASSWORD", e.status, e.answer
             ) from None
         token = answer.get("token") if isinstance(answer, dict) else None
