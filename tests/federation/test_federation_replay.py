@@ -80,19 +80,33 @@ def _strike(storm: Storm, blow: Any) -> None:
         getattr(storm, blow)()
 
 
-@pytest.mark.parametrize("outer", [Outer(), Outer("nesterov")])
-def test_the_record_of_a_calm_run_gives_its_weights_again(tmp_path: Path, data: Path, runs: list[Run], outer: Outer) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(2, 60)], "b": [(20, 200)]}, outer=outer, codec="int8")
+@pytest.mark.parametrize(
+    ("outer", "how"),
+    [
+        (Outer(), {"codec": "int8"}),
+        (Outer("nesterov"), {"codec": "int8"}),
+        (Outer(), {"codec": "int8", "overlap": True, "batch": "global"}),
+        (Outer(), {"codec": "int2", "overlap": True, "transfer_s": 150.0}),
+        (Outer(), {"codec": "fp32", "overlap": True, "batch": "global"}),
+    ],
+)
+def test_the_record_of_a_calm_run_gives_its_weights_again(
+    tmp_path: Path, data: Path, runs: list[Run], outer: Outer, how: dict[str, Any]
+) -> None:
+    run = Run(tmp_path / "r", data, {"a": [(2, 60)], "b": [(20, 200)]}, outer=outer, **how)
     runs.append(run)
     assert run.serve() == "done"
     assert_replays(run, outer)
 
 
+@pytest.mark.parametrize("how", [{}, {"overlap": True, "codec": "int8", "batch": "global"}], ids=["waits", "overlaps"])
 @pytest.mark.parametrize("calendar", [False, True])
-def test_the_record_of_a_stormy_run_gives_its_weights_again(tmp_path: Path, data: Path, calendar: bool) -> None:
+def test_the_record_of_a_stormy_run_gives_its_weights_again(
+    tmp_path: Path, data: Path, calendar: bool, how: dict[str, Any]
+) -> None:
     storm = Storm(
         tmp_path / "r", data, {"a": [(0.0, 100_000.0)], "b": [(3.0, 40.0), (60.0, 100_000.0)]}, steps=120, snapshot_s=3.0,
-        trainer=lambda spec, _: LocalTrainer(spec), calendar=calendar, steps_per_min=0.6 if calendar else 1.0,
+        trainer=lambda spec, _: LocalTrainer(spec), calendar=calendar, steps_per_min=0.6 if calendar else 1.0, **how,
     )  # fmt: skip
     with storm.weather():
         for when, blow in (

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,10 +44,10 @@ SPEEDS = st.fixed_dictionaries(dict.fromkeys(SITES, st.sampled_from([0.5, 1.0, 2
 
 def weather(
     root: Path, data: Path, blows: list[tuple[int, tuple[str, str, int]]], *, calendar: bool, snapshot_s: float,
-    speeds: dict[str, float] | None = None,
+    speeds: dict[str, float] | None = None, **options: Any,
 ) -> None:  # fmt: skip
     # On the calendar a site does a unit of work in 20 s of run time, whatever it is configured to: some leases run dry.
-    storm = Storm(root, data, ALWAYS, calendar=calendar, snapshot_s=snapshot_s, steps_per_min=speeds or 1.0)
+    storm = Storm(root, data, ALWAYS, calendar=calendar, snapshot_s=snapshot_s, steps_per_min=speeds or 1.0, **options)
     try:
         with storm.weather():
             for when, blow in blows:
@@ -59,13 +60,19 @@ def weather(
 
 @pytest.mark.parametrize("calendar", [False, True])
 @settings(max_examples=12, suppress_health_check=list(HealthCheck))
-@given(blows=st.lists(st.tuples(st.integers(1, 220), BLOW), max_size=12), snapshot_s=st.sampled_from([3.0, 1e9]), speeds=SPEEDS)
+@given(
+    blows=st.lists(st.tuples(st.integers(1, 220), BLOW), max_size=12), snapshot_s=st.sampled_from([3.0, 1e9]), speeds=SPEEDS,
+    how=st.sampled_from([
+        {}, {"overlap": True, "batch": "global"}, {"overlap": True, "codec": "int8"}, {"codec": "int4", "batch": "global"}
+    ]),
+)  # fmt: skip
 def test_every_block_is_committed_exactly_once_whatever_happens(
-    data: Path, calendar: bool, blows: list[tuple[int, tuple[str, str, int]]], snapshot_s: float, speeds: dict[str, float]
-) -> None:
+    data: Path, calendar: bool, blows: list[tuple[int, tuple[str, str, int]]], snapshot_s: float, speeds: dict[str, float],
+    how: dict[str, Any],
+) -> None:  # fmt: skip
     folder = Path(tempfile.mkdtemp())
     try:
-        weather(folder / "r", data, blows, calendar=calendar, snapshot_s=snapshot_s, speeds=speeds)
+        weather(folder / "r", data, blows, calendar=calendar, snapshot_s=snapshot_s, speeds=speeds, **how)
     finally:
         shutil.rmtree(folder)
 
