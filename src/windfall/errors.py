@@ -37,6 +37,10 @@ class FederationError(WindfallError):
     """Flower, or a message between coordinator and sites, failed in a way that stops the run."""
 
 
+class TransferError(WindfallError):
+    """A file that is too large for a message cannot be had from, or given to, the other end; trying again cannot help."""
+
+
 class DriverError(WindfallError):
     """A driver could not do what the fleet asked of it."""
 

@@ -1,9 +1,9 @@
 """Bulk transport, what both ends share: how a file is named, announced, received piece by piece, and kept.
 
-Files that are too large for a message travel over HTTP beside it, in both directions asked for by the site. A file's name is the
-SHA-256 of its bytes (64 hex digits): a name that is anything else is refused, so that none can lead out of its folder, a file that
-is sent twice is one, and what is there in part is always a part of the same bytes. While it is received it has another name
-(`.NAME.SIZE.part`); it has its own only when it is whole, has the right bytes and is on the disk.
+Files that are too large for a message travel over HTTP beside it; the site asks, in both directions. A file's name is the SHA-256
+of its bytes (64 hex digits). Any other name is refused, so that none leads out of its folder; a file that is sent twice is one; and
+what is there in part is always a part of the same bytes. While it is received its name is `.NAME.SIZE.part`; it has its own only
+when it is whole, has the right bytes and is on the disk.
 """
 
 from __future__ import annotations

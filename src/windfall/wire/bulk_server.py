@@ -258,7 +258,7 @@ def serving(app: Starlette, host: str, port: int, **more: Any) -> uvicorn.Server
     """A server of ``app``; ``more`` goes to uvicorn as it is (``ssl_certfile`` and ``ssl_keyfile`` make it one of HTTPS)."""
     return uvicorn.Server(
         uvicorn.Config(
-            app, host=host, port=port, access_log=False, log_level="warning", lifespan="off", server_header=False,
+            app, host=host, port=port, access_log=False, log_level="warning", lifespan="off", ws="none", server_header=False,
             timeout_graceful_shutdown=1, **more,
         )
     )  # fmt: skip
