@@ -12,7 +12,7 @@ import pytest
 
 from windfall import clock
 from windfall.errors import RunError
-from windfall.run import superlink
+from windfall.run import kept
 from windfall.run.superlink import SuperLink
 from windfall.store.rundir import RunDir
 
@@ -66,7 +66,7 @@ def test_one_that_ends_by_itself_every_time_gets_a_new_database_and_is_given_up(
 
 def test_one_that_accepts_and_says_nothing_is_ended(link: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen process: the system still takes its connections."""
-    monkeypatch.setattr(superlink, "_PROBE_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(kept, "_PROBE_TIMEOUT_S", 0.02)
     now = [100.0]
     monkeypatch.setattr(clock, "monotonic", lambda: now[0])
     with socket.socket() as s:

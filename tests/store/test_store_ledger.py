@@ -340,14 +340,14 @@ def test_a_budget_does_not_shrink_and_what_fails_half_way_changes_nothing(ledger
 
 def test_of_tokens_only_hashes_are_kept_and_only_the_current_generations_are_current(ledger: Ledger, tmp_path: Path) -> None:
     for generation in range(1, 8):
-        ledger.complete(0.0, 0.0, "a", generation, "ensure_up", "window")
+        ledger.asked(0.0, 0.0, "a", generation, "ensure_up", "window")
         ledger.keep_token("a", generation, f"{generation:064x}")
-    ledger.complete(0.0, 0.0, "b", 1, "ensure_up", "window")
+    ledger.asked(0.0, 0.0, "b", 1, "ensure_up", "window")
     ledger.keep_token("b", 1, "b" * 64)
     reader = Ledger.open(tmp_path / "ledger.db", read_only=True)
     found = {(t.site, t.generation): t.current for t in reader.tokens()}
     assert found == {("a", 4): False, ("a", 5): False, ("a", 6): False, ("a", 7): True, ("b", 1): True}
-    ledger.complete(0.0, 0.0, "b", 2, "ensure_up", "window")  # before the new one's token is made the old one is over
+    ledger.asked(0.0, 0.0, "b", 2, "ensure_up", "window")  # before the new one's token is made the old one is over
     assert not any(t.current for t in reader.tokens() if t.site == "b")
     ledger.keep_token("b", 2, "c" * 64)
     ledger.keep_token("b", 2, "d" * 64)  # made anew: who is started twice has the second one

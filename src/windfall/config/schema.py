@@ -196,6 +196,7 @@ class FederationTable(Table):
     snapshot_s: Positive = Field(120.0, description="wall time between a site's local snapshots")
     keep_versions: int = Field(5, ge=2, description="weights files kept besides every keep_every-th")
     keep_every: int = Field(10, ge=1, description="every n-th version's weights are kept for good")
+    inline_limit_mb: Positive = Field(64.0, description="what is larger travels as files beside the messages, over HTTP")
     port: int = Field(0, ge=0, le=65535, description="SuperLink port on this machine; 0 picks a free one")
 
 
@@ -279,6 +280,9 @@ class SiteTable(Table):
     threads: int = Field(1, ge=1, description="CPU threads of each rank (local driver)")
     ranks: int = Field(1, ge=1, le=64, description="processes that train together: one a GPU")
     device: Literal["cpu", "cuda"] = Field("cpu", description="what the ranks train on")
+    bandwidth_mbit_s: Positive | None = Field(
+        None, description="what its large files may take of its link, in each direction (default: no limit)"
+    )
     own_signal: bool = Field(
         False, description="the site watches its signal itself, and stops by it when the coordinator is out of touch"
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
@@ -18,11 +21,12 @@ from windfall.fleet.drivers.build import AGENT, build_driver
 from windfall.fleet.machine import Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
+from windfall.run.bulk_server import bulk_port
 from windfall.run.compose import compose, take_lease
+from windfall.run.kept import free_port
 from windfall.run.operator import Operator
 from windfall.run.recorder import TelemetryRecorder, position
 from windfall.run.sites import describe_site
-from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus_factory import open_bus
@@ -31,6 +35,8 @@ from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc, parse_utc
+from windfall.wire.bulk import Shelf
+from windfall.wire.bulk_transport import BulkTransport, clear_orphans, transfers
 from windfall.wire.flower_environment import flower_environment
 from windfall.wire.transport import Transport
 
@@ -75,6 +81,9 @@ class Coordinator:
         self._beat = 0
         self._beat_at = self._flushed_at = float("-inf")
         self._waits, self._waits_since = "", 0.0
+        #: Whether large blobs travel as files.
+        self._files = bulk_port(run) is not None
+        self._trouble_with_files: dict[str, str] = {}
         self._lock = RunLock(run)
         self._lock.acquire()
         self.ledger = Ledger.open(run.ledger)
@@ -86,7 +95,7 @@ class Coordinator:
         self.gated = config.run.clock == "scaled"
         self.driver = build_driver(
             run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
-            environment=flower_environment(str(run.root / "flower")), agent=agent,
+            environment=flower_environment(str(run.root / "flower")), agent=agent, hand_over=self._new_token,
         )  # fmt: skip
         kept = self.ledger.configurations()
         self.recorder = TelemetryRecorder(self.telemetry, kept[-1].number if kept else 1)
@@ -99,7 +108,7 @@ class Coordinator:
         self._watch = SignalWatch(self.grid, self.telemetry)
         for w in [*self.grid.warnings, *([mended] if mended else [])]:
             self.telemetry.event(now, "warning", reason=w)
-        self.transport = connect(f"127.0.0.1:{port}")
+        self.transport = self._with_files(connect(f"127.0.0.1:{port}"), now)
         self.bus = open_bus(config.run.bus, run.sites, self.run_id, gated=self.gated)
         self.operator = Operator(run, self.ledger, self.telemetry, sites={s.name for s in config.site})
         self.loop, self.work = compose(
@@ -122,6 +131,30 @@ class Coordinator:
             self.telemetry.event(now, kind, site=o.site, generation=o.generation, reason="was found running")
         if booked_to is not None and now > booked_to:
             self.loop.book(booked_to, now)
+
+    def _new_token(self, site: str, generation: int) -> str:
+        """What a site's requests for files will bear. Nobody but the site has it: here only its hash is kept."""
+        token = secrets.token_hex(32)
+        self.ledger.keep_token(site, generation, hashlib.sha256(token.encode()).hexdigest())
+        return token
+
+    def _with_files(self, transport: Transport, now: float) -> Transport:
+        """A way to the sites on which large blobs travel as files, where the run has a server for them."""
+        if not self._files:
+            return transport
+        shelf = Shelf(self.run.bulk)
+        gone = clear_orphans(shelf, {o.site for o in self.driver.list_owned(self.run_id)})
+        if gone:
+            self.telemetry.event(now, "tidied", files=[p.name for p in gone[:20]], count=len(gone))
+        return BulkTransport(
+            transport, shelf, inline_limit_bytes=int(self.config.federation.inline_limit_mb * 1e6),
+            sites={s.name for s in self.config.site}, tell=self._tell_of_files,
+        )  # fmt: skip
+
+    def _tell_of_files(self, site: str, trouble: str) -> None:
+        if trouble != self._trouble_with_files.get(site, ""):
+            self._trouble_with_files[site] = trouble
+            self.telemetry.event(self.clock.now(), "site_note", site=site, note=trouble or "its files can be written again")
 
     # -- building --------------------------------------------------------------------------------------------
 
@@ -232,11 +265,24 @@ class Coordinator:
                 c.mode(),
                 self.loop.waiting and self._waits,
                 self._waits_since,
+                self._transfers(),
             ),
         )
         if self.telemetry.dropped:
             self.telemetry.put("INSERT OR REPLACE INTO meta VALUES ('dropped', ?)", str(self.telemetry.dropped))
         self.telemetry.flush()
+
+    def _transfers(self) -> dict[str, Any]:
+        """By site: its large files on their way, by its own word."""
+        found = {}
+        for name, site in self.loop.controller.sites.items():
+            if (
+                self._files
+                and site.state is not State.OFF
+                and (said := transfers(self.bus.get(name, "transfers"), site.generation))
+            ):
+                found[name] = said
+        return found
 
     def _check(self) -> None:
         """Raise if this coordinator has to end, or the run cannot go on."""
@@ -270,8 +316,10 @@ class Coordinator:
         self.ledger.close()
 
 
-def _now_text(t: float, sites: dict[str, tuple[str, int, str]], mode: str, waits: str, since: float) -> str:
-    said = {"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid()}
+def _now_text(
+    t: float, sites: dict[str, tuple[str, int, str]], mode: str, waits: str, since: float, transfers: dict[str, Any]
+) -> str:
+    said = {"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid(), "transfers": transfers}
     return to_json({**said, "waiting": {"for": waits, "since_wall": since}} if waits else said)
 
 

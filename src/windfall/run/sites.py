@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall.config.schema import Config
+from windfall.run.bulk_server import bulk_port
 from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.store.configurations import extents
 from windfall.store.ledger import Ledger
@@ -31,6 +32,7 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "stop_grace_s": config.fleet.stop_grace_s,
         "bus": config.run.bus,
         "gated": config.run.clock == "scaled",
+        "bulk": _bulk(config, run, site.bandwidth_mbit_s),
         "own_signal": own_signal(config, name) if site.own_signal else None,
         "trainer": asdict(spec),
         "environment": {
@@ -40,6 +42,15 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
             "OMP_WAIT_POLICY": "PASSIVE",
         },
     }
+
+
+def _bulk(config: Config, run: RunDir, bandwidth_mbit_s: float | None) -> dict[str, Any] | None:
+    """Where the run's large files are; None where all of its messages are small. The token is no part of this."""
+    port = bulk_port(run)
+    if port is None:
+        return None
+    limit = int(config.federation.inline_limit_mb * 1e6)
+    return {"url": f"http://127.0.0.1:{port}", "inline_limit_bytes": limit, "bandwidth_mbit_s": bandwidth_mbit_s}
 
 
 def _extents(run: RunDir) -> list[tuple[int, int, str]]:

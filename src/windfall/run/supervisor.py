@@ -14,6 +14,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
 from windfall.fleet.drivers.build import driver_of_what_lives
 from windfall.processes import mark, spawn
+from windfall.run.bulk_server import BulkProcess, needs_bulk
 from windfall.run.prepare import Say, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
@@ -74,6 +75,7 @@ class Supervisor:
         self._said = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._superlink: SuperLink | None = None
+        self._bulk: BulkProcess | None = None
         self._lock = RunLock(run, SUPERVISOR_LOCK)
         self._run_id = ""
 
@@ -101,6 +103,8 @@ class Supervisor:
         self._run_id = ledger.meta("run_id") or ""
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
+        if needs_bulk(self._config, self._run):
+            self._bulk = BulkProcess(self._run, self._run_id, 0)
 
     def _take_locks(self) -> None:
         """Take the run's locks, before anything of the run is touched. Raises StoreError if the run is running."""
@@ -130,6 +134,8 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._superlink.start()
+        if self._bulk is not None:
+            self._bulk.start()
         try:
             with telling_of_the_disk(self._run.root):
                 code, outcome = self._serve(self._superlink)
@@ -138,6 +144,8 @@ class Supervisor:
             raise
         finally:
             self._superlink.stop()
+            if self._bulk is not None:
+                self._bulk.stop()
             self._view.finish()
         if code in (0, 130):
             return code
@@ -192,9 +200,9 @@ class Supervisor:
         while child.poll() is None:
             self._mention_the_request()
             self._view.update()
-            happened = superlink.keep()
-            if happened:
-                self._say(happened)
+            for kept in (superlink, self._bulk):
+                if kept is not None and (happened := kept.keep()):
+                    self._say(happened)
             now = read_json(self._run.beat)
             if now != beat:
                 beat, heard = now, clock.monotonic()

@@ -22,7 +22,9 @@ from windfall.site.own_window import own_window
 from windfall.site.worker import SiteWorker
 from windfall.store.bus_factory import open_site_bus
 from windfall.store.files import read_json
-from windfall.wire.transport import FileMailbox
+from windfall.wire.bulk_client import BulkClient
+from windfall.wire.bulk_mailbox import BulkMailbox, read_token, telling
+from windfall.wire.transport import FileMailbox, Mailbox
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -128,8 +130,11 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
     bus = open_site_bus(
         site["bus"], folder, str(site["run_id"]), site["site"], site["generation"], gated=bool(site["gated"])
     )  # fmt: skip
-    mailbox = FileMailbox(folder)
+    mailbox: Mailbox = FileMailbox(folder)
+    files: BulkMailbox | None = None
     try:
+        if site.get("bulk"):
+            mailbox = files = with_files(mailbox, folder, site["bulk"])
         # Here and not above: whatever fails in torch or in the data is told to the coordinator.
         trainer = make({**site, "folder": str(folder)})
         worker = SiteWorker(
@@ -139,13 +144,19 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
             executor=ThreadPoolExecutor(1, "snapshot"),
         )  # fmt: skip
         notes = NodeNotes(folder)
+        look = telling(files, lambda under_way: bus.set("transfers", under_way)) if files else lambda: None
         while not asked and not worker.parked:
+            look()
             if said := notes.new():
                 bus.emit({"kind": "note", "note": said})
             if not worker.pump():
                 clock.pause(_IDLE_S)
         if not worker.parked:
             worker.park("told to end")
+        while files and files.busy() and not asked:
+            mailbox.take()  # its last answer is on its way
+            look()
+            clock.pause(_IDLE_S)
         trainer.close()
         print(f"{site['site']}: {worker.parked}; its work is in its outbox", flush=True)
         return 0
@@ -157,7 +168,15 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         bus.emit({"kind": "fatal", "reason": f"{type(e).__name__}: {e}"})
         raise
     finally:
+        if files:
+            files.close()
         bus.close()
+
+
+def with_files(mailbox: Mailbox, folder: Path, bulk: Mapping[str, Any]) -> BulkMailbox:
+    """A mailbox whose large blobs travel as files (``bulk``: of ``site.json``). Raises TransferError."""
+    client = BulkClient(str(bulk["url"]), read_token(folder), bandwidth_mbit_s=bulk.get("bandwidth_mbit_s"))
+    return BulkMailbox(mailbox, client, folder / "bulk", inline_limit_bytes=int(bulk["inline_limit_bytes"]))
 
 
 class Link:

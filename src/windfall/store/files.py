@@ -91,6 +91,18 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
     write_atomic(path, [to_json(value).encode()], durable=durable)
 
 
+def write_secret(path: Path, secret: str) -> None:
+    """Write what only this user may read; at no moment may anybody else."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(fd, secret.encode())
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+
+
 def read_json(path: Path) -> Any | None:
     """The JSON in ``path``; None if the file is absent or not (yet) JSON."""
     try:

@@ -60,6 +60,11 @@ class RunDir:
         return self.root / "sites"
 
     @property
+    def bulk(self) -> Path:
+        """Files that are too large for messages, on their way from and to sites."""
+        return self.root / "bulk"
+
+    @property
     def logs(self) -> Path:
         """Logs of coordinator and SuperLink."""
         return self.root / "logs"

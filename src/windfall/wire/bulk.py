@@ -148,7 +148,11 @@ class Receiving:
         os.fsync(self._fd)
         self.close()
         path = self._folder / self.sha256
-        os.replace(self._path, path)
+        try:
+            os.replace(self._path, path)
+        except FileNotFoundError:
+            if not path.exists():  # else somebody else who received the same file was faster
+                raise
         sync_dir(self._folder)
         return FileBlob(path, self.size, self.sha256)
 

@@ -22,7 +22,7 @@ from windfall.store.files import DISK_ERRORS
 from windfall.wire.bulk import COMPLETE, LENGTH, OFFSET, OtherBytes, Receiving, Tell, TooLong, whole
 
 #: The first wait after a failure, doubling up to the longest; jitter takes up to half.
-_WAIT_S, _LONGEST_WAIT_S = 0.25, 30.0
+_WAIT_S, _LONGEST_WAIT_S, _SLICE_S = 0.25, 30.0, 0.5
 #: Silence after which a connection is given up.
 _TIMEOUT_S = 60.0
 #: A file that comes with other bytes than its name says is asked for so often.
@@ -63,7 +63,7 @@ class Bucket:
 
 
 class BulkClient:
-    """Requests of one site. Every method blocks until it is done; ``close`` from another thread ends the waiting."""
+    """Requests of one site. A method blocks until it is done; what ``tell`` raises ends it, and ``close`` from another thread."""
 
     def __init__(
         self,
@@ -244,8 +244,11 @@ class BulkClient:
                 raise
             failures = 1 if here > furthest else failures + 1
             furthest = max(here, furthest)
-            note(here, why)
-            self._closed.wait(min(_LONGEST_WAIT_S, self._wait_s * 2 ** min(failures - 1, 20)) * self._rng.uniform(0.5, 1.0))
+            left = min(_LONGEST_WAIT_S, self._wait_s * 2 ** min(failures - 1, 20)) * self._rng.uniform(0.5, 1.0)
+            while left > 0 and not self._closed.is_set():
+                note(here, why)  # again and again: it may raise, when nobody waits for the file any more
+                self._closed.wait(min(left, _SLICE_S))
+                left -= _SLICE_S
 
     def _go_on(self) -> None:
         if self._closed.is_set():

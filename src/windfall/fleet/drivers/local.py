@@ -21,10 +21,13 @@ from windfall.errors import Permanent, Transient
 from windfall.fleet.driver import Owned
 from windfall.fleet.machine import Observed
 from windfall.processes import group_members, mark, marked, signal_group, spawn, start_time
-from windfall.store.files import write_json
+from windfall.store.files import write_json, write_secret
+from windfall.wire.bulk import TOKEN_NAME
 
 #: From a site's name to what it is told at its start: the contents of its `site.json`, without name, generation and run.
 Describe = Callable[[str], dict[str, Any]]
+#: From a site and its generation to what nobody else may know: its token for large files.
+HandOver = Callable[[str, int], str]
 #: The command that runs a site; the site's folder is added to it.
 AGENT = (sys.executable, "-m", "windfall.site.agent")
 #: Errors that last until somebody changes something: a program or folder is missing, or may not be used.
@@ -51,8 +54,10 @@ class LocalDriver:
 
     def __init__(
         self, sites_dir: Path, run_id: str, describe: Describe, *, environment: dict[str, str] | None = None,
-        agent: Sequence[str] = AGENT,
+        agent: Sequence[str] = AGENT, hand_over: HandOver | None = None,
     ) -> None:  # fmt: skip
+        """``hand_over``: for a file that only this user may read, and that the site removes when it has read it."""
+        self._hand_over = hand_over
         self._dir = sites_dir
         self._run_id = run_id
         self._describe = describe
@@ -85,6 +90,8 @@ class LocalDriver:
             write_json(
                 folder / "site.json", {"site": site, "generation": generation, "run_id": self._run_id, **self._describe(site)}
             )
+            if self._hand_over is not None:
+                write_secret(folder / TOKEN_NAME, self._hand_over(site, generation))
             env = {**os.environ, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
             # The SuperNode must find Flower's console scripts, which it starts.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
