@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from patience import PATIENCE_S
+from proxy import refusing_proxy
+from run.real import assert_replays, assert_whole, events, windfall, write_config
 from windfall import clock
 from windfall.run.bulk_server import BulkProcess, bulk_port, needs_bulk
 from windfall.store.blobs import FileBlob
@@ -177,3 +180,29 @@ def test_a_token_is_good_for_as_long_as_its_generation_is_the_newest(run: RunDir
     with pytest.raises(TransferError, match="generation 3 of site a, which is over"):
         client.give(FileBlob.of(tmp_path / "too late"))
     client.close()
+
+
+@pytest.mark.slow
+def test_a_run_whose_messages_are_all_large_finishes_and_its_tokens_are_in_none_of_its_files(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_config(tmp_path, {"a": [(0, 25)], "b": [(15, 600)]})
+    config.write_text(config.read_text().replace("[federation]", "[federation]\ninline_limit_mb = 0.01"))
+    with refusing_proxy() as proxy:
+        done = windfall("run", config, "--run-dir", run, "--quiet", environment=proxy.environment())
+    assert done.returncode == 0, done.stderr + (run / "logs" / "coordinator.log").read_text()
+    assert proxy.asked == []
+    assert_whole(run)
+    assert_replays(run)
+    assert list(events(run, "refused")) == []
+    for site in ("a", "b"):  # files went both ways, and are gone
+        assert (run / "bulk" / "from" / site).is_dir()
+        assert list((run / "sites" / site / "bulk").iterdir()) == []
+    assert [p for p in (run / "bulk").rglob("*") if p.is_file() and p.name != "port.json"] == []
+    ledger = Ledger.open(run / "ledger.db", read_only=True)
+    hashes = {t.sha256 for t in ledger.tokens()}
+    ledger.close()
+    assert len(hashes) == 2
+    for path in run.rglob("*"):
+        if path.is_file():
+            for found in re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", path.read_bytes()):
+                assert hashlib.sha256(found).hexdigest() not in hashes, path
