@@ -259,6 +259,16 @@ def test_leftover_files_go_and_named_ones_stay(run: RunDir) -> None:
     ledger.close()
 
 
+def test_files_on_their_way_and_tokens_go_and_the_file_servers_port_stays(run: RunDir) -> None:
+    going = ["bulk/to/a/f", "bulk/from/b/f", "bulk/from/b/.f.7.part", "sites/a/bulk/f", "sites/a/bulk-token"]
+    staying = ["bulk/port.json", "sites/a/outbox/000001-000001.env", "sites/a/inner.env"]
+    for name in going + staying:
+        (run.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.root / name).write_text("x")
+    assert sorted(collect(run, dry_run=False).files) == sorted(going)
+    assert all((run.root / name).exists() for name in staying)
+
+
 def test_a_dry_run_tells_the_same_and_touches_nothing(run: RunDir, spawn: Spawn) -> None:
     names = litter(run)
     site = spawn(mark(OURS, run.root, "california", 1))

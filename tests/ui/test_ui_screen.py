@@ -121,6 +121,35 @@ def test_what_a_standing_clock_waits_for_is_told_with_the_time(small: RunDir) ->
     assert summarise(small)["waiting"] is None
 
 
+def test_large_files_on_their_way_are_told_with_what_hinders_them(small: RunDir) -> None:
+    down = {"direction": "down", "name": "weights", "done": 120_400_000, "of": 561_000_000, "since_wall": clock.wall() - 12.4}
+    up = {**down, "direction": "up", "name": "delta", "trouble": "the coordinator's disk takes no more"}
+    said = {"texas": [{**down, "trouble": ""}, up]}
+    now = {"t_run": START + 7200, "t_wall": clock.wall(), "mode": "local", "sites": {}, "pid": os.getpid(), "transfers": said}
+    telemetry = Telemetry.open(small.telemetry)
+    telemetry.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", json.dumps(now))
+    telemetry.flush()
+    found = summarise(small)["transfers"]
+    assert [(x["site"], x["direction"], x["done"], x["seconds"] >= 12.4) for x in found] == [
+        ("texas", "down", 120_400_000, True), ("texas", "up", 120_400_000, True),
+    ]  # fmt: skip
+    summary = {**summarise(small), "transfers": [{**x, "seconds": 12.4} for x in found]}
+    lines = (
+        "texas fetches weights, 120 of 561 MB, 12 s",
+        "texas sends delta, 120 of 561 MB, 12 s (the coordinator's disk takes no",
+    )
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    print_status(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    for line in lines:
+        assert line in together(shown(picture(small, **summary), 160, 24))
+        assert line in together(shown(picture(small, **summary), 80, 30))
+        assert f"files      {line}" in console.file.getvalue()
+    telemetry.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", json.dumps({**now, "pid": 2**22 + 1}))
+    telemetry.close()
+    assert summarise(small)["transfers"] == []
+
+
 def test_a_pipe_is_told_that_the_coordinator_starts_until_it_says_something(empty: RunDir) -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=False)
     view = LiveView(empty, load(empty.config), console)

@@ -218,17 +218,19 @@ class Coordinator:
             self._alive()
         if self.loop.waiting != self._waits:
             self._waits, self._waits_since = self.loop.waiting, clock.wall()
-        if self.gated and now - self._flushed_at >= _FLUSH_S:
-            self._flush(self.clock.now())  # so that views show what is waited for, and what has happened meanwhile
+        if now - self._flushed_at >= _FLUSH_S and (self.gated or (self._files and not self._quiet())):
+            self._flush(self.clock.now())  # views are to know what is waited for or on its way, and what has happened meanwhile
         self._check()
         clock.pause(self._pause_s())
 
     def _pause_s(self) -> float:
         if self.gated:
             return _POLL_S
-        # No site is on and nothing is due before the next tick. Days may pass like this.
-        quiet = all(s.state is State.OFF for s in self.loop.controller.sites.values())
-        return _QUIET_POLL_S if quiet else _CALENDAR_POLL_S
+        return _QUIET_POLL_S if self._quiet() else _CALENDAR_POLL_S
+
+    def _quiet(self) -> bool:
+        """Nobody is on and nothing is due before the next tick: days may pass like this."""
+        return all(s.state is State.OFF for s in self.loop.controller.sites.values())
 
     def _alive(self) -> None:
         write_json(self.run.beat, {"pid": os.getpid(), "fence": self.fence, "beat": self._beat})

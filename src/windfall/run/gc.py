@@ -23,6 +23,8 @@ from windfall.processes import Marked, group_members, marked, signal_group, star
 from windfall.run.operator import running
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
+from windfall.wire.bulk import TOKEN_NAME, Shelf
+from windfall.wire.bulk_transport import leftovers
 
 #: How long processes have to end by themselves (s): an agent gives its trainer about 5 s to save its work.
 TERM_S = 10.0
@@ -112,6 +114,8 @@ def _collect(run: RunDir, run_id: str, *, dry_run: bool, term_s: float) -> Colle
     try:
         complete = ledger.complete()
         files = set(_temporaries(run.root, {p.pid for p in found.processes}))
+        # Of large files on their way nobody waits for any now; sites have what they sent in their outboxes.
+        files |= {*leftovers(Shelf(run.bulk)), *run.sites.glob(f"*/{TOKEN_NAME}"), *run.sites.glob("*/bulk/*")}
         if ledger.has_version():
             files |= set(Checkpoints(run, ledger, keep=1, keep_every=1).leftovers())
     finally:

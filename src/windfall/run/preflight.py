@@ -22,6 +22,7 @@ from windfall.errors import ConfigError, DataError, SignalError
 from windfall.grid.build import make_signal
 from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
+from windfall.run.disk_need import too_little
 from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
@@ -71,6 +72,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
         _policy,
         lambda c: _data(c, heard.warnings.append),
         _model,
+        _disk,
     )
     for part in parts:
         try:
@@ -215,6 +217,16 @@ def _model(config: Config) -> Iterator[Finding]:
             fix = "name a folder that `windfall export-weights` or `import-weights` wrote for this model"
             yield Finding(("model", "initial_weights"), f"{e}; {fix}")
     yield from _room(config, shape)
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    """Too little room for the run where it goes unless it is told otherwise."""
+    try:
+        shape = model_config(trainer_spec(config, Path(config.data.source)), vocabulary(config))
+    except (DataError, ConfigError):
+        return  # told by `_data` and `_model`
+    if why := too_little(config, shape, Path("runs") / config.run.name):
+        yield Finding(("federation", "keep_versions"), why, here=True)
 
 
 def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iterator[Finding]:

@@ -67,6 +67,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "mode": story.now.get("mode") or story.last_mode or "paused",
         "modes_seen": story.modes_seen,
         "waiting": _waiting(story.now) if state == "running" else None,
+        "transfers": _transfers(story.now) if state == "running" else [],
         "version": head.version if head else None,
         "tokens_committed": head.tokens_total if head else 0,
         "tokens_budget": ledger.budget_blocks * ledger.tokens_per_block,
@@ -203,6 +204,16 @@ def _waiting(now: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     since = float(said["since_wall"])
     return {"for": str(said["for"]), "since_wall": since, "seconds": max(0.0, clock.wall() - since)}
+
+
+def _transfers(now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Large files on their way: of which site, which way, bytes done and of how many, for how long, and what hinders it."""
+    said = now.get("transfers")
+    return [
+        {"site": site, **x, "seconds": max(0.0, clock.wall() - float(x["since_wall"]))}
+        for site, found in sorted((said if isinstance(said, dict) else {}).items())
+        for x in found
+    ]
 
 
 def _kg(grams: float, joules: float, unpriced: float) -> float | None:

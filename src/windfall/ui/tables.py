@@ -154,7 +154,8 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
     )
     waits = waiting_text(s)
     waiting = [("waiting", f"for {waits}")] if waits is not None else []
-    for name, value in (*lines, *waiting, *_hands(s)):
+    files = [("files", text) for text in transfer_texts(s)]
+    for name, value in (*lines, *waiting, *files, *_hands(s)):
         _hanging(console, f"{name:<11}", value)
     console.print()
     # Where there is little room the reasons stand below the figures, whole, and not in a column of a few letters.
@@ -200,6 +201,16 @@ def waiting_text(s: Mapping[str, Any]) -> str | None:
     if waiting is None or waiting["seconds"] < _WORTH_A_WORD_S:
         return None
     return f"{safe(waiting['for'])}, {duration_text(waiting['seconds'])}"
+
+
+def transfer_texts(s: Mapping[str, Any]) -> list[str]:
+    """``texas sends delta, 120 of 561 MB, 12 s``: each large file that is on its way, and what hinders it."""
+    found = []
+    for x in s.get("transfers", ()):
+        what = f"{x['site']} {'sends' if x['direction'] == 'up' else 'fetches'} {safe(x['name'])}"
+        trouble = f" ({safe(x['trouble'])})" if x["trouble"] else ""
+        found.append(f"{what}, {x['done'] / 1e6:,.0f} of {x['of'] / 1e6:,.0f} MB, {duration_text(x['seconds'])}{trouble}")
+    return found
 
 
 def last_word(site: Mapping[str, Any]) -> str:
