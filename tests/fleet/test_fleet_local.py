@@ -12,6 +12,7 @@ from windfall.errors import Permanent, Transient
 from windfall.fleet.drivers import local
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.machine import Observed
+from windfall.wire.bulk import TOKEN_NAME
 
 
 def test_a_program_that_is_not_there_is_named_and_is_for_a_person_to_change(tmp_path: Path) -> None:
@@ -29,3 +30,27 @@ def test_a_machine_that_is_out_of_room_is_tried_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr(local, "spawn", full)
     with pytest.raises(Transient, match="temporarily unavailable"):
         LocalDriver(tmp_path / "sites", "r", lambda site: {}).ensure_up("a", 1)
+
+
+def test_each_life_of_a_site_is_handed_a_secret_of_its_own_that_only_its_user_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended:
+        pid = 2**22 + 1
+
+        def poll(self) -> int:
+            return 0
+
+    seen: list[tuple[str, int]] = []
+
+    def spawn(command: list[str], *, log: Path, env: dict[str, str]) -> Ended:
+        token = Path(command[-1]) / TOKEN_NAME
+        seen.append((token.read_text(), token.stat().st_mode & 0o777))
+        assert token.read_text() not in " ".join([*command, *env.values(), (Path(command[-1]) / "site.json").read_text()])
+        return Ended()
+
+    monkeypatch.setattr(local, "spawn", spawn)
+    driver = LocalDriver(tmp_path / "sites", "r", lambda site: {}, hand_over=lambda site, generation: f"secret-{site}-{generation}")
+    driver.ensure_up("a", 1)
+    driver.ensure_up("a", 2)
+    assert seen == [("secret-a-1", 0o600), ("secret-a-2", 0o600)]

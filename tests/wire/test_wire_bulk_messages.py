@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from windfall.store.blobs import FileBlob, MemoryBlob
 from windfall.store.files import Envelope, write_secret
 from windfall.wire import bulk_transport
 from windfall.wire.bulk import MANIFEST, TOKEN_NAME
-from windfall.wire.bulk_mailbox import BulkMailbox, read_token, telling
+from windfall.wire.bulk_mailbox import BulkMailbox, read_token
 from windfall.wire.bulk_transport import BulkTransport, clear_orphans, leftovers, transfers
 from windfall.wire.transport import MemoryMailbox, MemoryTransport, Reply
 from wire.bulk_bench import TOKENS, Server, digest, running, some_bytes, until
@@ -267,22 +267,19 @@ def test_a_site_whose_token_is_over_answers_that_it_cannot_send(wire: Wire) -> N
     assert not a.busy()
 
 
-def test_what_is_under_way_is_told_now_and_then_and_once_when_it_is_over() -> None:
-    class Box:
-        def __init__(self) -> None:
-            self.under_way: list[dict[str, Any]] = [{"name": "weights"}]
-
-        def transfers(self) -> list[dict[str, Any]]:
-            return self.under_way
-
+def test_what_is_under_way_is_told_now_and_then_and_once_when_it_is_over(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = wire.site("a", 2)
+    under_way = [{"name": "weights"}]
+    monkeypatch.setattr(a, "transfers", lambda: list(under_way))
     said: list[dict[str, Any]] = []
-    box = Box()
-    look: Callable[[], None] = telling(box, said.append, every_s=0.0)  # type: ignore[arg-type]
+    look, seldom = a.telling(said.append, every_s=0.0), a.telling(said.append, every_s=1e9)
     look()
-    box.under_way = []
+    seldom()
+    seldom()
+    under_way.clear()
     look()
     look()
-    assert said == [{"transfers": [{"name": "weights"}]}, {"transfers": []}]
+    assert said == [{"transfers": [{"name": "weights"}]}, {"transfers": [{"name": "weights"}]}, {"transfers": []}]
 
 
 def test_of_what_a_site_says_of_its_transfers_only_what_is_well_formed_is_shown() -> None:

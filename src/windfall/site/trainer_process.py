@@ -22,8 +22,6 @@ from windfall.site.own_window import own_window
 from windfall.site.worker import SiteWorker
 from windfall.store.bus_factory import open_site_bus
 from windfall.store.files import read_json
-from windfall.wire.bulk_client import BulkClient
-from windfall.wire.bulk_mailbox import BulkMailbox, read_token, telling
 from windfall.wire.transport import FileMailbox, Mailbox
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
     from windfall.train.ranks import Group
     from windfall.train.trainer import LocalTrainer, Trainer
+    from windfall.wire.bulk_mailbox import BulkMailbox
 
 _IDLE_S = 0.005
 
@@ -144,7 +143,7 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
             executor=ThreadPoolExecutor(1, "snapshot"),
         )  # fmt: skip
         notes = NodeNotes(folder)
-        look = telling(files, lambda under_way: bus.set("transfers", under_way)) if files else lambda: None
+        look = files.telling(lambda under_way: bus.set("transfers", under_way)) if files else lambda: None
         while not asked and not worker.parked:
             look()
             if said := notes.new():
@@ -175,6 +174,9 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
 
 def with_files(mailbox: Mailbox, folder: Path, bulk: Mapping[str, Any]) -> BulkMailbox:
     """A mailbox whose large blobs travel as files (``bulk``: of ``site.json``). Raises TransferError."""
+    from windfall.wire.bulk_client import BulkClient  # httpx takes a moment to import, and most runs need it for nothing here
+    from windfall.wire.bulk_mailbox import BulkMailbox, read_token
+
     client = BulkClient(str(bulk["url"]), read_token(folder), bandwidth_mbit_s=bulk.get("bandwidth_mbit_s"))
     return BulkMailbox(mailbox, client, folder / "bulk", inline_limit_bytes=int(bulk["inline_limit_bytes"]))
 

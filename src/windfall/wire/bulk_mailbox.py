@@ -187,6 +187,23 @@ class BulkMailbox:
         jobs = [*([self._fetching] if self._fetching else []), *self._sending]
         return [job.told() for job in jobs if not job.dropped and not (job.future and job.future.done())]
 
+    def telling(self, say: Callable[[dict[str, Any]], None], every_s: float = 1.0) -> Callable[[], None]:
+        """What to call often: ``say`` hears of transfers at most every ``every_s``, and once when there are none any more."""
+        at, last = float("-inf"), False
+
+        def look() -> None:
+            nonlocal at, last
+            now = clock.monotonic()
+            if now - at < every_s:
+                return
+            at = now
+            under_way = self.transfers()
+            if under_way or last:
+                say({"transfers": under_way})
+            last = bool(under_way)
+
+        return look
+
     def busy(self) -> bool:
         """Whether answers are still to be sent. It goes on only while ``take`` is called."""
         return bool(self._sending)
@@ -210,21 +227,3 @@ def read_token(folder: Path) -> str:
     except (OSError, UnicodeDecodeError) as e:
         raise TransferError(f"{path}: the site's token for large files cannot be read ({e}); start the site again") from None
     return token
-
-
-def telling(mailbox: BulkMailbox, say: Callable[[dict[str, Any]], None], every_s: float = 1.0) -> Callable[[], None]:
-    """What to call often: ``say`` hears of transfers at most every ``every_s``, and once when there are none any more."""
-    at, last = float("-inf"), False
-
-    def look() -> None:
-        nonlocal at, last
-        now = clock.monotonic()
-        if now - at < every_s:
-            return
-        at = now
-        under_way = mailbox.transfers()
-        if under_way or last:
-            say({"transfers": under_way})
-        last = bool(under_way)
-
-    return look
