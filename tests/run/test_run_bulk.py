@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 import resource
@@ -12,17 +14,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from patience import PATIENCE_S
 from proxy import refusing_proxy
-from run.real import assert_replays, assert_whole, events, windfall, write_config
+from run.real import assert_replays, assert_whole, events, start, wait_for, windfall, write_config
 from windfall import clock
+from windfall.errors import StoreError
 from windfall.run.bulk_server import BulkProcess, bulk_port, needs_bulk
 from windfall.store.blobs import FileBlob
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+from windfall.ui.summary import summarise
 from windfall.wire.bulk import Shelf, received, whole
 from windfall.wire.bulk_client import BulkClient
 from windfall.wire.probe import answers
@@ -206,3 +211,27 @@ def test_a_run_whose_messages_are_all_large_finishes_and_its_tokens_are_in_none_
         if path.is_file():
             for found in re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", path.read_bytes()):
                 assert hashlib.sha256(found).hexdigest() not in hashes, path
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_is_killed_while_files_are_on_their_way_cuts_none_and_the_run_finishes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_config(tmp_path, {"a": [(0, 600)]}, dead_man_s=120)
+    text = config.read_text().replace("[federation]", "[federation]\ninline_limit_mb = 0.01")
+    config.write_text(text.replace('region = "a"', 'region = "a"\nbandwidth_mbit_s = 0.4'))
+    child = start("run", config, "--run-dir", run, "--quiet")
+
+    seen: list[dict[str, Any]] = []
+
+    def under_way() -> bool:
+        with contextlib.suppress(StoreError):  # it is being made
+            seen[:] = [x for x in summarise(RunDir(run))["transfers"] if 0 < x["done"] < x["of"]]
+        return bool(seen)
+
+    wait_for("a file on its way", under_way)
+    assert (seen[0]["site"], seen[0]["direction"], seen[0]["name"]) == ("a", "down", "weights")
+    os.kill(json.loads((run / "logs" / "coordinator.json").read_text())["pid"], signal.SIGKILL)
+    assert child.wait(timeout=PATIENCE_S) == 0
+    assert_whole(run)
+    assert [e["kind"] for e in events(run, "resumed")] == ["resumed"]
+    assert "file server" not in (run / "logs" / "coordinator.log").read_text()
