@@ -219,7 +219,7 @@ class Coordinator:
         if self.loop.waiting != self._waits:
             self._waits, self._waits_since = self.loop.waiting, clock.wall()
         if now - self._flushed_at >= _FLUSH_S and (self.gated or (self._files and not self._quiet())):
-            self._flush(self.clock.now())  # views are to know what is waited for or on its way, and what has happened meanwhile
+            self._flush(self.clock.now())  # so that views show what is waited for, on its way, and has happened
         self._check()
         clock.pause(self._pause_s())
 
@@ -229,7 +229,7 @@ class Coordinator:
         return _QUIET_POLL_S if self._quiet() else _CALENDAR_POLL_S
 
     def _quiet(self) -> bool:
-        """Nobody is on and nothing is due before the next tick: days may pass like this."""
+        """No site is on and nothing is due before the next tick. Days may pass like this."""
         return all(s.state is State.OFF for s in self.loop.controller.sites.values())
 
     def _alive(self) -> None:
