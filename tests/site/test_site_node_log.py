@@ -44,6 +44,6 @@ def test_a_node_reads_the_folder_that_its_agent_means(tmp_path: Path, name: str)
     folder = tmp_path / name / "sites" / "a"
     (folder / "flower").mkdir(parents=True)
     agent = object.__new__(Agent)
-    agent._folder, agent._site = folder, {"site": "a", "superlink": "127.0.0.1:1", "supernode_port": 2}
+    agent._folder, agent._site, agent._spawning = folder, {"site": "a", "superlink": "127.0.0.1:1", "supernode_port": 2}, False
     command = agent.node_command()
     assert parse_config_args([command[command.index("--node-config") + 1]]) == {"site-dir": str(folder), "site": "a"}

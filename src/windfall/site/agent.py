@@ -20,6 +20,7 @@ from windfall import clock
 from windfall.errors import ConfigError
 from windfall.processes import spawn
 from windfall.site.node_log import NodeLog
+from windfall.site.spawning import BROKEN_STATUS, SPAWN
 from windfall.site.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
 from windfall.wire.probe import answers
@@ -33,6 +34,8 @@ _PROBE_S, _PROBE_TIMEOUT_S = 5.0, 1.0
 #: A SuperNode that ends again is started again after twice as long each time, up to this.
 _RESTART_MAX_S = 15.0
 _RESTART_FORGET_S = 60.0
+#: After so many in a row that have not lived that long, the next one starts a process for each message.
+_SHORT_LIVES = 4
 #: In the site's folder: changes each time the SuperLink was reached.
 LINK_NAME = "link.json"
 
@@ -74,6 +77,8 @@ class Agent:
         self._node_at = 0.0
         self._node_wait_s = 0.25
         self._node_started = 0.0
+        self._short_lives = 0
+        self._spawning = site.get("messages") == "spawn"
         self._probed = float("-inf")
         self._reached = 0
         self._watchdog = Watchdog(folder, site)
@@ -87,12 +92,8 @@ class Agent:
             print(f"{self._site['site']}: {why}; ending it", file=sys.stderr, flush=True)
             self.trainer.kill()
         now = clock.monotonic()
-        if self.node is not None and self.node.poll() is not None:
-            print(f"{self._site['site']}: its SuperNode ended with status {self.node.returncode}; starting it again", flush=True)
-            if now - self._node_started > _RESTART_FORGET_S:
-                self._node_wait_s = 0.25
-            self._node_at, self._node_wait_s = now + self._node_wait_s, min(_RESTART_MAX_S, 2 * self._node_wait_s)
-            self.node = None
+        if self.node is not None and (status := self.node.poll()) is not None:
+            self._node_ended(status, now)
         if self.node is None and now >= self._node_at:
             self._node_started = now
             self.node = spawn(
@@ -102,6 +103,17 @@ class Agent:
         if now - self._probed >= _PROBE_S:
             self._probed = now
             self._probe()
+
+    def _node_ended(self, status: int, now: float) -> None:
+        print(f"{self._site['site']}: its SuperNode ended with status {status}; starting it again", flush=True)
+        if now - self._node_started > _RESTART_FORGET_S:
+            self._node_wait_s, self._short_lives = 0.25, 0
+        self._short_lives += 1
+        if not self._spawning and (status == BROKEN_STATUS or self._short_lives >= _SHORT_LIVES):
+            self._spawning = True
+            print(f"{self._site['site']}: from now on its SuperNode starts a process for each message", flush=True)
+        self._node_at, self._node_wait_s = now + self._node_wait_s, min(_RESTART_MAX_S, 2 * self._node_wait_s)
+        self.node = None
 
     def trainer_command(self) -> list[str]:
         """What runs the trainer."""
@@ -115,8 +127,9 @@ class Agent:
         text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items())
         write_atomic(config, [text.replace("\x7f", "\\u007f").encode()], durable=False)
         return [
-            sys.executable, "-m", "windfall.wire.flower_command", "flower-supernode", "--insecure", "--superlink",
-            self._site["superlink"], "--port", str(self._site["supernode_port"]), "--node-config", str(config),
+            sys.executable, "-m", "windfall.site.supernode", *([SPAWN] if self._spawning else []), "flower-supernode",
+            "--insecure", "--superlink", self._site["superlink"], "--port", str(self._site["supernode_port"]),
+            "--node-config", str(config),
         ]  # fmt: skip
 
     def _probe(self) -> None:
