@@ -8,7 +8,7 @@ measured both ways in turn; ratios are of medians.
 
 | line | fields |
 |---|---|
-| `round` | seconds from sending both sites a message until both have answered; CPU seconds that one message costs all of both sites' processes and the SuperLink |
+| `round` | seconds from sending both sites a message until both have answered; CPU seconds of sites and SuperLink for one message |
 | `beside` | what trainers that share the machine with back-to-back messages get done, as a share of what they do without messages |
 | `start` | seconds and CPU seconds from a site's `ensure_up` to its answer to hello |
 """
@@ -27,29 +27,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(threads, "1")
-
 import numpy as np
 
 from windfall import clock
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.federation.flower_attach import Attachment
-from windfall.federation.flower_environment import flower_environment
 from windfall.federation.flower_transport import FlowerTransport
-from windfall.federation.messages import Greeting
-from windfall.federation.transport import FileMailbox
 from windfall.fleet.drivers.local import AGENT, LocalDriver
-from windfall.fleet.processes import marked
-from windfall.run import agent
+from windfall.processes import marked
 from windfall.run.prepare import prepare_run
 from windfall.run.sites import describe_site
 from windfall.run.superlink import SuperLink, free_port
+from windfall.site import agent
 from windfall.store.files import Envelope, read_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.units import iso_utc
+from windfall.wire.flower_environment import flower_environment
+from windfall.wire.messages import Greeting
+from windfall.wire.transport import FileMailbox
 
 SITES = ("a", "b")
 #: By what is printed: what a site is told about its messages.
@@ -280,8 +277,10 @@ def measure(bench: Bench, rounds: int, starts: int, beside_s: float) -> None:
         cpus[way] = (bench.cpu_s(driver) - used) / rounds / len(SITES)
         shares[way] = beside(bench, nodes, beside_s)
         bench.down(driver, SITES, nodes)
-    line("round", {f"{way}_s": statistics.median(walls[way]) for way in WAYS}, limit=0.4,
-         more={"rounds": rounds, **{f"{way}_largest_s": max(walls[way]) for way in WAYS}, **{f"{way}_cpu_s": cpus[way] for way in WAYS}})  # fmt: skip
+    more: dict[str, Any] = {"rounds": rounds}
+    for way in WAYS:
+        more |= {f"{way}_largest_s": max(walls[way]), f"{way}_cpu_s": cpus[way]}
+    line("round", {way: statistics.median(walls[way]) for way in WAYS}, limit=0.4, more=more)
     print(json.dumps({"figure": "beside", **{f"{way}_share": round(shares[way], 3) for way in WAYS}}), flush=True)
     started: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     drivers = {way: bench.driver(way, AGENT) for way in WAYS}
@@ -294,9 +293,13 @@ def measure(bench: Bench, rounds: int, starts: int, beside_s: float) -> None:
             wall = clock.monotonic() - begun
             started[way].append((wall, sum(used_s(int(owned.handle)) for owned in driver.list_owned(bench.run_id))))
             bench.down(driver, SITES[:1], nodes)
-    line("start", {f"{way}_s": statistics.median(w for w, _ in started[way]) for way in WAYS}, limit=0.5,
-         more={"starts": starts, **{f"{way}_largest_s": max(w for w, _ in started[way]) for way in WAYS},
-               **{f"{way}_cpu_s": statistics.median(c for _, c in started[way]) for way in WAYS}})  # fmt: skip
+    more = {"starts": starts}
+    for way in WAYS:
+        more |= {
+            f"{way}_largest_s": max(wall for wall, _ in started[way]),
+            f"{way}_cpu_s": statistics.median(cpu for _, cpu in started[way]),
+        }
+    line("start", {way: statistics.median(wall for wall, _ in started[way]) for way in WAYS}, limit=0.5, more=more)
 
 
 def beside(bench: Bench, nodes: list[str], for_s: float) -> float:
@@ -322,11 +325,13 @@ def beside(bench: Bench, nodes: list[str], for_s: float) -> float:
     return asked / alone
 
 
-def line(figure: str, values: dict[str, float], *, limit: float, more: dict[str, Any]) -> None:
+def line(figure: str, seconds: dict[str, float], *, limit: float, more: dict[str, Any]) -> None:
     """One JSON line with the ratio of the new way to the other."""
-    old, new = values["spawn_s"], values["warm_s"]
-    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in {**values, **more}.items()}
-    print(json.dumps({"figure": figure, "ratio": round(new / old, 3), "limit": limit, **rounded}), flush=True)
+    values = {**{f"{way}_s": s for way, s in seconds.items()}, **more}
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in values.items()}
+    print(
+        json.dumps({"figure": figure, "ratio": round(seconds["warm"] / seconds["spawn"], 3), "limit": limit, **rounded}), flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -213,4 +213,3 @@ def rehearse(loop: ModuleType) -> None:
     store.delete(reply.metadata.message_id)
     if len(store):
         raise AssertionError("something of a message is kept")
-

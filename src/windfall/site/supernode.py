@@ -11,8 +11,8 @@ import traceback
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from windfall.site.spawning import SPAWN, SPAWNING
 from windfall.site.flower_executor import Changed, adopt, let_messages_take_their_time
+from windfall.site.spawning import SPAWN, SPAWNING
 
 
 def main() -> NoReturn:
