@@ -10,7 +10,7 @@ measured both ways in turn; ratios are of medians.
 |---|---|
 | `round` | seconds from sending both sites a message until both have answered; CPU seconds of sites and SuperLink for one message |
 | `beside` | what trainers that share the machine with back-to-back messages get done, as a share of what they do without messages |
-| `start` | seconds and CPU seconds from a site's `ensure_up` to its answer to hello |
+| `start` | seconds and CPU seconds from a site's `ensure_up` to its answer to hello; `forked`: from what has imported already |
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from windfall.federation.flower_transport import FlowerTransport
 from windfall.fleet.drivers.local import AGENT, LocalDriver
 from windfall.processes import marked
 from windfall.run.prepare import prepare_run
-from windfall.run.sites import describe_site
+from windfall.run.sites import describe_site, nursery_for
 from windfall.run.superlink import SuperLink, free_port
 from windfall.site import agent
+from windfall.site.nursery import Nursery
 from windfall.store.files import Envelope, read_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -50,7 +51,7 @@ from windfall.wire.transport import FileMailbox
 
 SITES = ("a", "b")
 #: By what is printed: what a site is told about its messages.
-WAYS = {"spawn": {"messages": "spawn"}, "warm": {}}
+WAYS: dict[str, dict[str, Any]] = {"spawn": {"messages": "spawn"}, "warm": {}}
 PATIENCE_S = 300.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -139,16 +140,27 @@ class Bench:
         self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.link.port}", wait_s=PATIENCE_S))
         self._drivers: list[LocalDriver] = []
 
-    def driver(self, way: str, command: tuple[str, ...]) -> LocalDriver:
+    def driver(self, way: str, command: tuple[str, ...], nursery: Nursery | None = None) -> LocalDriver:
         """What starts sites whose messages go this way."""
 
         def describe(site: str) -> dict[str, Any]:
             return {**describe_site(self._config, self._run, site, f"127.0.0.1:{self.link.port}", free_port()), **WAYS[way]}
 
         made = LocalDriver(
-            self._run.sites, self.run_id, describe, environment=flower_environment(str(self._run.root / "flower")), agent=command
+            self._run.sites,
+            self.run_id,
+            describe,
+            environment=flower_environment(str(self._run.root / "flower")),
+            agent=command,
+            nursery=nursery,
         )
         self._drivers.append(made)
+        return made
+
+    def nursery(self) -> Nursery:
+        """What a coordinator of this run would have."""
+        made = nursery_for(self._config, self._run, self.run_id)
+        assert made is not None
         return made
 
     def up(self, driver: LocalDriver, sites: tuple[str, ...]) -> list[str]:
@@ -200,6 +212,7 @@ class Bench:
     def close(self) -> None:
         for driver in self._drivers:
             driver.kill_all()
+            driver.close()
         self.transport.close()
         self.link.stop()
 
@@ -283,7 +296,10 @@ def measure(bench: Bench, rounds: int, starts: int, beside_s: float) -> None:
     line("round", {way: statistics.median(walls[way]) for way in WAYS}, limit=0.4, more=more)
     print(json.dumps({"figure": "beside", **{f"{way}_share": round(shares[way], 3) for way in WAYS}}), flush=True)
     started: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-    drivers = {way: bench.driver(way, AGENT) for way in WAYS}
+    started["forked"] = []
+    nursery = bench.nursery()
+    wait_for("the nursery", nursery.ready)
+    drivers = {way: bench.driver(way, AGENT) for way in WAYS} | {"forked": bench.driver("warm", AGENT, nursery)}
     for _ in range(starts):
         for way, driver in drivers.items():
             begun = clock.monotonic()
@@ -294,12 +310,12 @@ def measure(bench: Bench, rounds: int, starts: int, beside_s: float) -> None:
             started[way].append((wall, sum(used_s(int(owned.handle)) for owned in driver.list_owned(bench.run_id))))
             bench.down(driver, SITES[:1], nodes)
     more = {"starts": starts}
-    for way in WAYS:
+    for way in started:
         more |= {
             f"{way}_largest_s": max(wall for wall, _ in started[way]),
             f"{way}_cpu_s": statistics.median(cpu for _, cpu in started[way]),
         }
-    line("start", {way: statistics.median(wall for wall, _ in started[way]) for way in WAYS}, limit=0.5, more=more)
+    line("start", {way: statistics.median(wall for wall, _ in started[way]) for way in started}, limit=0.5, more=more)
 
 
 def beside(bench: Bench, nodes: list[str], for_s: float) -> float:

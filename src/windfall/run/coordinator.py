@@ -21,7 +21,7 @@ from windfall.grid.build import Grid, build_grid
 from windfall.run.compose import compose, take_lease
 from windfall.run.operator import Operator
 from windfall.run.recorder import TelemetryRecorder, position
-from windfall.run.sites import describe_site
+from windfall.run.sites import describe_site, nursery_for
 from windfall.run.superlink import free_port
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
@@ -87,6 +87,7 @@ class Coordinator:
         self.driver = build_driver(
             run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
             environment=flower_environment(str(run.root / "flower")), agent=agent,
+            nursery=nursery_for(config, run, self.run_id) if agent == AGENT else None,
         )  # fmt: skip
         kept = self.ledger.configurations()
         self.recorder = TelemetryRecorder(self.telemetry, kept[-1].number if kept else 1)
@@ -261,6 +262,7 @@ class Coordinator:
         """Close everything. ``end_sites``: end the sites too; else the next coordinator goes on with them."""
         if end_sites:
             self.driver.kill_all()
+        self.driver.close()
         self.transport.close()
         self.bus.close()
         self.grid.close()

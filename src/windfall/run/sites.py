@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from windfall import faults
 from windfall.config.schema import Config
+from windfall.processes import mark
 from windfall.run.training_inputs import data_dir, trainer_spec
+from windfall.site.nursery import Nursery
 from windfall.store.configurations import extents
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+from windfall.wire.flower_environment import flower_environment
 
 
 def describe_site(config: Config, run: RunDir, name: str, superlink: str, supernode_port: int) -> dict[str, Any]:
@@ -40,6 +47,18 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
             "OMP_WAIT_POLICY": "PASSIVE",
         },
     }
+
+
+def nursery_for(config: Config, run: RunDir, run_id: str) -> Nursery | None:
+    """What makes local sites that train on processors start sooner, where it can be had."""
+    if sys.platform != "linux" or faults.VARIABLE in os.environ or all(s.device != "cpu" for s in config.site):
+        return None
+    env = {**os.environ, **flower_environment(str(run.root / "flower")), **mark(run_id, run.root)}
+    try:
+        return Nursery(run.logs / "nursery.log", env)
+    except OSError as e:
+        logging.getLogger("windfall").warning("sites start without a nursery: %s", e)
+        return None
 
 
 def _extents(run: RunDir) -> list[tuple[int, int, str]]:

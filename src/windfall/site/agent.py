@@ -18,8 +18,9 @@ from typing import Any
 
 from windfall import clock
 from windfall.errors import ConfigError
-from windfall.processes import spawn
+from windfall.processes import Process
 from windfall.site.node_log import NodeLog
+from windfall.site.nursery import begin
 from windfall.site.spawning import BROKEN_STATUS, SPAWN
 from windfall.site.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
@@ -69,11 +70,7 @@ class Agent:
         # may come before the trainer has loaded.
         FileMailbox(folder).clear()
         (folder / LINK_NAME).unlink(missing_ok=True)
-        self.trainer = spawn(
-            self.trainer_command(),
-            log=self._logs / "trainer.log", env=self._env, own_session=False, with_parent=True,
-        )  # fmt: skip
-        self.node: subprocess.Popen[bytes] | None = None
+        self.node: Process | None = None
         self._node_at = 0.0
         self._node_wait_s = 0.25
         self._node_started = 0.0
@@ -84,6 +81,13 @@ class Agent:
         self._watchdog = Watchdog(folder, site)
         self._node_log = NodeLog(folder, self._logs / "supernode.log")
         self._killed = False
+        # Both at once, and the one that takes longer first.
+        self.trainer = begin(self.trainer_command(), log=self._logs / "trainer.log", env=self._env)
+        self._start_node()
+
+    def _start_node(self) -> None:
+        self._node_started = clock.monotonic()
+        self.node = begin(self.node_command(), log=self._logs / "supernode.log", env=self._env)
 
     def keep(self) -> None:
         """Start the SuperNode, or start it again; look whether the SuperLink answers; end a trainer that hangs."""
@@ -95,10 +99,7 @@ class Agent:
         if self.node is not None and (status := self.node.poll()) is not None:
             self._node_ended(status, now)
         if self.node is None and now >= self._node_at:
-            self._node_started = now
-            self.node = spawn(
-                self.node_command(), log=self._logs / "supernode.log", env=self._env, own_session=False, with_parent=True
-            )
+            self._start_node()
         self._node_log.look()
         if now - self._probed >= _PROBE_S:
             self._probed = now
@@ -157,7 +158,6 @@ class Agent:
 
 def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]], Agent] = Agent) -> int:
     """Run the site in the folder named by the first argument until it is told to stop or its trainer ends."""
-    clock.leave_out_stops()
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     try:
         site = load_site(folder)
@@ -168,6 +168,7 @@ def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: asked.append(n))
     agent = make(folder, site)
+    clock.leave_out_stops()  # not before: it takes a thread
     code = 0
     while not asked:
         status = agent.trainer.poll()

@@ -54,6 +54,12 @@ def let_messages_take_their_time() -> None:
     in_memory_corestate.HEARTBEAT_PATIENCE = silent_s / START_S
 
 
+def import_ahead() -> None:
+    """What a SuperNode imports, and its command only when it runs."""
+    for name in (_LOOP, "flwr.supernode.cli.flower_supernode", "flwr.supernode.main"):
+        importlib.import_module(name)
+
+
 def adopt(app: App) -> None:
     """From now on a SuperNode in this process, run with ``--isolation process``, has its messages answered by ``app``.
 
