@@ -345,9 +345,8 @@ def line(figure: str, seconds: dict[str, float], *, limit: float, more: dict[str
     """One JSON line with the ratio of the new way to the other."""
     values = {**{f"{way}_s": s for way, s in seconds.items()}, **more}
     rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in values.items()}
-    print(
-        json.dumps({"figure": figure, "ratio": round(seconds["warm"] / seconds["spawn"], 3), "limit": limit, **rounded}), flush=True
-    )
+    newest = [*seconds.values()][-1]  # ways come from the oldest to the newest
+    print(json.dumps({"figure": figure, "ratio": round(newest / seconds["spawn"], 3), "limit": limit, **rounded}), flush=True)
 
 
 if __name__ == "__main__":
