@@ -39,6 +39,8 @@ _CALENDAR_POLL_S = 0.05
 _QUIET_POLL_S = 1.0
 _BEAT_S = 2.0
 _FLUSH_S = 1.0
+#: A run without a living site waits this long at most until starts are cheap.
+_PREPARE_S = 5.0
 log = logging.getLogger("windfall")
 
 
@@ -118,6 +120,8 @@ class Coordinator:
         except Transient as e:
             raise HandOver(f"{e}; what is there of this run cannot be seen for now") from None
         taken = controller.adopt(now, clock.monotonic(), owned, self.ledger.last_asked())
+        if not owned:  # all sites that are wanted start now, and a second or two of waiting saves each of them several
+            self.driver.prepare(_PREPARE_S)
         for o in owned:
             kind = "adopted" if o in taken else "swept"
             self.telemetry.event(now, kind, site=o.site, generation=o.generation, reason="was found running")

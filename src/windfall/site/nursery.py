@@ -77,13 +77,13 @@ class Nursery:
             raise Lost
         return pid
 
-    def ready(self) -> bool:
+    def ready(self, within_s: float = 0.0) -> bool:
         """Whether it has imported what it must, and lives."""
         if self._process is None or self._process.poll() is not None:
             return False
         if not self._ready:
             try:
-                self._ready = bool(self._hear(0.0).get("ready"))
+                self._ready = bool(self._hear(within_s).get("ready"))
             except TimeoutError:
                 return False
             except OSError:

@@ -148,6 +148,11 @@ class LocalDriver:
             return []
         return [Owned(site, a.generation, str(a.pid)) for site, a in sorted(self._agents.items()) if a.lives()]
 
+    def prepare(self, within_s: float) -> None:
+        """Wait for what makes starts cheap, for so long at most. For a moment in which nothing else waits."""
+        if self._nursery is not None:
+            self._nursery.ready(within_s)
+
     def close(self) -> None:
         """End what this driver keeps for itself; sites live on."""
         if self._nursery is not None:
