@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-gpu setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-gpu setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -22,7 +22,7 @@ check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-bench: bench-backtest bench-parity bench-long-run bench-training bench-data
+bench: bench-backtest bench-parity bench-long-run bench-training bench-data bench-messages
 
 bench-backtest: setup
 	$(BIN)/python benchmarks/backtest.py
@@ -39,6 +39,9 @@ bench-data: setup
 # What travels between sites and coordinator, at the study's size: some 14 GB of files, two minutes.
 bench-differences: setup
 	$(BIN)/python benchmarks/differences.py
+
+bench-messages: setup
+	$(BIN)/python benchmarks/messages.py
 
 # The study's model on a GPU; says so in one line where there is none.
 bench-gpu: setup

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from windfall import clock
 
+#: By this a process is born with a fault.
+VARIABLE = "WINDFALL_FAULT"
 #: Every point, with what has just happened there or is about to happen.
 POINTS = {
     "before-lease": "the coordinator is about to lend blocks",
@@ -108,7 +110,7 @@ def _do(action: str, path: Path | None) -> None:
 
 
 def _from_environment() -> None:
-    spec = os.environ.get("WINDFALL_FAULT", "")
+    spec = os.environ.get(VARIABLE, "")
     if spec:
         point, action, nth, latch = spec.split(":", 3)
         arm(point, action, int(nth), latch=latch)

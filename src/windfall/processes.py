@@ -6,9 +6,10 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from windfall import proxies
 
@@ -17,6 +18,18 @@ _PR_SET_PDEATHSIG = 1
 MARK = "WINDFALL_PROCESS"
 #: Makes logs UTF-8 whatever the locale, with an error handler that never raises, so that no text can end the process that logs it.
 _TEXT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+
+
+class Process(Protocol):
+    """A child of this process, however it was made: what `subprocess.Popen` has."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 def die_with_parent() -> None:
@@ -100,6 +113,11 @@ def signal_group(pgid: int, number: signal.Signals) -> bool:
     return True
 
 
+def settled(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of one of our processes: nothing on this machine is asked through a proxy, and logs are UTF-8."""
+    return {**proxies.settled(env), **_TEXT}
+
+
 def spawn(
     command: Sequence[str],
     *,
@@ -108,16 +126,17 @@ def spawn(
     own_session: bool = True,
     with_parent: bool = False,
     folder: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process whose output goes to ``log``, and which uses no proxy for addresses of this machine.
 
-    ``folder``: where it runs (default: where this process does).
+    ``folder``: where it runs (default: where this process does). ``pass_fds``: open files of this process that it gets.
     ``own_session``: it leads a session and process group of its own. ``with_parent``: it dies with this process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as out:
         return subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env={**proxies.settled(env), **_TEXT}, cwd=folder, start_new_session=own_session,
+            env=settled(env), cwd=folder, start_new_session=own_session, pass_fds=pass_fds,
             preexec_fn=die_with_parent if with_parent else None,
         )  # fmt: skip

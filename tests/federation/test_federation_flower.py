@@ -20,9 +20,9 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from windfall.federation import flower_attach
-from windfall.site import client_app
+from windfall.site import client_app, flower_executor
 from windfall.store.files import Envelope
-from windfall.wire import flower_command, records
+from windfall.wire import records
 
 
 def test_the_pin_is_exact_and_is_what_is_installed() -> None:
@@ -167,7 +167,7 @@ def test_a_messages_process_may_take_minutes_to_come_up_and_is_missed_as_soon_as
     assert not token_after(31), "what the log calls 401, task-token authentication failed"
     assert token_after(29, 59)
     assert not token_after(29, 61)
-    flower_command.let_messages_take_their_time()
-    assert token_after(flower_command.START_S - 1)
+    flower_executor.let_messages_take_their_time()
+    assert token_after(flower_executor.START_S - 1)
     assert token_after(200, 59)
     assert not token_after(200, 61)

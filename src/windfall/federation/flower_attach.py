@@ -1,8 +1,8 @@
 """Attaching our own process to a SuperLink as the ServerApp of a new Flower run.
 
-Everything of Flower that is not public API and that we use is imported here and nowhere else; the version is pinned
-exactly and `tests/federation/test_federation_flower.py` holds the contract. One attachment per process: Flower's
-task identity is global.
+Everything of Flower that is not public API and that the coordinator uses is imported here and nowhere else (what a site uses is in
+``site.flower_executor``); the version is pinned exactly and `tests/federation/test_federation_flower.py` holds the contract. One
+attachment per process: Flower's task identity is global.
 """
 
 from __future__ import annotations

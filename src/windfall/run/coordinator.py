@@ -26,7 +26,7 @@ from windfall.run.compose import compose, take_lease
 from windfall.run.kept import free_port
 from windfall.run.operator import Operator
 from windfall.run.recorder import TelemetryRecorder, position
-from windfall.run.sites import describe_site
+from windfall.run.sites import describe_site, nursery_for
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus_factory import open_bus
@@ -45,6 +45,8 @@ _CALENDAR_POLL_S = 0.05
 _QUIET_POLL_S = 1.0
 _BEAT_S = 2.0
 _FLUSH_S = 1.0
+#: A run without a living site waits this long at most until starts are cheap.
+_PREPARE_S = 5.0
 log = logging.getLogger("windfall")
 
 
@@ -95,7 +97,8 @@ class Coordinator:
         self.gated = config.run.clock == "scaled"
         self.driver = build_driver(
             run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
-            environment=flower_environment(str(run.root / "flower")), agent=agent, hand_over=self._new_token,
+            environment=flower_environment(str(run.root / "flower")), agent=agent, token_for=self._new_token,
+            nursery=nursery_for(config, run, self.run_id) if agent == AGENT else None,
         )  # fmt: skip
         kept = self.ledger.configurations()
         self.recorder = TelemetryRecorder(self.telemetry, kept[-1].number if kept else 1)
@@ -126,6 +129,8 @@ class Coordinator:
         except Transient as e:
             raise HandOver(f"{e}; what is there of this run cannot be seen for now") from None
         taken = controller.adopt(now, clock.monotonic(), owned, self.ledger.last_asked())
+        if not owned:  # all sites that are wanted start now, and a second or two of waiting saves each of them several
+            self.driver.prepare(_PREPARE_S)
         for o in owned:
             kind = "adopted" if o in taken else "swept"
             self.telemetry.event(now, kind, site=o.site, generation=o.generation, reason="was found running")
@@ -309,6 +314,7 @@ class Coordinator:
         """Close everything. ``end_sites``: end the sites too; else the next coordinator goes on with them."""
         if end_sites:
             self.driver.kill_all()
+        self.driver.close()
         self.transport.close()
         self.bus.close()
         self.grid.close()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from windfall import faults
 from windfall.config.schema import Config
+from windfall.processes import mark
 from windfall.run.bulk_server import bulk_port
 from windfall.run.training_inputs import data_dir, trainer_spec
+from windfall.site.nursery import Nursery
 from windfall.store.configurations import extents
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+from windfall.wire.flower_environment import flower_environment
 
 
 def describe_site(config: Config, run: RunDir, name: str, superlink: str, supernode_port: int) -> dict[str, Any]:
@@ -51,6 +58,18 @@ def _bulk(config: Config, run: RunDir, bandwidth_mbit_s: float | None) -> dict[s
         return None
     limit = int(config.federation.inline_limit_mb * 1e6)
     return {"url": f"http://127.0.0.1:{port}", "inline_limit_bytes": limit, "bandwidth_mbit_s": bandwidth_mbit_s}
+
+
+def nursery_for(config: Config, run: RunDir, run_id: str) -> Nursery | None:
+    """What makes local sites that train on processors start sooner, where it can be had."""
+    if sys.platform != "linux" or faults.VARIABLE in os.environ or all(s.device != "cpu" for s in config.site):
+        return None
+    env = {**os.environ, **flower_environment(str(run.root / "flower")), **mark(run_id, run.root)}
+    try:
+        return Nursery(run.logs / "nursery.log", env)
+    except OSError as e:
+        logging.getLogger("windfall").warning("sites start without a nursery: %s", e)
+        return None
 
 
 def _extents(run: RunDir) -> list[tuple[int, int, str]]:

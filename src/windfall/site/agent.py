@@ -18,8 +18,10 @@ from typing import Any
 
 from windfall import clock
 from windfall.errors import ConfigError
-from windfall.processes import spawn
+from windfall.processes import Process
 from windfall.site.node_log import NodeLog
+from windfall.site.nursery import begin
+from windfall.site.spawning import BROKEN_STATUS, SPAWN
 from windfall.site.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
 from windfall.wire.probe import answers
@@ -33,6 +35,8 @@ _PROBE_S, _PROBE_TIMEOUT_S = 5.0, 1.0
 #: A SuperNode that ends again is started again after twice as long each time, up to this.
 _RESTART_MAX_S = 15.0
 _RESTART_FORGET_S = 60.0
+#: After so many in a row that have not lived that long, the next one starts a process for each message.
+_SHORT_LIVES = 4
 #: In the site's folder: changes each time the SuperLink was reached.
 LINK_NAME = "link.json"
 
@@ -66,19 +70,24 @@ class Agent:
         # may come before the trainer has loaded.
         FileMailbox(folder).clear()
         (folder / LINK_NAME).unlink(missing_ok=True)
-        self.trainer = spawn(
-            self.trainer_command(),
-            log=self._logs / "trainer.log", env=self._env, own_session=False, with_parent=True,
-        )  # fmt: skip
-        self.node: subprocess.Popen[bytes] | None = None
+        self.node: Process | None = None
         self._node_at = 0.0
         self._node_wait_s = 0.25
         self._node_started = 0.0
+        self._short_lives = 0
+        self._spawning = site.get("messages") == "spawn"
         self._probed = float("-inf")
         self._reached = 0
         self._watchdog = Watchdog(folder, site)
         self._node_log = NodeLog(folder, self._logs / "supernode.log")
         self._killed = False
+        # Both at once, and the one that takes longer first.
+        self.trainer = begin(self.trainer_command(), log=self._logs / "trainer.log", env=self._env)
+        self._start_node()
+
+    def _start_node(self) -> None:
+        self._node_started = clock.monotonic()
+        self.node = begin(self.node_command(), log=self._logs / "supernode.log", env=self._env)
 
     def keep(self) -> None:
         """Start the SuperNode, or start it again; look whether the SuperLink answers; end a trainer that hangs."""
@@ -87,21 +96,25 @@ class Agent:
             print(f"{self._site['site']}: {why}; ending it", file=sys.stderr, flush=True)
             self.trainer.kill()
         now = clock.monotonic()
-        if self.node is not None and self.node.poll() is not None:
-            print(f"{self._site['site']}: its SuperNode ended with status {self.node.returncode}; starting it again", flush=True)
-            if now - self._node_started > _RESTART_FORGET_S:
-                self._node_wait_s = 0.25
-            self._node_at, self._node_wait_s = now + self._node_wait_s, min(_RESTART_MAX_S, 2 * self._node_wait_s)
-            self.node = None
+        if self.node is not None and (status := self.node.poll()) is not None:
+            self._node_ended(status, now)
         if self.node is None and now >= self._node_at:
-            self._node_started = now
-            self.node = spawn(
-                self.node_command(), log=self._logs / "supernode.log", env=self._env, own_session=False, with_parent=True
-            )
+            self._start_node()
         self._node_log.look()
         if now - self._probed >= _PROBE_S:
             self._probed = now
             self._probe()
+
+    def _node_ended(self, status: int, now: float) -> None:
+        print(f"{self._site['site']}: its SuperNode ended with status {status}; starting it again", flush=True)
+        if now - self._node_started > _RESTART_FORGET_S:
+            self._node_wait_s, self._short_lives = 0.25, 0
+        self._short_lives += 1
+        if not self._spawning and (status == BROKEN_STATUS or self._short_lives >= _SHORT_LIVES):
+            self._spawning = True
+            print(f"{self._site['site']}: from now on its SuperNode starts a process for each message", flush=True)
+        self._node_at, self._node_wait_s = now + self._node_wait_s, min(_RESTART_MAX_S, 2 * self._node_wait_s)
+        self.node = None
 
     def trainer_command(self) -> list[str]:
         """What runs the trainer."""
@@ -115,8 +128,9 @@ class Agent:
         text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items())
         write_atomic(config, [text.replace("\x7f", "\\u007f").encode()], durable=False)
         return [
-            sys.executable, "-m", "windfall.wire.flower_command", "flower-supernode", "--insecure", "--superlink",
-            self._site["superlink"], "--port", str(self._site["supernode_port"]), "--node-config", str(config),
+            sys.executable, "-m", "windfall.site.supernode", *([SPAWN] if self._spawning else []), "flower-supernode",
+            "--insecure", "--superlink", self._site["superlink"], "--port", str(self._site["supernode_port"]),
+            "--node-config", str(config),
         ]  # fmt: skip
 
     def _probe(self) -> None:
@@ -144,7 +158,6 @@ class Agent:
 
 def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]], Agent] = Agent) -> int:
     """Run the site in the folder named by the first argument until it is told to stop or its trainer ends."""
-    clock.leave_out_stops()
     folder = Path((argv or sys.argv[1:])[0]).resolve()
     try:
         site = load_site(folder)
@@ -155,6 +168,7 @@ def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: asked.append(n))
     agent = make(folder, site)
+    clock.leave_out_stops()  # not before: it takes a thread
     code = 0
     while not asked:
         status = agent.trainer.poll()

@@ -1,7 +1,7 @@
 """The ClientApp: a stateless messenger between the SuperNode and the trainer beside it. Public Flower API only.
 
-A process of its own for every message; it imports neither torch nor `train`, puts the message into the site's inbox
-as a file, and returns the trainer's answer.
+It runs in the SuperNode's process (`flower_executor`) or in one of its own for every message; it imports neither torch nor `train`,
+puts the message into the site's inbox as a file, and returns the trainer's answer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from windfall import clock
 from windfall.store.files import Envelope
 from windfall.wire.records import pack, unpack
 
+#: Between two looks for the answer: most messages are answered at once, a round's at its cut.
+_FIRST_S, _LONGEST_S = 0.01, 0.1
+
 app = ClientApp()
 
 
@@ -28,8 +31,10 @@ def order(message: Message, context: Context) -> Message:
     name = f"{int(clock.wall() * 1e6):020d}-{os.getpid()}-{secrets.token_hex(4)}"
     unpack(message.content).save(folder / "inbox" / f"{name}.env")
     answer = folder / "answers" / f"{name}.env"
+    pause_s = _FIRST_S
     while not answer.exists():
-        clock.pause(0.02)
+        clock.pause(pause_s)
+        pause_s = min(_LONGEST_S, 1.1 * pause_s)
     data = answer.read_bytes()
     answer.unlink()
     return Message(pack(Envelope.parse(data, "answer")), reply_to=message)

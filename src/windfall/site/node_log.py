@@ -10,10 +10,13 @@ import re
 from pathlib import Path
 
 from windfall import clock
+from windfall.site.spawning import SPAWNING
 from windfall.store.files import read_json, write_json
 
 #: The process that Flower starts for a message is refused by the SuperNode that has started it.
 _REFUSED = re.compile(rb"401[^\n]*(Unauthorized|authentication failed)|authentication failed[^\n]*401")
+#: Messages cost seconds each, for this reason.
+_SPAWNING = re.compile(re.escape(SPAWNING.encode()) + rb": ([^\n]*)")
 _NOTE = "node-note.json"
 _LOOK_S = 1.0
 #: Of a log that grows faster than this between two looks only the end is read.
@@ -28,6 +31,7 @@ class NodeLog:
         self._note.unlink(missing_ok=True)
         self._at = log.stat().st_size if log.is_file() else 0
         self._count = 0
+        self._spawning = ""
         self._looked = float("-inf")
 
     def look(self) -> None:
@@ -44,11 +48,13 @@ class NodeLog:
                 self._at = f.tell() - len(new) + whole
         except FileNotFoundError:
             return
-        found = len(_REFUSED.findall(new[:whole]))
-        if found:
-            self._count += found
+        refused, spawning = _REFUSED.findall(new[:whole]), _SPAWNING.findall(new[:whole])
+        if spawning:
+            self._spawning = spawning[-1].decode(errors="replace")
+        if refused or spawning:
+            self._count += len(refused)
             with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
-                write_json(self._note, {"refused": self._count})
+                write_json(self._note, {"refused": self._count, "spawning": self._spawning})
 
 
 class NodeNotes:
@@ -57,6 +63,7 @@ class NodeNotes:
     def __init__(self, folder: Path) -> None:
         self._note = folder / _NOTE
         self._told = 0
+        self._told_why = ""
         self._looked = float("-inf")
 
     def new(self) -> str:
@@ -65,7 +72,13 @@ class NodeNotes:
             return ""
         self._looked = clock.monotonic()
         said = read_json(self._note)
-        count = said.get("refused") if isinstance(said, dict) else None
+        if not isinstance(said, dict):
+            return ""
+        why = said.get("spawning")
+        if isinstance(why, str) and why and not self._told_why:
+            self._told_why = why
+            return f"each of its messages starts a process, which costs seconds: {why}"
+        count = said.get("refused")
         if not isinstance(count, int) or count <= self._told:
             return ""
         times, self._told = count - self._told, count

@@ -21,13 +21,14 @@ from windfall.errors import Permanent, Transient
 from windfall.fleet.driver import Owned
 from windfall.fleet.machine import Observed
 from windfall.processes import group_members, mark, marked, signal_group, spawn, start_time
+from windfall.site.nursery import Lost, Nursery
 from windfall.store.files import write_json, write_secret
 from windfall.wire.bulk import TOKEN_NAME
 
 #: From a site's name to what it is told at its start: the contents of its `site.json`, without name, generation and run.
 Describe = Callable[[str], dict[str, Any]]
 #: From a site and its generation to what nobody else may know: its token for large files.
-HandOver = Callable[[str, int], str]
+TokenFor = Callable[[str, int], str]
 #: The command that runs a site; the site's folder is added to it.
 AGENT = (sys.executable, "-m", "windfall.site.agent")
 #: Errors that last until somebody changes something: a program or folder is missing, or may not be used.
@@ -54,15 +55,17 @@ class LocalDriver:
 
     def __init__(
         self, sites_dir: Path, run_id: str, describe: Describe, *, environment: dict[str, str] | None = None,
-        agent: Sequence[str] = AGENT, hand_over: HandOver | None = None,
+        agent: Sequence[str] = AGENT, token_for: TokenFor | None = None, nursery: Nursery | None = None,
     ) -> None:  # fmt: skip
-        """``hand_over``: for a file that only this user may read, and that the site removes when it has read it."""
-        self._hand_over = hand_over
+        """``token_for``: for a file that only this user may read, and that the site removes when it has read it. ``nursery`` makes
+        agents of sites that train on processors, where it can; it ends with `close`."""
+        self._token_for = token_for
         self._dir = sites_dir
         self._run_id = run_id
         self._describe = describe
         self._environment = environment or {}
         self._agent = agent
+        self._nursery = nursery
         self._agents: dict[str, _AgentProcess] = {}
         self._kill_at: dict[str, float] = {}
         self._adopt()
@@ -87,20 +90,32 @@ class LocalDriver:
         folder = self._dir / site
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(
-                folder / "site.json", {"site": site, "generation": generation, "run_id": self._run_id, **self._describe(site)}
-            )
-            if self._hand_over is not None:
-                write_secret(folder / TOKEN_NAME, self._hand_over(site, generation))
+            told = {"site": site, "generation": generation, "run_id": self._run_id, **self._describe(site)}
+            write_json(folder / "site.json", told)
+            if self._token_for is not None:
+                write_secret(folder / TOKEN_NAME, self._token_for(site, generation))
             env = {**os.environ, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
             # The SuperNode must find Flower's console scripts, which it starts.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-            child = spawn([*self._agent, str(folder)], log=folder / "logs" / "agent.log", env=env)
+            on_processors = told.get("trainer", {}).get("device") == "cpu"
+            self._agents[site] = self._start(site, generation, folder, env, self._nursery if on_processors else None)
         except OSError as e:
             kind = Permanent if e.errno in _FOR_A_PERSON else Transient
             raise kind(f"{site}: cannot be started: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}") from None
-        self._agents[site] = _AgentProcess(child.pid, generation, start_time(child.pid), child)
         self._kill_at.pop(site, None)
+
+    def _start(self, site: str, generation: int, folder: Path, env: dict[str, str], nursery: Nursery | None) -> _AgentProcess:
+        log = folder / "logs" / "agent.log"
+        if nursery is not None:
+            try:
+                pid = nursery.start(folder, env, log)
+            except Lost:
+                found = [p for p in marked(self._run_id, self._dir.parent) if (p.site, p.generation) == (site, generation)]
+                pid = next((p.pid for p in found if p.pid == p.pgid), 0)
+            if pid:
+                return _AgentProcess(pid, generation, start_time(pid))
+        child = spawn([*self._agent, str(folder)], log=log, env=env)
+        return _AgentProcess(child.pid, generation, start_time(child.pid), child)
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
         agent = self._agents.get(site)
@@ -139,6 +154,16 @@ class LocalDriver:
         if run_id != self._run_id:
             return []
         return [Owned(site, a.generation, str(a.pid)) for site, a in sorted(self._agents.items()) if a.lives()]
+
+    def prepare(self, within_s: float) -> None:
+        """Wait for what makes starts cheap, for so long at most. For a moment in which nothing else waits."""
+        if self._nursery is not None:
+            self._nursery.ready(within_s)
+
+    def close(self) -> None:
+        """End what this driver keeps for itself; sites live on."""
+        if self._nursery is not None:
+            self._nursery.close()
 
     def kill_all(self) -> None:
         """End every site at once, by force."""
