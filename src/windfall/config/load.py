@@ -64,7 +64,7 @@ def fingerprint(config: Config) -> str:
     run = kept.get("run", {})
     identity["run"] = {k: run[k] for k in ("budget_tokens", "seed", "threshold_g_per_kwh", "clock", "start") if k in run}
     identity["site"] = [s.name for s in config.site]
-    for asked in ("eval_sequences", "sample_prompt", "sample_tokens"):
+    for asked in ("eval_sequences", "eval_every_tokens", "sample_prompt", "sample_tokens"):
         identity["data"].pop(asked, None)
     if identity["train"].get("precision") == "fp32":  # the default before there was "auto"
         identity["train"].pop("precision")

@@ -131,6 +131,9 @@ class DataTable(Table):
     skip_bad_rows: bool = Field(False, description="leave rows out that are no text (counted and named), instead of refusing them")
     held_out_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="documents kept for validation")
     eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
+    eval_every_tokens: int | None = Field(
+        None, ge=0, description="tokens between versions that are evaluated, besides the last (default: a 25th of the budget)"
+    )
     sample_prompt: str = Field(
         "", max_length=500, description="what a version goes on with beside its evaluation (default: nothing)"
     )
@@ -190,8 +193,12 @@ class FederationTable(Table):
     outer: Literal["average", "nesterov"] = Field("average", description="what turns contributions into a version")
     outer_lr: Positive = Field(0.7, description="outer Nesterov learning rate")
     outer_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="outer Nesterov momentum")
-    codec: Literal["fp32", "int8"] = Field("fp32", description="how federated deltas travel (solo deltas are always fp32)")
-    overlap: Literal[False] = Field(False, description="sites wait for the merge before the next round")
+    codec: Literal["fp32", "bf16", "int8", "int4", "int2"] = Field(
+        "int8", description="how what is trained together is rounded to travel, both ways (one site alone: always fp32)"
+    )
+    overlap: bool = Field(
+        True, description="sites train on past their cut, until what it became part of has reached them (never with round_tokens)"
+    )
     max_base_age: int = Field(2, ge=0, description="a late contribution may be based on a version this old")
     snapshot_s: Positive = Field(120.0, description="wall time between a site's local snapshots")
     keep_versions: int = Field(5, ge=2, description="weights files kept besides every keep_every-th")
@@ -282,6 +289,9 @@ class SiteTable(Table):
     device: Literal["cpu", "cuda"] = Field("cpu", description="what the ranks train on")
     bandwidth_mbit_s: Positive | None = Field(
         None, description="what its large files may take of its link, in each direction (default: no limit)"
+    )
+    transfer_s: NonNegative | None = Field(
+        None, description="clock scaled: run time from a cut to its merge at the site (default: a tenth of the round)"
     )
     own_signal: bool = Field(
         False, description="the site watches its signal itself, and stops by it when the coordinator is out of touch"

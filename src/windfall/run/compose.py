@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from concurrent.futures import Executor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 def compose(
     config: Config, run: RunDir, *, ledger: Ledger, telemetry: Telemetry, grid: Grid, clock: Clock, driver: Driver,
-    bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer,
+    bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer, executor: Executor | None = None,
     holds: OperatorHolds,
 ) -> tuple[Loop, Federation]:  # fmt: skip
     """The loop of a run and its federation, which go on with what the run's ledger and telemetry hold."""
@@ -49,7 +50,7 @@ def compose(
     checkpoints = Checkpoints(run, ledger, keep=f.keep_versions, keep_every=f.keep_every)
     intake = Intake(
         ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
-        sites={*names, *gone}, max_base_age=f.max_base_age,
+        sites={*names, *gone}, max_base_age=f.max_base_age, codec=f.codec, executor=executor,
     )  # fmt: skip
     recover(clock.now(), ledger, checkpoints, intake, telemetry)
     take_leave(clock.now(), gone, ledger, intake, telemetry, run.sites)
@@ -112,6 +113,9 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
         round_s=f.round_s, solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
         heartbeat_timeout_s=config.fleet.heartbeat_timeout_s, tick_s=config.run.tick_s, gated=gated, codec=f.codec,
         blocks_per_step=t.batch_sequences // t.block_sequences, tokens_per_block=config.tokens_per_block, batch=t.batch,
+        overlap=f.overlap,
+        transfer_s={s.name: s.transfer_s for s in config.site if s.transfer_s is not None},
+        eval_every_tokens=every if (every := config.data.eval_every_tokens) is not None else config.run.budget_tokens // 25,
         blocks_at_once={s.name: s.ranks * (t.micro_batch_sequences or 1) // t.block_sequences for s in config.site},
         budget_tokens=config.budget_blocks * config.tokens_per_block, manifest=ledger.meta("manifest") or "",
         tokens_per_s={s.name: s.tokens_per_s for s in config.site},

@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class Coordinator:
         self.loop, self.work = compose(
             config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
-            holds=self.operator,
+            holds=self.operator, executor=ThreadPoolExecutor(1, "merge"),
         )  # fmt: skip
         self._adopt(now, booked_to)
 
