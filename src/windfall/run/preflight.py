@@ -23,6 +23,7 @@ from windfall.grid.build import make_signal
 from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.run.disk_need import too_little
+from windfall.run.sharing import shared_steps, slow_leaves
 from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
@@ -73,6 +74,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
         lambda c: _data(c, heard.warnings.append),
         _model,
         _disk,
+        lambda c: _together(c, heard.warnings.append),
     )
     for part in parts:
         try:
@@ -227,6 +229,19 @@ def _disk(config: Config) -> Iterator[Finding]:
         return  # told by `_data` and `_model`
     if why := too_little(config, shape, Path("runs") / config.run.name):
         yield Finding(("federation", "keep_versions"), why, here=True)
+
+
+def _together(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
+    """Warnings about sites that train together, and about what their links let through."""
+    for warning in shared_steps(config):
+        tell(warning)
+    try:
+        shape = model_config(trainer_spec(config, Path(config.data.source)), vocabulary(config))
+    except (DataError, ConfigError):
+        return  # told by `_data` and `_model`
+    for warning in slow_leaves(config, shape):
+        tell(warning)
+    yield from ()
 
 
 def _another_tokenizer(config: Config, prepared: Path, found: Tokenizer) -> Iterator[Finding]:

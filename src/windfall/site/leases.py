@@ -31,6 +31,9 @@ class OpenWork:
     seconds: float = 0.0
     #: Steps among ``steps`` that a numerical guard skipped.
     skipped: int = 0
+    #: Wall time in which it had leave to train and took no step; evaluations are not part of it.
+    stall_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
 
     def use(self, taken: Iterable[Segment], *, skipped: bool = False) -> None:
         """Note blocks as consumed; ``skipped``: without having been trained on."""
@@ -63,7 +66,8 @@ class OpenWork:
             return {"skipped_steps": float(self.skipped)} if self.skipped else {}
         found = {
             "loss_mean": self.loss_sum / taken, "loss_last": self.last_loss,
-            "train_seconds": self.seconds, "tokens_per_s": self.tokens / max(self.seconds, 1e-9),
+            "train_seconds": self.seconds, "stall_seconds": self.stall_seconds,
+            "evaluation_seconds": self.evaluation_seconds, "tokens_per_s": self.tokens / max(self.seconds, 1e-9),
         }  # fmt: skip
         return {**found, "skipped_steps": float(self.skipped)} if self.skipped else found
 

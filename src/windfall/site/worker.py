@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
 
 log = logging.getLogger("windfall")
 
+#: An inner state (two bytes a parameter, and more) larger than this leaves after the work that it goes with, and not with it.
+_WITH_THE_WORK = 64 * 2**20
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0
 
@@ -128,6 +130,10 @@ class SiteWorker:
         self._progress_rate = 1.0
         self._progress = 0.0
         self._cut_by: dict[int, float] = {}
+        #: The round at whose cut the inner state is wanted too: somebody joins.
+        self._inner_wanted = -1
+        #: Since when (monotonic) it has leave to train and has taken no step.
+        self._no_step_since: float | None = None
         self._draining = False
         self._listened_at = -math.inf
         self._heard: tuple[Any, float] = (None, clock.monotonic())
@@ -193,6 +199,7 @@ class SiteWorker:
             number, at, fence = command.count("round"), command.number("at"), command.count("fence")
             if fence == self._fence:  # else an earlier coordinator's, whose rounds have the same numbers
                 self._cut_by = {number: at}
+                self._inner_wanted = number if command.flag("inner", False) else -1
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
@@ -325,6 +332,8 @@ class SiteWorker:
     def _take_in(self, arrived: _Arrived) -> None:
         """An order counts from now on, and the version that it brings is the one that parameters are built on."""
         order, self._arrived = arrived.order, None
+        if self._no_step_since is None and order.leases:
+            self._no_step_since = clock.monotonic()
         if arrived.damaged:
             # Whatever is wrong, with a whole model it can be made good: the coordinator asks how things stand, and sends one.
             self._held.forget()
@@ -491,6 +500,8 @@ class SiteWorker:
             return False
         begun = clock.monotonic()
         w = self._work
+        if self._no_step_since is not None and not (self._order is not None and self._order.gated):
+            w.stall_seconds += begun - self._no_step_since
         taken = self._leases.take(self._step_blocks)
         blocks = [b for s in taken for b in range(s.at, s.end)]
         tokens = self._tokens_per_block * len(blocks)
@@ -510,6 +521,7 @@ class SiteWorker:
         self._tokens += 0 if skipped else tokens
         self._trained.write(self._tokens)
         faults.reach("mid-step")
+        self._no_step_since = clock.monotonic()
         w.use(taken, skipped=bool(skipped))
         if skipped:
             w.skip(clock.monotonic() - begun)
@@ -580,9 +592,12 @@ class SiteWorker:
         message = self._message
         self._cut_made = True
         self._cut += 1
-        header = self._header(drained=self._draining)
+        # A large inner state must not keep the work waiting that it goes with: the coordinator asks for it after that.
+        work_first = bool(self._work.steps) and bool(message) and 2 * self._parameters > _WITH_THE_WORK
+        header = self._header(drained=self._draining and not work_first)
         more: dict[str, bytes] = {}
-        if self._draining and self._steps:
+        wanted = self._order is not None and self._order.round == self._inner_wanted
+        if ((self._draining and not work_first) or wanted) and self._steps:
             more["inner"] = self._trainer.inner()
         answer: list[Envelope] = []
         if self._work.steps:
@@ -620,6 +635,10 @@ class SiteWorker:
         if what is not None:
             what()
 
+    @property
+    def _parameters(self) -> int:
+        return sum(value.size for value in self._held.tensors.values())
+
     def _freeze(self, header: ContributionHeader) -> Frozen:
         on_its_way = [cut.sent for _, cut in sorted(self._open.items()) if cut.sent is not None]
         return Frozen(header, self._trainer.snapshot(), self._held.tensors, on_its_way, self._inner_state(b""))
@@ -644,9 +663,13 @@ class SiteWorker:
             result, sample = self._trainer.evaluate(), self._trainer.sample()
             if own is not None:
                 self._trainer.load(own)
+        took = clock.monotonic() - begun
+        self._work.evaluation_seconds += took
+        if self._no_step_since is not None:
+            self._no_step_since += took
         self._bus.emit({
             "kind": "eval", "version": version, "val_bpb": result.bits_per_byte, "val_nats_per_byte": result.nats_per_byte,
-            "sample": sample, "seconds": round(clock.monotonic() - begun, 3),
+            "sample": sample, "seconds": round(took, 3),
         })  # fmt: skip
 
     # -- what survives ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ PROTOCOL = 2
 #: Blocks have numbers below this.
 _BLOCKS = 2**40
 #: What a contribution may say of its work, besides what counts.
-METRICS = ("loss_mean", "loss_last", "train_seconds", "tokens_per_s")
+METRICS = ("loss_mean", "loss_last", "train_seconds", "tokens_per_s", "stall_seconds", "evaluation_seconds")
 
 
 _NAME = re.compile(r"^(\d{6})-(\d{6})\.env$")

@@ -1,0 +1,32 @@
+"""What `windfall check` says of sites that train together, and of their links."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from windfall.cli.demo import bundled
+from windfall.config.load import loads
+from windfall.run.sharing import shared_steps, slow_leaves
+from windfall.train.shape import GPTConfig
+
+DEMO = bundled("demo.toml")
+LARGE = GPTConfig(depth=12, width=768, head_dim=128, sequence_length=256, vocab_size=256)
+
+
+def test_more_sites_than_blocks_in_a_step_is_told_and_as_many_is_not() -> None:
+    assert not list(shared_steps(loads(DEMO, "demo.toml", Path("."))))
+    (told,) = shared_steps(loads(DEMO.replace("block_sequences = 1", "block_sequences = 4"), "demo.toml", Path(".")))
+    assert "3 sites share optimizer steps of 2 blocks" in told
+    alone = DEMO.replace("block_sequences = 1", 'block_sequences = 4\nbatch = "site"')
+    assert not list(shared_steps(loads(alone, "demo.toml", Path("."))))
+
+
+def test_a_link_through_which_a_site_cannot_leave_in_time_is_told_with_what_it_takes() -> None:
+    assert not list(slow_leaves(loads(DEMO, "demo.toml", Path(".")), LARGE))
+    slow = DEMO.replace("threads = 2", "threads = 2\nbandwidth_mbit_s = 20.0", 1)
+    (told,) = slow_leaves(loads(slow, "demo.toml", Path(".")), LARGE)
+    # 85M parameters and more in float32 at 2.5 MB/s.
+    assert told.startswith("site california: at 20 Mbit/s its last work takes 13")
+    assert "fleet.drain_timeout_s is 60" in told
+    fast = slow.replace("bandwidth_mbit_s = 20.0", "bandwidth_mbit_s = 2000.0")
+    assert not list(slow_leaves(loads(fast, "demo.toml", Path(".")), LARGE))
