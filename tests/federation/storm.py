@@ -145,7 +145,7 @@ class Storm:
         if worker is None or old is None:
             return
         self.told.append(f"cut link {site}")
-        for message, (_, node) in self.run.federation._nodes._asked.items():
+        for message, (_, node) in self.run.federation.members._nodes._asked.items():
             if node == old:
                 self._held.append((self.now + 15, Reply(message, old, None, "Node Unavailable")))
         world.transport.disconnect(old)

@@ -314,7 +314,7 @@ def test_nothing_on_the_bus_ends_the_coordinator(
     shared.federation.poll(shared.loop.controller.sites)
     if kept is not None:
         bus._registers[("a", "site", "progress")] = kept
-    shared.federation._fatal.pop("a", None)
+    shared.federation.members.fatal.pop("a", None)
     shared.telemetry.flush()
     assert shared.telemetry.dropped == 0, "and what is kept of it can be stored"
 

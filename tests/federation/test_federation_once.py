@@ -36,7 +36,7 @@ class Linked(Run):
     def relink(self, site: str) -> None:
         """The site's SuperNode is another one from now on; messages under way to the old one fail."""
         old = self.world.nodes[site]
-        for message, (_, node) in self.federation._nodes._asked.items():
+        for message, (_, node) in self.federation.members._nodes._asked.items():
             if node == old:
                 self.transport._lost.append(Reply(message, old, None, "Node Unavailable"))
         self.transport.disconnect(old)
@@ -45,7 +45,7 @@ class Linked(Run):
         self.workers[site]._mailbox = self.transport.connect(self.world.nodes[site])
 
     def steps_of(self, site: str) -> int:
-        return self.federation._members[site].blocks // (BATCH // BLOCK)
+        return self.federation.members[site].blocks // (BATCH // BLOCK)
 
 
 def story(run: Run) -> list[Any]:
@@ -127,7 +127,7 @@ def test_a_link_that_lapses_before_the_order_arrives_costs_no_round(tmp_path: Pa
         if envelope.header.get("kind") == "round" and envelope.header["round"] == 2 and node.startswith("a") and not struck:
             struck.append(message)
             # It lies in the mailbox of a SuperNode that is gone before it has been read.
-            run.federation._nodes._asked[message] = ("round", node)
+            run.federation.members._nodes._asked[message] = ("round", node)
             run.relink("a")
         return message
 

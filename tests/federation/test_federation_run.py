@@ -267,7 +267,7 @@ def test_an_error_about_an_earlier_life_does_not_fail_the_present_one(tmp_path: 
     run = Run(tmp_path / "r", data, {"a": [(0, 400)]})
     runs.append(run)
     run.serve(until_min=10)
-    old = run.federation._members["a"].message
+    old = run.federation.members["a"].message
     assert old
     run.kill("a")
     run.serve(until_min=20)

@@ -1,4 +1,4 @@
-"""What the federation knows of its settings, its members and the round under way."""
+"""What the federation knows of its settings and its members."""
 
 from __future__ import annotations
 
@@ -79,22 +79,3 @@ class Member:
     #: Monotonic wall time since when its node is not listed.
     gone_since: float | None = None
     acks: list[Ack] = field(default_factory=list)
-
-
-@dataclass
-class Round:
-    """One round under way. ``waiting`` are participants that have not answered."""
-
-    number: int
-    base: int
-    begins_at: float
-    cut_at: float
-    participants: set[str]
-    waiting: set[str]
-    mode: str
-    #: Every participant has answered or is gone, and what came is being merged.
-    closed: bool = False
-    #: Run time of the tick in which a participant answered.
-    answered: dict[str, float] = field(default_factory=dict)
-    #: Monotonic wall time since when the cut is due.
-    due_wall: float | None = None

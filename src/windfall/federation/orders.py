@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 
 from windfall import faults
@@ -18,8 +18,6 @@ from windfall.wire.messages import RoundOrder, Standing, difference_blob
 
 #: Of a round: what a cut's way and the merge's way back take, where nothing else is said; and what they take at most.
 _TRANSFER, _LATEST = 0.1, 0.5
-#: The last round of a run takes in what would be less than this share of another one.
-_WORTH_A_ROUND = 0.25
 
 
 class Orders:
@@ -31,27 +29,6 @@ class Orders:
         self._events = events
         self._s = settings
         self._fence = fence
-
-    def cut_at(self, t: float, participants: Collection[str]) -> float:
-        """When a round that begins at ``t`` is cut, at the latest (run time)."""
-        if self._s.round_blocks is not None:
-            return t + self.longest(participants)
-        length = self._s.solo_cut_s if len(participants) == 1 else self._s.round_s
-        return t + math.ceil(length / self._s.tick_s) * self._s.tick_s + self._rest(participants, length)
-
-    def _rest(self, participants: Iterable[str], length: float) -> float:
-        """How much longer a round takes that leaves nothing worth a round of its own behind (run time)."""
-        rate = sum(self._s.tokens_per_s[s] for s in participants) / self._s.tokens_per_block
-        left = self._ledger.counts().free / rate - length
-        if not 0 < left < _WORTH_A_ROUND * length:
-            return 0.0
-        return math.ceil(left / self._s.tick_s + 1) * self._s.tick_s
-
-    def longest(self, participants: Iterable[str]) -> float:
-        """What a round of fixed tokens may take, and no more (run time): a limit for a site that does not come forward."""
-        assert self._s.round_blocks is not None
-        slowest = max(self._s.round_blocks * self._s.tokens_per_block / self._s.tokens_per_s[s] for s in participants)
-        return 10 * math.ceil(slowest / self._s.tick_s) * self._s.tick_s
 
     def step_sizes(self, fleet: Collection[str]) -> dict[str, int]:
         """Blocks of an optimizer step at each site of a round."""

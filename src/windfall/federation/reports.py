@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from windfall import clock
 from windfall.errors import Refused
 from windfall.federation.evaluations import Evaluations
 from windfall.store.bus import Bus
@@ -27,31 +26,31 @@ class SiteReports:
         #: By site: why it cannot go on, by its own word.
         self.fatal: dict[str, str] = {}
 
-    def begin(self, site: str) -> None:
-        """From now on this site's heartbeats count."""
-        self._beats[site] = (None, clock.monotonic())
+    def begin(self, site: str, wall: float) -> None:
+        """From now on (monotonic wall time) this site's heartbeats count."""
+        self._beats[site] = (None, wall)
 
     def forget(self, site: str) -> None:
         """This life of the site is over."""
         self._beats.pop(site, None)
         self.fatal.pop(site, None)
 
-    def silent(self, site: str, after_s: float | None = None) -> str:
+    def silent(self, site: str, wall: float, after_s: float | None = None) -> str:
         """Whether a site's trainer has been silent for too long (or for ``after_s``, if that is shorter): says so, or is empty."""
         if site not in self._beats:
             return ""
-        for_s = clock.monotonic() - self._beats[site][1]
+        for_s = wall - self._beats[site][1]
         most = self._silent_after_s if after_s is None else min(after_s, self._silent_after_s)
         return f"its trainer has been silent for {for_s:.0f} s" if for_s > most else ""
 
-    def listen(self, t: float, sites: list[str], generations: dict[str, int], mode: str) -> None:
+    def listen(self, t: float, wall: float, sites: list[str], generations: dict[str, int], mode: str) -> None:
         """Take in what has come."""
-        self._mind_the_bus(t)
+        self._mind_the_bus(t, wall)
         for site in sites:
             beat = self._bus.get(site, "heartbeat")
             if beat and beat.get("generation") == generations.get(site) and site in self._beats:
                 if is_count(beat.get("n")) and self._beats[site][0] != beat["n"]:
-                    self._beats[site] = (beat["n"], clock.monotonic())
+                    self._beats[site] = (beat["n"], wall)
                 if is_count(beat.get("block")):
                     self.last_block[site] = beat["block"]
             for e in self._bus.poll(site):
@@ -60,12 +59,11 @@ class SiteReports:
                 except Refused as wrong:
                     self._events.event(t, "refused", site=site, reason=f"malformed {text(e.get('kind'), 20)} on the bus: {wrong}")
 
-    def _mind_the_bus(self, t: float) -> None:
+    def _mind_the_bus(self, t: float, wall: float) -> None:
         """While the bus is down nobody can be heard, so nobody is called silent; the round's rules go on."""
         trouble = self._bus.health()
         if trouble:
-            now = clock.monotonic()
-            self._beats = {site: (n, now) for site, (n, _) in self._beats.items()}
+            self._beats = {site: (n, wall) for site, (n, _) in self._beats.items()}
         if bool(trouble) != bool(self._trouble):
             self._events.event(t, "bus_down" if trouble else "bus_up", reason=trouble or "it answers again")
         self._trouble = trouble
