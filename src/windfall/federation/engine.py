@@ -19,7 +19,7 @@ from windfall.federation.intake import Committed, Intake
 from windfall.federation.members import Member, Round, Settings
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
-from windfall.federation.reports import SiteReports
+from windfall.federation.reports import Doing, SiteReports
 from windfall.fleet.machine import Site, State
 from windfall.store.blobs import Blob
 from windfall.store.bus import Bus
@@ -96,6 +96,13 @@ class Federation:
         if m.gone_since is not None and clock.monotonic() - m.gone_since > _LINK_PATIENCE * self._s.heartbeat_timeout_s:
             return f"its node has been gone for {clock.monotonic() - m.gone_since:.0f} s"
         return self._reports.silent(site)
+
+    def busy(self, site: str) -> bool:
+        return self.doing(site) is not None
+
+    def doing(self, site: str) -> Doing | None:
+        """What a site is at, by its own word."""
+        return self._reports.doing(site, self._generations.get(site, 0))
 
     def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
         r = self._round
@@ -444,14 +451,10 @@ class Federation:
             over = clock.monotonic() - r.due_wall
             answered = 1 - len(r.waiting) / max(1, len(r.participants))
             if self._s.gated:
-                if over > _PATIENCE * self._s.heartbeat_timeout_s:
-                    for site in r.waiting:
-                        self._fatal[site] = "it does not answer its message"
+                self._give_up_mute(r, 0.0)
                 return
             if answered < self._s.quorum or over <= self._s.grace_s:
-                if over > self._s.grace_s + _PATIENCE * self._s.heartbeat_timeout_s:
-                    for site in r.waiting:
-                        self._fatal[site] = "it does not answer its message"
+                self._give_up_mute(r, self._s.grace_s)
                 return
             self._events.event(t, "round_closed_without", round=r.number, sites=sorted(r.waiting))
         if not r.closed:
@@ -460,6 +463,19 @@ class Federation:
         if not self._intake.merging:
             self._round = None
             self._after(t, self._intake.commit(t, r.mode))
+
+    def _give_up_mute(self, r: Round, grace_s: float) -> None:
+        """Give up sites that give signs of life and no answer. What one began before the cut was due may take its time, and
+        so may what it sends or fetches: until that is done it is not waited for."""
+        assert r.due_wall is not None
+        now = clock.monotonic()
+        for site in r.waiting:
+            said, m = self.doing(site), self._members.get(site)
+            if m is not None and said is not None and (said.since is None or said.since <= max(r.due_wall, m.excused_at)):
+                m.excused_at = now
+            since = max(r.due_wall, m.excused_at if m else r.due_wall)
+            if now - since > grace_s + _PATIENCE * self._s.heartbeat_timeout_s:
+                self._fatal[site] = "it does not answer its message"
 
     def _after(self, t: float, outcome: Committed | None) -> None:
         for c, why in self._intake.discarded:
