@@ -124,6 +124,9 @@ class Work:
     def drained(self, site: str) -> bool:
         return True
 
+    def busy(self, site: str) -> bool:
+        return False
+
     def lost(self, site: str) -> str:
         return ""
 
@@ -197,3 +200,20 @@ def test_what_is_found_at_a_site_that_is_off_is_cleared_away_before_it_starts_ag
     assert step(site, 1, observed=Observed.STOPPING) is Action.NONE
     assert site.state is State.OFF
     assert step(site, 2, observed=Observed.ABSENT) is Action.UP
+
+
+def test_a_site_that_says_what_it_is_at_may_take_longer_to_start_and_to_hand_in_and_not_for_ever() -> None:
+    patient = Patience(spin_up_s=100, start_timeout_s=30, drain_timeout_s=20, backoff_s=60, backoff_max_s=600, busy_s=500)
+    site = Site("a", patient)
+    assert step(site, 0) is Action.UP
+    assert step(site, 529, observed=Observed.STARTING, busy=True) is Action.NONE
+    assert step(site, 531, observed=Observed.STARTING, busy=True) is Action.DOWN
+    assert (site.state, site.reason) == (State.FAILED, "not ready after 530 s of wall time")
+    site = Site("a", patient)
+    step(site, 0)
+    step(site, 10, observed=Observed.UP, ready=True)
+    step(site, 20, observed=Observed.UP, wanted=False, busy=True)
+    assert site.state is State.DRAINING
+    assert step(site, 500, observed=Observed.UP, wanted=False, busy=True) is Action.NONE
+    assert step(site, 500, observed=Observed.UP, wanted=False) is Action.DOWN  # it says nothing any more
+    assert site.reason == "did not hand in its work within 20 s"

@@ -70,6 +70,7 @@ backoff_s = 60
 max_failures = {max_failures}
 heartbeat_timeout_s = {heartbeat_timeout_s}
 dead_man_s = {dead_man_s}
+step_timeout_s = {step_timeout_s}
 """
 
 SITE = """
@@ -92,7 +93,7 @@ def write_config(
     folder: Path, windows: dict[str, list[tuple[float, float]]], *, budget: int = 128 * 60, until_min: float = 600,
     lr_scale: float = 0.3, port: int = 0, start_timeout_s: float = 600, speed: float = 100_000, tick_s: float = 60,
     bus: str = "embedded", solo_cut_s: float = 1200, max_failures: int = 2, heartbeat_timeout_s: float = 300, dead_man_s: float = 6,
-    snapshot_s: float = 2, round_s: float = 900,
+    snapshot_s: float = 2, round_s: float = 900, step_timeout_s: float = 1800,
 ) -> Path:  # fmt: skip
     """A configuration whose sites are in a window over the given minutes."""
     rng = np.random.default_rng(0)
@@ -101,7 +102,7 @@ def write_config(
     text = CONFIG.format(
         budget=budget, lr_scale=lr_scale, port=port, start_timeout_s=start_timeout_s, speed=speed, tick_s=tick_s, bus=bus,
         solo_cut_s=solo_cut_s, max_failures=max_failures, heartbeat_timeout_s=heartbeat_timeout_s, dead_man_s=dead_man_s,
-        snapshot_s=snapshot_s, round_s=round_s,
+        snapshot_s=snapshot_s, round_s=round_s, step_timeout_s=step_timeout_s,
     )  # fmt: skip
     for name, spans in windows.items():
         rows = ["time_utc,g", f"{iso_utc(T0 - 3600)},500"]

@@ -142,7 +142,7 @@ def test_sites_without_a_coordinator_save_their_work_and_stop_by_themselves(tmp_
     ("changes", "said"),
     [
         ({"lr_scale": 1e30}, "failed 2 times in a row.*steps in a row had to be skipped"),
-        ({"start_timeout_s": 0.2}, "failed 2 times in a row.*not ready after 0 s"),
+        ({"start_timeout_s": 0.2, "step_timeout_s": 0.1}, "failed 2 times in a row.*not ready after 0 s"),
         ({"until_min": 20, "budget": 128 * 500}, "every trace has ended by 2026-01-01T0"),
     ],
 )

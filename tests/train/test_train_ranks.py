@@ -270,11 +270,13 @@ def test_a_trainer_compiles_once_for_a_full_step_and_never_again(prepared: Path,
     assert len(frames) == 1
 
 
-def test_a_trainer_gives_signs_of_life_within_a_step_and_an_evaluation(prepared: Path) -> None:
+def test_a_trainer_says_which_part_of_a_step_and_of_an_evaluation_begins(prepared: Path) -> None:
     trainer = LocalTrainer(spec(prepared, micro_batch_sequences=1, eval_sequences=4))
-    signs: list[int] = []
-    trainer.alive = lambda: signs.append(1)
+    parts: list[str] = []
+    trainer.alive = parts.append
     trainer.step([0, 1, 2], 0.0)
-    assert len(signs) == 6
+    assert parts[:2] == ["gradients", "gradients of sequences 1 of 6"]
+    assert any(part.startswith("polar factors") for part in parts)
+    parts.clear()
     trainer.evaluate()
-    assert len(signs) == 10
+    assert parts == [f"{done} of 4 sequences" for done in range(1, 5)]

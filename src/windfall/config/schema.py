@@ -210,10 +210,17 @@ class FederationTable(Table):
 class FleetTable(Table):
     """`[fleet]`: how patient the controller is. Wall time, as processes live in wall time."""
 
-    start_timeout_s: Positive = Field(180.0, description="a site that is not ready by then has failed")
-    drain_timeout_s: Positive = Field(60.0, description="a draining site that has not contributed by then is stopped")
+    start_timeout_s: Positive = Field(
+        180.0, description="a site that is not ready by then, and does not say what it does, has failed"
+    )
+    drain_timeout_s: Positive = Field(
+        60.0, description="a draining site that has not contributed by then, and does not say what it does, is stopped"
+    )
     stop_grace_s: Positive = Field(10.0, description="between asking a site's processes to end and killing them")
     heartbeat_timeout_s: Positive = Field(60.0, description="a training site silent for this long has failed")
+    step_timeout_s: Positive = Field(
+        1800.0, description="what a life's first step may take before it counts as hung; later ones 10 times the longest so far"
+    )
     coordinator_timeout_s: Positive = Field(120.0, description="a coordinator silent for this long is ended and started again")
     backoff_s: Positive = Field(120.0, description="run time before a site that keeps failing is tried again; doubles, with jitter")
     backoff_max_s: Positive = Field(3600.0, description="longest back-off")

@@ -20,7 +20,7 @@ from windfall.federation.members import Settings
 from windfall.federation.membership import Membership
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
-from windfall.federation.reports import SiteReports
+from windfall.federation.reports import Doing, SiteReports
 from windfall.federation.rounds import Begin, BringForward, Close, Command, Commit, EvaluateLast, GiveUp, Round, Rounds, Situation
 from windfall.fleet.machine import Site, State
 from windfall.store.bus import Bus
@@ -80,6 +80,13 @@ class Federation:
 
     def lost(self, site: str) -> str:
         return self.members.lost(site, self._wall())
+
+    def busy(self, site: str) -> bool:
+        return self.doing(site) is not None
+
+    def doing(self, site: str) -> Doing | None:
+        """What a site is at, by its own word."""
+        return self.members.doing(site, self._wall())
 
     def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
         r = self._rounds.current
@@ -171,6 +178,7 @@ class Federation:
             t, wall, members=self.members.all().keys(), able={n for n in here if self.members.able(n)},
             coming={n for n, s in sites.items() if comes_back(t, s)}, free_blocks=counts.free,
             complete=counts.settled == self._ledger.budget_blocks, merging=self._intake.merging, late_work=late_work,
+            busy={n: said.since for n in (self._rounds.current.waiting if self._rounds.current else ()) if (said := self.doing(n))},
         )  # fmt: skip
 
     def _carry_out(self, t: float, command: Command) -> None:

@@ -12,7 +12,7 @@ from windfall.federation.intake import Committed, Intake
 from windfall.federation.members import Member, Settings
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
-from windfall.federation.reports import SiteReports
+from windfall.federation.reports import Doing, SiteReports
 from windfall.federation.rounds import Rounds
 from windfall.fleet.machine import Site
 from windfall.store.blobs import Blob
@@ -118,6 +118,10 @@ class Membership:
                 self._on_reply(t, wall, node, site, reply)
         r = self._rounds.current
         self._reports.listen(t, wall, self._sites, self._generations, r.mode if r else "local")
+
+    def doing(self, site: str, wall: float) -> Doing | None:
+        """What a site is at, by its own word."""
+        return self._reports.doing(site, self._generations.get(site, 0), wall)
 
     def know(self, sites: Mapping[str, Site]) -> None:
         """Which life of each site counts. Between two ticks a site may have failed and been started again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from windfall.errors import Refused
@@ -9,6 +10,16 @@ from windfall.federation.evaluations import Evaluations
 from windfall.store.bus import Bus
 from windfall.store.telemetry import Events
 from windfall.wire.fields import Fields, finite, is_count, text
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What a site says that it is at. ``since`` is monotonic wall time, or None where it has not said for how long."""
+
+    generation: int
+    what: str
+    since: float | None
+    heard_at: float
 
 
 class SiteReports:
@@ -20,9 +31,13 @@ class SiteReports:
         self._evaluations = evaluations
         self._silent_after_s = silent_after_s
         self._beats: dict[str, tuple[object, float]] = {}
+        #: By site: its newest heartbeat's number, before its heartbeats count.
+        self._early: dict[str, object] = {}
         self._trouble = ""
         #: By site: the block that it was at, at its last heartbeat.
         self.last_block: dict[str, int] = {}
+        #: By site: what its newest heartbeat said, from the time on at which its process is there.
+        self._doing: dict[str, Doing] = {}
         #: By site: why it cannot go on, by its own word.
         self.fatal: dict[str, str] = {}
 
@@ -33,6 +48,8 @@ class SiteReports:
     def forget(self, site: str) -> None:
         """This life of the site is over."""
         self._beats.pop(site, None)
+        self._doing.pop(site, None)
+        self._early.pop(site, None)
         self.fatal.pop(site, None)
 
     def silent(self, site: str, wall: float, after_s: float | None = None) -> str:
@@ -43,21 +60,41 @@ class SiteReports:
         most = self._silent_after_s if after_s is None else min(after_s, self._silent_after_s)
         return f"its trainer has been silent for {for_s:.0f} s" if for_s > most else ""
 
+    def doing(self, site: str, generation: int, wall: float) -> Doing | None:
+        """What this life of a site is at by its own word, which is not old; None: nothing, or it is silent."""
+        said = self._doing.get(site)
+        if said is None or not said.what or said.generation != generation:
+            return None
+        return said if wall - said.heard_at <= self._silent_after_s else None
+
     def listen(self, t: float, wall: float, sites: list[str], generations: dict[str, int], mode: str) -> None:
         """Take in what has come."""
         self._mind_the_bus(t, wall)
         for site in sites:
             beat = self._bus.get(site, "heartbeat")
-            if beat and beat.get("generation") == generations.get(site) and site in self._beats:
-                if is_count(beat.get("n")) and self._beats[site][0] != beat["n"]:
-                    self._beats[site] = (beat["n"], wall)
-                if is_count(beat.get("block")):
-                    self.last_block[site] = beat["block"]
+            if beat and beat.get("generation") == generations.get(site):
+                self._heard(wall, site, beat)
             for e in self._bus.poll(site):
                 try:
                     self._entry(t, site, e, generations.get(site), mode)
                 except Refused as wrong:
                     self._events.event(t, "refused", site=site, reason=f"malformed {text(e.get('kind'), 20)} on the bus: {wrong}")
+
+    def _heard(self, now: float, site: str, beat: dict[str, Any]) -> None:
+        for_s = finite(beat.get("for_s"))
+        n = beat.get("n")
+        if not is_count(n):
+            return
+        since = now - for_s if for_s is not None else None
+        said = Doing(beat["generation"], text(beat.get("doing", ""), 80), since, now)
+        if site not in self._beats:
+            if n != self._early.get(site):
+                self._early[site], self._doing[site] = n, said
+            return
+        if self._beats[site][0] != n:
+            self._beats[site], self._doing[site] = (n, now), said
+        if is_count(beat.get("block")):
+            self.last_block[site] = beat["block"]
 
     def _mind_the_bus(self, t: float, wall: float) -> None:
         """While the bus is down nobody can be heard, so nobody is called silent; the round's rules go on."""

@@ -16,7 +16,7 @@ who joins waits for the next one. Between two rounds as well those who did the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from windfall.federation.lengths import RoundLengths
@@ -45,6 +45,8 @@ class Round:
     due_wall: float | None = None
     #: Sites that have been given up because they did not answer.
     given_up: set[str] = field(default_factory=set)
+    #: Monotonic wall time up to which a site had something to finish before it could answer.
+    excused_at: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Situation:
     merging: bool
     #: Work waits for a commit, and no round has been under way at this moment.
     late_work: bool
+    #: Of those that are waited for: who says what it is at, and since when (monotonic wall time; None: it sends or fetches).
+    busy: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -197,13 +201,24 @@ class Rounds:
             answered = 1 - len(r.waiting) / max(1, len(r.participants))
             grace = 0.0 if self._s.gated else self._s.grace_s
             if self._s.gated or answered < self._s.quorum or over <= grace:
-                if over <= grace + _PATIENCE * self._s.heartbeat_timeout_s:
-                    return []
-                lost = sorted(r.waiting - r.given_up)
-                r.given_up |= r.waiting
+                lost = sorted(self._mute(now, r, grace) - r.given_up)
+                r.given_up |= set(lost)
                 return [GiveUp(site, "it does not answer its message") for site in lost]
         r.closed = True
         return [Close(r.number, frozenset(r.waiting))]
+
+    def _mute(self, now: Situation, r: Round, grace: float) -> set[str]:
+        """Sites that give signs of life and no answer. What one began before the cut was due may take its time, and so may what
+        it sends or fetches: until that is done it is not waited for."""
+        assert r.due_wall is not None
+        mute = set()
+        for site in r.waiting:
+            since = max(r.due_wall, r.excused_at.get(site, r.due_wall))
+            if site in now.busy and ((begun := now.busy[site]) is None or begun <= since):
+                since = r.excused_at[site] = now.wall
+            if now.wall - since > grace + _PATIENCE * self._s.heartbeat_timeout_s:
+                mute.add(site)
+        return mute
 
     def _next(self, now: Situation) -> list[Command]:
         able = frozenset(now.able)

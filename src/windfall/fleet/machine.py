@@ -77,17 +77,23 @@ class Inputs:
     drained: bool
     #: The trainer has been silent for too long, or said that it cannot go on.
     lost: str = ""
+    #: It gives signs of life and says what it is at: loading, a step, a transfer.
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a site may take. Wall time, except ``spin_up_s`` and the back-off, which are run time."""
+    """How long a site may take. Wall time, except ``spin_up_s`` and the back-off, which are run time.
+
+    ``busy_s``: how much longer a start, or a drain, may take while the site says what it is at.
+    """
 
     spin_up_s: float
     start_timeout_s: float
     drain_timeout_s: float
     backoff_s: float
     backoff_max_s: float
+    busy_s: float = 0.0
 
 
 @dataclass
@@ -177,8 +183,10 @@ class Site:
                 elif i.ready and (not gated or i.t >= self.modelled_ready_at()):
                     self.ready_at = i.t
                     self._to(State.READY, i, "answered hello")
-                elif i.wall - self.since_wall > self.patience.start_timeout_s and not i.ready:
-                    return self._fail(i, f"not ready after {self.patience.start_timeout_s:.0f} s of wall time", jitter)
+                elif self._late(i, self.patience.start_timeout_s) and not i.ready:
+                    return self._fail(
+                        i, f"not ready after {self._most_s(i, self.patience.start_timeout_s):.0f} s of wall time", jitter
+                    )
             case State.READY | State.TRAINING:
                 if i.lost or i.observed is Observed.FAILED:
                     return self._fail(i, i.lost or "its processes ended", jitter)
@@ -189,14 +197,14 @@ class Site:
                 elif not i.working and self.state is State.TRAINING:
                     self._to(State.READY, i, "has no lease")
             case State.DRAINING:
-                late = i.wall - self.since_wall > self.patience.drain_timeout_s
+                late = self._late(i, self.patience.drain_timeout_s)
                 dead = bool(i.lost) or i.observed in (Observed.FAILED, Observed.ABSENT)
                 if self.down_asked and i.observed is Observed.ABSENT:
                     self._to(State.OFF, i, self.reason)
                 elif (i.drained or late or dead or self.down_asked) and self._still_asks(i):
                     self.down_asked = True
                     if late and not i.drained:
-                        self.reason = f"did not hand in its work within {self.patience.drain_timeout_s:.0f} s"
+                        self.reason = f"did not hand in its work within {self._most_s(i, self.patience.drain_timeout_s):.0f} s"
                     return Action.DOWN
             case State.FAILED:
                 if i.observed is Observed.ABSENT:
@@ -222,8 +230,14 @@ class Site:
         It has work to hand in and may take as long as a start.
         """
         most = self.patience.drain_timeout_s if self.held else self.patience.start_timeout_s
-        late = i.wall - self.since_wall > most
-        return not (i.ready or i.lost or late) and i.observed not in (Observed.FAILED, Observed.ABSENT)
+        return not (i.ready or i.lost or self._late(i, most)) and i.observed not in (Observed.FAILED, Observed.ABSENT)
+
+    def _late(self, i: Inputs, most_s: float) -> bool:
+        """Whether what the site does has taken too long: longer than ``most_s``, and more if it says what it is at."""
+        return i.wall - self.since_wall > self._most_s(i, most_s)
+
+    def _most_s(self, i: Inputs, most_s: float) -> float:
+        return most_s + (self.patience.busy_s if i.busy else 0.0)
 
     def _still_asks(self, i: Inputs) -> bool:
         """Whether its driver is to be asked (again) to stop it: as long as it is not seen to be stopping."""

@@ -35,6 +35,10 @@ class Workload(Protocol):
         """Why the site must be given up, or an empty string."""
         ...
 
+    def busy(self, site: str) -> bool:
+        """Whether the site gives signs of life and says what it is at."""
+        ...
+
     def owes(self, t: float) -> str:
         """What a gated clock must see done before it leaves ``t``, or an empty string."""
         ...

@@ -146,4 +146,4 @@ def take_lease(config: Config, run: RunDir, ledger: Ledger, run_id: str, fence: 
 def patience(config: Config, spin_up_s: float) -> Patience:
     """How long a site may take for each thing."""
     f = config.fleet
-    return Patience(spin_up_s, f.start_timeout_s, f.drain_timeout_s, f.backoff_s, f.backoff_max_s)
+    return Patience(spin_up_s, f.start_timeout_s, f.drain_timeout_s, f.backoff_s, f.backoff_max_s, busy_s=f.step_timeout_s)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,8 @@ _POLL_S = 0.01
 _CALENDAR_POLL_S = 0.05
 _QUIET_POLL_S = 1.0
 _BEAT_S = 2.0
+#: What a site is at for longer than this is shown.
+_MOMENT_S = 3.0
 _FLUSH_S = 1.0
 #: A run without a living site waits this long at most until starts are cheap.
 _PREPARE_S = 5.0
@@ -239,7 +244,7 @@ class Coordinator:
         return all(s.state is State.OFF for s in self.loop.controller.sites.values())
 
     def _alive(self) -> None:
-        write_json(self.run.beat, {"pid": os.getpid(), "fence": self.fence, "beat": self._beat})
+        write_json(self.run.beat, {"pid": os.getpid(), "fence": self.fence, "beat": self._beat, "serves": True})
 
     def stop_asked(self) -> str:
         return self.interrupted
@@ -274,6 +279,7 @@ class Coordinator:
                 self.loop.waiting and self._waits,
                 self._waits_since,
                 self._transfers(),
+                self._doing(),
             ),
         )
         if self.telemetry.dropped:
@@ -290,6 +296,15 @@ class Coordinator:
                 and (said := transfers(self.bus.get(name, "transfers"), site.generation))
             ):
                 found[name] = said
+        return found
+
+    def _doing(self) -> dict[str, Any]:
+        """By site: what it has been at for longer than a moment, by its own word."""
+        now, found = clock.monotonic(), {}
+        for name in self.loop.controller.sites:
+            said = self.work.doing(name)
+            if said is not None and said.since is not None and now - said.since > _MOMENT_S:
+                found[name] = {"what": said.what, "since_wall": clock.wall() - (now - said.since)}
         return found
 
     def _check(self) -> None:
@@ -326,10 +341,35 @@ class Coordinator:
 
 
 def _now_text(
-    t: float, sites: dict[str, tuple[str, int, str]], mode: str, waits: str, since: float, transfers: dict[str, Any]
-) -> str:
-    said = {"t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid(), "transfers": transfers}
+    t: float, sites: dict[str, tuple[str, int, str]], mode: str, waits: str, since: float, transfers: dict[str, Any],
+    doing: dict[str, Any],
+) -> str:  # fmt: skip
+    said = {
+        "t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid(), "transfers": transfers,
+        "doing": doing,
+    }  # fmt: skip
     return to_json({**said, "waiting": {"for": waits, "since_wall": since}} if waits else said)
+
+
+@contextmanager
+def signs_of_life(run: RunDir, most_s: float) -> Iterator[None]:
+    """While a coordinator is built, which takes long where large files are hashed or made again: beats, for ``most_s``."""
+    done, ends = threading.Event(), clock.monotonic() + most_s
+
+    def beat() -> None:
+        number = 0
+        while not done.wait(_BEAT_S) and clock.monotonic() < ends:
+            number += 1
+            with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
+                write_json(run.beat, {"pid": os.getpid(), "beat": -number, "serves": False})
+
+    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:
@@ -354,7 +394,9 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
     outcome: dict[str, object] = {"outcome": "crashed"}
     try:
         with telling_of_the_disk(run.root):
-            coordinator = Coordinator(load(run.config), run, int(port), connect=connect, agent=agent)
+            config = load(run.config)
+            with signs_of_life(run, config.fleet.step_timeout_s):
+                coordinator = Coordinator(config, run, int(port), connect=connect, agent=agent)
             for earlier in list(asked):
                 on_signal(earlier, None)
             result = coordinator.serve()

@@ -30,8 +30,7 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "supernode_port": supernode_port,
         "threads": site.threads,
         "ranks": site.ranks,
-        # Shorter than the heartbeat's time-out, so that a rank that hangs is noticed before the coordinator gives the site up.
-        "step_timeout_s": 0.8 * config.fleet.heartbeat_timeout_s,
+        "step_timeout_s": config.fleet.step_timeout_s,
         "snapshot_s": config.federation.snapshot_s,
         "dead_man_s": config.fleet.dead_man_s,
         "silent_after_s": config.fleet.heartbeat_timeout_s,

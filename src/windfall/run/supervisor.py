@@ -212,7 +212,7 @@ class Supervisor:
             clock.pause(_POLL_S)
         self._view.update()
         self._child = None
-        return child.returncode, beat is not None
+        return child.returncode, bool(beat and beat.get("serves"))
 
     def _version(self) -> int:
         ledger = Ledger.open(self._run.ledger, read_only=True)

@@ -154,6 +154,9 @@ class SimulatedWork:
     def drained(self, site: str) -> bool:
         return True
 
+    def busy(self, site: str) -> bool:
+        return False
+
     def lost(self, site: str) -> str:
         return ""
 

@@ -59,16 +59,17 @@ class OpenWork:
         self.skipped += 1
         self.seconds += seconds
 
-    def metrics(self) -> dict[str, float]:
-        """What the contribution says of it."""
+    def metrics(self, *, stalls: bool = True) -> dict[str, float]:
+        """What the contribution says of it; ``stalls``: also of the time without a step, which means nothing on a gated clock."""
         taken = self.steps - self.skipped
         if not taken:
             return {"skipped_steps": float(self.skipped)} if self.skipped else {}
         found = {
             "loss_mean": self.loss_sum / taken, "loss_last": self.last_loss,
-            "train_seconds": self.seconds, "stall_seconds": self.stall_seconds,
-            "evaluation_seconds": self.evaluation_seconds, "tokens_per_s": self.tokens / max(self.seconds, 1e-9),
+            "train_seconds": self.seconds, "tokens_per_s": self.tokens / max(self.seconds, 1e-9),
         }  # fmt: skip
+        if stalls:
+            found |= {"stall_seconds": self.stall_seconds, "evaluation_seconds": self.evaluation_seconds}
         return {**found, "skipped_steps": float(self.skipped)} if self.skipped else found
 
 

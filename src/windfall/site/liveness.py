@@ -1,7 +1,8 @@
 """Signs of life of a trainer: they come from a thread of their own, and end when what the trainer does takes far too long.
 
 A step of a large model takes minutes, in which nothing else of the process runs, and a process that hangs in a step looks just
-like it. So each kind of work has its time: ten times the longest of its kind so far, and a generous one for the first.
+like it. So each kind of work has its time: ten times the longest of its kind so far, and a generous one for the first. Work may
+be a part of other work: the time of the inner one is not the outer one's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,23 @@ from windfall import clock
 from windfall.store.bus import SiteBus
 from windfall.wire.transport import BEAT_NAME
 
+#: What a site does before it can answer anything.
+LOADING = "loading"
+
 #: Time between two heartbeats (wall time).
 BEAT_S = 1.0
 #: So many times the longest work of a kind may the next one take.
 _LONGER = 10.0
+
+
+@dataclass
+class _Work:
+    """Work under way."""
+
+    what: str
+    begun: float
+    #: What other work within it has taken (s).
+    within_s: float = 0.0
 
 
 class Liveness:
@@ -36,9 +51,11 @@ class Liveness:
         self._beat: dict[str, Any] = {"n": 0}
         self._beat_at = float("-inf")
         self._longest: dict[str, float] = {}
-        #: What is done now, and since when.
-        self._work: tuple[str, float] | None = None
+        #: What is done now, the innermost last. Replaced as a whole, as another thread reads it.
+        self._work: tuple[_Work, ...] = ()
         self._part = ""
+        #: Says what goes on beside the trainer's own thread, which is told while that does nothing.
+        self.beside: Callable[[], str] = lambda: ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,13 +85,16 @@ class Liveness:
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """While work of this kind is done."""
-        begun = self._now()
-        self._work = (what, begun)
+        work = _Work(what, self._now())
+        self._work, self._part = (*self._work, work), ""
         try:
             yield
         finally:
-            self._work, self._part = None, ""
-            self._longest[what] = max(self._longest.get(what, 0.0), self._now() - begun)
+            took = self._now() - work.begun
+            self._longest[what] = max(self._longest.get(what, 0.0), took - work.within_s)
+            for outer in self._work[-2:-1]:
+                outer.within_s += took
+            self._work, self._part = self._work[:-1], ""
 
     def allowed_s(self, what: str) -> float:
         """How long work of a kind may take now."""
@@ -83,11 +103,11 @@ class Liveness:
 
     def overdue(self) -> str:
         """What takes longer than it may, in words; empty if nothing does."""
-        work = self._work
-        if work is None:
-            return ""
-        for_s = self._now() - work[1]
-        return f"{work[0]} has taken {for_s:.0f} s" if for_s > self.allowed_s(work[0]) else ""
+        for work in self._work[-1:]:
+            for_s = self._now() - work.begun - work.within_s
+            if for_s > self.allowed_s(work.what):
+                return f"{work.what} has taken {for_s:.0f} s"
+        return ""
 
     def beat(self) -> None:
         """A heartbeat, if it is time for one and nothing is overdue."""
@@ -98,9 +118,12 @@ class Liveness:
             self._beat_at = now
             self._beat["n"] += 1
             said = dict(self._beat)
-            if self._work is not None:
-                said["doing"] = f"{self._work[0]}: {self._part}" if self._part else self._work[0]
-                said["for_s"] = round(now - self._work[1], 1)
+            part = self._part
+            for work in self._work[-1:]:
+                said["doing"] = f"{work.what}: {part}" if part else work.what
+                said["for_s"] = round(now - work.begun, 1)
+            if "doing" not in said and (beside := self.beside()):
+                said["doing"] = beside
             self._bus.set("heartbeat", said)
             with contextlib.suppress(OSError):  # a full disk is told where work is lost by it
                 self._file.touch()

@@ -17,6 +17,7 @@ from windfall import clock
 from windfall.errors import ConfigError, RankError, WindfallError
 from windfall.site.agent import LINK_NAME, load_site
 from windfall.site.followers import Followers
+from windfall.site.liveness import LOADING, Liveness
 from windfall.site.node_log import NodeNotes
 from windfall.site.own_window import own_window
 from windfall.site.worker import SiteWorker
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from windfall.wire.bulk_mailbox import BulkMailbox
 
 _IDLE_S = 0.005
-
+#: So many times what a first step may take may any one collective take. It ends nothing early: a step that takes too long ends the
+#: leader's signs of life, whichever rank it waits for.
+_COLLECTIVES = 10
 
 #: From ``site.json`` to a trainer.
 MakeTrainer = Callable[[Mapping[str, Any]], "Trainer"]
@@ -106,7 +109,7 @@ def join(site: Mapping[str, Any], rank: int, store: TCPStore) -> Group:
     from windfall.train.ranks import Group
 
     device = torch.device(str(site["trainer"]["device"]))
-    return Group(store, rank, int(site["ranks"]), device=device, timeout_s=float(site["step_timeout_s"]))
+    return Group(store, rank, int(site["ranks"]), device=device, timeout_s=_COLLECTIVES * float(site["step_timeout_s"]))
 
 
 def take_device(site: Mapping[str, Any], rank: int) -> None:
@@ -131,16 +134,22 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
     )  # fmt: skip
     mailbox: Mailbox = FileMailbox(folder)
     files: BulkMailbox | None = None
+    liveness = Liveness(
+        bus, folder, first_s=float(site.get("step_timeout_s", math.inf)), least_s=float(site.get("silent_after_s", math.inf))
+    )
+    liveness.start()
     try:
         if site.get("bulk"):
             mailbox = files = with_files(mailbox, folder, site["bulk"])
+            liveness.beside = files.words
         # Here and not above: whatever fails in torch or in the data is told to the coordinator.
-        trainer = make({**site, "folder": str(folder)})
+        with liveness.doing(LOADING):
+            trainer = make({**site, "folder": str(folder)})
         worker = SiteWorker(
             site=site["site"], generation=site["generation"], trainer=trainer, mailbox=mailbox, bus=bus, folder=folder,
             snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]),
             link=Link(folder).reached, own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
-            executor=ThreadPoolExecutor(1, "snapshot"),
+            executor=ThreadPoolExecutor(1, "snapshot"), liveness=liveness,
         )  # fmt: skip
         notes = NodeNotes(folder)
         look = files.telling(lambda under_way: bus.set("transfers", under_way)) if files else lambda: None
@@ -167,6 +176,7 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         bus.emit({"kind": "fatal", "reason": f"{type(e).__name__}: {e}"})
         raise
     finally:
+        liveness.stop()
         if files:
             files.close()
         bus.close()

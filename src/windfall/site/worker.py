@@ -75,17 +75,17 @@ class SiteWorker:
         self, *, site: str, generation: int, trainer: Trainer, mailbox: Mailbox, bus: SiteBus, folder: Path,
         snapshot_s: float, dead_man_s: float, calendar: Callable[[], float] = clock.wall,
         link: Callable[[], float] = lambda: -math.inf, own_window: Callable[[float], bool] | None = None,
-        executor: Executor | None = None, step_timeout_s: float = math.inf, silent_after_s: float = math.inf,
+        executor: Executor | None = None, liveness: Liveness | None = None,
     ) -> None:  # fmt: skip
         """``link`` says when (monotonic) the SuperLink was last reached; ``own_window`` whether the site's own signal
         says that its region is in a window at a run time. ``executor`` works cuts, snapshots and versions out and writes them
-        while training goes on. The first step may take ``step_timeout_s``; no work is overdue before ``silent_after_s``."""
+        while training goes on. ``liveness`` gives its signs of life; without one they come from ``pump`` itself."""
         self.site = site
         self.generation = generation
         self._trainer = trainer
         self._mailbox = mailbox
         self._bus = bus
-        self.liveness = Liveness(bus, folder, first_s=step_timeout_s, least_s=silent_after_s)
+        self.liveness = liveness or Liveness(bus, folder, first_s=math.inf, least_s=math.inf)
         trainer.alive = self.liveness.part
         self._outbox = Outbox(folder)
         self._held = HeldVersion(folder)
@@ -225,10 +225,11 @@ class SiteWorker:
     def park(self, why: str) -> None:
         """Cut, keep the work in the outbox, and take no further step."""
         self._draining = True
-        if self._work.steps:
-            self._make_cut()
-        self._background.wait()
-        self._written()
+        with self.liveness.doing("a cut"):
+            if self._work.steps:
+                self._make_cut()
+            self._background.wait()
+            self._written()
         self.parked = why
 
     # -- messages --------------------------------------------------------------------------------------------
@@ -648,7 +649,9 @@ class SiteWorker:
         return ContributionHeader(
             site=self.site, generation=self.generation, cut=self._cut, round=order.round if order else 0,
             base_version=self._held.number or 0, tokens=w.tokens, consumed=list(w.consumed),
-            codec=codec or (order.codec if order else "fp32"), inner_tokens=self._reached(), metrics=w.metrics(), drained=drained,
+            codec=codec or (order.codec if order else "fp32"), inner_tokens=self._reached(),
+            metrics=w.metrics(stalls=order is None or not order.gated),
+            drained=drained,
             fence=self._fence, lineage=[list(op) for op in self._lineage], first_step=self._steps - w.steps, last_step=self._steps,
         )  # fmt: skip
 

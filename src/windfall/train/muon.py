@@ -69,6 +69,7 @@ class _MatrixGroup(ABC):
     """Matrices of one shape [rows, cols]. Each rank updates its share of them and receives the others from the other ranks."""
 
     label: str
+    what: str
 
     def __init__(self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, ranks: Ranks | None) -> None:
         self.names = list(named)
@@ -122,6 +123,7 @@ class NorMuonGroup(_MatrixGroup):
     """
 
     label = "normuon"
+    what = "polar factors"
 
     def __init__(
         self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, beta2: float, ranks: Ranks | None = None
@@ -169,6 +171,7 @@ class PlainMuonGroup(_MatrixGroup):
     """torch.optim.Muon behind the same methods, for matrices of one shape: a baseline, not the recipe."""
 
     label = "muon"
+    what = "torch's Muon"
 
     def __init__(self, named: dict[str, nn.Parameter], lr: float, weight_decay: float, ranks: Ranks | None = None) -> None:
         super().__init__(named, lr, weight_decay, ranks)

@@ -96,6 +96,9 @@ class OptimConfig:
 class Rule(Protocol):
     """An update rule that owns some parameters and their state."""
 
+    #: What its step does, in words for people.
+    what: str
+
     def step(self, values: ScheduleValues) -> None: ...
 
     def state(self) -> dict[str, Tensor]:
@@ -107,6 +110,8 @@ class Rule(Protocol):
 
 class AdamWGroup:
     """AdamW (decoupled weight decay, bias-corrected) for parameters that share one rate."""
+
+    what = "AdamW"
 
     def __init__(
         self,
@@ -231,9 +236,13 @@ class InnerOptimizer:
                 NorMuonGroup(group, config.matrix_lr * scale, decay, config.normuon_beta2, ranks) for group in _by_shape(matrices)
             )
 
-    def step(self, values: ScheduleValues) -> None:
-        """One step from the gradients in place. Raises RuntimeError where a parameter has none."""
-        for rule in self.rules:
+    def step(self, values: ScheduleValues, tell: Callable[[str], None] = lambda part: None) -> None:
+        """One step from the gradients in place. ``tell`` hears which part of it begins.
+
+        Raises RuntimeError where a parameter has no gradient.
+        """
+        for number, rule in enumerate(self.rules, 1):
+            tell(f"{rule.what}, group {number} of {len(self.rules)}")
             rule.step(values)
 
     def zero_grad(self) -> None:

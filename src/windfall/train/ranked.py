@@ -81,12 +81,12 @@ class RankedTrainer:
         return self._local.skipped
 
     @property
-    def alive(self) -> Callable[[], None]:
-        """Called now and then within a long step or evaluation."""
+    def alive(self) -> Callable[[str], None]:
+        """Called within a long step or evaluation: which part of it begins."""
         return self._local.alive
 
     @alive.setter
-    def alive(self, call: Callable[[], None]) -> None:
+    def alive(self, call: Callable[[str], None]) -> None:
         self._local.alive = call
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:

@@ -49,8 +49,8 @@ class Trainer(Protocol):
     blocks_per_step: int
     tokens_per_step: int
     manifest: str
-    #: Called now and then within a long step or evaluation, as a sign of life.
-    alive: Callable[[], None]
+    #: Called within a long step or evaluation: which part of it begins, in words for people.
+    alive: Callable[[str], None]
 
     @property
     def skipped(self) -> str:
@@ -123,7 +123,7 @@ class LocalTrainer:
                 f"{spec.sequence_length}; prepare it again or change model.sequence_length"
             )
         self.manifest = self.data.manifest.hash
-        self.alive: Callable[[], None] = lambda: None
+        self.alive: Callable[[str], None] = lambda part: None
         self._device = torch.device(spec.device)
         shape = model_config(spec, self.data.manifest.tokenizer.vocab_size)
         require_room(spec, shape, self._device, self._ranks.size)
@@ -163,7 +163,7 @@ class LocalTrainer:
         loss, norm = self._gradients(first_blocks)
         self.skipped = self._guard.judge(loss, norm)
         if not self.skipped:
-            self._optimizer.step(schedule(progress_tokens, self._budget, self._schedule, self._since_reset))
+            self._optimizer.step(schedule(progress_tokens, self._budget, self._schedule, self._since_reset), self.alive)
             if self._since_reset is not None:
                 self._since_reset += self.tokens_per_step
         return loss
@@ -177,13 +177,14 @@ class LocalTrainer:
         self._optimizer.zero_grad()
         sums = torch.zeros(2, device=self._device)  # loss, targets
         for at in range(0, len(own), micro):
-            self.alive()
+            self.alive(f"gradients of sequences {at} of {len(own)}" if at else "gradients")
             tokens, targets = self.data.batch(own[at : at + micro])
             targets = targets.to(self._device, non_blocking=True)
             with autocast(self._device, self._precision):
                 loss = self._forward(tokens.to(self._device, non_blocking=True), targets, reduction="sum")
             loss.backward()
             sums += torch.stack([loss.detach().float(), (targets >= 0).sum().float()])
+        self.alive("gradients of all ranks" if self._ranks.size > 1 else "the gradient's length")
         parameters = list(self.model.parameters())
         for p in parameters:
             if p.grad is None:  # a rank without a sequence in this step
@@ -215,8 +216,9 @@ class LocalTrainer:
         # A batch is never larger than a step's, so that the memory suffices.
         batch = min(16, spec.micro_batch_sequences or -(-spec.batch_sequences // self._ranks.size))
         return evaluate(
-            self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks, progress=lambda *_: self.alive()
-        )
+            self.model, self.data, spec.eval_sequences, batch, self._precision, self._ranks,
+            progress=lambda done, of: self.alive(f"{done} of {of} sequences"),
+        )  # fmt: skip
 
     def sample(self) -> str:
         spec = self._spec
@@ -224,7 +226,7 @@ class LocalTrainer:
             return ""
         return generate(
             self.model, self.data.manifest, spec.sample_prompt, spec.sample_tokens, _SAMPLE_TEMPERATURE, _SAMPLE_TOP_K,
-            seed=1, precision=self._precision, alive=self.alive,
+            seed=1, precision=self._precision, alive=lambda: self.alive("a sample"),
         )  # fmt: skip
 
     def inner(self, *, exact: bool = False) -> bytes:

@@ -68,6 +68,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "modes_seen": story.modes_seen,
         "waiting": _waiting(story.now) if state == "running" else None,
         "transfers": _transfers(story.now) if state == "running" else [],
+        "doing": _doing(story.now) if state == "running" else [],
         "version": head.version if head else None,
         "tokens_committed": head.tokens_total if head else 0,
         "tokens_budget": ledger.budget_blocks * ledger.tokens_per_block,
@@ -213,6 +214,15 @@ def _transfers(now: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"site": site, **x, "seconds": max(0.0, clock.wall() - float(x["since_wall"]))}
         for site, found in sorted((said if isinstance(said, dict) else {}).items())
         for x in found
+    ]
+
+
+def _doing(now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What sites have been at for a while, by their own word: of which site, what, and since when (wall time)."""
+    said = now.get("doing")
+    return [
+        {"site": site, "what": str(x["what"]), "seconds": max(0.0, clock.wall() - float(x["since_wall"]))}
+        for site, x in sorted((said if isinstance(said, dict) else {}).items())
     ]
 
 

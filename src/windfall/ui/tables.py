@@ -155,7 +155,8 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
     waits = waiting_text(s)
     waiting = [("waiting", f"for {waits}")] if waits is not None else []
     files = [("files", text) for text in transfer_texts(s)]
-    for name, value in (*lines, *waiting, *files, *_hands(s)):
+    doing = [("at work", text) for text in doing_texts(s)]
+    for name, value in (*lines, *waiting, *files, *doing, *_hands(s)):
         _hanging(console, f"{name:<11}", value)
     console.print()
     # Where there is little room the reasons stand below the figures, whole, and not in a column of a few letters.
@@ -211,6 +212,11 @@ def transfer_texts(s: Mapping[str, Any]) -> list[str]:
         trouble = f" ({safe(x['trouble'])})" if x["trouble"] else ""
         found.append(f"{what}, {x['done'] / 1e6:,.0f} of {x['of'] / 1e6:,.0f} MB, {duration_text(x['seconds'])}{trouble}")
     return found
+
+
+def doing_texts(s: Mapping[str, Any]) -> list[str]:
+    """``texas: a step: polar factors, 84 s``: what sites are at that takes them a while."""
+    return [f"{x['site']}: {safe(x['what'])}, {duration_text(x['seconds'])}" for x in s.get("doing", ())]
 
 
 def last_word(site: Mapping[str, Any]) -> str:

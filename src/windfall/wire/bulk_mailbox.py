@@ -187,6 +187,13 @@ class BulkMailbox:
         jobs = [*([self._fetching] if self._fetching else []), *self._sending]
         return [job.told() for job in jobs if not job.dropped and not (job.future and job.future.done())]
 
+    def words(self) -> str:
+        """What is under way, for people; empty if nothing is."""
+        for said in self.transfers():
+            verb = "fetching" if said["direction"] == "down" else "sending"
+            return f"{verb} {said['name'] or 'files'}, {100 * said['done'] // max(1, said['of'])} %"
+        return ""
+
     def telling(self, say: Callable[[dict[str, Any]], None], every_s: float = 1.0) -> Callable[[], None]:
         """What to call often: ``say`` hears of transfers at most every ``every_s``, and once when there are none any more."""
         at, last = float("-inf"), False
