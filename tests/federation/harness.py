@@ -140,7 +140,8 @@ class Run:
         steps_per_min: float | dict[str, float] = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
         outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9, round_steps: int | None = None,
         inner_max_age: float = 0.02, batch: str = "site", overlap: bool = False, transfer_s: float | None = None,
-        calendar: bool = False, trainer: MakeTrainer | None = None, holds: OperatorHolds | None = None,
+        calendar: bool = False, grace_s: float = 5.0, round_min_s: float = 60.0, inline_bytes: int = 64 * 2**20,
+        base_max_age: float = 0.005, trainer: MakeTrainer | None = None, holds: OperatorHolds | None = None,
         earlier: Run | None = None,
     ) -> None:  # fmt: skip
         torch.set_num_threads(1)
@@ -182,9 +183,9 @@ class Run:
         now = self.clock.now()
         rates = steps_per_min if isinstance(steps_per_min, dict) else dict.fromkeys(names, steps_per_min)
         settings = Settings(
-            round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=5, heartbeat_timeout_s=60, tick_s=TICK,
+            round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=grace_s, heartbeat_timeout_s=60, tick_s=TICK,
             gated=not calendar, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_block=SEQ * BLOCK, batch=batch,
-            overlap=overlap,
+            overlap=overlap, round_min_s=round_min_s, inline_bytes=inline_bytes,
             transfer_s={} if transfer_s is None else dict.fromkeys(names, transfer_s),
             budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
             tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names},
@@ -193,14 +194,21 @@ class Run:
         )  # fmt: skip
         gone = departed(self.ledger, self.dir.sites, names)
         intake = Intake(
-            self.ledger, self.checkpoints, outer or Outer(), self.telemetry, sites={*names, *gone}, max_base_age=2, codec=codec
+            self.ledger,
+            self.checkpoints,
+            outer or Outer(),
+            self.telemetry,
+            sites={*names, *gone},
+            base_max_age_tokens=base_max_age * steps * TOKENS_PER_STEP,
+            work_kwh=lambda site, tokens, train_s: tokens / 1000,
+            codec=codec,
         )
         recover(now, self.ledger, self.checkpoints, intake, self.telemetry)
         take_leave(now, gone, self.ledger, intake, self.telemetry, self.dir.sites)
         self.federation = Federation(
             ledger=self.ledger, checkpoints=self.checkpoints, intake=intake, bus=self.bus, transport=self.transport,
             events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
-            generations=self.ledger.generations(),
+            generations=self.ledger.generations(), calendar=self.world.calendar,
         )  # fmt: skip
         self.recorder = TelemetryRecorder(self.telemetry)
         controller = Controller(

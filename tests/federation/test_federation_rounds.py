@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windfall.federation.lengths import RoundLengths
+from windfall.federation.lengths import RoundLengths, Transfers
 from windfall.federation.members import Settings
 from windfall.federation.rounds import Begin, BringForward, Close, Command, Commit, EvaluateLast, GiveUp, Round, Rounds, Situation
 
@@ -20,7 +20,7 @@ def settings(*, gated: bool = False, quorum: float = 0.5, round_blocks: int | No
     return Settings(
         round_s=ROUND_S, solo_cut_s=SOLO_S, quorum=quorum, grace_s=GRACE_S, heartbeat_timeout_s=BEAT_S, tick_s=TICK_S, gated=gated,
         codec="fp32", blocks_per_step=2, tokens_per_block=10, budget_tokens=100_000, manifest="m",
-        tokens_per_s=dict.fromkeys(SITES, 1.0), round_blocks=round_blocks,
+        tokens_per_s=dict.fromkeys(SITES, 1.0), round_blocks=round_blocks, round_min_s=ROUND_S,
     )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class World:
 
     def __init__(self, given: Settings) -> None:
         self.s = given
-        self.rounds = Rounds(given, RoundLengths(given), number=0)
+        self.rounds = Rounds(given, RoundLengths(given, Transfers()), number=0)
         self.t, self.wall = 0.0, 0.0
         self.here: set[str] = set()
         self.coming: set[str] = set()

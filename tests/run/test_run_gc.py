@@ -303,7 +303,7 @@ def test_contributions_that_wait_and_outer_states_that_are_needed_stay(tmp_path:
         assert lease is not None
         header = {"consumed": [{"epoch": lease.epoch, "start": lease.start, "end": lease.end, "skipped": False}]}
         consumed = [Consumed(lease.epoch, lease.start, lease.end)]
-        c = ledger.receive("a", 1, n, n - 1, 4, consumed, header, f"a-1-{n}.env", START, 2)
+        c = ledger.receive("a", 1, n, n - 1, 4, consumed, header, f"a-1-{n}.env", START, 0)
         if not last:
             ledger.commit(
                 t_run=START, t_wall=clock.wall(), file=f"v{n}.safetensors", sha256="0", mode="local", contributions=[c],

@@ -35,7 +35,7 @@ def receive(ledger: Ledger, site: str, cut: int, consumed: list[Consumed], **cha
     header = {"consumed": [{"epoch": c.epoch, "start": c.start, "end": c.end, "skipped": c.skipped} for c in consumed]}
     given = {
         "site": site, "generation": 1, "cut": cut, "base_version": ledger.head().version, "tokens": tokens,
-        "consumed": consumed, "header": header, "file": f"{site}-{cut}", "t": 0.0, "max_base_age": 2,
+        "consumed": consumed, "header": header, "file": f"{site}-{cut}", "t": 0.0, "oldest_base": ledger.head().version - 2,
     }  # fmt: skip
     return ledger.receive(**{**given, **changes})
 

@@ -72,6 +72,7 @@ def test_tells_the_run(small: RunDir) -> None:
     assert s["modes_seen"] == ["paused", "local", "federated"]
     assert (s["val_bpb_start"], s["val_bpb"], s["val_bpb_version"]) == (8.0, 2.5, 2)
     assert s["joins_and_leaves"] == {"joins": 2, "leaves": 2}
+    assert s["work_lost"] == {"tokens": 0.0, "kwh": 0.0}
     assert s["run_hours"] == pytest.approx(2.0)
     assert s["finished_run"] == START + 7200
     assert s["blocks"]["committed"] == 8

@@ -80,7 +80,7 @@ def commit_all(ledger: Ledger, site: str, blocks: int, mode: str, t: float) -> N
     used = [Consumed(lease.epoch, lease.start, lease.end)]
     header = {"consumed": [{"epoch": lease.epoch, "start": lease.start, "end": lease.end, "skipped": False}]}
     tokens = blocks * 1024
-    c = ledger.receive(site, 1, lease.epoch, head, tokens, used, header, "f", t, 2)
+    c = ledger.receive(site, 1, lease.epoch, head, tokens, used, header, "f", t, 0)
     ledger.commit(t_run=t, t_wall=clock.wall(), file=f"v{head + 1}", sha256="0", mode=mode, contributions=[c])
 
 

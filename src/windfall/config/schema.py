@@ -181,7 +181,10 @@ class TrainTable(Table):
 class FederationTable(Table):
     """`[federation]`: rounds, merging, checkpoints."""
 
-    round_s: Positive = Field(600.0, description="longest federated round, run time")
+    round_s: Positive = Field(600.0, description="longest federated round, run time (on a scaled clock, every one)")
+    round_min_s: Positive = Field(
+        60.0, description="clock real: shortest federated round; one is ten times its transfer and merge, longer as the run goes on"
+    )
     round_tokens: int | None = Field(
         None, ge=1, description="tokens of each site per round, whole steps, instead of round_s; repeatable if snapshot_s is longer"
     )
@@ -199,7 +202,9 @@ class FederationTable(Table):
     overlap: bool = Field(
         True, description="sites train on past their cut, until what it became part of has reached them (never with round_tokens)"
     )
-    max_base_age: int = Field(2, ge=0, description="a late contribution may be based on a version this old")
+    base_max_age: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.005, description="late work may be based on a version this much of the budget old, or two versions; older is lost"
+    )
     snapshot_s: Positive = Field(120.0, description="wall time between a site's local snapshots")
     keep_versions: int = Field(5, ge=2, description="weights files kept besides every keep_every-th")
     keep_every: int = Field(10, ge=1, description="every n-th version's weights are kept for good")

@@ -23,6 +23,8 @@ class Dispatch:
         self._orders = orders
         self._nodes = nodes
         self._evaluations = evaluations
+        #: Bytes of blobs that have been sent.
+        self.sent_bytes = 0
 
     def begin(self, t: float, r: Round, members: Mapping[str, Member], lent: Mapping[str, list[Lease]]) -> None:
         """Send everybody what has been lent for a round that begins. One of them evaluates its version, if that is due."""
@@ -45,8 +47,24 @@ class Dispatch:
     def resume(self, m: Member, r: Round) -> None:
         """The same order once more: its SuperNode was restarted, the trainer has gone on under it."""
         leases = [x for x in self._ledger.live_leases(m.site) if x.generation == m.generation]
-        order = self._orders.order(m, r.number, r.begins_at, r.cut_at, leases, fleet=sorted(r.participants))
+        order = self._orders.order(m, r.number, r.begins_at, r.cut_at, leases, fleet=sorted(r.participants | r.beside))
         self._send(m, *self._orders.with_model(m, order))
+
+    def wants_version(self, m: Member) -> bool:
+        """Whether a site that joins has to be sent the newest version, or most of it, before it is to train on it.
+
+        What is small comes with its first order. Once it has been sent a version it lags behind by what others have made
+        meanwhile, and that does come with the order, if it is known what made it.
+        """
+        if not m.first_order:
+            return False
+        order, blobs = self._orders.with_model(m, self._orders.order(m, 0, 0.0, 0.0, []))
+        return sum(b.size for b in blobs.values()) > self._orders.inline_bytes and (not m.fetched or order.model == "full")
+
+    def bring_version(self, t: float, m: Member, number: int) -> None:
+        """Send a site the newest version and nothing to train on: it answers as soon as it holds it."""
+        self._send(m, *self._orders.with_model(m, self._orders.order(m, number, t, t, [])), first=m.first_order)
+        m.fetched, m.fetching_since = True, t
 
     def fetch_rest(self, t: float, m: Member, number: int) -> None:
         """Ask a site that leaves for what it has trained since its last cut."""
@@ -57,13 +75,16 @@ class Dispatch:
         self._send(m, *self._orders.with_model(m, self._orders.order(m, r.number, t, t, [], evaluate=True)))
 
     def _order(self, t: float, m: Member, r: Round, leases: list[Lease], *, evaluate: bool) -> None:
-        order = self._orders.order(m, r.number, t, r.cut_at, leases, evaluate=evaluate, fleet=sorted(r.participants))
+        order = self._orders.order(m, r.number, t, r.cut_at, leases, evaluate=evaluate, fleet=sorted(r.participants | r.beside))
         order, blobs = self._orders.with_model(m, order)
         self._send(m, *self._orders.with_inner(t, m, order, blobs))
 
-    def _send(self, m: Member, order: RoundOrder, blobs: dict[str, Blob]) -> None:
+    def _send(self, m: Member, order: RoundOrder, blobs: dict[str, Blob], *, first: bool = False) -> None:
+        """``first``: the next one still counts as the first that the site is given."""
         m.acks = []
-        m.first_order = m.first_order and order.drain
+        m.first_order = m.first_order and (first or order.drain)
+        m.fetching_since = None
+        self.sent_bytes += sum(b.size for b in blobs.values())
         m.round = order.round
         if order.model != "none":
             m.held = order.version

@@ -7,7 +7,7 @@ any machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from windfall import clock
 from windfall.federation.checkpoints import Checkpoints
@@ -15,13 +15,14 @@ from windfall.federation.dispatch import Dispatch
 from windfall.federation.evaluations import Evaluations
 from windfall.federation.fixed_rounds import KeptRound
 from windfall.federation.intake import Intake
-from windfall.federation.lengths import RoundLengths
+from windfall.federation.lengths import RoundLengths, Transfers
 from windfall.federation.members import Settings
 from windfall.federation.membership import Membership
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.reports import Doing, SiteReports
 from windfall.federation.rounds import Begin, BringForward, Close, Command, Commit, EvaluateLast, GiveUp, Round, Rounds, Situation
+from windfall.federation.together import Together
 from windfall.fleet.machine import Site, State
 from windfall.store.bus import Bus
 from windfall.store.ledger import Ledger
@@ -36,7 +37,9 @@ class Federation:
     def __init__(
         self, *, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, bus: Bus, transport: Transport,
         events: Events, settings: Settings, fence: int, now: float, sites: list[str], generations: Mapping[str, int],
+        calendar: Callable[[], float] = clock.wall,
     ) -> None:  # fmt: skip
+        """``calendar`` says what time it is between two ticks, on a clock that does not wait (run time)."""
         self._ledger = ledger
         self._intake = intake
         self._bus = bus
@@ -44,26 +47,35 @@ class Federation:
         self._s = settings
         self._fence = fence
         self._t = now
+        self._calendar = calendar
+        self._transfers = Transfers()
+        self._together: Together | None = None
         self._orders = Orders(ledger, checkpoints, events, settings, fence)
         self._kept = KeptRound(ledger) if settings.round_blocks is not None else None
         left = self._kept.under_way(sites) if self._kept else None
         self._rounds = Rounds(
-            settings, RoundLengths(settings), number=max(ledger.head().version, left.number if left else 0), current=left,
+            settings, RoundLengths(settings, self._transfers), current=left,
+            number=max(ledger.head().version, left.number if left else 0),
             regulars=self._kept.participants() if self._kept else (),
         )  # fmt: skip
         self._evaluations = Evaluations(ledger, events, every_tokens=settings.eval_every_tokens)
+        self._reports = SiteReports(bus, events, self._evaluations, settings.heartbeat_timeout_s)
         nodes = Nodes(transport, fence)
         self._dispatch = Dispatch(ledger, self._orders, nodes, self._evaluations)
         self.members = Membership(
             ledger=ledger, intake=intake, bus=bus, nodes=nodes, events=events, settings=settings, fence=fence, sites=sites,
             generations=generations, orders=self._orders, dispatch=self._dispatch, rounds=self._rounds,
-            reports=SiteReports(bus, events, self._evaluations, settings.heartbeat_timeout_s), kept=self._kept,
+            reports=self._reports, kept=self._kept,
         )  # fmt: skip
 
     @staticmethod
     def _wall() -> float:
         """The one place that reads the machine's clock."""
         return clock.monotonic()
+
+    def _now(self, t: float) -> float:
+        """Run time between two ticks, of which the last was at ``t``."""
+        return t if self._s.gated else max(t, self._calendar())
 
     # -- what the loop asks ----------------------------------------------------------------------------------
 
@@ -72,7 +84,7 @@ class Federation:
 
     def working(self, site: str) -> bool:
         r = self._rounds.current
-        return r is not None and site in r.participants and site in self.members
+        return r is not None and site in r.participants | r.beside and site in self.members
 
     def drained(self, site: str) -> bool:
         m = self.members.get(site)
@@ -91,7 +103,9 @@ class Federation:
     def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
         r = self._rounds.current
         # The tick in which a site hands in is one in which it worked, however fast its message was.
-        works = r is not None and (site in r.waiting or r.answered.get(site) == t0 or (self._s.overlap and site in r.answered))
+        works = r is not None and (
+            site in r.waiting or site in r.beside or r.answered.get(site) == t0 or (self._s.overlap and site in r.answered)
+        )
         return [("training" if works else "idle", t0, t1)]
 
     def left(self) -> float:
@@ -143,7 +157,14 @@ class Federation:
         return ""
 
     def poll(self, sites: Mapping[str, Site]) -> None:
-        self.members.poll(self._t, self._wall(), sites)
+        now = self._now(self._t)
+        self.members.poll(now, self._wall(), sites)
+        for site, version in self._reports.taken_in:
+            self._transfers.taken_in(site, version, now)
+        self._reports.taken_in.clear()
+        for took_s in self.members.fetched:
+            self._transfers.fetched(took_s)
+        self.members.fetched.clear()
 
     # -- what is due -----------------------------------------------------------------------------------------
 
@@ -160,7 +181,11 @@ class Federation:
                 self.members.drain(t, wall, name, held=bool(site.held))
             if name not in self.members:
                 self._rounds.missing(name, t, coming=comes_back(t, site))
+            if name not in self.members:
+                self._transfers.gone(name)
         self._orders.expire(t, sites)
+        if not self._s.gated:
+            self._bring_versions(t, sites)
         late_work = self._rounds.current is None and bool(self._ledger.pending())
         while commands := self._rounds.due(self._situation(t, wall, sites, late_work=late_work)):
             for command in commands:
@@ -168,18 +193,34 @@ class Federation:
             if isinstance(commands[-1], Begin | EvaluateLast):
                 break
             late_work = False
+        if self._together is not None and self._rounds.current is None and self._ledger.complete():
+            self._tell(t)
 
     def _situation(self, t: float, wall: float, sites: Mapping[str, Site], *, late_work: bool) -> Situation:
-        here = {
-            n for n, s in sites.items() if s.state in (State.READY, State.TRAINING) and self.members.ready(n, s.generation)
-        }  # fmt: skip
+        here = self._here(sites)
         counts = self._ledger.counts()
         return Situation(
-            t, wall, members=self.members.all().keys(), able={n for n in here if self.members.able(n)},
+            self._now(t), wall, members=self.members.all().keys(), able={n for n in here if self.members.able(n)},
             coming={n for n, s in sites.items() if comes_back(t, s)}, free_blocks=counts.free,
             complete=counts.settled == self._ledger.budget_blocks, merging=self._intake.merging, late_work=late_work,
             busy={n: said.since for n in (self._rounds.current.waiting if self._rounds.current else ()) if (said := self.doing(n))},
+            progress=counts.settled / self._ledger.budget_blocks,
         )  # fmt: skip
+
+    def _here(self, sites: Mapping[str, Site]) -> set[str]:
+        """Sites that are there and not leaving."""
+        states = (State.READY, State.TRAINING)
+        return {n for n, s in sites.items() if s.state in states and self.members.ready(n, s.generation)}
+
+    def _bring_versions(self, t: float, sites: Mapping[str, Site]) -> None:
+        """Send those who join what is large before they count, so that nobody waits for its way."""
+        if not self._ledger.counts().free:
+            return
+        for site in sorted(self._here(sites)):
+            m = self.members[site]
+            if self.members.able(site) and self._dispatch.wants_version(m):
+                self._dispatch.bring_version(self._now(t), m, self._rounds.number)
+                self._events.event(t, "version_sent", site=site, version=m.held)
 
     def _carry_out(self, t: float, command: Command) -> None:
         match command:
@@ -196,11 +237,22 @@ class Federation:
             case Close(number, without):
                 if without:
                     self._events.event(t, "round_closed_without", round=number, sites=sorted(without))
+                self._measure(t)
                 self._intake.begin(t)
             case Commit(mode):
-                self.members.acknowledge(self._intake.commit(t, mode))
+                outcome = self._intake.commit(t, mode)
+                self.members.acknowledge(outcome)
+                if outcome is not None:
+                    self._transfers.committed(outcome.version.version)
             case EvaluateLast(number, participants):
                 self._evaluate_last(t, number, participants)
+
+    def _measure(self, t: float) -> None:
+        """A joint round has been cut: measure until its sites have what it becomes."""
+        r = self._rounds.current
+        if r is not None and len(r.participants) > 1 and not self._s.gated:
+            now = self._now(t)
+            self._transfers.cut(min(r.cut_at, now), now, r.answered.keys() & r.participants)
 
     def _begin(self, t: float, command: Begin) -> None:
         """Begin a round with those for whom something is left."""
@@ -209,15 +261,31 @@ class Federation:
         if not lent:
             return
         head = self._ledger.head()
-        mode = "local" if len(lent) == 1 else "federated"
-        r = Round(command.number, head.version, t, command.cut_at, set(lent), set(lent), mode)
+        company = lent.keys() | command.beside
+        mode = "local" if len(company) == 1 else "federated"
+        r = Round(command.number, head.version, t, command.cut_at, set(lent), set(lent), mode, beside=set(command.beside))
         self._rounds.begun(r)
         if self._kept:
             self._kept.keep(r)
         self._events.event(
             t, "round", version=head.version, round=r.number, mode=mode, sites=sorted(lent), cut_at=command.cut_at
         )  # fmt: skip
+        if command.reason:
+            length_s = round(command.cut_at - self._now(t), 1)
+            self._events.event(t, "round_length", round=r.number, length_s=length_s, reason=command.reason)
+        if self._together is None or self._together.sites != company:
+            self._tell(t)
+            sent, received = self._dispatch.sent_bytes, self.members.received_bytes
+            self._together = Together(frozenset(company), t, head.tokens_total, sent, received)
+        self._together.rounds += 1
         self._dispatch.begin(t, r, members, lent)
+
+    def _tell(self, t: float) -> None:
+        """What the sites of the last rounds have come to together."""
+        so_far, self._together = self._together, None
+        if so_far is not None:
+            told = so_far.told(t, self._ledger.head().tokens_total, self._dispatch.sent_bytes, self.members.received_bytes)
+            self._events.event(t, "together", **told)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

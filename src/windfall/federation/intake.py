@@ -5,6 +5,7 @@ The merging itself is work for a thread beside the loop (``begin``); the loop on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from windfall.federation.merger import Damaged, Merged, MergeJob, Part, Stored, 
 from windfall.store.background import Background
 from windfall.store.blobs import Blob, FileBlob
 from windfall.store.files import Envelope
-from windfall.store.ledger import Ledger
+from windfall.store.ledger import Ledger, TooLate
 from windfall.store.records import Received, Version
 from windfall.store.telemetry import Events
 from windfall.wire.codec import DifferenceReader
@@ -26,6 +27,11 @@ from windfall.wire.messages import METRICS, Ack, ContributionHeader
 
 #: Differences up to this size are looked through when they arrive, so that their site hears at once what is wrong with them.
 _LOOKED_THROUGH = 64 * 2**20
+#: Late work may always be based on a version that is so many behind.
+_VERSIONS_ALLOWED = 2
+
+#: kWh of a site's work: by its name, tokens, and the wall seconds that it says it has trained.
+WorkKwh = Callable[[str, int, float], float]
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,19 @@ class Intake:
     """Receives into the ledger, and commits what it has received."""
 
     def __init__(
-        self, ledger: Ledger, checkpoints: Checkpoints, outer: Outer, events: Events, *, sites: set[str], max_base_age: int,
-        codec: str = "fp32", executor: Executor | None = None,
+        self, ledger: Ledger, checkpoints: Checkpoints, outer: Outer, events: Events, *, sites: set[str],
+        base_max_age_tokens: float = 0.0, work_kwh: WorkKwh | None = None, codec: str = "fp32", executor: Executor | None = None,
     ) -> None:  # fmt: skip
-        """``codec``: how differences between versions are written. ``executor`` merges; without one it is done in ``begin``."""
+        """``base_max_age_tokens``: how much of the run's progress may have been made since the version that late work is based on
+        (two versions are always allowed). ``work_kwh``: what a site is estimated to have used for its work. ``codec``: how
+        differences between versions are written. ``executor`` merges; without one it is done in ``begin``."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._outer = outer
         self._events = events
         self._sites = sites
-        self._max_base_age = max_base_age
+        self._base_max_age_tokens = base_max_age_tokens
+        self._work_kwh = work_kwh
         self._codec = codec
         self._background = Background(executor)
         self._merge: _Merge | None = None
@@ -91,9 +100,11 @@ class Intake:
             name = self._checkpoints.spool(envelope, header.site, header.generation, header.cut)
             self._ledger.receive(
                 header.site, header.generation, header.cut, header.base_version, header.tokens,
-                header.consumed, header.header(), name, t, self._max_base_age,
+                header.consumed, header.header(), name, t, self._oldest_base(header.base_version),
             )  # fmt: skip
         except (Refused, DataError) as e:
+            if isinstance(e, TooLate):
+                self._lost(t, header, str(e))
             return self._refuse(t, header, sender, name, str(e))
         faults.reach("received")
         metrics = {k: round(header.metrics[k], 6) for k in METRICS if k in header.metrics}
@@ -113,6 +124,24 @@ class Intake:
                 raise Refused(f"its delta is {reader.codec}, and it says {header.codec}")
             if delta.size <= _LOOKED_THROUGH:
                 reader.verify()
+
+    def _oldest_base(self, base_version: int) -> int:
+        """The oldest version that work may be based on, or ``base_version`` if that is younger than it must be."""
+        head = self._ledger.head()
+        oldest = max(0, head.version - _VERSIONS_ALLOWED)
+        base = self._ledger.version(base_version) if base_version < oldest else None
+        young = base is not None and base.tokens_total >= head.tokens_total - self._base_max_age_tokens
+        return base_version if young else oldest
+
+    def _lost(self, t: float, header: ContributionHeader, reason: str) -> None:
+        """Book work that comes too late: what was trained, and what it took."""
+        detail: dict[str, Any] = {}
+        if self._work_kwh is not None:
+            detail["kwh"] = self._work_kwh(header.site, header.tokens, header.metrics.get("train_seconds", 0.0))
+        self._events.event(
+            t, "work_lost", site=header.site, generation=header.generation, cut=header.cut, tokens=header.tokens, reason=reason,
+            **detail,
+        )  # fmt: skip
 
     def _refuse(self, t: float, header: ContributionHeader, sender: str, name: str, reason: str) -> Ack:
         known = [c for c in self._ledger.pending() if (c.site, c.generation, c.cut) == (header.site, header.generation, header.cut)]

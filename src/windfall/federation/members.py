@@ -26,6 +26,10 @@ class Settings:
     budget_tokens: int
     manifest: str
     tokens_per_s: Mapping[str, float]
+    #: On a clock that does not wait: the shortest joint round (run time).
+    round_min_s: float = 60.0
+    #: What is larger travels beside the messages, and a site that joins is sent it before it counts.
+    inline_bytes: int = 64 * 2**20
     #: Work lent out beyond what a round needs, on a clock that does not wait.
     lease_margin: float = 1.5
     #: Age of an inner optimizer state, as a share of the budget, past which it is reset.
@@ -52,6 +56,9 @@ class Member:
     generation: int
     node: str
     inner_tokens: float
+    #: It has been sent the newest version before it was to train on it; and it is being sent it, since when (run time).
+    fetched: bool = False
+    fetching_since: float | None = None
     #: Version that the site holds, as far as is known.
     held: int | None = None
     began_at: float | None = None

@@ -61,6 +61,10 @@ class Membership:
         self._by_site: dict[str, Member] = {}
         #: By site: why it cannot go on.
         self.fatal = reports.fatal
+        #: Bytes of contributions that have been taken in.
+        self.received_bytes = 0
+        #: How long each site was sent the version with which it joins, since somebody asked (run time).
+        self.fetched: list[float] = []
         #: Sites whose work has been taken since somebody asked: their failures are forgotten.
         self.proven: set[str] = set()
 
@@ -172,6 +176,9 @@ class Membership:
             return
         if current:
             self._rounds.answered(site, t)
+            if m.fetching_since is not None:
+                self.fetched.append(t - m.fetching_since)
+                m.fetching_since = None
         if header.get("drained") is True and header.get("generation") == m.generation:
             m.drained = True
         self._take(t, site, reply.envelope)
@@ -197,7 +204,7 @@ class Membership:
         self._nodes.belongs(node, site)
         known = self._by_site.get(site)
         m = known or Member(site, self._generations[site], node, stands.inner_tokens)
-        m.node, m.message, m.gone_since = node, None, None
+        m.node, m.message, m.gone_since, m.fetching_since = node, None, None, None
         m.unsure = False
         blobs = reply.envelope.all_blobs() if reply.envelope else {}
         if known is None:
@@ -277,6 +284,7 @@ class Membership:
         if m and header and mine and (ack is None or ack.accepted) and header.cut not in m.counted:
             self._count(t, m, header)
         if ack is None:
+            self.received_bytes += sum(b.size for n, b in blobs.items() if n not in late)
             # Work that an earlier life left behind proves nothing of this one.
             if mine:
                 self.proven.add(site)
@@ -324,6 +332,8 @@ class Membership:
                 # It went on training after its cut: one more message fetches that work.
                 m.drain_sent = True
                 self._dispatch.fetch_rest(t, m, self._rounds.number)
+        elif m.fetching_since is not None and not m.uncut and not m.owes_inner:
+            m.drained = True  # it has nothing but what it is just being sent
         elif not m.drain_sent:
             m.drain_sent = True
             self._bus.send(site, {"kind": "drain", "generation": m.generation})

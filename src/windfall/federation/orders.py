@@ -29,6 +29,7 @@ class Orders:
         self._events = events
         self._s = settings
         self._fence = fence
+        self.inline_bytes = settings.inline_bytes
 
     def step_sizes(self, fleet: Collection[str]) -> dict[str, int]:
         """Blocks of an optimizer step at each site of a round."""

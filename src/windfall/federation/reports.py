@@ -38,6 +38,8 @@ class SiteReports:
         self.last_block: dict[str, int] = {}
         #: By site: what its newest heartbeat said, from the time on at which its process is there.
         self._doing: dict[str, Doing] = {}
+        #: Sites that have taken a version in since somebody asked, and which.
+        self.taken_in: list[tuple[str, int]] = []
         #: By site: why it cannot go on, by its own word.
         self.fatal: dict[str, str] = {}
 
@@ -117,6 +119,8 @@ class SiteReports:
             )  # fmt: skip
         elif kind == "eval":
             self._evaluations.take(t, site, e)
+        elif kind == "took_in":
+            self.taken_in.append((site, f.count("version")))
         elif kind == "fatal":
             self.fatal[site] = text(e.get("reason", "failed"))
         elif kind == "note":

@@ -47,11 +47,13 @@ class Round:
     given_up: set[str] = field(default_factory=set)
     #: Monotonic wall time up to which a site had something to finish before it could answer.
     excused_at: dict[str, float] = field(default_factory=dict)
+    #: Sites that an earlier round was closed without, and that train on beside this one until their work has come.
+    beside: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class Situation:
-    """How things stand. ``t`` is run time, ``wall`` monotonic wall time."""
+    """How things stand. ``t`` is run time (to the second, on a calendar), ``wall`` monotonic wall time."""
 
     t: float
     wall: float
@@ -71,15 +73,22 @@ class Situation:
     late_work: bool
     #: Of those that are waited for: who says what it is at, and since when (monotonic wall time; None: it sends or fetches).
     busy: Mapping[str, float | None] = field(default_factory=dict)
+    #: Of the budget that is settled, 0 to 1.
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
 class Begin:
-    """Lend to these sites for a round that is cut at ``cut_at`` (run time), and send them their orders."""
+    """Lend to these sites for a round that is cut at ``cut_at`` (run time), and send them their orders.
+
+    ``beside`` are those who train on from an earlier one. ``reason``: of its length, where it was chosen.
+    """
 
     number: int
     participants: frozenset[str]
     cut_at: float
+    beside: frozenset[str] = frozenset()
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,8 @@ class Rounds:
         self._regulars = set(regulars)
         #: Run time since when the next one waits for one of them.
         self._waits_since: float | None = None
+        #: Sites that a round has been closed without, whose work has yet to come; they are in no round meanwhile.
+        self._late: set[str] = set()
 
     # -- what has happened -----------------------------------------------------------------------------------
 
@@ -150,17 +161,21 @@ class Rounds:
         """A round has begun."""
         assert self.current is None, "there is one round at a time"
         self.number, self.current = r.number, r
+        self._late -= r.participants
         if self._fixed:
             self._regulars, self._waits_since = set(r.participants), None
 
     def answered(self, site: str, t: float) -> None:
         """A participant has answered its order, or has nothing to answer."""
-        if self.current is not None:
+        if self.current is not None and site in self.current.participants:
             self.current.waiting.discard(site)
             self.current.answered[site] = t
 
     def gone(self, site: str, *, failed: bool) -> None:
         """A life of a site is over. ``failed``: its next one may have work of it to offer."""
+        self._late.discard(site)
+        if self.current is not None:
+            self.current.beside.discard(site)
         if self.current is not None and not (failed and self._fixed):
             self.current.waiting.discard(site)
 
@@ -184,7 +199,8 @@ class Rounds:
             self.current = None
             return [Commit(r.mode)]
         forward: list[Command] = []
-        joiners = frozenset(now.able - r.participants)
+        # Who was late trains on, and is in the next round: only who has nothing to do is not kept waiting.
+        joiners = frozenset(now.able - r.participants - (self._late if self._s.overlap else set()))
         # A round of fixed tokens is done as it was begun: who joins waits for the next one.
         if joiners and not self._fixed and r.cut_at > now.t and now.free_blocks:
             r.cut_at = now.t
@@ -205,6 +221,7 @@ class Rounds:
                 r.given_up |= set(lost)
                 return [GiveUp(site, "it does not answer its message") for site in lost]
         r.closed = True
+        self._late |= r.waiting
         return [Close(r.number, frozenset(r.waiting))]
 
     def _mute(self, now: Situation, r: Round, grace: float) -> set[str]:
@@ -228,7 +245,9 @@ class Rounds:
             return []
         if now.complete:
             return [EvaluateLast(self.number + 1, able)]
-        return [Begin(self.number + 1, able, self._lengths.cut_at(now.t, able, now.free_blocks))]
+        beside = frozenset(self._late & now.members) - able if self._s.overlap else frozenset()
+        cut = self._lengths.cut(now.t, able, company=able | beside, free_blocks=now.free_blocks, progress=now.progress)
+        return [Begin(self.number + 1, able, cut.at, beside, cut.reason)]
 
     def _expects(self, now: Situation) -> bool:
         """Whether to wait before the next round of fixed tokens: somebody who did the last one is not able yet, and coming.

@@ -16,7 +16,7 @@ from windfall.errors import ConfigError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.departed import departed, take_leave
 from windfall.federation.engine import Federation
-from windfall.federation.intake import Intake
+from windfall.federation.intake import Intake, WorkKwh
 from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
 from windfall.federation.recovery import recover
@@ -32,6 +32,7 @@ from windfall.store.bus import Bus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.units import J_PER_KWH
 from windfall.wire.transport import Transport
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def compose(
     checkpoints = Checkpoints(run, ledger, keep=f.keep_versions, keep_every=f.keep_every)
     intake = Intake(
         ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
-        sites={*names, *gone}, max_base_age=f.max_base_age, codec=f.codec, executor=executor,
+        sites={*names, *gone}, base_max_age_tokens=f.base_max_age * config.budget_blocks * config.tokens_per_block,
+        work_kwh=work_kwh(config, gated=clock.gated), codec=f.codec, executor=executor,
     )  # fmt: skip
     recover(clock.now(), ledger, checkpoints, intake, telemetry)
     take_leave(clock.now(), gone, ledger, intake, telemetry, run.sites)
@@ -106,11 +108,26 @@ def profiles(config: Config) -> dict[str, SiteProfile]:
     return {s.name: SiteProfile(s.spin_up_s, s.load_s, s.tokens_per_s, s.train_power_w) for s in config.site}
 
 
+def work_kwh(config: Config, *, gated: bool) -> WorkKwh:
+    """A function that estimates what a site has used for its work, by its power model."""
+    sites = {s.name: s for s in config.site}
+
+    def estimate(site: str, tokens: int, train_s: float) -> float:
+        s = sites.get(site)
+        if s is None:  # no part of the run any more
+            return 0.0
+        # On a gated clock a site takes what its model says, whatever this machine does.
+        return s.train_power_w * (tokens / s.tokens_per_s if gated else train_s) / J_PER_KWH
+
+    return estimate
+
+
 def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
     """What is configured that the federation needs."""
     f, t = config.federation, config.train
     return Settings(
-        round_s=f.round_s, solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
+        round_s=f.round_s, round_min_s=f.round_min_s, inline_bytes=int(f.inline_limit_mb * 2**20),
+        solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
         heartbeat_timeout_s=config.fleet.heartbeat_timeout_s, tick_s=config.run.tick_s, gated=gated, codec=f.codec,
         blocks_per_step=t.batch_sequences // t.block_sequences, tokens_per_block=config.tokens_per_block, batch=t.batch,
         overlap=f.overlap,

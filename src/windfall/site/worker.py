@@ -345,6 +345,8 @@ class SiteWorker:
         moves = self._settle(order.acks)
         self._rebase(order, arrived.version, moves)
         self._load_inner(order, arrived.envelope)
+        if arrived.version is not None and not order.gated:
+            self._bus.emit({"kind": "took_in", "version": order.version})
         self._order, self._cut_made = order, False
         self._note("order", order.progress_start, order.progress_rate)
         # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.

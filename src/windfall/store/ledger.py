@@ -27,6 +27,10 @@ MAX_FAILURES = 3
 _TOKENS_KEPT = 4
 
 
+class TooLate(Refused):
+    """Work that was real, and comes too late to be of use."""
+
+
 class Ledger:
     """One run's ledger. Only the coordinator opens it for writing."""
 
@@ -205,13 +209,13 @@ class Ledger:
 
     def receive(
         self, site: str, generation: int, cut: int, base_version: int, tokens: int,
-        consumed: Sequence[Consumed], header: dict[str, Any], file: str, t: float, max_base_age: int,
+        consumed: Sequence[Consumed], header: dict[str, Any], file: str, t: float, oldest_base: int,
     ) -> Received:  # fmt: skip
         """Take a contribution in: it waits for a commit, and its blocks can no longer expire.
 
         Raises:
-            Refused: it is known already; its base version is too old or does not exist; it claims blocks that it was not lent
-                under a current epoch; or its token count is not that of its blocks.
+            TooLate: its base version is older than ``oldest_base``, or its blocks are no longer lent under its lease.
+            Refused: it is known already; its base version does not exist; or its token count is not that of its blocks.
         """
         with self._transaction() as db:
             known = db.execute(
@@ -220,11 +224,16 @@ class Ledger:
             if known:
                 raise Refused(f"{site} cut {generation}.{cut} is already {known[0]}")
             head = self.head().version
-            if not head - max_base_age <= base_version <= head:
+            if base_version > head:
                 raise Refused(f"{site} cut {generation}.{cut} is based on version {base_version}; head is {head}")
             expected = sum((c.end - c.start) * self.tokens_per_block for c in consumed if not c.skipped)
             if tokens != expected or tokens < 0:
                 raise Refused(f"{site} cut {generation}.{cut} claims {tokens} tokens for blocks worth {expected}")
+            if base_version < oldest_base:
+                raise TooLate(
+                    f"{site} cut {generation}.{cut} is based on version {base_version}; head is {head}, and nothing is taken "
+                    f"that is based on one before {oldest_base} (federation.base_max_age)"
+                )
             cursor = db.execute(
                 "INSERT INTO contributions (site, generation, cut, base_version, tokens, header, file, state, t_run)"
                 " VALUES (?,?,?,?,?,?,?,'received',?)",
@@ -233,7 +242,7 @@ class Ledger:
             number = int(cursor.lastrowid or 0)
             for c in consumed:
                 if not self._held(c.start, c.end, c.epoch, site):
-                    raise Refused(
+                    raise TooLate(
                         f"{site} cut {generation}.{cut} claims blocks {c.start}..{c.end - 1} under lease {c.epoch}, "
                         "which it does not hold"
                     )

@@ -25,6 +25,7 @@ TRANSITIONS = frozenset(
         "error",
         "refused",
         "discarded",
+        "work_lost",
         "message_failed",
         "quarantined",
         "lease_ended",
@@ -115,6 +116,15 @@ def _work(event: Event, d: Mapping[str, Any]) -> str:
         case "round":
             cut = f"; cut at {clock_text(float(d['cut_at']))}" if d.get("cut_at") else ""
             return f"round {d.get('round')} ({d.get('mode')}) on version {event.version}: {_names(d.get('sites'))}{cut}"
+        case "round_length":
+            return f"round {d.get('round')} takes {float(d.get('length_s', 0)):,.0f} s{_because(d)}"
+        case "version_sent":
+            return f"is sent version {event.version} before it counts as one of the round's"
+        case "together":
+            sent, received = (_megabytes(d.get(f"{way}_bytes_per_round")) for way in ("sent", "received"))
+            text = f"{_names(d.get('sites'))} in {counted(d.get('rounds'), 'round')}: "
+            text += f"{float(d.get('tokens_per_s', 0)):,.1f} tokens/s"
+            return text + f", {sent} sent and {received} received a round"
         case "cut_forward":
             return f"the cut of round {d.get('round')} is brought forward{_because(d)}"
         case "round_closed_without":
@@ -140,6 +150,10 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             cut = f" cut {d['generation']}.{d['cut']}" if "cut" in d and "generation" in d else ""
             tokens = f" ({int(d['tokens']):,} tokens)" if cut and "tokens" in d else ""
             return f"{event.kind}{cut}{tokens}{_because(d)}"
+        case "work_lost":
+            kwh = f" and an estimated {float(d['kwh']):.3g} kWh" if "kwh" in d else ""
+            text = f"cut {d.get('generation')}.{d.get('cut')} comes too late: {int(d.get('tokens', 0)):,} tokens"
+            return f"{text}{kwh} are lost{_because(d)}"
         case "message_failed":
             return f"a message {'failed' if d.get('current', True) else 'to an earlier life of the site failed'}{_because(d)}"
         case "stranger":
@@ -187,6 +201,10 @@ def _hand(event: Event, d: Mapping[str, Any]) -> str:
         case "released":
             return f"released by {d.get('who')}{_because(d)}"
     return ""
+
+
+def _megabytes(value: Any) -> str:
+    return f"{float(value or 0) / 1e6:,.2f} MB"
 
 
 def _names(value: Any) -> str:

@@ -166,7 +166,10 @@ def _by_mode(summary: Mapping[str, Any]) -> str:
     parts = [f"{n:,} tokens {pieces.text(mode)}" for mode, n in summary["tokens_by_mode"].items()]
     moves = summary["joins_and_leaves"]
     done = ", ".join(parts) or "Nothing is committed yet"
-    return f"{done}; sites joined {moves['joins']} and left {moves['leaves']} times."
+    lost = summary["work_lost"]
+    late = f" {lost['tokens']:,.0f} tokens (an estimated {lost['kwh']:.3g} kWh) came too late and are lost."
+    late = late if lost["tokens"] else ""
+    return f"{done}; sites joined {moves['joins']} and left {moves['leaves']} times.{late}"
 
 
 def _samples(config: Config, s: RunSeries) -> str:

@@ -103,6 +103,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "signals_lost": story.signals_lost(),
         "tokens_by_mode": tokens_by_mode,
         "joins_and_leaves": story.joins_and_leaves(),
+        "work_lost": story.work_lost(),
         "events_count": story.events_count,
         "dropped": story.dropped,
     }  # fmt: skip
@@ -168,6 +169,14 @@ class _TelemetryReader:
             else:  # a new life asks them all again
                 lost.clear()
         return list(lost.values())
+
+    def work_lost(self) -> dict[str, float]:
+        """Tokens and estimated kWh of work that came too late."""
+        lost = {"tokens": 0.0, "kwh": 0.0}
+        for (detail,) in self.rows("SELECT detail FROM events WHERE kind = 'work_lost'"):
+            said = json.loads(detail)
+            lost = {k: total + float(said.get(k) or 0.0) for k, total in lost.items()}
+        return lost
 
     def joins_and_leaves(self) -> dict[str, int]:
         """How often a site began to train, and how often one ceased to."""
