@@ -63,42 +63,45 @@ def test_joint_rounds_are_ten_times_their_transfer_at_least_and_longer_late(tmp_
     assert max(lengths) <= 1200.0 + 300.0  # the last takes in what is not worth another one
 
 
-def test_a_joiner_is_sent_a_large_model_first_and_the_running_site_takes_steps_all_the_while(
+def test_a_joiner_is_sent_a_large_model_first_and_the_running_sites_take_steps_all_the_while(
     tmp_path: Path, data: Path, runs: list[Run]
 ) -> None:
-    run = paced(tmp_path / "r", data, {"a": [(0.0, 1e5)], "b": [(10.0, 1e5)]}, inline_bytes=100, steps=400, solo_min=4)
+    run = paced(
+        tmp_path / "r", data, {**PAIR, "c": [(12.0, 1e5)]}, inline_bytes=100, steps=600, trainer=None, codec="int8", round_min=10,
+        round_min_s=600.0, grace_s=0.0,
+    )  # fmt: skip
     runs.append(run)
     push, pushed, kept = run.transport.push, [], []
 
     def slow_link(node: str, envelope: Envelope) -> str:
-        header = envelope.header
-        if header.get("kind") == "round":
-            pushed.append((node.split("#")[0], header["model"], len(header["leases"]), run.ledger.head().version))
-        message = push(node, envelope)
-        if header.get("kind") == "round" and node.startswith("b") and header["model"] == "full":
-            box = run.workers["b"]._mailbox
-            kept.append((box, list(box.incoming)))  # type: ignore[attr-defined]
-            box.incoming.clear()  # type: ignore[attr-defined]
+        message, header, site = push(node, envelope), envelope.header, node.split("#")[0]
+        if header.get("kind") == "round" and site == "c":
+            pushed.append((header["model"], len(header["leases"])))
+            if len(pushed) == 1:
+                box: Any = run.workers["c"]._mailbox
+                kept.append((box, list(box.incoming)))
+                box.incoming.clear()
         return message
 
     run.transport.push = slow_link  # type: ignore[method-assign]
     while not kept:
         run.serve(until_min=(run.clock.now() - T0 + TICK) / 60)
-    version, steps = run.ledger.head().version, run.workers["a"]._steps
-    run.serve(until_min=(run.clock.now() - T0) / 60 + 6)
+    since, before = run.clock.now(), {site: run.workers[site]._steps for site in "ab"}
+    version = run.ledger.head().version
+    run.serve(until_min=(since - T0) / 60 + 12)
     assert run.ledger.head().version > version, "versions are made while it is on its way"
-    assert run.workers["a"]._steps > steps + 5
-    assert not run.events("cut_forward"), "and nobody's cut is brought forward for it"
-    assert run.federation.working("b") is False
+    assert all(run.workers[site]._steps > before[site] + 20 for site in "ab")
+    assert not [t for t, _, _, d in run.events("cut_forward") if "c" in d["reason"]], "and nobody hands in early for it"
+    assert run.federation.working("c") is False
     ((box, messages),) = kept
     box.incoming.extend(messages)
     assert run.serve() == "done"
-    to_b = [(model, leases) for site, model, leases, _ in pushed if site == "b"]
-    assert to_b[0] == ("full", 0)
-    assert to_b[1][0] == "chain", "what was made meanwhile comes with the joint round"
-    assert to_b[1][1] > 0
-    assert [site for _, _, site, _ in run.events("version_sent")] == ["a", "b"]
-    assert_exactly_once(run)
+    assert pushed[0] == ("full", 0)
+    model, leases = pushed[1]
+    assert model == "chain", "what was made meanwhile comes with the joint round"
+    assert leases > 0
+    assert [site for _, _, site, _ in run.events("version_sent")] == ["a", "b", "c"]
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
 
 
 def test_a_site_ten_times_slower_costs_the_other_nothing_and_its_late_work_is_in_the_next_version(
@@ -120,8 +123,8 @@ def test_a_site_ten_times_slower_costs_the_other_nothing_and_its_late_work_is_in
     assert left_out
     assert all(d["sites"] == ["b"] for _, _, _, d in left_out)
     assert not [e for e in run.events("cut_forward", "refused", "work_lost") if e[0] > 5], "its answer shortens nobody's round"
-    for _, _, _, d in run.events("round"):
-        assert d["mode"] == "federated", "the one beside it still counts"
+    modes = {d["mode"] for t, _, _, d in run.events("round") if t > 5}
+    assert modes == {"federated"}, "the one beside it still counts"
     shares = [v.sites for v in run.ledger.versions() if v.version]
     assert sum("b" in s for s in shares) >= 3
     assert run.serve() == "done"

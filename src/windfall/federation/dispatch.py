@@ -54,12 +54,12 @@ class Dispatch:
         """Whether a site that joins has to be sent the newest version, or most of it, before it is to train on it.
 
         What is small comes with its first order. Once it has been sent a version it lags behind by what others have made
-        meanwhile, and that does come with the order, if it is known what made it.
+        meanwhile, and that does come with the order: asked again it might never catch up.
         """
-        if not m.first_order:
+        if not m.first_order or m.fetched:
             return False
-        order, blobs = self._orders.with_model(m, self._orders.order(m, 0, 0.0, 0.0, []))
-        return sum(b.size for b in blobs.values()) > self._orders.inline_bytes and (not m.fetched or order.model == "full")
+        _, blobs = self._orders.with_model(m, self._orders.order(m, 0, 0.0, 0.0, []))
+        return sum(b.size for b in blobs.values()) > self._orders.inline_bytes
 
     def bring_version(self, t: float, m: Member, number: int) -> None:
         """Send a site the newest version and nothing to train on: it answers as soon as it holds it."""
