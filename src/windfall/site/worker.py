@@ -27,7 +27,7 @@ from windfall.site.leases import Leases, OpenWork, Segment
 from windfall.site.liveness import BEAT_S, Liveness
 from windfall.site.outbox import InnerState, Outbox, TrainedTokens
 from windfall.store.background import Background
-from windfall.store.blobs import Blob
+from windfall.store.blobs import Blob, FileBlob
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.wire.codec import DifferenceReader
@@ -438,7 +438,8 @@ class SiteWorker:
         state = None
         try:
             if order.inner == "sent":
-                self._trainer.load_inner(envelope.blobs["inner"])
+                sent = envelope.blob("inner")
+                self._trainer.load_inner(sent if isinstance(sent, FileBlob) else sent.read())
                 self._note("inner", "sent", *order.inner_from)
                 return
             if order.inner == "own":
