@@ -547,7 +547,9 @@ class SiteWorker:
         self._bus.emit({"kind": "step", **said})
         if not self._may_step():
             self._report(self._now())
-        if clock.monotonic() - self._saved_at >= self._snapshot_s and self._background.idle:
+        # Not right before a cut, which has all that a snapshot would have and would wait for it.
+        due = clock.monotonic() - self._saved_at >= self._snapshot_s and self._background.idle
+        if due and not (not self._cut_made and self._should_cut()):
             with self.liveness.doing("a snapshot"):
                 self._take_snapshot()
         return True
