@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-gpu setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-gpu verify-d20 setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -46,6 +46,10 @@ bench-messages: setup
 # The study's model on a GPU; says so in one line where there is none.
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu_d20.py
+
+# A real d20 with default time-outs, its trainer killed in its second step: 15 minutes or more, 12 GB of memory, 25 GB of disk.
+verify-d20: setup
+	$(BIN)/python benchmarks/d20.py
 
 bench-long-run: setup
 	$(BIN)/python benchmarks/long_run.py

@@ -156,6 +156,10 @@ class Watch:
         """Tokens that each life of the site has trained."""
         return [int(f.read_bytes()[:20] or b"0") for f in sorted((self.site / "trained").glob("*"))]
 
+    def kept(self) -> bool:
+        """Whether the site's work is on its disk, or committed."""
+        return (self.site / "snapshot.env").is_file() or any((self.site / "outbox").glob("*.env")) or self.version() > 0
+
     def version(self) -> int:
         if not (self.root / "ledger.db").is_file():
             return -1
@@ -210,7 +214,7 @@ def play(watch: Watch, tokens: int) -> None:
     watch.until("start", lambda: bool(watch.events("hello")))
     watch.until("version 0 on its way", lambda: watch.doing().startswith("a step"))
     watch.until("first step", lambda: watch.trained() == [tokens])
-    watch.until("snapshot written", lambda: (watch.site / "snapshot.env").is_file() and watch.doing().startswith("a step"))
+    watch.until("first step safe", lambda: watch.kept() and watch.doing().startswith("a step"))
     kill_the_trainer(watch)
     watch.until("second life started", lambda: len(watch.events("hello")) == 2)
     watch.until("first step committed", lambda: watch.version() == 1)
@@ -234,7 +238,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--sequence-length", type=int, default=512)
     parser.add_argument("--batch-sequences", type=int, default=1)
-    parser.add_argument("--step-s", type=float, default=150.0, help="what a step is taken to last")
+    parser.add_argument("--step-s", type=float, default=300.0, help="what a step is taken to last")
     parser.add_argument("--snapshot-s", type=float, default=0.0, help="0: the default")
     parser.add_argument("--inline-mb", type=float, default=64.0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

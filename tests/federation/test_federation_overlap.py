@@ -155,3 +155,26 @@ def test_sites_are_sent_what_made_a_version_and_not_the_model(tmp_path: Path, da
     assert all(link["cut"] for chain in alone for link in chain)
     head = run.ledger.head()
     load_file(run.dir.checkpoints / head.file, head.sha256)
+
+
+def test_a_new_life_of_a_site_is_sent_what_its_disk_lacks_and_not_the_model(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "r", data, {**PAIR, "c": PAIR["a"]}, steps=120, codec="int8", overlap=True, round_min=4, solo_min=5)
+    runs.append(run)
+    push, sent = run.transport.push, []
+
+    def noting(node: str, envelope: Any) -> str:
+        if envelope.header.get("kind") == "round" and envelope.header["leases"]:
+            sent.append((node, envelope.header["model"], envelope.header["version"]))
+        return push(node, envelope)
+
+    run.transport.push = noting  # type: ignore[method-assign]
+    run.serve(until_min=18)
+    held = run.world.workers["a"]._held
+    before, digest = held.number, held.sha256
+    run.kill("a")
+    assert before is not None
+    assert run.serve() == "done"
+    again = [(model, version) for node, model, version in sent if node == "a#2"]
+    assert again[0] in [("none", before), ("chain", again[0][1])]
+    assert "full" not in [model for model, _ in again]
+    assert run.ledger.version(before).sha256 == digest  # type: ignore[union-attr]

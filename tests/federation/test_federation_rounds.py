@@ -38,11 +38,13 @@ class World:
         self.merging = False
         self.late_work = False
         self.done: list[Command] = []
+        self.working: dict[str, float | None] = {}
 
     def situation(self) -> Situation:
         return Situation(
             self.t, self.wall, members=set(self.here), able=self.here - self.busy, coming=self.here | self.coming,
             free_blocks=self.free, complete=self.free == 0, merging=self.merging, late_work=self.late_work,
+            busy=self.working,
         )  # fmt: skip
 
     def tick(self) -> list[Command]:
@@ -312,3 +314,34 @@ def test_whatever_happens_rounds_close_and_nobody_is_waited_for_who_is_gone(
     assert numbers == sorted(set(numbers))
     commits = [c for c in world.done if isinstance(c, Commit) and c.mode != "paused"]
     assert len(numbers) == sum(isinstance(c, Close) for c in world.done) == len(commits)
+
+
+def test_a_site_is_excused_while_it_is_at_what_it_began_before_the_cut_was_due_and_not_by_what_it_begins_later() -> None:
+    world = World(settings())
+    world.here = {"a"}
+    world.tick()
+    world.t = SOLO_S
+    world.working = {"a": -100.0}  # a step under way
+    assert world.tick() == []
+    patience = GRACE_S + 4 * BEAT_S
+    world.wall = 10 * patience
+    assert world.tick() == []
+    world.wall += patience - 1
+    world.working = {"a": 10 * patience + 1}  # the next step: its answer has been lost
+    assert world.tick() == []
+    world.wall += 2
+    assert [c.site for c in world.tick() if isinstance(c, GiveUp)] == ["a"]
+
+
+def test_what_is_on_its_way_excuses_a_site_for_as_long_as_it_is() -> None:
+    world = World(settings(gated=True))
+    world.here = {"a"}
+    world.tick()
+    world.t = SOLO_S
+    for _ in range(5):
+        world.working = {"a": None}
+        world.wall += 4 * BEAT_S + 1
+        assert world.tick() == []
+    world.working = {}
+    world.wall += 4 * BEAT_S + 1
+    assert [c.site for c in world.tick() if isinstance(c, GiveUp)] == ["a"]

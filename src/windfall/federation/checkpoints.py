@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,10 @@ from windfall.store.tensors import Tensors, load_file, save_file, shapes_in
 T = TypeVar("T")
 #: A site so many versions behind is sent what made each of them; one that is further behind, a whole model.
 _CHAIN = 3
+#: Files up to this size are copied into the spooled contribution that they are a part of.
+_INLINE = 2**20
+#: In a spooled contribution's header: what lies beside it, each with its file, size, SHA-256 and place there.
+_BESIDE = "beside"
 
 
 class Checkpoints:
@@ -31,6 +36,8 @@ class Checkpoints:
         self._keep = keep
         self._keep_every = keep_every
         self._shapes: dict[str, tuple[int, ...]] = {}
+        #: By name: what differences' files were when they were read, and their SHA-256.
+        self._digests: dict[str, tuple[tuple[int, int], str]] = {}
 
     @property
     def folder(self) -> Path:
@@ -71,11 +78,19 @@ class Checkpoints:
         """What makes a version of the one before, if it is still there."""
         try:
             if version.alone is None:
-                return FileBlob.of(self._run.checkpoints / difference_name(version.version))
+                return self._hashed(self._run.checkpoints / difference_name(version.version))
             (made_of,) = self._ledger.contributions(version.version)
             return self.spooled(made_of).blob("delta")
         except (OSError, DataError, KeyError, ValueError):
             return None
+
+    def _hashed(self, path: Path) -> FileBlob:
+        """A file that does not change under its name, which is read once."""
+        stat = path.stat()
+        known = self._digests.get(path.name)
+        if known is None or known[0] != (stat.st_mtime_ns, stat.st_size):
+            known = self._digests[path.name] = ((stat.st_mtime_ns, stat.st_size), sha256(path))
+        return FileBlob(path, stat.st_size, known[1])
 
     def residual(self, version: Version) -> Stored | None:
         """What rounding has left out up to a version, if it has left anything and the file is there."""
@@ -130,23 +145,45 @@ class Checkpoints:
         return kept
 
     def spool(self, envelope: Envelope, site: str, generation: int, cut: int) -> str:
-        """Keep a contribution on disk until it is committed."""
+        """Keep a contribution on disk until it is committed. A large file gets a second name beside it, and is not copied."""
         name = f"{site}-{generation}-{cut}.env"
-        _guard(lambda: envelope.save(self._run.spool / name))
+        inline: dict[str, bytes | Blob] = {}
+        beside: dict[str, list[str | int]] = {}
+        for what, blob in envelope.all_blobs().items():
+            if isinstance(blob, FileBlob) and blob.size > _INLINE:
+                path = self._run.spool / f"{name.removesuffix('.env')}.{len(beside)}.blob"
+                kept = _guard(partial(blob.keep_whole, path))
+                beside[what] = [path.name, kept.size, kept.sha256, kept.offset]
+            else:
+                inline[what] = blob
+        header = {**envelope.header, _BESIDE: beside} if beside else envelope.header
+        _guard(lambda: Envelope.of(header, inline).save(self._run.spool / name))
         faults.reach("after-send", self._run.spool / name)
         return name
 
     def spooled(self, contribution: Received) -> Envelope:
-        """A contribution's envelope, whose blobs are not read. Raises DataError if it is missing or none."""
+        """A contribution's envelope, whose blobs are not read. Raises DataError if it is missing or none, or a file beside it."""
         try:
-            return Envelope.load(self._run.spool / contribution.file, in_memory_up_to=-1, check=False)
+            kept = Envelope.load(self._run.spool / contribution.file, in_memory_up_to=-1, check=False)
+            beside = kept.header.get(_BESIDE, {})
+            blobs: dict[str, bytes | Blob] = dict(kept.all_blobs())
+            for what, (name, size, digest, offset) in beside.items():
+                path = self._run.spool / name
+                if path.stat().st_size < offset + size:
+                    raise DataError(f"{name}: cut short")
+                blobs[what] = FileBlob(path, size, digest, offset)
         except OSError as e:
             raise DataError(f"{contribution.file}: cannot be read: {e.strerror}") from None
+        return Envelope.of({k: v for k, v in kept.header.items() if k != _BESIDE}, blobs)
 
     def unspool(self, names: Sequence[str]) -> None:
         """Remove contributions that are committed or refused."""
         for name in names:
             (self._run.spool / name).unlink(missing_ok=True)
+        # After the envelope: without it nobody looks for what lies beside it.
+        for path in self._run.spool.glob("*.blob"):
+            if _envelope_of(path) in names:
+                path.unlink(missing_ok=True)
 
     def write_inner(self, site: str, number: int, blob: Blob) -> tuple[str, str]:
         """Keep a drained site's inner optimizer state with version ``number``."""
@@ -171,6 +208,7 @@ class Checkpoints:
         spooled = {c.file for c in [*self._ledger.pending(), *self._ledger.contributions(head.version)]}
         gone = [p for kind in ("*.safetensors", "*.diff") for p in self._run.checkpoints.glob(kind) if p.name not in kept]
         gone += [p for p in self._run.spool.glob("*.env") if p.name not in spooled]
+        gone += [p for p in self._run.spool.glob("*.blob") if _envelope_of(p) not in spooled]
         gone += [p for folder in (self._run.checkpoints, self._run.spool) for p in folder.glob(".*.tmp")]
         return gone
 
@@ -186,6 +224,11 @@ class Checkpoints:
         for path in self._run.checkpoints.glob("inner-*.safetensors"):
             if path.name not in names:
                 path.unlink(missing_ok=True)
+
+
+def _envelope_of(beside: Path) -> str:
+    """Name of the spooled contribution beside which a file lies."""
+    return beside.name.rsplit(".", 2)[0] + ".env"
 
 
 def _blob(path: Path, digest: str) -> FileBlob:

@@ -118,7 +118,7 @@ class Intake:
         """Raise Refused or DataError for a difference that is none of this model's. Of a large one the values are read later."""
         delta = envelope.blob("delta")
         where = {"offset": delta.offset, "size": delta.size} if isinstance(delta, FileBlob) else {}
-        source = delta.path if isinstance(delta, FileBlob) else delta.data
+        source = delta.path if isinstance(delta, FileBlob) else delta.read()
         with DifferenceReader(source, self._checkpoints.shapes(), "its delta", **where) as reader:
             if reader.codec != header.codec:
                 raise Refused(f"its delta is {reader.codec}, and it says {header.codec}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -86,6 +85,4 @@ class Member:
     refusals: int = 0
     #: Monotonic wall time since when its node is not listed.
     gone_since: float | None = None
-    #: Monotonic wall time up to which it could not answer: it was at something that it had begun before.
-    excused_at: float = -math.inf
     acks: list[Ack] = field(default_factory=list)

@@ -35,7 +35,7 @@ class Frozen:
 
     header: ContributionHeader
     #: The copy of the parameters, and the exact inner state.
-    later: Callable[[], tuple[Tensors, bytes]]
+    later: Callable[[], tuple[Tensors, bytes | Blob]]
     #: The version that they are built on.
     base: Tensors
     #: What was sent before and is not settled.

@@ -18,12 +18,15 @@ from windfall.store.blobs import Blob, FileBlob
 from windfall.store.files import Envelope
 from windfall.wire.messages import ContributionHeader, cut_of, name_of
 
+#: Inner states up to this size are read into memory; a larger one stays in its file.
+_IN_MEMORY = 2**20
+
 
 @dataclass(frozen=True)
 class InnerState:
     """A stored inner optimizer state, and after which step of which life of the site it was taken."""
 
-    data: bytes
+    data: bytes | Blob
     tokens: float
     generation: int
     steps: int
@@ -169,7 +172,7 @@ class Outbox:
     def header(self, generation: int, cut: int) -> ContributionHeader | None:
         """What an unacknowledged contribution says of itself; None if it is not there or damaged."""
         try:
-            return ContributionHeader.parse(Envelope.load(self._folder / name_of(generation, cut)).header)
+            return ContributionHeader.parse(Envelope.header_of(self._folder / name_of(generation, cut)))
         except (DataError, Refused, OSError):
             return None
 
@@ -201,7 +204,7 @@ class Outbox:
         if not self._snapshot.is_file():
             return
         try:
-            header = Envelope.load(self._snapshot).header
+            header = Envelope.load(self._snapshot, in_memory_up_to=0).header
             name = name_of(int(header["generation"]), int(header["cut"]))
         except (DataError, KeyError, ValueError, TypeError):
             self._snapshot.unlink(missing_ok=True)
@@ -218,7 +221,7 @@ class Outbox:
 
     def _write_inner(self, state: InnerState) -> None:
         label = {"tokens": state.tokens, "generation": state.generation, "steps": state.steps}
-        Envelope(label, {"inner": state.data}).save(self._inner_next)
+        Envelope.of(label, {"inner": state.data}).save(self._inner_next)
 
     def _keep_inner(self) -> None:
         """What an earlier life left between the two steps: it counts if its contribution is there."""
@@ -227,7 +230,7 @@ class Outbox:
         state = _read_inner(self._inner_next)
         for file in sorted(self._folder.glob("*.env"), reverse=True):
             try:
-                header = Envelope.load(file).header
+                header = Envelope.header_of(file)
             except (DataError, OSError):
                 continue
             if state and (header.get("generation"), header.get("last_step")) == (state.generation, state.steps):
@@ -241,14 +244,18 @@ class Outbox:
 
     def inner_tokens(self) -> float:
         """Progress at which the stored inner state was taken; -1 without one."""
-        state = self.inner()
-        return state.tokens if state else -1.0
+        try:
+            return float(Envelope.header_of(self._inner)["tokens"])
+        except (DataError, OSError, KeyError, ValueError, TypeError):
+            return -1.0
 
 
 def _read_inner(path: Path) -> InnerState | None:
     try:
-        envelope = Envelope.load(path)
+        envelope = Envelope.load(path, in_memory_up_to=_IN_MEMORY)
         h = envelope.header
-        return InnerState(envelope.blobs["inner"], float(h["tokens"]), int(h["generation"]), int(h["steps"]))
+        blob = envelope.blob("inner")
+        data = blob if isinstance(blob, FileBlob) else blob.read()
+        return InnerState(data, float(h["tokens"]), int(h["generation"]), int(h["steps"]))
     except (DataError, OSError, KeyError, ValueError, TypeError):
         return None

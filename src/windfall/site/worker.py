@@ -27,7 +27,7 @@ from windfall.site.leases import Leases, OpenWork, Segment
 from windfall.site.liveness import BEAT_S, Liveness
 from windfall.site.outbox import InnerState, Outbox, TrainedTokens
 from windfall.store.background import Background
-from windfall.store.blobs import Blob
+from windfall.store.blobs import Blob, FileBlob
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.wire.codec import DifferenceReader
@@ -440,7 +440,8 @@ class SiteWorker:
         state = None
         try:
             if order.inner == "sent":
-                self._trainer.load_inner(envelope.blobs["inner"])
+                sent = envelope.blob("inner")
+                self._trainer.load_inner(sent if isinstance(sent, FileBlob) else sent.read())
                 self._note("inner", "sent", *order.inner_from)
                 return
             if order.inner == "own":
@@ -548,7 +549,9 @@ class SiteWorker:
         self._bus.emit({"kind": "step", **said})
         if not self._may_step():
             self._report(self._now())
-        if clock.monotonic() - self._saved_at >= self._snapshot_s and self._background.idle:
+        # Not right before a cut, which has all that a snapshot would have and would wait for it.
+        due = clock.monotonic() - self._saved_at >= self._snapshot_s and self._background.idle
+        if due and not (not self._cut_made and self._should_cut()):
             with self.liveness.doing("a snapshot"):
                 self._take_snapshot()
         return True

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BufferedIOBase, BytesIO
@@ -111,23 +111,68 @@ class FileBlob:
 
     def keep(self, path: Path) -> FileBlob:
         """Give these bytes a second life at ``path``: another name for the file where that is possible, else a copy. Durable."""
-        if self.offset == 0 and self.path.stat().st_size == self.size:
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(self.path, temporary)
-                os.replace(temporary, path)
-                # Two names of one file are never renamed into each other: the first one would stay.
-                temporary.unlink(missing_ok=True)
-                sync_dir(path.parent)
-                return FileBlob(path, self.size, self.sha256)
-            except OSError as e:
-                if e.errno not in _NO_LINKS:
-                    raise
+        if self.offset == 0 and self.path.stat().st_size == self.size and self._link(path):
+            return FileBlob(path, self.size, self.sha256)
+        return _copy(self, path)
+
+    def keep_whole(self, path: Path) -> FileBlob:
+        """As ``keep``, and what is around these bytes in their file lives on with them where that saves copying them."""
+        return FileBlob(path, self.size, self.sha256, self.offset) if self._link(path) else _copy(self, path)
+
+    def _link(self, path: Path) -> bool:
+        """Give the file a second name, durably; whether that is possible."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(self.path, temporary)
+            os.replace(temporary, path)
+        except OSError as e:
+            if e.errno not in _NO_LINKS:
+                raise
+            return False
+        # Two names of one file are never renamed into each other: the first one would stay.
+        temporary.unlink(missing_ok=True)
+        sync_dir(path.parent)
+        return True
+
+
+@dataclass(frozen=True)
+class PiecesBlob:
+    """A blob in pieces that lie in memory where they are, one behind the other, such as a header and arrays."""
+
+    pieces: Sequence[bytes | memoryview] = field(repr=False)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(len(piece) for piece in self.pieces)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest."""
+        digest = hashlib.sha256()
+        for piece in self.pieces:
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def read(self) -> bytes:
+        """All of it, joined."""
+        return b"".join(self.pieces)
+
+    def open(self) -> BinaryIO:
+        """A reader that stands at its beginning. It has a copy of all of it."""
+        return BytesIO(self.read())
+
+    def parts(self) -> Iterator[bytes | memoryview]:
+        """All of it, in pieces."""
+        yield from self.pieces
+
+    def keep(self, path: Path) -> FileBlob:
+        """Write it to ``path``, durably, whole or not at all."""
         return _copy(self, path)
 
 
-Blob = MemoryBlob | FileBlob
+Blob = MemoryBlob | FileBlob | PiecesBlob
 
 
 class Blobs(Mapping[str, bytes]):

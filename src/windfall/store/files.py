@@ -47,7 +47,7 @@ def telling_of_the_disk(root: Path) -> Iterator[None]:
         ) from e
 
 
-def write_atomic(path: Path, parts: Iterable[bytes], *, durable: bool = True, point: str = "") -> None:
+def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, durable: bool = True, point: str = "") -> None:
     """Write ``parts`` to ``path``: a reader sees the old file or the whole new one, after any crash if ``durable``.
 
     ``point`` names the fault point (``windfall.faults``) between writing and renaming.
@@ -139,7 +139,7 @@ class Envelope:
         """Every blob by its name, unread."""
         return {name: self.blob(name) for name in self.blobs}
 
-    def parts(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator[bytes | memoryview]:
         """The serialised form, in pieces. Raises DataError if a file is not what it was any more."""
         blobs = self.all_blobs()
         index = [[name, blob.size, blob.sha256] for name, blob in blobs.items()]
@@ -185,8 +185,8 @@ class Envelope:
     @classmethod
     def within(cls, blob: Blob, what: str, *, in_memory_up_to: int, check: bool = True) -> Envelope:
         """The envelope that a blob holds, as ``load``; the blob itself is not checked, as its parts have checksums of their own."""
-        if isinstance(blob, MemoryBlob):
-            return cls.parse(blob.data, what)
+        if not isinstance(blob, FileBlob):
+            return cls.parse(blob.read(), what)
         blobs: dict[str, bytes | Blob] = {}
         with blob.open() as f:
             header, index = _read_head(f, blob.size, what)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from windfall.errors import DataError, RankError
+from windfall.store.blobs import Blob
 from windfall.train.evaluate import EvalResult
 from windfall.train.ranks import Group
 from windfall.train.trainer import Floats, LocalTrainer, Read, Tensors
@@ -119,12 +120,12 @@ class RankedTrainer:
             self._say(_Command.GATHER)
             return self._local.inner(exact=exact)
 
-    def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
+    def snapshot(self) -> Callable[[], tuple[Tensors, bytes | Blob]]:
         with self._together():
             self._say(_Command.GATHER)
             return self._local.snapshot()
 
-    def load_inner(self, data: bytes) -> None:
+    def load_inner(self, data: bytes | Blob) -> None:
         state, since, usual = self._local.read_inner(data)
         # All ranks take the state over, or none: one that does not fit is refused before the others hear of it.
         self._local.take_inner(state, since, usual)

@@ -15,10 +15,12 @@ import numpy.typing as npt
 import torch
 
 from windfall.errors import DataError
+from windfall.store.blobs import Blob
 from windfall.train.compiled import compiled
 from windfall.train.data import TrainData
 from windfall.train.evaluate import EvalResult, evaluate
 from windfall.train.generate import generate
+from windfall.train.inner import packed, unpacked
 from windfall.train.model import build_model
 from windfall.train.optim import InnerOptimizer, OptimConfig
 from windfall.train.precision import autocast, precision_on
@@ -91,11 +93,11 @@ class Trainer(Protocol):
         """The inner optimizer state as safetensors: in bf16 where that suffices, or ``exact``, bit for bit."""
         ...
 
-    def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
+    def snapshot(self) -> Callable[[], tuple[Tensors, bytes | Blob]]:
         """What `weights` and `inner` (exact) are now, to be asked for later, by any thread, before the next snapshot."""
         ...
 
-    def load_inner(self, data: bytes) -> None:
+    def load_inner(self, data: bytes | Blob) -> None:
         """Take over an inner state. Raises DataError if it is not one of this model."""
         ...
 
@@ -231,17 +233,21 @@ class LocalTrainer:
 
     def inner(self, *, exact: bool = False) -> bytes:
         """Made by all ranks."""
-        state = self._optimizer.state_tensors(lambda _, tensor: tensor.to("cpu", copy=True)) | self._numbers()
-        # bf16 has float32's range. Counters and other single numbers stay exact.
-        return _packed({n: t if exact or t.numel() <= 1 else t.to(torch.bfloat16) for n, t in state.items()})
 
-    def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
+        def kept(_: str, tensor: torch.Tensor) -> torch.Tensor:
+            # bf16 has float32's range. Counters and other single numbers stay exact.
+            dtype = tensor.dtype if exact or tensor.numel() <= 1 else torch.bfloat16
+            return tensor.to("cpu", dtype, copy=True)
+
+        return packed(self._optimizer.state_tensors(kept) | self._numbers()).read()
+
+    def snapshot(self) -> Callable[[], tuple[Tensors, bytes | Blob]]:
         """Made by all ranks."""
         take = self._staging.take
         weights = {n: take(f"weights.{n}", p.detach()) for n, p in self.model.named_parameters()}
         state = self._optimizer.state_tensors(take) | self._numbers()
         self._staging.wait()
-        return lambda: ({n: w.numpy() for n, w in weights.items()}, _packed(state))
+        return lambda: ({n: w.numpy() for n, w in weights.items()}, packed(state))
 
     def _numbers(self) -> dict[str, torch.Tensor]:
         """What an inner state has besides the optimizer's."""
@@ -255,12 +261,15 @@ class LocalTrainer:
         """Made by a rank that does not want the inner state itself, while the leader makes ``inner`` or ``snapshot``."""
         self._optimizer.gather()
 
-    def load_inner(self, data: bytes) -> None:
+    def load_inner(self, data: bytes | Blob) -> None:
         self.take_inner(*self.read_inner(data))
 
-    def read_inner(self, data: bytes) -> tuple[dict[str, torch.Tensor], float, float]:
-        """An inner state's tensors, tokens since its last reset and usual gradient length. Raises DataError if unreadable."""
-        state = _unpacked(data)
+    def read_inner(self, data: bytes | Blob) -> tuple[dict[str, torch.Tensor], float, float]:
+        """An inner state's tensors, tokens since its last reset and usual gradient length. Raises DataError if unreadable.
+
+        Those of a file stay in it, and are read as they are used.
+        """
+        state = unpacked(data)
         since = float(state.pop(_SINCE_RESET, torch.tensor(math.nan)))
         usual = float(state.pop(_USUAL_NORM, torch.tensor(math.nan)))
         return {n: t.float() for n, t in state.items()}, since, usual
@@ -282,25 +291,6 @@ class LocalTrainer:
     def state_shapes(self) -> dict[str, torch.Size]:
         """Names and shapes of the optimizer's state."""
         return self._optimizer.state_shapes()
-
-
-# safetensors is imported only where it is needed: training and measuring a model do without it.
-
-
-def _packed(state: Mapping[str, torch.Tensor]) -> bytes:
-    from safetensors.torch import save
-
-    return bytes(save(dict(state)))
-
-
-def _unpacked(data: bytes) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return dict(load(data))
-    except (SafetensorError, ValueError, KeyError) as e:
-        raise DataError(f"inner optimizer state: not readable as safetensors: {e}") from None
 
 
 class Guard:
