@@ -81,7 +81,7 @@ class InProcess(MemoryDriver):
             return
         super().ensure_up(site, generation)
         trainer = StandIn(
-            study(self.plan.depth), block_s=0.0, eval_s=0.0, blocks_per_step=self.plan.blocks_per_step,
+            study(self.plan.depth, self.plan.vocabulary), block_s=0.0, eval_s=0.0, blocks_per_step=self.plan.blocks_per_step,
             tokens_per_step=self.plan.tokens_per_step,
         )  # fmt: skip
         self.workers[site] = SiteWorker(
@@ -151,9 +151,9 @@ def bytes_of(root: Path, codec: str, depth: int = 3, rounds: int = 3) -> dict[st
 
 
 def coordinator_cpu(root: Path, sites: int, rounds: int = 4) -> dict[str, Any]:
-    """Processor seconds of the coordinator for a joint round (loop, intake, merge, orders), sites apart; a model of 16.9M."""
+    """Processor seconds of the coordinator for a joint round (loop, intake, merge, orders), sites apart; a model of 0.9M."""
     names = [f"s{n:02}" for n in range(sites)]
-    run = InProcess(root, Plan(dict.fromkeys(names, 1.0), depth=2, round_s=30, blocks_per_step=sites))
+    run = InProcess(root, Plan(dict.fromkeys(names, 1.0), depth=2, vocabulary=2048, round_s=30, blocks_per_step=sites))
     run.until(2)
     begun, at_sites = time.thread_time(), run.at_sites_s
     first = run.ledger.head().version

@@ -93,6 +93,7 @@ class Plan:
     #: By site: seconds that it takes for a block.
     block_s: dict[str, float]
     depth: int = 3
+    vocabulary: int = 65536
     round_s: float = 40.0
     overlap: bool = True
     codec: str = "int8"
@@ -152,7 +153,7 @@ def make(root: Path, plan: Plan, *, clock_table: str = 'clock = "real"') -> RunD
         run.ledger, run_id=f"measured-{os.getpid()}-{root.name}", fingerprint=fingerprint(config),
         budget_blocks=config.budget_blocks, tokens_per_block=config.tokens_per_block,
     )  # fmt: skip
-    file, digest = Checkpoints(run, ledger, keep=3, keep_every=5).write(0, first_weights(study(plan.depth)))
+    file, digest = Checkpoints(run, ledger, keep=3, keep_every=5).write(0, first_weights(study(plan.depth, plan.vocabulary)))
     ledger.commit(t_run=clock.wall(), t_wall=clock.wall(), file=file, sha256=digest, mode="initial", contributions=[])
     ledger.set_meta(manifest=StandIn.manifest, data_dir=str(root), t_run=clock.wall())
     ledger.close()
@@ -222,7 +223,7 @@ def a_trainer(site: Mapping[str, Any]) -> Any:
     if plan.real:
         return Noted(trainer_process.local_trainer(site), notes)
     made = StandIn(
-        study(plan.depth), block_s=plan.block_s[site["site"]], eval_s=plan.eval_s, blocks_per_step=plan.blocks_per_step,
+        study(plan.depth, plan.vocabulary), block_s=plan.block_s[site["site"]], eval_s=plan.eval_s, blocks_per_step=plan.blocks_per_step,
         tokens_per_step=plan.tokens_per_step,
     )  # fmt: skip
     return Noted(made, notes)

@@ -29,10 +29,10 @@ MOVE = np.float32(2.0**-14)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def study(depth: int) -> dict[str, tuple[int, ...]]:
+def study(depth: int, vocabulary: int = 65536) -> dict[str, tuple[int, ...]]:
     """Shapes of the study's model at a depth: 3 has 26.5M parameters, 6 has 61M, 20 has 561M."""
     width = 64 * depth
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (65536, width), "head": (65536, width), "scalars": (2 * depth,)}
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (vocabulary, width), "head": (vocabulary, width), "scalars": (2 * depth,)}
     for layer in range(depth):
         shapes |= {f"{layer:02}.{name}": (width, width) for name in ("query", "key", "value", "output")}
         shapes |= {f"{layer:02}.up": (4 * width, width), f"{layer:02}.down": (width, 4 * width)}
@@ -50,6 +50,15 @@ def first_weights(shapes: Shapes) -> Tensors:
     return {name: np.float32(0.02) * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
+def anonymous_bytes(pid: int | str = "self") -> int:
+    """A process's memory that is no file's; 0 where the system does not say, or the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
+
+
 class Notes:
     """Appends to a file what was done."""
 
@@ -60,7 +69,11 @@ class Notes:
     def doing(self, what: str, blocks: int = 0) -> Iterator[None]:
         begun = clock.wall()
         yield
-        self._file.write(json.dumps({"what": what, "from": begun, "to": clock.wall(), "blocks": blocks}) + "\n")
+        self.add(what, begun, blocks=blocks)
+
+    def add(self, what: str, begun: float, **more: int) -> None:
+        """Something that ends now."""
+        self._file.write(json.dumps({"what": what, "from": begun, "to": clock.wall(), **more}) + "\n")
 
 
 class StandIn:
@@ -127,6 +140,7 @@ class Noted:
     """A trainer whose calls are written down."""
 
     def __init__(self, trainer: Any, notes: Notes) -> None:
+        notes.add("built", clock.wall(), blocks=0, anonymous=anonymous_bytes())
         object.__setattr__(self, "_trainer", trainer)
         object.__setattr__(self, "_notes", notes)
 
