@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.federation.processes import Plan, make
 from benchmarks.federation.trainers import StandIn, parameters, study
+
 from windfall.clock import ManualClock
 from windfall.config.load import load
 from windfall.fleet.driver import MemoryDriver

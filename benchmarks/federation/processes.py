@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from benchmarks.federation.links import Links, inside
 from benchmarks.federation.trainers import NOTES, Noted, Notes, StandIn, first_weights, study
+
 from windfall import clock
 from windfall.cli import streams
 from windfall.config.load import fingerprint, load, to_toml
@@ -32,7 +34,6 @@ from windfall.store.files import read_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
-from windfall.units import iso_utc
 
 #: Where this package can be imported from.
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,8 @@ TICKS = "ticks.json"
 #: Ticks of the loop that took less are not written down (s).
 _WORTH_NOTING_S = 0.05
 PATIENCE_S = 600.0
+#: How long trainers are watched that only train.
+_ALONE_S = 60.0
 _LONG_AGO, _LONG_FROM_NOW = "2020-01-01T00:00:00Z", "2100-01-01T00:00Z"
 
 CONFIG = """
@@ -131,9 +134,10 @@ def make(root: Path, plan: Plan, *, clock_table: str = 'clock = "real"') -> RunD
     (root / "plan.json").write_text(json.dumps(asdict(plan)), encoding="utf-8")
     (root / "signal.csv").write_text(f"time_utc,g\n{_LONG_AGO},10\n", encoding="utf-8")
     text = CONFIG.format(
-        clock=clock_table, budget=plan.budget_steps * plan.tokens_per_step, depth=plan.depth, width=plan.width if plan.real else 64 * plan.depth,
-        sequence_length=plan.sequence_length, eval_every_tokens=plan.eval_every_tokens, blocks_per_step=plan.blocks_per_step,
-        round_s=plan.round_s, overlap=str(plan.overlap).lower(), codec=plan.codec, federation=plan.federation,
+        clock=clock_table, budget=plan.budget_steps * plan.tokens_per_step, depth=plan.depth,
+        width=plan.width if plan.real else 64 * plan.depth, sequence_length=plan.sequence_length,
+        eval_every_tokens=plan.eval_every_tokens, blocks_per_step=plan.blocks_per_step, round_s=plan.round_s,
+        overlap=str(plan.overlap).lower(), codec=plan.codec, federation=plan.federation,
     )  # fmt: skip
     more = f"bandwidth_mbit_s = {plan.bandwidth_mbit_s}" if plan.bandwidth_mbit_s else ""
     for name, block_s in plan.block_s.items():
@@ -158,6 +162,12 @@ def make(root: Path, plan: Plan, *, clock_table: str = 'clock = "real"') -> RunD
     ledger.set_meta(manifest=StandIn.manifest, data_dir=str(root), t_run=clock.wall())
     ledger.close()
     return run
+
+
+def environment() -> dict[str, str]:
+    """In which this package is found, and processes that share a machine leave each other their processors."""
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
 
 
 def command(role: str) -> tuple[str, ...]:
@@ -223,8 +233,8 @@ def a_trainer(site: Mapping[str, Any]) -> Any:
     if plan.real:
         return Noted(trainer_process.local_trainer(site), notes)
     made = StandIn(
-        study(plan.depth, plan.vocabulary), block_s=plan.block_s[site["site"]], eval_s=plan.eval_s, blocks_per_step=plan.blocks_per_step,
-        tokens_per_step=plan.tokens_per_step,
+        study(plan.depth, plan.vocabulary), block_s=plan.block_s[site["site"]], eval_s=plan.eval_s,
+        blocks_per_step=plan.blocks_per_step, tokens_per_step=plan.tokens_per_step,
     )  # fmt: skip
     return Noted(made, notes)
 
@@ -246,6 +256,27 @@ def an_agent(folder: Path) -> int:
         line = inside(namespace, [*command("agent-there"), str(folder)])
         os.execvp(line[0], line)
     return agent.main([str(folder)], make=_Agent)
+
+
+def train_alone(config_file: str, run: str, site: str) -> int:
+    """Steps of one site as it takes them in a joint round, and nothing else; prints tokens per second."""
+    from windfall.run.training_inputs import data_dir, trainer_spec
+    from windfall.train.trainer import LocalTrainer
+
+    torch.set_num_threads(1)
+    config = load(Path(config_file))
+    trainer = LocalTrainer(trainer_spec(config, data_dir(config, RunDir(Path(run)))))
+    plan = plan_of(Path(run).parent)
+    each = plan.blocks_per_step // len(plan.block_s)
+    first = list(plan.block_s).index(site) * each
+    trainer.step(list(range(first, first + each)), 0.0)  # the first one takes longer
+    begun, blocks = clock.monotonic(), 0
+    while clock.monotonic() - begun < _ALONE_S:
+        first = (first + 2 * each) % (trainer.data.train_sequences - each)
+        trainer.step(list(range(first, first + each)), 0.0)
+        blocks += each
+    print(blocks * plan.sequence_length / (clock.monotonic() - begun))
+    return 0
 
 
 def supervise(root: Path) -> int:
@@ -276,6 +307,8 @@ def main(role: str, *args: str) -> int:
             return an_agent(Path(args[0]).resolve())
         case "agent-there":
             return agent.main(list(args), make=_Agent)
+        case "alone":
+            return train_alone(*args)
         case "trainer":
             return trainer_process.main(list(args), make=a_trainer)
     return 2
@@ -298,10 +331,9 @@ class Living:
         self._run_id = ""
 
     def __enter__(self) -> Living:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         with open(self.root / "said.txt", "ab") as said:
             self._child = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, env=environment
+                self._command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, env=environment()
             )
         return self
 

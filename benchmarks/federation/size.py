@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks.federation.processes import Living, Plan
 from benchmarks.federation.trainers import MOVE, anonymous_bytes, parameters, study
+
 from windfall import clock
 from windfall.store.ledger import Ledger
 from windfall.store.tensors import TensorFile
@@ -75,7 +75,10 @@ class Watch:
         now = clock.monotonic()
         if now - self._found_at > _FIND_S:
             self._found_at = now
-            self._pids = {"coordinator": self._run.processes("processes coordinator"), "files": self._run.processes("processes files")}
+            self._pids = {
+                "coordinator": self._run.processes("processes coordinator"),
+                "files": self._run.processes("processes files"),
+            }
             self._pids |= {site: self._run.processes("processes trainer", site) for site in self._run.plan.block_s}
         for part, pids in self._pids.items():
             for pid in pids:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.federation.links import Links
-from benchmarks.federation.processes import Living, Plan
+from benchmarks.federation.processes import Living, Plan, command, environment
 
 #: Calls of a trainer that are an evaluation's.
 _EVALUATION = ("evaluate", "sample", "weights", "load")
@@ -56,3 +57,26 @@ def shares(run: Living, rounds: int) -> dict[str, Any]:
         "share": max(by_site.values()), "by_site": by_site, "lost_s_a_round": lost, "tokens_per_s": tokens, "rounds": rounds,
         "mean_round_s": round((t1 - t0) / rounds, 1),
     }  # fmt: skip
+
+
+def pace(root: Path, rounds: int) -> dict[str, Any]:
+    """Tokens per second of real trainers in joint rounds, and of the same ones side by side: run one after the other."""
+    plan = Plan({"a": 0.2, "b": 0.2}, depth=4, real=True, round_s=60.0, blocks_per_step=4)
+    with Living(root, plan) as run:
+        run.wait_for("joint rounds", lambda: len(run.joint_rounds()) >= 2 + rounds, within_s=1200 + 6 * rounds * plan.round_s)
+        found = shares(run, rounds)
+        config, at = run.run.config, run.run.root
+    together = sum(found["tokens_per_s"].values())
+    side_by_side = alone(config, at, plan)
+    return {"ratio": round(together / side_by_side, 4), "together": round(together), "side_by_side": round(side_by_side), **found}
+
+
+def alone(config_file: Path, run: Path, plan: Plan) -> float:
+    """Tokens per second of two processes that only train, on the run's data and with its steps."""
+    children = [
+        subprocess.Popen(
+            [*command("alone"), str(config_file), str(run), site], stdout=subprocess.PIPE, text=True, env=environment()
+        )
+        for site in plan.block_s
+    ]
+    return sum(float(child.communicate()[0].split()[-1]) for child in children)

@@ -146,7 +146,18 @@ class Noted:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._trainer, name)
-        if name not in ("step", "weights", "load", "rebase", "evaluate", "sample", "inner", "snapshot", "load_inner", "reset_inner"):
+        if name not in (
+            "step",
+            "weights",
+            "load",
+            "rebase",
+            "evaluate",
+            "sample",
+            "inner",
+            "snapshot",
+            "load_inner",
+            "reset_inner",
+        ):
             return found
 
         def call(*args: Any, **named: Any) -> Any:
