@@ -141,4 +141,5 @@ class FileMailbox:
         return None
 
     def answer(self, message_id: str, envelope: Envelope) -> None:
-        envelope.save(self.answers / f"{message_id}.env")
+        # Nobody waits for it after a crash of the machine, and what it hands in is in the outbox: training need not wait for the disk.
+        envelope.save(self.answers / f"{message_id}.env", durable=False)
