@@ -86,7 +86,7 @@ class StandIn:
         self._now = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
         self._block_s, self._eval_s = block_s, eval_s
         self.blocks_per_step, self.tokens_per_step = blocks_per_step, tokens_per_step
-        self.alive: Callable[[], None] = lambda: None
+        self.alive: Callable[[str], None] = lambda part: None
         self._steps = 0
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
@@ -95,7 +95,7 @@ class StandIn:
             value += MOVE * np.float32(len(first_blocks))
         self._steps += 1
         while (left := until - clock.monotonic()) > 0:
-            self.alive()
+            self.alive("waiting")
             clock.pause(min(left, 0.5))
         return 1.0
 
