@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where runs are kept for a while: some 40 GB for the study's model")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it would be ignored
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that runs and links are cleared away
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         bench = Bench(Path(folder), args.rounds, args.depth)
         figures: dict[str, Callable[[], None]] = {
