@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-gpu verify-d20 setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-gpu verify-d20 setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -42,6 +42,14 @@ bench-differences: setup
 
 bench-messages: setup
 	$(BIN)/python benchmarks/messages.py
+
+# What a federation costs trainers, links and coordinator: some fifteen minutes, and the machine to itself.
+bench-federation: setup
+	$(BIN)/python -m benchmarks.federation
+
+# What takes longer too: real trainers, and the study's 561M parameters through the whole path (24 GB of memory, 40 GB of disk).
+verify-federation: setup
+	$(BIN)/python -m benchmarks.federation --all
 
 # The study's model on a GPU; says so in one line where there is none.
 bench-gpu: setup

@@ -51,44 +51,72 @@ def test_the_next_work_waits_for_the_last_and_hears_of_its_failure(executor: Thr
     assert done == ["slow", "later"]
 
 
-def test_a_site_trains_on_while_its_snapshot_is_written_and_waits_before_it_cuts(
-    tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Slow:
+    """A run whose site a trains, and whose next snapshot is not written before ``go``; what is written is noted in its order."""
+
+    def __init__(self, run: Run, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.run, self.go, self.order = run, Event(), list[str]()
+        self.began = Event()
+        run.serve(until_min=3)
+        self.worker = run.workers["a"]
+        self.worker._background = Background(executor)
+        snapshot, save = Outbox.snapshot, Outbox.save
+
+        def slowly(outbox: Outbox, *given: object) -> None:
+            self.began.set()
+            assert self.go.wait(60)
+            snapshot(outbox, *given)  # type: ignore[arg-type]
+            self.order.append("snapshot")
+
+        def saved(outbox: Outbox, *given: object, **how: object) -> None:
+            self.order.append("cut")
+            save(outbox, *given, **how)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Outbox, "snapshot", slowly)
+        monkeypatch.setattr(Outbox, "save", saved)
+
+    def begin(self) -> None:
+        """Begin the snapshot."""
+        self.worker._snapshot_s = 0.0
+        assert self.worker.pump()
+        assert self.began.wait(60)
+        self.worker._snapshot_s = 1e9
+
+
+@pytest.fixture
+def slow(tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Slow:
     run = Run(
         tmp_path / "r", data, {"a": [(0, 900)]}, steps=STEPS, solo_min=9, calendar=True, steps_per_min=3,
         trainer=lambda spec, site: CountingTrainer(STEPS * BATCH // BLOCK),
     )  # fmt: skip
     runs.append(run)
-    run.serve(until_min=3)
-    worker = run.workers["a"]
-    worker._background = Background(executor)
-    began, go, order = Event(), Event(), []
-    snapshot, save = Outbox.snapshot, Outbox.save
+    return Slow(run, executor, monkeypatch)
 
-    def slowly(self: Outbox, *given: object) -> None:
-        began.set()
-        assert go.wait(60)
-        snapshot(self, *given)  # type: ignore[arg-type]
-        order.append("snapshot")
 
-    def saved(self: Outbox, *given: object, **how: object) -> None:
-        order.append("cut")
-        save(self, *given, **how)  # type: ignore[arg-type]
+def test_a_site_trains_on_while_its_snapshot_is_written_and_waits_before_it_cuts(slow: Slow) -> None:
+    steps = slow.worker._work.steps
+    slow.begin()
+    slow.run.serve(until_min=5)
+    assert slow.worker._work.steps > steps + 1, "it trains on"
+    assert slow.order == []
+    slow.go.set()
+    slow.worker.park("the test says so")
+    assert slow.order == ["snapshot", "cut"]
+    assert not (slow.run.dir.sites / "a" / "snapshot.env").exists()
 
-    monkeypatch.setattr(Outbox, "snapshot", slowly)
-    monkeypatch.setattr(Outbox, "save", saved)
-    steps = worker._work.steps
-    worker._snapshot_s = 0.0
-    assert worker.pump()
-    assert began.wait(60)
-    worker._snapshot_s = 1e9
-    run.serve(until_min=5)
-    assert worker._work.steps > steps + 1, "it trains on"
-    assert order == []
-    go.set()
-    worker.park("the test says so")
-    assert order == ["snapshot", "cut"]
-    assert not (run.dir.sites / "a" / "snapshot.env").exists()
+
+def test_a_cut_that_is_due_on_the_calendar_waits_for_the_snapshot_and_training_does_not(slow: Slow) -> None:
+    slow.begin()
+    slow.run.serve(until_min=12)
+    assert slow.worker._now() > slow.worker._until(), "its cut is due"
+    steps = slow.worker._work.steps
+    assert slow.worker.pump()
+    assert (slow.order, slow.worker._work.steps) == ([], steps + 1)
+    slow.go.set()
+    slow.worker._background.wait()
+    slow.worker.pump()
+    slow.worker._background.wait()
+    assert slow.order == ["snapshot", "cut"]
 
 
 def test_a_snapshot_is_of_the_moment_at_which_it_was_asked_for(

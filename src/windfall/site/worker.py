@@ -161,7 +161,7 @@ class SiteWorker:
                     self._take_in(self._arrived)
                 return True
         if self._order is not None and not self._cut_made:
-            if self._should_cut():
+            if self._should_cut() and not self._cut_waits():
                 with self.liveness.doing("a cut"):
                     self._make_cut()
                 return True
@@ -497,6 +497,14 @@ class SiteWorker:
         if self._now() >= order.valid_until:
             return True
         return self._now() >= self._until() and (not order.gated or not self._may_step())
+
+    def _cut_waits(self) -> bool:
+        """Whether to train on past the cut, because a snapshot is being written. On a calendar a cut may be a little late."""
+        order = self._order
+        assert order is not None
+        return (
+            not (self._background.idle or order.gated or self._draining) and bool(self._leases) and self._now() < order.valid_until
+        )
 
     def _step_if_allowed(self) -> bool:
         if not self._may_step():

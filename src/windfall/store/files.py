@@ -148,9 +148,9 @@ class Envelope:
         for blob in blobs.values():
             yield from blob.parts()
 
-    def save(self, path: Path, *, point: str = "") -> None:
-        """Write to ``path``, durably; ``point`` as in ``write_atomic``."""
-        write_atomic(path, self.parts(), point=point)
+    def save(self, path: Path, *, durable: bool = True, point: str = "") -> None:
+        """Write to ``path``; ``durable`` and ``point`` as in ``write_atomic``."""
+        write_atomic(path, self.parts(), durable=durable, point=point)
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> Envelope:
