@@ -93,6 +93,11 @@ class Federation:
     def lost(self, site: str) -> str:
         return self.members.lost(site, self._wall())
 
+    @property
+    def merging(self) -> bool:
+        """Whether a merge is under way beside the loop."""
+        return self._intake.merging
+
     def busy(self, site: str) -> bool:
         return self.doing(site) is not None
 

@@ -24,6 +24,8 @@ from windfall.federation.members import Settings
 
 #: A site that answers heartbeats but no messages has this many heartbeat time-outs from the round's end.
 _PATIENCE = 4.0
+#: And whatever it says that it is at, no longer than this (wall time).
+_LONGEST_EXCUSE_S = 3600.0
 
 
 @dataclass
@@ -231,7 +233,8 @@ class Rounds:
         mute = set()
         for site in r.waiting:
             since = max(r.due_wall, r.excused_at.get(site, r.due_wall))
-            if site in now.busy and ((begun := now.busy[site]) is None or begun <= since):
+            short_enough = now.wall - r.due_wall < _LONGEST_EXCUSE_S
+            if site in now.busy and short_enough and ((begun := now.busy[site]) is None or begun <= since):
                 since = r.excused_at[site] = now.wall
             if now.wall - since > grace + _PATIENCE * self._s.heartbeat_timeout_s:
                 mute.add(site)

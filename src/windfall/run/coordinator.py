@@ -51,6 +51,8 @@ _BEAT_S = 2.0
 #: What a site is at for longer than this is shown.
 _MOMENT_S = 3.0
 _FLUSH_S = 1.0
+#: Bytes of a model that a merge gets through in a second, on the slowest disk that anybody should use.
+_MERGE_BYTES_PER_S = 5e6
 #: A run without a living site waits this long at most until starts are cheap.
 _PREPARE_S = 5.0
 log = logging.getLogger("windfall")
@@ -86,6 +88,10 @@ class Coordinator:
         self.run = run
         self.interrupted = ""
         self.leaving = False
+        #: A thread of this process hangs, for which its end must not wait.
+        self.stuck = False
+        self._merging_since: float | None = None
+        self._merge_may_take_s = 0.0
         self._beat = 0
         self._beat_at = self._flushed_at = float("-inf")
         self._waits, self._waits_since = "", 0.0
@@ -307,10 +313,26 @@ class Coordinator:
                 found[name] = {"what": said.what, "since_wall": clock.wall() - (now - said.since)}
         return found
 
+    def _mind_the_merge(self) -> None:
+        """Raise if a merge hangs: the loop goes on beside it, so nobody else would find out."""
+        if not self.work.merging:
+            self._merging_since = None
+            return
+        now = clock.monotonic()
+        if self._merging_since is None:
+            self._merging_since = now
+            head = self.run.checkpoints / self.ledger.head().file
+            size = head.stat().st_size if head.is_file() else 0
+            self._merge_may_take_s = self.config.fleet.coordinator_timeout_s + size / _MERGE_BYTES_PER_S
+        elif (for_s := now - self._merging_since) > self._merge_may_take_s:
+            self.stuck = True
+            raise HandOver(f"a merge has taken {for_s:.0f} s and is not done; the next coordinator does it again")
+
     def _check(self) -> None:
         """Raise if this coordinator has to end, or the run cannot go on."""
         if self.leaving:
             raise HandOver("asked to end; the next coordinator goes on with the sites")
+        self._mind_the_merge()
         if self.transport.failure:
             raise HandOver(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}")
         lost = self._lease.lost() if self._lease else ""
@@ -414,6 +436,9 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
             theirs = bool(outcome.get("again") or outcome.get("theirs")) or outcome["outcome"] == "crashed"
             coordinator.close(end_sites=not theirs)
         written = _say_outcome(run, outcome)
+        if coordinator and coordinator.stuck:
+            logging.shutdown()
+            os._exit(1)
     if outcome.get("message") and not written:
         return DISK_STATUS
     return {"done": 0, "interrupted": 130}.get(str(outcome["outcome"]), 1)

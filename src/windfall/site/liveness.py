@@ -26,6 +26,8 @@ LOADING = "loading"
 BEAT_S = 1.0
 #: So many times the longest work of a kind may the next one take.
 _LONGER = 10.0
+#: So many times the least time may reading and writing take, the first time.
+_QUICK = 5.0
 
 
 @dataclass
@@ -34,6 +36,7 @@ class _Work:
 
     what: str
     begun: float
+    quick: bool = False
     #: What other work within it has taken (s).
     within_s: float = 0.0
 
@@ -83,9 +86,9 @@ class Liveness:
             self.beat()
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """While work of this kind is done."""
-        work = _Work(what, self._now())
+    def doing(self, what: str, *, quick: bool = False) -> Iterator[None]:
+        """While work of this kind is done. ``quick``: it reads and writes, and does not compute: its first time is not generous."""
+        work = _Work(what, self._now(), quick)
         self._work, self._part = (*self._work, work), ""
         try:
             yield
@@ -96,16 +99,18 @@ class Liveness:
                 outer.within_s += took
             self._work, self._part = self._work[:-1], ""
 
-    def allowed_s(self, what: str) -> float:
+    def allowed_s(self, what: str, *, quick: bool = False) -> float:
         """How long work of a kind may take now."""
         longest = self._longest.get(what)
-        return self._first_s if longest is None else max(self._least_s, _LONGER * longest)
+        if longest is None:
+            return min(self._first_s, _QUICK * self._least_s) if quick else self._first_s
+        return max(self._least_s, _LONGER * longest)
 
     def overdue(self) -> str:
         """What takes longer than it may, in words; empty if nothing does."""
         for work in self._work[-1:]:
             for_s = self._now() - work.begun - work.within_s
-            if for_s > self.allowed_s(work.what):
+            if for_s > self.allowed_s(work.what, quick=work.quick):
                 return f"{work.what} has taken {for_s:.0f} s"
         return ""
 

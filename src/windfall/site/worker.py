@@ -153,16 +153,16 @@ class SiteWorker:
             taken = self._mailbox.take()
             if taken:
                 self._heard = (self._heard[0], clock.monotonic())
-                with self.liveness.doing("a message"):
+                with self.liveness.doing("a message", quick=True):
                     self._on_message(*taken)
                 return True
             if self._arrived is not None and self._may_take_in():
-                with self.liveness.doing("taking a version in"):
+                with self.liveness.doing("taking a version in", quick=True):
                     self._take_in(self._arrived)
                 return True
         if self._order is not None and not self._cut_made:
             if self._should_cut() and not self._cut_waits():
-                with self.liveness.doing("a cut"):
+                with self.liveness.doing("a cut", quick=True):
                     self._make_cut()
                 return True
             return self._step_if_allowed()
@@ -225,7 +225,7 @@ class SiteWorker:
     def park(self, why: str) -> None:
         """Cut, keep the work in the outbox, and take no further step."""
         self._draining = True
-        with self.liveness.doing("a cut"):
+        with self.liveness.doing("a cut", quick=True):
             if self._work.steps:
                 self._make_cut()
             self._background.wait()
@@ -560,7 +560,7 @@ class SiteWorker:
         # Not right before a cut, which has all that a snapshot would have and would wait for it.
         due = clock.monotonic() - self._saved_at >= self._snapshot_s and self._background.idle
         if due and not (not self._cut_made and self._should_cut()):
-            with self.liveness.doing("a snapshot"):
+            with self.liveness.doing("a snapshot", quick=True):
                 self._take_snapshot()
         return True
 
