@@ -102,6 +102,8 @@ class Watch:
         self.begun = clock.monotonic()
         self.phases: dict[str, float] = {}
         self.anonymous: dict[str, int] = {}
+        #: The most that the trainer has while it takes its first step, and nothing else.
+        self.in_first_step = 0
         self.stood_still_s = 0.0
         self._phase = self.begun
         self._beat: tuple[Any, float] = (None, self.begun)
@@ -124,7 +126,10 @@ class Watch:
         if now - self._sampled > 1.0:
             self._sampled = now
             for pid, role in self.processes().items():
-                self.anonymous[role] = max(self.anonymous.get(role, 0), anonymous(pid))
+                used = anonymous(pid)
+                self.anonymous[role] = max(self.anonymous.get(role, 0), used)
+                if role == "trainer" and "first step" not in self.phases and self.doing().startswith("a step"):
+                    self.in_first_step = max(self.in_first_step, used)
         doing = self.doing()
         if doing.partition(",")[0] != self._said.partition(",")[0]:
             self._said = doing
@@ -283,6 +288,7 @@ def main() -> None:
             "minutes_in_all": round((clock.monotonic() - watch.begun) / 60, 2),
             "anonymous_mb": {k: round(v / 1e6) for k, v in sorted(watch.anonymous.items())},
             "anonymous_models": {k: round(v / model, 2) for k, v in sorted(watch.anonymous.items())},
+            "trainer_beyond_its_step_models": round((watch.anonymous["trainer"] - watch.in_first_step) / model, 2),
             "loop_stood_still_s": round(watch.stood_still_s, 2),
             "export": json.loads(exported.stdout or b"{}"),
         }))  # fmt: skip

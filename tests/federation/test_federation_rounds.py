@@ -345,3 +345,12 @@ def test_what_is_on_its_way_excuses_a_site_for_as_long_as_it_is() -> None:
     world.working = {}
     world.wall += 4 * BEAT_S + 1
     assert [c.site for c in world.tick() if isinstance(c, GiveUp)] == ["a"]
+
+
+def test_no_round_begins_while_late_work_is_merged() -> None:
+    world = World(settings())
+    world.here = {"a"}
+    world.late_work, world.merging = True, True
+    assert world.tick() == []
+    world.merging = False
+    assert [type(c) for c in world.tick()] == [Commit, Begin]

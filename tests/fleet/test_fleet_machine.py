@@ -124,6 +124,9 @@ class Work:
     def drained(self, site: str) -> bool:
         return True
 
+    def merging(self) -> bool:
+        return False
+
     def busy(self, site: str) -> bool:
         return False
 

@@ -36,7 +36,7 @@ class Checkpoints:
         self._keep = keep
         self._keep_every = keep_every
         self._shapes: dict[str, tuple[int, ...]] = {}
-        #: By name: what differences' files were when they were read, and their SHA-256.
+        #: By name: what a file was when it was read, and its SHA-256.
         self._digests: dict[str, tuple[tuple[int, int], str]] = {}
 
     @property
@@ -190,14 +190,19 @@ class Checkpoints:
         # A name of its own: until the ledger names this file it must not take the place of one that it does name.
         name = f"inner-{site}-v{number:06d}-{secrets.token_hex(3)}.safetensors"
         path = self._run.checkpoints / name
-        return name, _guard(lambda: blob.keep(path)).sha256
+        kept = _guard(lambda: blob.keep(path))
+        stat = path.stat()
+        self._digests[name] = ((stat.st_mtime_ns, stat.st_size), kept.sha256)  # whoever brought it has read it
+        return name, kept.sha256
 
     def inner(self, name: str, digest: str) -> Blob | None:
         """A stored inner state, or None if it is gone or damaged (the site then resets, and says so)."""
         path: Path = self._run.checkpoints / name
-        if not path.is_file() or sha256(path) != digest:
+        try:
+            found = self._hashed(path)
+        except OSError:
             return None
-        return FileBlob(path, path.stat().st_size, digest)
+        return found if found.sha256 == digest else None
 
     def leftovers(self) -> list[Path]:
         """What a crash left between two steps: files that the ledger does not name."""

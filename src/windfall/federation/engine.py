@@ -93,10 +93,8 @@ class Federation:
     def lost(self, site: str) -> str:
         return self.members.lost(site, self._wall())
 
-    @property
     def merging(self) -> bool:
-        """Whether a merge is under way beside the loop."""
-        return self._intake.merging
+        return self._intake.begun
 
     def busy(self, site: str) -> bool:
         return self.doing(site) is not None
@@ -141,7 +139,7 @@ class Federation:
             if r.closed:
                 return f"the merge of round {r.number}"
             return f"{', '.join(sorted(r.waiting))}: the work of round {r.number}"
-        return ""
+        return "the merge of late work" if r is None and self._intake.begun else ""
 
     def behind(self, t_next: float, alive: set[str]) -> str:
         """Which site has not yet done the work owed by ``t_next``, or an empty string."""
@@ -197,7 +195,7 @@ class Federation:
                 self._carry_out(t, command)
             if isinstance(commands[-1], Begin | EvaluateLast):
                 break
-            late_work = False
+            late_work = late_work and self._intake.begun
         if self._together is not None and self._rounds.current is None and self._ledger.complete():
             self._tell(t)
 
@@ -245,6 +243,8 @@ class Federation:
                 self._measure(t)
                 self._intake.begin(t)
             case Commit(mode):
+                if not self._intake.begun and self._intake.begin(t) and self._intake.merging:
+                    return  # late work: the loop does not wait for its merge, and asks again
                 outcome = self._intake.commit(t, mode)
                 self.members.acknowledge(outcome)
                 if outcome is not None:

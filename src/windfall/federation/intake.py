@@ -178,6 +178,11 @@ class Intake:
         return True
 
     @property
+    def begun(self) -> bool:
+        """Whether a merge has been begun that is not committed."""
+        return self._merge is not None
+
+    @property
     def merging(self) -> bool:
         """Whether a merge has been begun that is not done."""
         return self._merge is not None and not self._background.idle

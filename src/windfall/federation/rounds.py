@@ -194,6 +194,8 @@ class Rounds:
         """What is to be done."""
         r = self.current
         if r is None:
+            if now.merging:
+                return []
             return [Commit("paused")] if now.late_work else self._next(now)
         if r.closed:
             if now.merging:

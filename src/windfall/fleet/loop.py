@@ -214,7 +214,7 @@ class Loop:
     def done(self) -> bool:
         """Whether every site is off and the loop may end: nothing is left to train, or it was asked to stop."""
         over = self.work.complete() or bool(self.stopping)
-        return over and all(s.state is State.OFF for s in self.controller.sites.values())
+        return over and not self.work.merging() and all(s.state is State.OFF for s in self.controller.sites.values())
 
     def book(self, t0: float, t1: float) -> None:
         """Book the time from ``t0`` to ``t1``, in the phases that the sites are in."""

@@ -91,6 +91,7 @@ class Coordinator:
         #: A thread of this process hangs, for which its end must not wait.
         self.stuck = False
         self._merging_since: float | None = None
+        self._merging_on = -1
         self._merge_may_take_s = 0.0
         self._beat = 0
         self._beat_at = self._flushed_at = float("-inf")
@@ -315,14 +316,14 @@ class Coordinator:
 
     def _mind_the_merge(self) -> None:
         """Raise if a merge hangs: the loop goes on beside it, so nobody else would find out."""
-        if not self.work.merging:
+        if not self.work.merging():
             self._merging_since = None
             return
-        now = clock.monotonic()
-        if self._merging_since is None:
-            self._merging_since = now
-            head = self.run.checkpoints / self.ledger.head().file
-            size = head.stat().st_size if head.is_file() else 0
+        now, head = clock.monotonic(), self.ledger.head()
+        if self._merging_since is None or head.version != self._merging_on:
+            self._merging_since, self._merging_on = now, head.version
+            file = self.run.checkpoints / head.file
+            size = file.stat().st_size if file.is_file() else 0
             self._merge_may_take_s = self.config.fleet.coordinator_timeout_s + size / _MERGE_BYTES_PER_S
         elif (for_s := now - self._merging_since) > self._merge_may_take_s:
             self.stuck = True

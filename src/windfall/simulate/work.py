@@ -154,6 +154,9 @@ class SimulatedWork:
     def drained(self, site: str) -> bool:
         return True
 
+    def merging(self) -> bool:
+        return False
+
     def busy(self, site: str) -> bool:
         return False
 
