@@ -2,7 +2,7 @@
 
     make bench-federation       (some ten minutes)
     make verify-federation      (besides: the study's model of 561M parameters, real trainers, all of messages and differences)
-    python -m benchmarks.federation --only stall --keep DIR
+    python -m benchmarks.federation --only stall --rounds 5
 
 | figure | what it is |
 |---|---|

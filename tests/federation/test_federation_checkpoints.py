@@ -16,6 +16,7 @@ from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received
 from windfall.store.rundir import RunDir
+from windfall.store.streams import Made
 
 LARGE = bytes(range(256)) * 8
 
@@ -81,3 +82,22 @@ def test_what_lies_beside_no_contribution_is_left_over(kept: Checkpoints, tmp_pa
     (tmp_path / "sent").write_bytes(LARGE)
     kept.spool(Envelope.of({}, {"delta": FileBlob.of(tmp_path / "sent")}), "a", 1, 2)  # the ledger never hears of it
     assert kept.tidy() == ["a-1-2.0.blob", "a-1-2.env"]
+
+
+def test_a_difference_that_was_hashed_as_it_was_written_is_read_by_nobody_for_that_and_a_changed_file_is(
+    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kept.folder / "d000001.diff"
+    path.write_bytes(LARGE)
+    true = FileBlob.of(path).sha256
+    version = dataclasses.replace(kept._ledger.head(), version=1)
+    kept.made_difference(Made(path.name, len(LARGE), true))
+    with monkeypatch.context() as nobody:
+        nobody.setattr(module, "sha256", lambda path: pytest.fail("it is read"))
+        found = kept.difference(version)
+    assert isinstance(found, FileBlob)
+    assert found.sha256 == true
+    path.write_bytes(LARGE + b"changed")
+    found = kept.difference(version)
+    assert found is not None
+    assert found.sha256 == FileBlob.of(path).sha256 != true

@@ -16,6 +16,7 @@ from windfall.store.files import Envelope, sha256
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
 from windfall.store.rundir import RunDir
+from windfall.store.streams import Made
 from windfall.store.tensors import Tensors, load_file, save_file, shapes_in
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Checkpoints:
         self._keep = keep
         self._keep_every = keep_every
         self._shapes: dict[str, tuple[int, ...]] = {}
-        #: By name: what a file was when it was read, and its SHA-256.
+        #: By name: what differences' files were when they were written or read, and their SHA-256.
         self._digests: dict[str, tuple[tuple[int, int], str]] = {}
 
     @property
@@ -84,8 +85,13 @@ class Checkpoints:
         except (OSError, DataError, KeyError, ValueError):
             return None
 
+    def made_difference(self, made: Made) -> None:
+        """A difference that has just been written, and hashed on the way: whoever sends it need not read it for that."""
+        stat = (self._run.checkpoints / made.name).stat()
+        self._digests[made.name] = (stat.st_mtime_ns, stat.st_size), made.sha256
+
     def _hashed(self, path: Path) -> FileBlob:
-        """A file that does not change under its name, which is read once."""
+        """A file that does not change under its name, which is read once at most."""
         stat = path.stat()
         known = self._digests.get(path.name)
         if known is None or known[0] != (stat.st_mtime_ns, stat.st_size):

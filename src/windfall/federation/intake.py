@@ -224,6 +224,8 @@ class Intake:
             contributions=contributions, outer_file=merged.momentum.name if merged.momentum else None, inner=inner,
             detail=self._how(head, contributions, merged),
         )  # fmt: skip
+        if merged.difference is not None:
+            self._checkpoints.made_difference(merged.difference)
         faults.reach("after-commit", self._checkpoints.path(version))
         self._checkpoints.committed(version)
         # The newest version's contributions stay: it can be made again from them, should its file be damaged.
