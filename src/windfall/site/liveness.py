@@ -87,7 +87,8 @@ class Liveness:
 
     @contextmanager
     def doing(self, what: str, *, quick: bool = False) -> Iterator[None]:
-        """While work of this kind is done. ``quick``: it reads and writes, and does not compute: its first time is not generous."""
+        """While work of this kind is done. ``quick``: it reads and writes, and does not compute: its first time is not generous.
+        Without a name it is told to nobody, and only watched."""
         work = _Work(what, self._now(), quick)
         self._work, self._part = (*self._work, work), ""
         try:
@@ -111,7 +112,7 @@ class Liveness:
         for work in self._work[-1:]:
             for_s = self._now() - work.begun - work.within_s
             if for_s > self.allowed_s(work.what, quick=work.quick):
-                return f"{work.what} has taken {for_s:.0f} s"
+                return f"{work.what or 'what it does'} has taken {for_s:.0f} s"
         return ""
 
     def beat(self) -> None:
@@ -124,7 +125,7 @@ class Liveness:
             self._beat["n"] += 1
             said = dict(self._beat)
             part = self._part
-            for work in self._work[-1:]:
+            for work in [w for w in self._work[-1:] if w.what]:
                 said["doing"] = f"{work.what}: {part}" if part else work.what
                 said["for_s"] = round(now - work.begun, 1)
             if "doing" not in said and (beside := self.beside()):

@@ -146,6 +146,10 @@ class SiteWorker:
 
     def pump(self) -> bool:
         """Do one thing; False if there was nothing to do."""
+        with self.liveness.doing("", quick=True):
+            return self._pump()
+
+    def _pump(self) -> bool:
         self._mind_what_is_written(self._background.look)
         self._listen()
         if self._background.idle:
