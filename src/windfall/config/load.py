@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from windfall.config.look import Looked, look, look_at
+from windfall.config.look import Looked, look, look_at, without_gone_keys
 from windfall.config.look import signals as signals
 from windfall.config.problems import ConfigProblems as ConfigProblems
 from windfall.config.problems import Problem as Problem
@@ -48,7 +48,9 @@ def stored(text: str) -> Config:
         ConfigError: it is none that this Windfall knows.
     """
     try:
-        return Config.model_validate(tomllib.loads(text))
+        tables = tomllib.loads(text)
+        without_gone_keys(tables)
+        return Config.model_validate(tables)
     except (tomllib.TOMLDecodeError, ValidationError) as e:
         raise ConfigError(f"a stored configuration cannot be read: {e}") from None
 

@@ -20,6 +20,9 @@ from windfall.config.signals import SignalTable
 from windfall.config.syntax import parse
 from windfall.errors import ConfigError
 
+#: Keys that there were.
+_GONE = (("federation", "max_base_age"),)
+
 
 @dataclass
 class Looked:
@@ -72,6 +75,8 @@ def look(path: Path) -> Looked:
 def look_at(data: bytes, file: str, base: Path) -> Looked:
     """The configuration in ``data``; relative paths in it are taken from ``base``."""
     parsed = parse(data, _LISTS)
+    if Path(file).name == "config.toml" and Path(file).with_name("ledger.db").is_file():
+        without_gone_keys(parsed.tables)
     _absolute(parsed.tables, base)
     found = Looked(file, None, Config.model_construct(), [], parsed.tables, places.key_lines(parsed.text))
     problems = [Problem(line, "(syntax)", what) for line, what in parsed.problems]
@@ -84,6 +89,13 @@ def look_at(data: bytes, file: str, base: Path) -> Looked:
     if found.problems:
         found.config = None
     return found
+
+
+def without_gone_keys(tables: dict[str, Any]) -> None:
+    """Leave out keys that runs of earlier versions have kept and that mean nothing any more."""
+    for table, key in _GONE:
+        if isinstance(tables.get(table), dict):
+            tables[table].pop(key, None)
 
 
 def signals(config: Config) -> list[tuple[places.Path, SignalTable]]:

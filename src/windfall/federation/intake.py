@@ -227,6 +227,7 @@ class Intake:
         if merged.difference is not None:
             self._checkpoints.made_difference(merged.difference)
         faults.reach("after-commit", self._checkpoints.path(version))
+        self._make_sure(t, version, merged.weights.size)
         self._checkpoints.committed(version)
         # The newest version's contributions stay: it can be made again from them, should its file be damaged.
         self._checkpoints.unspool([c.file for c in self._ledger.contributions(head.version)])
@@ -281,6 +282,21 @@ class Intake:
             # What rounding left, or momentum: training goes on without it.
             damaged.what.path.unlink(missing_ok=True)
             self._events.event(t, "outer_state_lost", version=merge_.head.version, reason=str(damaged))
+
+    def _make_sure(self, t: float, version: Version, size: int) -> None:
+        """Make a version's file again if it is not whole. A large one is read by the next merge, which does the same then.
+
+        Raises:
+            DataError: it is damaged, and cannot be made again.
+        """
+        if size > _LOOKED_THROUGH:
+            return
+        try:
+            self._checkpoints.verify(version)
+        except DataError as e:
+            if not self.make_again(version):
+                raise
+            self._events.event(t, "checkpoint_repaired", version=version.version, reason=f"{e}; made again from its contributions")
 
     def make_again(self, version: Version) -> bool:
         """Make a version's damaged file again from its contributions; whether that was possible, bit for bit."""
