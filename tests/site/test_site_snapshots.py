@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from federation.fake import CountingTrainer
+from federation.fake import CountingTrainer, counting
 from federation.harness import BATCH, BLOCK, Run
 from windfall.site.outbox import Outbox
 from windfall.store.background import Background
@@ -175,3 +175,58 @@ def test_a_cut_is_made_although_the_snapshot_before_it_was_not(unwritten: Run) -
     worker.park("told to end")
     assert [f.name for f in (unwritten.dir.sites / "a" / "outbox").glob("*.env")] == ["000001-000001.env"]
     assert any("is cut instead" in e.get("note", "") for e in unwritten.bus.poll("a"))
+
+
+class CutBeside:
+    """A site that has cut, whose cut is worked out by a thread that waits for ``go``, and that trains on meanwhile."""
+
+    def __init__(self, run: Run, executor: ThreadPoolExecutor) -> None:
+        run.serve(until_min=4)
+        self.worker, self._executor, go = run.workers["a"], executor, Event()
+        self.worker._background = Background(executor)
+        executor.submit(go.wait, 60)
+        assert self.worker._work.steps
+        self.worker._make_cut()
+        self.go = go
+
+    def step_once_it_is_worked_out(self) -> None:
+        """A step during which the thread has done its work, which the site has not looked at."""
+        self.go.set()
+        self._executor.submit(lambda: None).result()
+        assert self.worker._step_if_allowed()
+        self._executor.submit(lambda: None).result()
+
+
+@pytest.fixture
+def cut_beside(tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPoolExecutor) -> CutBeside:
+    run = Run(
+        tmp_path / "r", data, {"a": [(0, 900)]}, steps=STEPS, solo_min=90, calendar=True, steps_per_min=3,
+        trainer=counting(STEPS * BATCH // BLOCK), snapshot_s=1e9,
+    )  # fmt: skip
+    runs.append(run)
+    return CutBeside(run, executor)
+
+
+def test_a_snapshot_right_after_a_cut_has_none_of_the_cuts_work(cut_beside: CutBeside, tmp_path: Path) -> None:
+    worker = cut_beside.worker
+    worker._snapshot_s, worker._cut_made = 0.0, True
+    cut_beside.step_once_it_is_worked_out()
+    kept = Envelope.load(tmp_path / "r" / "sites" / "a" / "snapshot.env")
+    moved = decode(kept.blobs["delta"], {"count": (STEPS * BATCH // BLOCK,)})["count"]
+    own = {b for c in kept.header["consumed"] for b in range(c["start"], c["end"])}
+    assert len(own) == BATCH // BLOCK
+    assert {i for i, count in enumerate(moved) if count} == own
+
+
+def test_a_cut_that_cannot_be_written_is_not_handed_in_without_its_blocks(
+    cut_beside: CutBeside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Outbox, *given: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Outbox, "save", full)
+        cut_beside.step_once_it_is_worked_out()
+    with pytest.raises(OSError, match="No space left"):
+        cut_beside.worker.pump()
+    assert not list((tmp_path / "r" / "sites" / "a" / "outbox").glob("*.env"))

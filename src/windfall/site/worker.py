@@ -59,7 +59,6 @@ class _OpenCut:
 class _Arrived:
     """An order that has come and does not count yet."""
 
-    message: str
     order: RoundOrder
     envelope: Envelope
     #: The version that it brings, once it is there; None: the one that is held.
@@ -130,8 +129,6 @@ class SiteWorker:
         self._progress_rate = 1.0
         self._progress = 0.0
         self._cut_by: dict[int, float] = {}
-        #: The round at whose cut the inner state is wanted too: somebody joins.
-        self._inner_wanted = -1
         #: Since when (monotonic) it has leave to train and has taken no step.
         self._no_step_since: float | None = None
         self._draining = False
@@ -203,7 +200,6 @@ class SiteWorker:
             number, at, fence = command.count("round"), command.number("at"), command.count("fence")
             if fence == self._fence:  # else an earlier coordinator's, whose rounds have the same numbers
                 self._cut_by = {number: at}
-                self._inner_wanted = number if command.flag("inner", False) else -1
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
@@ -264,7 +260,7 @@ class SiteWorker:
             self._mailbox.answer(message_id, Envelope({"kind": "void"}))
             return
         self._message = message_id
-        self._prepare(_Arrived(message_id, message, envelope))
+        self._prepare(_Arrived(message, envelope))
 
     def _read(self, envelope: Envelope) -> Greeting | RoundOrder:
         """What a message says. Raises Refused if it cannot be read."""
@@ -306,11 +302,8 @@ class SiteWorker:
             return
 
         def make() -> None:
-            whole: Blob | None = None
-            opened: list[Callable[[], Any]] = []
-            if order.model == "full":
-                whole = envelope.blob("weights")
-            opened += [partial(self._difference, link, envelope) for link in order.chain]
+            whole = envelope.blob("weights") if order.model == "full" else None
+            opened = [partial(self._difference, link, envelope) for link in order.chain]
             try:
                 arrived.version = self._held.prepare(order.version, order.sha256, whole=whole, differences=opened)
             except (DataError, Refused) as e:
@@ -602,9 +595,8 @@ class SiteWorker:
         try:
             self._background.wait()
         except OSError as e:
-            if not self._work.steps:
-                raise
-            self._when_written = None
+            if not self._work.steps or self._when_written is not None:
+                raise  # the cut before is not in the outbox, and this one would hand in its movement without its blocks
             self._bus.emit({"kind": "note", "note": f"a snapshot could not be written, its work is cut instead: {e}"})
         self._written()
         message = self._message
@@ -614,8 +606,7 @@ class SiteWorker:
         work_first = bool(self._work.steps) and bool(message) and 2 * self._parameters > _WITH_THE_WORK
         header = self._header(drained=self._draining and not work_first)
         more: dict[str, bytes] = {}
-        wanted = self._order is not None and self._order.round == self._inner_wanted
-        if ((self._draining and not work_first) or wanted) and self._steps:
+        if self._draining and not work_first and self._steps:
             more["inner"] = self._trainer.inner()
         answer: list[Envelope] = []
         if self._work.steps:
@@ -698,19 +689,23 @@ class SiteWorker:
         """Keep the work since the last cut as if it were cut now, and the inner state: a crash loses at most this."""
         self._saved_at = clock.monotonic()
         self._mind_what_is_written(self._background.wait)  # what the trainer holds for the last one is used for this one
+        self._written()  # else a cut that has just been worked out would count as work since the cut
         self._cut += 1  # the number that the next cut will have
         frozen = self._freeze(self._header(drained=False, codec="fp32"))
         self._cut -= 1
         self._background.begin(lambda: frozen.snapshot(self._outbox))
 
     def _mind_what_is_written(self, ask: Callable[[], None]) -> None:
-        """Look at, or wait for, what is written in the background. If it could not be, the site ends, its work in a cut."""
+        """Look at, or wait for, what is written in the background. If it could not be, the site ends.
+
+        Its work is in a cut then. Where it is a cut that could not be written, its last snapshot is what is left.
+        """
         try:
             ask()
         except OSError:
-            self._when_written = None
-            # A cut holds all that the snapshot would have, and may still fit; if not, this raises.
-            self.park("a snapshot could not be written")
+            if self._when_written is None:
+                # A cut holds all that a snapshot would have, and may still fit; if not, this raises.
+                self.park("what it keeps could not be written")
             raise
 
     def _inner_state(self, data: bytes) -> InnerState:
