@@ -55,7 +55,7 @@ def test_solo_versions_on_the_calendar_are_the_sites_own_parameters(tmp_path: Pa
     runs.append(run)
     for minute in (12, 19, 26):
         run.serve(until_min=minute)
-        if not run.workers["a"]._open:
+        if not run.workers["a"]._parameters.open:
             assert anchored(run, "a")
     assert run.serve() == "done"
 
@@ -75,7 +75,7 @@ def test_work_that_was_refused_leaves_the_parameters_again(tmp_path: Path, data:
     run.serve(until_min=22)
     assert struck
     assert len(run.events("refused")) == 1
-    if not run.workers["a"]._open:
+    if not run.workers["a"]._parameters.open:
         assert anchored(run, "a")
     assert run.serve() == "done"
     assert run.ledger.counts().committed == run.ledger.budget_blocks

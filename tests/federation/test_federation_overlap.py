@@ -38,7 +38,7 @@ class Checked(Run):
             assert at is not None
             self.taken_in.append((name, self.clock.now(), at.round))
         settled = not worker._work.steps and worker._background.idle and worker._when_written is None
-        if worker._loaded and settled and (worker._cut, worker._steps) != (cut, steps):
+        if worker._parameters.loaded and settled and (worker._cut, worker._steps) != (cut, steps):
             self.assert_holds(worker)
 
     def assert_holds(self, worker: SiteWorker) -> None:
@@ -46,7 +46,7 @@ class Checked(Run):
         self.checked += 1
         expected: Tensors = dict(worker._held.tensors)
         shapes = {n: v.shape for n, v in expected.items()}
-        for _, cut in sorted(worker._open.items()):
+        for _, cut in sorted(worker._parameters.open.items()):
             assert cut.sent is not None
             with DifferenceReader(cut.sent.read(), shapes) as sent:
                 expected = hand_to(expected, sent)

@@ -15,28 +15,27 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
 from windfall.errors import DataError, Refused
 from windfall.site.cuts import Frozen
-from windfall.site.held import HeldVersion, Prepared, reader_of
+from windfall.site.held import HeldVersion, Prepared
 from windfall.site.leases import Leases, OpenWork, Segment
 from windfall.site.liveness import BEAT_S, Liveness
 from windfall.site.outbox import InnerState, Outbox, TrainedTokens
+from windfall.site.parameters import OpenCut, Parameters
 from windfall.store.background import Background
-from windfall.store.blobs import Blob, FileBlob
+from windfall.store.blobs import FileBlob
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
-from windfall.wire.codec import DifferenceReader
 from windfall.wire.fields import Fields, finite, is_count
-from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, difference_blob, refusal
+from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, refusal
 from windfall.wire.transport import Mailbox
 
 if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
-    from windfall.train.trainer import Read, Trainer
+    from windfall.train.trainer import Trainer
 
 log = logging.getLogger("windfall")
 
@@ -44,15 +43,6 @@ log = logging.getLogger("windfall")
 _WITH_THE_WORK = 64 * 2**20
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0
-
-
-@dataclass
-class _OpenCut:
-    """A cut whose work is in no version that the site holds."""
-
-    header: ContributionHeader
-    #: What was really sent, encoded; None until it has been worked out.
-    sent: Blob | None = None
 
 
 @dataclass
@@ -88,6 +78,7 @@ class SiteWorker:
         trainer.alive = self.liveness.part
         self._outbox = Outbox(folder)
         self._held = HeldVersion(folder)
+        self._parameters = Parameters(trainer, self._held, self._outbox, generation, self._note)
         #: Works on the outbox and on versions; everything else that uses them waits until it is idle.
         self._background = Background(executor)
         #: What is to be done once what is written in the background is written.
@@ -100,8 +91,6 @@ class SiteWorker:
         self._own_window = own_window
         self._fence = 0
         self._cut = 0
-        #: Whether parameters have been loaded in this life: they are those of the version held, and what was trained since.
-        self._loaded = False
         #: What the site trains under; it stays in force when its message has no sender any more.
         self._order: RoundOrder | None = None
         #: Whether the order's cut has been made.
@@ -113,8 +102,6 @@ class SiteWorker:
         self._message = ""
         self._leases = Leases()
         self._work = OpenWork()
-        #: Cuts of this life that are not settled.
-        self._open: dict[int, _OpenCut] = {}
         self._said = 0  # the cut that the last answer carried
         self._since_order = 0
         self._tokens_per_block = trainer.tokens_per_step // trainer.blocks_per_step
@@ -302,22 +289,12 @@ class SiteWorker:
             return
 
         def make() -> None:
-            whole = envelope.blob("weights") if order.model == "full" else None
-            opened = [partial(self._difference, link, envelope) for link in order.chain]
             try:
-                arrived.version = self._held.prepare(order.version, order.sha256, whole=whole, differences=opened)
+                arrived.version = self._parameters.prepare(order, envelope)
             except (DataError, Refused) as e:
                 arrived.damaged = str(e)
 
         self._background.begin(make)
-
-    def _difference(self, link: dict[str, int], envelope: Envelope) -> DifferenceReader:
-        """What makes a version of the one before it. Raises DataError, or Refused if it is of another model."""
-        own = self._open.get(link["cut"]) if link["cut"] else None
-        if link["cut"] and (own is None or own.sent is None):
-            raise DataError(f"it has no cut {link['cut']} that is not settled")
-        blob = own.sent if own is not None and own.sent is not None else envelope.blob(difference_blob(link["version"]))
-        return reader_of(blob, self._held.tensors)
 
     def _may_take_in(self) -> bool:
         """Whether an order that has come counts from now on: at the first step boundary at or after its ``apply_at``."""
@@ -339,15 +316,14 @@ class SiteWorker:
             self._answer(Envelope(refusal(self.site, self.generation, why)))
             log.warning("%s", why)
             return
-        moves = self._settle(order.acks)
-        self._rebase(order, arrived.version, moves)
+        self._parameters.take_in(order, arrived.version, self._said)
         self._load_inner(order, arrived.envelope)
         if arrived.version is not None and not order.gated:
             self._bus.emit({"kind": "took_in", "version": order.version})
         self._order, self._cut_made = order, False
         self._note("order", order.progress_start, order.progress_rate)
         # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
-        gone = [*self._work.consumed, *(c for cut in self._open.values() for c in cut.header.consumed)]
+        gone = [*self._work.consumed, *self._parameters.used()]
         self._leases.replace([Segment(x["epoch"], x["start"], x["end"]) for x in order.leases], gone)
         # Blocks between a hello, or a cut, and this order are blocks under this order: it counts those before.
         self._since_order = max(0, self._work.blocks - self._uncut_said) if order.gated else 0
@@ -356,78 +332,6 @@ class SiteWorker:
         self._draining = self._draining or order.drain
         if order.evaluate:
             self._evaluate(order.version)
-
-    def _rebase(self, order: RoundOrder, version: Prepared | None, moves: list[tuple[float, Read]]) -> None:
-        """Put what was trained since the version held on the one that an order brings."""
-        held = self._held
-        if not self._loaded:
-            if version is not None:
-                held.adopt(version)
-            if not held.tensors:
-                return  # nothing has been trained, and nothing is to be
-            self._trainer.load(held.tensors)
-            self._loaded = True
-            self._note("load", order.version)
-            left = self._outbox.last_rest()
-            if left is not None:
-                # What rounding left of an earlier life's work is in no other site's.
-                moves = [*moves, self._rest(1.0, *left)]
-            if moves:
-                self._trainer.rebase(held.read, held.read, moves)
-                self._note("version", order.version)
-            return
-        if version is None and not moves:
-            return
-        before = held.tensors
-        if version is not None:
-            held.adopt(version)
-        self._trainer.rebase(before.__getitem__, held.read, moves)
-        self._note("version", order.version)
-
-    def _settle(self, acks: list[dict[str, Any]]) -> list[tuple[float, Read]]:
-        """Learn what became of earlier cuts: what has to be added to the parameters besides what the new version changes.
-
-        What was sent is taken away: accepted, it is in the version; refused, it is in none. Refused work also takes with it what
-        rounding made of it, so that what is left to hand in is what there was before.
-        """
-        moves: list[tuple[float, Read]] = []
-        for a in acks:
-            generation, cut = a["generation"], a["cut"]
-            if cut == 0:  # so garbled that the coordinator could not tell: it was the last answer
-                generation, cut = self.generation, self._said
-            if a["accepted"] and a["version"] is None:
-                continue  # taken in, and part of no version yet
-            ours = generation == self.generation
-            open_cut = self._open.pop(cut, None) if ours else None
-            record = open_cut.header if open_cut else self._outbox.header(generation, cut)
-            if record is None or (ours and open_cut is None):
-                self._outbox.acknowledged(generation, cut)
-                continue
-            if open_cut is not None and open_cut.sent is not None:
-                moves.append(self._move(-1.0, "sent", generation, cut, open_cut.sent))
-            if a["accepted"]:
-                self._outbox.acknowledged(generation, cut)
-                continue
-            # No ledger will know of this work; the inner state does, and a replay must.
-            self._note("shed", record.replayable())
-            if self._loaded and self._outbox.rest(generation, cut) is not None:
-                moves.append(self._rest(-1.0, generation, cut))
-            before = self._outbox.rest_before(generation, cut)
-            if self._loaded and before is not None:
-                moves.append(self._rest(1.0, *before))
-            self._outbox.refused(generation, cut)
-        return moves
-
-    def _rest(self, sign: float, generation: int, cut: int) -> tuple[float, Read]:
-        """What rounding left of a cut, to be added to the parameters."""
-        blob = self._outbox.rest(generation, cut)
-        assert blob is not None
-        return self._move(sign, "rest", generation, cut, blob)
-
-    def _move(self, sign: float, what: str, generation: int, cut: int, blob: Blob) -> tuple[float, Read]:
-        """Something to add to the parameters. It stays readable when its file has been removed."""
-        self._note("move", sign, what, generation, cut)
-        return sign, reader_of(blob, self._held.tensors).get
 
     def _note(self, what: str, *values: Any) -> None:
         """Where parameters, inner state and progress come from: an entry of the lineage, with the step that it precedes."""
@@ -603,7 +507,7 @@ class SiteWorker:
         self._cut_made = True
         self._cut += 1
         # A large inner state must not keep the work waiting that it goes with: the coordinator asks for it after that.
-        work_first = bool(self._work.steps) and bool(message) and 2 * self._parameters > _WITH_THE_WORK
+        work_first = bool(self._work.steps) and bool(message) and 2 * self._parameters.count > _WITH_THE_WORK
         header = self._header(drained=self._draining and not work_first)
         more: dict[str, bytes] = {}
         if self._draining and not work_first and self._steps:
@@ -611,7 +515,7 @@ class SiteWorker:
         answer: list[Envelope] = []
         if self._work.steps:
             frozen = self._freeze(header)
-            self._open[self._cut] = _OpenCut(header)
+            self._parameters.open[self._cut] = OpenCut(header)
             self._lineage.clear()
             self._size_noted = 0
             self._background.begin(lambda: answer.append(frozen.write(self._outbox, late=not message, more=more)))
@@ -626,8 +530,8 @@ class SiteWorker:
         cut = self._cut
 
         def hand_in() -> None:
-            if cut in self._open:
-                self._open[cut].sent = answer[0].blob("delta")
+            if cut in self._parameters.open:
+                self._parameters.open[cut].sent = answer[0].blob("delta")
             if message and message == self._message:
                 self._said = cut
                 late = self._outbox.take_late()
@@ -644,12 +548,8 @@ class SiteWorker:
         if what is not None:
             what()
 
-    @property
-    def _parameters(self) -> int:
-        return sum(value.size for value in self._held.tensors.values())
-
     def _freeze(self, header: ContributionHeader) -> Frozen:
-        on_its_way = [cut.sent for _, cut in sorted(self._open.items()) if cut.sent is not None]
+        on_its_way = self._parameters.on_its_way()
         return Frozen(header, self._trainer.snapshot(), self._held.tensors, on_its_way, self._inner_state(b""))
 
     def _header(self, *, drained: bool, codec: str | None = None) -> ContributionHeader:
@@ -668,7 +568,7 @@ class SiteWorker:
         faults.reach("during-evaluation")
         with self.liveness.doing("an evaluation"):
             begun = clock.monotonic()
-            own = None if not self._work.steps and not self._open and self._outbox.last_rest() is None else self._trainer.weights()
+            own = None if not self._work.steps and self._parameters.are_the_version else self._trainer.weights()
             if own is not None:
                 self._trainer.load(self._held.tensors)
             result, sample = self._trainer.evaluate(), self._trainer.sample()
