@@ -12,7 +12,7 @@ from fleet.test_fleet_machine import ON, Work
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.controller import Controller, fault_of
 from windfall.fleet.driver import MemoryDriver, Owned
-from windfall.fleet.machine import DriverFault, Observed, Patience, State
+from windfall.fleet.machine import DriverFault, Observation, Patience, State
 from windfall.policy.base import Decision
 
 OFF = Decision(False, "off", {}, None, {})
@@ -44,7 +44,7 @@ class Cluster(MemoryDriver):
         self._ask("down", site)
         super().ensure_down(site, grace_s, reason)
 
-    def observe(self, sites: Iterable[str]) -> dict[str, Observed]:
+    def observe(self, sites: Iterable[str]) -> dict[str, Observation]:
         names = list(sites)
         for name in names:
             if (e := self.fails("observe", name)) is not None:

@@ -23,7 +23,7 @@ def test_a_program_that_is_not_there_is_named_and_is_for_a_person_to_change(tmp_
     driver = LocalDriver(tmp_path / "sites", "r", lambda site: {}, agent=[str(tmp_path / "nowhere")])
     with pytest.raises(Permanent, match=r"a: cannot be started: No such file or directory \(.*nowhere\)"):
         driver.ensure_up("a", 1)
-    assert driver.observe(["a"]) == {"a": Observed.ABSENT}
+    assert driver.observe(["a"])["a"].state is Observed.ABSENT
     driver.ensure_down("a", 1.0, "it was never there")
 
 
@@ -90,7 +90,7 @@ def test_sites_on_processors_come_from_the_nursery_and_those_on_gpus_are_started
     driver.ensure_up("a", 1)
     driver.ensure_up("g", 1)
     assert made.asked == ["a"]
-    assert driver.observe(["a"]) == {"a": Observed.UP}
+    assert driver.observe(["a"])["a"].state is Observed.UP
     child = driver._agents["g"].child
     assert child is not None
     child.wait()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from windfall.errors import Permanent, Transient
 from windfall.fleet.controller import Controller, NullJournal
 from windfall.fleet.driver import MemoryDriver
-from windfall.fleet.machine import Action, Inputs, Observed, Patience, Site, State
+from windfall.fleet.machine import Action, Inputs, Observation, Observed, Patience, Site, State
 from windfall.policy.base import Decision
 
 PATIENCE = Patience(spin_up_s=100, start_timeout_s=30, drain_timeout_s=20, backoff_s=60, backoff_max_s=600)
@@ -168,7 +168,7 @@ def test_a_driver_that_cannot_observe_leaves_every_site_where_it_is() -> None:
         c.observe()
         c.reconcile(t, t, {"a": ON, "b": ON}, Work())  # type: ignore[arg-type]
 
-    def blind(sites: Iterable[str]) -> dict[str, Observed]:
+    def blind(sites: Iterable[str]) -> dict[str, Observation]:
         raise Transient("no answer")
 
     driver.observe = blind  # type: ignore[method-assign]

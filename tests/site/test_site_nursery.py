@@ -72,7 +72,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     yield made
     made.driver.close()
     made.driver.kill_all()
-    wait_for("everything to end", lambda: not made.processes() and made.driver.observe(["a"])["a"] is not Observed.UP)
+    wait_for("everything to end", lambda: not made.processes() and made.driver.observe(["a"])["a"].state is not Observed.UP)
 
 
 def forked(pid: int) -> bool:
@@ -89,14 +89,14 @@ def test_a_site_made_in_a_nursery_outlives_it_and_is_adopted_and_ended(place: Pl
     assert (place.run.sites / "a" / "logs" / "trainer.log").exists()
     place.nursery.close()
     later = place.another()
-    assert later.observe(["a"]) == {"a": Observed.UP}
+    assert later.observe(["a"])["a"].state is Observed.UP
     assert [(o.site, o.generation) for o in later.list_owned(RUN_ID)] == [("a", 1)]
     # A SuperNode that ends is started, since its agent has threads by now.
     os.kill(parts["supernode"], signal.SIGKILL)
     wait_for("another SuperNode", lambda: place.parts().get("supernode", parts["supernode"]) != parts["supernode"])
     assert not forked(place.parts()["supernode"])
     later.ensure_down("a", 30.0, "enough")
-    wait_for("its end", lambda: later.observe(["a"]) == {"a": Observed.ABSENT})
+    wait_for("its end", lambda: later.observe(["a"])["a"].state is Observed.ABSENT)
     assert place.processes() == []
     assert "its work is in its outbox" in (place.run.sites / "a" / "logs" / "trainer.log").read_text()
 
@@ -105,7 +105,7 @@ def test_what_an_agent_of_a_nursery_has_made_dies_with_it(place: Place) -> None:
     parts = place.up()
     os.kill(parts["agent"], signal.SIGKILL)
     wait_for("the others to die", lambda: group_members(parts["agent"]) == [])
-    assert place.driver.observe(["a"]) == {"a": Observed.FAILED}
+    assert place.driver.observe(["a"])["a"].state is Observed.FAILED
 
 
 def test_a_nursery_that_does_not_answer_is_ended_and_the_site_is_started_once(

@@ -111,7 +111,8 @@ class Place:
         self.transport.close()
         self.link.stop()
         wait_for(
-            "everything to end", lambda: not marked(RUN_ID, self.run.root) and self.driver.observe(["a"])["a"] is not Observed.UP
+            "everything to end",
+            lambda: not marked(RUN_ID, self.run.root) and self.driver.observe(["a"])["a"].state is not Observed.UP,
         )
 
 
@@ -143,7 +144,7 @@ def test_messages_of_any_size_are_answered_without_a_process_and_a_kill_in_the_m
     # Asked politely in the middle of a message it ends at once, and takes everything with it.
     place.held(again, 12)
     place.driver.ensure_down("a", 20.0, "enough")
-    wait_for("the site to end", lambda: place.driver.observe(["a"]) == {"a": Observed.ABSENT})
+    wait_for("the site to end", lambda: place.driver.observe(["a"])["a"].state is Observed.ABSENT)
     assert [p for p in marked(RUN_ID, place.run.root) if p.site] == []
 
 

@@ -7,22 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import redis
 
 from needs import missing
-from patience import PATIENCE_S
-from windfall import clock
-
-
-def wait_for(what: str, ready: Callable[[], object], timeout: float = PATIENCE_S) -> None:
-    """Look again and again until ``ready`` says something true."""
-    deadline = clock.monotonic() + timeout
-    while not ready():
-        assert clock.monotonic() < deadline, f"timed out waiting for {what}"
-        clock.pause(0.01)
+from patience import wait_for
 
 
 def need_redis() -> None:

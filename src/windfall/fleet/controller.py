@@ -14,7 +14,7 @@ from typing import Protocol
 
 from windfall.errors import DriverError, Permanent, Unauthorized
 from windfall.fleet.driver import Driver, Owned
-from windfall.fleet.machine import Action, DriverFault, Inputs, Observed, Patience, Site, State
+from windfall.fleet.machine import Action, DriverFault, Inputs, Observation, Observed, Patience, Site, State
 from windfall.fleet.workload import Workload
 from windfall.policy.base import Decision
 from windfall.units import counted
@@ -52,6 +52,7 @@ _MEANS = {
     DriverFault.PERMANENT: "until somebody changes something",
     DriverFault.UNAUTHORIZED: "until its driver has valid credentials",
 }
+_UNKNOWN = Observation(Observed.UNKNOWN)
 _STRAY = "left over from an earlier start"
 #: How often sites that the run does not have any more are looked at and asked to stop (wall time).
 _STRAYS_S = 2.0
@@ -80,7 +81,9 @@ class Controller:
         self._grace = stop_grace_s
         self._observer = observer
         self._teller = teller
-        self._observed: dict[str, Observed] = dict.fromkeys(self.sites, Observed.UNKNOWN)
+        self._observed: dict[str, Observation] = dict.fromkeys(self.sites, _UNKNOWN)
+        #: What was last told of each site in its platform's words.
+        self._said: dict[str, str] = {}
         #: What a driver cannot do now, by site and what (`see` or `stop`); and the same as it was last told.
         self._trouble: dict[tuple[str, str], str] = {}
         self._told: dict[tuple[str, str], str] = {}
@@ -118,11 +121,11 @@ class Controller:
                     self.observe([name])
                 return
             for name in asked:
-                self._observed[name] = Observed.UNKNOWN
+                self._observed[name] = _UNKNOWN
                 self._trouble[(name, "see")] = f"it cannot be seen {_MEANS[fault_of(e)]}: {e}"
             return
         for name in asked:
-            self._observed[name] = found.get(name, Observed.UNKNOWN)
+            self._observed[name] = found.get(name, _UNKNOWN)
             self._trouble.pop((name, "see"), None)
 
     def reconcile(
@@ -140,13 +143,17 @@ class Controller:
             self._end_strays(t, wall)
         if self._trouble != self._told:
             self._tell(t)
+        self._tell_what_platforms_say(t)
 
     def _step(self, site: Site, t: float, wall: float, decision: Decision, work: Workload) -> bool:
-        before = site.state
+        before, seen = site.state, self._observed[site.name]
+        if seen.fault is not None and before is State.PROVISIONING:
+            self._refused_up(site, t, wall, seen.words, seen.fault)
+            return True
         inputs = Inputs(
-            t, wall, decision.on, decision.reason, self._observed[site.name],
+            t, wall, decision.on, decision.reason, seen.state,
             work.ready(site.name, site.generation), work.working(site.name), work.drained(site.name),
-            work.lost(site.name), work.busy(site.name),
+            work.lost(site.name), work.busy(site.name), seen.words,
         )  # fmt: skip
         action = site.step(inputs, gated=self._gated, jitter=self._rng.random() if before is not State.OFF else 0.0)
         if site.state is not before and self._observer:
@@ -161,10 +168,10 @@ class Controller:
         try:
             if action is Action.UP:
                 self._driver.ensure_up(site.name, site.generation)
-                self._observed[site.name] = Observed.STARTING
+                self._observed[site.name] = Observation(Observed.STARTING)
             else:
                 self._driver.ensure_down(site.name, self._grace, site.reason)
-                self._observed[site.name] = Observed.STOPPING
+                self._observed[site.name] = Observation(Observed.STOPPING)
                 self._trouble.pop((site.name, "stop"), None)
                 site.asked_down(wall)
         except DriverError as e:
@@ -178,13 +185,16 @@ class Controller:
             site.refused_down(wall, fault)
             self._trouble[(site.name, "stop")] = f"it cannot be stopped {_MEANS[fault]}, and is asked again: {e}"
             return
+        self._refused_up(site, t, wall, str(e), fault)
+
+    def _refused_up(self, site: Site, t: float, wall: float, why: str, fault: DriverFault) -> None:
         before = site.state
-        words = f"cannot be started {_MEANS[fault]}: {e}"
-        site.refused_up(t, wall, str(e), words, fault, self._rng.random())
+        words = f"cannot be started {_MEANS[fault]}: {why}"
+        site.refused_up(t, wall, why, words, fault, self._rng.random())
         if self._observer:
             self._observer(t, site, before, site.state)
         # What exists of the failed start must be stopped before the next try. What was observed before the start does not show it.
-        self._observed[site.name] = Observed.UNKNOWN
+        self._observed[site.name] = _UNKNOWN
         self._act(site, t, wall, Action.DOWN)
 
     def _end_strays(self, t: float, wall: float) -> None:
@@ -194,7 +204,7 @@ class Controller:
         self._strays_at = wall + _STRAYS_S
         for name, generation in list(self._strays.items()):
             try:
-                if self._driver.observe([name]).get(name) is Observed.ABSENT:
+                if self._driver.observe([name]).get(name, _UNKNOWN).state is Observed.ABSENT:
                     del self._strays[name]
                     self._trouble.pop((name, "stop"), None)
                     continue
@@ -211,6 +221,15 @@ class Controller:
                 what = "seen" if key[1] == "see" else "stopped"
                 self._teller(t, "driver_trouble" if now else "driver_back", key[0], now or f"it can be {what} again")
         self._told = dict(self._trouble)
+
+    def _tell_what_platforms_say(self, t: float) -> None:
+        """Tell what a site's platform says while it starts or stops, whenever that is something new."""
+        for name, site in self.sites.items():
+            words = self._observed[name].words if site.state in (State.PROVISIONING, State.DRAINING, State.FAILED) else ""
+            if words != self._said.get(name, ""):
+                self._said[name] = words
+                if words and self._teller:
+                    self._teller(t, "platform", name, words)
 
     def given_up(self, limit: int) -> str:
         """If every site has failed ``limit`` times in a row: a sentence with the newest reason. Else empty."""

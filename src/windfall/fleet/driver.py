@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from windfall.fleet.machine import Observed
+from windfall.fleet.machine import Observation, Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Driver(Protocol):
         """
         ...
 
-    def observe(self, sites: Iterable[str]) -> dict[str, Observed]:
+    def observe(self, sites: Iterable[str]) -> dict[str, Observation]:
         """What there is of ``sites`` now, by name.
 
         A site that the driver cannot see is ``Observed.UNKNOWN``, and so is one that the result leaves out: neither causes a
@@ -99,8 +99,8 @@ class MemoryDriver:
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
         self.up.pop(site, None)
 
-    def observe(self, sites: Iterable[str]) -> dict[str, Observed]:
-        return {s: (self.override.get(s, Observed.UP) if s in self.up else Observed.ABSENT) for s in sites}
+    def observe(self, sites: Iterable[str]) -> dict[str, Observation]:
+        return {s: Observation(self.override.get(s, Observed.UP) if s in self.up else Observed.ABSENT) for s in sites}
 
     def list_owned(self, run_id: str) -> list[Owned]:
         return [Owned(s, g, s) for s, g in self.up.items()]

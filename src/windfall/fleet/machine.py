@@ -33,14 +33,6 @@ class Observed(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Action(StrEnum):
-    """What the controller does next for a site."""
-
-    NONE = "none"
-    UP = "ensure_up"
-    DOWN = "ensure_down"
-
-
 class DriverFault(StrEnum):
     """Why a driver could not do what it was asked."""
 
@@ -50,6 +42,27 @@ class DriverFault(StrEnum):
     PERMANENT = "permanent"
     #: Credentials are missing, wrong or expired: a person has to renew them.
     UNAUTHORIZED = "unauthorized"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at a site.
+
+    ``words``: what its platform says of it, as far as that helps a person (why it waits, why it failed). ``fault``: its start was
+    refused after `ensure_up` had returned, which a driver that asks from a thread of its own learns only then.
+    """
+
+    state: Observed
+    words: str = ""
+    fault: DriverFault | None = None
+
+
+class Action(StrEnum):
+    """What the controller does next for a site."""
+
+    NONE = "none"
+    UP = "ensure_up"
+    DOWN = "ensure_down"
 
 
 #: How long to wait until a site that is still there is asked to stop again (wall time).
@@ -79,6 +92,8 @@ class Inputs:
     lost: str = ""
     #: It gives signs of life and says what it is at: loading, a step, a transfer.
     busy: bool = False
+    #: What its platform says of it.
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +194,7 @@ class Site:
                 if not i.wanted and not (self.adopted and self._still_comes(i)):
                     self._to(State.DRAINING, i, f"{i.reason}; it was starting, and is not waited for" if self.held else i.reason)
                 elif i.lost or i.observed is Observed.FAILED:
-                    return self._fail(i, i.lost or "its processes ended while starting", jitter)
+                    return self._fail(i, i.lost or i.words or "its processes ended while starting", jitter)
                 elif i.ready and (not gated or i.t >= self.modelled_ready_at()):
                     self.ready_at = i.t
                     self._to(State.READY, i, "answered hello")
@@ -189,7 +204,7 @@ class Site:
                     )
             case State.READY | State.TRAINING:
                 if i.lost or i.observed is Observed.FAILED:
-                    return self._fail(i, i.lost or "its processes ended", jitter)
+                    return self._fail(i, i.lost or i.words or "its processes ended", jitter)
                 if not i.wanted:
                     self._to(State.DRAINING, i, i.reason)
                 elif i.working and self.state is State.READY:

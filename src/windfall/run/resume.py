@@ -143,7 +143,7 @@ def _end_sites(run: RunDir, ledger: Ledger, old: Config, new: Config, say: Say) 
         driver.ensure_down(o.site, new.fleet.stop_grace_s, why)
     names = [o.site for o, _ in ending]
     deadline = clock.monotonic() + new.fleet.stop_grace_s + _KILLED_S
-    while left := [s for s, o in driver.observe(names).items() if o is not Observed.ABSENT]:
+    while left := [s for s, o in driver.observe(names).items() if o.state is not Observed.ABSENT]:
         if clock.monotonic() > deadline:
             raise RunError(f"{', '.join(left)}: processes of an earlier start do not end; nothing has been changed, try again")
         clock.pause(_POLL_S)

@@ -49,6 +49,7 @@ TRANSITIONS = frozenset(
         "given_up",
         "driver_trouble",
         "driver_back",
+        "platform",
         "leaving",
         "done",
         "interrupted",
@@ -164,7 +165,7 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"block {d.get('block')} is quarantined{_because(d)}"
         case "site_note":
             return str(d.get("note", ""))
-        case "given_up" | "driver_trouble" | "driver_back":
+        case "given_up" | "driver_trouble" | "driver_back" | "platform":
             return str(d.get("reason", ""))
         case "bus_down":
             return f"the bus is down{_because(d)}"

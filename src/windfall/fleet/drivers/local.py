@@ -19,7 +19,7 @@ from typing import Any
 from windfall import clock
 from windfall.errors import Permanent, Transient
 from windfall.fleet.driver import Owned
-from windfall.fleet.machine import Observed
+from windfall.fleet.machine import Observation, Observed
 from windfall.processes import group_members, mark, marked, signal_group, spawn, start_time
 from windfall.site.nursery import Lost, Nursery
 from windfall.store.files import write_json, write_secret
@@ -128,8 +128,8 @@ class LocalDriver:
                 return
         self._kill_at[site] = clock.monotonic() + grace_s
 
-    def observe(self, sites: Iterable[str]) -> dict[str, Observed]:
-        return {s: self._look(s) for s in sites}
+    def observe(self, sites: Iterable[str]) -> dict[str, Observation]:
+        return {s: Observation(self._look(s)) for s in sites}
 
     def _look(self, site: str) -> Observed:
         agent = self._agents.get(site)
