@@ -194,14 +194,14 @@ def test_a_platform_that_hangs_delays_its_own_site_and_no_other(platform: Slow) 
     )  # fmt: skip
     at = [0.0]
     quick.words = "waits for a GPU"
-    state = {n: s for n, s in c.sites.items()}
+    state = c.sites
     settle(c, dict.fromkeys("abc", ON), lambda: state["b"].state is State.TRAINING, at)
     platform.open.clear()
     settle(c, {"a": OFF, "b": OFF, "c": OFF}, lambda: state["b"].state is State.OFF and state["c"].state is State.OFF, at)
     assert state["a"].state is State.DRAINING
     platform.open.set()
     settle(c, {"a": OFF, "b": OFF, "c": OFF}, lambda: state["a"].state is State.OFF, at)
-    assert not platform.up and not quick.up and not local.up
+    assert (platform.up, quick.up, local.up) == ({}, {}, {})
     for driver in others.values():
         driver.close()
 

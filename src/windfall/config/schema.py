@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
+from windfall.config.drivers import DriverName, NetworkTable, ResidentTable
 from windfall.config.signals import LIVE, SignalTable
 from windfall.config.trigger import parse_trigger
 
@@ -289,7 +290,7 @@ class SiteTable(Table):
 
     name: Name = Field(description="unique name")
     region: str = Field(min_length=1, description="grid region")
-    driver: Literal["local"] = Field("local", description="what turns the site on and off")
+    driver: DriverName = Field("local", description="what turns the site on and off")
     spin_up_s: NonNegative = Field(description="from the decision to the first optimizer step")
     load_s: NonNegative = Field(0.0, description="last part of spin_up_s, at idle power")
     train_power_w: Positive = Field(description="whole site while training")
@@ -315,6 +316,12 @@ class SiteTable(Table):
     ramp_w_per_min: Positive | None = Field(
         None, description="how fast its load may rise again: after a switch of P watts no start for P / this minutes"
     )
+    data: str | None = Field(
+        None,
+        min_length=1,
+        description="drivers other than local: folder of the prepared data there (default: fetched from the run)",
+    )
+    resident: ResidentTable | None = Field(None, description='settings of driver = "resident"')
     signal: SignalTable
     signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 
@@ -322,6 +329,15 @@ class SiteTable(Table):
     def _load(self) -> SiteTable:
         if self.load_s > self.spin_up_s:
             raise ValueError(f"load_s = {self.load_s:g} is part of spin_up_s = {self.spin_up_s:g} and cannot be longer")
+        return self
+
+    @model_validator(mode="after")
+    def _driver(self) -> SiteTable:
+        strange = [k for k in get_args(DriverName) if k != self.driver and getattr(self, k, None) is not None]
+        if strange:
+            raise ValueError(f'it has a table {strange[0]}, and driver = "{self.driver}"; set driver = "{strange[0]}" or drop it')
+        if self.driver == "local" and self.data is not None:
+            raise ValueError("data is for sites elsewhere; a local site reads the run's own (data.source)")
         return self
 
     @model_validator(mode="after")
@@ -371,6 +387,7 @@ class Config(Table):
     federation: FederationTable = Field(default_factory=FederationTable)  # type: ignore[arg-type]
     fleet: FleetTable = Field(default_factory=FleetTable)  # type: ignore[arg-type]
     limits: LimitsTable = Field(default_factory=LimitsTable)  # type: ignore[arg-type]
+    network: NetworkTable = Field(default_factory=NetworkTable)  # type: ignore[arg-type]
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
     site: list[SiteTable] = Field(min_length=1)
     counterfactual: list[CounterfactualTable] = Field(default_factory=list)

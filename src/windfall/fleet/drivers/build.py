@@ -5,28 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from windfall.config.drivers import ELSEWHERE
+from windfall.config.schema import Config, SiteTable
+from windfall.fleet.driver import Driver
+from windfall.fleet.drivers.beside import Beside
+from windfall.fleet.drivers.by_site import BySite
 from windfall.fleet.drivers.local import AGENT, Describe, LocalDriver, TokenFor
+from windfall.fleet.drivers.start import Starts
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
 
-__all__ = ["AGENT", "build_driver", "driver_of_what_lives"]
+__all__ = ["AGENT", "build_driver", "driver_of_what_lives", "platform_driver"]
 
 
 def build_driver(
-    run: RunDir, run_id: str, describe: Describe, *, environment: dict[str, str] | None = None, agent: Sequence[str] = AGENT,
-    token_for: TokenFor | None = None, nursery: Nursery | None = None,
-) -> LocalDriver:  # fmt: skip
-    """The driver that starts and stops all sites of a run: every site's ``driver`` is `local` so far.
+    config: Config, run: RunDir, run_id: str, describe: Describe, starts: Starts, *, environment: dict[str, str] | None = None,
+    agent: Sequence[str] = AGENT, token_for: TokenFor | None = None, nursery: Nursery | None = None,
+) -> BySite:  # fmt: skip
+    """The drivers of all sites of a run.
 
-    ``describe`` gives what a site is told at its start, by its name; ``environment`` is added to that of every site; ``agent`` is
-    the command that runs a site, to which the site's folder is added; ``token_for`` makes a generation's token; ``nursery`` is what
-    makes some of them sooner.
+    ``describe`` gives what a site is told at its start, by its name; ``starts`` what machines elsewhere are given. The rest is for
+    local sites: ``environment`` is added to that of every one; ``agent`` is the command that runs a site, to which the site's folder
+    is added; ``token_for`` makes a generation's token; ``nursery`` is what makes some of them sooner.
     """
-    return LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery)
+    local = LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery)
+    others: dict[str, Driver] = {
+        s.name: Beside(platform_driver(s, run, run_id, starts), s.name) for s in config.site if s.driver in ELSEWHERE
+    }
+    return BySite(local, others, starts)
+
+
+def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -> Driver:
+    """The driver of one site that is elsewhere. Raises ConfigError where it needs what is not installed."""
+    raise NotImplementedError(site.driver)
 
 
 def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:
-    """A driver that only finds and ends living sites of a run. It cannot start one, because it does not know what to tell it."""
+    """A driver that only finds and ends living local sites of a run. It cannot start one, as it does not know what to tell it."""
     return LocalDriver(run.sites, run_id, _nothing)
 
 
