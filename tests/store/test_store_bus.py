@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from store.redis_server import RedisServer, wait_for
+from patience import wait_for
+from store.redis_server import RedisServer
 from windfall.store.bus import Bus, Entry, FileBus, FileSiteBus, MemoryBus, SiteBus
+from windfall.store.records import Token
 from windfall.store.redis_bus import RedisBus, RedisSiteBus
+from windfall.wire.bulk_server import application
+from windfall.wire.bus_server import BusServer
+from windfall.wire.http_bus import HttpSiteBus
+from wire.served import Served
 
 
 class Kind:
@@ -77,6 +84,33 @@ class OverRedis(Kind):
                 client.xadd(f"windfall:r:{name}:{stream}", fields)
 
 
+class OverHttp(Kind):
+    """The coordinator's end in files, and a site that has it over the endpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.tokens: list[Token] = []
+        self.served = Served(application(BusServer(folder, lambda: self.tokens).routes()))
+
+    def run(self) -> Bus:
+        return FileBus(self.folder)
+
+    def site(self, name: str, generation: int) -> SiteBus:
+        secret = f"{name}-{generation}"
+        self.tokens.append(Token(name, generation, hashlib.sha256(secret.encode()).hexdigest(), True))
+        self.keep(bus := HttpSiteBus(self.served.url, secret, environ={}))
+        return bus
+
+    def rubbish(self, name: str, stream: str) -> None:
+        with open(self.folder / name / "bus" / f"{stream}.jsonl", "ab") as f:
+            f.write(b"\xff\xfe{\n[1]\n3\n\n")
+
+    def close(self) -> None:
+        super().close()
+        self.served.stop()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path_factory.mktemp("redis"))
@@ -84,13 +118,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server.kill()
 
 
-@pytest.fixture(params=["memory", "files", "redis"])
+@pytest.fixture(params=["memory", "files", "redis", "http"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     if request.param == "redis":
         server = request.getfixturevalue("server")
         with server.client() as client:
             client.flushall()
         made: Kind = OverRedis(server)
+    elif request.param == "http":
+        made = OverHttp(tmp_path)
     else:
         made = InMemory() if request.param == "memory" else InFiles(tmp_path)
     yield made

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,31 +104,37 @@ class _Stream:
             os.close(fd)
 
     def read(self) -> list[Entry]:
-        try:
-            size = self._path.stat().st_size
-            if size < self._at:
-                self._at = 0  # its writer has begun anew
-            if size <= self._at:
-                return []
-            with open(self._path, "rb") as f:
-                f.seek(self._at)
-                data = f.read()
-        except FileNotFoundError:
-            return []
-        whole = data.rfind(b"\n") + 1  # a line still being written is left for the next call
-        self._at += whole
-        if self._mark and whole:
+        before = self._at
+        found, self._at = read_stream(self._path, self._at)
+        if self._mark and self._at != before:
             with contextlib.suppress(OSError):  # then the next reader sees some entries twice
                 write_json(self._mark, self._at)
-        found = []
-        for line in data[:whole].splitlines():
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue  # a crash or a full disk has cut the line; the bus may lose an entry
-            if isinstance(entry, dict):
-                found.append(entry)
         return found
+
+
+def read_stream(path: Path, at: int) -> tuple[list[Entry], int]:
+    """The entries of a stream's file from byte ``at`` on, and where the next ones begin."""
+    try:
+        size = path.stat().st_size
+        if size < at:
+            at = 0  # its writer has begun anew
+        if size <= at:
+            return [], at
+        with open(path, "rb") as f:
+            f.seek(at)
+            data = f.read()
+    except FileNotFoundError:
+        return [], at
+    whole = data.rfind(b"\n") + 1  # a line still being written is left for the next call
+    found = []
+    for line in data[:whole].splitlines():
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # a crash or a full disk has cut the line; the bus may lose an entry
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found, at + whole
 
 
 class FileSiteBus:
@@ -157,6 +164,46 @@ class FileSiteBus:
 
     def close(self) -> None:
         return None
+
+
+class FileRelay:
+    """Embedded bus, one site's end as the endpoint has it: for a site on another machine, which asks over the network."""
+
+    def __init__(self, site_dir: Path) -> None:
+        self._dir = site_dir / "bus"
+
+    def commands(self, at: int, generation: int) -> tuple[list[Entry], int]:
+        """Commands for a generation from byte ``at`` of the stream on, and where the next ones begin."""
+        found, at = read_stream(self._dir / "commands.jsonl", at)
+        return [c for c in found if c.get("generation") == generation], at
+
+    def registers(self) -> dict[str, Entry]:
+        """What the coordinator has set, by register."""
+        found = {}
+        for path in sorted(self._dir.glob("run-*.json")):
+            value = read_json(path)
+            if isinstance(value, dict):
+                found[path.stem.removeprefix("run-")] = value
+        return found
+
+    def take(self, generation: int, entries: Iterable[Entry], registers: Mapping[str, Entry], *, life: str, batch: int) -> None:
+        """Append a site's entries and set its registers. What has been taken before, by the number of its ``batch``, is not again.
+
+        ``life`` tells the site's processes apart, each of which counts from 1.
+        """
+        self._dir.mkdir(parents=True, exist_ok=True)
+        mark = self._dir / "taken.json"
+        taken = read_json(mark)
+        if not isinstance(taken, dict) or taken.get("life") != life or not isinstance(taken.get("batch"), int):
+            taken = {"batch": 0}
+            _Stream(self._dir / "events.jsonl").forget_what_was_read()
+        if batch > taken["batch"]:
+            stream = _Stream(self._dir / "events.jsonl")
+            for entry in entries:
+                stream.append({**entry, "generation": generation})
+            write_json(mark, {"life": life, "batch": batch})
+        for register, value in registers.items():
+            write_json(self._dir / f"site-{register}.json", {**value, "generation": generation})
 
 
 class FileBus:

@@ -67,8 +67,8 @@ class Denied(HTTPException):
     """Answered with a status and a sentence."""
 
 
-def whose(authorization: str | None, tokens: Iterable[Token]) -> str:
-    """The site whose current generation has the token in an ``Authorization`` header. Raises Denied (401 or 403)."""
+def whose(authorization: str | None, tokens: Iterable[Token]) -> Token:
+    """The token in an ``Authorization`` header, which is that of its site's current generation. Raises Denied (401 or 403)."""
     scheme, _, secret = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not secret:
         raise Denied(401, "no token: a site's requests bear the one that it was started with")
@@ -81,7 +81,7 @@ def whose(authorization: str | None, tokens: Iterable[Token]) -> str:
         raise Denied(401, "this token is none of this run's")
     if not found.current:
         raise Denied(403, f"this token is of generation {found.generation} of site {found.site}, which is over")
-    return found.site
+    return found
 
 
 class _Bytes(FileResponse):
@@ -98,24 +98,20 @@ class BulkServer:
         #: Uploads that a connection is sending at present.
         self._busy: set[Path] = set()
 
-    def app(self) -> Starlette:
-        """As an ASGI application."""
-        routes = [
-            Route("/", self._hello, methods=["GET"]),
+    def routes(self) -> list[Route]:
+        """What it answers."""
+        return [
             Route("/offers/{name}", self._offer, methods=["GET"]),
             Route("/uploads/{name}", self._announce, methods=["PUT"]),
             Route("/uploads/{name}", self._upload, methods=["PATCH"]),
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: _refusal})
 
-    async def _hello(self, request: Request) -> Response:
-        return PlainTextResponse("windfall bulk\n")
+    def app(self) -> Starlette:
+        """As an application of its own."""
+        return application(self.routes())
 
     def _site(self, request: Request) -> str:
-        try:
-            return whose(request.headers.get("authorization"), self._tokens())
-        except StoreError:
-            raise Denied(503, "the run's ledger cannot be read at present") from None
+        return bearer(request, self._tokens).site
 
     async def _offer(self, request: Request) -> Response:
         folder = self._shelf.offered(self._site(request))
@@ -247,6 +243,23 @@ def _no_room(e: OSError, offset: int, size: int) -> Denied:
     return Denied(
         507, f"the coordinator's disk takes no more ({e.strerror}); {kept}, make room there", headers={"Connection": "close"}
     )
+
+
+def bearer(request: Request, tokens: Callable[[], Iterable[Token]]) -> Token:
+    """Who asks. Raises Denied."""
+    try:
+        return whose(request.headers.get("authorization"), tokens())
+    except StoreError:
+        raise Denied(503, "the run's ledger cannot be read at present") from None
+
+
+async def _hello(request: Request) -> Response:
+    return PlainTextResponse("windfall endpoint\n")
+
+
+def application(routes: Iterable[Route]) -> Starlette:
+    """An application that answers these; every refusal is one sentence of plain text."""
+    return Starlette(routes=[Route("/", _hello, methods=["GET"]), *routes], exception_handlers={HTTPException: _refusal})
 
 
 async def _refusal(request: Request, e: Exception) -> Response:
