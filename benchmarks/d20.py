@@ -73,7 +73,7 @@ _BEAT_S = 2.0
 _LOOK_S = 0.1
 _ROLES = {
     "windfall.run.coordinator": "coordinator", "windfall.site.trainer_process": "trainer", "windfall.site.supernode": "supernode",
-    "windfall.site.agent": "agent", "flower-superlink": "superlink", "bulk_process": "files",
+    "windfall.site.agent": "agent", "flower-superlink": "superlink", "endpoint_process": "files",
 }  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def test_nothing_is_pickled() -> None:
         ("windfall.cli.status", {"torch", "flwr", "pydantic", "matplotlib"}),
         ("windfall.site.client_app", {"torch", "windfall.train"}),
         ("windfall.run.coordinator", {"torch"}),
-        ("windfall.run.bulk_process", {"torch", "flwr", "numpy", "pydantic", "httpx"}),
+        ("windfall.run.endpoint_process", {"torch", "flwr", "numpy", "pydantic", "httpx"}),
         ("windfall.site.agent", {"torch", "flwr", "numpy"}),
     ],
 )

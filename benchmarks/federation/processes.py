@@ -25,8 +25,8 @@ from windfall.config.load import fingerprint, load, to_toml
 from windfall.errors import StoreError, WindfallError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.processes import marked
-from windfall.run import bulk_process, coordinator
-from windfall.run.bulk_server import BulkProcess
+from windfall.run import coordinator, endpoint_process
+from windfall.run.endpoint import EndpointProcess
 from windfall.run.superlink import SuperLink
 from windfall.run.supervisor import NoView, Supervisor
 from windfall.site import agent, trainer_process
@@ -184,7 +184,7 @@ class _SuperLink(SuperLink):
         return ["0.0.0.0" if part == "127.0.0.1" else part for part in super().command()]
 
 
-class _FileServer(BulkProcess):
+class _FileServer(EndpointProcess):
     """One that sites reach over links."""
 
     def command(self) -> list[str]:
@@ -300,9 +300,9 @@ def main(role: str, *args: str) -> int:
             coordinator.Coordinator = _Coordinator  # type: ignore[misc]
             return coordinator.main(list(args), agent=command("agent"))
         case "files":
-            serving = bulk_process.serving
-            bulk_process.serving = lambda app, _, port: serving(app, "0.0.0.0", port)
-            return bulk_process.main(list(args))
+            serving = endpoint_process.serving
+            endpoint_process.serving = lambda app, _, port: serving(app, "0.0.0.0", port)
+            return endpoint_process.main(list(args))
         case "agent":
             return an_agent(Path(args[0]).resolve())
         case "agent-there":

@@ -15,13 +15,13 @@ from windfall.config.load import load
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.machine import Observed
 from windfall.processes import Marked, group_members, marked
-from windfall.run.kept import free_port
 from windfall.run.prepare import prepare_run
 from windfall.run.sites import describe_site, nursery_for
 from windfall.site import nursery as module
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
 from windfall.wire.flower_environment import flower_environment
+from windfall.wire.probe import free_port
 from windfall.wire.transport import BEAT_NAME
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks like this")]

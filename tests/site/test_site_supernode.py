@@ -18,13 +18,13 @@ from windfall.federation.flower_transport import FlowerTransport
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.machine import Observed
 from windfall.processes import marked
-from windfall.run.kept import free_port
 from windfall.run.superlink import SuperLink
 from windfall.site.node_log import NodeNotes
 from windfall.site.spawning import SPAWN, SPAWNING
 from windfall.store.files import Envelope
 from windfall.store.rundir import RunDir
 from windfall.wire.flower_environment import flower_environment
+from windfall.wire.probe import free_port
 from windfall.wire.transport import Reply
 
 pytestmark = [

@@ -8,8 +8,8 @@ from typing import Any
 from starlette.applications import Starlette
 
 from patience import wait_for
-from windfall.run.kept import free_port
 from windfall.wire.bulk_server import serving
+from windfall.wire.probe import free_port
 
 
 class Served:
@@ -17,7 +17,7 @@ class Served:
 
     def __init__(self, app: Starlette, port: int = 0, **more: Any) -> None:
         self.port = port or free_port()
-        self._server = serving(app, "127.0.0.1", self.port, **more)
+        self._server = serving(app, "127.0.0.1", self.port, loop="asyncio", **more)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
         wait_for("the server", lambda: self._server.started)

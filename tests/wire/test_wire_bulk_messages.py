@@ -16,8 +16,8 @@ from windfall.store import blobs
 from windfall.store.blobs import FileBlob, MemoryBlob
 from windfall.store.files import Envelope, write_secret
 from windfall.wire import bulk_transport
-from windfall.wire.bulk import MANIFEST, TOKEN_NAME
-from windfall.wire.bulk_mailbox import BulkMailbox, read_token
+from windfall.wire.bulk import MANIFEST, TOKEN_NAME, read_token
+from windfall.wire.bulk_mailbox import BulkMailbox
 from windfall.wire.bulk_transport import BulkTransport, clear_orphans, leftovers, transfers
 from windfall.wire.transport import MemoryMailbox, MemoryTransport, Reply
 from wire.bulk_bench import TOKENS, Server, digest, running, some_bytes, until

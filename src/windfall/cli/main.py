@@ -13,7 +13,8 @@ import click
 import typer
 
 from windfall import __version__, proxies
-from windfall.cli import streams
+from windfall.cli import certs, streams
+from windfall.cli import site as sites
 from windfall.errors import WindfallError
 from windfall.store import files
 
@@ -46,6 +47,9 @@ data_app = typer.Typer(help="Prepare training data.", no_args_is_help=True, rich
 app.add_typer(data_app, name="data")
 trace_app = typer.Typer(help="Look at trace files.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(trace_app, name="trace")
+
+app.add_typer(sites.app, name="site")
+app.add_typer(certs.app, name="certs")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML)")]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from windfall.config.base import NonNegative, Positive, Table
+from windfall.config.base import Positive, Table
 
 DriverName = Literal["local", "resident"]
 #: Drivers whose sites are on other machines, which reach the run over the network.
@@ -18,6 +18,10 @@ class ResidentTable(Table):
     """`[site.resident]`: a machine that is always there and has joined with `windfall site join`."""
 
     away_after_s: Positive = Field(30.0, description="wall time without a word of its agent after which the machine counts as away")
+    on_command: list[str] = Field(
+        default_factory=list, description="run here, as a list of words, to wake the machine if it sleeps"
+    )
+    sleeps: bool = Field(False, description="it joined with --off-command, which puts it to sleep: then being off takes no power")
 
 
 class NetworkTable(Table):
@@ -29,7 +33,6 @@ class NetworkTable(Table):
         None, min_length=1, description="folder of `windfall certs init`: TLS, and a key for each site"
     )
     insecure: Literal["", "I know"] = Field("", description='"I know": without TLS although the address is no loopback one')
-    clock_tolerance_s: NonNegative = Field(4.0, description="a site's clock may be so far ahead before it is told of it")
 
     @model_validator(mode="after")
     def _secure(self) -> NetworkTable:

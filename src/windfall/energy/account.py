@@ -31,16 +31,19 @@ class PowerModel:
     train_w: float
     idle_w: float
     provisioning_w: float
+    #: A machine that stays on takes idle power when the site is off.
+    off_w: float = 0.0
 
     @classmethod
     def of(cls, site: SiteTable) -> PowerModel:
         """The model that a site's table describes."""
-        return cls(site.train_power_w, site.idle_power_w, site.provisioning_power_w)
+        stays_on = site.driver == "resident" and not (site.resident is not None and site.resident.sleeps)
+        return cls(site.train_power_w, site.idle_power_w, site.provisioning_power_w, site.idle_power_w if stays_on else 0.0)
 
     def watts(self, phase: str) -> float:
         """Power (W) in ``phase``. A draining site writes files and waits for the network, which takes idle power."""
         return {
-            "off": 0.0,
+            "off": self.off_w,
             "provisioning": self.provisioning_w,
             "idle": self.idle_w,
             "training": self.train_w,

@@ -17,7 +17,7 @@ from windfall.federation.fixed_rounds import KeptRound
 from windfall.federation.intake import Intake
 from windfall.federation.lengths import RoundLengths, Transfers
 from windfall.federation.members import Settings
-from windfall.federation.membership import Membership
+from windfall.federation.membership import Membership, Registered
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
 from windfall.federation.reports import Doing, SiteReports
@@ -37,9 +37,10 @@ class Federation:
     def __init__(
         self, *, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, bus: Bus, transport: Transport,
         events: Events, settings: Settings, fence: int, now: float, sites: list[str], generations: Mapping[str, int],
-        calendar: Callable[[], float] = clock.wall,
+        calendar: Callable[[], float] = clock.wall, registered: Registered | None = None,
     ) -> None:  # fmt: skip
-        """``calendar`` says what time it is between two ticks, on a clock that does not wait (run time)."""
+        """``calendar`` says what time it is between two ticks, on a clock that does not wait (run time). ``registered``: as
+        ``Membership`` has it."""
         self._ledger = ledger
         self._intake = intake
         self._bus = bus
@@ -65,7 +66,7 @@ class Federation:
         self.members = Membership(
             ledger=ledger, intake=intake, bus=bus, nodes=nodes, events=events, settings=settings, fence=fence, sites=sites,
             generations=generations, orders=self._orders, dispatch=self._dispatch, rounds=self._rounds,
-            reports=self._reports, kept=self._kept,
+            reports=self._reports, kept=self._kept, registered=registered,
         )  # fmt: skip
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from windfall.errors import DataError, Refused
 from windfall.federation.dispatch import Dispatch
@@ -36,14 +36,20 @@ _REFUSALS = 3
 _FASTEST = 4.0
 
 
+#: From a node and the site that it says it is to whether it may be.
+Registered = Callable[[str, str], bool]
+
+
 class Membership:
     """The members, by site. Everything that is said by them or of them is told to ``rounds`` where it concerns a round."""
 
     def __init__(
         self, *, ledger: Ledger, intake: Intake, bus: Bus, nodes: Nodes, events: Events, settings: Settings, fence: int,
         sites: list[str], generations: Mapping[str, int], orders: Orders, dispatch: Dispatch, rounds: Rounds,
-        reports: SiteReports, kept: KeptRound | None,
+        reports: SiteReports, kept: KeptRound | None, registered: Registered | None = None,
     ) -> None:  # fmt: skip
+        """``registered``: whether a node may be that of the site that it says it is; without it every one may."""
+        self._registered = registered
         self._ledger = ledger
         self._intake = intake
         self._bus = bus
@@ -191,6 +197,11 @@ class Membership:
 
     def _on_hello(self, t: float, wall: float, node: str, reply: Reply) -> None:
         if unread(reply) and self._nodes.greet_again(node):
+            return
+        said = (reply.envelope.header if reply.envelope else {}).get("site")
+        if self._registered is not None and isinstance(said, str) and not self._registered(node, said):
+            reason = f"node {node} says that it is {text(said, 100)}, and was not registered by that site"
+            self._events.event(t, "stranger", site=None, reason=reason)
             return
         try:
             stands = read_hello(reply, self._sites, self._generations, self._s.manifest)

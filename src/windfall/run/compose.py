@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from windfall.clock import Clock
+from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import stored
 from windfall.config.schema import Config
 from windfall.energy.account import Account, PowerModel, Tariff
@@ -18,6 +19,7 @@ from windfall.federation.departed import departed, take_leave
 from windfall.federation.engine import Federation
 from windfall.federation.intake import Intake, WorkKwh
 from windfall.federation.members import Settings
+from windfall.federation.membership import Registered
 from windfall.federation.merge import Outer
 from windfall.federation.recovery import recover
 from windfall.fleet.controller import Controller, Observer
@@ -33,6 +35,7 @@ from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import J_PER_KWH
+from windfall.wire.fleet_proxy import Registrations
 from windfall.wire.transport import Transport
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 def compose(
     config: Config, run: RunDir, *, ledger: Ledger, telemetry: Telemetry, grid: Grid, clock: Clock, driver: Driver,
     bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer, executor: Executor | None = None,
-    holds: OperatorHolds,
+    holds: OperatorHolds, registrations: Registrations | None = None,
 ) -> tuple[Loop, Federation]:  # fmt: skip
     """The loop of a run and its federation, which go on with what the run's ledger and telemetry hold."""
     names = [s.name for s in config.site]
@@ -59,7 +62,7 @@ def compose(
     work = Federation(
         ledger=ledger, checkpoints=checkpoints, intake=intake, bus=bus, transport=transport, events=telemetry,
         settings=settings(config, ledger, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
-        generations=ledger.generations(),
+        generations=ledger.generations(), registered=registered_by(config, registrations),
     )  # fmt: skip
     known = telemetry.rows("SELECT DISTINCT version FROM metrics WHERE name = 'val_bpb'")
     work.evaluated_before(int(v) for (v,) in known)
@@ -83,6 +86,14 @@ def compose(
     )  # fmt: skip
     restore(telemetry, account, loop, carries_of(config, ledger))
     return loop, work
+
+
+def registered_by(config: Config, registrations: Registrations | None) -> Registered | None:
+    """Says of a node whether it may be a site's: one elsewhere is known by whom it was registered by, and a local one by nobody."""
+    away = {s.name for s in config.site if s.driver in ELSEWHERE}
+    if not away or registrations is None:
+        return None
+    return lambda node, site: registrations.site(node) == (site if site in away else "")
 
 
 def carries_of(config: Config, ledger: Ledger) -> Carries:

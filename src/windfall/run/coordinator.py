@@ -21,16 +21,17 @@ from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import FederationError, HandOver, RunError, TakenOver, Transient, WindfallError
+from windfall.fleet.driver import Owned
 from windfall.fleet.drivers.build import AGENT, build_driver
-from windfall.fleet.machine import Site, State
+from windfall.fleet.drivers.start import Start, Starts
+from windfall.fleet.machine import Action, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
-from windfall.run.bulk_server import bulk_port
 from windfall.run.compose import compose, take_lease
-from windfall.run.kept import free_port
+from windfall.run.endpoint import endpoint_port, endpoint_url
 from windfall.run.operator import Operator
 from windfall.run.recorder import TelemetryRecorder, position
-from windfall.run.sites import describe_site, nursery_for
+from windfall.run.sites import DataFiles, describe_elsewhere, describe_site, nursery_for
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus_factory import open_bus
@@ -41,7 +42,10 @@ from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc, parse_utc
 from windfall.wire.bulk import Shelf
 from windfall.wire.bulk_transport import BulkTransport, clear_orphans, transfers
+from windfall.wire.certificates import Certificates
+from windfall.wire.fleet_proxy import Registrations
 from windfall.wire.flower_environment import flower_environment
+from windfall.wire.probe import free_port
 from windfall.wire.transport import Transport
 
 _POLL_S = 0.01
@@ -97,7 +101,7 @@ class Coordinator:
         self._beat_at = self._flushed_at = float("-inf")
         self._waits, self._waits_since = "", 0.0
         #: Whether large blobs travel as files.
-        self._files = bulk_port(run) is not None
+        self._files = endpoint_port(run) is not None
         self._trouble_with_files: dict[str, str] = {}
         self._lock = RunLock(run)
         self._lock.acquire()
@@ -108,8 +112,10 @@ class Coordinator:
         self.fence = self.ledger.new_fence()
         self._lease = take_lease(config, run, self.ledger, self.run_id, self.fence)
         self.gated = config.run.clock == "scaled"
+        self._data = DataFiles(config, run)
         self.driver = build_driver(
-            run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
+            config, run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
+            Starts(self._start_elsewhere),
             environment=flower_environment(str(run.root / "flower")), agent=agent, token_for=self._new_token,
             nursery=nursery_for(config, run, self.run_id) if agent == AGENT else None,
         )  # fmt: skip
@@ -130,7 +136,7 @@ class Coordinator:
         self.loop, self.work = compose(
             config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
-            holds=self.operator, executor=ThreadPoolExecutor(1, "merge"),
+            holds=self.operator, executor=ThreadPoolExecutor(1, "merge"), registrations=Registrations(run.registrations),
         )  # fmt: skip
         self._adopt(now, booked_to)
 
@@ -141,7 +147,13 @@ class Coordinator:
             owned = self.driver.list_owned(self.run_id)
         except Transient as e:
             raise HandOver(f"{e}; what is there of this run cannot be seen for now") from None
-        taken = controller.adopt(now, clock.monotonic(), owned, self.ledger.last_asked())
+        asked = self.ledger.last_asked()
+        for site, why in self.driver.unseen.items():
+            generation, action, _ = asked.get(site, (0, "", now))
+            self.telemetry.event(now, "driver_trouble", site=site, reason=f"it cannot be seen for now: {why}")
+            if action == Action.UP.value:  # it may run: it says so itself, or it is given up like one that does not come
+                owned.append(Owned(site, generation, "as the journal has it"))
+        taken = controller.adopt(now, clock.monotonic(), owned, asked)
         if not owned:  # all sites that are wanted start now, and a second or two of waiting saves each of them several
             self.driver.prepare(_PREPARE_S)
         for o in owned:
@@ -149,6 +161,18 @@ class Coordinator:
             self.telemetry.event(now, kind, site=o.site, generation=o.generation, reason="was found running")
         if booked_to is not None and now > booked_to:
             self.loop.book(booked_to, now)
+
+    def _start_elsewhere(self, site: str, generation: int) -> Start:
+        """What the machine of a site is given for a new life, after what it will ask for has been put in its place."""
+        told = describe_elsewhere(self.config, self.run, self.run_id, site, generation, self._data)
+        folder = self.run.sites / site
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "site.json", told)
+        certificates = self.config.network.certificates
+        ca = Certificates(Path(certificates)).ca.read_text(encoding="ascii") if certificates else ""
+        url = endpoint_url(self.config, self.run, site)
+        assert url is not None, "a run with sites on other machines has an endpoint"
+        return Start(self.run_id, site, generation, url, self._new_token(site, generation), ca)
 
     def _new_token(self, site: str, generation: int) -> str:
         """What a site's requests for files will bear. Nobody but the site has it: here only its hash is kept."""

@@ -6,7 +6,7 @@ Each keeps its port from start to start, so that sites find it again.
 from __future__ import annotations
 
 import os
-import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from windfall.errors import ConfigError, RunError, StoreError
 from windfall.processes import mark, spawn
 from windfall.store.files import read_json, write_json
 from windfall.store.rundir import RunDir
-from windfall.wire.probe import answers
+from windfall.wire.probe import answers, free_port, port_is_free
 
 #: One that ends sooner than this (s) counts as not having worked.
 _YOUNG_S = 5.0
@@ -35,6 +35,8 @@ class KeptProcess:
     folder_name, port_name = "", "port.json"
     #: Of its log.
     log_name = ""
+    #: Of the configuration, where its port can be chosen.
+    port_key = ""
 
     def __init__(self, run: RunDir, run_id: str, configured_port: int) -> None:
         """Choose the port.
@@ -54,7 +56,7 @@ class KeptProcess:
         if configured_port:
             if not port_is_free(configured_port):
                 raise ConfigError(
-                    f"federation.port = {configured_port}: port {configured_port} is taken on this machine; choose another, "
+                    f"{self.port_key} = {configured_port}: port {configured_port} is taken on this machine; choose another, "
                     "or 0 for any free one"
                 )
             self.port = configured_port
@@ -71,6 +73,10 @@ class KeptProcess:
     def environment(self) -> dict[str, str]:
         """What is added to its environment."""
         return {}
+
+    def tls(self) -> ssl.SSLContext | None:
+        """How it is asked for a sign of life, where it speaks TLS."""
+        return None
 
     def set_aside(self) -> None:
         """Take out of its way what may keep it from working."""
@@ -114,7 +120,7 @@ class KeptProcess:
         if now - self._probed < _PROBE_S:
             return ""
         self._probed = now
-        if answers("127.0.0.1", self.port, _PROBE_TIMEOUT_S):
+        if answers("127.0.0.1", self.port, _PROBE_TIMEOUT_S, self.tls()):
             self._heard = clock.monotonic()
         elif now - max(self._heard, self._started) > _SILENT_S:
             child.kill()
@@ -131,21 +137,3 @@ class KeptProcess:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def port_is_free(port: int) -> bool:
-    """Whether nobody listens on ``port`` of this machine."""
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

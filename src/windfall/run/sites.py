@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -12,22 +13,74 @@ from typing import Any
 from windfall import faults
 from windfall.config.schema import Config
 from windfall.processes import mark
-from windfall.run.bulk_server import bulk_port
+from windfall.run.endpoint import endpoint_url
 from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.site.nursery import Nursery
 from windfall.store.configurations import extents
+from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+from windfall.train.manifest import MANIFEST_NAME, Manifest
+from windfall.train.tokenizer import TOKENIZER_NAME
+from windfall.wire.certificates import Certificates
 from windfall.wire.flower_environment import flower_environment
 
 
 def describe_site(config: Config, run: RunDir, name: str, superlink: str, supernode_port: int) -> dict[str, Any]:
     """The contents of a local site's ``site.json``, besides its name, generation and run."""
+    told = {
+        **_common(config, run, name), "superlink": superlink, "supernode_port": supernode_port, "bus": config.run.bus,
+        "bulk": _bulk(config, run, name),
+    }  # fmt: skip
+    # Sites share this machine: a waiting thread must not keep a core busy that another site needs.
+    told["environment"]["OMP_WAIT_POLICY"] = "PASSIVE"
+    return told
+
+
+def describe_elsewhere(config: Config, run: RunDir, run_id: str, name: str, generation: int, data: DataFiles) -> dict[str, Any]:
+    """The same for a site on another machine, whole: what is to be fetched of it there is added by that machine."""
+    told = {
+        **_common(config, run, name), "site": name, "generation": generation, "run_id": run_id, "bulk": _bulk(config, run, name),
+        "bus": "endpoint" if config.run.bus == "embedded" else config.run.bus,
+    }  # fmt: skip
+    told["trainer"]["data_dir"] = config.site_named(name).data or ""
+    told["environment"] |= flower_environment("")
+    del told["environment"]["FLWR_HOME"]
+    return {**told, "data": None if told["trainer"]["data_dir"] else data.told()}
+
+
+class DataFiles:
+    """The run's prepared data as sites on other machines fetch them: offered by the endpoint under their checksums."""
+
+    def __init__(self, config: Config, run: RunDir) -> None:
+        self._folder = Path(data_dir(config, run)).resolve()
+        self._shared = run.shared
+        self._told: dict[str, Any] | None = None
+
+    def told(self) -> dict[str, Any]:
+        """The manifest, and name, checksum and size of each file. Offers them."""
+        if self._told is None:
+            manifest = Manifest.load(self._folder)
+            files = [(s.file, s.sha256, self._size(s.file)) for s in manifest.shards]
+            tokenizer = self._folder / TOKENIZER_NAME
+            if tokenizer.exists():
+                data = tokenizer.read_bytes()
+                files.append((TOKENIZER_NAME, hashlib.sha256(data).hexdigest(), len(data)))
+            write_json(self._shared, {sha256: str(self._folder / name) for name, sha256, _ in files})
+            self._told = {
+                "hash": manifest.hash, "manifest": (self._folder / MANIFEST_NAME).read_text(encoding="utf-8"),
+                "files": [{"name": n, "sha256": h, "size": s} for n, h, s in files],
+            }  # fmt: skip
+        return self._told
+
+    def _size(self, name: str) -> int:
+        return (self._folder / name).stat().st_size
+
+
+def _common(config: Config, run: RunDir, name: str) -> dict[str, Any]:
     site = config.site_named(name)
     spec = replace(trainer_spec(config, Path(data_dir(config, run)).resolve(), _extents(run)), device=site.device)
     return {
-        "superlink": superlink,
-        "supernode_port": supernode_port,
         "threads": site.threads,
         "ranks": site.ranks,
         "step_timeout_s": config.fleet.step_timeout_s,
@@ -36,27 +89,26 @@ def describe_site(config: Config, run: RunDir, name: str, superlink: str, supern
         "silent_after_s": config.fleet.heartbeat_timeout_s,
         "start_timeout_s": config.fleet.start_timeout_s,
         "stop_grace_s": config.fleet.stop_grace_s,
-        "bus": config.run.bus,
         "gated": config.run.clock == "scaled",
-        "bulk": _bulk(config, run, site.bandwidth_mbit_s),
         "own_signal": own_signal(config, name) if site.own_signal else None,
         "trainer": asdict(spec),
         "environment": {
             "OMP_NUM_THREADS": str(site.threads),
             "MKL_NUM_THREADS": str(site.threads),
-            # Sites share this machine: a waiting thread must not keep a core busy that another site needs.
-            "OMP_WAIT_POLICY": "PASSIVE",
         },
     }
 
 
-def _bulk(config: Config, run: RunDir, bandwidth_mbit_s: float | None) -> dict[str, Any] | None:
+def _bulk(config: Config, run: RunDir, name: str) -> dict[str, Any] | None:
     """Where the run's large files are; None where all of its messages are small. The token is no part of this."""
-    port = bulk_port(run)
-    if port is None:
+    url = endpoint_url(config, run, name)
+    if url is None:
         return None
     limit = int(config.federation.inline_limit_mb * 1e6)
-    return {"url": f"http://127.0.0.1:{port}", "inline_limit_bytes": limit, "bandwidth_mbit_s": bandwidth_mbit_s}
+    found = {"url": url, "inline_limit_bytes": limit, "bandwidth_mbit_s": config.site_named(name).bandwidth_mbit_s}
+    if config.network.certificates:
+        found["ca_file"] = str(Certificates(Path(config.network.certificates).resolve()).ca)
+    return found
 
 
 def nursery_for(config: Config, run: RunDir, run_id: str) -> Nursery | None:

@@ -18,6 +18,7 @@ class SuperLink(KeptProcess):
 
     called = "the SuperLink"
     folder_name, port_name, log_name = "flower", "superlink.json", "superlink.log"
+    port_key = "federation.port"
 
     def command(self) -> list[str]:
         return [

@@ -14,7 +14,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
 from windfall.fleet.drivers.build import driver_of_what_lives
 from windfall.processes import mark, spawn
-from windfall.run.bulk_server import BulkProcess, needs_bulk
+from windfall.run.endpoint import EndpointProcess, needs_endpoint
 from windfall.run.prepare import Say, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
@@ -75,7 +75,7 @@ class Supervisor:
         self._said = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._superlink: SuperLink | None = None
-        self._bulk: BulkProcess | None = None
+        self._bulk: EndpointProcess | None = None
         self._lock = RunLock(run, SUPERVISOR_LOCK)
         self._run_id = ""
 
@@ -103,8 +103,8 @@ class Supervisor:
         self._run_id = ledger.meta("run_id") or ""
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
-        if needs_bulk(self._config, self._run):
-            self._bulk = BulkProcess(self._run, self._run_id, 0)
+        if needs_endpoint(self._config, self._run):
+            self._bulk = EndpointProcess(self._run, self._run_id, self._config, self._superlink.port)
 
     def _take_locks(self) -> None:
         """Take the run's locks, before anything of the run is touched. Raises StoreError if the run is running."""

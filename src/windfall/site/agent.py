@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windfall import clock
 from windfall.errors import ConfigError
@@ -24,9 +24,16 @@ from windfall.site.nursery import begin
 from windfall.site.spawning import BROKEN_STATUS, SPAWN
 from windfall.site.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
+from windfall.wire.bulk import TOKEN_NAME
+from windfall.wire.certificates import trusting
 from windfall.wire.probe import answers
 from windfall.wire.transport import FileMailbox
 
+if TYPE_CHECKING:
+    from windfall.site.tunnel import Tunnel
+
+#: Of ``site.json``: the bus goes over the run's endpoint.
+ENDPOINT = "endpoint"
 _POLL_S = 0.1
 #: The driver's grace where the site was not told of it, and the part of it that the trainer has.
 _TERM_S, _TERM_SHARE = 10.0, 0.8
@@ -79,11 +86,25 @@ class Agent:
         self._probed = float("-inf")
         self._reached = 0
         self._watchdog = Watchdog(folder, site)
+        #: Of a site on another machine: the way to the SuperLink.
+        self._tunnel = self._open_tunnel()
         self._node_log = NodeLog(folder, self._logs / "supernode.log")
         self._killed = False
         # Both at once, and the one that takes longer first.
         self.trainer = begin(self.trainer_command(), log=self._logs / "trainer.log", env=self._env)
         self._start_node()
+
+    def _open_tunnel(self) -> Tunnel | None:
+        """Raises WindfallError if there is no way."""
+        if self._site["bus"] != ENDPOINT and not self._site.get("endpoint"):
+            return None
+        from windfall.site.tunnel import Tunnel  # httpx takes a moment to import
+
+        # The trainer reads it too, and removes it.
+        token = (self._folder / TOKEN_NAME).read_text(encoding="ascii").strip()
+        tunnel = Tunnel(str(self._site["endpoint"]), token, verify=trusting(self._site.get("ca_file")))
+        self._site["superlink"] = f"127.0.0.1:{tunnel.port}"
+        return tunnel
 
     def _start_node(self) -> None:
         self._node_started = clock.monotonic()
@@ -154,6 +175,8 @@ class Agent:
             except subprocess.TimeoutExpired:
                 c.kill()
                 c.wait()
+        if self._tunnel is not None:
+            self._tunnel.close()
 
 
 def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]], Agent] = Agent) -> int:

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from windfall import clock
 from windfall.errors import ConfigError, RankError, WindfallError
-from windfall.site.agent import LINK_NAME, load_site
+from windfall.site.agent import ENDPOINT, LINK_NAME, load_site
 from windfall.site.followers import Followers
 from windfall.site.liveness import LOADING, Liveness
 from windfall.site.node_log import NodeNotes
 from windfall.site.own_window import own_window
 from windfall.site.worker import SiteWorker
+from windfall.store.bus import SiteBus
 from windfall.store.bus_factory import open_site_bus
 from windfall.store.files import read_json
+from windfall.wire.bulk import read_token
+from windfall.wire.certificates import trusting
 from windfall.wire.transport import FileMailbox, Mailbox
 
 if TYPE_CHECKING:
@@ -129,9 +132,12 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: asked.append(n))
-    bus = open_site_bus(
-        site["bus"], folder, str(site["run_id"]), site["site"], site["generation"], gated=bool(site["gated"])
-    )  # fmt: skip
+    try:
+        token = read_token(folder) if site.get("bulk") or site["bus"] == ENDPOINT else ""
+        bus = own_bus(site, folder, token)
+    except WindfallError as e:
+        print(e, file=sys.stderr)
+        return 1
     mailbox: Mailbox = FileMailbox(folder)
     files: BulkMailbox | None = None
     liveness = Liveness(
@@ -140,14 +146,14 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
     liveness.start()
     try:
         if site.get("bulk"):
-            mailbox = files = with_files(mailbox, folder, site["bulk"])
+            mailbox = files = with_files(mailbox, folder, site["bulk"], token)
             liveness.beside = files.words
         # Here and not above: whatever fails in torch or in the data is told to the coordinator.
         with liveness.doing(LOADING):
             trainer = make({**site, "folder": str(folder)})
         worker = SiteWorker(
             site=site["site"], generation=site["generation"], trainer=trainer, mailbox=mailbox, bus=bus, folder=folder,
-            snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]),
+            snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]), calendar=calendar(site),
             link=Link(folder).reached, own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
             executor=ThreadPoolExecutor(1, "snapshot"), liveness=liveness,
         )  # fmt: skip
@@ -182,12 +188,28 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         bus.close()
 
 
-def with_files(mailbox: Mailbox, folder: Path, bulk: Mapping[str, Any]) -> BulkMailbox:
-    """A mailbox whose large blobs travel as files (``bulk``: of ``site.json``). Raises TransferError."""
-    from windfall.wire.bulk_client import BulkClient  # httpx takes a moment to import, and most runs need it for nothing here
-    from windfall.wire.bulk_mailbox import BulkMailbox, read_token
+def own_bus(site: Mapping[str, Any], folder: Path, token: str) -> SiteBus:
+    """The site's end of the bus. Raises ConfigError, TransferError."""
+    if site["bus"] != ENDPOINT:
+        return open_site_bus(site["bus"], folder, str(site["run_id"]), site["site"], site["generation"], gated=bool(site["gated"]))
+    from windfall.wire.http_bus import HttpSiteBus  # httpx takes a moment to import, and most runs need it for nothing here
 
-    client = BulkClient(str(bulk["url"]), read_token(folder), bandwidth_mbit_s=bulk.get("bandwidth_mbit_s"))
+    return HttpSiteBus(str(site["endpoint"]), token, verify=trusting(site.get("ca_file")))
+
+
+def calendar(site: Mapping[str, Any]) -> Callable[[], float]:
+    """The run's clock, as this machine has it: its own may be off."""
+    offset_s = float(site.get("clock_offset_s", 0.0))
+    return (lambda: clock.wall() + offset_s) if offset_s else clock.wall
+
+
+def with_files(mailbox: Mailbox, folder: Path, bulk: Mapping[str, Any], token: str) -> BulkMailbox:
+    """A mailbox whose large blobs travel as files (``bulk``: of ``site.json``). Raises ConfigError, TransferError."""
+    from windfall.wire.bulk_client import BulkClient  # httpx takes a moment to import, and most runs need it for nothing here
+    from windfall.wire.bulk_mailbox import BulkMailbox
+
+    verify = trusting(bulk.get("ca_file"))
+    client = BulkClient(str(bulk["url"]), token, bandwidth_mbit_s=bulk.get("bandwidth_mbit_s"), verify=verify)
     return BulkMailbox(mailbox, client, folder / "bulk", inline_limit_bytes=int(bulk["inline_limit_bytes"]))
 
 

@@ -65,6 +65,21 @@ class RunDir:
         return self.root / "bulk"
 
     @property
+    def served(self) -> Path:
+        """What the endpoint serves, and as whom."""
+        return self.bulk / "serves.json"
+
+    @property
+    def shared(self) -> Path:
+        """Files that the endpoint offers to every site: by the SHA-256 of their bytes."""
+        return self.bulk / "shared.json"
+
+    @property
+    def registrations(self) -> Path:
+        """Which site registered which node through the endpoint."""
+        return self.bulk / "nodes.jsonl"
+
+    @property
     def logs(self) -> Path:
         """Logs of coordinator and SuperLink."""
         return self.root / "logs"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall import clock
-from windfall.errors import DataError
+from windfall.errors import DataError, TransferError
 from windfall.store.blobs import CHUNK, FileBlob, sync_dir
 
 #: In a message's header: what of its blobs travels beside it.
@@ -217,3 +217,18 @@ class Shelf:
     def sent(self, site: str) -> Path:
         """The folder of files that a site has sent."""
         return self.root / "from" / site
+
+
+def read_token(folder: Path) -> str:
+    """The token that the site in ``folder`` was started with; the file is gone then, so that it is in no copy of the folder.
+
+    Raises:
+        TransferError: it is not there.
+    """
+    path = folder / TOKEN_NAME
+    try:
+        token = path.read_text(encoding="ascii").strip()
+        path.unlink()
+    except (OSError, UnicodeDecodeError) as e:
+        raise TransferError(f"{path}: the site's token cannot be read ({e}); start the site again") from None
+    return token

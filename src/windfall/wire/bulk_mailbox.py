@@ -15,7 +15,7 @@ from windfall import clock
 from windfall.errors import DataError, TransferError
 from windfall.store.blobs import FileBlob
 from windfall.store.files import Envelope
-from windfall.wire.bulk import MANIFEST, TOKEN_NAME, Entry, Tell, entries, tidy
+from windfall.wire.bulk import MANIFEST, Entry, Tell, entries, tidy
 from windfall.wire.bulk_client import BulkClient
 from windfall.wire.bulk_transport import FETCHES, joined, split, without
 from windfall.wire.transport import Mailbox
@@ -219,18 +219,3 @@ class BulkMailbox:
         """End what is under way. What has been transferred is kept."""
         self._client.close()
         self._executor.shutdown(cancel_futures=True)
-
-
-def read_token(folder: Path) -> str:
-    """The token that the site in ``folder`` was started with; the file is gone then, so that it is in no copy of the folder.
-
-    Raises:
-        TransferError: it is not there.
-    """
-    path = folder / TOKEN_NAME
-    try:
-        token = path.read_text(encoding="ascii").strip()
-        path.unlink()
-    except (OSError, UnicodeDecodeError) as e:
-        raise TransferError(f"{path}: the site's token for large files cannot be read ({e}); start the site again") from None
-    return token

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,10 +91,15 @@ class _Bytes(FileResponse):
 class BulkServer:
     """The requests' answers. ``tokens`` reads all that are known, each time anew; it may raise StoreError."""
 
-    def __init__(self, shelf: Shelf, tokens: Callable[[], Iterable[Token]], limits: Limits | None = None) -> None:
+    def __init__(
+        self, shelf: Shelf, tokens: Callable[[], Iterable[Token]], limits: Limits | None = None,
+        shared: Callable[[], Mapping[str, Path]] = dict,
+    ) -> None:  # fmt: skip
+        """``shared``: files, by the SHA-256 of their bytes, that are offered to every site."""
         self._shelf = shelf
         self._tokens = tokens
         self._limits = limits or Limits()
+        self._shared = shared
         #: Uploads that a connection is sending at present.
         self._busy: set[Path] = set()
 
@@ -117,7 +122,7 @@ class BulkServer:
         folder = self._shelf.offered(self._site(request))
         name = request.path_params["name"]
         try:
-            path = folder / name if is_name(name) else None
+            path = self._shared().get(name, folder / name) if is_name(name) else None
             stat = os.stat(path) if path else None
         except FileNotFoundError:
             stat = None

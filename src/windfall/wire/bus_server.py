@@ -2,7 +2,7 @@
 
 | request | |
 |---|---|
-| ``GET /bus?at=N&tag=TAG&wait_s=S`` | commands from place N on, and all registers; waits until there is something new, S seconds at most |
+| ``GET /bus?at=N&tag=TAG&wait_s=S`` | commands from place N on, and all registers; waits S seconds for something new |
 | ``POST /bus`` | the site's entries and registers |
 
 The coordinator has its end in files as ever, so a run's other sites, and the coordinator itself, notice nothing of it.
@@ -36,10 +36,11 @@ _REGISTER = re.compile(r"[a-z][a-z_]{0,31}")
 
 
 class BusServer:
-    """The requests' answers. ``tokens``: as ``BulkServer`` has it."""
+    """The requests' answers. ``tokens``: as ``BulkServer`` has it; ``over``: whether requests that wait are to be answered now."""
 
-    def __init__(self, sites_dir: Path, tokens: Callable[[], Iterable[Token]]) -> None:
+    def __init__(self, sites_dir: Path, tokens: Callable[[], Iterable[Token]], over: Callable[[], bool] = lambda: False) -> None:
         self._sites = sites_dir
+        self._over = over
         self._tokens = tokens
 
     def routes(self) -> list[Route]:
@@ -48,8 +49,8 @@ class BusServer:
 
     async def _news(self, request: Request) -> Response:
         token = bearer(request, self._tokens)
-        at, tag = _whole(request, "at"), request.query_params.get("tag", "")
-        until = clock.monotonic() + min(_LONGEST_WAIT_S, _whole(request, "wait_s"))
+        at, tag = whole_number(request, "at"), request.query_params.get("tag", "")
+        until = clock.monotonic() + min(_LONGEST_WAIT_S, whole_number(request, "wait_s"))
         relay = FileRelay(self._sites / token.site)
         seen: object = None
         while True:
@@ -61,7 +62,7 @@ class BusServer:
                 now_tag = hashlib.sha256(json.dumps(registers, sort_keys=True).encode()).hexdigest()[:16]
                 if commands or now_tag != tag or now_at < at:
                     return JSONResponse({"commands": commands, "at": now_at, "registers": registers, "tag": now_tag})
-            if clock.monotonic() >= until or await request.is_disconnected():
+            if clock.monotonic() >= until or self._over() or await request.is_disconnected():
                 return JSONResponse({"commands": [], "at": now_at, "registers": None, "tag": now_tag})
             await asyncio.sleep(_LOOK_S)
 
@@ -112,7 +113,8 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     return {"entries": kept, "registers": registers, "batch": sent["batch"], "life": sent["life"]}
 
 
-def _whole(request: Request, name: str) -> int:
+def whole_number(request: Request, name: str) -> int:
+    """A parameter of a request. Raises Denied."""
     text = request.query_params.get(name, "")
     if not text.isascii() or not text.isdecimal() or len(text) > 15:
         raise Denied(400, f"{name} has to be a whole number")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from windfall.config.drivers import ELSEWHERE
+from windfall.config.drivers import ELSEWHERE, ResidentTable
 from windfall.config.schema import Config, SiteTable
 from windfall.fleet.driver import Driver
 from windfall.fleet.drivers.beside import Beside
 from windfall.fleet.drivers.by_site import BySite
 from windfall.fleet.drivers.local import AGENT, Describe, LocalDriver, TokenFor
+from windfall.fleet.drivers.resident import ResidentDriver
 from windfall.fleet.drivers.start import Starts
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
@@ -25,8 +26,8 @@ def build_driver(
     """The drivers of all sites of a run.
 
     ``describe`` gives what a site is told at its start, by its name; ``starts`` what machines elsewhere are given. The rest is for
-    local sites: ``environment`` is added to that of every one; ``agent`` is the command that runs a site, to which the site's folder
-    is added; ``token_for`` makes a generation's token; ``nursery`` is what makes some of them sooner.
+    local sites: ``environment`` is added to that of every one; ``agent`` is the command that runs a site, to which its folder is
+    added; ``token_for`` makes a generation's token; ``nursery`` is what makes some of them sooner.
     """
     local = LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery)
     others: dict[str, Driver] = {
@@ -37,7 +38,13 @@ def build_driver(
 
 def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -> Driver:
     """The driver of one site that is elsewhere. Raises ConfigError where it needs what is not installed."""
-    raise NotImplementedError(site.driver)
+    match site.driver:
+        case "resident":
+            table = site.resident or ResidentTable()  # type: ignore[call-arg]
+            return ResidentDriver(
+                site.name, run.sites, run_id, starts, away_after_s=table.away_after_s, on_command=table.on_command
+            )  # fmt: skip
+    raise AssertionError(f"{site.driver}: a driver that is not built here")
 
 
 def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:

@@ -23,7 +23,7 @@ from proxy import refusing_proxy
 from run.real import assert_replays, assert_whole, events, start, wait_for, windfall, write_config
 from windfall import clock
 from windfall.errors import StoreError
-from windfall.run.bulk_server import BulkProcess, bulk_port, needs_bulk
+from windfall.run.endpoint import EndpointProcess, endpoint_port, needs_endpoint
 from windfall.store.blobs import FileBlob
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -48,8 +48,8 @@ def run(tmp_path: Path) -> RunDir:
 
 
 @pytest.fixture
-def process(run: RunDir) -> Iterator[BulkProcess]:
-    made = BulkProcess(run, "r", 0)
+def process(run: RunDir) -> Iterator[EndpointProcess]:
+    made = EndpointProcess(run, "r", 0)
     made.start()
     until(lambda: answers("127.0.0.1", made.port, 1.0))
     yield made
@@ -62,19 +62,19 @@ def test_only_a_run_whose_messages_may_be_large_has_a_file_server_and_then_for_g
             inline_limit_mb = 1.0
 
     (run.checkpoints / "v000000.safetensors").write_bytes(bytes(60_000))
-    assert not needs_bulk(Stub, run)  # type: ignore[arg-type]
-    assert bulk_port(run) is None
+    assert not needs_endpoint(Stub, run)  # type: ignore[arg-type]
+    assert endpoint_port(run) is None
     (run.checkpoints / "v000000.safetensors").write_bytes(bytes(70_000))
-    assert needs_bulk(Stub, run)  # type: ignore[arg-type]
-    port = BulkProcess(run, "r", 0).port
-    assert bulk_port(run) == port == BulkProcess(run, "r", 0).port
+    assert needs_endpoint(Stub, run)  # type: ignore[arg-type]
+    port = EndpointProcess(run, "r", 0).port
+    assert endpoint_port(run) == port == EndpointProcess(run, "r", 0).port
     (run.checkpoints / "v000000.safetensors").unlink()
-    assert needs_bulk(Stub, run)  # type: ignore[arg-type]
+    assert needs_endpoint(Stub, run)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_in_mid_transfer_is_started_again_and_both_ways_go_on(
-    run: RunDir, process: BulkProcess, tmp_path: Path
+    run: RunDir, process: EndpointProcess, tmp_path: Path
 ) -> None:
     data, mine = some_bytes(30_000_000), some_bytes(30_000_000, 1)
     shelf = Shelf(run.bulk)
@@ -126,7 +126,7 @@ def memory_kb(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_neither_end_grows_with_the_file(run: RunDir, process: BulkProcess, tmp_path: Path) -> None:
+def test_neither_end_grows_with_the_file(run: RunDir, process: EndpointProcess, tmp_path: Path) -> None:
     size = 300_000_000
     shelf = Shelf(run.bulk)
     shelf.offered("a").mkdir(parents=True)
@@ -150,7 +150,7 @@ def test_neither_end_grows_with_the_file(run: RunDir, process: BulkProcess, tmp_
 
 
 @pytest.mark.slow
-def test_a_disk_that_takes_no_more_is_told_and_when_there_is_room_the_upload_goes_on(run: RunDir, process: BulkProcess) -> None:
+def test_a_disk_that_takes_no_more_is_told_and_when_there_is_room_the_upload_goes_on(run: RunDir, process: EndpointProcess) -> None:
     """The system's own limit of a file's size: writes fail as on a full disk."""
     assert process._child is not None
     pid = process._child.pid
@@ -170,7 +170,7 @@ def test_a_disk_that_takes_no_more_is_told_and_when_there_is_room_the_upload_goe
 
 
 @pytest.mark.slow
-def test_a_token_is_good_for_as_long_as_its_generation_is_the_newest(run: RunDir, process: BulkProcess, tmp_path: Path) -> None:
+def test_a_token_is_good_for_as_long_as_its_generation_is_the_newest(run: RunDir, process: EndpointProcess, tmp_path: Path) -> None:
     from windfall.errors import TransferError
 
     client = BulkClient(f"http://127.0.0.1:{process.port}", TOKEN, wait_s=0.01)

@@ -1,0 +1,5 @@
+"""``python -m windfall``."""
+
+from windfall.cli.main import main
+
+main()

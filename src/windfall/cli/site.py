@@ -1,0 +1,111 @@
+"""`windfall site`: sites on other machines. What such a machine runs, and how it is let in."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(help="Sites on other machines: let them in, and run on them.", no_args_is_help=True, rich_markup_mode=None)
+
+_CaOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it
+    typer.Option("--ca-file", metavar="FILE", help="certificate of the run's CA (ca.pem of `windfall certs init`)"),
+]
+_FOLDER = Path("windfall-site")
+
+
+@app.command()
+def invite(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
+    name: Annotated[str, typer.Argument(metavar="SITE", help='one of the run\'s sites with driver = "resident"')],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="where to write the token (default: printed)")] = None,
+    valid_h: Annotated[float, typer.Option("--valid-h", help="for how many hours it is good")] = 24.0,
+) -> None:
+    """Make a token with which one machine can join a run, once."""
+    from windfall import clock
+    from windfall.errors import ConfigError
+    from windfall.run.residents import resident_of
+    from windfall.store.files import write_secret
+
+    resident, url = resident_of(run, name)
+    token = resident.invite(clock.wall() + valid_h * 3600)
+    if out is None:
+        print(token)
+    else:
+        try:
+            write_secret(out, f"{token}\n")
+        except OSError as e:
+            raise ConfigError(f"{out}: cannot be written ({e.strerror})") from None
+        print(f"{out}: a token for {name}, good once and for {valid_h:g} h. On its machine: ", file=sys.stderr)
+        print(f"  windfall site join {url or 'https://ADDRESS:PORT'} --token-file {out.name} --ca-file ca.pem", file=sys.stderr)
+
+
+@app.command()
+def revoke(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
+    name: Annotated[str, typer.Argument(metavar="SITE", help='one of the run\'s sites with driver = "resident"')],
+) -> None:
+    """Let a machine's key, and its join token, be good no longer. The run goes on without it."""
+    from windfall.run.residents import resident_of
+
+    known = resident_of(run, name)[0].revoke()
+    print(f"{name}: its key is good no longer" if known else f"{name}: no machine had joined, and none was invited")
+
+
+@app.command()
+def join(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="of the run's endpoint: https://HOST:PORT")],
+    token_file: Annotated[Path, typer.Option("--token-file", metavar="FILE", help="a token of `windfall site invite`")],
+    ca_file: _CaOption = None,
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="this machine's own folder")] = _FOLDER,
+    off_command: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--off-command", metavar="WORD", help="a word of the command that puts this machine to sleep (repeat)"),
+    ] = None,
+    systemd: Annotated[bool, typer.Option("--systemd", help="print a systemd unit, and do not run")] = False,
+) -> None:
+    """Make this machine a site of a run: trade a join token for a key, then do as the run says until Ctrl-C."""
+    from windfall.site import resident
+
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _: asked.append(n))
+    name = resident.join(
+        address, token_file, ca_file, folder.resolve(), off_command=off_command or [], asked=lambda: bool(asked), say=_say
+    )  # fmt: skip
+    _say(f"this machine has joined as {name}; its key is in {folder.resolve()}")
+    if systemd:
+        print(resident.unit(folder.resolve()), end="")
+        return
+    raise typer.Exit(resident.serve(folder))
+
+
+@app.command("resident")
+def resident_(
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="this machine's own folder")] = _FOLDER,
+) -> None:
+    """On a machine that has joined: do as the run says, until Ctrl-C."""
+    from windfall.site import resident
+
+    raise typer.Exit(resident.serve(folder))
+
+
+@app.command()
+def start(
+    endpoint: Annotated[str, typer.Option("--endpoint", metavar="URL", help="of the run: https://HOST:PORT")],
+    token_file: Annotated[Path, typer.Option("--token-file", metavar="FILE", help="the token of this life of the site")],
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="the site's own folder, which its next life needs again")],
+    ca_file: _CaOption = None,
+) -> None:
+    """Run one life of a site on this machine. Drivers call it; SIGTERM lets it hand in what it can."""
+    from windfall.site import start as verb
+
+    raise typer.Exit(verb.main(endpoint, token_file, ca_file, folder))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,298 @@
+"""A resident machine's own agent: it asks the run's endpoint what to do, starts and ends the site, and says what it sees.
+
+It only ever connects outwards. A site that it started outlives it: the next one finds it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from windfall import clock
+from windfall.errors import ConfigError, TransferError
+from windfall.processes import group_members, signal_group, spawn, start_time
+from windfall.site.fetching import Endpoint, why_not
+from windfall.store.files import read_json, write_json, write_secret
+from windfall.wire.certificates import trusting
+
+#: In the machine's folder: what it joined with, and the site that it has started.
+JOINED, _KEY, _CA, _STARTED = "joined.json", "site.key", "ca.pem", "started.json"
+#: How long the endpoint may keep a question waiting, and how often it is told how things stand.
+_WAIT_S, _SAY_S, _POLL_S = 20, 5.0, 0.2
+#: What a command that puts the machine to sleep may take.
+_OFF_S = 60.0
+
+
+@dataclass
+class _Started:
+    """A site that runs here, or ran. ``born`` tells its process from a later one of the same number."""
+
+    generation: int
+    pid: int
+    born: int | None
+    child: subprocess.Popen[bytes] | None = None
+
+    def lives(self) -> bool:
+        if self.child is not None:
+            return self.child.poll() is None
+        return self.born is not None and start_time(self.pid) == self.born
+
+
+class Machine:
+    """One machine and its site."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Raises ConfigError if the machine has not joined."""
+        joined = read_json(folder / JOINED)
+        if not isinstance(joined, dict):
+            raise ConfigError(f"{folder}: no machine has joined a run from here; run `windfall site join`")
+        self._folder, self._say = folder, say
+        self._url, self.site = str(joined["endpoint"]), str(joined["site"])
+        self._off_command = [str(word) for word in joined.get("off_command", [])]
+        self._ca = folder / _CA if (folder / _CA).exists() else None
+        self._key = (folder / _KEY).read_text(encoding="ascii").strip()
+        self._endpoint = Endpoint(self._url, self._key, verify=trusting(self._ca))
+        self._started = self._found()
+        self._grace_at: float | None = None
+        #: Set by the thread that asks: what is to be done, and a generation's token.
+        self._wanted: dict[str, Any] | None = None
+        self._over = threading.Event()
+        self._refused = ""
+        self._failed = ""
+        self._asleep = False
+        self._told: tuple[Any, ...] = ()
+        self._told_at = float("-inf")
+
+    def _found(self) -> _Started | None:
+        kept = read_json(self._folder / _STARTED)
+        if not isinstance(kept, dict):
+            return None
+        return _Started(int(kept["generation"]), int(kept["pid"]), kept["born"])
+
+    def serve(self, asked: Callable[[], bool]) -> int:
+        """Until told to end, which leaves a site running; 1 if the run knows this machine no longer."""
+        listener = threading.Thread(target=self._listen, name="assignments", daemon=True)
+        listener.start()
+        while not asked() and not self._refused:
+            self._act()
+            self._tell()
+            clock.pause(_POLL_S)
+        self._over.set()
+        if self._refused:
+            self._end(0.0)
+            while self._started is not None:
+                self._act()
+                clock.pause(_POLL_S)
+            raise TransferError(self._refused)
+        return 0
+
+    # -- the thread that asks --------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        known, wait_s, said = -1, 0.5, ""
+        while not self._over.is_set():
+            try:
+                told = self._endpoint.ask(
+                    "GET",
+                    "/assignment",
+                    wait_s=_WAIT_S,
+                    params={"generation": max(0, known), "wait_s": _WAIT_S if known >= 0 else 0},
+                )
+                known = int(told["generation"])
+                self._wanted = told
+                if said:
+                    self._say(f"{self._url} answers again")
+                wait_s, said = 0.5, ""
+                continue
+            except TransferError as e:
+                self._refused = str(e)
+                return
+            except (httpx.HTTPError, KeyError, TypeError, ValueError) as e:
+                why = why_not(e) if isinstance(e, httpx.HTTPError) else "the answer is none of an endpoint of Windfall"
+                if why != said:
+                    said = why
+                    self._say(f"{self._url} does not answer ({why}); trying again")
+            self._over.wait(wait_s)
+            wait_s = min(15.0, 2 * wait_s)
+
+    # -- what is done ----------------------------------------------------------------------------------------
+
+    def _act(self) -> None:
+        wanted, now = self._wanted, self._started
+        if now is not None and not now.lives():
+            self._ended(now)
+            return
+        if wanted is None:
+            return
+        generation = int(wanted["generation"])
+        if now is not None and generation != now.generation:
+            self._end(float(wanted.get("grace_s", 10.0)))
+        elif now is None and generation and not self._failed:
+            self._begin(generation, str(wanted.get("token", "")))
+        elif now is None and not generation:
+            self._failed = ""
+            self._sleep()
+
+    def _begin(self, generation: int, token: str) -> None:
+        self._asleep = False
+        if not token:
+            self._failed = f"generation {generation} has no token any more; it is started again as another one"
+            return
+        site = self._folder / "site"
+        token_file = self._folder / "start-token"
+        write_secret(token_file, token)
+        ca = ["--ca-file", str(self._ca)] if self._ca else []
+        command = [
+            sys.executable, "-m", "windfall", "site", "start", "--endpoint", self._url, "--token-file", str(token_file), *ca,
+            "--folder", str(site),
+        ]  # fmt: skip
+        try:
+            child = spawn(command, log=site / "logs" / "agent.log", env=dict(os.environ))
+        except OSError as e:
+            self._failed = f"it cannot be started: {e.strerror}"
+            return
+        self._started = _Started(generation, child.pid, start_time(child.pid), child)
+        self._grace_at = None
+        write_json(self._folder / _STARTED, {"generation": generation, "pid": child.pid, "born": self._started.born})
+        self._say(f"generation {generation} starts (process {child.pid})")
+
+    def _end(self, grace_s: float) -> None:
+        now = self._started
+        if now is None:
+            return
+        if self._grace_at is None:
+            self._grace_at = clock.monotonic() + grace_s
+            self._say(f"generation {now.generation} is told to end")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(now.pid, signal.SIGTERM)
+        elif clock.monotonic() > self._grace_at:
+            signal_group(now.pid, signal.SIGKILL)
+
+    def _ended(self, now: _Started) -> None:
+        if group_members(now.pid):
+            signal_group(now.pid, signal.SIGKILL)  # nothing is there any more that could end them in order
+            return
+        status = now.child.returncode if now.child is not None else None
+        if self._grace_at is None:
+            self._failed = (
+                f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}"
+            )
+        self._say(f"generation {now.generation} has ended")
+        self._started = None
+        self._grace_at = None
+        (self._folder / _STARTED).unlink(missing_ok=True)
+
+    def _sleep(self) -> None:
+        """Put the machine to sleep, if there is a command for that. The last word is that it sleeps."""
+        if not self._off_command or self._asleep or self._told[:2] != (0, "absent"):
+            return
+        self._asleep = True
+        self._tell()
+        try:
+            done = subprocess.run(self._off_command, timeout=_OFF_S, check=False, stdin=subprocess.DEVNULL)
+            if done.returncode:
+                self._say(f"{self._off_command[0]} (off_command) ended with status {done.returncode}; the machine stays on")
+        except (OSError, subprocess.TimeoutExpired) as e:
+            self._say(f"{self._off_command[0]} (off_command) cannot be run ({e}); the machine stays on")
+
+    # -- what is said ----------------------------------------------------------------------------------------
+
+    def _stands(self) -> tuple[int, str, str]:
+        now = self._started
+        if now is not None:
+            return now.generation, ("stopping" if self._grace_at is not None else "up"), ""
+        if self._failed:
+            return int((self._wanted or {}).get("generation", 0)), "failed", self._failed
+        return 0, "absent", ""
+
+    def _tell(self) -> None:
+        stands = (*self._stands(), self._asleep)
+        if stands == self._told and clock.monotonic() - self._told_at < _SAY_S:
+            return
+        generation, state, words, asleep = stands
+        about = {"generation": generation, "state": state, "words": words, "asleep": asleep}
+        self._told_at = clock.monotonic()
+        try:
+            self._endpoint.ask("PUT", "/presence", json=about)
+            self._told = stands
+        except (httpx.HTTPError, TransferError):
+            self._told = ()  # the thread that asks says why
+
+
+def join(
+    endpoint: str, token_file: Path, ca_file: Path | None, folder: Path, *, off_command: list[str], asked: Callable[[], bool],
+    say: Callable[[str], None],
+) -> str:  # fmt: skip
+    """Trade a join token for this machine's key, and note it in ``folder``; the site's name.
+
+    Raises:
+        ConfigError: something that it was given cannot be used, or it was told to end.
+        TransferError: the endpoint refuses it.
+    """
+    try:
+        token = token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{token_file}: the join token cannot be read ({e})") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as e:
+        raise ConfigError(f"{folder}: cannot be made this machine's folder ({e.strerror})") from None
+    client = Endpoint(endpoint, verify=trusting(ca_file))
+    told = client.until("POST", "/join", asked, say, json={"token": token})
+    client.close()
+    if told is None:
+        raise ConfigError("told to end before it had joined")
+    site, key = told.get("site"), told.get("key")
+    if not isinstance(site, str) or not isinstance(key, str):
+        raise TransferError(f"{endpoint} gives an answer that is none of an endpoint of Windfall")
+    write_secret(folder / _KEY, key)
+    if ca_file is not None:
+        (folder / _CA).write_bytes(ca_file.read_bytes())
+    write_json(folder / JOINED, {"endpoint": endpoint, "site": site, "off_command": off_command})
+    return site
+
+
+def unit(folder: Path) -> str:
+    """A systemd unit that keeps the agent running."""
+    return f"""[Unit]
+Description=Windfall: this machine as a site
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart={sys.executable} -m windfall site resident --folder {folder}
+Restart=always
+RestartSec=5
+# The site that the agent has started outlives it.
+KillMode=process
+TimeoutStopSec=15
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def serve(folder: Path) -> int:
+    """The verb: until told to end by SIGTERM or SIGINT."""
+    numbers: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _: numbers.append(n))
+    clock.leave_out_stops()
+    machine = Machine(folder.resolve(), lambda text: print(text, file=sys.stderr, flush=True))
+    print(
+        f"{machine.site}: this machine asks {machine._url} what to do (Ctrl-C ends the agent; a site that runs goes on)",
+        file=sys.stderr,
+        flush=True,
+    )
+    return machine.serve(lambda: bool(numbers))
