@@ -23,6 +23,7 @@ from windfall.grid.build import make_signal
 from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.run.disk_need import too_little
+from windfall.run.network import network_faults
 from windfall.run.sharing import shared_steps, slow_leaves
 from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
@@ -75,6 +76,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
         _model,
         _disk,
         lambda c: _together(c, heard.warnings.append),
+        lambda c: (Finding(("network", key), what) for key, what in network_faults(c, heard.warnings.append)),
     )
     for part in parts:
         try:

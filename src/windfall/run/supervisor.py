@@ -15,6 +15,7 @@ from windfall.errors import ConfigError, RunError, StoreError
 from windfall.fleet.drivers.build import driver_of_what_lives
 from windfall.processes import mark, spawn
 from windfall.run.endpoint import EndpointProcess, needs_endpoint
+from windfall.run.network import require_network
 from windfall.run.prepare import Say, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
@@ -103,6 +104,7 @@ class Supervisor:
         self._run_id = ledger.meta("run_id") or ""
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
+        require_network(self._config, self._say)
         if needs_endpoint(self._config, self._run):
             self._bulk = EndpointProcess(self._run, self._run_id, self._config, self._superlink.port)
 

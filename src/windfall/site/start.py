@@ -1,4 +1,4 @@
-"""`windfall site start`: one life of a site on a machine of its own. It fetches what it has to know and its data, then is the agent.
+"""`windfall site start`: one life of a site on a machine of its own, which fetches what it has to know before its agent runs.
 
 It is told three things: where the run's endpoint is, the token of this life, and which folder is the site's own. SIGTERM ends it at
 any point; what it has trained is in its folder then, and in the next life's hands.
