@@ -233,8 +233,10 @@ PARTS = {
 class Living:
     """A `windfall run` whose parts can be named, killed and frozen. Nothing of it survives the end of its context."""
 
-    def __init__(self, config: Path, run: Path, *args: object) -> None:
+    def __init__(self, config: Path, run: Path, *args: object, within: str = "") -> None:
+        """``within``: a network namespace in which it runs."""
         self.run = run
+        self._within = ["ip", "netns", "exec", within] if within else []
         self._args = ["run", str(config), "--run-dir", str(run), "--quiet", *map(str, args)]
         self._said = config.parent / "said.txt"
         self._run_id = ""
@@ -242,7 +244,7 @@ class Living:
     def __enter__(self) -> Living:
         with open(self._said, "ab") as said:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "windfall.cli.main", *self._args], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                [*self._within, sys.executable, "-m", "windfall.cli.main", *self._args], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 start_new_session=True, env={**os.environ, **DEAD_PROXY},
             )  # fmt: skip
         return self
