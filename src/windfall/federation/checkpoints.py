@@ -192,7 +192,7 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def write_inner(self, site: str, number: int, blob: Blob) -> tuple[str, str]:
-        """Keep a drained site's inner optimizer state with version ``number``."""
+        """Keep a site's inner optimizer state with version ``number``; file name and SHA-256."""
         # A name of its own: until the ledger names this file it must not take the place of one that it does name.
         name = f"inner-{site}-v{number:06d}-{secrets.token_hex(3)}.safetensors"
         path = self._run.checkpoints / name
@@ -215,7 +215,7 @@ class Checkpoints:
         head = self._ledger.head()
         held = self._ledger.retained()
         kept = {v.file for v in held} | self._needed()
-        kept |= {file for _, file, _ in self._ledger.inner_states().values()}
+        kept |= self._inner_files()
         spooled = {c.file for c in [*self._ledger.pending(), *self._ledger.contributions(head.version)]}
         gone = [p for kind in ("*.safetensors", "*.diff") for p in self._run.checkpoints.glob(kind) if p.name not in kept]
         gone += [p for p in self._run.spool.glob("*.env") if p.name not in spooled]
@@ -230,11 +230,15 @@ class Checkpoints:
             path.unlink(missing_ok=True)
         return sorted(p.name for p in gone)
 
-    def sweep_inner(self, names: set[str]) -> None:
+    def sweep_inner(self) -> None:
         """Remove inner states that the ledger no longer names."""
+        kept = self._inner_files()
         for path in self._run.checkpoints.glob("inner-*.safetensors"):
-            if path.name not in names:
+            if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+    def _inner_files(self) -> set[str]:
+        return {state.file for state in self._ledger.inner_states().values()}
 
 
 def _envelope_of(beside: Path) -> str:

@@ -19,7 +19,7 @@ from windfall.store.background import Background
 from windfall.store.blobs import Blob, FileBlob
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger, TooLate
-from windfall.store.records import Received, Version
+from windfall.store.records import Received, StoredInner, Version
 from windfall.store.telemetry import Events
 from windfall.wire.codec import DifferenceReader
 from windfall.wire.fields import is_count
@@ -152,11 +152,14 @@ class Intake:
         )
         return Ack(header.generation, header.cut, False, None, reason)
 
-    def keep_inner(self, site: str, blob: Blob) -> None:
+    def keep_inner(self, header: ContributionHeader, blob: Blob) -> None:
         """Keep the inner state of a site that leaves right after its cut."""
         head = self._ledger.head()
-        self._ledger.keep_inner(site, head, *self._checkpoints.write_inner(site, head.version, blob))
-        self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
+        kept = self._checkpoints.write_inner(header.site, head.version, blob)
+        self._ledger.keep_inner(
+            StoredInner(header.site, head.version, head.tokens_total, *kept, generation=header.generation, cut=header.cut)
+        )
+        self._checkpoints.sweep_inner()
 
     # -- merging ---------------------------------------------------------------------------------------------
 
@@ -218,7 +221,7 @@ class Intake:
         for c in contributions:
             envelope = self._checkpoints.spooled(c)
             if "inner" in envelope.blobs:
-                inner.append((c.site, *self._checkpoints.write_inner(c.site, number, envelope.blob("inner"))))
+                inner.append((c, *self._checkpoints.write_inner(c.site, number, envelope.blob("inner"))))
         version = self._ledger.commit(
             t_run=t, t_wall=clock.wall(), file=merged.weights.name, sha256=merged.weights.sha256, mode=mode,
             contributions=contributions, outer_file=merged.momentum.name if merged.momentum else None, inner=inner,
@@ -231,7 +234,7 @@ class Intake:
         self._checkpoints.committed(version)
         # The newest version's contributions stay: it can be made again from them, should its file be damaged.
         self._checkpoints.unspool([c.file for c in self._ledger.contributions(head.version)])
-        self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
+        self._checkpoints.sweep_inner()
         self._events.event(
             t, "commit", version=version.version, mode=mode, tokens=version.tokens, tokens_total=version.tokens_total,
             sites=version.sites,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 
 from windfall import faults
+from windfall.errors import DataError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.members import Member, Settings
 from windfall.fleet.machine import Site, State
 from windfall.store.blobs import Blob
 from windfall.store.ledger import Ledger
-from windfall.store.records import Lease, Version
+from windfall.store.records import Lease, StoredInner, Version
 from windfall.store.telemetry import Events
-from windfall.wire.messages import RoundOrder, Standing, difference_blob
+from windfall.wire.messages import RoundOrder, Standing, difference_blob, inner_goes_along
 
 #: Of a round: what a cut's way and the merge's way back take, where nothing else is said; and what they take at most.
 _TRANSFER, _LATEST = 0.1, 0.5
@@ -179,16 +180,46 @@ class Orders:
             return order, blobs
         head = self._ledger.head()
         oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
-        stored = max(self._ledger.inner_states().items(), key=lambda kept: kept[1], default=None)
+        stored = self._stored_inner()
         inner, source = "reset", list[str | int]()
-        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored[1][0]):
+        detail: dict[str, str] = {}
+        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored.tokens_total):
             inner = "own"
-        elif stored and stored[1][0] >= oldest:
-            blob = self._checkpoints.inner(*stored[1][1:])
+        elif stored and stored.tokens_total >= oldest:
+            blob = self._checkpoints.inner(stored.file, stored.sha256)
             if blob is not None:
-                inner, blobs, source = "sent", {**blobs, "inner": blob}, [stored[0], stored[1][1]]
-        self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version)
+                inner, blobs, source = "sent", {**blobs, "inner": blob}, [stored.site, stored.version]
+                detail = {"giver": stored.site}
+                if stored.generation is not None and stored.cut is not None:
+                    source += [stored.generation, stored.cut]
+        self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version, **detail)
         return replace(order, inner=inner, inner_from=source), blobs
+
+    def _stored_inner(self) -> StoredInner | None:
+        """The freshest inner state that is kept."""
+        kept = self._ledger.inner_states().values()
+        return max(kept, key=lambda state: (state.tokens_total, state.version, state.site), default=None)
+
+    def giver(self, under_way: float, joiners: Iterable[Member], peers: Iterable[Member]) -> str:
+        """Which of ``peers``, whose cut is brought forward for ``joiners``, is to hand in its inner state with it; empty: none.
+
+        Where a site that joins would have to begin with none, or with one older than half of what counts as fresh, the fastest
+        peer gives its own. ``under_way``: tokens that have been trained since the newest version, about. A large one is never
+        asked for: the merge would have to wait for gigabytes, and no gain in loss was measured at rounds of a few steps.
+        """
+        head = self._ledger.head()
+        stored = self._stored_inner()
+        newest = stored.tokens_total if stored else -math.inf
+        old = head.tokens_total + under_way - self._s.inner_max_age * self._s.budget_tokens / 2
+        stale = any(m.first_order and max(newest, m.inner_tokens if m.inner_tokens >= 0 else -math.inf) < old for m in joiners)
+        able = [m.site for m in peers if not m.drain_sent]
+        if not stale or not able:
+            return ""
+        try:
+            parameters = sum(math.prod(shape) for shape in self._checkpoints.shapes().values())
+        except DataError:
+            return ""  # the merge will have more to say of it
+        return min(able, key=lambda site: (-self._s.tokens_per_s[site], site)) if inner_goes_along(parameters) else ""
 
 
 def shared(blocks: int, speeds: Mapping[str, float], at_once: Mapping[str, int]) -> dict[str, int]:

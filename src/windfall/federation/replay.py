@@ -9,6 +9,7 @@ weights are wrong.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,13 @@ class Replay:
         #: What will be needed later on, so that nothing else has to be kept.
         self._loaded = {int(op[2]) for op in lineages if op[1] in ("load", "version")}
         self._own: dict[tuple[str, int, int], bytes] = {}
+        #: By life of a site: the cuts at which another site was given its inner state; and those states.
+        self._given: dict[tuple[str, int], set[int]] = defaultdict(set)
+        for op in lineages:
+            match op[1:]:
+                case ["inner", "sent", str(giver), int(), int(generation), int(cut)]:
+                    self._given[giver, generation].add(self._cut_by(giver, generation, cut))
+        self._sent: dict[tuple[str, int, int], bytes] = {}
 
     def versions(self) -> Iterator[tuple[Version, Tensors]]:
         """Every version with the weights that training it again gives; shapes as in the run's files.
@@ -158,6 +166,8 @@ class Replay:
             self._apply(life, op, site, generation)
         life.steps = c.last_step
         self._own[site, generation, life.steps] = life.trainer.inner(exact=True)
+        if c.cut in self._given[site, generation]:
+            self._sent[site, generation, c.cut] = life.trainer.inner()
         rest = life.trainer.weights()
         for name, value in rest.items():
             value -= life.base[name]
@@ -190,12 +200,27 @@ class Replay:
                 return
             case ["inner", "reset"]:
                 life.trainer.reset_inner()
-            case ["inner", "sent", str(giver), int(version)]:
-                life.trainer.load_inner(self._left_state(giver, version))
+            case ["inner", "sent", str(giver), int(), int(generation), int(cut)]:
+                life.trainer.load_inner(self._given_state(giver, generation, cut))
+            case ["inner", "sent", str(giver), int() | str() as version]:
+                # Of a record that does not say at which cut; it names the version, or the file that is named after it.
+                life.trainer.load_inner(self._left_state(giver, _version_in(version)))
             case ["inner", "own", int(earlier), int(steps)]:
                 life.trainer.load_inner(self._own_state(site, earlier, steps))
             case _:
                 raise DataError(f"the record of {site}, generation {generation}, has an entry that is not known: {op}")
+
+    def _cut_by(self, site: str, generation: int, cut: int) -> int:
+        """The newest cut with steps of a life, up to ``cut``, after which it may have cut without any; -1: there is none."""
+        return max((c.cut for c in self._cuts[site, generation] if c.cut <= cut), default=-1)
+
+    def _given_state(self, site: str, generation: int, cut: int) -> bytes:
+        """The inner state that a site handed in at a cut. It may have gone on training since."""
+        self._play(site, generation, cut)
+        found = self._sent.get((site, generation, self._cut_by(site, generation, cut)))
+        if found is None:
+            raise DataError(f"the record has a gap: {site}, generation {generation}, has no cut up to {cut}")
+        return found
 
     def _left_state(self, site: str, version: int) -> bytes:
         """The inner state that a site handed in when it left: that of its newest life by then, as that life ended."""
@@ -215,6 +240,14 @@ class Replay:
         if found is None:
             raise DataError(f"the record has a gap: no cut of {site}, generation {generation}, ends at step {steps}")
         return found
+
+
+def _version_in(named: int | str) -> int:
+    """The version of a number, or of a file name such as ``inner-SITE-v000007-abc123.safetensors``. Raises DataError."""
+    found = re.search(r"-v(\d+)-[0-9a-f]+\.safetensors$", named) if isinstance(named, str) else None
+    if isinstance(named, str) and not found:
+        raise DataError(f"the record names an inner state that is not known: {named}")
+    return int(found[1]) if found else int(named)
 
 
 def _rounded(tensors: Tensors, name: str) -> Tensors:

@@ -31,7 +31,7 @@ from windfall.store.blobs import FileBlob
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.wire.fields import Fields, finite, is_count
-from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, refusal
+from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, inner_goes_along, refusal
 from windfall.wire.transport import Mailbox
 
 if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
@@ -39,8 +39,6 @@ if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
 
 log = logging.getLogger("windfall")
 
-#: An inner state (two bytes a parameter, and more) larger than this leaves after the work that it goes with, and not with it.
-_WITH_THE_WORK = 64 * 2**20
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0
 
@@ -116,6 +114,8 @@ class SiteWorker:
         self._progress_rate = 1.0
         self._progress = 0.0
         self._cut_by: dict[int, float] = {}
+        #: Round and fence of the cut that a site which joins is to have the inner state of.
+        self._inner_for = (0, 0)
         #: Since when (monotonic) it has leave to train and has taken no step.
         self._no_step_since: float | None = None
         self._draining = False
@@ -185,8 +185,10 @@ class SiteWorker:
             self._draining = True
         elif kind == "cut":
             number, at, fence = command.count("round"), command.number("at"), command.count("fence")
+            inner = command.flag("inner", False)
             if fence == self._fence:  # else an earlier coordinator's, whose rounds have the same numbers
                 self._cut_by = {number: at}
+                self._inner_for = (number, fence) if inner else (0, 0)
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
@@ -507,10 +509,13 @@ class SiteWorker:
         self._cut_made = True
         self._cut += 1
         # A large inner state must not keep the work waiting that it goes with: the coordinator asks for it after that.
-        work_first = bool(self._work.steps) and bool(message) and 2 * self._parameters.count > _WITH_THE_WORK
+        small = inner_goes_along(self._parameters.count)
+        work_first = bool(self._work.steps) and bool(message) and not small
         header = self._header(drained=self._draining and not work_first)
         more: dict[str, bytes] = {}
-        if self._draining and not work_first and self._steps:
+        order = self._order
+        asked = order is not None and self._inner_for == (order.round, order.fence) and small and bool(self._work.steps)
+        if (self._draining and not work_first and self._steps) or (asked and message):
             more["inner"] = self._trainer.inner()
         answer: list[Envelope] = []
         if self._work.steps:

@@ -71,6 +71,23 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredInner:
+    """The newest inner optimizer state that a site has handed in.
+
+    ``version`` and ``tokens_total``: the version that the work before it became part of, and the tokens committed by then.
+    ``generation`` and ``cut`` say at which cut of which life of the site it was taken; None in records that are older than this.
+    """
+
+    site: str
+    version: int
+    tokens_total: int
+    file: str
+    sha256: str
+    generation: int | None
+    cut: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Blocks by state."""
 

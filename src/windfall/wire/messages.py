@@ -21,6 +21,8 @@ from windfall.wire.fields import Fields, shown
 from windfall.wire.rounding import CODECS
 
 PROTOCOL = 2
+#: An inner state (two bytes a parameter, and more) larger than this leaves after the work that it goes with, and not with it.
+_INNER_WITH_WORK = 64 * 2**20
 #: Blocks have numbers below this.
 _BLOCKS = 2**40
 #: What a contribution may say of its work, besides what counts.
@@ -39,6 +41,11 @@ def cut_of(name: str) -> tuple[int, int] | None:
     """Generation and cut of such a name."""
     found = _NAME.match(name)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def inner_goes_along(parameters: int) -> bool:
+    """Whether the inner state of a model of so many parameters is small enough to travel with a site's work."""
+    return 2 * parameters <= _INNER_WITH_WORK
 
 
 def check_protocol(raw: Mapping[str, Any], who: str) -> None:
@@ -126,7 +133,7 @@ class RoundOrder:
     #: What makes each version after the one that the site holds: {version, cut}; cut 0: blob ``difference-N``, else the site's own.
     chain: list[dict[str, int]] = field(default_factory=list)
     apply_at: float = 0.0
-    #: Where a ``sent`` inner state comes from: site and version.
+    #: Where a ``sent`` inner state comes from: site, version, generation and cut (the last two only where they are known).
     inner_from: list[Any] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
@@ -189,7 +196,8 @@ def _segment(f: Fields) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ContributionHeader:
-    """What a contribution says of itself. Its delta is blob ``delta``, its inner state (on drain) blob ``inner``."""
+    """What a contribution says of itself. Its delta is blob ``delta``, its inner state (on drain, and where it was
+    asked for one) blob ``inner``."""
 
     site: str
     generation: int
