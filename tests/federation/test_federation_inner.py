@@ -73,7 +73,7 @@ def test_who_joins_begins_with_the_inner_state_that_a_peer_has_at_its_cut(
     assert run.ledger.counts().committed == run.ledger.budget_blocks
 
 
-@pytest.mark.parametrize("how", [{}, {"overlap": True}, {"overlap": True, "codec": "int8"}])
+@pytest.mark.parametrize("how", [{}, {"overlap": True}, {"overlap": True, "codec": "int8", "transfer_s": 150.0}])
 def test_a_replay_trains_the_giver_up_to_the_cut_that_it_was_asked_at(
     tmp_path: Path, data: Path, runs: list[Run], how: dict[str, Any]
 ) -> None:

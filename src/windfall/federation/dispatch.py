@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from windfall.federation.evaluations import Evaluations
@@ -82,6 +83,7 @@ class Dispatch:
     def _send(self, m: Member, order: RoundOrder, blobs: dict[str, Blob], *, first: bool = False) -> None:
         """``first``: the next one still counts as the first that the site is given."""
         m.acks = []
+        m.takes_in_at = -math.inf if m.first_order else order.apply_at
         m.first_order = m.first_order and (first or order.drain)
         m.fetching_since = None
         self.sent_bytes += sum(b.size for b in blobs.values())

@@ -7,6 +7,7 @@ any machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -203,12 +204,14 @@ class Federation:
     def _situation(self, t: float, wall: float, sites: Mapping[str, Site], *, late_work: bool) -> Situation:
         here = self._here(sites)
         counts = self._ledger.counts()
+        waiting = self._rounds.current.waiting if self._rounds.current else set()
         return Situation(
             self._now(t), wall, members=self.members.all().keys(), able={n for n in here if self.members.able(n)},
             coming={n for n, s in sites.items() if comes_back(t, s)}, free_blocks=counts.free,
             complete=counts.settled == self._ledger.budget_blocks, merging=self._intake.merging, late_work=late_work,
-            busy={n: said.since for n in (self._rounds.current.waiting if self._rounds.current else ()) if (said := self.doing(n))},
+            busy={n: said.since for n in waiting if (said := self.doing(n))},
             progress=counts.settled / self._ledger.budget_blocks,
+            taken_in_at=max((m.takes_in_at for n, m in self.members.all().items() if n in waiting), default=-math.inf),
         )  # fmt: skip
 
     def _here(self, sites: Mapping[str, Site]) -> set[str]:

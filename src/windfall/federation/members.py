@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -75,6 +76,8 @@ class Member:
     owes_inner: bool = False
     drained: bool = False
     first_order: bool = True
+    #: Run time before which its newest order does not count at it: it trains on under the one before.
+    takes_in_at: float = -math.inf
     #: Blocks that it had trained and not cut when it said hello; paid for in run time that has passed.
     uncut: int = 0
     #: Its message is lost and it has not said yet how things stand.
