@@ -139,7 +139,8 @@ class Checkpoints:
     def _beside(self) -> set[str]:
         """Names of files that lie beside versions' weights: differences, and outer state."""
         found = {p.name for p in self._run.checkpoints.glob("*.diff")}
-        return found | {p.name for kind in ("outer", "residual") for p in self._run.checkpoints.glob(f"{kind}-v*.safetensors")}
+        kinds = ("outer", "residual", "mean")
+        return found | {p.name for kind in kinds for p in self._run.checkpoints.glob(f"{kind}-v*.safetensors")}
 
     def _needed(self) -> set[str]:
         """Those that are still of use: differences for sites that are a version or two behind, and the outer state of the newest
@@ -147,7 +148,7 @@ class Checkpoints:
         last = self._ledger.last_versions(_CHAIN)
         kept = {difference_name(v.version) for v in last}
         for v in last[-2:]:
-            kept |= {v.outer_file or "", v.residual[0] if v.residual else ""}
+            kept |= {v.outer_file or "", v.residual[0] if v.residual else "", v.inner_mean.file if v.inner_mean else ""}
         return kept
 
     def spool(self, envelope: Envelope, site: str, generation: int, cut: int) -> str:
@@ -202,7 +203,7 @@ class Checkpoints:
         return name, kept.sha256
 
     def inner(self, name: str, digest: str) -> Blob | None:
-        """A stored inner state, or None if it is gone or damaged (the site then resets, and says so)."""
+        """A stored inner state, or a mean of some; None if it is gone or damaged (the site then does without, and says so)."""
         path: Path = self._run.checkpoints / name
         try:
             found = self._hashed(path)

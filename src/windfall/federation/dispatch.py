@@ -78,7 +78,7 @@ class Dispatch:
     def _order(self, t: float, m: Member, r: Round, leases: list[Lease], *, evaluate: bool) -> None:
         order = self._orders.order(m, r.number, t, r.cut_at, leases, evaluate=evaluate, fleet=sorted(r.participants | r.beside))
         order, blobs = self._orders.with_model(m, order)
-        self._send(m, *self._orders.with_inner(t, m, order, blobs))
+        self._send(m, *self._orders.with_mean(m, *self._orders.with_inner(t, m, order, blobs)))
 
     def _send(self, m: Member, order: RoundOrder, blobs: dict[str, Blob], *, first: bool = False) -> None:
         """``first``: the next one still counts as the first that the site is given."""

@@ -46,6 +46,8 @@ class Settings:
     batch: str = "global"
     #: By site: blocks of a step that it computes at once; a step is a multiple of it where that can be.
     blocks_at_once: Mapping[str, int] = field(default_factory=dict)
+    #: Of so many versions, of one the inner states of those who make it together are averaged; 0: never.
+    average_inner_every: int = 0
 
 
 @dataclass

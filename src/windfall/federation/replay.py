@@ -9,6 +9,7 @@ weights are wrong.
 
 from __future__ import annotations
 
+import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windfall.errors import DataError
+from windfall.federation.inner_mean import StatePart, stream_mean
 from windfall.federation.merge import Outer, combine
+from windfall.store.blobs import MemoryBlob
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
 from windfall.store.tensors import Tensors
@@ -96,6 +99,9 @@ class Replay:
             match op[1:]:
                 case ["inner", "sent", str(giver), int(), int(generation), int(cut)]:
                     self._given[giver, generation].add(self._cut_by(giver, generation, cut))
+        for version, _ in self._versions:
+            for site, generation, cut, _ in version.inner_mean.cuts if version.inner_mean else ():
+                self._given[site, generation].add(cut)
         self._sent: dict[tuple[str, int, int], bytes] = {}
 
     def versions(self) -> Iterator[tuple[Version, Tensors]]:
@@ -205,6 +211,9 @@ class Replay:
             case ["inner", "sent", str(giver), int() | str() as version]:
                 # Of a record that does not say at which cut; it names the version, or the file that is named after it.
                 life.trainer.load_inner(self._left_state(giver, _version_in(version)))
+            case ["inner", "mean", int(version), int(generation_), int(cut), int(steps)]:
+                mean = self._mean(version)
+                life.trainer.shift_inner(mean, self._given_state(site, generation_, cut), steps)
             case ["inner", "own", int(earlier), int(steps)]:
                 life.trainer.load_inner(self._own_state(site, earlier, steps))
             case _:
@@ -221,6 +230,19 @@ class Replay:
         if found is None:
             raise DataError(f"the record has a gap: {site}, generation {generation}, has no cut up to {cut}")
         return found
+
+    def _mean(self, number: int) -> bytes:
+        """The mean of inner states that went with a version."""
+        version = next((v for v, _ in self._versions if v.version == number), None)
+        if version is None or version.inner_mean is None:
+            raise DataError(f"the record has a gap: with version {number} goes no mean of inner states")
+        parts = [
+            StatePart(site, generation, cut, tokens, MemoryBlob(self._given_state(site, generation, cut)))
+            for site, generation, cut, tokens in version.inner_mean.cuts
+        ]
+        made = io.BytesIO()
+        stream_mean(parts, made)
+        return made.getvalue()
 
     def _left_state(self, site: str, version: int) -> bytes:
         """The inner state that a site handed in when it left: that of its newest life by then, as that life ended."""

@@ -19,7 +19,7 @@ from windfall import faults
 from windfall.errors import Refused, StoreError, TakenOver
 from windfall.store.configurations import Configurations
 from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
-from windfall.store.records import Configured, Consumed, Counts, Hold, Lease, Received, StoredInner, Token, Version
+from windfall.store.records import Configured, Consumed, Counts, Hold, InnerMean, Lease, Received, StoredInner, Token, Version
 from windfall.store.spans import Spans
 
 #: Leases that may fail at a block before it is quarantined.
@@ -540,10 +540,11 @@ class Ledger:
 
 def _made(detail: dict[str, Any]) -> dict[str, Any]:
     """How a version was made, from what its row keeps of it."""
-    alone, residual = detail.get("alone"), detail.get("residual")
+    alone, residual, mean = detail.get("alone"), detail.get("residual"), detail.get("inner_mean")
     return {
         "alone": tuple(alone) if alone else None,
         "residual": tuple(residual) if residual else None,
         "codec": detail.get("codec", "fp32"),
         "outer_sha256": detail.get("outer_sha256", ""),
+        "inner_mean": InnerMean(mean["file"], mean["sha256"], tuple((s, g, c, n) for s, g, c, n in mean["cuts"])) if mean else None,
     }

@@ -139,6 +139,10 @@ def _work(event: Event, d: Mapping[str, Any]) -> str:
             return text + f"; {int(d.get('tokens_total', 0)):,} in all"
         case "evaluation":
             return f"version {event.version}: {float(d.get('val_bpb', float('nan'))):.4f} bits per byte"
+        case "inner_averaged":
+            return f"the inner optimizer states of {_names(d.get('sites'))} are averaged"
+        case "inner_not_averaged":
+            return f"inner optimizer states are not averaged{_because(d)}"
         case "inner_state":
             of = f" by {d['giver']}" if d.get("giver") else ""
             return f"starts at version {event.version}; inner optimizer state: {d.get('choice')}{of}"
