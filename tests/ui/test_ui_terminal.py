@@ -216,7 +216,7 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
     ("driver_trouble", None, {"reason": "it cannot be seen for now: 503"}, "it cannot be seen for now: 503"),
     ("driver_back", None, {"reason": "it can be seen again"}, "it can be seen again"),
     ("inner_averaged", 2, {"sites": ["a", "b"]}, "the inner optimizer states of a, b are averaged"),
-    ("inner_not_averaged", 2, {"reason": "that of b is not finite"}, "inner optimizer states are not averaged: that of b is not finite"),
+    ("inner_not_averaged", 2, {"reason": "b's is not finite"}, "inner optimizer states are not averaged: b's is not finite"),
     ("inner_state", 2, {"choice": "own"}, "starts at version 2; inner optimizer state: own"),
     ("inner_state", 2, {"choice": "sent", "giver": "a"}, "starts at version 2; inner optimizer state: sent by a"),
 ]  # fmt: skip
