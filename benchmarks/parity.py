@@ -77,6 +77,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "int2": {"federation": {"codec": "int2"}},
     "nesterov": {"federation": {"outer": "nesterov"}},
     "site-batch": {"train": {"batch": "site"}},
+    "inner-averaged": {"federation": {"average_inner_every": 1}},
     "rounds-x2": {"federation": {"round_s": 480.0}},
     "rounds-x4": {"federation": {"round_s": 960.0}},
     "rounds-x20": {"federation": {"round_s": 4800.0}},

@@ -9,6 +9,7 @@ import numpy as np
 
 from federation.sizes import BATCH, BLOCK, TOKENS_PER_STEP
 from windfall.errors import DataError
+from windfall.store.blobs import Blob
 from windfall.store.tensors import Tensors, from_bytes, to_bytes
 
 #: Gives a tensor by its name.
@@ -33,11 +34,14 @@ class CountingTrainer:
     def __init__(self, blocks: int) -> None:
         self._now: Tensors = {"count": np.zeros(blocks, np.float32)}
         self._steps = 0
+        #: Moments of its inner state: what was trained here, and at sites whose states have been averaged in.
+        self.moments = np.zeros(2, np.float32)
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
         for block in first_blocks:
             self._now["count"][block] += 1
         self._steps += 1
+        self.moments += np.float32(len(first_blocks))
         return 1.0
 
     def weights(self) -> Tensors:
@@ -62,20 +66,30 @@ class CountingTrainer:
         return f"{np.count_nonzero(self._now['count'])} blocks"
 
     def inner(self, *, exact: bool = False) -> bytes:
-        return to_bytes({"steps": np.array([self._steps], np.float32)})
+        return to_bytes({"steps": np.array([self._steps], np.float32), "moments": self.moments})
 
     def snapshot(self) -> Callable[[], tuple[Tensors, bytes]]:
         now = self.weights(), self.inner(exact=True)
         return lambda: now
 
-    def load_inner(self, data: bytes) -> None:
-        self._steps = int(from_bytes(data, "inner")["steps"][0])
+    def load_inner(self, data: bytes | Blob) -> None:
+        state = from_bytes(_bytes(data), "inner")
+        self._steps, self.moments = int(state["steps"][0]), state["moments"].copy()
+
+    def shift_inner(self, mean: bytes | Blob, mine: bytes | Blob, steps: int) -> None:
+        # Nothing of a difference is forgotten here.
+        self.moments = self.moments + from_bytes(_bytes(mean), "mean")["moments"] - from_bytes(_bytes(mine), "mine")["moments"]
 
     def reset_inner(self) -> None:
         self._steps = 0
+        self.moments = np.zeros(2, np.float32)
 
     def close(self) -> None:
         return None
+
+
+def _bytes(data: bytes | Blob) -> bytes:
+    return data if isinstance(data, bytes) else data.read()
 
 
 def counting(blocks: int) -> Any:

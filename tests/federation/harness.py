@@ -141,8 +141,8 @@ class Run:
         outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9, round_steps: int | None = None,
         inner_max_age: float = 0.02, batch: str = "site", overlap: bool = False, transfer_s: float | None = None,
         calendar: bool = False, grace_s: float = 5.0, round_min_s: float = 60.0, inline_bytes: int = 64 * 2**20,
-        base_max_age: float = 0.005, trainer: MakeTrainer | None = None, holds: OperatorHolds | None = None,
-        earlier: Run | None = None,
+        average_inner_every: int = 0, base_max_age: float = 0.005, trainer: MakeTrainer | None = None,
+        holds: OperatorHolds | None = None, earlier: Run | None = None,
     ) -> None:  # fmt: skip
         torch.set_num_threads(1)
         self.dir = RunDir(root)
@@ -190,7 +190,7 @@ class Run:
             budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
             tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names},
             round_blocks=round_steps * BATCH // BLOCK if round_steps else None,
-            inner_max_age=inner_max_age,
+            inner_max_age=inner_max_age, average_inner_every=average_inner_every,
         )  # fmt: skip
         gone = departed(self.ledger, self.dir.sites, names)
         intake = Intake(
@@ -202,6 +202,7 @@ class Run:
             base_max_age_tokens=base_max_age * steps * TOKENS_PER_STEP,
             work_kwh=lambda site, tokens, train_s: tokens / 1000,
             codec=codec,
+            average_inner_every=average_inner_every,
         )
         recover(now, self.ledger, self.checkpoints, intake, self.telemetry)
         take_leave(now, gone, self.ledger, intake, self.telemetry, self.dir.sites)

@@ -55,7 +55,7 @@ HELLO = {
 }  # fmt: skip
 
 READ: dict[str, tuple[dict[str, Any], Callable[[Mapping[str, Any]], Any]]] = {
-    "order": (ORDER, lambda raw: RoundOrder.parse(raw, {"weights", "inner"})),
+    "order": (ORDER, lambda raw: RoundOrder.parse(raw, {"weights", "inner", "mean"})),
     "contribution": (CONTRIBUTION, ContributionHeader.parse),
     "greeting": (GREETING, Greeting.parse),
     "hello": (HELLO, Standing.parse),
@@ -96,10 +96,18 @@ def test_a_field_of_a_wrong_type_is_refused_by_its_name(field: tuple[str, str], 
 @pytest.mark.parametrize(("what", "name"), [f for f in FIELDS if f[0] in ("order", "contribution")])
 def test_a_field_that_is_missing_is_refused_by_its_name(what: str, name: str) -> None:
     good, parse = READ[what]
-    if (what, name) in (("contribution", "kind"), ("order", "inner_from")):
+    if (what, name) in (("contribution", "kind"), *(("order", n) for n in ("inner_from", "average", "mean_of"))):
         return  # by it the message was told from others; and what only some orders have
     with pytest.raises(Refused, match=f"{name} is missing"):
         parse({k: v for k, v in good.items() if k != name})
+
+
+def test_a_mean_of_inner_states_comes_with_its_version_and_the_sites_cut_in_it() -> None:
+    assert RoundOrder.parse(changed("order", "mean_of", [4, 1, 3]), {"weights", "mean"}).mean_of == [4, 1, 3]
+    with pytest.raises(Refused, match="the blob mean is missing"):
+        RoundOrder.parse(changed("order", "mean_of", [4, 1, 3]), {"weights"})
+    for wrong in ([4, 1], [4, 1, -3], [4, 1, "3"], ["a"]):
+        assert "mean_of is [" in refused("order", "mean_of", wrong)
 
 
 def test_a_figure_that_is_not_finite_is_left_out_and_the_work_is_not_refused() -> None:

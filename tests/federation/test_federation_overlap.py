@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federation.harness import T0, TOKENS_PER_STEP, Run
+from federation.fake import counting
+from federation.harness import BATCH, BLOCK, T0, TOKENS_PER_STEP, Run
 from windfall.site.worker import SiteWorker
 from windfall.store.tensors import Tensors, load_file
 from windfall.wire.codec import DifferenceReader
@@ -96,6 +97,23 @@ def test_a_merge_is_taken_in_at_the_first_step_boundary_after_its_transfer_and_n
     assert steps["b", 2] == 1
     assert {v for _, v in steps} >= {1, 2, 3, 4}
     assert {step for (_, v), step in steps.items() if v not in (max(x for _, x in steps),)} == {1}
+
+
+@pytest.mark.parametrize("join", range(16, 24))
+def test_who_joins_right_after_a_cut_waits_until_the_others_have_taken_its_merge_in(
+    tmp_path: Path, data: Path, runs: list[Run], join: int
+) -> None:
+    """Cuts at 10, 18 and 26 minutes and a transfer of four: the newcomer's cut may not come before a merge that is on its way."""
+    run = Run(
+        tmp_path / "r", data, {"a": [(0.0, 1e5)], "b": [(join - 2.0, 1e5)]}, steps=60, overlap=True, batch="global", solo_min=8,
+        transfer_s=240.0, trainer=counting(60 * BATCH // BLOCK),
+    )  # fmt: skip
+    runs.append(run)
+    assert run.serve() == "done"
+    assert run.ledger.counts().committed == run.ledger.budget_blocks
+    first = next(t for t, _, _, d in run.events("round") if d["sites"] == ["a", "b"])
+    begun = 10 if join < 18 else 18
+    assert first == max(join, begun + 4) if join != 18 else first == 18
 
 
 def test_overlap_takes_no_longer_and_commits_at_the_cuts_own_time(tmp_path: Path, data: Path, runs: list[Run]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pytest
@@ -39,12 +40,13 @@ class World:
         self.late_work = False
         self.done: list[Command] = []
         self.working: dict[str, float | None] = {}
+        self.taken_in_at = -math.inf
 
     def situation(self) -> Situation:
         return Situation(
             self.t, self.wall, members=set(self.here), able=self.here - self.busy, coming=self.here | self.coming,
             free_blocks=self.free, complete=self.free == 0, merging=self.merging, late_work=self.late_work,
-            busy=self.working,
+            busy=self.working, taken_in_at=self.taken_in_at,
         )  # fmt: skip
 
     def tick(self) -> list[Command]:
@@ -142,6 +144,19 @@ def test_who_joins_brings_the_cut_forward_and_is_in_the_next_round() -> None:
     assert world.tick() == [], "the merge is not done"
     world.merging = False
     assert world.tick() == [Commit("federated"), Begin(2, frozenset("ab"), 120.0 + ROUND_S)]
+
+
+def test_on_a_gated_clock_no_cut_is_brought_forward_to_before_its_sites_train_in_the_round() -> None:
+    """Run time stands still at a cut: a site that takes the round's version in later would never come to it."""
+    world = World(settings(gated=True))
+    world.come("a")
+    world.tick()
+    world.taken_in_at = 130.0
+    world.pass_time(60.0)
+    world.come("b")
+    assert world.tick() == [BringForward(1, 180.0, frozenset("b"), frozenset("a"))], "the first tick at which it can be"
+    world.pass_time(60.0)
+    assert world.tick() == []
 
 
 def test_nobody_brings_a_cut_forward_when_nothing_is_left_to_lend() -> None:

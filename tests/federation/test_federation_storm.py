@@ -63,7 +63,8 @@ def weather(
 @given(
     blows=st.lists(st.tuples(st.integers(1, 220), BLOW), max_size=12), snapshot_s=st.sampled_from([3.0, 1e9]), speeds=SPEEDS,
     how=st.sampled_from([
-        {}, {"overlap": True, "batch": "global"}, {"overlap": True, "codec": "int8"}, {"codec": "int4", "batch": "global"}
+        {}, {"overlap": True, "batch": "global"}, {"overlap": True, "codec": "int8"}, {"codec": "int4", "batch": "global"},
+        {"average_inner_every": 1}, {"overlap": True, "average_inner_every": 2},
     ]),
 )  # fmt: skip
 def test_every_block_is_committed_exactly_once_whatever_happens(

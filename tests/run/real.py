@@ -244,8 +244,8 @@ class Living:
     def __enter__(self) -> Living:
         with open(self._said, "ab") as said:
             self._child = subprocess.Popen(
-                [*self._within, sys.executable, "-m", "windfall.cli.main", *self._args], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                start_new_session=True, env={**os.environ, **DEAD_PROXY},
+                [*self._within, sys.executable, "-m", "windfall.cli.main", *self._args], stdin=subprocess.DEVNULL, stdout=said,
+                stderr=said, start_new_session=True, env={**os.environ, **DEAD_PROXY},
             )  # fmt: skip
         return self
 

@@ -399,7 +399,10 @@ def test_a_run_of_before_configurations_were_kept_goes_on(run: RunDir, file: Cal
     import sqlite3
 
     db = sqlite3.connect(run.ledger)
-    db.executescript("DROP TABLE configurations; DROP TABLE tokens; UPDATE meta SET value = '3' WHERE key = 'schema';")
+    db.executescript(
+        "DROP TABLE configurations; DROP TABLE tokens; UPDATE meta SET value = '3' WHERE key = 'schema';"
+        "ALTER TABLE inner_states DROP COLUMN generation; ALTER TABLE inner_states DROP COLUMN cut;"
+    )
     db.close()
     before = run.config.read_text()
     take_up(file('[policy]\nname = "threshold"\n'), run)

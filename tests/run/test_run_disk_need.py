@@ -32,6 +32,9 @@ def test_a_larger_model_more_sites_and_more_versions_need_more(config: Config) -
     assert disk_need(one, d20).sites * len(config.site) == need.sites
     assert disk_need(one, d20).versions == need.versions
     assert disk_need(config, GPTConfig(depth=4, vocab_size=260)).total < need.total / 20
+    averaging = config.model_copy(update={"federation": config.federation.model_copy(update={"average_inner_every": 2})})
+    assert disk_need(averaging, d20).sites > need.sites + len(config.site) * memory_bytes(d20).optimizer
+    assert disk_need(averaging, d20).versions > need.versions + memory_bytes(d20).optimizer
 
 
 def test_a_disk_that_is_too_small_is_told_with_what_takes_the_room(

@@ -307,7 +307,7 @@ def test_contributions_that_wait_and_outer_states_that_are_needed_stay(tmp_path:
         if not last:
             ledger.commit(
                 t_run=START, t_wall=clock.wall(), file=f"v{n}.safetensors", sha256="0", mode="local", contributions=[c],
-                outer_file=f"outer-v{n}.safetensors", inner=[("a", f"inner-a-v{n}.safetensors", "0")],
+                outer_file=f"outer-v{n}.safetensors", inner=[(c, f"inner-a-v{n}.safetensors", "0")],
             )  # fmt: skip
     ledger.close()
     kept = {f"{v}.safetensors" for v in used} | {"outer-v1.safetensors", "outer-v2.safetensors", "inner-a-v2.safetensors"}

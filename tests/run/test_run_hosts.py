@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from benchmarks.federation.links import Links, inside, possible
+
 from needs import missing
 from patience import wait_for
 from run.real import Living, events, status, windfall, write_config
@@ -125,7 +125,11 @@ def config(folder: Path, certificates: Path) -> Path:
     )  # fmt: skip
     now = clock.wall()
     text = file.read_text(encoding="utf-8")
-    text = text.replace('clock = "scaled"', 'clock = "real"').replace('start = "2026-01-01T00:00Z"\n', "").replace("speed = 100000\n", "")
+    text = (
+        text.replace('clock = "scaled"', 'clock = "real"')
+        .replace('start = "2026-01-01T00:00Z"\n', "")
+        .replace("speed = 100000\n", "")
+    )
     text = text.replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 3\n")
     for line in {x for x in text.splitlines() if x.startswith("until = ")}:
         text = text.replace(line, f'until = "{iso_utc(now + 86400)}"')
@@ -190,7 +194,11 @@ def test_links_proxies_and_clocks_are_normal_conditions(tmp_path: Path) -> None:
     assert not events(run_dir, "stranger", "error", "quarantined")
     ledger = Ledger.open(run_dir / "ledger.db", read_only=True)
     blocks = [
-        b for v in ledger.versions() for c in ledger.contributions(v.version) for s in c.header["consumed"] for b in range(s["start"], s["end"])
+        b
+        for v in ledger.versions()
+        for c in ledger.contributions(v.version)
+        for s in c.header["consumed"]
+        for b in range(s["start"], s["end"])
     ]
     assert sorted(blocks) == list(range(ledger.budget_blocks)), "each block once"
     ledger.close()

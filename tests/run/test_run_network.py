@@ -74,7 +74,7 @@ def test_certificates_for_another_name_missing_or_ended_are_faults_and_ending_on
 
 
 def test_a_loopback_address_is_told_where_sites_are_elsewhere_and_nothing_where_all_are_here(tmp_path: Path) -> None:
-    assert "these can reach it only if" in faults(tmp_path, "")[1][0]
+    assert "only if they are this machine" in faults(tmp_path, "")[1][0]
     assert faults(tmp_path, 'certificates = "/none"', driver="local") == ([], [])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from windfall.cli.demo import bundled
 from windfall.config.load import loads
-from windfall.run.sharing import shared_steps, slow_leaves
+from windfall.run.sharing import averaged_states, shared_steps, slow_leaves
 from windfall.train.shape import GPTConfig
 
 DEMO = bundled("demo.toml")
@@ -30,3 +30,12 @@ def test_a_link_through_which_a_site_cannot_leave_in_time_is_told_with_what_it_t
     assert "fleet.drain_timeout_s is 60" in told
     fast = slow.replace("bandwidth_mbit_s = 20.0", "bandwidth_mbit_s = 2000.0")
     assert not list(slow_leaves(loads(fast, "demo.toml", Path(".")), LARGE))
+
+
+def test_what_averaging_inner_states_adds_to_a_round_is_told_in_bytes() -> None:
+    assert not list(averaged_states(loads(DEMO, "demo.toml", Path(".")), LARGE))
+    text = DEMO.replace("[federation]", "[federation]\naverage_inner_every = 4")
+    (told,) = averaged_states(loads(text, "demo.toml", Path(".")), LARGE)
+    # 85M numbers of momentum and few of tables at two bytes; the weights at 0.26 x 4 bytes.
+    assert "for one version in 4 of joint rounds each site hands in 172 MB more and is sent as much, 1.9 times what int8" in told
+    assert told.endswith("no gain was measured at rounds of two steps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from windfall.errors import Refused, StoreError
 from windfall.store.configurations import extents
 from windfall.store.ledger import MAX_FAILURES, Ledger
-from windfall.store.records import Consumed, Received
+from windfall.store.records import Consumed, Received, StoredInner
 
+#: What makes a new ledger one of schema 5.
+OF_SCHEMA_5 = (
+    "ALTER TABLE inner_states DROP COLUMN generation; ALTER TABLE inner_states DROP COLUMN cut;"
+    "UPDATE meta SET value = '5' WHERE key = 'schema';"
+)
 BLOCKS = 24
 PER_BLOCK = 10
 
@@ -358,7 +364,7 @@ def test_of_tokens_only_hashes_are_kept_and_only_the_current_generations_are_cur
 def test_a_ledger_of_before_tokens_has_none_and_can_have_some(ledger: Ledger, tmp_path: Path) -> None:
     ledger.close()
     db = sqlite3.connect(tmp_path / "ledger.db")
-    db.executescript("DROP TABLE tokens; UPDATE meta SET value = '4' WHERE key = 'schema';")
+    db.executescript(OF_SCHEMA_5 + "DROP TABLE tokens; UPDATE meta SET value = '4' WHERE key = 'schema';")
     db.close()
     with pytest.raises(StoreError, match="tokens cannot be read"):
         Ledger.open(tmp_path / "ledger.db", read_only=True).tokens()
@@ -370,9 +376,35 @@ def test_a_ledger_of_before_tokens_has_none_and_can_have_some(ledger: Ledger, tm
 def test_a_ledger_of_before_configurations_were_kept_has_none_and_can_have_some(ledger: Ledger, tmp_path: Path) -> None:
     ledger.close()
     db = sqlite3.connect(tmp_path / "ledger.db")
-    db.executescript("DROP TABLE configurations; DROP TABLE tokens; UPDATE meta SET value = '3' WHERE key = 'schema';")
+    older = "DROP TABLE configurations; DROP TABLE tokens; UPDATE meta SET value = '3' WHERE key = 'schema';"
+    db.executescript(OF_SCHEMA_5 + older)
     db.close()
     assert Ledger.open(tmp_path / "ledger.db", read_only=True).configurations() == []
     writable = Ledger.open(tmp_path / "ledger.db")
     writable.configure("first", "f", budget_blocks=BLOCKS, t_run=0.0, t_wall=0)
     assert [c.text for c in writable.configurations()] == ["first"]
+
+
+def test_a_ledger_of_before_cuts_were_known_of_inner_states_has_them_without(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.close()
+    db = sqlite3.connect(tmp_path / "ledger.db")
+    db.executescript(OF_SCHEMA_5 + "INSERT INTO inner_states VALUES ('a', 3, 70, 'inner-a', 'f');")
+    db.close()
+    old = StoredInner("a", 3, 70, "inner-a", "f", None, None)
+    reader = Ledger.open(tmp_path / "ledger.db", read_only=True)
+    assert reader.inner_states() == {"a": old}
+    reader.close()
+    writable = Ledger.open(tmp_path / "ledger.db")
+    new = StoredInner("b", 4, 80, "inner-b", "f", 2, 9)
+    writable.keep_inner(new)
+    assert writable.inner_states() == {"a": old, "b": new}
+    writable.keep_inner(replace(new, site="a"))
+    assert set(writable.inner_states().values()) == {new, replace(new, site="a")}
+
+
+def test_an_inner_state_is_known_by_the_cut_of_its_contribution(ledger: Ledger) -> None:
+    lease = ledger.lease("a", 1, 10, 0, 9)
+    assert lease
+    got = receive(ledger, "a", 7, [Consumed(lease.epoch, 0, 4)], generation=2)
+    ledger.commit(t_run=0, t_wall=0, file="v", sha256="s", mode="local", contributions=[got], inner=[(got, "inner-a", "f")])
+    assert ledger.inner_states() == {"a": StoredInner("a", 1, 4 * PER_BLOCK, "inner-a", "f", 2, 7)}

@@ -23,6 +23,7 @@ from patience import PATIENCE_S
 from train.gloo import TESTS, ranked
 from windfall.errors import DataError, RankError
 from windfall.train.compiled import compiled
+from windfall.train.inner import packed, unpacked
 from windfall.train.ranked import RankedTrainer
 from windfall.train.ranks import Alone, padded, slice_of
 from windfall.train.spec import TrainerSpec
@@ -96,9 +97,20 @@ def test_ranks_train_what_one_would(prepared: Path, tmp_path: Path, size: int) -
         one.load_inner(state)
         assert many.step([24, 25, 26], 3072.0) == pytest.approx(one.step([24, 25, 26], 3072.0), rel=2e-5)
         assert many.step([27, 28, 29], 3456.0) == pytest.approx(one.step([27, 28, 29], 3456.0), rel=2e-3)
+        # A mean of states: each rank takes its part of it.
+        mine, mean = trainer.inner(), LocalTrainer(spec(prepared)).inner()
+        moments = packed({n: t for n, t in unpacked(mean).items() if t.numel() > 1})
+        for each in (one, many):
+            each.shift_inner(moments, mine, 1)
+        shared, whole = unpacked(many.inner(exact=True)), unpacked(one.inner(exact=True))
+        for name, value in whole.items():
+            if "moment" in name:
+                assert float((shared[name] - value).abs().mean()) <= 0.05 * float(value.abs().mean()) + 1e-9, name
         # What does not fit is refused before anybody else hears of it.
         with pytest.raises(DataError):
             trainer.load_inner(b"no safetensors")
+        with pytest.raises(DataError):
+            trainer.shift_inner(moments, packed({"steps": torch.tensor(1.0)}), 0)
         # Each rank evaluates its part of the held-out text.
         one.load(trainer.weights())
         together, by_one = trainer.evaluate(), one.evaluate()

@@ -210,10 +210,15 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
     ("round", 2, {"round": 3, "mode": "local", "sites": ["a"], "cut_at": START},
      "round 3 (local) on version 2: a; cut at Jan 11 17:00"),
     ("cut_forward", None, {"round": 3, "reason": "b joins"}, "the cut of round 3 is brought forward: b joins"),
+    ("cut_forward", None, {"round": 3, "reason": "b joins", "inner_of": "a"},
+     "the cut of round 3 is brought forward: b joins; a hands in its inner state as well"),
     ("given_up", None, {"reason": "its SuperNode is gone; it is held"}, "its SuperNode is gone; it is held"),
     ("driver_trouble", None, {"reason": "it cannot be seen for now: 503"}, "it cannot be seen for now: 503"),
     ("driver_back", None, {"reason": "it can be seen again"}, "it can be seen again"),
+    ("inner_averaged", 2, {"sites": ["a", "b"]}, "the inner optimizer states of a, b are averaged"),
+    ("inner_not_averaged", 2, {"reason": "b's is not finite"}, "inner optimizer states are not averaged: b's is not finite"),
     ("inner_state", 2, {"choice": "own"}, "starts at version 2; inner optimizer state: own"),
+    ("inner_state", 2, {"choice": "sent", "giver": "a"}, "starts at version 2; inner optimizer state: sent by a"),
 ]  # fmt: skip
 
 

@@ -203,6 +203,9 @@ class FederationTable(Table):
     overlap: bool = Field(
         True, description="sites train on past their cut, until what it became part of has reached them (never with round_tokens)"
     )
+    average_inner_every: int = Field(
+        0, ge=0, description="every n-th version of joint rounds averages inner states too; no gain measured at rounds of two steps"
+    )
     base_max_age: Annotated[float, Field(ge=0, le=1)] = Field(
         0.005, description="late work may be based on a version this much of the budget old, or two versions; older is lost"
     )

@@ -139,7 +139,8 @@ class Checkpoints:
     def _beside(self) -> set[str]:
         """Names of files that lie beside versions' weights: differences, and outer state."""
         found = {p.name for p in self._run.checkpoints.glob("*.diff")}
-        return found | {p.name for kind in ("outer", "residual") for p in self._run.checkpoints.glob(f"{kind}-v*.safetensors")}
+        kinds = ("outer", "residual", "mean")
+        return found | {p.name for kind in kinds for p in self._run.checkpoints.glob(f"{kind}-v*.safetensors")}
 
     def _needed(self) -> set[str]:
         """Those that are still of use: differences for sites that are a version or two behind, and the outer state of the newest
@@ -147,7 +148,7 @@ class Checkpoints:
         last = self._ledger.last_versions(_CHAIN)
         kept = {difference_name(v.version) for v in last}
         for v in last[-2:]:
-            kept |= {v.outer_file or "", v.residual[0] if v.residual else ""}
+            kept |= {v.outer_file or "", v.residual[0] if v.residual else "", v.inner_mean.file if v.inner_mean else ""}
         return kept
 
     def spool(self, envelope: Envelope, site: str, generation: int, cut: int) -> str:
@@ -192,7 +193,7 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def write_inner(self, site: str, number: int, blob: Blob) -> tuple[str, str]:
-        """Keep a drained site's inner optimizer state with version ``number``."""
+        """Keep a site's inner optimizer state with version ``number``; file name and SHA-256."""
         # A name of its own: until the ledger names this file it must not take the place of one that it does name.
         name = f"inner-{site}-v{number:06d}-{secrets.token_hex(3)}.safetensors"
         path = self._run.checkpoints / name
@@ -202,7 +203,7 @@ class Checkpoints:
         return name, kept.sha256
 
     def inner(self, name: str, digest: str) -> Blob | None:
-        """A stored inner state, or None if it is gone or damaged (the site then resets, and says so)."""
+        """A stored inner state, or a mean of some; None if it is gone or damaged (the site then does without, and says so)."""
         path: Path = self._run.checkpoints / name
         try:
             found = self._hashed(path)
@@ -215,7 +216,7 @@ class Checkpoints:
         head = self._ledger.head()
         held = self._ledger.retained()
         kept = {v.file for v in held} | self._needed()
-        kept |= {file for _, file, _ in self._ledger.inner_states().values()}
+        kept |= self._inner_files()
         spooled = {c.file for c in [*self._ledger.pending(), *self._ledger.contributions(head.version)]}
         gone = [p for kind in ("*.safetensors", "*.diff") for p in self._run.checkpoints.glob(kind) if p.name not in kept]
         gone += [p for p in self._run.spool.glob("*.env") if p.name not in spooled]
@@ -230,11 +231,15 @@ class Checkpoints:
             path.unlink(missing_ok=True)
         return sorted(p.name for p in gone)
 
-    def sweep_inner(self, names: set[str]) -> None:
+    def sweep_inner(self) -> None:
         """Remove inner states that the ledger no longer names."""
+        kept = self._inner_files()
         for path in self._run.checkpoints.glob("inner-*.safetensors"):
-            if path.name not in names:
+            if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+    def _inner_files(self) -> set[str]:
+        return {state.file for state in self._ledger.inner_states().values()}
 
 
 def _envelope_of(beside: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from windfall.federation.evaluations import Evaluations
@@ -77,11 +78,12 @@ class Dispatch:
     def _order(self, t: float, m: Member, r: Round, leases: list[Lease], *, evaluate: bool) -> None:
         order = self._orders.order(m, r.number, t, r.cut_at, leases, evaluate=evaluate, fleet=sorted(r.participants | r.beside))
         order, blobs = self._orders.with_model(m, order)
-        self._send(m, *self._orders.with_inner(t, m, order, blobs))
+        self._send(m, *self._orders.with_mean(m, *self._orders.with_inner(t, m, order, blobs)))
 
     def _send(self, m: Member, order: RoundOrder, blobs: dict[str, Blob], *, first: bool = False) -> None:
         """``first``: the next one still counts as the first that the site is given."""
         m.acks = []
+        m.takes_in_at = -math.inf if m.first_order else order.apply_at
         m.first_order = m.first_order and (first or order.drain)
         m.fetching_since = None
         self.sent_bytes += sum(b.size for b in blobs.values())

@@ -7,7 +7,9 @@ any machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from windfall import clock
 from windfall.federation.checkpoints import Checkpoints
@@ -203,12 +205,14 @@ class Federation:
     def _situation(self, t: float, wall: float, sites: Mapping[str, Site], *, late_work: bool) -> Situation:
         here = self._here(sites)
         counts = self._ledger.counts()
+        waiting = self._rounds.current.waiting if self._rounds.current else set()
         return Situation(
             self._now(t), wall, members=self.members.all().keys(), able={n for n in here if self.members.able(n)},
             coming={n for n, s in sites.items() if comes_back(t, s)}, free_blocks=counts.free,
             complete=counts.settled == self._ledger.budget_blocks, merging=self._intake.merging, late_work=late_work,
-            busy={n: said.since for n in (self._rounds.current.waiting if self._rounds.current else ()) if (said := self.doing(n))},
+            busy={n: said.since for n in waiting if (said := self.doing(n))},
             progress=counts.settled / self._ledger.budget_blocks,
+            taken_in_at=max((m.takes_in_at for n, m in self.members.all().items() if n in waiting), default=-math.inf),
         )  # fmt: skip
 
     def _here(self, sites: Mapping[str, Site]) -> set[str]:
@@ -230,12 +234,8 @@ class Federation:
         match command:
             case Begin():
                 self._begin(t, command)
-            case BringForward(number, at, joiners, tell):
-                self._events.event(t, "cut_forward", round=number, reason=f"{', '.join(sorted(joiners))} joins")
-                for site in sorted(tell):
-                    generation = self.members[site].generation
-                    cut = {"kind": "cut", "round": number, "at": at, "fence": self._fence, "generation": generation}
-                    self._bus.send(site, cut)
+            case BringForward():
+                self._bring_forward(t, command)
             case GiveUp(site, reason):
                 self.members.fatal[site] = reason
             case Close(number, without):
@@ -252,6 +252,24 @@ class Federation:
                     self._transfers.committed(outcome.version.version)
             case EvaluateLast(number, participants):
                 self._evaluate_last(t, number, participants)
+
+    def _bring_forward(self, t: float, command: BringForward) -> None:
+        """Tell sites that their cut is now, and one of them to hand in its inner state too, if a site that joins needs one."""
+        r = self._rounds.current
+        rate = sum(self._s.tokens_per_s[s] for s in (r.participants if r else ()))
+        under_way = rate * max(0.0, command.at - r.begins_at) if r else 0.0
+        giver = self._orders.giver(
+            under_way, [self.members[s] for s in sorted(command.joiners)], [self.members[s] for s in sorted(command.tell)]
+        )
+        asked: dict[str, Any] = {"inner_of": giver} if giver else {}
+        reason = f"{', '.join(sorted(command.joiners))} joins"
+        self._events.event(t, "cut_forward", round=command.number, reason=reason, **asked)
+        for site in sorted(command.tell):
+            cut = {
+                "kind": "cut", "round": command.number, "at": command.at, "fence": self._fence,
+                "generation": self.members[site].generation,
+            }  # fmt: skip
+            self._bus.send(site, {**cut, "inner": True} if site == giver else cut)
 
     def _measure(self, t: float) -> None:
         """A joint round has been cut: measure until its sites have what it becomes."""

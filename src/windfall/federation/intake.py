@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from windfall import clock, faults
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.inner_mean import StatePart, averages_inner, mean_name, write_mean
 from windfall.federation.merge import Outer
 from windfall.federation.merger import Damaged, Merged, MergeJob, Part, Stored, merge, movements
 from windfall.store.background import Background
 from windfall.store.blobs import Blob, FileBlob
 from windfall.store.files import Envelope
 from windfall.store.ledger import Ledger, TooLate
-from windfall.store.records import Received, Version
+from windfall.store.records import Received, StoredInner, Version
+from windfall.store.streams import Made
 from windfall.store.telemetry import Events
 from windfall.wire.codec import DifferenceReader
 from windfall.wire.fields import is_count
@@ -50,6 +52,17 @@ class _Merge:
     contributions: list[Received]
     merged: Merged | None = None
     damaged: Damaged | None = None
+    #: The mean of these inner states, if some were to be averaged; or why they were not.
+    averaged: list[StatePart] = field(default_factory=list)
+    mean: Made | None = None
+    not_averaged: str = ""
+
+    def how_averaged(self) -> dict[str, Any]:
+        """What the version's row keeps of it."""
+        if self.mean is None:
+            return {}
+        cuts = [[s.site, s.generation, s.cut, s.tokens] for s in self.averaged]
+        return {"inner_mean": {"file": self.mean.name, "sha256": self.mean.sha256, "cuts": cuts}}
 
 
 class Intake:
@@ -57,11 +70,13 @@ class Intake:
 
     def __init__(
         self, ledger: Ledger, checkpoints: Checkpoints, outer: Outer, events: Events, *, sites: set[str],
-        base_max_age_tokens: float = 0.0, work_kwh: WorkKwh | None = None, codec: str = "fp32", executor: Executor | None = None,
+        base_max_age_tokens: float = 0.0, work_kwh: WorkKwh | None = None, codec: str = "fp32", average_inner_every: int = 0,
+        executor: Executor | None = None,
     ) -> None:  # fmt: skip
         """``base_max_age_tokens``: how much of the run's progress may have been made since the version that late work is based on
         (two versions are always allowed). ``work_kwh``: what a site is estimated to have used for its work. ``codec``: how
-        differences between versions are written. ``executor`` merges; without one it is done in ``begin``."""
+        differences between versions are written. ``average_inner_every``: inner states that come with the work of which such a
+        version is made (``averages_inner``) are averaged. ``executor`` merges; without one it is done in ``begin``."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._outer = outer
@@ -70,6 +85,7 @@ class Intake:
         self._base_max_age_tokens = base_max_age_tokens
         self._work_kwh = work_kwh
         self._codec = codec
+        self._average_inner_every = average_inner_every
         self._background = Background(executor)
         self._merge: _Merge | None = None
         #: Contributions given up since the last look, whose sites have to be told, with the reason.
@@ -152,11 +168,14 @@ class Intake:
         )
         return Ack(header.generation, header.cut, False, None, reason)
 
-    def keep_inner(self, site: str, blob: Blob) -> None:
+    def keep_inner(self, header: ContributionHeader, blob: Blob) -> None:
         """Keep the inner state of a site that leaves right after its cut."""
         head = self._ledger.head()
-        self._ledger.keep_inner(site, head, *self._checkpoints.write_inner(site, head.version, blob))
-        self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
+        kept = self._checkpoints.write_inner(header.site, head.version, blob)
+        self._ledger.keep_inner(
+            StoredInner(header.site, head.version, head.tokens_total, *kept, generation=header.generation, cut=header.cut)
+        )
+        self._checkpoints.sweep_inner()
 
     # -- merging ---------------------------------------------------------------------------------------------
 
@@ -167,12 +186,20 @@ class Intake:
             return False
         merge_ = self._merge = _Merge(self._ledger.head(), pending)
         job = self.job(merge_.head, pending)
+        states = self._states(job.number, pending)
 
         def work() -> None:
             try:
                 merge_.merged = merge(job)
             except Damaged as e:
                 merge_.damaged = e
+                return
+            if states:
+                try:
+                    merge_.mean = write_mean(states, job.folder / mean_name(job.number))
+                    merge_.averaged = states
+                except Refused as e:
+                    merge_.not_averaged = str(e)
 
         self._background.begin(work)
         return True
@@ -208,21 +235,22 @@ class Intake:
                 for c in merge_.contributions:  # each was finite by itself; which of them is to blame nobody can say
                     self._give_up(t, c, "merged, the parameters are not finite any more")
                 return None
-            return self._commit(t, mode, merge_.head, merge_.contributions, merge_.merged)
+            return self._commit(t, mode, merge_, merge_.merged)
         return None
 
-    def _commit(self, t: float, mode: str, head: Version, contributions: list[Received], merged: Merged) -> Committed:
+    def _commit(self, t: float, mode: str, merge_: _Merge, merged: Merged) -> Committed:
         assert merged.weights is not None
+        contributions, head = merge_.contributions, merge_.head
         number = head.version + 1
         inner = []
         for c in contributions:
             envelope = self._checkpoints.spooled(c)
             if "inner" in envelope.blobs:
-                inner.append((c.site, *self._checkpoints.write_inner(c.site, number, envelope.blob("inner"))))
+                inner.append((c, *self._checkpoints.write_inner(c.site, number, envelope.blob("inner"))))
         version = self._ledger.commit(
             t_run=t, t_wall=clock.wall(), file=merged.weights.name, sha256=merged.weights.sha256, mode=mode,
             contributions=contributions, outer_file=merged.momentum.name if merged.momentum else None, inner=inner,
-            detail=self._how(head, contributions, merged),
+            detail={**self._how(head, contributions, merged), **merge_.how_averaged()},
         )  # fmt: skip
         if merged.difference is not None:
             self._checkpoints.made_difference(merged.difference)
@@ -231,12 +259,31 @@ class Intake:
         self._checkpoints.committed(version)
         # The newest version's contributions stay: it can be made again from them, should its file be damaged.
         self._checkpoints.unspool([c.file for c in self._ledger.contributions(head.version)])
-        self._checkpoints.sweep_inner({file for _, file, _ in self._ledger.inner_states().values()})
+        self._checkpoints.sweep_inner()
         self._events.event(
             t, "commit", version=version.version, mode=mode, tokens=version.tokens, tokens_total=version.tokens_total,
             sites=version.sites,
         )  # fmt: skip
+        if version.inner_mean is not None:
+            self._events.event(t, "inner_averaged", version=version.version, sites=sorted({c[0] for c in version.inner_mean.cuts}))
+        elif merge_.not_averaged:
+            self._events.event(t, "inner_not_averaged", version=version.version, reason=merge_.not_averaged)
         return Committed(version, contributions)
+
+    def _states(self, number: int, contributions: list[Received]) -> list[StatePart]:
+        """The inner states to be averaged for version ``number``, one a site; none where fewer than two came."""
+        if not averages_inner(number, self._average_inner_every):
+            return []
+        tokens: dict[str, int] = {}
+        newest: dict[str, tuple[Received, Blob]] = {}
+        for c in sorted(contributions, key=lambda c: (c.site, c.generation, c.cut)):
+            tokens[c.site] = tokens.get(c.site, 0) + c.tokens
+            envelope = self._checkpoints.spooled(c)
+            if "inner" in envelope.blobs:
+                newest[c.site] = c, envelope.blob("inner")
+        if len(newest) < 2:
+            return []
+        return [StatePart(c.site, c.generation, c.cut, tokens[c.site], blob) for c, blob in newest.values()]
 
     def _how(self, head: Version, contributions: list[Received], merged: Merged) -> dict[str, Any]:
         """What a version's row keeps of how it was made."""

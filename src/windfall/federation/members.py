@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +46,8 @@ class Settings:
     batch: str = "global"
     #: By site: blocks of a step that it computes at once; a step is a multiple of it where that can be.
     blocks_at_once: Mapping[str, int] = field(default_factory=dict)
+    #: Of so many versions, of one the inner states of those who make it together are averaged; 0: never.
+    average_inner_every: int = 0
 
 
 @dataclass
@@ -75,6 +78,8 @@ class Member:
     owes_inner: bool = False
     drained: bool = False
     first_order: bool = True
+    #: Run time before which its newest order does not count at it: it trains on under the one before.
+    takes_in_at: float = -math.inf
     #: Blocks that it had trained and not cut when it said hello; paid for in run time that has passed.
     uncut: int = 0
     #: Its message is lost and it has not said yet how things stand.

@@ -289,7 +289,7 @@ class Membership:
             m.owes_inner = not header.drained and (bool(header.consumed) or m.owes_inner)
         if header and not header.consumed and "delta" not in envelope.blobs and not header.tokens:
             if header.site == site and header.drained and "inner" in envelope.blobs:
-                self._intake.keep_inner(site, envelope.blob("inner"))
+                self._intake.keep_inner(header, envelope.blob("inner"))
             self._take_all(t, site, late)
             return  # nothing was trained: nothing to merge, nothing to refuse
         ack = self._intake.take(t, envelope, site)

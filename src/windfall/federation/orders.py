@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 
 from windfall import faults
+from windfall.errors import DataError
 from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.inner_mean import averages_inner
 from windfall.federation.members import Member, Settings
 from windfall.fleet.machine import Site, State
 from windfall.store.blobs import Blob
 from windfall.store.ledger import Ledger
-from windfall.store.records import Lease, Version
+from windfall.store.records import Lease, StoredInner, Version
 from windfall.store.telemetry import Events
-from windfall.wire.messages import RoundOrder, Standing, difference_blob
+from windfall.wire.messages import RoundOrder, Standing, difference_blob, inner_goes_along
 
 #: Of a round: what a cut's way and the merge's way back take, where nothing else is said; and what they take at most.
 _TRANSFER, _LATEST = 0.1, 0.5
@@ -136,6 +138,7 @@ class Orders:
             progress_rate=sum(self._s.tokens_per_s[s] for s in fleet) / own,
             acks=[asdict(a) for a in m.acks], evaluate=evaluate, drain=drain,
             codec="fp32" if solo else self._s.codec,
+            average=not solo and not drain and averages_inner(head.version + 1, self._s.average_inner_every),
         )  # fmt: skip
 
     def goes_on(self, solo: bool) -> bool:
@@ -174,21 +177,65 @@ class Orders:
         return chain, blobs
 
     def with_inner(self, t: float, m: Member, order: RoundOrder, blobs: dict[str, Blob]) -> tuple[RoundOrder, dict[str, Blob]]:
-        """Decide on a returning site's inner state: the fresher of its own and the stored one, or none if both are old."""
+        """Decide on a returning site's inner state: its own, unless a stored one is clearly fresher; none if both are old."""
         if not m.first_order or order.drain:
             return order, blobs
         head = self._ledger.head()
         oldest = head.tokens_total - self._s.inner_max_age * self._s.budget_tokens
-        stored = max(self._ledger.inner_states().items(), key=lambda kept: kept[1], default=None)
+        stored = self._stored_inner()
         inner, source = "reset", list[str | int]()
-        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored[1][0]):
+        detail: dict[str, str] = {}
+        if m.inner_tokens >= max(0.0, oldest) and (stored is None or m.inner_tokens >= stored.tokens_total - self._clearly):
             inner = "own"
-        elif stored and stored[1][0] >= oldest:
-            blob = self._checkpoints.inner(*stored[1][1:])
+        elif stored and stored.tokens_total >= oldest:
+            blob = self._checkpoints.inner(stored.file, stored.sha256)
             if blob is not None:
-                inner, blobs, source = "sent", {**blobs, "inner": blob}, [stored[0], stored[1][1]]
-        self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version)
+                inner, blobs, source = "sent", {**blobs, "inner": blob}, [stored.site, stored.version]
+                detail = {"giver": stored.site}
+                if stored.generation is not None and stored.cut is not None:
+                    source += [stored.generation, stored.cut]
+        self._events.event(t, "inner_state", site=m.site, choice=inner, version=head.version, **detail)
         return replace(order, inner=inner, inner_from=source), blobs
+
+    def with_mean(self, m: Member, order: RoundOrder, blobs: dict[str, Blob]) -> tuple[RoundOrder, dict[str, Blob]]:
+        """An order with the mean of inner states that goes with the newest version, if the site's own is in it."""
+        head = self._ledger.head()
+        own = [cut for cut in head.inner_mean.cuts if cut[0] == m.site] if head.inner_mean else []
+        mean = self._checkpoints.inner(head.inner_mean.file, head.inner_mean.sha256) if own and head.inner_mean else None
+        if mean is None:
+            return order, blobs
+        return replace(order, mean_of=[head.version, *own[0][1:3]]), {**blobs, "mean": mean}
+
+    @property
+    def _clearly(self) -> float:
+        """By how many tokens one inner state must be newer than another to be the better one: half of what counts as fresh."""
+        return self._s.inner_max_age * self._s.budget_tokens / 2
+
+    def _stored_inner(self) -> StoredInner | None:
+        """The freshest inner state that is kept."""
+        kept = self._ledger.inner_states().values()
+        return max(kept, key=lambda state: (state.tokens_total, state.version, state.site), default=None)
+
+    def giver(self, under_way: float, joiners: Iterable[Member], peers: Iterable[Member]) -> str:
+        """Which of ``peers``, whose cut is brought forward for ``joiners``, is to hand in its inner state with it; empty: none.
+
+        Where a site that joins would have to begin with none, or with one that is clearly older, the fastest peer gives its own.
+        ``under_way``: tokens that have been trained since the newest version, about. A large one is never asked for: the merge
+        would have to wait for gigabytes, and no gain in loss was measured at rounds of a few steps.
+        """
+        head = self._ledger.head()
+        stored = self._stored_inner()
+        newest = stored.tokens_total if stored else -math.inf
+        old = head.tokens_total + under_way - self._clearly
+        stale = any(m.first_order and max(newest, m.inner_tokens if m.inner_tokens >= 0 else -math.inf) < old for m in joiners)
+        able = [m.site for m in peers if not m.drain_sent]
+        if not stale or not able:
+            return ""
+        try:
+            parameters = sum(math.prod(shape) for shape in self._checkpoints.shapes().values())
+        except DataError:
+            return ""  # the merge will have more to say of it
+        return min(able, key=lambda site: (-self._s.tokens_per_s[site], site)) if inner_goes_along(parameters) else ""
 
 
 def shared(blocks: int, speeds: Mapping[str, float], at_once: Mapping[str, int]) -> dict[str, int]:

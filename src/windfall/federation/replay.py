@@ -9,6 +9,8 @@ weights are wrong.
 
 from __future__ import annotations
 
+import io
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windfall.errors import DataError
+from windfall.federation.inner_mean import StatePart, stream_mean
 from windfall.federation.merge import Outer, combine
+from windfall.store.blobs import MemoryBlob
 from windfall.store.ledger import Ledger
 from windfall.store.records import Received, Version
 from windfall.store.tensors import Tensors
@@ -89,6 +93,16 @@ class Replay:
         #: What will be needed later on, so that nothing else has to be kept.
         self._loaded = {int(op[2]) for op in lineages if op[1] in ("load", "version")}
         self._own: dict[tuple[str, int, int], bytes] = {}
+        #: By life of a site: the cuts at which another site was given its inner state; and those states.
+        self._given: dict[tuple[str, int], set[int]] = defaultdict(set)
+        for op in lineages:
+            match op[1:]:
+                case ["inner", "sent", str(giver), int(), int(generation), int(cut)]:
+                    self._given[giver, generation].add(self._cut_by(giver, generation, cut))
+        for version, _ in self._versions:
+            for site, generation, cut, _ in version.inner_mean.cuts if version.inner_mean else ():
+                self._given[site, generation].add(cut)
+        self._sent: dict[tuple[str, int, int], bytes] = {}
 
     def versions(self) -> Iterator[tuple[Version, Tensors]]:
         """Every version with the weights that training it again gives; shapes as in the run's files.
@@ -158,6 +172,8 @@ class Replay:
             self._apply(life, op, site, generation)
         life.steps = c.last_step
         self._own[site, generation, life.steps] = life.trainer.inner(exact=True)
+        if c.cut in self._given[site, generation]:
+            self._sent[site, generation, c.cut] = life.trainer.inner()
         rest = life.trainer.weights()
         for name, value in rest.items():
             value -= life.base[name]
@@ -190,12 +206,43 @@ class Replay:
                 return
             case ["inner", "reset"]:
                 life.trainer.reset_inner()
-            case ["inner", "sent", str(giver), int(version)]:
-                life.trainer.load_inner(self._left_state(giver, version))
+            case ["inner", "sent", str(giver), int(), int(generation), int(cut)]:
+                life.trainer.load_inner(self._given_state(giver, generation, cut))
+            case ["inner", "sent", str(giver), int() | str() as version]:
+                # Of a record that does not say at which cut; it names the version, or the file that is named after it.
+                life.trainer.load_inner(self._left_state(giver, _version_in(version)))
+            case ["inner", "mean", int(version), int(generation_), int(cut), int(steps)]:
+                mean = self._mean(version)
+                life.trainer.shift_inner(mean, self._given_state(site, generation_, cut), steps)
             case ["inner", "own", int(earlier), int(steps)]:
                 life.trainer.load_inner(self._own_state(site, earlier, steps))
             case _:
                 raise DataError(f"the record of {site}, generation {generation}, has an entry that is not known: {op}")
+
+    def _cut_by(self, site: str, generation: int, cut: int) -> int:
+        """The newest cut with steps of a life, up to ``cut``, after which it may have cut without any; -1: there is none."""
+        return max((c.cut for c in self._cuts[site, generation] if c.cut <= cut), default=-1)
+
+    def _given_state(self, site: str, generation: int, cut: int) -> bytes:
+        """The inner state that a site handed in at a cut. It may have gone on training since."""
+        self._play(site, generation, cut)
+        found = self._sent.get((site, generation, self._cut_by(site, generation, cut)))
+        if found is None:
+            raise DataError(f"the record has a gap: {site}, generation {generation}, has no cut up to {cut}")
+        return found
+
+    def _mean(self, number: int) -> bytes:
+        """The mean of inner states that went with a version."""
+        version = next((v for v, _ in self._versions if v.version == number), None)
+        if version is None or version.inner_mean is None:
+            raise DataError(f"the record has a gap: with version {number} goes no mean of inner states")
+        parts = [
+            StatePart(site, generation, cut, tokens, MemoryBlob(self._given_state(site, generation, cut)))
+            for site, generation, cut, tokens in version.inner_mean.cuts
+        ]
+        made = io.BytesIO()
+        stream_mean(parts, made)
+        return made.getvalue()
 
     def _left_state(self, site: str, version: int) -> bytes:
         """The inner state that a site handed in when it left: that of its newest life by then, as that life ended."""
@@ -215,6 +262,14 @@ class Replay:
         if found is None:
             raise DataError(f"the record has a gap: no cut of {site}, generation {generation}, ends at step {steps}")
         return found
+
+
+def _version_in(named: int | str) -> int:
+    """The version of a number, or of a file name such as ``inner-SITE-v000007-abc123.safetensors``. Raises DataError."""
+    found = re.search(r"-v(\d+)-[0-9a-f]+\.safetensors$", named) if isinstance(named, str) else None
+    if isinstance(named, str) and not found:
+        raise DataError(f"the record names an inner state that is not known: {named}")
+    return int(found[1]) if found else int(named)
 
 
 def _rounded(tensors: Tensors, name: str) -> Tensors:

@@ -16,6 +16,7 @@ who joins waits for the next one. Between two rounds as well those who did the l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
@@ -77,6 +78,8 @@ class Situation:
     busy: Mapping[str, float | None] = field(default_factory=dict)
     #: Of the budget that is settled, 0 to 1.
     progress: float = 0.0
+    #: When all that are waited for train on the round's own version (run time); one that trains past its cut does so later.
+    taken_in_at: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class BringForward:
-    """The cut of the round is now: tell those that are still waited for. ``joiners`` are the reason."""
+    """The cut of the round is at ``at``, now or soon: tell those that are still waited for. ``joiners`` are the reason."""
 
     number: int
     at: float
@@ -205,10 +208,13 @@ class Rounds:
         forward: list[Command] = []
         # Who was late trains on, and is in the next round: only who has nothing to do is not kept waiting.
         joiners = frozenset(now.able - r.participants - (self._late if self._s.overlap else set()))
+        # On a gated clock nobody can cut a round before it trains in it, and run time stands still at the cut.
+        ticks = math.ceil(max(0.0, now.taken_in_at - now.t) / self._s.tick_s) if self._s.gated else 0
+        at = now.t + ticks * self._s.tick_s
         # A round of fixed tokens is done as it was begun: who joins waits for the next one.
-        if joiners and not self._fixed and r.cut_at > now.t and now.free_blocks:
-            r.cut_at = now.t
-            forward = [BringForward(r.number, now.t, joiners, frozenset(r.waiting & now.members))]
+        if joiners and not self._fixed and r.cut_at > at and now.free_blocks:
+            r.cut_at = at
+            forward = [BringForward(r.number, at, joiners, frozenset(r.waiting & now.members))]
         return [*forward, *self._closing(now, r)]
 
     def _closing(self, now: Situation, r: Round) -> list[Command]:

@@ -81,6 +81,7 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "federation.outer_momentum": ("fixed", "what makes versions of contributions"),
     "federation.codec": ("free", "how deltas travel; each says which it is in"),
     "federation.overlap": ("free", "whether sites wait for merges"),
+    "federation.average_inner_every": ("free", "which inner states are averaged from now on"),
     "federation.base_max_age": ("free", "which late work is taken from now on"),
     "federation.snapshot_s": ("free", "how much a crash may cost"),
     "federation.keep_versions": ("free", "which files are kept from now on"),

@@ -55,7 +55,8 @@ def compose(
     intake = Intake(
         ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
         sites={*names, *gone}, base_max_age_tokens=f.base_max_age * config.budget_blocks * config.tokens_per_block,
-        work_kwh=work_kwh(config, gated=clock.gated), codec=f.codec, executor=executor,
+        work_kwh=work_kwh(config, gated=clock.gated), codec=f.codec,
+        average_inner_every=f.average_inner_every, executor=executor,
     )  # fmt: skip
     recover(clock.now(), ledger, checkpoints, intake, telemetry)
     take_leave(clock.now(), gone, ledger, intake, telemetry, run.sites)
@@ -148,6 +149,7 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
         budget_tokens=config.budget_blocks * config.tokens_per_block, manifest=ledger.meta("manifest") or "",
         tokens_per_s={s.name: s.tokens_per_s for s in config.site},
         round_blocks=f.round_tokens // config.tokens_per_block if f.round_tokens else None,
+        average_inner_every=f.average_inner_every,
     )  # fmt: skip
 
 

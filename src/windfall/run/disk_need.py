@@ -36,10 +36,13 @@ def disk_need(config: Config, shape: GPTConfig) -> DiskNeed:
     """What a run of this model needs besides every n-th version, which is kept for good."""
     memory = memory_bytes(shape, optimizer=config.train.optimizer)
     sites = len(config.site)
+    # Inner states that are averaged, as bf16: at the coordinator two means and each site's last, and at a site with each cut that
+    # nobody has acknowledged and with the last one that somebody has.
+    state = memory.optimizer // 2 if config.federation.average_inner_every else 0
     return DiskNeed(
-        versions=(config.federation.keep_versions + _AT_THE_COORDINATOR) * memory.weights,
+        versions=(config.federation.keep_versions + _AT_THE_COORDINATOR) * memory.weights + (2 + sites) * state,
         # The inner state is written anew beside the old one.
-        sites=sites * (_AT_A_SITE * memory.weights + 2 * memory.optimizer),
+        sites=sites * (_AT_A_SITE * memory.weights + 2 * memory.optimizer + (3 * state + memory.weights if state else 0)),
         on_their_way=sites * (_ON_ITS_WAY * memory.weights + memory.optimizer),
     )
 

@@ -24,7 +24,7 @@ from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.run.disk_need import too_little
 from windfall.run.network import network_faults
-from windfall.run.sharing import shared_steps, slow_leaves
+from windfall.run.sharing import averaged_states, shared_steps, slow_leaves
 from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
@@ -241,7 +241,7 @@ def _together(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
         shape = model_config(trainer_spec(config, Path(config.data.source)), vocabulary(config))
     except (DataError, ConfigError):
         return  # told by `_data` and `_model`
-    for warning in slow_leaves(config, shape):
+    for warning in (*slow_leaves(config, shape), *averaged_states(config, shape)):
         tell(warning)
     yield from ()
 

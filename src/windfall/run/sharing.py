@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from windfall.config.schema import Config
 from windfall.train.shape import GPTConfig
-from windfall.train.sizes import memory_bytes
+from windfall.train.sizes import gigabytes, memory_bytes
 
 #: Bytes of a coded difference over those of its float32 values.
 _SHARE = {"fp32": 1.0, "bf16": 0.5, "int8": 0.26, "int4": 0.13, "int2": 0.07}
@@ -41,3 +41,18 @@ def slow_leaves(config: Config, shape: GPTConfig) -> Iterator[str]:
                 f"site {site.name}: at {site.bandwidth_mbit_s:g} Mbit/s its last work takes {takes}, and fleet.drain_timeout_s is "
                 f"{config.fleet.drain_timeout_s:g}: what has not left stays in its outbox, and comes at its next start"
             )
+
+
+def averaged_states(config: Config, shape: GPTConfig) -> Iterator[str]:
+    """What averaging inner states adds to rounds."""
+    every = config.federation.average_inner_every
+    if not every or len(config.site) < 2:
+        return
+    memory = memory_bytes(shape, optimizer=config.train.optimizer)
+    more, usual = _INNER_SHARE * memory.optimizer, _SHARE[config.federation.codec] * memory.weights
+    which = "every version" if every == 1 else f"one version in {every}"
+    yield (
+        f"federation.average_inner_every: for {which} of joint rounds each site hands in {gigabytes(more)} more and is sent as "
+        f"much, {more / usual:.1f} times what {config.federation.codec} takes ({gigabytes(usual)} each way); no gain was measured "
+        "at rounds of two steps"
+    )

@@ -42,8 +42,8 @@ class Frozen:
     on_its_way: Sequence[Blob]
     inner: InnerState
 
-    def write(self, outbox: Outbox, *, late: bool, more: dict[str, bytes]) -> Envelope:
-        """Keep it in the outbox; the contribution as it is to be sent, with ``more`` blobs, which are sent and not kept.
+    def write(self, outbox: Outbox, *, late: bool, kept: dict[str, bytes], more: dict[str, bytes]) -> Envelope:
+        """Keep it in the outbox, with the blobs ``kept``; the contribution as it is to be sent, with ``more``, which are not kept.
 
         Raises:
             OSError: the disk is full.
@@ -62,10 +62,12 @@ class Frozen:
                 rest.finish()
                 rest.publish()
                 rest_file = folder / f".{self.header.cut:06d}.rest.part"
-            kept = Envelope.of(self.header.header(), {"delta": delta})
-            outbox.save(self.header.generation, self.header.cut, kept, replace(self.inner, data=inner), rest=rest_file, late=late)
-        sent = outbox.delta(self.header.generation, self.header.cut) if isinstance(delta, FileBlob) else delta
-        return Envelope.of(self.header.header(), {"delta": sent, **more})
+            whole = Envelope.of(self.header.header(), {"delta": delta, **kept})
+            outbox.save(self.header.generation, self.header.cut, whole, replace(self.inner, data=inner), rest=rest_file, late=late)
+        sent: dict[str, Blob] = whole.all_blobs()
+        if isinstance(delta, FileBlob) or sum(map(len, kept.values())) > _IN_MEMORY:
+            sent = outbox.sent(self.header.generation, self.header.cut)
+        return Envelope.of(self.header.header(), {**sent, **more})
 
     def snapshot(self, outbox: Outbox) -> None:
         """Keep it as the snapshot, whole (in float32). Raises as ``write``."""

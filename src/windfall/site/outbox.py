@@ -32,6 +32,16 @@ class InnerState:
     steps: int
 
 
+@dataclass(frozen=True)
+class SentInner:
+    """An inner state (bf16) that was sent with a cut, after its life's step ``last_step``."""
+
+    data: Blob
+    generation: int
+    cut: int
+    last_step: int
+
+
 class TrainedTokens:
     """How many tokens each life of the site has trained, lost or not: what goodput is measured against.
 
@@ -78,6 +88,7 @@ class Outbox:
         self._snapshot = folder / "snapshot.env"
         self._inner = folder / "inner.env"
         self._inner_next = folder / "inner-next.env"
+        self._averaged = folder / "averaged.env"
         self.late: set[str] = set()
         ours = (".snapshot.env.*.tmp", ".inner*.env.*.tmp", "outbox/.*.tmp", "outbox/.*.part")
         for half in (path for pattern in ours for path in folder.glob(pattern)):
@@ -113,8 +124,11 @@ class Outbox:
         """The coordinator has said what became of it."""
         name = name_of(generation, cut)
         self._forget_rests(name)
-        (self._folder / name).unlink(missing_ok=True)
         self.late.discard(name)
+        path = self._folder / name
+        if self._sent_inner(path) is not None:
+            path.replace(self._averaged)  # a mean of which it is a part may come yet, and to a next life too
+        path.unlink(missing_ok=True)
 
     def refused(self, generation: int, cut: int) -> None:
         """The coordinator will not have it: what rounding left of it goes with it, and what there was before counts again."""
@@ -123,13 +137,34 @@ class Outbox:
         self._rest(generation, cut).unlink(missing_ok=True)
         self.late.discard(name)
 
-    def delta(self, generation: int, cut: int) -> Blob:
-        """What a contribution that is not acknowledged has sent. Raises DataError if it is gone or damaged."""
+    def sent(self, generation: int, cut: int) -> dict[str, Blob]:
+        """What a contribution that is not acknowledged has sent, by name. Raises DataError if it is gone or damaged."""
         path = self._folder / name_of(generation, cut)
         try:
-            return Envelope.load(path, in_memory_up_to=0, check=False).blob("delta")
-        except (KeyError, OSError):
+            return Envelope.load(path, in_memory_up_to=0, check=False).all_blobs()
+        except OSError:
             raise DataError(f"{path}: what was sent is not there any more") from None
+
+    def sent_inner(self, generation: int, cut: int) -> SentInner | None:
+        """The inner state that was sent with a cut to be averaged, if it is kept: until the next such cut is acknowledged."""
+        for path in (self._folder / name_of(generation, cut), self._averaged):
+            found = self._sent_inner(path)
+            if found is not None and (found.generation, found.cut) == (generation, cut):
+                return found
+        return None
+
+    @staticmethod
+    def _sent_inner(path: Path) -> SentInner | None:
+        try:
+            if not path.is_file():
+                return None
+            envelope = Envelope.load(path, in_memory_up_to=0, check=False)
+            if "inner" not in envelope.blobs:
+                return None
+            h = envelope.header
+            return SentInner(envelope.blob("inner"), int(h["generation"]), int(h["cut"]), int(h["last_step"]))
+        except (DataError, OSError, KeyError, ValueError, TypeError):
+            return None
 
     # -- what rounding left ----------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from windfall.store.blobs import FileBlob
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.wire.fields import Fields, finite, is_count
-from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, refusal
+from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, inner_goes_along, refusal
 from windfall.wire.transport import Mailbox
 
 if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
@@ -39,8 +39,6 @@ if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
 
 log = logging.getLogger("windfall")
 
-#: An inner state (two bytes a parameter, and more) larger than this leaves after the work that it goes with, and not with it.
-_WITH_THE_WORK = 64 * 2**20
 #: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
 _OWN_SIGNAL_S = 15.0
 
@@ -110,12 +108,17 @@ class SiteWorker:
         self._size_noted = 0
         self._uncut_said = 0
         self._steps = 0
+        #: Steps that changed the inner state, in all; and by cut whose inner state may be averaged, when it was made.
+        self._taken = 0
+        self._taken_by: dict[int, int] = {}
         self._tokens = 0
         self._lineage: list[list[Any]] = []
         self._progress_at_cut = 0.0
         self._progress_rate = 1.0
         self._progress = 0.0
         self._cut_by: dict[int, float] = {}
+        #: Round and fence of the cut that a site which joins is to have the inner state of.
+        self._inner_for = (0, 0)
         #: Since when (monotonic) it has leave to train and has taken no step.
         self._no_step_since: float | None = None
         self._draining = False
@@ -185,8 +188,10 @@ class SiteWorker:
             self._draining = True
         elif kind == "cut":
             number, at, fence = command.count("round"), command.number("at"), command.count("fence")
+            inner = command.flag("inner", False)
             if fence == self._fence:  # else an earlier coordinator's, whose rounds have the same numbers
                 self._cut_by = {number: at}
+                self._inner_for = (number, fence) if inner else (0, 0)
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
@@ -317,7 +322,8 @@ class SiteWorker:
             log.warning("%s", why)
             return
         self._parameters.take_in(order, arrived.version, self._said)
-        self._load_inner(order, arrived.envelope)
+        own = self._load_inner(order, arrived.envelope)
+        self._take_mean(order, arrived.envelope, own)
         if arrived.version is not None and not order.gated:
             self._bus.emit({"kind": "took_in", "version": order.version})
         self._order, self._cut_made = order, False
@@ -337,26 +343,55 @@ class SiteWorker:
         """Where parameters, inner state and progress come from: an entry of the lineage, with the step that it precedes."""
         self._lineage.append([self._work.steps, what, *values])
 
-    def _load_inner(self, order: RoundOrder, envelope: Envelope) -> None:
+    def _load_inner(self, order: RoundOrder, envelope: Envelope) -> InnerState | None:
+        """Begin with the inner state that the order says; the site's own, if an earlier life's is taken up."""
         state = None
         try:
             if order.inner == "sent":
                 sent = envelope.blob("inner")
                 self._trainer.load_inner(sent if isinstance(sent, FileBlob) else sent.read())
                 self._note("inner", "sent", *order.inner_from)
-                return
+                return None
             if order.inner == "own":
                 state = self._outbox.inner() if self._steps == 0 else None
                 if state is not None:
                     self._trainer.load_inner(state.data)
                     self._note("inner", "own", state.generation, state.steps)
-                return
+                return state
         except DataError as e:
             self._bus.emit({"kind": "note", "note": f"{order.inner} inner state refused, reset: {e}"})
         # Version 0 has nothing to warm up from: a new optimizer is already as reset as can be.
         if order.version > 0:
             self._trainer.reset_inner()
             self._note("inner", "reset")
+        return None
+
+    def _take_mean(self, order: RoundOrder, envelope: Envelope, own: InnerState | None) -> None:
+        """Put the inner state on the mean that an order brings, of which a state is a part that this site has sent.
+
+        ``own``: the state of an earlier life that has just been taken up. If that is the one which was sent, it is put on the mean
+        too: a site that is killed begins its round again as it began it.
+        """
+        if not order.mean_of:
+            return
+        version, generation, cut = order.mean_of
+        mine = self._outbox.sent_inner(generation, cut)
+        if mine is None:
+            return
+        if generation == self.generation:
+            at = self._taken_by.pop(cut, None)  # once only, however often it is sent
+            steps = self._taken - at if at is not None else None
+        else:
+            again = own is not None and (own.generation, own.steps) == (mine.generation, mine.last_step)
+            steps = 0 if again else None
+        if steps is None:
+            return
+        try:
+            self._trainer.shift_inner(envelope.blob("mean"), mine.data, steps)
+        except DataError as e:
+            self._bus.emit({"kind": "note", "note": f"the mean of inner states is left alone: {e}"})
+            return
+        self._note("inner", "mean", version, generation, cut, steps)
 
     # -- steps -----------------------------------------------------------------------------------------------
 
@@ -431,6 +466,7 @@ class SiteWorker:
         self._trained.at(None)
         self._since_order += len(blocks)
         self._steps += 1
+        self._taken += not skipped
         self._tokens += 0 if skipped else tokens
         self._trained.write(self._tokens)
         faults.reach("mid-step")
@@ -507,10 +543,18 @@ class SiteWorker:
         self._cut_made = True
         self._cut += 1
         # A large inner state must not keep the work waiting that it goes with: the coordinator asks for it after that.
-        work_first = bool(self._work.steps) and bool(message) and 2 * self._parameters.count > _WITH_THE_WORK
+        small = inner_goes_along(self._parameters.count)
+        work_first = bool(self._work.steps) and bool(message) and not small
         header = self._header(drained=self._draining and not work_first)
+        kept: dict[str, bytes] = {}
         more: dict[str, bytes] = {}
-        if self._draining and not work_first and self._steps:
+        order = self._order
+        asked = order is not None and self._inner_for == (order.round, order.fence) and small and bool(self._work.steps)
+        if order is not None and order.average and self._work.steps and not (self._draining and work_first):
+            # Kept with the work, so that it is a part of the mean whichever way the work comes.
+            kept["inner"] = self._trainer.inner()
+            self._taken_by = {self._cut: self._taken}
+        elif (self._draining and not work_first and self._steps) or (asked and message):
             more["inner"] = self._trainer.inner()
         answer: list[Envelope] = []
         if self._work.steps:
@@ -518,7 +562,7 @@ class SiteWorker:
             self._parameters.open[self._cut] = OpenCut(header)
             self._lineage.clear()
             self._size_noted = 0
-            self._background.begin(lambda: answer.append(frozen.write(self._outbox, late=not message, more=more)))
+            self._background.begin(lambda: answer.append(frozen.write(self._outbox, late=not message, kept=kept, more=more)))
         else:
             answer.append(Envelope.of(header.header(), more))
         self._saved_at = clock.monotonic()

@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from windfall import faults
 from windfall.errors import Refused, StoreError, TakenOver
 from windfall.store.configurations import Configurations
 from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
-from windfall.store.records import Configured, Consumed, Counts, Hold, Lease, Received, Token, Version
+from windfall.store.records import Configured, Consumed, Counts, Hold, InnerMean, Lease, Received, StoredInner, Token, Version
 from windfall.store.spans import Spans
 
 #: Leases that may fail at a block before it is quarantined.
@@ -278,11 +279,11 @@ class Ledger:
 
     def commit(
         self, *, t_run: float, t_wall: float, file: str, sha256: str, mode: str, contributions: Sequence[Received],
-        outer_file: str | None = None, inner: Sequence[tuple[str, str, str]] = (), detail: dict[str, Any] | None = None,
+        outer_file: str | None = None, inner: Sequence[tuple[Received, str, str]] = (), detail: dict[str, Any] | None = None,
     ) -> Version:  # fmt: skip
         """The atomic step: the contributions become the next version and their blocks are committed.
 
-        ``file`` has been written, fsynced and renamed before. ``inner`` holds (site, file, sha256) of inner optimizer
+        ``file`` has been written, fsynced and renamed before. ``inner`` holds (contribution, file, sha256) of inner optimizer
         states that came with the contributions.
         """
         with self._transaction() as db:
@@ -305,10 +306,8 @@ class Ledger:
                 for used in c.header["consumed"]:
                     state = "skipped" if used["skipped"] else "committed"
                     self._spans.mark(used["start"], used["end"], state, version=number)
-            for site, inner_file, digest in inner:
-                db.execute(
-                    "INSERT OR REPLACE INTO inner_states VALUES (?,?,?,?,?)", (site, number, before + tokens, inner_file, digest)
-                )
+            for c, inner_file, digest in inner:
+                self._keep_inner(StoredInner(c.site, number, before + tokens, inner_file, digest, c.generation, c.cut))
             db.execute(
                 "UPDATE leases SET state = 'done' WHERE state = 'live' AND NOT EXISTS"
                 " (SELECT 1 FROM spans WHERE spans.lease = leases.epoch AND spans.state IN ('leased','received'))"
@@ -377,15 +376,24 @@ class Ledger:
         with self._transaction() as db:
             db.execute("UPDATE versions SET retained = 0 WHERE version = ?", (version,))
 
-    def keep_inner(self, site: str, at: Version, file: str, sha256: str) -> None:
-        """Note a site's inner optimizer state that goes with version ``at``."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO inner_states VALUES (?,?,?,?,?)", (site, at.version, at.tokens_total, file, sha256))
+    def keep_inner(self, state: StoredInner) -> None:
+        """Note a site's inner optimizer state, which takes the place of the one before."""
+        with self._transaction():
+            self._keep_inner(state)
 
-    def inner_states(self) -> dict[str, tuple[int, str, str]]:
-        """By site: tokens committed when its inner state was stored, file, SHA-256."""
-        rows = self._db.execute("SELECT site, tokens_total, file, sha256 FROM inner_states")
-        return {r[0]: (int(r[1]), r[2], r[3]) for r in rows.fetchall()}
+    def _keep_inner(self, state: StoredInner) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO inner_states (site, version, tokens_total, file, sha256, generation, cut)"
+            " VALUES (?,?,?,?,?,?,?)",
+            astuple(state),
+        )
+
+    def inner_states(self) -> dict[str, StoredInner]:
+        """By site: its newest inner state."""
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(inner_states)")}
+        taken = "generation, cut" if "cut" in columns else "NULL, NULL"  # a ledger of schema 5, opened for reading
+        rows = self._db.execute(f"SELECT site, version, tokens_total, file, sha256, {taken} FROM inner_states")
+        return {r[0]: StoredInner(*r) for r in rows.fetchall()}
 
     # -- counting --------------------------------------------------------------------------------------------
 
@@ -532,10 +540,11 @@ class Ledger:
 
 def _made(detail: dict[str, Any]) -> dict[str, Any]:
     """How a version was made, from what its row keeps of it."""
-    alone, residual = detail.get("alone"), detail.get("residual")
+    alone, residual, mean = detail.get("alone"), detail.get("residual"), detail.get("inner_mean")
     return {
         "alone": tuple(alone) if alone else None,
         "residual": tuple(residual) if residual else None,
         "codec": detail.get("codec", "fp32"),
         "outer_sha256": detail.get("outer_sha256", ""),
+        "inner_mean": InnerMean(mean["file"], mean["sha256"], tuple((s, g, c, n) for s, g, c, n in mean["cuts"])) if mean else None,
     }

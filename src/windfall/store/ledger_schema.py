@@ -10,7 +10,7 @@ from pathlib import Path
 from windfall.errors import StoreError
 from windfall.store.reading import open_for_reading
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _CONFIGURATIONS = """
 CREATE TABLE configurations (
@@ -42,7 +42,8 @@ CREATE TABLE versions (
   outer_file TEXT, mode TEXT NOT NULL, tokens INTEGER NOT NULL, tokens_total INTEGER NOT NULL,
   sites TEXT NOT NULL, retained INTEGER NOT NULL DEFAULT 1, detail TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE inner_states (
-  site TEXT PRIMARY KEY, version INTEGER NOT NULL, tokens_total INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL);
+  site TEXT PRIMARY KEY, version INTEGER NOT NULL, tokens_total INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL,
+  generation INTEGER, cut INTEGER);
 CREATE TABLE journal (
   id INTEGER PRIMARY KEY AUTOINCREMENT, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL,
   generation INTEGER NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL);
@@ -73,6 +74,10 @@ CREATE INDEX journal_by_site ON journal (site);
 """,
     3: _CONFIGURATIONS,
     4: _TOKENS,
+    5: """
+ALTER TABLE inner_states ADD COLUMN generation INTEGER;
+ALTER TABLE inner_states ADD COLUMN cut INTEGER;
+""",
 }
 
 

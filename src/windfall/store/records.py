@@ -46,6 +46,16 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class InnerMean:
+    """The mean of inner optimizer states that goes with a version: its file, and the cuts at which they were taken, in the order
+    in which they were averaged, each as (site, generation, cut, tokens that it counts for)."""
+
+    file: str
+    sha256: str
+    cuts: tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One version of the global model."""
 
@@ -68,6 +78,25 @@ class Version:
     codec: str = "fp32"
     #: Of ``outer_file``.
     outer_sha256: str = ""
+    #: Where the inner states of the sites that made it were averaged.
+    inner_mean: InnerMean | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInner:
+    """The newest inner optimizer state that a site has handed in.
+
+    ``version`` and ``tokens_total``: the version that the work before it became part of, and the tokens committed by then.
+    ``generation`` and ``cut`` say at which cut of which life of the site it was taken; None in records that are older than this.
+    """
+
+    site: str
+    version: int
+    tokens_total: int
+    file: str
+    sha256: str
+    generation: int | None
+    cut: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,23 @@ class _MatrixGroup(ABC):
             for own, name in zip(stack, self.names[self._first : self._end], strict=True):
                 own.copy_(tensors[f"{self.label}.{kind}.{name}"])
 
+    @torch.no_grad()
+    def shift(self, differences: Callable[[str], Tensor | None], momenta: Sequence[float]) -> None:
+        """See ``InnerOptimizer.shift``."""
+        for kind, stack in self._stacks().items():
+            left = self._left(kind, momenta)
+            for place, name in enumerate(self.names):
+                difference = differences(f"{self.label}.{kind}.{name}")
+                if difference is None or not self._first <= place < self._end:
+                    continue
+                target = stack[place - self._first].add_(difference, alpha=left)
+                if kind == "second_moment":
+                    target.clamp_(min=0.0)
+
+    def _left(self, kind: str, momenta: Sequence[float]) -> float:
+        """Of a difference in a kind of state, after steps with these momenta."""
+        return math.prod(momenta)
+
 
 class NorMuonGroup(_MatrixGroup):
     """NorMuon (arXiv 2510.05491) for matrices of one shape, whose updates are computed as one stack.
@@ -135,6 +152,9 @@ class NorMuonGroup(_MatrixGroup):
 
     def _stacks(self) -> dict[str, Tensor]:
         return {"momentum": self.momentum, "second_moment": self.second_moment}
+
+    def _left(self, kind: str, momenta: Sequence[float]) -> float:
+        return self.beta2 ** len(momenta) if kind == "second_moment" else super()._left(kind, momenta)
 
     def _update(self, gradients: list[Tensor], values: ScheduleValues) -> None:
         gradient = torch.stack(gradients)

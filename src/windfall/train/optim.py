@@ -93,6 +93,10 @@ class OptimConfig:
             raise ConfigError(f"optimizer: epsilon is {self.epsilon}; give a number above 0")
 
 
+#: Gives what is to be added to a state's tensor, by its name (the whole tensor); None: nothing.
+Differences = Callable[[str], Tensor | None]
+
+
 class Rule(Protocol):
     """An update rule that owns some parameters and their state."""
 
@@ -106,6 +110,10 @@ class Rule(Protocol):
         ...
 
     def load(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+    def shift(self, differences: Differences, momenta: Sequence[float]) -> None:
+        """As ``InnerOptimizer.shift``. All ranks ask for the same names in the same order."""
+        ...
 
 
 class AdamWGroup:
@@ -190,6 +198,18 @@ class AdamWGroup:
         for kind, own in (("first_moment", self.first), ("second_moment", self.second)):
             for target, part in zip(own, self._parts([tensors[f"adamw.{kind}.{n}"] for n in self.names]), strict=True):
                 target.copy_(part)
+
+    @torch.no_grad()
+    def shift(self, differences: Differences, momenta: Sequence[float]) -> None:
+        """Of each difference beta ** steps is left."""
+        for kind, own, beta in (("first_moment", self.first, self.betas[0]), ("second_moment", self.second, self.betas[1])):
+            for target, name, rows in zip(own, self.names, self._rows, strict=True):
+                difference = differences(f"adamw.{kind}.{name}")
+                if difference is None:
+                    continue
+                target.add_(difference if rows is None else difference[rows[0] : rows[1]], alpha=beta ** len(momenta))
+                if kind == "second_moment":
+                    target.clamp_(min=0.0)
 
 
 def _by_shape(named: dict[str, nn.Parameter]) -> list[dict[str, nn.Parameter]]:
@@ -294,6 +314,16 @@ class InnerOptimizer:
                 )
         for rule in self.rules:
             rule.load(tensors)
+
+    @torch.no_grad()
+    def shift(self, differences: Differences, momenta: Sequence[float]) -> None:
+        """Add to each moving average what would be left of a difference had it been added some steps ago.
+
+        ``momenta``: Muon's momentum in each step since, oldest first; the other factors do not change. Of a difference d in an
+        average x := beta x + (1 - beta) g, the product of the betas of all steps since is left. Second moments stay at least 0.
+        """
+        for rule in self.rules:
+            rule.shift(differences, momenta)
 
     def state_shapes(self) -> dict[str, torch.Size]:
         """Names and shapes of the whole state, in a fixed order; asks no other rank."""

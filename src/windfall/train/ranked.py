@@ -18,6 +18,7 @@ import torch
 from windfall.errors import DataError, RankError
 from windfall.store.blobs import Blob
 from windfall.train.evaluate import EvalResult
+from windfall.train.optim import Differences
 from windfall.train.ranks import Group
 from windfall.train.trainer import Floats, LocalTrainer, Read, Tensors
 
@@ -32,6 +33,7 @@ class _Command(IntEnum):
     RESET = 4
     EVALUATE = 5
     END = 6
+    SHIFT = 7
 
 
 #: How many numbers a command has, which limits the blocks of a step.
@@ -134,6 +136,19 @@ class RankedTrainer:
             for name in self._local.state_shapes():
                 self._group.broadcast(state[name].to(self._device))
 
+    def shift_inner(self, mean: bytes | Blob, mine: bytes | Blob, steps: int) -> None:
+        differences = self._local.read_differences(mean, mine)  # refused before the others hear of it, if it is
+
+        def shared(name: str) -> torch.Tensor | None:
+            found = differences(name)
+            if found is not None:
+                self._group.broadcast(found)
+            return found
+
+        with self._together():
+            self._say(_Command.SHIFT, steps)
+            self._local.shift(shared, steps)
+
     def reset_inner(self) -> None:
         with self._together():
             self._say(_Command.RESET)
@@ -195,6 +210,8 @@ def follow(local: LocalTrainer, group: Group) -> None:
                     state[name] = torch.empty(shape, device=device)
                     group.broadcast(state[name])
                 local.take_inner(state, numbers[0], numbers[1])
+            case _Command.SHIFT:
+                local.shift(_received(local.state_shapes(), group, device), int(numbers[0]))
             case _Command.RESET:
                 local.reset_inner()
             case _Command.EVALUATE:
@@ -202,6 +219,19 @@ def follow(local: LocalTrainer, group: Group) -> None:
             case _Command.END:
                 group.close()
                 return
+
+
+def _received(shapes: Mapping[str, torch.Size], group: Group, device: torch.device) -> Differences:
+    """The leader's differences, as ``RankedTrainer.shift_inner`` sends them."""
+
+    def difference(name: str) -> torch.Tensor | None:
+        if shapes[name].numel() <= 1:
+            return None
+        found = torch.empty(shapes[name], device=device)
+        group.broadcast(found)
+        return found
+
+    return difference
 
 
 def _hear(group: Group) -> tuple[_Command, list[float]]:

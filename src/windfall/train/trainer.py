@@ -7,6 +7,7 @@ It knows nothing of rounds, leases and versions. It steps over blocks, gives cop
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from windfall.train.evaluate import EvalResult, evaluate
 from windfall.train.generate import generate
 from windfall.train.inner import packed, unpacked
 from windfall.train.model import build_model
-from windfall.train.optim import InnerOptimizer, OptimConfig
+from windfall.train.optim import Differences, InnerOptimizer, OptimConfig
 from windfall.train.precision import autocast, precision_on
 from windfall.train.ranks import Alone, Ranks
 from windfall.train.schedule import Extent, ScheduleConfig, schedule
@@ -40,6 +41,8 @@ _SINCE_RESET = "since_reset_tokens"
 _USUAL_NORM = "usual_gradient_norm"
 
 
+#: After so many steps nothing is left of a difference in a moving average.
+_STEPS_REMEMBERED = 1024
 #: Temperature and top-k of sampled text. They favour likely tokens and leave out the far tail.
 _SAMPLE_TEMPERATURE = 0.7
 _SAMPLE_TOP_K = 40
@@ -101,6 +104,18 @@ class Trainer(Protocol):
         """Take over an inner state. Raises DataError if it is not one of this model."""
         ...
 
+    def shift_inner(self, mean: bytes | Blob, mine: bytes | Blob, steps: int) -> None:
+        """Put the inner state on the mean of several sites' states, ``steps`` optimizer steps after they were taken.
+
+        ``mine`` is the state that this site had then, as ``inner`` gave it; ``mean`` has its moments and nothing else. What is
+        left of the difference after those steps is added: x += (product of the betas of those steps) x (mean - mine). Second
+        moments stay at least 0, counters and other single numbers stay as they are.
+
+        Raises:
+            DataError: one of them is not a state of this model. Nothing has been changed.
+        """
+        ...
+
     def reset_inner(self) -> None: ...
 
     def close(self) -> None:
@@ -141,6 +156,8 @@ class LocalTrainer:
         self._precision = precision_on(self._device, spec.precision)
         self._since_reset: float | None = None
         self._guard = Guard(spec.spike_factor, spec.max_skips)
+        #: Muon's momentum in the last steps, as far as they made the inner state what it is.
+        self._momenta: deque[float] = deque(maxlen=_STEPS_REMEMBERED)
         #: Why the last step was not taken; empty if it was.
         self.skipped = ""
         self._staging = Staging(self._device)
@@ -165,7 +182,9 @@ class LocalTrainer:
         loss, norm = self._gradients(first_blocks)
         self.skipped = self._guard.judge(loss, norm)
         if not self.skipped:
-            self._optimizer.step(schedule(progress_tokens, self._budget, self._schedule, self._since_reset), self.alive)
+            values = schedule(progress_tokens, self._budget, self._schedule, self._since_reset)
+            self._optimizer.step(values, self.alive)
+            self._momenta.append(values.momentum)
             if self._since_reset is not None:
                 self._since_reset += self.tokens_per_step
         return loss
@@ -279,9 +298,35 @@ class LocalTrainer:
         self._optimizer.load_state_tensors(state)
         self._since_reset = None if math.isnan(since_reset) else since_reset
         self._guard.usual = usual_norm
+        self._momenta.clear()
+
+    def shift_inner(self, mean: bytes | Blob, mine: bytes | Blob, steps: int) -> None:
+        self.shift(self.read_differences(mean, mine), steps)
+
+    def read_differences(self, mean: bytes | Blob, mine: bytes | Blob) -> Differences:
+        """Mean minus mine, tensor by tensor as it is asked for. Raises DataError as `shift_inner`."""
+        of_all, own = unpacked(mean), unpacked(mine)
+        shapes = {n: shape for n, shape in self.state_shapes().items() if shape.numel() > 1}
+        for name in sorted(shapes.keys() | of_all.keys()):
+            for what, state in (("the mean of inner states", of_all), ("the inner state that was sent", own)):
+                shape = state[name].shape if name in state else None
+                if name not in shapes or shape != shapes[name]:
+                    has = f"{name} as {list(shape)}" if shape is not None else f"no {name}"
+                    raise DataError(f"{what} is of another model: it has {has}")
+
+        def difference(name: str) -> torch.Tensor | None:
+            return (of_all[name].float() - own[name].float()).to(self._device) if name in shapes else None
+
+        return difference
+
+    def shift(self, differences: Differences, steps: int) -> None:
+        """Made by all ranks: see `shift_inner`."""
+        if steps <= len(self._momenta):
+            self._optimizer.shift(differences, list(self._momenta)[len(self._momenta) - steps :])
 
     def reset_inner(self) -> None:
         self._optimizer.reset()
+        self._momenta.clear()
         self._since_reset = 0.0
         self._guard.usual = math.nan
 

@@ -127,7 +127,8 @@ def _work(event: Event, d: Mapping[str, Any]) -> str:
             text += f"{float(d.get('tokens_per_s', 0)):,.1f} tokens/s"
             return text + f", {sent} sent and {received} received a round"
         case "cut_forward":
-            return f"the cut of round {d.get('round')} is brought forward{_because(d)}"
+            giver = f"; {d['inner_of']} hands in its inner state as well" if d.get("inner_of") else ""
+            return f"the cut of round {d.get('round')} is brought forward{_because(d)}{giver}"
         case "round_closed_without":
             return f"round {d.get('round')} closed without {_names(d.get('sites'))}"
         case "contribution":
@@ -139,8 +140,13 @@ def _work(event: Event, d: Mapping[str, Any]) -> str:
             return text + f"; {int(d.get('tokens_total', 0)):,} in all"
         case "evaluation":
             return f"version {event.version}: {float(d.get('val_bpb', float('nan'))):.4f} bits per byte"
+        case "inner_averaged":
+            return f"the inner optimizer states of {_names(d.get('sites'))} are averaged"
+        case "inner_not_averaged":
+            return f"inner optimizer states are not averaged{_because(d)}"
         case "inner_state":
-            return f"starts at version {event.version}; inner optimizer state: {d.get('choice')}"
+            of = f" by {d['giver']}" if d.get("giver") else ""
+            return f"starts at version {event.version}; inner optimizer state: {d.get('choice')}{of}"
     return ""
 
 

@@ -17,10 +17,12 @@ from typing import Any
 
 from windfall.errors import Refused
 from windfall.store.records import Consumed
-from windfall.wire.fields import Fields, shown
+from windfall.wire.fields import Fields, is_count, shown
 from windfall.wire.rounding import CODECS
 
 PROTOCOL = 2
+#: An inner state (two bytes a parameter, and more) larger than this leaves after the work that it goes with, and not with it.
+_INNER_WITH_WORK = 64 * 2**20
 #: Blocks have numbers below this.
 _BLOCKS = 2**40
 #: What a contribution may say of its work, besides what counts.
@@ -39,6 +41,11 @@ def cut_of(name: str) -> tuple[int, int] | None:
     """Generation and cut of such a name."""
     found = _NAME.match(name)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def inner_goes_along(parameters: int) -> bool:
+    """Whether the inner state of a model of so many parameters is small enough to travel with a site's work."""
+    return 2 * parameters <= _INNER_WITH_WORK
 
 
 def check_protocol(raw: Mapping[str, Any], who: str) -> None:
@@ -126,8 +133,12 @@ class RoundOrder:
     #: What makes each version after the one that the site holds: {version, cut}; cut 0: blob ``difference-N``, else the site's own.
     chain: list[dict[str, int]] = field(default_factory=list)
     apply_at: float = 0.0
-    #: Where a ``sent`` inner state comes from: site and version.
+    #: Where a ``sent`` inner state comes from: site, version, generation and cut (the last two only where they are known).
     inner_from: list[Any] = field(default_factory=list)
+    #: The cut's contribution carries the inner state, to be averaged with those of the other sites.
+    average: bool = False
+    #: Blob ``mean`` is the mean of inner states that goes with the version: version, and this site's generation and cut in it.
+    mean_of: list[int] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
         """The message header."""
@@ -156,10 +167,13 @@ class RoundOrder:
             chain=[_link(x) for x in f.each("chain")],
             apply_at=f.number("apply_at"),
             inner_from=f.list("inner_from", []),
+            average=f.flag("average", False), mean_of=f.list("mean_of", []),
         )  # fmt: skip
         if order.step_blocks < 1:
             raise Refused("step_blocks is 0, and a step has at least one block")
-        needed = ["weights"] * (order.model == "full") + ["inner"] * (order.inner == "sent")
+        if order.mean_of and not (len(order.mean_of) == 3 and all(map(is_count, order.mean_of))):
+            raise Refused(f"mean_of is {shown(order.mean_of)}, not a version, a generation and a cut")
+        needed = ["weights"] * (order.model == "full") + ["inner"] * (order.inner == "sent") + ["mean"] * bool(order.mean_of)
         needed += [difference_blob(x["version"]) for x in order.chain if not x["cut"]]
         for blob in needed:
             if blob not in blobs:
@@ -189,7 +203,8 @@ def _segment(f: Fields) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ContributionHeader:
-    """What a contribution says of itself. Its delta is blob ``delta``, its inner state (on drain) blob ``inner``."""
+    """What a contribution says of itself. Its delta is blob ``delta``, its inner state (on drain, and where it was
+    asked for it) blob ``inner``."""
 
     site: str
     generation: int
