@@ -176,10 +176,9 @@ def test_links_proxies_and_clocks_are_normal_conditions(tmp_path: Path) -> None:
                 join = ["faketime", "-f", "+3600s", *join]
             environment = {
                 "behind": {"HTTPS_PROXY": f"http://{there.addresses['behind']}:{PROXY_PORT}", "NO_PROXY": ""},
-                "ahead": {"FAKETIME_DONT_FAKE_MONOTONIC": "1"},
             }.get(site, {})
             stack.enter_context(process(tmp_path / site, inside(there.namespaces[site], join), **environment))
-        wait_for("all three together", lambda: any(len(e["sites"]) == 3 for e in events(run_dir, "round")))
+        wait_for("all three together", lambda: any(len(e["detail"]["sites"]) == 3 for e in events(run_dir, "round")))
         begun = clock.monotonic()
         there.cut("cut")
         wait_for("the others to go on without it", lambda: _rounds_without(run_dir, "cut") >= 1)
@@ -210,6 +209,6 @@ def _rounds_without(run_dir: Path, site: str) -> int:
     found = 0
     for e in events(run_dir, "round", "round_closed_without"):
         if e["kind"] == "round":
-            together = together or len(e["sites"]) == 3
-        found += together and (e["kind"] == "round_closed_without" or (e["kind"] == "round" and site not in e["sites"]))
+            together = together or len(e["detail"]["sites"]) == 3
+        found += together and (e["kind"] == "round_closed_without" or (e["kind"] == "round" and site not in e["detail"]["sites"]))
     return found

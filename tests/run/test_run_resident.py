@@ -69,7 +69,7 @@ def test_a_machine_joins_over_tls_trains_with_others_and_is_released(tmp_path: P
         assert code == 0, living.said + (far / "said.txt").read_text()
     found = status(run)
     assert found["sites"]["far"]["tokens"] > 0, (far / "said.txt").read_text()
-    assert [e["reason"] for e in events(run, "error", "stranger", "refused")] == []
-    states = [e["new"] for e in events(run, "state") if e["site"] == "far"]
+    assert [e["detail"] for e in events(run, "error", "stranger", "refused")] == []
+    states = [e["detail"]["now"] for e in events(run, "state") if e["site"] == "far"]
     assert states[:3] == ["provisioning", "ready", "training"]
     assert states[-1] == "off"

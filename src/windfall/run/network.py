@@ -18,10 +18,10 @@ def network_faults(config: Config, warn: Callable[[str], None]) -> Iterator[tupl
     if not away:
         return
     if network.loopback:
-        who = ", ".join(s.name for s in away)
+        who = f"{', '.join(s.name for s in away)} {'is' if len(away) == 1 else 'are'}"
         warn(
-            f"network.address: is {network.address}, and {who} {'is' if len(away) == 1 else 'are'} on other machines: these can reach it "
-            "only if they are this machine all the same"
+            f"network.address: is {network.address}, and {who} on other machines: these can reach it only if they are this machine "
+            "all the same"
         )
     for site in away:
         tables = [t for t in site.all_signals if t.kind == "trace"]
