@@ -211,6 +211,11 @@ class FederationTable(Table):
     inline_limit_mb: Positive = Field(64.0, description="what is larger travels as files beside the messages, over HTTP")
     port: int = Field(0, ge=0, le=65535, description="SuperLink port on this machine; 0 picks a free one")
 
+    @property
+    def inline_limit_bytes(self) -> int:
+        """What is larger does not travel in a message."""
+        return int(self.inline_limit_mb * 1e6)
+
 
 class FleetTable(Table):
     """`[fleet]`: how patient the controller is. Wall time, as processes live in wall time."""

@@ -35,4 +35,4 @@ def needs_bulk(config: Config, run: RunDir) -> bool:
     if bulk_port(run) is not None:
         return True
     model = max((p.stat().st_size for p in run.checkpoints.glob("v*.safetensors")), default=0)
-    return _MOST_OF_A_MODEL * model > config.federation.inline_limit_mb * 1e6
+    return _MOST_OF_A_MODEL * model > config.federation.inline_limit_bytes

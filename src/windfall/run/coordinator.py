@@ -165,7 +165,7 @@ class Coordinator:
         if gone:
             self.telemetry.event(now, "tidied", files=[p.name for p in gone[:20]], count=len(gone))
         return BulkTransport(
-            transport, shelf, inline_limit_bytes=int(self.config.federation.inline_limit_mb * 1e6),
+            transport, shelf, inline_limit_bytes=self.config.federation.inline_limit_bytes,
             sites={s.name for s in self.config.site}, tell=self._tell_of_files,
         )  # fmt: skip
 

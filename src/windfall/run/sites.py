@@ -55,7 +55,7 @@ def _bulk(config: Config, run: RunDir, bandwidth_mbit_s: float | None) -> dict[s
     port = bulk_port(run)
     if port is None:
         return None
-    limit = int(config.federation.inline_limit_mb * 1e6)
+    limit = config.federation.inline_limit_bytes
     return {"url": f"http://127.0.0.1:{port}", "inline_limit_bytes": limit, "bandwidth_mbit_s": bandwidth_mbit_s}
 
 
