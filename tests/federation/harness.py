@@ -169,6 +169,8 @@ class Run:
         if not (earlier and calendar):
             self.world.clock = Calendar(now) if calendar else ManualClock(now)
         self.clock = self.world.clock
+        self.telemetry.event(self.clock.now(), "started" if latest is None else "resumed", version=self.ledger.head().version)
+        self.telemetry.flush()
         self.recorder = TelemetryRecorder(self.telemetry, self.ledger.configurations()[-1].number)
         self.loop, self.federation = compose(
             config, self.dir, ledger=self.ledger, telemetry=self.telemetry, grid=build_grid(config), clock=self.clock,
