@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,20 @@ import torch
 from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall import clock
 from windfall.clock import ManualClock
-from windfall.energy.account import Account, PowerModel, Tariff
+from windfall.config.load import fingerprint, to_toml
+from windfall.config.schema import Config
 from windfall.federation.checkpoints import Checkpoints
-from windfall.federation.departed import departed, take_leave
-from windfall.federation.engine import Federation
-from windfall.federation.intake import Intake
-from windfall.federation.members import Settings
 from windfall.federation.merge import Outer
-from windfall.federation.recovery import recover
-from windfall.fleet.controller import Controller
 from windfall.fleet.driver import MemoryDriver, Owned
-from windfall.fleet.loop import Loop, OperatorHolds, SiteProfile
-from windfall.fleet.machine import Observed, Patience, Site, State
+from windfall.fleet.loop import NoHolds, OperatorHolds
+from windfall.fleet.machine import Observed, Site, State
 from windfall.fleet.serve import serve
-from windfall.grid.signal import StepSignal
-from windfall.policy.base import PerSite
-from windfall.policy.criterion import under
-from windfall.policy.threshold import Threshold
-from windfall.run.recorder import LedgerJournal, TelemetryRecorder, restore
+from windfall.grid.build import build_grid
+from windfall.run.compose import compose
+from windfall.run.prepare import begin_run
+from windfall.run.recorder import TelemetryRecorder
+from windfall.run.resume import keep_config
+from windfall.run.training_inputs import trainer_spec
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger
@@ -38,8 +35,11 @@ from windfall.store.telemetry import Telemetry
 from windfall.train.prepare import prepare
 from windfall.train.spec import TrainerSpec
 from windfall.train.trainer import LocalTrainer
+from windfall.units import iso_utc
 from windfall.wire.transport import MemoryTransport
 
+#: By site: stretches of minutes from the start.
+Windows = dict[str, list[tuple[float, float]]]
 TICK = 60.0
 T0 = 1_000_000.0
 
@@ -131,48 +131,37 @@ class World(MemoryDriver):
 class Run:
     """One life of a coordinator over a run directory, with sites that live in this process.
 
-    ``windows``: by site, the stretches (minutes from the start) in which its signal is under 100. ``earlier``: an
-    earlier life that was crashed (``crash``): its sites live on.
+    It is put together by the product's own composition, from a configuration. ``windows``: by site, the stretches (minutes from
+    the start) in which its signal is under 100. ``earlier``: an earlier life that was crashed (``crash``): its sites live on.
     """
 
     def __init__(
-        self, root: Path, data: Path, windows: dict[str, list[tuple[float, float]]], *, steps: int = 120,
-        steps_per_min: float | dict[str, float] = 1.0, round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0,
-        outer: Outer | None = None, codec: str = "fp32", snapshot_s: float = 1e9, round_steps: int | None = None,
-        inner_max_age: float = 0.02, batch: str = "site", overlap: bool = False, transfer_s: float | None = None,
-        calendar: bool = False, grace_s: float = 5.0, round_min_s: float = 60.0, inline_bytes: int = 64 * 2**20,
-        average_inner_every: int = 0, base_max_age: float = 0.005, trainer: MakeTrainer | None = None,
-        holds: OperatorHolds | None = None, earlier: Run | None = None,
+        self, root: Path, data: Path, windows: Windows, *, snapshot_s: float = 1e9, calendar: bool = False,
+        trainer: MakeTrainer | None = None, holds: OperatorHolds | None = None, earlier: Run | None = None, **options: Any,
     ) -> None:  # fmt: skip
+        """``options``: as ``configured`` has them."""
         torch.set_num_threads(1)
         self.dir = RunDir(root)
-        names = list(windows)
-        blocks = steps * BATCH // BLOCK
-        self.spec = TrainerSpec(
-            data_dir=str(data), depth=1, width=32, head_dim=None, sequence_length=SEQ, seed=0, batch_sequences=BATCH,
-            block_sequences=BLOCK, budget_tokens=steps * TOKENS_PER_STEP, optimizer="normuon", lr_scale=0.3,
-            warmdown_fraction=0.4, lr_floor=0.0, reset_warmup_fraction=0.005, precision="fp32", eval_sequences=4,
-        )  # fmt: skip
+        config = self.config = configured(self.dir, data, windows, calendar=calendar, **options)
+        self.spec = trainer_spec(config, data)
         make_trainer = trainer or (lambda spec, _: LocalTrainer(spec))
-        first = make_trainer(self.spec, "")
         if not self.dir.exists():
             self.dir.make()
-            ledger = Ledger.create(
-                self.dir.ledger, run_id="test", fingerprint="f", budget_blocks=blocks, tokens_per_block=SEQ * BLOCK
-            )
-            file, digest = Checkpoints(self.dir, ledger, keep=3, keep_every=5).write(0, first.weights())
-            ledger.commit(t_run=T0, t_wall=0, file=file, sha256=digest, mode="initial", contributions=[])
-            ledger.close()
+            first = make_trainer(self.spec, "")
+            begin_run(config, self.dir, first.weights(), manifest=first.manifest, folder=data, start=T0)
         self.ledger = Ledger.open(self.dir.ledger)
-        if blocks > self.ledger.budget_blocks:
-            self.ledger.configure("", "f", budget_blocks=blocks, t_wall=0)
+        if self.ledger.configurations()[-1].text != to_toml(config):  # as `run.resume` makes changes
+            self.ledger.configure(to_toml(config), fingerprint(config), budget_blocks=config.budget_blocks, t_wall=0)
+            keep_config(config, self.dir)
         self.telemetry = Telemetry.open(self.dir.telemetry)
         self.fence = self.ledger.new_fence()
         self.world = earlier.world if earlier else World(root, self.spec, make_trainer, snapshot_s)
         self.world.only_the_living()
         self.transport, self.bus, self.workers = self.world.transport, self.world.bus, self.world.workers
-        self.signals = {n: _signal(w) for n, w in windows.items()}
-        self.checkpoints = Checkpoints(self.dir, self.ledger, keep=3, keep_every=5)
+        #: Reads what the coordinator has written.
+        self.checkpoints = Checkpoints(
+            self.dir, self.ledger, keep=config.federation.keep_versions, keep_every=config.federation.keep_every
+        )
         self.stop = ""
         self.idles = 0
         latest = self.telemetry.rows("SELECT MAX(t_run) FROM decisions")[0][0]
@@ -180,61 +169,20 @@ class Run:
         if not (earlier and calendar):
             self.world.clock = Calendar(now) if calendar else ManualClock(now)
         self.clock = self.world.clock
-        now = self.clock.now()
-        rates = steps_per_min if isinstance(steps_per_min, dict) else dict.fromkeys(names, steps_per_min)
-        settings = Settings(
-            round_s=round_min * 60, solo_cut_s=solo_min * 60, quorum=0.5, grace_s=grace_s, heartbeat_timeout_s=60, tick_s=TICK,
-            gated=not calendar, codec=codec, blocks_per_step=BATCH // BLOCK, tokens_per_block=SEQ * BLOCK, batch=batch,
-            overlap=overlap, round_min_s=round_min_s, inline_bytes=inline_bytes,
-            transfer_s={} if transfer_s is None else dict.fromkeys(names, transfer_s),
-            budget_tokens=steps * TOKENS_PER_STEP, manifest=first.manifest,
-            tokens_per_s={n: rates[n] * TOKENS_PER_STEP / 60 for n in names},
-            round_blocks=round_steps * BATCH // BLOCK if round_steps else None,
-            inner_max_age=inner_max_age, average_inner_every=average_inner_every,
+        self.telemetry.event(self.clock.now(), "started" if latest is None else "resumed", version=self.ledger.head().version)
+        self.telemetry.flush()
+        self.recorder = TelemetryRecorder(self.telemetry, self.ledger.configurations()[-1].number)
+        self.loop, self.federation = compose(
+            config, self.dir, ledger=self.ledger, telemetry=self.telemetry, grid=build_grid(config), clock=self.clock,
+            driver=self.world, bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence,
+            observer=self._moved, holds=holds or NoHolds(), calendar=self.world.calendar,
         )  # fmt: skip
-        gone = departed(self.ledger, self.dir.sites, names)
-        intake = Intake(
-            self.ledger,
-            self.checkpoints,
-            outer or Outer(),
-            self.telemetry,
-            sites={*names, *gone},
-            base_max_age_tokens=base_max_age * steps * TOKENS_PER_STEP,
-            work_kwh=lambda site, tokens, train_s: tokens / 1000,
-            codec=codec,
-            average_inner_every=average_inner_every,
-        )
-        recover(now, self.ledger, self.checkpoints, intake, self.telemetry)
-        take_leave(now, gone, self.ledger, intake, self.telemetry, self.dir.sites)
-        self.federation = Federation(
-            ledger=self.ledger, checkpoints=self.checkpoints, intake=intake, bus=self.bus, transport=self.transport,
-            events=self.telemetry, settings=settings, fence=self.fence, now=now, sites=names,
-            generations=self.ledger.generations(), calendar=self.world.calendar,
-        )  # fmt: skip
-        self.recorder = TelemetryRecorder(self.telemetry)
-        controller = Controller(
-            {n: Patience(spin_up_s, 1e9, 1e9, 120, 3600) for n in names}, self.world, LedgerJournal(self.ledger),
-            gated=not calendar, observer=self._moved,
-        )  # fmt: skip
-        for name, generation in self.ledger.generations().items():
-            if name in controller.sites:
-                controller.sites[name].generation = generation
-        self.loop = Loop(
-            clock=self.clock, signals={n: {"marginal_co2": s} for n, s in self.signals.items()},
-            profiles={n: SiteProfile(spin_up_s, 0.0, 1.0, 2000.0) for n in names},
-            policy=PerSite(Threshold(100.0), dict.fromkeys(names, under(100.0))), controller=controller, work=self.federation,
-            account=Account(
-                {n: PowerModel(2000, 400, 0) for n in names}, {n: Tariff.plain(s, 100.0) for n, s in self.signals.items()}
-            ),
-            recorder=self.recorder, holds=holds,
-        )  # fmt: skip
-        restore(self.telemetry, self.loop.account, self.loop)
-        controller.adopt(now, clock.monotonic(), self.world.list_owned("test"), self.ledger.last_asked())
+        self.loop.controller.adopt(self.clock.now(), clock.monotonic(), self.world.list_owned("test"), self.ledger.last_asked())
 
     # the host of fleet.serve
 
     def granted(self, t: float) -> None:
-        for name in self.signals:
+        for name in self.loop.controller.sites:
             self.bus.set(name, "clock", {"granted": t, "beat": self.idles, "fence": self.fence})
 
     def idle(self) -> None:
@@ -301,9 +249,52 @@ class Run:
         self.crash()
 
 
-def _signal(windows: Iterable[tuple[float, float]]) -> StepSignal:
-    times, values = [T0 - 3600.0], [500.0]
+def configured(
+    run: RunDir, data: Path, windows: Windows, *, calendar: bool, steps: int = 120, steps_per_min: float | dict[str, float] = 1.0,
+    round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0, outer: Outer | None = None, codec: str = "fp32",
+    round_steps: int | None = None, batch: str = "site", overlap: bool = False,
+    transfer_s: float | None = None, grace_s: float = 5.0, round_min_s: float = 60.0, inline_limit_mb: float = 64.0,
+    base_max_age: float = 0.005, inner_max_age: float = 0.02, average_inner_every: int = 0,
+) -> Config:  # fmt: skip
+    """The configuration of a run of tiny steps, whose sites' signals lie beside it as traces."""
+    outer = outer or Outer()
+    signals = run.root.with_name(f"{run.root.name}-signals")
+    signals.mkdir(parents=True, exist_ok=True)
+    rates = steps_per_min if isinstance(steps_per_min, dict) else dict.fromkeys(windows, steps_per_min)
+    sites = []
+    for name, stretches in windows.items():
+        trace = signals / f"{name}.csv"
+        trace.write_text(_trace(stretches), encoding="utf-8")
+        sites.append(
+            {
+                "name": name, "region": name, "spin_up_s": spin_up_s, "train_power_w": 2000.0, "idle_power_w": 400.0,
+                "tokens_per_s": rates[name] * TOKENS_PER_STEP / 60, "transfer_s": transfer_s,
+                "signal": {"path": str(trace), "column": "g_per_kwh", "period_s": 0.0},
+            }
+        )  # fmt: skip
+    return Config.model_validate(
+        {
+            "run": {"name": "test", "budget_tokens": steps * TOKENS_PER_STEP, "tick_s": TICK, "start": iso_utc(T0),
+                    "clock": "real" if calendar else "scaled"},
+            "policy": {"name": "threshold", "start_g_per_kwh": 100.0},
+            "model": {"depth": 1, "width": 32, "sequence_length": SEQ},
+            "data": {"source": str(data), "eval_sequences": 4, "eval_every_tokens": 0, "sample_tokens": 0},
+            "train": {"batch_sequences": BATCH, "block_sequences": BLOCK, "batch": batch, "lr_scale": 0.3, "precision": "fp32"},
+            "federation": {
+                "round_s": round_min * 60, "round_min_s": round_min_s, "solo_cut_s": solo_min * 60, "grace_s": grace_s,
+                "round_tokens": round_steps * TOKENS_PER_STEP if round_steps else None, "codec": codec, "overlap": overlap,
+                "outer": outer.kind, "outer_lr": outer.lr, "outer_momentum": outer.momentum, "base_max_age": base_max_age,
+                "inner_max_age": inner_max_age, "average_inner_every": average_inner_every,
+                "inline_limit_mb": inline_limit_mb, "keep_versions": 3, "keep_every": 5,
+            },
+            "fleet": {"start_timeout_s": 1e9, "drain_timeout_s": 1e9, "backoff_s": 120.0, "backoff_max_s": 3600.0},
+            "site": sites,
+        }
+    )  # fmt: skip
+
+
+def _trace(windows: Iterable[tuple[float, float]]) -> str:
+    rows = [(T0 - 3600.0, 500)]
     for a, b in windows:
-        times += [T0 + a * 60, T0 + b * 60]
-        values += [10.0, 500.0]
-    return StepSignal(np.array(times), np.array(values), unit="gCO2/kWh", source="test", period_s=0)
+        rows += [(T0 + a * 60, 10), (T0 + b * 60, 500)]
+    return "time_utc,g_per_kwh\n" + "".join(f"{datetime.fromtimestamp(t, UTC).isoformat()},{value}\n" for t, value in rows)

@@ -47,7 +47,7 @@ def test_a_killed_run_gives_the_same_weights_as_an_unkilled_one(tmp_path: Path, 
     def weights(name: str, strikes: dict[int, list[Any]]) -> dict[str, np.ndarray]:
         storm = Storm(
             tmp_path / name, data, ALWAYS, trainer=lambda spec, _: LocalTrainer(spec), steps=120, round_steps=6,
-            inner_max_age=1.0, spin_up_s=0.0, steps_per_min=1.0,
+            spin_up_s=0.0, steps_per_min=1.0,
         )  # fmt: skip
         with storm.weather():
             for when, blows in strikes.items():

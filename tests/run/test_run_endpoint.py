@@ -22,6 +22,7 @@ from patience import PATIENCE_S
 from proxy import refusing_proxy
 from run.real import assert_replays, assert_whole, events, start, wait_for, windfall, write_config
 from windfall import clock
+from windfall.config.schema import FederationTable
 from windfall.errors import StoreError
 from windfall.run.endpoint import EndpointProcess, endpoint_port, needs_endpoint
 from windfall.store.blobs import FileBlob
@@ -58,8 +59,7 @@ def process(run: RunDir) -> Iterator[EndpointProcess]:
 
 def test_only_a_run_whose_messages_may_be_large_has_a_file_server_and_then_for_good(run: RunDir) -> None:
     class Stub:
-        class federation:
-            inline_limit_mb = 1.0
+        federation = FederationTable(inline_limit_mb=1.0)
 
     (run.checkpoints / "v000000.safetensors").write_bytes(bytes(60_000))
     assert not needs_endpoint(Stub, run)  # type: ignore[arg-type]

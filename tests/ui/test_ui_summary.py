@@ -14,11 +14,13 @@ from rich.console import Console
 from ui_runs import START, commit_all, energy, now_row
 
 from windfall import clock
+from windfall.config.load import load
 from windfall.errors import StoreError
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.ui.report import write_report
+from windfall.ui.screen import Picture, draw
 from windfall.ui.series import run_series
 from windfall.ui.summary import summarise
 from windfall.ui.tables import print_status
@@ -59,6 +61,29 @@ def test_energy_without_a_reading_is_told_apart_and_nothing_known_is_no_zero(sma
     assert "no signal says what was emitted" in write_report(small).read_text(encoding="utf-8")
 
 
+def test_work_that_came_too_late_is_told_by_site_and_in_all_where_there_is_any(small: RunDir) -> None:
+    assert "lost" not in status_text(summarise(small)) + write_report(small).read_text(encoding="utf-8")
+    telemetry = Telemetry.open(small.telemetry)
+    late = (("adelaide", 1, 4096, {"kwh": 0.25}), ("adelaide", 2, 1024, {}), ("removed", 1, 512, {"kwh": 0.5}))
+    for site, cut, tokens, used in late:
+        telemetry.event(START + 7200, "work_lost", site=site, generation=1, cut=cut, tokens=tokens, reason="too old", **used)
+    telemetry.close()
+    s = summarise(small)
+    assert s["work_lost"] == {"tokens": 5632, "kwh": 0.75}
+    by_site = {name: x["work_lost"] for name, x in s["sites"].items()}
+    assert by_site["adelaide"] == {"tokens": 5120, "kwh": 0.25}
+    assert by_site["removed"] == {"tokens": 512, "kwh": 0.5}
+    assert by_site["california"] == {"tokens": 0, "kwh": 0.0}
+    said = "5,632 tokens and an estimated 0.75 kWh came too late: adelaide 5,120 tokens, 0.25 kWh; removed 512 tokens, 0.5 kWh"
+    assert f"lost       {said}" in status_text(s)
+    config = load(small.config)
+    assert said in "\n".join(line.plain for line in draw(Picture(config, s), 200, 50))
+    page = write_report(small).read_text(encoding="utf-8")
+    assert "5,632 tokens (an estimated 0.75 kWh) came too late and are lost" in page
+    assert '<td class="n">5,120</td><td class="n">0.25</td>' in page
+    assert "cut 1.2 comes too late: 1,024 tokens are lost: too old" in page
+
+
 def status_text(s: dict[str, Any]) -> str:
     out = StringIO()
     print_status(s, Console(file=out, width=140))
@@ -72,7 +97,7 @@ def test_tells_the_run(small: RunDir) -> None:
     assert s["modes_seen"] == ["paused", "local", "federated"]
     assert (s["val_bpb_start"], s["val_bpb"], s["val_bpb_version"]) == (8.0, 2.5, 2)
     assert s["joins_and_leaves"] == {"joins": 2, "leaves": 2}
-    assert s["work_lost"] == {"tokens": 0.0, "kwh": 0.0}
+    assert s["work_lost"] == s["sites"]["adelaide"]["work_lost"] == {"tokens": 0, "kwh": 0.0}
     assert s["run_hours"] == pytest.approx(2.0)
     assert s["finished_run"] == START + 7200
     assert s["blocks"]["committed"] == 8

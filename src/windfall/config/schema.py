@@ -209,11 +209,19 @@ class FederationTable(Table):
     base_max_age: Annotated[float, Field(ge=0, le=1)] = Field(
         0.005, description="late work may be based on a version this much of the budget old, or two versions; older is lost"
     )
+    inner_max_age: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.02, description="an inner optimizer state this much of the budget old is reset where a site takes it up again"
+    )
     snapshot_s: Positive = Field(120.0, description="wall time between a site's local snapshots")
     keep_versions: int = Field(5, ge=2, description="weights files kept besides every keep_every-th")
     keep_every: int = Field(10, ge=1, description="every n-th version's weights are kept for good")
     inline_limit_mb: Positive = Field(64.0, description="what is larger travels as files beside the messages, over HTTP")
     port: int = Field(0, ge=0, le=65535, description="SuperLink port on this machine; 0 picks a free one")
+
+    @property
+    def inline_limit_bytes(self) -> int:
+        """What is larger does not travel in a message."""
+        return int(self.inline_limit_mb * 1e6)
 
 
 class FleetTable(Table):

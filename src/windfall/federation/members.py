@@ -29,7 +29,7 @@ class Settings:
     #: On a clock that does not wait: the shortest joint round (run time).
     round_min_s: float = 60.0
     #: What is larger travels beside the messages, and a site that joins is sent it before it counts.
-    inline_bytes: int = 64 * 2**20
+    inline_bytes: int = 64_000_000
     #: Work lent out beyond what a round needs, on a clock that does not wait.
     lease_margin: float = 1.5
     #: Age of an inner optimizer state, as a share of the budget, past which it is reset.

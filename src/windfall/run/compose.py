@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from windfall.clock import Clock
+from windfall.clock import Clock, wall
 from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import stored
 from windfall.config.schema import Config
@@ -45,9 +46,12 @@ if TYPE_CHECKING:
 def compose(
     config: Config, run: RunDir, *, ledger: Ledger, telemetry: Telemetry, grid: Grid, clock: Clock, driver: Driver,
     bus: Bus, transport: Transport, recorder: TelemetryRecorder, fence: int, observer: Observer, executor: Executor | None = None,
-    holds: OperatorHolds, registrations: Registrations | None = None,
+    holds: OperatorHolds, registrations: Registrations | None = None, calendar: Callable[[], float] = wall,
 ) -> tuple[Loop, Federation]:  # fmt: skip
-    """The loop of a run and its federation, which go on with what the run's ledger and telemetry hold."""
+    """The loop of a run and its federation, which go on with what the run's ledger and telemetry hold.
+
+    ``executor`` merges (default: the loop waits for each merge). ``calendar``: as `Federation` has it.
+    """
     names = [s.name for s in config.site]
     gone = departed(ledger, run.sites, names)
     f = config.federation
@@ -63,7 +67,7 @@ def compose(
     work = Federation(
         ledger=ledger, checkpoints=checkpoints, intake=intake, bus=bus, transport=transport, events=telemetry,
         settings=settings(config, ledger, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
-        generations=ledger.generations(), registered=registered_by(config, registrations),
+        generations=ledger.generations(), registered=registered_by(config, registrations), calendar=calendar,
     )  # fmt: skip
     known = telemetry.rows("SELECT DISTINCT version FROM metrics WHERE name = 'val_bpb'")
     work.evaluated_before(int(v) for (v,) in known)
@@ -138,7 +142,7 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
     """What is configured that the federation needs."""
     f, t = config.federation, config.train
     return Settings(
-        round_s=f.round_s, round_min_s=f.round_min_s, inline_bytes=int(f.inline_limit_mb * 2**20),
+        round_s=f.round_s, round_min_s=f.round_min_s, inline_bytes=f.inline_limit_bytes,
         solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
         heartbeat_timeout_s=config.fleet.heartbeat_timeout_s, tick_s=config.run.tick_s, gated=gated, codec=f.codec,
         blocks_per_step=t.batch_sequences // t.block_sequences, tokens_per_block=config.tokens_per_block, batch=t.batch,
@@ -149,7 +153,7 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
         budget_tokens=config.budget_blocks * config.tokens_per_block, manifest=ledger.meta("manifest") or "",
         tokens_per_s={s.name: s.tokens_per_s for s in config.site},
         round_blocks=f.round_tokens // config.tokens_per_block if f.round_tokens else None,
-        average_inner_every=f.average_inner_every,
+        average_inner_every=f.average_inner_every, inner_max_age=f.inner_max_age,
     )  # fmt: skip
 
 

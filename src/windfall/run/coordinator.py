@@ -78,7 +78,7 @@ def over_flower(address: str) -> Transport:
 
 
 class Coordinator:
-    """A run's coordinator, from its start to its end. A run may have many, one after the other."""
+    """A run's coordinator, from its start to its end. A run may have many, one after the other; each holds the run's lock."""
 
     def __init__(
         self, config: Config, run: RunDir, port: int, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT
@@ -86,7 +86,7 @@ class Coordinator:
         """``port`` is the SuperLink's on this machine; ``agent`` the command that runs a site, besides its folder.
 
         Raises:
-            WindfallError: another coordinator runs this run, or something of it cannot be read.
+            WindfallError: another coordinator has taken the run over, or something of it cannot be read.
         """
         self.config = config
         self.run = run
@@ -103,8 +103,6 @@ class Coordinator:
         #: Whether large blobs travel as files.
         self._files = endpoint_port(run) is not None
         self._trouble_with_files: dict[str, str] = {}
-        self._lock = RunLock(run)
-        self._lock.acquire()
         self.ledger = Ledger.open(run.ledger)
         self.telemetry, mended = Telemetry.open_or_begin(run.telemetry)
         self.grid: Grid = build_grid(config)
@@ -189,7 +187,7 @@ class Coordinator:
         if gone:
             self.telemetry.event(now, "tidied", files=[p.name for p in gone[:20]], count=len(gone))
         return BulkTransport(
-            transport, shelf, inline_limit_bytes=int(self.config.federation.inline_limit_mb * 1e6),
+            transport, shelf, inline_limit_bytes=self.config.federation.inline_limit_bytes,
             sites={s.name for s in self.config.site}, tell=self._tell_of_files,
         )  # fmt: skip
 
@@ -426,6 +424,7 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     coordinator: Coordinator | None = None
+    lock = RunLock(run)
     asked: list[int] = []
 
     def on_signal(number: int, frame: object) -> None:
@@ -442,6 +441,7 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
     try:
         with telling_of_the_disk(run.root):
             config = load(run.config)
+            lock.acquire()
             with signs_of_life(run, config.fleet.step_timeout_s):
                 coordinator = Coordinator(config, run, int(port), connect=connect, agent=agent)
             for earlier in list(asked):
@@ -464,6 +464,7 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
         if coordinator and coordinator.stuck:
             logging.shutdown()
             os._exit(1)
+        lock.release()
     if outcome.get("message") and not written:
         return DISK_STATUS
     return {"done": 0, "interrupted": 130}.get(str(outcome["outcome"]), 1)

@@ -81,4 +81,4 @@ def needs_endpoint(config: Config, run: RunDir) -> bool:
     if endpoint_port(run) is not None or any(s.driver in ELSEWHERE for s in config.site):
         return True
     model = max((p.stat().st_size for p in run.checkpoints.glob("v*.safetensors")), default=0)
-    return _MOST_OF_A_MODEL * model > config.federation.inline_limit_mb * 1e6
+    return _MOST_OF_A_MODEL * model > config.federation.inline_limit_bytes

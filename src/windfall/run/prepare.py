@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windfall import clock
 from windfall.config.load import fingerprint, to_toml
@@ -18,6 +20,9 @@ from windfall.run.resume import keep_config, resume
 from windfall.run.training_inputs import data_dir, first_weights, trainer_spec
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
+
+if TYPE_CHECKING:
+    from windfall.store.tensors import Tensors
 
 Say = Callable[[str], None]
 
@@ -61,6 +66,14 @@ def prepare_run(config: Config, run: RunDir, say: Say, extend: str | None = None
     spec = trainer_spec(config, folder)
     weights = first_weights(config, model_config(spec, data.manifest.tokenizer.vocab_size))
     say(f"version 0: {sum(w.size for w in weights.values()):,} parameters, {data.train_sequences:,} sequences")
+    begin_run(config, run, weights, manifest=data.manifest.hash, folder=folder, start=run_start(config))
+
+
+def begin_run(config: Config, run: RunDir, weights: Tensors, *, manifest: str, folder: Path, start: float) -> None:
+    """Make the run in ``run``, whose folders are there: configuration, version 0 of ``weights``, ledger.
+
+    ``manifest``: hash of the data's, which lie in ``folder``. ``start``: where run time begins.
+    """
     keep_config(config, run)
     temporary = run.ledger.with_suffix(".new")
     for old in run.root.glob("ledger.new*"):
@@ -71,9 +84,8 @@ def prepare_run(config: Config, run: RunDir, say: Say, extend: str | None = None
     )  # fmt: skip
     checkpoints = Checkpoints(run, ledger, keep=config.federation.keep_versions, keep_every=config.federation.keep_every)
     file, digest = checkpoints.write(0, weights)
-    start = run_start(config)
     ledger.commit(t_run=start, t_wall=clock.wall(), file=file, sha256=digest, mode="initial", contributions=[])
-    ledger.set_meta(manifest=data.manifest.hash, data_dir=str(folder), t_run=start)
+    ledger.set_meta(manifest=manifest, data_dir=str(folder), t_run=start)
     ledger.configure(to_toml(config), fingerprint(config), budget_blocks=config.budget_blocks, t_run=start, t_wall=clock.wall())
     ledger.close()
     # The ledger appears last: a directory without one is no run yet, and the next start begins anew.

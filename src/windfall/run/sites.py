@@ -104,8 +104,11 @@ def _bulk(config: Config, run: RunDir, name: str) -> dict[str, Any] | None:
     url = endpoint_url(config, run, name)
     if url is None:
         return None
-    limit = int(config.federation.inline_limit_mb * 1e6)
-    found = {"url": url, "inline_limit_bytes": limit, "bandwidth_mbit_s": config.site_named(name).bandwidth_mbit_s}
+    found = {
+        "url": url,
+        "inline_limit_bytes": config.federation.inline_limit_bytes,
+        "bandwidth_mbit_s": config.site_named(name).bandwidth_mbit_s,
+    }
     if config.network.certificates:
         found["ca_file"] = str(Certificates(Path(config.network.certificates).resolve()).ca)
     return found

@@ -148,9 +148,10 @@ def comparison(summary: Mapping[str, Any], found: Sequence[Baseline]) -> str:
 
 
 def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
-    """Energy, emissions, tokens and starts by site, and below each by phase."""
+    """Energy, emissions, tokens and starts by site, and below each by phase; work that came too late where there was any."""
     rows: list[tuple[str, Sequence[str]]] = []
     total = {"seconds": 0.0, "inside": 0.0}
+    late = bool(summary["work_lost"]["tokens"])
     for name, site in summary["sites"].items():
         parts = sorted((c for c in s.costs if c.site == name), key=lambda c: PHASES.index(c.phase) if c.phase in PHASES else 9)
         judged = sum(c.joules - c.unjudged_joules for c in parts)
@@ -169,6 +170,7 @@ def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
                     percent(inside / judged if judged > 0 else None),
                     f"{site['tokens']:,}",
                     str(site["starts"]),
+                    *(_lost(site["work_lost"]) if late else ()),
                 ),
             )
         )
@@ -184,6 +186,7 @@ def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
                     percent(c.inside_joules / (c.joules - c.unjudged_joules) if c.joules > c.unjudged_joules else None),
                     "",
                     "",
+                    *(("", "") if late else ()),
                 ),
             )
             for c in parts
@@ -200,6 +203,7 @@ def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
                 percent(summary["share_inside"]),
                 f"{summary['tokens_committed']:,}",
                 str(sum(x["starts"] for x in summary["sites"].values())),
+                *(_lost(summary["work_lost"]) if late else ()),
             ),
         )
     )
@@ -213,9 +217,14 @@ def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
             ">inside windows",
             ">tokens",
             ">starts",
+            *((">tokens too late", ">kWh for them") if late else ()),
         ),
         rows,
     )
+
+
+def _lost(work: Mapping[str, Any]) -> tuple[str, str]:
+    return (f"{work['tokens']:,}", f"{work['kwh']:,.3g}") if work["tokens"] else ("", "")
 
 
 def versions(s: RunSeries) -> str:

@@ -167,7 +167,7 @@ def _by_mode(summary: Mapping[str, Any]) -> str:
     moves = summary["joins_and_leaves"]
     done = ", ".join(parts) or "Nothing is committed yet"
     lost = summary["work_lost"]
-    late = f" {lost['tokens']:,.0f} tokens (an estimated {lost['kwh']:.3g} kWh) came too late and are lost."
+    late = f" {lost['tokens']:,} tokens (an estimated {lost['kwh']:.3g} kWh) came too late and are lost."
     late = late if lost["tokens"] else ""
     return f"{done}; sites joined {moves['joins']} and left {moves['leaves']} times.{late}"
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from windfall.config.schema import Config
 from windfall.ui.reading import safe
-from windfall.ui.tables import WIDE, doing_texts, last_word, transfer_texts, waiting_text
+from windfall.ui.tables import WIDE, doing_texts, last_word, lost_text, transfer_texts, waiting_text
 from windfall.units import clock_text, duration_text
 
 #: What two keys of Ctrl-C write.
@@ -75,6 +75,8 @@ def _facts(p: Picture, room: int) -> list[tuple[str, Text]]:
     loss = "–" if s["train_loss"] is None else f"{s['train_loss']:.3f}"
     found.append(("learning", Text(f"val bits per byte {bpb}, train loss {loss}, {sum(p.rates.values()):,.0f} tokens/s")))
     found.append(("emissions", Text(p.emitted)))
+    if (lost := lost_text(s)) is not None:
+        found.append(("lost", Text(lost, style="yellow")))
     found.append(("time left", Text(_left(s, done, budget))))
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -60,6 +60,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         for name, n in v.sites.items():
             tokens_by_site[name] = tokens_by_site.get(name, 0) + n
     joules, grams, inside, unpriced, unjudged, training_j, training_s = story.energy_totals()
+    lost = story.work_lost()
     return {
         "run_id": ledger.meta("run_id") or "",
         "state": state,
@@ -93,7 +94,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "finished_run": finished,
         "run_hours": (until - started) / 3600.0 if until is not None and started is not None else 0.0,
         "wall_seconds": story.wall_seconds,
-        "sites": _sites(run, ledger, story, tokens_by_site),
+        "sites": _sites(run, ledger, story, tokens_by_site, lost),
         "holds": [
             {"site": h.site, "kind": h.kind, "until": h.until, "who": h.who, "why": h.why, "since": h.t_run}
             for _, h in sorted(ledger.holds().items())
@@ -103,7 +104,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "signals_lost": story.signals_lost(),
         "tokens_by_mode": tokens_by_mode,
         "joins_and_leaves": story.joins_and_leaves(),
-        "work_lost": story.work_lost(),
+        "work_lost": _all_of(lost.values()),
         "events_count": story.events_count,
         "dropped": story.dropped,
     }  # fmt: skip
@@ -170,13 +171,12 @@ class _TelemetryReader:
                 lost.clear()
         return list(lost.values())
 
-    def work_lost(self) -> dict[str, float]:
-        """Tokens and estimated kWh of work that came too late."""
-        lost = {"tokens": 0.0, "kwh": 0.0}
-        for (detail,) in self.rows("SELECT detail FROM events WHERE kind = 'work_lost'"):
-            said = json.loads(detail)
-            lost = {k: total + float(said.get(k) or 0.0) for k, total in lost.items()}
-        return lost
+    def work_lost(self) -> dict[str, dict[str, float]]:
+        """By site: tokens and estimated kWh of its work that came too late; no site of which nothing did."""
+        found: dict[str, list[dict[str, float]]] = {}
+        for site, detail in self.rows("SELECT site, detail FROM events WHERE kind = 'work_lost' ORDER BY id"):
+            found.setdefault(str(site), []).append(json.loads(detail))
+        return {site: _all_of(said) for site, said in found.items()}
 
     def joins_and_leaves(self) -> dict[str, int]:
         """How often a site began to train, and how often one ceased to."""
@@ -235,17 +235,26 @@ def _doing(now: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _all_of(lost: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Lost work taken together: tokens, and the kWh that it is estimated to have taken as far as that is known."""
+    each = list(lost)
+    return {"tokens": sum(int(x.get("tokens") or 0) for x in each), "kwh": sum(float(x.get("kwh") or 0.0) for x in each)}
+
+
 def _kg(grams: float, joules: float, unpriced: float) -> float | None:
     """kgCO2; None where the intensity of all the energy is unknown, as of a site that has prices alone."""
     return None if joules > 0 and unpriced >= joules * (1 - 1e-9) else grams / 1000.0
 
 
-def _sites(run: RunDir, ledger: Ledger, story: _TelemetryReader, tokens: dict[str, int]) -> dict[str, dict[str, Any]]:
+def _sites(
+    run: RunDir, ledger: Ledger, story: _TelemetryReader, tokens: dict[str, int], lost: dict[str, dict[str, float]]
+) -> dict[str, dict[str, Any]]:
     configured = _configured(run)
     gone = {name: region for name, region in _ever(ledger).items() if name not in configured}
     reported: dict[str, list[Any]] = story.now.get("sites") or {}
     known = story.rows("SELECT DISTINCT site FROM states")
-    names = list(dict.fromkeys([*configured, *(n for n in reported if n not in gone), *(str(s) for (s,) in known), *tokens, *gone]))
+    seen = [str(s) for (s,) in known]
+    names = list(dict.fromkeys([*configured, *(n for n in reported if n not in gone), *seen, *tokens, *lost, *gone]))
     energy = {
         str(s): (float(j), float(g), float(u), float(h))
         for s, j, g, u, h in story.rows(
@@ -273,6 +282,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _TelemetryReader, tokens: dict[st
             "state": str(reported[name][0]) if name in reported and name not in gone else "off",
             "since": since.get(name),
             "tokens": tokens.get(name, 0),
+            "work_lost": lost.get(name, _all_of(())),
             "energy_kwh": joules / J_PER_KWH,
             "kg_co2": _kg(grams, joules, unpriced),
             "training_hours": seconds / 3600.0,

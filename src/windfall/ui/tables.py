@@ -151,6 +151,7 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
         ("validation", bpb),
         ("energy", f"{s['energy_kwh']:.3f} kWh{unknown}, {kg}{inside}"),
         ("blocks", ", ".join(f"{n} {k}" for k, n in s["blocks"].items() if n)),
+        *([("lost", lost)] if (lost := lost_text(s)) is not None else []),
     )
     waits = waiting_text(s)
     waiting = [("waiting", f"for {waits}")] if waits is not None else []
@@ -217,6 +218,19 @@ def transfer_texts(s: Mapping[str, Any]) -> list[str]:
 def doing_texts(s: Mapping[str, Any]) -> list[str]:
     """``texas: a step: polar factors, 84 s``: what sites are at that takes them a while."""
     return [f"{x['site']}: {safe(x['what'])}, {duration_text(x['seconds'])}" for x in s.get("doing", ())]
+
+
+def lost_text(s: Mapping[str, Any]) -> str | None:
+    """``8,192 tokens and an estimated 0.5 kWh came too late: texas 8,192 tokens, 0.5 kWh``; None where nothing is lost."""
+    total = s["work_lost"]
+    if not total["tokens"]:
+        return None
+    kwh = f" and an estimated {total['kwh']:.3g} kWh" if total["kwh"] else ""
+    return f"{total['tokens']:,} tokens{kwh} came too late: " + "; ".join(
+        f"{name} {of['tokens']:,} tokens" + (f", {of['kwh']:.3g} kWh" if of["kwh"] else "")
+        for name, of in ((name, x["work_lost"]) for name, x in s["sites"].items())
+        if of["tokens"]
+    )
 
 
 def last_word(site: Mapping[str, Any]) -> str:
