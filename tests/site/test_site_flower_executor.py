@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 
 from windfall.errors import DataError
 from windfall.site import flower_executor, supernode
-from windfall.site.flower_executor import Changed, adopt, examine, rehearse
+from windfall.site.flower_executor import Changed, adopt, correct_clock, examine, rehearse
 from windfall.site.spawning import BROKEN_STATUS, SPAWNING
 
 
@@ -211,3 +212,18 @@ def test_what_fails_only_with_a_real_message_ends_the_supernode_with_a_status_of
     with pytest.raises(SystemExit) as ended:
         node.look()
     assert ended.value.code == BROKEN_STATUS
+
+
+def test_requests_are_signed_with_the_runs_time_where_a_clock_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    signing = importlib.import_module("flwr.supernode.node_auth_http_interceptor")
+    monkeypatch.setattr(signing, "now", signing.now)  # it is put back at the end
+    before = signing.now()
+    correct_clock(-3600.0)
+    assert datetime.timedelta(minutes=59) < before - signing.now() <= datetime.timedelta(hours=1)
+
+
+def test_where_flower_signs_in_another_way_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    signing = importlib.import_module("flwr.supernode.node_auth_http_interceptor")
+    monkeypatch.delattr(signing, "now")
+    with pytest.raises(Changed, match="now"):
+        correct_clock(60.0)

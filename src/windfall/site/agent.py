@@ -21,7 +21,7 @@ from windfall.errors import ConfigError
 from windfall.processes import Process
 from windfall.site.node_log import NodeLog
 from windfall.site.nursery import begin
-from windfall.site.spawning import BROKEN_STATUS, SPAWN
+from windfall.site.spawning import BROKEN_STATUS, CLOCK_OFFSET, SPAWN
 from windfall.site.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
 from windfall.wire.bulk import TOKEN_NAME
@@ -72,6 +72,8 @@ class Agent:
         self._site = site
         self._logs = folder / "logs"
         self._env = {**os.environ, **site.get("environment", {}), "FLWR_HOME": str(folder / "flower")}
+        if offset_s := site.get("clock_offset_s"):
+            self._env[CLOCK_OFFSET] = str(offset_s)
         (folder / "flower").mkdir(exist_ok=True)
         # Before anything starts: messages of an earlier life have no sender any more, and the first message of this one
         # may come before the trainer has loaded.

@@ -8,3 +8,5 @@ SPAWN = "--spawn"
 SPAWNING = "Windfall: every message of this SuperNode starts a process"
 #: A SuperNode that ends with this status has found that it cannot answer messages by itself.
 BROKEN_STATUS = 76
+#: In a SuperNode's environment: what has to be added to this machine's clock to get the run's (s).
+CLOCK_OFFSET = "WINDFALL_CLOCK_OFFSET_S"

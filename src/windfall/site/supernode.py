@@ -11,13 +11,14 @@ import traceback
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from windfall.site.flower_executor import Changed, adopt, let_messages_take_their_time
-from windfall.site.spawning import SPAWN, SPAWNING
+from windfall.site.flower_executor import Changed, adopt, correct_clock, let_messages_take_their_time
+from windfall.site.spawning import CLOCK_OFFSET, SPAWN, SPAWNING
 
 
 def main() -> NoReturn:
     """Run the command named by the first argument that is not ``--spawn``, and end with it."""
     words = [word for word in sys.argv[1:] if word != SPAWN]
+    mind_the_clock(float(os.environ.get(CLOCK_OFFSET, 0)))
     sys.argv = [*words, "--isolation", isolation(asked_to_spawn=SPAWN in sys.argv)]
     (command,) = entry_points(group="console_scripts", name=words[0])
     status: object = 1
@@ -33,6 +34,17 @@ def main() -> NoReturn:
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(status if isinstance(status, int) else 1)
+
+
+def mind_the_clock(offset_s: float) -> None:
+    """Let Flower have the run's time where this machine's clock is off."""
+    if not offset_s:
+        return
+    try:
+        correct_clock(offset_s)
+    except Changed as e:
+        told = f"this machine's clock is {offset_s:+.0f} s from the run's, and that cannot be corrected for Flower ({e})"
+        print(f"Windfall: {told}; set it by NTP", file=sys.stderr, flush=True)
 
 
 def isolation(*, asked_to_spawn: bool) -> str:
