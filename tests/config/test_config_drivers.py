@@ -15,7 +15,9 @@ DEMO = bundled("demo.toml")
 
 
 def config(driver: str, table: str) -> Config:
-    text = DEMO.replace("threads = 2", f'driver = "{driver}"\nthreads = 2', 1).replace("[site.signal]", f"{table}\n[site.signal]", 1)
+    text = DEMO.replace("threads = 2", f'driver = "{driver}"\nthreads = 2', 1).replace(
+        "[site.signal]", f"{table}\n[site.signal]", 1
+    )
     return loads(text, "demo.toml", Path("."))
 
 

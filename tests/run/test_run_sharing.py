@@ -40,7 +40,9 @@ def test_a_job_that_is_told_of_its_end_too_late_to_hand_in_is_told_of() -> None:
 
     assert told(300) == []
     (few,) = told(30)
-    assert few.startswith("site california: slurm.term_before_s = 30 is the time that a job has to hand in what it has before its limit")
+    assert few.startswith(
+        "site california: slurm.term_before_s = 30 is the time that a job has to hand in what it has before its limit"
+    )
     assert "fleet.drain_timeout_s gives it 60 s" in few
     (slow,) = told(150, "\nbandwidth_mbit_s = 20.0")
     assert "that takes 20" in slow

@@ -27,7 +27,7 @@ _LIVES = {Observed.STARTING, Observed.UP, Observed.STOPPING}
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Reported:
     state: Observed
     words: str
     generation: int | None
@@ -74,7 +74,7 @@ class CommandDriver:
 
     # -- the commands ----------------------------------------------------------------------------------------
 
-    def _see(self) -> _Seen:
+    def _see(self) -> _Reported:
         answer = self._ask("observe", self._table.observe, self._noted(), {})
         if answer.status:
             raise _refused("observe", answer)
@@ -122,7 +122,7 @@ def _refused(name: str, answer: Answer) -> DriverError:
     return kind(f"{name}: {told}")
 
 
-def _understood(out: str) -> _Seen:
+def _understood(out: str) -> _Reported:
     """What `observe` has printed. Raises Transient with it if it means nothing."""
     line = last_line(out, most=10_000)
     try:
@@ -138,4 +138,4 @@ def _understood(out: str) -> _Seen:
             f'observe: it has to print one line {{"state": ..., "words": "...", "generation": N}} with a state of {states}, and '
             f"printed {shown}"
         ) from None
-    return _Seen(state, last_line(words), generation)
+    return _Reported(state, last_line(words), generation)

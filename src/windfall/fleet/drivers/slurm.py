@@ -39,7 +39,7 @@ _DROPPED = ("SLURM_", "SQUEUE_", "SCANCEL_", "SACCT_", "SBATCH_WAIT", "SBATCH_AR
 
 
 @dataclass(frozen=True)
-class _Job:
+class _SlurmJob:
     number: int
     state: str
     reason: str
@@ -126,7 +126,7 @@ class SlurmDriver:
         last = next((job for job in jobs if job.number == self._followed), None)
         return Observation(Observed.FAILED, self._how_it_ended(last))
 
-    def _see(self, living: list[_Job]) -> Observation:
+    def _see(self, living: list[_SlurmJob]) -> Observation:
         *older, job = living
         for one in older:
             self._cancel(one)  # submitted by a request that seemed to have failed: there is only one job of a site
@@ -146,7 +146,7 @@ class SlurmDriver:
             return Observation(Observed.STOPPING, f"job {job.number} has ended, and its node is still cleaning up")
         return Observation(Observed.UP, f"job {job.number} is {job.state.lower()}" if job.state != "RUNNING" else "")
 
-    def _how_it_ended(self, job: _Job | None) -> str:
+    def _how_it_ended(self, job: _SlurmJob | None) -> str:
         number = self._followed
         state, reason, limit = (job.state, job.reason, job.limit) if job else self._from_accounts()
         at_limit = False
@@ -174,20 +174,20 @@ class SlurmDriver:
         state, code, limit = rows[-1]
         return state.split(" ")[0], "" if code == "0:0" else f"exit code {code}", limit
 
-    def _jobs(self) -> list[_Job]:
+    def _jobs(self) -> list[_SlurmJob]:
         """What Slurm knows of the site's jobs, the newest last."""
         answer = self._slurm("squeue", "--me", "--noheader", "--states=all", f"--name={self._name}", f"--format={_FORMAT}")
         if answer.status:
             raise words.refused("squeue", answer)
         rows = [row for line in answer.out.splitlines() if len(row := line.strip().split("|", 5)) == 6 and row[0].isdigit()]
-        return sorted((_Job(int(row[0]), *row[1:]) for row in rows), key=lambda job: job.number)
+        return sorted((_SlurmJob(int(row[0]), *row[1:]) for row in rows), key=lambda job: job.number)
 
-    def _living(self) -> list[_Job]:
+    def _living(self) -> list[_SlurmJob]:
         return [job for job in self._jobs() if job.lives]
 
     # -- ending ----------------------------------------------------------------------------------------------
 
-    def _end(self, job: _Job) -> None:
+    def _end(self, job: _SlurmJob) -> None:
         """Ask a job to end, and make it once its time is over."""
         assert self._stop_at is not None
         now = clock.monotonic()
@@ -200,7 +200,7 @@ class SlurmDriver:
             self._cancel(job, "--signal=TERM", "--batch")
             self._asked[job.number] = now
 
-    def _cancel(self, job: _Job, *how: str) -> None:
+    def _cancel(self, job: _SlurmJob, *how: str) -> None:
         answer = self._slurm("scancel", *how, str(job.number))
         if answer.status and not words.is_gone(answer):
             raise words.refused("scancel", answer)
