@@ -68,6 +68,24 @@ def test_on_a_gated_clock_ready_comes_no_sooner_than_the_modelled_spin_up() -> N
     assert site.holds(100, ready=True, drained=False) == ""
 
 
+def test_what_a_start_may_take_counts_from_when_its_platform_begins_with_it() -> None:
+    site = Site("a", PATIENCE)
+    assert step(site, 0) is Action.UP
+    for t in (10, 1000, 5000):
+        assert step(site, t, observed=Observed.STARTING, queued=True) is Action.NONE
+    assert step(site, 5030, observed=Observed.STARTING) is Action.NONE
+    assert step(site, 5031, observed=Observed.STARTING) is Action.DOWN
+    assert "not ready after 30 s" in site.reason
+
+
+def test_a_start_that_waits_for_its_turn_is_taken_back_when_it_is_not_wanted_any_more() -> None:
+    site = Site("a", PATIENCE)
+    step(site, 0)
+    step(site, 10, wanted=False, observed=Observed.STARTING, queued=True, drained=True)
+    assert site.state is State.DRAINING
+    assert step(site, 11, wanted=False, observed=Observed.STARTING, queued=True, drained=True) is Action.DOWN
+
+
 def test_a_site_that_never_becomes_ready_fails_and_is_tried_again_later_and_later() -> None:
     site = Site("a", PATIENCE)
     waits = []

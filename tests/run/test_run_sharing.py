@@ -6,7 +6,7 @@ from pathlib import Path
 
 from windfall.cli.demo import bundled
 from windfall.config.load import loads
-from windfall.run.sharing import averaged_states, shared_steps, slow_leaves
+from windfall.run.sharing import averaged_states, shared_steps, short_notices, slow_leaves
 from windfall.train.shape import GPTConfig
 
 DEMO = bundled("demo.toml")
@@ -30,6 +30,23 @@ def test_a_link_through_which_a_site_cannot_leave_in_time_is_told_with_what_it_t
     assert "fleet.drain_timeout_s is 60" in told
     fast = slow.replace("bandwidth_mbit_s = 20.0", "bandwidth_mbit_s = 2000.0")
     assert not list(slow_leaves(loads(fast, "demo.toml", Path(".")), LARGE))
+
+
+def test_a_job_that_is_told_of_its_end_too_late_to_hand_in_is_told_of() -> None:
+    def told(term_before_s: int, more: str = "") -> list[str]:
+        table = f'[site.slurm]\nfolder = "/scratch"\nterm_before_s = {term_before_s}\n\n[site.signal]'
+        text = DEMO.replace("threads = 2", f'driver = "slurm"\nthreads = 2{more}', 1).replace("[site.signal]", table, 1)
+        return list(short_notices(loads(text, "demo.toml", Path(".")), LARGE))
+
+    assert told(300) == []
+    (few,) = told(30)
+    assert few.startswith(
+        "site california: slurm.term_before_s = 30 is the time that a job has to hand in what it has before its limit"
+    )
+    assert "fleet.drain_timeout_s gives it 60 s" in few
+    (slow,) = told(150, "\nbandwidth_mbit_s = 20.0")
+    assert "that takes 20" in slow
+    assert told(150, "\nbandwidth_mbit_s = 2000.0") == []
 
 
 def test_what_averaging_inner_states_adds_to_a_round_is_told_in_bytes() -> None:

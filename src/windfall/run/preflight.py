@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import dotted, signals
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
@@ -24,7 +25,7 @@ from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.run.disk_need import too_little
 from windfall.run.network import network_faults
-from windfall.run.sharing import averaged_states, shared_steps, slow_leaves
+from windfall.run.sharing import averaged_states, shared_steps, short_notices, slow_leaves
 from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
@@ -241,7 +242,7 @@ def _together(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:
         shape = model_config(trainer_spec(config, Path(config.data.source)), vocabulary(config))
     except (DataError, ConfigError):
         return  # told by `_data` and `_model`
-    for warning in (*slow_leaves(config, shape), *averaged_states(config, shape)):
+    for warning in (*slow_leaves(config, shape), *short_notices(config, shape), *averaged_states(config, shape)):
         tell(warning)
     yield from ()
 
@@ -287,6 +288,8 @@ def _room(config: Config, shape: GPTConfig) -> Iterator[Finding]:
     told: set[str] = set()  # several sites may have the same finding
     for number, site in enumerate(config.site):
         finding = None
+        if site.driver in ELSEWHERE:
+            continue  # its own machine says what it lacks
         if site.device == "cuda":
             # GPUs are only counted. Asking one for its memory would keep a part of it for as long as this process lives; the site's
             # own process asks before it builds anything.

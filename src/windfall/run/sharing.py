@@ -43,6 +43,25 @@ def slow_leaves(config: Config, shape: GPTConfig) -> Iterator[str]:
             )
 
 
+def short_notices(config: Config, shape: GPTConfig) -> Iterator[str]:
+    """Sites whose platform gives them less time to hand in what they have than that takes, or than the run would give them."""
+    memory = memory_bytes(shape, optimizer=config.train.optimizer)
+    for site in config.site:
+        if site.slurm is None:
+            continue
+        given_s, needed_s = site.slurm.term_before_s, config.fleet.drain_timeout_s
+        why = f"fleet.drain_timeout_s gives it {needed_s:g} s"
+        if site.bandwidth_mbit_s is not None:
+            # A site that trains alone sends float32, and its inner state.
+            needed_s = (memory.weights + _INNER_SHARE * memory.optimizer) * 8 / (site.bandwidth_mbit_s * 1e6)
+            why = f"that takes {needed_s:.0f} s at {site.bandwidth_mbit_s:g} Mbit/s"
+        if given_s < needed_s:
+            yield (
+                f"site {site.name}: slurm.term_before_s = {given_s} is the time that a job has to hand in what it has before its "
+                f"limit, and {why}: what has not left stays in its outbox, and comes with its next job; raise it"
+            )
+
+
 def averaged_states(config: Config, shape: GPTConfig) -> Iterator[str]:
     """What averaging inner states adds to rounds."""
     every = config.federation.average_inner_every

@@ -8,15 +8,17 @@ from typing import Any
 from windfall.config.drivers import ELSEWHERE, ResidentTable
 from windfall.config.schema import Config, SiteTable
 from windfall.fleet.driver import Driver
-from windfall.fleet.drivers.beside import Beside
+from windfall.fleet.drivers.beside import Beside, Pace
 from windfall.fleet.drivers.by_site import BySite
+from windfall.fleet.drivers.command import CommandDriver
 from windfall.fleet.drivers.local import AGENT, Describe, LocalDriver, TokenFor
 from windfall.fleet.drivers.resident import ResidentDriver
+from windfall.fleet.drivers.slurm import SlurmDriver
 from windfall.fleet.drivers.start import Starts
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
 
-__all__ = ["AGENT", "build_driver", "driver_of_what_lives", "platform_driver"]
+__all__ = ["AGENT", "build_driver", "driver_of_what_lives", "pace", "platform_driver"]
 
 
 def build_driver(
@@ -31,7 +33,7 @@ def build_driver(
     """
     local = LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery)
     others: dict[str, Driver] = {
-        s.name: Beside(platform_driver(s, run, run_id, starts), s.name) for s in config.site if s.driver in ELSEWHERE
+        s.name: Beside(platform_driver(s, run, run_id, starts), s.name, pace(s)) for s in config.site if s.driver in ELSEWHERE
     }
     return BySite(local, others, starts)
 
@@ -44,7 +46,19 @@ def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -
             return ResidentDriver(
                 site.name, run.sites, run_id, starts, away_after_s=table.away_after_s, on_command=table.on_command
             )  # fmt: skip
+        case "slurm":
+            assert site.slurm is not None
+            return SlurmDriver(site.name, site.slurm, run_id, starts)
+        case "command":
+            assert site.command is not None
+            return CommandDriver(site.name, site.command, run_id, starts, run.sites / site.name)
     raise AssertionError(f"{site.driver}: a driver that is not built here")
+
+
+def pace(site: SiteTable) -> Pace:
+    """How often a site that is elsewhere is looked at. A program a second is more than a cluster's administrators like."""
+    slow = site.slurm or site.command
+    return Pace() if slow is None else Pace(moving_s=2.0, steady_s=15.0, silent_s=60.0 + slow.timeout_s)
 
 
 def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:

@@ -6,7 +6,6 @@ else is written down, no crash between starting a site and writing it down can l
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 from windfall import clock
 from windfall.errors import Permanent, Transient
 from windfall.fleet.driver import Owned
+from windfall.fleet.drivers.asking import FOR_A_PERSON
 from windfall.fleet.machine import Observation, Observed
 from windfall.processes import group_members, mark, marked, signal_group, spawn, start_time
 from windfall.site.nursery import Lost, Nursery
@@ -31,8 +31,6 @@ Describe = Callable[[str], dict[str, Any]]
 TokenFor = Callable[[str, int], str]
 #: The command that runs a site; the site's folder is added to it.
 AGENT = (sys.executable, "-m", "windfall.site.agent")
-#: Errors that last until somebody changes something: a program or folder is missing, or may not be used.
-_FOR_A_PERSON = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.EROFS}
 
 
 @dataclass
@@ -100,7 +98,7 @@ class LocalDriver:
             on_processors = told.get("trainer", {}).get("device") == "cpu"
             self._agents[site] = self._start(site, generation, folder, env, self._nursery if on_processors else None)
         except OSError as e:
-            kind = Permanent if e.errno in _FOR_A_PERSON else Transient
+            kind = Permanent if e.errno in FOR_A_PERSON else Transient
             raise kind(f"{site}: cannot be started: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}") from None
         self._kill_at.pop(site, None)
 
