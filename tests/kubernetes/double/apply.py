@@ -222,10 +222,7 @@ def applied(
         owner.fields -= set(paths)
     if mine is not None:
         theirs = set().union(*(o.fields for o in others)) if others else set()
-        for path in sorted(mine.fields - wanted - theirs, key=len, reverse=True):
-            if path[-1][0] == "k" and any(p[: len(path)] == path for p in theirs | wanted):
-                continue
-            _remove(merged, path, node)
+        _give_up(merged, mine.fields - wanted - theirs, theirs | wanted, node)
     else:
         mine = Owner(manager, "Apply", api_version, subresource, now)
         owners.append(mine)
@@ -281,8 +278,22 @@ def _merge_items(live: list[Any], config: list[Any], node: Node) -> list[Any]:
     return [*merged, *there.values()]
 
 
-def _remove(value: Any, path: Path, node: Node) -> bool:
-    """Take a field away, in copies of what is on the way to it. True if what it was in is empty now."""
+def _give_up(merged: Json, paths: set[Path], kept: set[Path], node: Node) -> None:
+    """Take away what its last owner no longer says. An item of a list goes as a whole, or keeps its keys."""
+    gone: list[Path] = []
+    for path in sorted(paths, key=len):
+        if any(path[: len(g)] == g for g in gone):
+            continue
+        if any(p[: len(path)] == path for p in kept):
+            continue
+        if path[-1][0] == "f" and path[-2:-1] and path[-2][0] == "k" and path[-1][1] in json.loads(path[-2][1]):
+            continue
+        gone.append(path)
+        _remove(merged, path, node, kept, ())
+
+
+def _remove(value: Any, path: Path, node: Node, kept: set[Path], here: Path) -> bool:
+    """Take a field away, in copies of what is on the way to it. True if what it was in is empty now, and nobody says it."""
     kind, text = path[0]
     if kind == "f":
         if not isinstance(value, dict) or text not in value:
@@ -291,9 +302,9 @@ def _remove(value: Any, path: Path, node: Node) -> bool:
             del value[text]
         else:
             value[text] = schema.copy(value[text])
-            if _remove(value[text], path[1:], schema.child(node, text)):
+            if _remove(value[text], path[1:], schema.child(node, text), kept, (*here, path[0])):
                 del value[text]
-        return not value
+        return not value and here not in kept
     if not isinstance(value, list):
         return False
     for i, inner in enumerate(value):
@@ -302,6 +313,6 @@ def _remove(value: Any, path: Path, node: Node) -> bool:
             if len(path) == 1:
                 del value[i]
             else:
-                _remove(inner, path[1:], schema.item(node))
+                _remove(inner, path[1:], schema.item(node), kept, (*here, path[0]))
             break
-    return not value
+    return not value and here not in kept

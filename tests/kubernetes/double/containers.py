@@ -167,8 +167,9 @@ class Container:
         try:
             view = see(self.spec)
         except ConfigMissing as e:
-            self.wait("CreateContainerConfigError", str(e))
-            self._tell("Failed", f"Error: {e}", True)
+            if self.state.get("waiting", {}).get("message") != str(e):
+                self.wait("CreateContainerConfigError", str(e))
+                self._tell("Failed", f"Error: {e}", True)
             return
         if self._ran:
             self.restarts += 1
@@ -205,6 +206,9 @@ class Container:
             "finishedAt": words.stamp(now),
         }
         self.state = {"terminated": {**ended, "message": message} if message else ended}
+        for probe in self._probes.values():
+            if probe.running is not None:
+                probe.running.end_now(now)
         self._probes = {}
 
     def begin_end(self, now: float) -> None:
@@ -228,14 +232,14 @@ class Container:
         code = self.running.poll(now)
         if code is not None:
             if self._hook is not None:
-                self._hook.signal(signal.SIGKILL, now)
+                self._hook.end_now(now)
             self._end(code, now)
             return
         if self._hook is not None and self._hook.poll(now) is not None:
             self._hook, self._hook_done = None, True
         if now >= ends_at:
             if self._hook is not None:
-                self._hook.signal(signal.SIGKILL, now)
+                self._hook.end_now(now)
                 self._hook = None
             self.running.signal(signal.SIGKILL, now)
         elif self._hook_done and not self._told_to_end:
@@ -243,8 +247,10 @@ class Container:
             self.running.signal(signal.SIGTERM, now)
 
     def kill(self, now: float) -> None:
-        if self.running is not None:
-            self.running.signal(signal.SIGKILL, now)
+        """End everything of it by force, and wait until it is gone."""
+        for running in (self.running, self._hook, *(p.running for p in self._probes.values())):
+            if running is not None:
+                running.end_now(now)
 
     def _run(self, argv: list[str], purpose: str, now: float) -> Running:
         assert self._view is not None
@@ -287,7 +293,7 @@ class Container:
             if code is None and now - probe.since < spec["timeoutSeconds"]:
                 return None
             if code is None:
-                probe.running.signal(signal.SIGKILL, now)
+                probe.running.end_now(now)
             probe.running = None
             return code == 0
         if probe.next_at is None:

@@ -247,7 +247,7 @@ class Nodes:
         for taint in keep:
             if taint["effect"] == "NoExecute":
                 self._evict(node, taint)
-            elif taint["key"] == "node.kubernetes.io/out-of-service":
+            if taint["key"] == "node.kubernetes.io/out-of-service":
                 self._force(node)
 
     def _evict(self, node: Json, taint: Json) -> None:

@@ -310,6 +310,3 @@ class Kubelet:
         """End everything at once, by force."""
         for worker in self._workers.values():
             worker.kill(self.api.now())
-            for container in worker.main:
-                if container.running is not None:
-                    container.running.poll(self.api.now())

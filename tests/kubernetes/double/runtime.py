@@ -36,6 +36,10 @@ class Running(Protocol):
 
     def signal(self, number: int, now: float) -> None: ...
 
+    def end_now(self, now: float) -> None:
+        """End it by force, and wait until it is gone."""
+        ...
+
 
 class Runtime(Protocol):
     def start(self, launch: Launch, now: float) -> Running: ...
@@ -59,6 +63,10 @@ class _Process:
         elif self._child.poll() is None:
             # As a container runtime does: the first process only.
             os.kill(self._child.pid, number)
+
+    def end_now(self, now: float) -> None:
+        self._to_all(signal.SIGKILL)
+        self._child.wait()
 
     def _to_all(self, number: int) -> None:
         try:
@@ -109,6 +117,9 @@ class Hollow:
             self.end(now, 137)
         elif self.ends_at is None or self.ends_at > now + self.term_s:
             self.end(now + self.term_s, 0)
+
+    def end_now(self, now: float) -> None:
+        self.end(now, 137)
 
     def end(self, at: float, code: int) -> None:
         self.ends_at, self.code = at, code
