@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import yaml
 from lightkube import Client, KubeConfig
 
 from kubernetes.double.cluster import Cluster
+from kubernetes.double.routes import Dropped, Request
 from needs import missing
 
 Json = dict[str, Any]
@@ -117,3 +119,20 @@ def pod(name: str = "pod", **rest: Any) -> Json:
 
 def messages(cluster: Cluster, reason: str) -> list[str]:
     return [e["message"] for e in cluster.all("Event") if e["reason"] == reason]
+
+
+class InProcess(httpx2.BaseTransport):
+    """A lightkube client's way to a cluster without a socket between."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._routes = cluster.routes
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        target = request.url.raw_path.decode()
+        headers = {k.lower(): v for k, v in request.headers.items()}
+        try:
+            answer = self._routes.handle(Request.of(request.method, target, headers, request.read()))
+        except Dropped:
+            raise httpx2.RemoteProtocolError("Server disconnected without sending a response.", request=request) from None
+        assert answer.stream is None
+        return httpx2.Response(answer.status, headers=answer.headers, content=answer.body, request=request)

@@ -23,8 +23,14 @@ class Jobs:
         self._waits: dict[str, tuple[float, float]] = {}
 
     def tick(self) -> None:
-        for job in self._api.store.all(_JOB):
+        jobs = self._api.store.all(_JOB)
+        for job in jobs:
             self._follow(job)
+        alive = {j["metadata"]["uid"] for j in jobs}
+        for pod in self._api.store.all(_POD):
+            owners = {r["uid"] for r in pod["metadata"].get("ownerReferences") or []}
+            if TRACKING in (pod["metadata"].get("finalizers") or []) and not owners & alive:
+                self._release(pod)
 
     def _follow(self, job: Json) -> None:
         status = copy(job.get("status") or {})
