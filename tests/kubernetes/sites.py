@@ -36,7 +36,8 @@ def table(folder: Path, **rest: Any) -> KubernetesTable:
 def driver(cluster: Cluster, folder: Path, *, site: str = SITE, run_id: str = RUN, **rest: Any) -> KubernetesDriver:
     settings = table(folder, **rest)
     prepared = Starting(lambda s, n: Start(run_id, s, n, "https://coordinator.lan:9443", f"token-of-{s}-{n}", "-----BEGIN-----\n"))
-    return KubernetesDriver(site, settings, run_id, prepared, cluster=Api(settings, transport=InProcess(cluster)))
+    api = Api(settings, transport=InProcess(cluster), now=lambda: cluster.now)
+    return KubernetesDriver(site, settings, run_id, prepared, cluster=api)
 
 
 def look(driver: KubernetesDriver, site: str = SITE) -> Observation:

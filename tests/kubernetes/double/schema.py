@@ -44,6 +44,17 @@ def root(model: str) -> Node:
 
 
 def child(node: Node, key: str) -> Node:
+    """The node of a field. Nodes are parts of the document, or live as long as what is kept of them here."""
+    known = _children.get((id(node), key))
+    if known is None:
+        known = _children[id(node), key] = (node, _child(node, key))
+    return known[1]
+
+
+_children: dict[tuple[int, str], tuple[Node, Node]] = {}
+
+
+def _child(node: Node, key: str) -> Node:
     node = resolve(node)
     properties = node.get("properties")
     if properties is not None:

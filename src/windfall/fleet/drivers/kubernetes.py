@@ -45,12 +45,13 @@ class KubernetesDriver:
                 raise Transient(f"pod {words.name(pod)} of an earlier start is still there")
         start = self._starts.of(site, generation)
         if self._wanted != generation:
-            self._followed = ""
-        self._wanted, self._stopped = generation, False
+            self._wanted, self._followed = None, ""
+        self._stopped = False
         self.cluster.apply(self._objects.claim())
         self.cluster.apply(self._objects.secret(start))
         queue = self._table.queue
         self.cluster.apply(self._objects.job(start, queue) if queue else self._objects.stateful_set(start))
+        self._wanted = generation
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
         self._wanted, self._followed = None, ""
@@ -71,11 +72,13 @@ class KubernetesDriver:
     def list_owned(self, run_id: str) -> list[Owned]:
         if run_id != self._run_id:
             return []
-        living = [p for p in self._pods() if not words.is_over(p)]
+        pods = self._pods()
+        living = [p for p in pods if not words.is_over(p)]
         if living:
             return [Owned(self._site, words.generation(living[-1]), words.name(living[-1]))]
         if self._table.queue:
-            jobs = [j for j in self._jobs() if not words.how_job_ended(j) and not words.leaves(j)]
+            # A job that has had its pod makes no other one.
+            jobs = [] if pods else [j for j in self._jobs() if not words.how_job_ended(j) and not words.leaves(j)]
             return [Owned(self._site, words.generation(jobs[-1]), words.name(jobs[-1]))] if jobs else []
         found = self.cluster.get("StatefulSet", self._objects.name)
         there = found is not None and found["spec"].get("replicas", 1) > 0

@@ -48,8 +48,11 @@ _NEEDS_A_PERSON = ("field not declared in schema", "failed to create typed patch
 class Cluster:
     """One namespace of one cluster. Every method raises Transient, Permanent or Unauthorized, and waits for the answer."""
 
-    def __init__(self, table: KubernetesTable, *, transport: httpx2.BaseTransport | None = None) -> None:
+    def __init__(
+        self, table: KubernetesTable, *, transport: httpx2.BaseTransport | None = None, now: Callable[[], float] = clock.monotonic
+    ) -> None:  # fmt: skip
         """``transport``: in the network's place, for tests."""
+        self._now = now
         self._table = table
         self._transport = transport
         self._client: Client | None = None
@@ -121,7 +124,7 @@ class Cluster:
             return None
 
     def _ask(self, do: Callable[[Client], _T]) -> _T:
-        left_s = self._quiet_until - clock.monotonic()
+        left_s = self._quiet_until - self._now()
         if left_s > 0:
             raise Transient(f"{self._asked_for_quiet} (asked for {left_s:.0f} s of quiet)")
         with self._meaning():
@@ -186,7 +189,7 @@ class Cluster:
         waits = _retry_after_s(e)
         if waits:
             self._asked_for_quiet = told
-            self._quiet_until = clock.monotonic() + min(waits, _PATIENCE_MAX_S)
+            self._quiet_until = self._now() + min(waits, _PATIENCE_MAX_S)
         if code == 403 and "exceeded quota" in words:
             return Transient(told)
         if code in _PASSES and not any(w in words for w in _NEEDS_A_PERSON):
