@@ -13,6 +13,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "windfall"
 #: Each imports only from those after it.
 ORDER = [
+    "__main__",
     "cli",
     "ui",
     "run",

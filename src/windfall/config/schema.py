@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
 from windfall.config.drivers import NEEDS_TABLE, CommandTable, DriverName, NetworkTable, ResidentTable, SlurmTable
+from windfall.config.kubernetes import KubernetesTable
 from windfall.config.signals import LIVE, SignalTable
 from windfall.config.trigger import parse_trigger
 
@@ -335,6 +336,7 @@ class SiteTable(Table):
     resident: ResidentTable | None = Field(None, description='settings of driver = "resident"')
     slurm: SlurmTable | None = Field(None, description='settings of driver = "slurm"')
     command: CommandTable | None = Field(None, description='settings of driver = "command"')
+    kubernetes: KubernetesTable | None = Field(None, description='settings of driver = "kubernetes"')
     signal: SignalTable
     signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 

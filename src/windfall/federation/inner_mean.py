@@ -80,7 +80,7 @@ def write_mean(parts: Sequence[StatePart], path: Path) -> Made:
 
 def stream_mean(parts: Sequence[StatePart], out: _Out) -> None:
     """Write the mean to ``out``. Raises Refused, after it may have written something of it."""
-    states = [_State(part) for part in parts]
+    states = [_PartFile(part) for part in parts]
     first = states[0]
     for other in states[1:]:
         if other.moments.keys() != first.moments.keys():
@@ -106,7 +106,7 @@ def stream_mean(parts: Sequence[StatePart], out: _Out) -> None:
             out.write(piece)
 
 
-def _mean(states: Sequence[_State], name: str) -> Iterator[memoryview]:
+def _mean(states: Sequence[_PartFile], name: str) -> Iterator[memoryview]:
     """A tensor's mean, in pieces: a running weighted mean, as ``merge.weighted_mean`` has it."""
     entry = states[0].moments[name]
     for start in range(0, entry.count, _PIECE):
@@ -132,14 +132,14 @@ def _as_bf16(value: Floats) -> npt.NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _MomentTensor:
     kind: str
     shape: tuple[int, ...]
     count: int
     begin: int
 
 
-class _State:
+class _PartFile:
     """One state, of which nothing is read before it is asked for."""
 
     def __init__(self, part: StatePart) -> None:
@@ -153,7 +153,7 @@ class _State:
             head = json.loads(bytes(data[8 : 8 + length]))
             self._values = data[8 + length :]
             #: By name, in it all that is more than one number.
-            self.moments: dict[str, _Entry] = {}
+            self.moments: dict[str, _MomentTensor] = {}
             for name, said in head.items():
                 if name == "__metadata__":
                     continue
@@ -164,7 +164,7 @@ class _State:
                 kind = said["dtype"]
                 if kind not in _BYTES or not 0 <= begin <= end <= len(self._values) or count * _BYTES[kind] != end - begin:
                     raise ValueError(f"{str(name)[:80]} does not fit")
-                self.moments[name] = _Entry(kind, shape, count, begin)
+                self.moments[name] = _MomentTensor(kind, shape, count, begin)
         except DataError as e:
             raise Refused(f"the inner state of {part.site}: {e}") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, struct.error) as e:

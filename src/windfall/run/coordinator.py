@@ -22,8 +22,7 @@ from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import FederationError, HandOver, RunError, TakenOver, Transient, WindfallError
 from windfall.fleet.driver import Owned
-from windfall.fleet.drivers.build import AGENT, build_driver
-from windfall.fleet.drivers.start import Start, Starts
+from windfall.fleet.drivers.build import AGENT, Start, Starts, build_driver
 from windfall.fleet.machine import Action, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid

@@ -16,7 +16,6 @@ from windfall.store.rundir import RunDir
 from windfall.wire.bulk import Shelf
 from windfall.wire.bulk_server import BulkServer, Limits, application, serving
 from windfall.wire.bus_server import BusServer
-from windfall.wire.fleet_proxy import FleetProxy
 from windfall.wire.start_server import StartServer
 
 #: No file of a run is larger than so many times its model, and this.
@@ -76,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     if serves.get("superlink_port"):
         routes += BusServer(run.sites, tokens, lambda: server.should_exit).routes()
         routes += StartServer(run.sites, tokens, serves["residents"], lambda: server.should_exit).routes()
+        from windfall.wire.fleet_proxy import FleetProxy  # httpx, which a run whose sites are all here needs for nothing
+
         routes += FleetProxy(
             f"http://127.0.0.1:{serves['superlink_port']}", tokens, run.registrations, largest_bytes=_LARGEST_MESSAGE
         ).routes()

@@ -11,7 +11,7 @@ from windfall.fleet.machine import Site, State
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class ModelledStart:
     """How long the parts of a simulated start take (seconds): provisioning, then loading at idle power."""
 
     provision_s: float
@@ -28,7 +28,7 @@ class TrainerModel:
     """Starts by site, and stalls: while two or more sites train, the last ``stall_s`` of each ``cycle_s`` pass without a step."""
 
     preset: str
-    starts: Mapping[str, Start]
+    starts: Mapping[str, ModelledStart]
     stall_s: float
     cycle_s: float
 
@@ -41,9 +41,9 @@ class TrainerModel:
         """
         table = config.backtest.trainer
         if preset == "prototype":
-            study = Start(table.provision_s, table.load_s)
+            study = ModelledStart(table.provision_s, table.load_s)
             return cls(preset, {s.name: study for s in config.site}, table.stall_s, table.stall_cycle_s)
-        own = {s.name: Start(s.spin_up_s - s.load_s, s.load_s) for s in config.site}
+        own = {s.name: ModelledStart(s.spin_up_s - s.load_s, s.load_s) for s in config.site}
         return cls(preset, own, 0.0, table.stall_cycle_s)
 
     def differs(self, config: Config) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from windfall.config.drivers import ELSEWHERE, ResidentTable
 from windfall.config.schema import Config, SiteTable
+from windfall.errors import ConfigError
 from windfall.fleet.driver import Driver
 from windfall.fleet.drivers.beside import Beside, Pace
 from windfall.fleet.drivers.by_site import BySite
@@ -14,11 +15,11 @@ from windfall.fleet.drivers.command import CommandDriver
 from windfall.fleet.drivers.local import AGENT, Describe, LocalDriver, TokenFor
 from windfall.fleet.drivers.resident import ResidentDriver
 from windfall.fleet.drivers.slurm import SlurmDriver
-from windfall.fleet.drivers.start import Starts
+from windfall.fleet.drivers.start import Start, Starts
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
 
-__all__ = ["AGENT", "build_driver", "driver_of_what_lives", "pace", "platform_driver"]
+__all__ = ["AGENT", "Start", "Starts", "build_driver", "driver_of_what_lives", "pace", "platform_driver"]
 
 
 def build_driver(
@@ -52,6 +53,8 @@ def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -
         case "command":
             assert site.command is not None
             return CommandDriver(site.name, site.command, run_id, starts, run.sites / site.name)
+        case "kubernetes":
+            return _kubernetes(site, run_id, starts)
     raise AssertionError(f"{site.driver}: a driver that is not built here")
 
 
@@ -59,6 +62,17 @@ def pace(site: SiteTable) -> Pace:
     """How often a site that is elsewhere is looked at. A program a second is more than a cluster's administrators like."""
     slow = site.slurm or site.command
     return Pace() if slow is None else Pace(moving_s=2.0, steady_s=15.0, silent_s=60.0 + slow.timeout_s)
+
+
+def _kubernetes(site: SiteTable, run_id: str, starts: Starts) -> Driver:
+    assert site.kubernetes is not None
+    try:
+        from windfall.fleet.drivers.kubernetes import KubernetesDriver
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f'{site.name}: driver = "kubernetes" needs {e.name}, which is not installed; pip install "windfall[kubernetes]"'
+        ) from None
+    return KubernetesDriver(site.name, site.kubernetes, run_id, starts)
 
 
 def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:
