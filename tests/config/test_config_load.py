@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from windfall.config import schema
 from windfall.config.accepted import accepted
+from windfall.config.backtest import BacktestTable, TrainerTable
+from windfall.config.federation import FederationTable
 from windfall.config.lines import key_lines
 from windfall.config.load import ConfigProblems, fingerprint, load, loads, to_toml
+from windfall.config.policy import PolicyTable
+from windfall.config.recipe import DataTable, ModelTable, TrainTable
+from windfall.config.schema import FleetTable, LimitsTable, RunTable, SiteTable
 from windfall.config.signals import SignalTable
 from windfall.config.template import TEMPLATE
 from windfall.errors import ConfigError
@@ -99,8 +103,8 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
 def test_the_template_is_valid_and_names_every_key() -> None:
     loads(TEMPLATE, "t.toml", HERE)
     for table in (
-        schema.RunTable, schema.PolicyTable, schema.ModelTable, schema.DataTable, schema.TrainTable, schema.FederationTable,
-        schema.FleetTable, schema.BacktestTable, schema.TrainerTable, schema.SiteTable, schema.LimitsTable, SignalTable,
+        RunTable, PolicyTable, ModelTable, DataTable, TrainTable, FederationTable,
+        FleetTable, BacktestTable, TrainerTable, SiteTable, LimitsTable, SignalTable,
     ):  # fmt: skip
         for key, field in table.model_fields.items():
             if key in ("trainer", "signal"):
@@ -121,19 +125,19 @@ def test_the_template_is_valid_and_names_every_key() -> None:
 @pytest.mark.parametrize(
     ("table", "key", "said"),
     [
-        (schema.RunTable, "clock", '"real" or "scaled"'),
-        (schema.RunTable, "tick_s", "seconds, above 0"),
-        (schema.RunTable, "start", "an instant in ISO 8601, as 2026-01-11T17:00Z"),
-        (schema.RunTable, "threshold_g_per_kwh", "g CO2/kWh, above 0"),
-        (schema.PolicyTable, "duty", "a number, above 0 and at most 1"),
-        (schema.PolicyTable, "worth_per_mwh", "currency per MWh"),
-        (schema.LimitsTable, "max_power_w", "watts, above 0"),
-        (schema.ModelTable, "depth", "a whole number, at least 1 and at most 512"),
-        (schema.DataTable, "sample_prompt", "text of at most 500 characters"),
-        (schema.TrainTable, "compile", "true or false"),
-        (schema.BacktestTable, "deadlines_h", "a list, each hours, above 0"),
-        (schema.SiteTable, "ramp_w_per_min", "watts per minute, above 0"),
-        (schema.SiteTable, "tokens_per_s", "tokens/s, above 0"),
+        (RunTable, "clock", '"real" or "scaled"'),
+        (RunTable, "tick_s", "seconds, above 0"),
+        (RunTable, "start", "an instant in ISO 8601, as 2026-01-11T17:00Z"),
+        (RunTable, "threshold_g_per_kwh", "g CO2/kWh, above 0"),
+        (PolicyTable, "duty", "a number, above 0 and at most 1"),
+        (PolicyTable, "worth_per_mwh", "currency per MWh"),
+        (LimitsTable, "max_power_w", "watts, above 0"),
+        (ModelTable, "depth", "a whole number, at least 1 and at most 512"),
+        (DataTable, "sample_prompt", "text of at most 500 characters"),
+        (TrainTable, "compile", "true or false"),
+        (BacktestTable, "deadlines_h", "a list, each hours, above 0"),
+        (SiteTable, "ramp_w_per_min", "watts per minute, above 0"),
+        (SiteTable, "tokens_per_s", "tokens/s, above 0"),
         (SignalTable, "currency", "three capital letters"),
         (SignalTable, "latitude", "degrees, at least -90 and at most 90"),
         (SignalTable, "headers_from_env", "a table, each value text"),

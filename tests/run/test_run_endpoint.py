@@ -22,7 +22,7 @@ from patience import PATIENCE_S
 from proxy import refusing_proxy
 from run.real import assert_replays, assert_whole, events, start, wait_for, windfall, write_config
 from windfall import clock
-from windfall.config.schema import FederationTable
+from windfall.config.federation import FederationTable
 from windfall.errors import StoreError
 from windfall.run.endpoint import EndpointProcess, endpoint_port, needs_endpoint
 from windfall.store.blobs import FileBlob

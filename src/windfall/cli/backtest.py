@@ -11,7 +11,8 @@ from typing import get_args
 from windfall import clock
 from windfall.cli.output import print_json, say
 from windfall.config.load import load
-from windfall.config.schema import Config, PolicyName
+from windfall.config.policy import PolicyName
+from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest, deadlines_of, oddities, require_finished, span_of

@@ -1,23 +1,24 @@
-"""The configuration of a run: one class per table, one docstring line per key, units in the names."""
+"""The configuration of a run: one class per table, one docstring line per key, units in the names.
+
+The larger tables have files of their own: `policy`, `recipe`, `federation`, `drivers`, `signals`, `backtest`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from windfall.config.backtest import BacktestTable
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
 from windfall.config.drivers import NEEDS_TABLE, CommandTable, DriverName, NetworkTable, ResidentTable, SlurmTable
+from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
+from windfall.config.policy import BACKTEST_ONLY, PolicyTable
+from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.signals import LIVE, SignalTable
 from windfall.config.trigger import parse_trigger
-
-PolicyName = Literal[
-    "breakeven", "threshold", "paper", "percentile", "learned", "lookahead", "budgeted", "oracle", "always", "random_duty",
-]  # fmt: skip
-#: Policies that know the future, or look at nothing. They are for comparison and not for runs.
-BACKTEST_ONLY = ("oracle", "random_duty")
 
 
 class RunTable(Table):
@@ -56,45 +57,6 @@ class RunTable(Table):
         return bus
 
 
-class PolicyTable(Table):
-    """`[policy]`: when a site is wanted on."""
-
-    name: PolicyName = Field("breakeven", description="which policy decides")
-    worth_g_per_kwh: Positive = Field(100.0, description="what a kWh of training is worth (lambda), against intensities")
-    worth_per_mwh: float = Field(0.0, description="the same against prices: train while electricity costs less than this")
-    value_scale_per_mwh: Positive = Field(20.0, description="how far under worth_per_mwh a price is worth as much as 0 g is")
-    a_on: NonNegative = Field(0.5, description="breakeven: share of the restart cost to gain before a start")
-    a_off: NonNegative = Field(0.5, description="breakeven: share of the restart cost to lose before a stop")
-    start_g_per_kwh: Positive = Field(100.0, description="threshold: start below this")
-    stop_g_per_kwh: Positive | None = Field(None, description="threshold: stop at or above this (default: start_g_per_kwh)")
-    confirm_s: NonNegative = Field(0.0, description="threshold: how long the reading must stay below before a start")
-    off_delay_s: NonNegative = Field(0.0, description="threshold: how long it must stay above before a stop")
-    min_up_s: NonNegative = Field(0.0, description="threshold: shortest on-period")
-    percentile: Annotated[float, Field(gt=0, lt=100)] = Field(
-        10.0, description="percentile: on in the lowest readings, this many %"
-    )
-    window_days: Positive = Field(7.0, description="percentile: of the trailing days that count")
-    lookahead_h: Positive = Field(3.0, description="lookahead: how much of the forecast is used")
-    deadline: Instant | None = Field(None, description="budgeted: when the budget must be trained (ISO 8601, UTC)")
-    deadline_h: Positive | None = Field(None, description="budgeted: the same, in hours of run time from the start")
-    climatology_days: Positive = Field(28.0, description="budgeted: past days that stand for the future beyond the forecast")
-    replan_s: Positive = Field(900.0, description="budgeted: run time between two plans")
-    duty: Annotated[float, Field(gt=0, le=1)] = Field(0.25, description="random_duty: share of the time on")
-    duty_period_s: Positive = Field(3600.0, description="random_duty: time between two draws")
-
-    @model_validator(mode="after")
-    def _levels(self) -> PolicyTable:
-        if self.stop_g_per_kwh is not None and self.stop_g_per_kwh < self.start_g_per_kwh:
-            raise ValueError("stop_g_per_kwh must not be below start_g_per_kwh; swap the two")
-        return self
-
-    @model_validator(mode="after")
-    def _one_deadline(self) -> PolicyTable:
-        if self.deadline is not None and self.deadline_h is not None:
-            raise ValueError("deadline and deadline_h are the same thing; give one of them")
-        return self
-
-
 class LimitsTable(Table):
     """`[limits]`: what all sites together may not exceed. The sites that gain most go first."""
 
@@ -102,127 +64,6 @@ class LimitsTable(Table):
     max_power_w: Positive | None = Field(None, description="sum of train_power_w of the sites that are on")
     max_spend_per_h: Positive | None = Field(None, description="what the sites that are on may cost an hour, in the prices' unit")
     max_spend: Positive | None = Field(None, description="what the run may cost in all; then sites train at prices of 0 or less")
-
-
-class ModelTable(Table):
-    """`[model]`: the network, by one dial."""
-
-    depth: int = Field(4, ge=1, le=512, description="number of layers; the other sizes follow from it")
-    width: int | None = Field(None, ge=32, description="model dimension (default 64 x depth)")
-    head_dim: int | None = Field(None, ge=8, description="dimension of a head (default 128, or 32 for small models)")
-    sequence_length: int = Field(256, ge=16, description="tokens per sequence")
-    initial_weights: str | None = Field(
-        None,
-        min_length=1,
-        description="folder of `windfall export-weights` or `import-weights`: version 0 (default: drawn by run.seed)",
-    )
-
-
-class DataTable(Table):
-    """`[data]`: what is read."""
-
-    source: str = Field(
-        "stdlib",
-        min_length=1,
-        description="stdlib, text, JSON rows, parquet, a folder of these, or a folder made by `windfall data prepare`",
-    )
-    tokenizer: str = Field("bytes", description="bytes, bpe (trained on the source), or a tokenizer.json")
-    vocab_size: int | None = Field(None, ge=265, description="bpe: size of the vocabulary, specials included (default 65,536)")
-    packing: Literal["stream", "best_fit"] = Field("stream", description="documents behind each other, or fitted into sequences")
-    text_column: str = Field("text", description="column or field that holds the text (parquet, JSON rows)")
-    skip_bad_rows: bool = Field(False, description="leave rows out that are no text (counted and named), instead of refusing them")
-    held_out_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="documents kept for validation")
-    eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
-    eval_every_tokens: int | None = Field(
-        None, ge=0, description="tokens between versions that are evaluated, besides the last (default: a 25th of the budget)"
-    )
-    sample_prompt: str = Field(
-        "", max_length=500, description="what a version goes on with beside its evaluation (default: nothing)"
-    )
-    sample_tokens: int = Field(64, ge=0, le=1024, description="how many tokens of that a version writes; 0: none")
-
-
-class TrainTable(Table):
-    """`[train]`: optimizer step and recipe."""
-
-    batch_sequences: int = Field(8, ge=1, description="sequences per optimizer step")
-    batch: Literal["global", "site"] = Field(
-        "global", description="global: the sites of a joint round share each step's sequences, by speed; site: each takes so many"
-    )
-    block_sequences: int = Field(4, ge=1, description="sequences per block; divides batch_sequences")
-    optimizer: Literal["normuon", "muon_plain", "adamw"] = Field("normuon", description="inner optimizer")
-    lr_scale: Positive = Field(1.0, description="multiplies every learning rate of the recipe")
-    warmdown_fraction: Annotated[float, Field(ge=0, le=1)] = Field(0.4, description="last share of the budget: lr falls to 0")
-    lr_floor: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of the learning rate left at the end")
-    reset_warmup_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.005, description="share of the budget over which lr rises after a reset of the inner state"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="forward and backward precision; auto: bf16 on GPUs, fp32 on CPUs; weights stay fp32"
-    )
-    micro_batch_sequences: int | None = Field(
-        None, ge=1, description="sequences of one forward and backward pass at a rank (default: all it has of a step)"
-    )
-    compile: bool = Field(False, description="torch.compile the model, once in the life of a trainer")
-    checkpoint_activations: bool = Field(False, description="compute activations again in the backward pass: less memory")
-    spike_factor: Annotated[float, Field(gt=1)] = Field(
-        20.0, description="a step whose gradient is this many times as long as usual is skipped"
-    )
-    max_skips: int = Field(8, ge=1, description="so many skipped steps in a row end a site's training")
-
-    @model_validator(mode="after")
-    def _divides(self) -> TrainTable:
-        if self.batch_sequences % self.block_sequences:
-            raise ValueError(
-                f"block_sequences = {self.block_sequences} does not divide batch_sequences = {self.batch_sequences}; "
-                "choose a divisor, so that no step ends inside a block"
-            )
-        return self
-
-
-class FederationTable(Table):
-    """`[federation]`: rounds, merging, checkpoints."""
-
-    round_s: Positive = Field(600.0, description="longest federated round, run time (on a scaled clock, every one)")
-    round_min_s: Positive = Field(
-        60.0, description="clock real: shortest federated round; one is ten times its transfer and merge, longer as the run goes on"
-    )
-    round_tokens: int | None = Field(
-        None, ge=1, description="tokens of each site per round, whole steps, instead of round_s; repeatable if snapshot_s is longer"
-    )
-    solo_cut_s: Positive = Field(600.0, description="a site alone cuts a version this often, run time")
-    quorum: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="share of a round's sites that must have answered before grace runs"
-    )
-    grace_s: NonNegative = Field(60.0, description="wall time a round waits for late sites once it has a quorum")
-    outer: Literal["average", "nesterov"] = Field("average", description="what turns contributions into a version")
-    outer_lr: Positive = Field(0.7, description="outer Nesterov learning rate")
-    outer_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="outer Nesterov momentum")
-    codec: Literal["fp32", "bf16", "int8", "int4", "int2"] = Field(
-        "int8", description="how what is trained together is rounded to travel, both ways (one site alone: always fp32)"
-    )
-    overlap: bool = Field(
-        True, description="sites train on past their cut, until what it became part of has reached them (never with round_tokens)"
-    )
-    average_inner_every: int = Field(
-        0, ge=0, description="every n-th version of joint rounds averages inner states too; no gain measured at rounds of two steps"
-    )
-    base_max_age: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.005, description="late work may be based on a version this much of the budget old, or two versions; older is lost"
-    )
-    inner_max_age: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.02, description="an inner optimizer state this much of the budget old is reset where a site takes it up again"
-    )
-    snapshot_s: Positive = Field(120.0, description="wall time between a site's local snapshots")
-    keep_versions: int = Field(5, ge=2, description="weights files kept besides every keep_every-th")
-    keep_every: int = Field(10, ge=1, description="every n-th version's weights are kept for good")
-    inline_limit_mb: Positive = Field(64.0, description="what is larger travels as files beside the messages, over HTTP")
-    port: int = Field(0, ge=0, le=65535, description="SuperLink port on this machine; 0 picks a free one")
-
-    @property
-    def inline_limit_bytes(self) -> int:
-        """What is larger does not travel in a message."""
-        return int(self.inline_limit_mb * 1e6)
 
 
 class FleetTable(Table):
@@ -244,57 +85,6 @@ class FleetTable(Table):
     backoff_max_s: Positive = Field(3600.0, description="longest back-off")
     max_failures: int = Field(5, ge=1, description="failed starts in a row, on every site, after which the run gives up")
     dead_man_s: Positive = Field(120.0, description="a site that hears nothing from the coordinator for this long drains and stops")
-
-
-class TrainerTable(Table):
-    """`[backtest.trainer]`: the model that takes the trainer's place on the manual clock."""
-
-    preset: Literal["windfall", "prototype"] = Field(
-        "windfall", description="prototype has the study's start and stall; windfall the sites' own starts and no stall"
-    )
-    provision_s: NonNegative = Field(
-        240.0, description="preset prototype: provisioning, at provisioning_power_w (windfall: spin_up_s - load_s of each site)"
-    )
-    load_s: NonNegative = Field(100.0, description="preset prototype: loading, at idle power (windfall: load_s of each site)")
-    stall_s: NonNegative = Field(135.0, description="preset prototype: idle part of each cycle with two or more sites")
-    stall_cycle_s: Positive = Field(648.0, description="preset prototype: length of that cycle")
-
-
-class ReferenceTable(Table):
-    """`[[backtest.reference]]`: figures from elsewhere, shown beside the rows."""
-
-    name: str = Field(min_length=1, description="whose they are")
-    preset: str = Field("measured", description="how they came about")
-    finish_h: Positive | None = Field(None, description="hours from the start to the end")
-    site_hours: Positive | None = Field(None, description="site-hours of training")
-    energy_kwh: Positive | None = Field(None, description="energy")
-    kg_co2: Positive | None = Field(None, description="emissions")
-    share_inside: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="share of the energy inside windows")
-
-
-class BacktestTable(Table):
-    """`[backtest]`: the loop on a manual clock."""
-
-    start: Instant | None = Field(None, description="first instant (default: [run] start, else the first row that all traces have)")
-    until: Instant | None = Field(None, description="last instant (default: the end of the traces)")
-    target: Literal["budget", "none"] = Field(
-        "budget", description="budget: until it is trained; none: from start to until, whatever that trains"
-    )
-    site_hours: Positive | None = Field(None, description="budget in site-hours (default: budget_tokens)")
-    baseline_site_hours: Positive | None = Field(None, description="site-hours of the always-on baselines (default: site_hours)")
-    tick_s: Positive | None = Field(None, description="step of the simulation (default: [run] tick_s)")
-    policies: list[PolicyName] = Field(["paper", "breakeven", "always", "oracle"], description="policies to compare")
-    deadlines_h: list[Positive] = Field(
-        default_factory=list, description="budgeted and oracle: hours by which the budget must be trained, a row for each"
-    )
-    publication_delays_s: list[NonNegative] = Field(
-        default_factory=list, description="rows for readings that are known so late (default: as the signals say)"
-    )
-    trainer: TrainerTable = Field(default_factory=TrainerTable)  # type: ignore[arg-type]
-    paper_preset: Literal["windfall", "prototype"] = Field(
-        "prototype", description="preset of the row `paper`: the study ran with its stall"
-    )
-    reference: list[ReferenceTable] = Field(default_factory=list, description="figures from elsewhere, shown beside the rows")
 
 
 class SiteTable(Table):

@@ -8,8 +8,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from windfall.config import schema
 from windfall.config.accepted import accepted
+from windfall.config.backtest import BacktestTable, ReferenceTable, TrainerTable
+from windfall.config.federation import FederationTable
+from windfall.config.policy import PolicyTable
+from windfall.config.recipe import DataTable, ModelTable, TrainTable
+from windfall.config.schema import FleetTable, LimitsTable, RunTable, SiteTable
 from windfall.config.signals import SignalTable
 
 #: What the template sets; everything else stands in it as a comment with its default.
@@ -60,10 +64,10 @@ def _table(name: str, cls: type[BaseModel], chosen: dict[str, Any]) -> list[str]
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             continue
-        if field.default_factory is list and getattr(inner, "__args__", [None])[0] in (schema.ReferenceTable, SignalTable):
+        if field.default_factory is list and getattr(inner, "__args__", [None])[0] in (ReferenceTable, SignalTable):
             item = getattr(inner, "__args__", [None])[0]
             lines.append(f"# [[{name.strip('[]')}.{key}]]".ljust(34) + f"# {field.description}")
-            if item is schema.ReferenceTable:
+            if item is ReferenceTable:
                 lines += [_line(k, f, {}) for k, f in item.model_fields.items()]
             continue
         lines.append(_line(key, field, chosen))
@@ -78,15 +82,15 @@ def template() -> str:
         "# Check it with `windfall check`, see what policies would bring with `windfall backtest`, start it with `windfall run`.",
     ]
     for name, cls in (
-        ("run", schema.RunTable), ("policy", schema.PolicyTable), ("model", schema.ModelTable), ("data", schema.DataTable),
-        ("train", schema.TrainTable), ("federation", schema.FederationTable), ("fleet", schema.FleetTable),
-        ("limits", schema.LimitsTable), ("backtest", schema.BacktestTable),
+        ("run", RunTable), ("policy", PolicyTable), ("model", ModelTable), ("data", DataTable),
+        ("train", TrainTable), ("federation", FederationTable), ("fleet", FleetTable),
+        ("limits", LimitsTable), ("backtest", BacktestTable),
     ):  # fmt: skip
         lines += _table(f"[{name}]", cls, _SET.get(name, {}))
-    lines += _table("[backtest.trainer]", schema.TrainerTable, {})
+    lines += _table("[backtest.trainer]", TrainerTable, {})
     for i, site in enumerate(_SITES):
         if i == 0:
-            lines += _table("[[site]]", schema.SiteTable, {**site, **_SITE})
+            lines += _table("[[site]]", SiteTable, {**site, **_SITE})
             lines += _table("[site.signal]", SignalTable, _SIGNAL)
         else:
             lines += ["", "[[site]]", *(f"{k} = {json.dumps(v)}" for k, v in {**site, **_SITE}.items())]

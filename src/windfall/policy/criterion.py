@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from windfall.config.schema import Config, PolicyTable, SiteTable
+from windfall.config.policy import PolicyTable
+from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
 from windfall.config.trigger import Comparison, Joined, Trigger, parse_trigger
 from windfall.grid.signal import Reading
