@@ -1,4 +1,5 @@
-"""The ledger: which blocks are free, leased, received, committed or quarantined, and which versions there are.
+"""The ledger: which blocks are free, leased, received, committed or quarantined, and which versions there are. What changes it is
+here, what reads it in `store.ledger_reader`.
 
 One table of spans partitions the budget: every block lies in exactly one span, and a span has one state. So "exactly once" is a
 property of the table and not of the code that fills it. SQLite with synchronous=FULL; each public
@@ -17,10 +18,9 @@ from typing import Any
 
 from windfall import faults
 from windfall.errors import Refused, StoreError, TakenOver
-from windfall.store.configurations import Configurations
+from windfall.store.ledger_reader import LedgerReader
 from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
-from windfall.store.records import Configured, Consumed, Counts, Hold, InnerMean, Lease, Received, StoredInner, Token, Version
-from windfall.store.spans import Spans
+from windfall.store.records import Consumed, Hold, Lease, Received, StoredInner, Version
 
 #: Leases that may fail at a block before it is quarantined.
 MAX_FAILURES = 3
@@ -32,16 +32,11 @@ class TooLate(Refused):
     """Work that was real, and comes too late to be of use."""
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """One run's ledger. Only the coordinator opens it for writing."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db = db
-        self._spans = Spans(db)
-        self._configurations = Configurations(db)
-        self._path = path
-        self.budget_blocks = int(self.meta("budget_blocks") or 0)
-        self.tokens_per_block = int(self.meta("tokens_per_block") or 0)
+        super().__init__(db, path)
         self._fence: int | None = None
 
     # -- opening ---------------------------------------------------------------------------------------------
@@ -73,15 +68,6 @@ class Ledger:
         check_schema(db, path, read_only=read_only)
         return cls(db, path)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def meta(self, key: str) -> str | None:
-        """A named value of the ledger's table `meta`; None if it is not set."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return str(row[0]) if row else None
-
     def set_meta(self, **values: Any) -> None:
         """Store named values in the table `meta`, durably."""
         with self._transaction() as db:
@@ -95,21 +81,7 @@ class Ledger:
         self._fence = fence
         return fence
 
-    @contextmanager
-    def one_moment(self) -> Iterator[None]:
-        """A context in which all reads see the state of its beginning, whatever the coordinator writes meanwhile. For readers."""
-        self._db.execute("BEGIN")
-        try:
-            self._db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # a transaction's moment is that of its first read
-            yield
-        finally:
-            self._db.execute("COMMIT")
-
     # -- configurations --------------------------------------------------------------------------------------
-
-    def configurations(self) -> list[Configured]:
-        """Every configuration that the run has had, oldest first; none where they were not kept yet."""
-        return self._configurations.all()
 
     def configure(
         self, text: str, fingerprint: str, *, changes: Sequence[dict[str, Any]] = (), budget_blocks: int, how: str = "warmdown",
@@ -193,19 +165,6 @@ class Ledger:
                 bad += [block] if state == "quarantined" else []
             return bad
 
-    def live_leases(self, site: str | None = None) -> list[Lease]:
-        """Leases that still hold blocks."""
-        rows = self._db.execute(
-            "SELECT epoch, site, generation, start, end, expires FROM leases WHERE state = 'live'"
-            + (" AND site = ?" if site else "") + " ORDER BY epoch",
-            (site,) if site else (),
-        )  # fmt: skip
-        return [Lease(*r) for r in rows.fetchall()]
-
-    def remaining(self, epoch: int) -> list[tuple[int, int]]:
-        """The block ranges of a lease that have not been handed in."""
-        return self._spans.of_lease(epoch)
-
     # -- contributions ---------------------------------------------------------------------------------------
 
     def receive(
@@ -249,21 +208,6 @@ class Ledger:
                     )
                 self._spans.mark(c.start, c.end, "received", lease=c.epoch, contribution=number)
             return Received(number, site, generation, cut, base_version, tokens, file, header)
-
-    def fate(self, site: str, generation: int, cut: int) -> tuple[str, int | None] | None:
-        """State and version of a contribution; None if it was never taken in."""
-        row = self._db.execute(
-            "SELECT state, version FROM contributions WHERE site = ? AND generation = ? AND cut = ?", (site, generation, cut)
-        ).fetchone()
-        return (str(row[0]), row[1]) if row else None
-
-    def pending(self) -> list[Received]:
-        """Contributions that wait for a commit, oldest first."""
-        rows = self._db.execute(
-            "SELECT id, site, generation, cut, base_version, tokens, file, header FROM contributions"
-            " WHERE state = 'received' ORDER BY id"
-        )
-        return [Received(a, b, c, d, e, f, g, json.loads(h)) for a, b, c, d, e, f, g, h in rows.fetchall()]
 
     def discard(self, contribution: int, reason: str) -> None:
         """Give up a received contribution whose file is damaged. Its blocks are free again."""
@@ -336,41 +280,6 @@ class Ledger:
             self._spans.coalesce()
         return self.head()
 
-    def head(self) -> Version:
-        """The newest version."""
-        found = self._versions("ORDER BY version DESC LIMIT 1")
-        if not found:
-            raise StoreError(f"{self._path}: there is no version yet")
-        return found[0]
-
-    def version(self, number: int) -> Version | None:
-        """The version of that number; None if there is none."""
-        return next(iter(self._versions(f"WHERE version = {int(number)}")), None)
-
-    def has_version(self) -> bool:
-        """Whether version 0 has been written."""
-        return bool(self._db.execute("SELECT 1 FROM versions LIMIT 1").fetchone())
-
-    def versions(self) -> list[Version]:
-        """Every version, oldest first."""
-        return self._versions("ORDER BY version")
-
-    def last_versions(self, most: int) -> list[Version]:
-        """The newest versions, at most so many, oldest first."""
-        return self._versions(f"ORDER BY version DESC LIMIT {int(most)}")[::-1]
-
-    def retained(self) -> list[Version]:
-        """Versions whose weights are kept, oldest first."""
-        return self._versions("WHERE retained = 1 ORDER BY version")
-
-    def contributions(self, version: int) -> list[Received]:
-        """The contributions that a version was made of."""
-        rows = self._db.execute(
-            "SELECT id, site, generation, cut, base_version, tokens, file, header FROM contributions WHERE version = ? ORDER BY id",
-            (version,),
-        )
-        return [Received(a, b, c, d, e, f, g, json.loads(h)) for a, b, c, d, e, f, g, h in rows.fetchall()]
-
     def forget_weights(self, version: int) -> None:
         """Note that a version's weights are no longer kept (before its file is removed)."""
         with self._transaction() as db:
@@ -388,27 +297,6 @@ class Ledger:
             astuple(state),
         )
 
-    def inner_states(self) -> dict[str, StoredInner]:
-        """By site: its newest inner state."""
-        columns = {row[1] for row in self._db.execute("PRAGMA table_info(inner_states)")}
-        taken = "generation, cut" if "cut" in columns else "NULL, NULL"  # a ledger of schema 5, opened for reading
-        rows = self._db.execute(f"SELECT site, version, tokens_total, file, sha256, {taken} FROM inner_states")
-        return {r[0]: StoredInner(*r) for r in rows.fetchall()}
-
-    # -- counting --------------------------------------------------------------------------------------------
-
-    def counts(self) -> Counts:
-        """Blocks by state."""
-        return self._spans.counts()
-
-    def spans(self) -> list[tuple[int, int, str]]:
-        """The partition of the budget."""
-        return self._spans.all()
-
-    def complete(self) -> bool:
-        """Whether every block is committed or quarantined."""
-        return self.counts().settled == self.budget_blocks
-
     # -- journal ---------------------------------------------------------------------------------------------
 
     def asked(self, t_run: float, t_wall: float, site: str, generation: int, action: str, reason: str) -> None:
@@ -419,43 +307,11 @@ class Ledger:
                 (t_run, t_wall, site, generation, action, reason),
             )
 
-    def generations(self) -> dict[str, int]:
-        """The highest generation ever asked for, by site. A generation is never used twice."""
-        return dict(self._db.execute("SELECT site, MAX(generation) FROM journal GROUP BY site").fetchall())
-
     def keep_token(self, site: str, generation: int, sha256: str) -> None:
         """From now on this is what is known of a site's token; of lives before the last few nothing is kept."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (site, generation, sha256))
             db.execute("DELETE FROM tokens WHERE site = ? AND generation <= ?", (site, generation - _TOKENS_KEPT))
-
-    def tokens(self) -> list[Token]:
-        """Every site's token, and those of its last lives, so that one of them can be told what it is."""
-        try:
-            rows = self._db.execute("SELECT site, generation, sha256 FROM tokens").fetchall()
-            newest = self.generations()
-        except sqlite3.Error as e:
-            raise StoreError(f"{self._path}: the tokens cannot be read ({e})") from None
-        return [Token(str(s), int(g), str(h), newest.get(s) == g) for s, g, h in rows]
-
-    def last_asked(self) -> dict[str, tuple[int, str, float]]:
-        """By site: generation, action and run time of what was last asked of its driver."""
-        rows = self._db.execute(
-            "SELECT site, generation, action, t_run FROM journal WHERE id IN (SELECT MAX(id) FROM journal GROUP BY site)"
-        )
-        return {str(s): (int(g), str(a), float(t)) for s, g, a, t in rows.fetchall()}
-
-    def started_at(self, site: str, generation: int) -> float | None:
-        """Run time at which a generation was first asked to come up."""
-        (t,) = self._db.execute(
-            "SELECT MIN(t_run) FROM journal WHERE site = ? AND generation = ? AND action = 'ensure_up'", (site, generation)
-        ).fetchone()
-        return None if t is None else float(t)
-
-    def starts(self) -> dict[str, int]:
-        """How often each site was asked to come up."""
-        rows = self._db.execute("SELECT site, COUNT(*) FROM journal WHERE action = 'ensure_up' GROUP BY site")
-        return {str(s): int(n) for s, n in rows.fetchall()}
 
     # -- the operator's holds --------------------------------------------------------------------------------
 
@@ -471,14 +327,6 @@ class Ledger:
         """Give a site back to its policy."""
         with self._transaction() as db:
             db.execute("DELETE FROM holds WHERE site = ?", (site,))
-
-    def holds(self) -> dict[str, Hold]:
-        """Sites that an operator keeps off."""
-        try:
-            rows = self._db.execute("SELECT site, kind, t_run, until, who, why FROM holds").fetchall()
-        except sqlite3.OperationalError:
-            return {}  # a ledger of schema 1, opened for reading
-        return {r[0]: Hold(*r) for r in rows}
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -508,43 +356,8 @@ class Ledger:
                 "this one stops, and nothing is lost"
             )
 
-    def _versions(self, tail: str) -> list[Version]:
-        rows = self._db.execute(
-            "SELECT version, t_run, t_wall, file, sha256, outer_file, mode, tokens, tokens_total, sites, retained, detail"
-            " FROM versions " + tail
-        )
-        return [
-            Version(
-                version=r[0],
-                t_run=r[1],
-                t_wall=r[2],
-                file=r[3],
-                sha256=r[4],
-                outer_file=r[5],
-                mode=r[6],
-                tokens=r[7],
-                tokens_total=r[8],
-                sites=json.loads(r[9]),
-                retained=bool(r[10]),
-                **_made(json.loads(r[11])),
-            )
-            for r in rows.fetchall()
-        ]
-
     def _held(self, start: int, end: int, epoch: int, site: str) -> bool:
         lease = self._db.execute("SELECT site, state FROM leases WHERE epoch = ?", (epoch,)).fetchone()
         if lease is None or lease[0] != site or lease[1] != "live" or end <= start:
             return False
         return self._spans.leased(epoch, start, end) == end - start
-
-
-def _made(detail: dict[str, Any]) -> dict[str, Any]:
-    """How a version was made, from what its row keeps of it."""
-    alone, residual, mean = detail.get("alone"), detail.get("residual"), detail.get("inner_mean")
-    return {
-        "alone": tuple(alone) if alone else None,
-        "residual": tuple(residual) if residual else None,
-        "codec": detail.get("codec", "fp32"),
-        "outer_sha256": detail.get("outer_sha256", ""),
-        "inner_mean": InnerMean(mean["file"], mean["sha256"], tuple((s, g, c, n) for s, g, c, n in mean["cuts"])) if mean else None,
-    }
