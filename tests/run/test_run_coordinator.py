@@ -15,12 +15,11 @@ import pytest
 from federation.fixtures import no_waiting_for_the_disk as no_waiting_for_the_disk
 from federation.harness import BATCH, BLOCK, T0, configured
 from run.test_run_compose import changed
-from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import FederationError, HandOver, RunError
 from windfall.processes import marked
 from windfall.run import coordinator
-from windfall.run.coordinator import Coordinator, signs_of_life
+from windfall.run.coordinator import Coordinator
 from windfall.run.prepare import begin_run
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
@@ -86,7 +85,7 @@ def life(run: RunDir) -> Iterator[Callable[..., Looked]]:
     if made:
         made[-1].driver.kill_all()
         made[-1].close(end_sites=True)
-    for agent in (a for one in made for a in one.driver._agents.values() if a.child is not None):
+    for agent in (a for one in made for a in one.driver._local._agents.values() if a.child is not None):
         agent.child.wait()
 
 
@@ -136,7 +135,7 @@ def test_it_takes_over_sites_that_live_and_ends_them_only_when_it_is_told_to(
     second.telemetry.flush()
     assert "adopted" in kinds(run)
     second.close(end_sites=True)
-    first.driver._agents["a"].child.wait()  # its parent is this process, for the system
+    first.driver._local._agents["a"].child.wait()  # its parent is this process, for the system
     assert not marked(second.run_id, run.root)
 
 
@@ -176,19 +175,6 @@ def test_views_see_that_it_lives_and_what_it_waits_for(
     assert seen[-1]["sites"]["a"]["state"] == "provisioning"
     beat = read_json(run.beat)
     assert beat == {"pid": os.getpid(), "fence": one.fence, "beat": beat["beat"], "serves": True}
-
-
-def test_while_it_is_built_it_gives_signs_of_life_for_so_long_and_no_longer(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "_BEAT_S", 0.001)
-    with signs_of_life(run, 1e9):
-        while (beat := read_json(run.beat)) is None:
-            clock.pause(0.001)
-    assert (beat["pid"], beat["serves"]) == (os.getpid(), False)
-    assert beat["beat"] < 0
-    run.beat.unlink()
-    with signs_of_life(run, 0.0):
-        clock.pause(0.01)
-    assert not run.beat.exists()
 
 
 # -- why it ends ---------------------------------------------------------------------------------------------

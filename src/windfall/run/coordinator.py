@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import secrets
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
@@ -28,19 +24,22 @@ from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
 from windfall.run.compose import compose, take_lease
 from windfall.run.endpoint import endpoint_port, endpoint_url
+from windfall.run.life import BEAT_S, begin, signs_of_life
+from windfall.run.merge_watch import MergeWatch
 from windfall.run.operator import Operator
+from windfall.run.present import Present
 from windfall.run.recorder import TelemetryRecorder, position
 from windfall.run.sites import DataFiles, describe_elsewhere, describe_site, nursery_for
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
 from windfall.store.bus_factory import open_bus
-from windfall.store.files import telling_of_the_disk, to_json, write_json
+from windfall.store.files import telling_of_the_disk, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
-from windfall.units import iso_utc, parse_utc
+from windfall.units import iso_utc
 from windfall.wire.bulk import Shelf
-from windfall.wire.bulk_transport import BulkTransport, clear_orphans, transfers
+from windfall.wire.bulk_transport import BulkTransport, clear_orphans
 from windfall.wire.certificates import Certificates
 from windfall.wire.fleet_proxy import Registrations
 from windfall.wire.flower_environment import flower_environment
@@ -50,12 +49,7 @@ from windfall.wire.transport import Transport
 _POLL_S = 0.01
 _CALENDAR_POLL_S = 0.05
 _QUIET_POLL_S = 1.0
-_BEAT_S = 2.0
-#: What a site is at for longer than this is shown.
-_MOMENT_S = 3.0
 _FLUSH_S = 1.0
-#: Bytes of a model that a merge gets through in a second, on the slowest disk that anybody should use.
-_MERGE_BYTES_PER_S = 5e6
 #: A run without a living site waits this long at most until starts are cheap.
 _PREPARE_S = 5.0
 log = logging.getLogger("windfall")
@@ -93,12 +87,9 @@ class Coordinator:
         self.leaving = False
         #: A thread of this process hangs, for which its end must not wait.
         self.stuck = False
-        self._merging_since: float | None = None
-        self._merging_on = -1
-        self._merge_may_take_s = 0.0
+        self._merge_watch = MergeWatch(config.fleet.coordinator_timeout_s)
         self._beat = 0
         self._beat_at = self._flushed_at = float("-inf")
-        self._waits, self._waits_since = "", 0.0
         #: Whether large blobs travel as files.
         self._files = endpoint_port(run) is not None
         self._trouble_with_files: dict[str, str] = {}
@@ -119,7 +110,7 @@ class Coordinator:
         kept = self.ledger.configurations()
         self.recorder = TelemetryRecorder(self.telemetry, kept[-1].number if kept else 1)
         booked_to = position(self.telemetry)
-        now = self._begin()
+        now = begin(config, self.ledger, self.telemetry, self.fence)
         # Up to here an earlier coordinator granted run time. With less, a site that is to cut at this very instant could not.
         self._granted = now
         self.clock: Clock = ScaledClock(now, config.run.speed) if self.gated else RealClock()
@@ -135,6 +126,7 @@ class Coordinator:
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
             holds=self.operator, executor=ThreadPoolExecutor(1, "merge"), registrations=Registrations(run.registrations),
         )  # fmt: skip
+        self._present = Present(self.telemetry, self.bus, self.loop, self.work, files=self._files)
         self._adopt(now, booked_to)
 
     def _adopt(self, now: float, booked_to: float | None) -> None:
@@ -195,38 +187,6 @@ class Coordinator:
             self._trouble_with_files[site] = trouble
             self.telemetry.event(self.clock.now(), "site_note", site=site, note=trouble or "its files can be written again")
 
-    # -- building --------------------------------------------------------------------------------------------
-
-    def _begin(self) -> float:
-        """The run time at which this coordinator begins. Records its start."""
-        stored = float(self.ledger.meta("t_run") or 0)
-        latest = position(self.telemetry)
-        resumed = latest is not None or self.ledger.head().version > 0
-        if not self.gated:
-            now = clock.wall()
-        elif resumed:
-            now = max(stored, latest or 0.0, self.ledger.head().t_run)
-        else:
-            now = parse_utc(self.config.run.start or "")
-        head = self.ledger.head()
-        self.telemetry.event(
-            now, "resumed" if resumed else "started", version=head.version, fence=self.fence,
-            tokens_total=head.tokens_total, run_id=self.run_id, pid=os.getpid(),
-        )  # fmt: skip
-        self._tell_changes(now)
-        return now
-
-    def _tell_changes(self, now: float) -> None:
-        """Record changes of the configuration since the last coordinator. They hold from now on."""
-        for c in self.ledger.configurations():
-            if c.t_run is None:
-                for x in c.changes:
-                    self.telemetry.event(
-                        now, "configuration_changed", site=x["site"], number=c.number, key=x["key"], old=x["old"], new=x["new"]
-                    )
-                self.telemetry.flush()
-                self.ledger.begun_under(c.number, now)
-
     def _moved(self, t: float, site: Site, old: State, new: State) -> None:
         self.recorder.moved(t, site, old, new)
         log.info("%s %s: %s -> %s (%s)", iso_utc(t), site.name, old.value, new.value, site.reason)
@@ -251,12 +211,11 @@ class Coordinator:
 
     def idle(self) -> None:
         now = clock.monotonic()
-        if now - self._beat_at >= _BEAT_S:
+        if now - self._beat_at >= BEAT_S:
             self._beat, self._beat_at = self._beat + 1, now
             self._publish()
             self._alive()
-        if self.loop.waiting != self._waits:
-            self._waits, self._waits_since = self.loop.waiting, clock.wall()
+        self._present.look()
         if now - self._flushed_at >= _FLUSH_S and (self.gated or (self._files and not self._quiet())):
             self._flush(self.clock.now())  # so that views show what is waited for, on its way, and has happened
         self._check()
@@ -297,64 +256,25 @@ class Coordinator:
 
     def _flush(self, t: float) -> None:
         self._flushed_at = clock.monotonic()
-        c = self.loop.controller
-        self.telemetry.put(
-            "INSERT OR REPLACE INTO meta VALUES ('now', ?)",
-            _now_text(
-                t,
-                {n: (s.state.value, s.starts, s.reason) for n, s in c.sites.items()},
-                c.mode(),
-                self.loop.waiting and self._waits,
-                self._waits_since,
-                self._transfers(),
-                self._doing(),
-            ),
-        )
-        if self.telemetry.dropped:
-            self.telemetry.put("INSERT OR REPLACE INTO meta VALUES ('dropped', ?)", str(self.telemetry.dropped))
+        self._present.write(t)
         self.telemetry.flush()
 
-    def _transfers(self) -> dict[str, Any]:
-        """By site: its large files on their way, by its own word."""
-        found = {}
-        for name, site in self.loop.controller.sites.items():
-            if (
-                self._files
-                and site.state is not State.OFF
-                and (said := transfers(self.bus.get(name, "transfers"), site.generation))
-            ):
-                found[name] = said
-        return found
-
-    def _doing(self) -> dict[str, Any]:
-        """By site: what it has been at for longer than a moment, by its own word."""
-        now, found = clock.monotonic(), {}
-        for name in self.loop.controller.sites:
-            said = self.work.doing(name)
-            if said is not None and said.since is not None and now - said.since > _MOMENT_S:
-                found[name] = {"what": said.what, "since_wall": clock.wall() - (now - said.since)}
-        return found
-
-    def _mind_the_merge(self) -> None:
-        """Raise if a merge hangs: the loop goes on beside it, so nobody else would find out."""
+    def _merged_on(self) -> tuple[int, int] | None:
+        """The version that is being merged on, and the bytes of its file; None while nothing is merged."""
         if not self.work.merging():
-            self._merging_since = None
-            return
-        now, head = clock.monotonic(), self.ledger.head()
-        if self._merging_since is None or head.version != self._merging_on:
-            self._merging_since, self._merging_on = now, head.version
-            file = self.run.checkpoints / head.file
-            size = file.stat().st_size if file.is_file() else 0
-            self._merge_may_take_s = self.config.fleet.coordinator_timeout_s + size / _MERGE_BYTES_PER_S
-        elif (for_s := now - self._merging_since) > self._merge_may_take_s:
-            self.stuck = True
-            raise HandOver(f"a merge has taken {for_s:.0f} s and is not done; the next coordinator does it again")
+            return None
+        head = self.ledger.head()
+        file = self.run.checkpoints / head.file
+        return head.version, file.stat().st_size if file.is_file() else 0
 
     def _check(self) -> None:
         """Raise if this coordinator has to end, or the run cannot go on."""
         if self.leaving:
             raise HandOver("asked to end; the next coordinator goes on with the sites")
-        self._mind_the_merge()
+        hangs = self._merge_watch.look(clock.monotonic(), self._merged_on())
+        if hangs:
+            self.stuck = True
+            raise HandOver(hangs)
         if self.transport.failure:
             raise HandOver(f"{self.transport.failure}; see {self.run.logs / 'superlink.log'}")
         lost = self._lease.lost() if self._lease else ""
@@ -382,38 +302,6 @@ class Coordinator:
             self._lease.release()
         self.telemetry.close()
         self.ledger.close()
-
-
-def _now_text(
-    t: float, sites: dict[str, tuple[str, int, str]], mode: str, waits: str, since: float, transfers: dict[str, Any],
-    doing: dict[str, Any],
-) -> str:  # fmt: skip
-    said = {
-        "t_run": t, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": os.getpid(), "transfers": transfers,
-        "doing": doing,
-    }  # fmt: skip
-    return to_json({**said, "waiting": {"for": waits, "since_wall": since}} if waits else said)
-
-
-@contextmanager
-def signs_of_life(run: RunDir, most_s: float) -> Iterator[None]:
-    """While a coordinator is built, which takes long where large files are hashed or made again: beats, for ``most_s``."""
-    done, ends = threading.Event(), clock.monotonic() + most_s
-
-    def beat() -> None:
-        number = 0
-        while not done.wait(_BEAT_S) and clock.monotonic() < ends:
-            number += 1
-            with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
-                write_json(run.beat, {"pid": os.getpid(), "beat": -number, "serves": False})
-
-    thread = threading.Thread(target=beat, name="beat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:
