@@ -1,0 +1,119 @@
+"""Verbs about a run: start it, look at it, steer it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from windfall.cli.arguments import ForOption, JsonOption, RunArgument, SiteArgument, WhyOption
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+class Extend(str, Enum):  # noqa: UP042 - typer takes its values
+    """What becomes of the rates of a run that is made longer."""
+
+    warmdown = "warmdown"
+    hold = "hold"
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML), or a run directory to resume as it is")],
+    run_dir: Annotated[Optional[Path], typer.Option(help="run directory (default: runs/<name>); an existing one resumes")] = None,  # noqa: UP045
+    speed: Annotated[Optional[float], typer.Option(help="scaled clock: at most this many run seconds per wall second")] = None,  # noqa: UP045
+    quiet: Annotated[bool, typer.Option("--quiet", help="no live view")] = False,
+    extend: Annotated[
+        Optional[Extend],  # noqa: UP045
+        typer.Option(help="a larger budget after the warm-down has begun: a new warm-down at the new end, or the rates held"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a run, or resume the one in its run directory. Ctrl-C lets sites hand in their work, then stops.
+
+    A resumed run may change what does not change what was trained: policy, limits, thresholds, signals, sites, speed, and a larger
+    budget. What it may not is named, with the old and the new value.
+    """
+    from windfall.cli import run as verb
+
+    raise typer.Exit(verb.run(file, run_dir, speed, quiet, as_json, extend.value if extend else None))
+
+
+@app.command()
+def status(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Where a run stands."""
+    from windfall.cli import status as verb
+
+    verb.status(run, as_json)
+
+
+@app.command()
+def events(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    kind: Annotated[Optional[list[str]], typer.Option(help="only events of this kind (again for more)")] = None,  # noqa: UP045
+) -> None:
+    """What happened in a run, one line each."""
+    from windfall.cli import events as verb
+
+    verb.events(run, as_json, kind or [])
+
+
+@app.command()
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Write a run's report (RUN/report/index.html, figures, summary.json)."""
+    from windfall.cli import report as verb
+
+    verb.report(run, as_json)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the tables; made if it is not there")],
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="csv or parquet")] = "csv",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's series as tables: versions, events, decisions, readings, energy and more, and its summary."""
+    from windfall.cli import export as verb
+
+    verb.export(run, out, form, as_json)
+
+
+@app.command()
+def hold(run: RunArgument, site: SiteArgument, span: ForOption = None, why: WhyOption = "", as_json: JsonOption = False) -> None:
+    """Keep a site off whatever its policy says, until it is released or the time is over; a running one hands in its work."""
+    from windfall.cli import operate as verb
+
+    verb.operate("hold", run, site, span, why, as_json)
+
+
+@app.command()
+def release(run: RunArgument, site: SiteArgument, why: WhyOption = "", as_json: JsonOption = False) -> None:
+    """Give a held or drained site back to its policy."""
+    from windfall.cli import operate as verb
+
+    verb.operate("release", run, site, None, why, as_json)
+
+
+@app.command()
+def drain(run: RunArgument, site: SiteArgument, span: ForOption = None, why: WhyOption = "", as_json: JsonOption = False) -> None:
+    """Let a site hand in its work and stop; its policy decides again after this on-period, or after --for."""
+    from windfall.cli import operate as verb
+
+    verb.operate("drain", run, site, span, why, as_json)
+
+
+@app.command()
+def gc(
+    run: RunArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be ended and removed")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """End and remove what a run that has died left behind: processes, unfinished files. Never of a run that lives."""
+    from windfall.cli import gc as verb
+
+    raise typer.Exit(verb.gc(run, dry_run, as_json))
