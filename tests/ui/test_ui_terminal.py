@@ -170,6 +170,8 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
      "a, b in 2 rounds: 1,234.5 tokens/s, 2.00 MB sent and 0.01 MB received a round"),
     ("work_lost", None, {"generation": 1, "cut": 2, "tokens": 4096, "kwh": 0.25, "reason": "head is 9"},
      "cut 1.2 comes too late: 4,096 tokens and an estimated 0.25 kWh are lost: head is 9"),
+    ("link_measured", None, {"mbit_s": 84.96, "reason": "its last work takes 30 s to leave"},
+     "its link carries 85 Mbit/s: its last work takes 30 s to leave"),
     ("bus_down", None, {"reason": "Redis at h:1 cannot be reached"}, "the bus is down: Redis at h:1 cannot be reached"),
     ("bus_up", None, {"reason": "it answers again"}, "the bus is up again"),
     ("signal_lost", None, {"reason": "watttime:X: 503"}, "a live signal is not heard: watttime:X: 503"),

@@ -18,7 +18,7 @@ from windfall.store.files import Envelope, write_secret
 from windfall.wire import bulk_transport
 from windfall.wire.bulk import MANIFEST, TOKEN_NAME, read_token
 from windfall.wire.bulk_mailbox import BulkMailbox
-from windfall.wire.bulk_transport import BulkTransport, clear_orphans, leftovers, transfers
+from windfall.wire.bulk_transport import BulkTransport, clear_orphans, leftovers, sent_bytes_per_s, transfers
 from windfall.wire.transport import MemoryMailbox, MemoryTransport, Reply
 from wire.bulk_bench import TOKENS, Server, digest, running, some_bytes, until
 
@@ -280,6 +280,33 @@ def test_what_is_under_way_is_told_now_and_then_and_once_when_it_is_over(wire: W
     look()
     look()
     assert said == [{"transfers": [{"name": "weights"}]}, {"transfers": [{"name": "weights"}]}, {"transfers": []}]
+
+
+def test_a_site_says_how_fast_its_answers_were_sent_and_nothing_of_what_was_there_already(wire: Wire) -> None:
+    a = wire.site("a", 2, bandwidth_mbit_s=16.0)
+    said: list[dict[str, Any]] = []
+    look = a.telling(said.append, every_s=0.0)
+    assert a.sent_bytes_per_s is None
+    large = some_bytes(1_000_000)
+    for time in ("first", "second"):
+        wire.ask("a", Envelope({"kind": "round"}))
+        message, _ = wire.taken(a)
+        if time == "second":  # an earlier life has sent it
+            (wire.server.shelf.sent("a") / digest(large)).write_bytes(large)
+        a.answer(message, Envelope({"kind": "contribution", "site": "a"}, {"delta": large}))
+        assert wire.replied().envelope is not None
+        look()
+    rates = {x["sent_bytes_per_s"] for x in said}
+    assert len(rates) == 1, "the second time nothing was sent"
+    # Half a second's worth of the limit passes at once; how much slower this machine is nobody knows.
+    assert 0 < rates.pop() <= 2 * 2e6
+
+
+def test_what_a_site_says_of_its_link_counts_only_where_it_is_a_speed_of_this_generation() -> None:
+    assert sent_bytes_per_s({"generation": 2, "transfers": [], "sent_bytes_per_s": 5}, 2) == 5.0
+    wrong: list[Any] = [None, {}, {"generation": 1, "sent_bytes_per_s": 5}, *({"generation": 2, "sent_bytes_per_s": x} for x in
+                        (None, 0, -1, True, "fast", float("nan"), float("inf")))]  # fmt: skip
+    assert {sent_bytes_per_s(x, 2) for x in wrong} == {None}
 
 
 def test_of_what_a_site_says_of_its_transfers_only_what_is_well_formed_is_shown() -> None:

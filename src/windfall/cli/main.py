@@ -1,5 +1,5 @@
-"""The command line. Verbs are declared in the modules `verbs_*`, `site` and `certs`; what one does is in a module of its own that is
-imported when it runs, so that `--help` is instant.
+"""The command line. Verbs are declared in the modules `verbs_*`, `site` and `certs`; what one does is in a module of its own, which
+is imported when it runs, so that `--help` is instant.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from windfall.grid.build import Grid, build_grid
 from windfall.run.compose import compose, take_lease
 from windfall.run.endpoint import endpoint_port, endpoint_url
 from windfall.run.life import BEAT_S, begin, signs_of_life
+from windfall.run.links import Links
 from windfall.run.merge_watch import MergeWatch
 from windfall.run.operator import Operator
 from windfall.run.present import Present
@@ -39,7 +40,7 @@ from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc
 from windfall.wire.bulk import Shelf
-from windfall.wire.bulk_transport import BulkTransport, clear_orphans
+from windfall.wire.bulk_transport import BulkTransport, clear_orphans, sent_bytes_per_s
 from windfall.wire.certificates import Certificates
 from windfall.wire.fleet_proxy import Registrations
 from windfall.wire.flower_environment import flower_environment
@@ -126,6 +127,7 @@ class Coordinator:
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
             holds=self.operator, executor=ThreadPoolExecutor(1, "merge"), registrations=Registrations(run.registrations),
         )  # fmt: skip
+        self._links = Links(config, self.telemetry)
         self._present = Present(self.telemetry, self.bus, self.loop, self.work, files=self._files)
         self._adopt(now, booked_to)
 
@@ -257,7 +259,23 @@ class Coordinator:
     def _flush(self, t: float) -> None:
         self._flushed_at = clock.monotonic()
         self._present.write(t)
+        self._look_at_links(t)
         self.telemetry.flush()
+
+    def _look_at_links(self, t: float) -> None:
+        """Tell of what sites have measured while they sent large files."""
+        for name, site in self.loop.controller.sites.items():
+            if self._files and site.state is not State.OFF:
+                rate = sent_bytes_per_s(self.bus.get(name, "transfers"), site.generation)
+                if rate is not None:
+                    self._links.measured(t, name, rate, self._sizes)
+
+    def _sizes(self) -> tuple[int, int | None]:
+        """Bytes of the newest version, and of the largest inner state that has left a site, if one has."""
+        files = [self.run.checkpoints / s.file for s in self.ledger.inner_states().values()]
+        inner = max((f.stat().st_size for f in files if f.is_file()), default=None)
+        file = self.run.checkpoints / self.ledger.head().file
+        return file.stat().st_size if file.is_file() else 0, inner
 
     def _merged_on(self) -> tuple[int, int] | None:
         """The version that is being merged on, and the bytes of its file; None while nothing is merged."""

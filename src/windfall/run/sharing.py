@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from windfall.config.schema import Config
 from windfall.train.shape import GPTConfig
@@ -25,21 +26,51 @@ def shared_steps(config: Config) -> Iterator[str]:
         )
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """How long (s) a site takes to hand in what it has, over its link: work that it did alone (float32), or in a joint round, and
+    its inner state, None where nobody knows how large that is.
+    """
+
+    work_s: float
+    joint_s: float
+    inner_s: float | None
+
+    @classmethod
+    def over(cls, bytes_per_s: float, *, codec: str, weights: float, inner: float | None) -> Leaving:
+        """Over a link of ``bytes_per_s``; ``weights`` and ``inner`` in bytes, as float32 and as it leaves."""
+        work_s = weights / bytes_per_s
+        return cls(work_s, _SHARE[codec] * work_s, None if inner is None else inner / bytes_per_s)
+
+    @property
+    def total_s(self) -> float:
+        """At most."""
+        return self.work_s + (self.inner_s or 0.0)
+
+    def takes(self) -> str:
+        """In words."""
+        inner = "" if self.inner_s is None else f" and its inner state {self.inner_s:.0f} s"
+        return f"its last work takes {self.work_s:.0f} s to leave ({self.joint_s:.0f} s from a joint round){inner}"
+
+
+#: What becomes of what has not left in time.
+STAYS = "what has not left stays in its outbox, and comes at its next start"
+
+
 def slow_leaves(config: Config, shape: GPTConfig) -> Iterator[str]:
     """Sites whose links do not let them hand in what they have in the time that they are given."""
     memory = memory_bytes(shape, optimizer=config.train.optimizer)
     for site in config.site:
         if site.bandwidth_mbit_s is None:
             continue
-        bytes_per_s = site.bandwidth_mbit_s * 1e6 / 8
-        # A site that trains alone sends float32.
-        work_s, inner_s = memory.weights / bytes_per_s, _INNER_SHARE * memory.optimizer / bytes_per_s
-        if work_s + inner_s > config.fleet.drain_timeout_s:
-            joint_s = _SHARE[config.federation.codec] * work_s
-            takes = f"{work_s:.0f} s to leave ({joint_s:.0f} s from a joint round) and its inner state {inner_s:.0f} s"
+        leaving = Leaving.over(
+            site.bandwidth_mbit_s * 1e6 / 8, codec=config.federation.codec, weights=memory.weights,
+            inner=_INNER_SHARE * memory.optimizer,
+        )  # fmt: skip
+        if leaving.total_s > config.fleet.drain_timeout_s:
             yield (
-                f"site {site.name}: at {site.bandwidth_mbit_s:g} Mbit/s its last work takes {takes}, and fleet.drain_timeout_s is "
-                f"{config.fleet.drain_timeout_s:g}: what has not left stays in its outbox, and comes at its next start"
+                f"site {site.name}: at {site.bandwidth_mbit_s:g} Mbit/s {leaving.takes()}, and fleet.drain_timeout_s is "
+                f"{config.fleet.drain_timeout_s:g}: {STAYS}"
             )
 
 

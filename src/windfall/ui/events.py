@@ -46,6 +46,7 @@ TRANSITIONS = frozenset(
         "tidied",
         "node_gone",
         "site_note",
+        "link_measured",
         "given_up",
         "driver_trouble",
         "driver_back",
@@ -173,6 +174,8 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return str(d.get("note", ""))
         case "given_up" | "driver_trouble" | "driver_back" | "platform":
             return str(d.get("reason", ""))
+        case "link_measured":
+            return f"its link carries {float(d.get('mbit_s', 0.0)):.3g} Mbit/s{_because(d)}"
         case "bus_down":
             return f"the bus is down{_because(d)}"
         case "bus_up":

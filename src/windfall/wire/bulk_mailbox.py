@@ -45,6 +45,8 @@ class _Job:
     here: int = 0
     blob: str = ""
     trouble: str = ""
+    #: Something of its files was at the other end already, so that its time says nothing of the link.
+    resumed: bool = False
 
     def told(self) -> dict[str, Any]:
         return {
@@ -71,6 +73,8 @@ class BulkMailbox:
         self._fetching: _Job | None = None
         self._sending: list[_Job] = []
         self._held: dict[str, set[str]] = {}  # by message: names of its files
+        #: Bytes per second at which the newest answer was sent, with all that delayed it; None before the first.
+        self.sent_bytes_per_s: float | None = None
         tidy(folder, older_than_s=_KEEP_S)
 
     def take(self) -> tuple[str, Envelope] | None:
@@ -162,19 +166,28 @@ class BulkMailbox:
         return joined(job.envelope, files)
 
     def _give(self, job: _Job) -> Envelope:
-        sent = []
+        sent, began = [], clock.monotonic()
         for e in job.manifest:
             blob = job.envelope.blob(e.blob)
             self._client.give(blob, self._telling(job, e.blob))
             job.before, job.here = job.before + e.size, 0
             sent.append(Entry(e.blob, blob.sha256, blob.size))
+        took = clock.monotonic() - began
+        if took > 0 and not job.resumed:
+            self.sent_bytes_per_s = job.total / took
         return without(job.envelope, {e.blob for e in sent}, sent)
 
     @staticmethod
     def _telling(job: _Job, blob: str) -> Tell:
+        heard = 0
+
         def tell(done: int, trouble: str) -> None:
+            nonlocal heard
             if job.dropped:
                 raise _Superseded("another message has come")
+            heard += not trouble
+            # The first word is ours; the second says how much the other end has already.
+            job.resumed = job.resumed or (heard == 2 and done > 0)
             job.blob, job.here, job.trouble = blob, done, trouble
 
         tell(0, "")
@@ -195,19 +208,22 @@ class BulkMailbox:
         return ""
 
     def telling(self, say: Callable[[dict[str, Any]], None], every_s: float = 1.0) -> Callable[[], None]:
-        """What to call often: ``say`` hears of transfers at most every ``every_s``, and once when there are none any more."""
-        at, last = float("-inf"), False
+        """What to call often: ``say`` hears of transfers at most every ``every_s``, and once when there are none any more.
+
+        It is told ``transfers``, and ``sent_bytes_per_s`` where that is known.
+        """
+        at, last, measured = float("-inf"), False, self.sent_bytes_per_s
 
         def look() -> None:
-            nonlocal at, last
+            nonlocal at, last, measured
             now = clock.monotonic()
             if now - at < every_s:
                 return
             at = now
-            under_way = self.transfers()
-            if under_way or last:
-                say({"transfers": under_way})
-            last = bool(under_way)
+            under_way, rate = self.transfers(), self.sent_bytes_per_s
+            if under_way or last or rate != measured:
+                say({"transfers": under_way} | ({} if rate is None else {"sent_bytes_per_s": rate}))
+            last, measured = bool(under_way), rate
 
         return look
 

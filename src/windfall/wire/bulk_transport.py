@@ -20,7 +20,7 @@ from windfall.errors import DataError, Refused
 from windfall.store.blobs import Blob, FileBlob
 from windfall.store.files import Envelope
 from windfall.wire.bulk import MANIFEST, Entry, Shelf, entries, is_name, tidy, whole
-from windfall.wire.fields import Fields, text
+from windfall.wire.fields import Fields, finite, text
 from windfall.wire.transport import Reply, Transport
 
 #: In a site's hello: it can fetch files.
@@ -245,6 +245,14 @@ def transfers(said: Any, generation: int) -> list[dict[str, Any]]:
                 }
             )  # fmt: skip
     return found
+
+
+def sent_bytes_per_s(said: Any, generation: int) -> float | None:
+    """The bytes per second at which a site of this generation says that its newest large answer was sent; None if it says none."""
+    if not isinstance(said, dict) or said.get("generation") != generation:
+        return None
+    rate = finite(said.get("sent_bytes_per_s"))
+    return rate if rate is not None and rate > 0 else None
 
 
 def clear_orphans(shelf: Shelf, living: Collection[str]) -> list[Path]:
