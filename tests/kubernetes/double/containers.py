@@ -205,6 +205,8 @@ class Container:
             "startedAt": words.stamp(self._started_at),
             "finishedAt": words.stamp(now),
         }
+        if code and not message and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError" and self.log.exists():
+            message = self.log.read_bytes()[-2048:].decode(errors="replace")
         self.state = {"terminated": {**ended, "message": message} if message else ended}
         for probe in self._probes.values():
             if probe.running is not None:

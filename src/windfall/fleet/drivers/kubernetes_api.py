@@ -6,6 +6,7 @@ A server that says how long it wants to be left alone is left alone for as long.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import subprocess
 import threading
@@ -43,6 +44,10 @@ _KINDS: dict[str, type[NamespacedResourceG]] = {
 _PASSES = {408, 409, 410, 425, 429, 500, 502, 503, 504}
 #: In refusals with such a code, or of a quota: words that tell otherwise.
 _NEEDS_A_PERSON = ("field not declared in schema", "failed to create typed patch object", "database space exceeded")
+
+
+# At its own level it tells of every request.
+logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 class Cluster:

@@ -126,7 +126,9 @@ class Objects:
         limits = {k: v for k, v in requests.items() if k != "cpu"}
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{FOLDER}/cache/inductor", "TRITON_CACHE_DIR": f"{FOLDER}/cache/triton"}
         return {
-            "name": CONTAINER, "image": t.image, "command": start.arguments(f"{GIVEN}/token", f"{GIVEN}/ca.pem", f"{FOLDER}/site"),
+            # The last words of its log are then what the cluster says of why it ended.
+            "name": CONTAINER, "image": t.image, "terminationMessagePolicy": "FallbackToLogsOnError",
+            "command": start.arguments(f"{GIVEN}/token", f"{GIVEN}/ca.pem", f"{FOLDER}/site"),
             "env": [{"name": k, "value": v} for k, v in {"HOME": FOLDER, **caches}.items()],
             "resources": {**({"requests": requests} if requests else {}), **({"limits": limits} if limits else {})},
             "securityContext": {

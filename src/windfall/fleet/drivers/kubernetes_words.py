@@ -140,7 +140,9 @@ def _exit(ended: Json) -> str:
     told = f"ended with exit code {ended.get('exitCode', '?')}" + (
         f" ({reason})" if reason not in ("", "Error", "Completed") else ""
     )
-    return _with(told, ended.get("message", ""))
+    # The end of its log, of which the last line is the one that tells.
+    lines = str(ended.get("message") or "").strip().splitlines()
+    return _with(told, lines[-1] if lines else "")
 
 
 def of_no_pod(found: Json, kind: str, warning: str) -> Observation:
