@@ -113,7 +113,11 @@ class SlurmDriver:
 
     def list_owned(self, run_id: str) -> list[Owned]:
         living = self._living() if run_id == self._run_id else []
-        return [Owned(self._site, living[-1].generation or 0, str(living[-1].number))] if living else []
+        if not living:
+            return []
+        job = living[-1]
+        self._follow(job.number, job.generation)  # should it end before it is looked at again, that is told
+        return [Owned(self._site, job.generation or 0, str(job.number))]
 
     # -- looking ---------------------------------------------------------------------------------------------
 
