@@ -9,6 +9,7 @@ import pytest
 
 from fleet.test_fleet_machine import ON, Work
 from patience import wait_for
+from windfall import clock
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.controller import Controller
 from windfall.fleet.driver import MemoryDriver, Owned
@@ -163,6 +164,21 @@ def test_a_platform_that_does_not_answer_is_unknown_after_a_while(platform: Slow
     driver = Beside(platform, "a", Pace(silent_s=0.0))
     with pytest.raises(Transient, match="has not answered"):
         driver.observe(["a"])
+    driver.close()
+
+
+class Queue(MemoryDriver):
+    """A platform on which every start waits for its turn."""
+
+    def observe(self, sites: Iterable[str]) -> dict[str, Observation]:
+        return {s: Observation(Observed.STARTING, "waits", queued=True) for s in sites}
+
+
+def test_a_start_that_waits_for_its_turn_is_not_looked_at_as_often_as_one_that_moves() -> None:
+    driver = Beside(Queue(), "a", Pace(moving_s=0.005, steady_s=1e6, silent_s=60.0))
+    driver.ensure_up("a", 1)
+    wait_for("the look", lambda: (seen := look(driver)) is not None and seen.queued)
+    assert driver._look_at - clock.monotonic() > 1e5
     driver.close()
 
 

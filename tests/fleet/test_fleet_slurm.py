@@ -229,6 +229,11 @@ def test_a_job_that_ended_unasked_is_told_in_words_until_it_is_cleared(rig: Slur
         return
     assert [look(driver, "a") for _ in range(2)] == [Observation(Observed.FAILED, f"job 1 {words}")] * 2
     assert look(rig.driver(), "a") == Observation(Observed.ABSENT), "who did not see it live does not miss it"
+    rig.slurm.say("1.state", "RUNNING|None\n")
+    after = rig.driver()
+    assert [o.generation for o in after.list_owned("run-1")] == [1]
+    rig.slurm.say("1.state", f"{state}\n")
+    assert look(after, "a") == Observation(Observed.FAILED, f"job 1 {words}"), "who has taken it over does"
     driver.ensure_down("a", 600.0, "it failed")
     assert look(driver, "a") == Observation(Observed.ABSENT)
 

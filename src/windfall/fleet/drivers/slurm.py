@@ -7,6 +7,7 @@ have one name, and Slurm starts one of a name at a time (``--dependency=singleto
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -29,7 +30,7 @@ from windfall.store.files import write_secret
 _FORMAT = "%A|%T|%r|%M|%l|%k"
 #: Slurm sends the signal before a job's time limit up to so much earlier than it was asked to (manual page of sbatch, --signal).
 _EARLY_S = 60.0
-#: A signal is sent again after so long: a job counts as running before its node has begun with it, and what comes then is lost.
+#: A job counts as running before its node has begun with it, and a signal that comes then is lost: it is sent again after so long.
 _AGAIN_S = 5.0
 #: How much of the end of a job's log is read for its last line (bytes).
 _LOG_BYTES = 4096
@@ -70,7 +71,8 @@ class SlurmDriver:
         self._generation: int | None = None
         #: When what has been asked to stop is ended by force (monotonic wall time); None if nothing has.
         self._stop_at: float | None = None
-        #: Jobs that have been asked to end, with when that was last (monotonic wall time), and those that have been ended by force.
+        #: Jobs that have been asked to end, with when that was last (monotonic wall time; infinite if it has been heard), and those
+        #: that have been ended by force.
         self._asked: dict[int, float] = {}
         self._forced: set[int] = set()
 
@@ -111,7 +113,11 @@ class SlurmDriver:
 
     def list_owned(self, run_id: str) -> list[Owned]:
         living = self._living() if run_id == self._run_id else []
-        return [Owned(self._site, living[-1].generation or 0, str(living[-1].number))] if living else []
+        if not living:
+            return []
+        job = living[-1]
+        self._follow(job.number, job.generation)  # should it end before it is looked at again, that is told
+        return [Owned(self._site, job.generation or 0, str(job.number))]
 
     # -- looking ---------------------------------------------------------------------------------------------
 
@@ -156,9 +162,12 @@ class SlurmDriver:
                 at_limit = used_s >= limit_s - self._table.term_before_s - _EARLY_S
         if not state:
             return f"job {number} has ended, and Slurm does not know any more how"
-        log = self._folder / "logs" / f"job-{number}.log"
+        log = self._log(number)
         last = _end_of(log) if state == "FAILED" else ""
         return f"job {number} {words.ended(state, reason, limit=limit, at_limit=at_limit)}" + (f": {last} ({log})" if last else "")
+
+    def _log(self, number: int | str | None) -> Path:
+        return self._folder / "logs" / f"job-{number}.log"
 
     def _from_accounts(self) -> tuple[str, str, str]:
         """State, reason and time limit of the job followed, which Slurm itself has forgotten; empty if nobody knows them."""
@@ -197,8 +206,9 @@ class SlurmDriver:
             self._cancel(job)
             self._forced.add(job.number)
         elif now >= self._asked.get(job.number, -math.inf) + _AGAIN_S:
+            begun = os.path.exists(self._log(job.number))
             self._cancel(job, "--signal=TERM", "--batch")
-            self._asked[job.number] = now
+            self._asked[job.number] = math.inf if begun else now
 
     def _cancel(self, job: _SlurmJob, *how: str) -> None:
         answer = self._slurm("scancel", *how, str(job.number))
@@ -211,6 +221,9 @@ class SlurmDriver:
         self._followed = number
 
     def _forget(self) -> None:
+        if self._followed is not None:
+            with contextlib.suppress(OSError):
+                (self._folder / "token").unlink(missing_ok=True)  # it was good for that job alone
         self._followed = self._generation = self._stop_at = None
         self._asked.clear()
         self._forced.clear()
@@ -239,7 +252,7 @@ class SlurmDriver:
             "--parsable", f"--job-name={self._name}", f"--comment=windfall generation {generation}", "--dependency=singleton",
             "--nodes=1", "--ntasks=1", "--no-requeue", f"--signal=B:TERM@{t.term_before_s}",
             # The user's own environment on the node, and nothing of this process's, in which there may be secrets.
-            "--export=NONE", f"--chdir={self._folder}", f"--output={self._folder}/logs/job-%j.log", "--open-mode=append",
+            "--export=NONE", f"--chdir={self._folder}", f"--output={self._log('%j')}", "--open-mode=append",
             *(f"--{key}={value}" for key, value in asked.items() if value is not None), *t.extra,
         ]  # fmt: skip
 
