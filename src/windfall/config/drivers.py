@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 
 from windfall.config.base import Positive, Table
 
-DriverName = Literal["local", "resident"]
+DriverName = Literal["local", "resident", "kubernetes"]
 #: Drivers whose sites are on other machines, which reach the run over the network.
-ELSEWHERE = ("resident",)
+ELSEWHERE = ("resident", "kubernetes")
+#: Drivers that cannot do without a table of their own.
+NEEDS_TABLE = ("kubernetes",)
 
 
 class ResidentTable(Table):

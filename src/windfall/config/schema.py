@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
-from windfall.config.drivers import DriverName, NetworkTable, ResidentTable
+from windfall.config.drivers import NEEDS_TABLE, DriverName, NetworkTable, ResidentTable
+from windfall.config.kubernetes import KubernetesTable
 from windfall.config.signals import LIVE, SignalTable
 from windfall.config.trigger import parse_trigger
 
@@ -325,6 +326,7 @@ class SiteTable(Table):
         description="drivers other than local: folder of the prepared data there (default: fetched from the run)",
     )
     resident: ResidentTable | None = Field(None, description='settings of driver = "resident"')
+    kubernetes: KubernetesTable | None = Field(None, description='settings of driver = "kubernetes"')
     signal: SignalTable
     signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 
@@ -339,6 +341,8 @@ class SiteTable(Table):
         strange = [k for k in get_args(DriverName) if k != self.driver and getattr(self, k, None) is not None]
         if strange:
             raise ValueError(f'it has a table {strange[0]}, and driver = "{self.driver}"; set driver = "{strange[0]}" or drop it')
+        if self.driver in NEEDS_TABLE and getattr(self, self.driver) is None:
+            raise ValueError(f'driver = "{self.driver}" needs a table [site.{self.driver}]; add it')
         if self.driver == "local" and self.data is not None:
             raise ValueError("data is for sites elsewhere; a local site reads the run's own (data.source)")
         return self

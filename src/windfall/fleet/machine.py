@@ -49,12 +49,14 @@ class Observation:
     """One look at a site.
 
     ``words``: what its platform says of it, as far as that helps a person (why it waits, why it failed). ``fault``: its start was
-    refused after `ensure_up` had returned, which a driver that asks from a thread of its own learns only then.
+    refused after `ensure_up` had returned, which a driver that asks from a thread of its own learns only then. ``queued``: its
+    platform has not begun with the start, as it waits for its turn; that time is not the site's, however long it is.
     """
 
     state: Observed
     words: str = ""
     fault: DriverFault | None = None
+    queued: bool = False
 
 
 class Action(StrEnum):
@@ -94,6 +96,8 @@ class Inputs:
     busy: bool = False
     #: What its platform says of it.
     words: str = ""
+    #: Its start waits for its turn.
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,8 @@ class Site:
                     # Something is there that was not asked for, or that died unnoticed. Until it is stopped the site cannot start.
                     return Action.DOWN
             case State.PROVISIONING:
+                if i.queued:
+                    self.since_wall = i.wall  # what a start may take counts from when its platform begins with it
                 if not i.wanted and not (self.adopted and self._still_comes(i)):
                     self._to(State.DRAINING, i, f"{i.reason}; it was starting, and is not waited for" if self.held else i.reason)
                 elif i.lost or i.observed is Observed.FAILED:

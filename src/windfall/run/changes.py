@@ -94,6 +94,8 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "site.name": ("free", "another name is a site fewer and a site more"),
     "site.region": ("free", "readings and entries from now on"),
     "site.driver": ("free", "what turns it on from now on"),
+    "site.kubernetes": ("free", "where and as what its next starts run"),
+    "site.kubernetes.*": ("free", "where and as what its next starts run"),
     "site.spin_up_s": ("free", "what its next starts are taken to last"),
     "site.load_s": ("free", "what its next starts are taken to last"),
     "site.train_power_w": ("free", "booked from now on"),

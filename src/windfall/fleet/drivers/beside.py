@@ -136,7 +136,7 @@ class Beside:
         except DriverError as e:
             seen, blind = Observation(Observed.UNKNOWN), e
         with self._wake:
-            steady = seen.state in (Observed.UP, Observed.ABSENT) and blind is None
+            steady = (seen.state in (Observed.UP, Observed.ABSENT) or seen.queued) and blind is None
             self._look_at = clock.monotonic() + (self._pace.steady_s if steady else self._pace.moving_s)
             if self._request is None:  # else it was seen before what has been asked for
                 self._seen, self._seen_at, self._blind = seen, clock.monotonic(), blind

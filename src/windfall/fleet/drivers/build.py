@@ -7,6 +7,7 @@ from typing import Any
 
 from windfall.config.drivers import ELSEWHERE, ResidentTable
 from windfall.config.schema import Config, SiteTable
+from windfall.errors import ConfigError
 from windfall.fleet.driver import Driver
 from windfall.fleet.drivers.beside import Beside
 from windfall.fleet.drivers.by_site import BySite
@@ -44,7 +45,20 @@ def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -
             return ResidentDriver(
                 site.name, run.sites, run_id, starts, away_after_s=table.away_after_s, on_command=table.on_command
             )  # fmt: skip
+        case "kubernetes":
+            return _kubernetes(site, run_id, starts)
     raise AssertionError(f"{site.driver}: a driver that is not built here")
+
+
+def _kubernetes(site: SiteTable, run_id: str, starts: Starts) -> Driver:
+    assert site.kubernetes is not None
+    try:
+        from windfall.fleet.drivers.kubernetes import KubernetesDriver
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f'{site.name}: driver = "kubernetes" needs {e.name}, which is not installed; pip install "windfall[kubernetes]"'
+        ) from None
+    return KubernetesDriver(site.name, site.kubernetes, run_id, starts)
 
 
 def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:

@@ -1,0 +1,1 @@
+"""Kubernetes: the API server double, and what is tested against it."""
