@@ -36,6 +36,8 @@ class KubernetesDriver:
         self._followed = ""
         #: Everything that could make a pod has been told not to.
         self._stopped = False
+        #: Something of an earlier life may be there that nobody needs once the site is off: its Secret, a job that is over.
+        self._untidy = True
 
     # -- the driver ------------------------------------------------------------------------------------------
 
@@ -46,7 +48,7 @@ class KubernetesDriver:
         start = self._starts.of(site, generation)
         if self._wanted != generation:
             self._wanted, self._followed = None, ""
-        self._stopped = False
+        self._stopped, self._untidy = False, True
         self.cluster.apply(self._objects.claim())
         self.cluster.apply(self._objects.secret(start))
         queue = self._table.queue
@@ -57,8 +59,9 @@ class KubernetesDriver:
         self._wanted, self._followed = None, ""
         pods = self._pods()
         if not self._stopped or not all(words.leaves(p) for p in pods):
-            self._stop_making()
-            self.cluster.delete("Secret", self._objects.name)
+            if not self._table.queue:
+                self.cluster.scale(self._objects.name, 0)
+            self._tidy()
             self._stopped = True
         # A grace of 0 would take the pod's name away while its container may run on.
         grace = max(1, math.ceil(grace_s))
@@ -93,6 +96,12 @@ class KubernetesDriver:
             return self._of_pod(min(reversed(pods), key=words.leaves))
         return self._of_job() if self._table.queue else self._of_stateful_set()
 
+    def _absent(self) -> Observation:
+        """Nothing is there. What a stop that failed half-way has left is cleared away first."""
+        if self._untidy:
+            self._tidy()
+        return Observation(Observed.ABSENT)
+
     def _of_pod(self, pod: Json) -> Observation:
         seen = words.of_pod(pod, self._warning, self.cluster.node)
         if self._stopped:
@@ -108,7 +117,7 @@ class KubernetesDriver:
         replicas = found["spec"].get("replicas", 1) if found is not None else 0
         if found is None or not replicas:
             if self._wanted is None:
-                return Observation(Observed.ABSENT)
+                return self._absent()
             by = words.who_scaled(found, MANAGER) if found is not None else ""
             told = f"StatefulSet {self._objects.name} has been {'scaled to 0' if found is not None else 'deleted'}"
             return Observation(Observed.FAILED, told + by)
@@ -125,13 +134,11 @@ class KubernetesDriver:
         jobs = [j for j in self._jobs() if self._wanted in (None, words.generation(j))]
         if not jobs or (self._stopped and all(words.leaves(j) for j in jobs)):
             told = "its job is gone, and nobody of this run has asked for that"
-            return Observation(Observed.ABSENT) if self._wanted is None else Observation(Observed.FAILED, told)
+            return self._absent() if self._wanted is None else Observation(Observed.FAILED, told)
         job = jobs[-1]
         ended = words.how_job_ended(job)
         if ended or words.leaves(job):
-            return (
-                Observation(Observed.ABSENT) if self._wanted is None else Observation(Observed.FAILED, ended or "its job is going")
-            )
+            return self._absent() if self._wanted is None else Observation(Observed.FAILED, ended or "its job is going")
         if self._stopped:
             self._stopped = False
             return Observation(Observed.STOPPING, f"job {words.name(job)} has been made again")
@@ -166,11 +173,11 @@ class KubernetesDriver:
 
     # -- ending ----------------------------------------------------------------------------------------------
 
-    def _stop_making(self) -> None:
-        """Let nothing make a pod of this site any more."""
-        if not self._table.queue:
-            self.cluster.scale(self._objects.name, 0)
-            return
-        for job in self._jobs():
-            if not words.leaves(job):
-                self.cluster.delete("Job", words.name(job))
+    def _tidy(self) -> None:
+        """Delete what only a life of the site needs. Of a queue that is its job, too."""
+        if self._table.queue:
+            for job in self._jobs():
+                if not words.leaves(job):
+                    self.cluster.delete("Job", words.name(job))
+        self.cluster.delete("Secret", self._objects.name)
+        self._untidy = False
