@@ -54,7 +54,7 @@ def manifest(source: Path, sites: list[str], image: str | None, kustomize: Path 
             there += [o for o in objects if o not in there]
     if run_id is None:
         _say(
-            f"{source} is a configuration, not a run: claims and sets, which have a run's name, are not among these; the run makes them"
+            f"{source} is no run yet: claims and sets, which have a run's name, are not among these; the run makes them"
         )
     if config.network.loopback:
         _say(f"network.address = {config.network.address} is a loopback address: no pod reaches it; set the endpoint's own address")
@@ -90,8 +90,8 @@ def _mind_the_image(site: str, image: str) -> None:
     tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
     if "@" not in image and tag in ("", "latest"):
         _say(
-            f"{site}: the image {image} {'has no tag' if not tag else 'is whichever is the latest'}, so that a start may be another "
-            "Windfall than the coordinator; name a version or a digest (--image)"
+            f"{site}: the image {image} {'has no tag' if not tag else 'is whichever is the latest'}, so that a start may be "
+            "another Windfall than the coordinator; name a version or a digest (--image)"
         )
 
 

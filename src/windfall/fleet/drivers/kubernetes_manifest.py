@@ -1,7 +1,7 @@
-"""What a cluster needs before sites of a run can be in it, as plain objects: for people who want to read, keep and apply them themselves.
+"""What a cluster needs before sites of a run can be in it, as plain objects: for people who read, keep and apply them themselves.
 
-What belongs to a run, its sites' claims and sets, is made by the driver's own functions, so that it finds them as it would have made
-them. No secret is among them.
+What belongs to a run, its sites' claims and sets, is made by the driver's own functions, so that it finds them as it would have
+made them. No secret is among them.
 """
 
 from __future__ import annotations
