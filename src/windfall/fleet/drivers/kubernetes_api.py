@@ -26,7 +26,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event, Node, PersistentVolumeClaim, Pod, Secret
 from lightkube.types import CascadeType, PatchType
 
-from windfall import clock
+from windfall import clock, proxies
 from windfall.config.kubernetes import KubernetesTable
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 
@@ -140,8 +140,11 @@ class Cluster:
                 one = config.get(table.context)
                 if one is not None and one.user is None:
                     one = one._replace(user=User())
+                way = proxies.way(one.cluster.server) if one is not None else proxies.ProxyRoute()
+                if way.fault:
+                    raise Permanent(f"{self._where()} cannot be reached: {way.fault}")
                 timeout = httpx2.Timeout(table.timeout_s)
-                self._client = Client(one, namespace=table.namespace, timeout=timeout, transport=self._transport)
+                self._client = Client(one, namespace=table.namespace, timeout=timeout, transport=self._transport, proxy=way.proxy)
             return self._client
 
     @contextmanager

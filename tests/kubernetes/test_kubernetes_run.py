@@ -1,0 +1,60 @@
+"""A run with a site in a doubled cluster, whose kubelets run real agents, trainers and SuperNodes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubernetes.clients import kubeconfig, messages
+from kubernetes.double.cluster import Cluster
+from kubernetes.double.runtime import Processes
+from run.real import Living, events, status, windfall, write_config
+from windfall import clock
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, **{k: os.environ[k] for k in ("PYTHONPATH", "LANG") if k in os.environ}}
+    with Cluster(tmp_path / "cluster", start=clock.wall(), runtime=Processes(), environment=environment) as made:
+        made.node("node", gpus=1)
+        made.kueue(gpus=1)
+        made.start()
+        made.live()
+        yield made
+
+
+def config_with_kubernetes(folder: Path, cluster: Cluster, certificates: Path, queue: str) -> Path:
+    """Two sites, of which `far` is a pod."""
+    config = write_config(folder, {"near": [(0, 500)], "far": [(20, 500)]}, budget=128 * 400)
+    (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig(cluster.server.url)))
+    text = config.read_text(encoding="utf-8")
+    before, name, after = text.partition('name = "far"\n')
+    after = after.replace("[site.signal]", f'[site.kubernetes]\nimage = "windfall:1"\ngpus = 1\n{queue}'
+                          f'kubeconfig = "{folder / "kubeconfig"}"\n[site.signal]', 1)  # fmt: skip
+    text = f'{before}{name}driver = "kubernetes"\n{after}\n[network]\ncertificates = "{certificates}"\n'
+    config.write_text(text, encoding="utf-8")
+    return config
+
+
+@pytest.mark.parametrize("queue", ["", 'queue = "gpus"\n'], ids=["stateful-set", "queued-jobs"])
+def test_a_pod_trains_with_a_local_site_over_tls_and_is_released(tmp_path: Path, cluster: Cluster, queue: str) -> None:
+    certificates, run = tmp_path / "certs", tmp_path / "run"
+    assert windfall("certs", "init", certificates, "--address", "127.0.0.1").returncode == 0
+    with Living(config_with_kubernetes(tmp_path, cluster, certificates, queue), run) as living:
+        code = living.end()
+        assert code == 0, living.said + str(messages(cluster, "BackOff"))
+    assert status(run)["sites"]["far"]["tokens"] > 0
+    assert [e["reason"] for e in events(run, "error", "stranger", "refused")] == []
+    states = [e["new"] for e in events(run, "state") if e["site"] == "far"]
+    assert states[:3] == ["provisioning", "ready", "training"]
+    assert states[-1] == "off"
+    assert (cluster.all("Pod"), cluster.running(), cluster.all("Secret"), cluster.all("Job")) == ([], [], [], [])
+    assert len(cluster.all("PersistentVolumeClaim")) == 1, "its disk is there for the next run of this directory"
