@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 import yaml
 
-from kubernetes.double import access, discovery, errors, faults, patches, table, validation
+from kubernetes.double import access, accounts, discovery, errors, faults, patches, table, validation
 from kubernetes.double.api import Api
 from kubernetes.double.kinds import BY_PLURAL, KINDS, Kind
 from kubernetes.double.schema import Json
@@ -314,6 +314,8 @@ class Routes:
         body = _body(request)
         dry = bool(request.query.get("dryRun"))
         strict = request.query.get("fieldValidation", "Warn") == "Strict"
+        if t.subresource == "token":
+            return _json(201, accounts.token(self.api, self.tokens, t.namespace, t.name, body))
         if t.subresource in ("scale", "eviction", "binding"):
             return self._special(t, verb, body, how, manager, dry)
         if verb == "patch" and how == "application/apply-patch+yaml":
