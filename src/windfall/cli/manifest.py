@@ -53,9 +53,7 @@ def manifest(source: Path, sites: list[str], image: str | None, kustomize: Path 
             there = files.setdefault(file, [])
             there += [o for o in objects if o not in there]
     if run_id is None:
-        _say(
-            f"{source} is no run yet: claims and sets, which have a run's name, are not among these; the run makes them"
-        )
+        _say(f"{source} is no run yet: claims and sets, which have a run's name, are not among these; the run makes them")
     if config.network.loopback:
         _say(f"network.address = {config.network.address} is a loopback address: no pod reaches it; set the endpoint's own address")
     texts = {f"{name}.yaml": _text(objects) for name, objects in files.items() if objects}
