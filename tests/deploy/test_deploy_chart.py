@@ -167,6 +167,12 @@ def test_the_pod_passes_the_restricted_pod_security_standard(variant: str) -> No
     assert {"/tmp", "/var/lib/windfall", "/home/windfall", "/dev/shm"} <= writable
 
 
+def test_it_is_ready_when_its_endpoint_answers_as_it_is_served() -> None:
+    for variant, scheme in (("guide", "HTTPS"), ("insecure", "HTTP")):
+        probe = pod(rendered(variant))["containers"][0]["readinessProbe"]["httpGet"]
+        assert probe == {"path": "/", "port": "endpoint", "scheme": scheme}
+
+
 def test_selectors_find_the_pod_and_never_a_site() -> None:
     objects = rendered("everything")
     labels = one(objects, "StatefulSet")["spec"]["template"]["metadata"]["labels"]

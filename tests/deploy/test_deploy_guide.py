@@ -49,6 +49,12 @@ def test_the_runs_configuration_is_good(tmp_path: Path) -> None:
     config = load(tmp_path / "run.toml")
     assert config.network.certificates == str(tmp_path / "certs")
     assert [(s.name, s.driver) for s in config.site] == [("berlin", "kubernetes")]
+    beside = RUN.replace("/etc/windfall/kube/config", "sites.kubeconfig")
+    assert beside != RUN
+    (tmp_path / "run.toml").write_text(beside)
+    (site,) = load(tmp_path / "run.toml").site
+    assert site.kubernetes is not None
+    assert site.kubernetes.kubeconfig == str(tmp_path / "sites.kubeconfig")
 
 
 @pytest.mark.parametrize("text", SITES)
