@@ -107,5 +107,18 @@ def start(
     raise typer.Exit(verb.main(endpoint, token_file, ca_file, folder))
 
 
+@app.command()
+def manifest(
+    source: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="run directory, or configuration (TOML)")],
+    names: Annotated[list[str], typer.Argument(metavar="SITE...", help='the run\'s sites with driver = "kubernetes"')],
+    image: Annotated[str | None, typer.Option("--image", metavar="IMAGE", help="in place of the configured one")] = None,
+    kustomize: Annotated[Path | None, typer.Option("--kustomize", metavar="DIR", help="write them there, as a base")] = None,
+) -> None:
+    """Print what a Kubernetes cluster needs for sites, as YAML: namespace, rights, network policy, disk, pod. It has no secrets."""
+    from windfall.cli import manifest as verb
+
+    verb.manifest(source, names, image, kustomize)
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -141,6 +141,8 @@ def _absolute(tables: dict[str, Any], base: Path) -> None:
         for signal in (row.get("signal"), *_rows(row, "signals")):
             fix(signal, "path", prefixes=("bundled:",))
             fix(signal, "credentials_file")
+        fix(row.get("kubernetes"), "kubeconfig")
+    fix(tables.get("network"), "certificates")
     fix(tables.get("data"), "source", ("stdlib",), ("hf:",))
     fix(tables.get("data"), "tokenizer", ("bytes", "bpe"))
     fix(tables.get("model"), "initial_weights")

@@ -47,7 +47,8 @@ KINDS = [
     _core("Node", "nodes", namespaced=False, short=("no",), subresources=("status",)),
     _core("Pod", "pods", short=("po",), subresources=("status", "log", "eviction", "binding"), categories=("all",)),
     _core("Service", "services", short=("svc",), subresources=("status",), categories=("all",)),
-    _core("ServiceAccount", "serviceaccounts", short=("sa",)),
+    _core("ServiceAccount", "serviceaccounts", short=("sa",), subresources=("token",)),
+    _core("PodTemplate", "podtemplates"),
     _core("Secret", "secrets"),
     _core("ConfigMap", "configmaps", short=("cm",)),
     _core("PersistentVolumeClaim", "persistentvolumeclaims", short=("pvc",), subresources=("status",)),
@@ -83,6 +84,9 @@ KINDS = [
     Kind(
         "NetworkPolicy", "networkpolicies", "networking.k8s.io", short=("netpol",), model="io.k8s.api.networking.v1.NetworkPolicy"
     ),
+    Kind("Ingress", "ingresses", "networking.k8s.io", short=("ing",), model="io.k8s.api.networking.v1.Ingress"),
+    Kind("Role", "roles", "rbac.authorization.k8s.io", model="io.k8s.api.rbac.v1.Role"),
+    Kind("RoleBinding", "rolebindings", "rbac.authorization.k8s.io", model="io.k8s.api.rbac.v1.RoleBinding"),
     Kind("Workload", "workloads", "kueue.x-k8s.io", version="v1beta1", short=("wl",), subresources=("status",)),
 ]
 BY_NAME = {k.name: k for k in KINDS}

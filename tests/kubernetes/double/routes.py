@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 import yaml
 
-from kubernetes.double import access, discovery, errors, faults, patches, table, validation
+from kubernetes.double import access, accounts, discovery, errors, faults, patches, table, validation
 from kubernetes.double.api import Api
 from kubernetes.double.kinds import BY_PLURAL, KINDS, Kind
 from kubernetes.double.schema import Json
@@ -309,6 +309,10 @@ class Routes:
 
     def _write(self, request: Request, t: _Target, verb: str, manager: str) -> Response:
         how = request.headers.get("content-type", _JSON).partition(";")[0]
+        if t.subresource == "token":
+            # kubectl asks for it in a format that is not read here; all that it could say is when it shall end.
+            asked = _body(request) if how == _JSON else {}
+            return _json(201, accounts.token(self.api, self.tokens, t.namespace, t.name, asked))
         if "protobuf" in how or "cbor" in how:
             raise errors.unsupported_media_type("application/json, application/yaml")
         body = _body(request)

@@ -9,9 +9,11 @@ from windfall.config.drivers import ELSEWHERE, ResidentTable
 from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError
 from windfall.fleet.driver import Driver
+from windfall.fleet.drivers import kubernetes_manifest
 from windfall.fleet.drivers.beside import Beside, Pace
 from windfall.fleet.drivers.by_site import BySite
 from windfall.fleet.drivers.command import CommandDriver
+from windfall.fleet.drivers.kubernetes_manifest import Reached
 from windfall.fleet.drivers.local import AGENT, Describe, LocalDriver, TokenFor
 from windfall.fleet.drivers.resident import ResidentDriver
 from windfall.fleet.drivers.slurm import SlurmDriver
@@ -19,7 +21,9 @@ from windfall.fleet.drivers.start import Start, Starts
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
 
-__all__ = ["AGENT", "Start", "Starts", "build_driver", "driver_of_what_lives", "pace", "platform_driver"]
+__all__ = [
+    "AGENT", "Reached", "Start", "Starts", "build_driver", "driver_of_what_lives", "manifest_of", "pace", "platform_driver",
+]  # fmt: skip
 
 
 def build_driver(
@@ -73,6 +77,22 @@ def _kubernetes(site: SiteTable, run_id: str, starts: Starts) -> Driver:
             f'{site.name}: driver = "kubernetes" needs {e.name}, which is not installed; pip install "windfall[kubernetes]"'
         ) from None
     return KubernetesDriver(site.name, site.kubernetes, run_id, starts)
+
+
+def manifest_of(
+    site: SiteTable, run_id: str | None, reached: Reached, *, image: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """What a Kubernetes cluster needs for a site, by the kind of thing: ``namespace``, ``access``, ``network``, ``site``.
+
+    ``run_id``: of a run that there is; None, and what belongs to one is left out. ``image``: in place of the configured one.
+    """
+    assert site.kubernetes is not None
+    table = site.kubernetes if image is None else site.kubernetes.model_copy(update={"image": image})
+    return {
+        **kubernetes_manifest.of_cluster(table),
+        "network": [kubernetes_manifest.network_policy(table, site.name, reached, own_signal=site.own_signal)],
+        "site": kubernetes_manifest.of_run(table, site.name, run_id, reached) if run_id is not None else [],
+    }
 
 
 def driver_of_what_lives(run: RunDir, run_id: str) -> LocalDriver:
