@@ -160,6 +160,7 @@ def test_an_observation_needs_no_more_than_a_state(rig: CommandRig) -> None:
 
 def test_a_generation_that_observe_does_not_say_is_the_one_that_was_started_last(rig: CommandRig) -> None:
     rig.driver(observe=["echo", '{"state": "absent"}']).ensure_up("a", 5)
+    wait_for("the site", lambda: rig.living() == 1)
     after = rig.driver(observe=["echo", '{"state": "up"}'])
     assert [(o.site, o.generation) for o in after.list_owned("run-1")] == [("a", 5)]
 
