@@ -3,6 +3,7 @@
     make bench-parity                                   (1 and 4 times the demo's tokens, three seeds, and the variants at 1)
     .venv/bin/python benchmarks/parity.py --times 16    (by hand: hours)
     .venv/bin/python benchmarks/parity.py --times 1 --seeds 1 --variants product,site-batch
+    .venv/bin/python benchmarks/parity.py --same-as runs/demo    (after `make demo`: the same versions without Flower, bit for bit)
 
 The elastic run is the demo's configuration with its real policy, loop, ledger, leases, cuts and merging, and real
 trainers; messages go through memory instead of Flower, so that three seeds take minutes. With more tokens the day stays as it is,
@@ -37,7 +38,7 @@ import torch
 from windfall import clock
 from windfall.cli.demo import bundled
 from windfall.clock import ManualClock
-from windfall.config.load import loads
+from windfall.config.load import loads, stored
 from windfall.config.schema import Config
 from windfall.fleet.driver import MemoryDriver
 from windfall.fleet.loop import NoHolds
@@ -204,13 +205,35 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean:.4f} ± {half:.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
+def same_versions(root: Path) -> bool:
+    """Whether a finished run on replayed time, over Flower, has the very versions that its configuration gives in this process."""
+    config = stored(RunDir(root).config.read_text(encoding="utf-8"))
+    ledger = Ledger.open(RunDir(root).ledger, read_only=True)
+    theirs = [(v.sha256, v.mode, v.tokens_total) for v in ledger.versions()]
+    ledger.close()
+    torch.set_num_threads(config.site[0].threads)
+    with tempfile.TemporaryDirectory() as folder:
+        run = InProcess(config, Path(folder) / "run")
+        run.losses()
+        ours = [(v.sha256, v.mode, v.tokens_total) for v in run.ledger.versions()]
+    same = sum(a == b for a, b in zip(theirs, ours, strict=False))
+    figure = {"figure": "versions over Flower = in process", "versions": len(theirs), "in_process": len(ours), "same": same}
+    print(json.dumps(figure), flush=True)
+    return theirs == ours
+
+
 def main() -> None:
     """Print one line per seed and variant, one JSON line per variant, and the verdict on the demo's own configuration."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--times", default="1,4", help="how many times the demo's tokens, several with commas (default: 1,4)")
     parser.add_argument("--variants", default="", help=f"of {', '.join(VARIANTS)} (default: all at 1, else product and control)")
+    parser.add_argument(
+        "--same-as", metavar="RUN", help="instead: a run directory, as of `make demo`, whose versions are to come out"
+    )
     given = parser.parse_args()
+    if given.same_as:
+        raise SystemExit(not same_versions(Path(given.same_as)))
     torch.set_num_threads(2)
     base = loads(bundled("demo.toml"), "demo.toml", Path.cwd())
     failed = False
