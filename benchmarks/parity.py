@@ -228,9 +228,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--times", default="1,4", help="how many times the demo's tokens, several with commas (default: 1,4)")
     parser.add_argument("--variants", default="", help=f"of {', '.join(VARIANTS)} (default: all at 1, else product and control)")
-    parser.add_argument(
-        "--same-as", metavar="RUN", help="instead: a run directory, as of `make demo`, whose versions are to come out"
-    )
+    parser.add_argument("--same-as", metavar="RUN", help="instead: a run directory, whose versions are to come out")
     given = parser.parse_args()
     if given.same_as:
         raise SystemExit(not same_versions(Path(given.same_as)))
