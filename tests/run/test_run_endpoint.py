@@ -199,6 +199,7 @@ def test_a_run_whose_messages_are_all_large_finishes_and_its_tokens_are_in_none_
     assert_whole(run)
     assert_replays(run)
     assert list(events(run, "refused")) == []
+    assert {e["site"] for e in events(run, "link_measured")} == {"a", "b"}
     for site in ("a", "b"):  # files went both ways, and are gone
         assert (run / "bulk" / "from" / site).is_dir()
         assert list((run / "sites" / site / "bulk").iterdir()) == []

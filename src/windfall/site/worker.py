@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from windfall import clock, faults
 from windfall.errors import DataError, Refused
+from windfall.site.contact import Contact
 from windfall.site.cuts import Frozen
 from windfall.site.held import HeldVersion, Prepared
+from windfall.site.inner import Inner
 from windfall.site.leases import Leases, OpenWork, Segment
 from windfall.site.liveness import BEAT_S, Liveness
 from windfall.site.outbox import InnerState, Outbox, TrainedTokens
 from windfall.site.parameters import OpenCut, Parameters
 from windfall.store.background import Background
-from windfall.store.blobs import FileBlob
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
 from windfall.wire.fields import Fields, finite, is_count
@@ -38,9 +39,6 @@ if TYPE_CHECKING:  # torch takes a while to import, and only a trainer needs it
     from windfall.train.trainer import Trainer
 
 log = logging.getLogger("windfall")
-
-#: Out of touch for longer than this, a site that watches its own signal obeys it (wall time).
-_OWN_SIGNAL_S = 15.0
 
 
 @dataclass
@@ -77,16 +75,15 @@ class SiteWorker:
         self._outbox = Outbox(folder)
         self._held = HeldVersion(folder)
         self._parameters = Parameters(trainer, self._held, self._outbox, generation, self._note)
+        self._inner = Inner(trainer, self._outbox, generation, self._note, self._tell)
         #: Works on the outbox and on versions; everything else that uses them waits until it is idle.
         self._background = Background(executor)
         #: What is to be done once what is written in the background is written.
         self._when_written: Callable[[], None] | None = None
         self._trained = TrainedTokens(folder / "trained", generation)
         self._snapshot_s = snapshot_s
-        self._dead_man_s = dead_man_s
+        self._contact = Contact(clock.monotonic(), dead_man_s, link=link, own_window=own_window)
         self._calendar = calendar
-        self._link = link
-        self._own_window = own_window
         self._fence = 0
         self._cut = 0
         #: What the site trains under; it stays in force when its message has no sender any more.
@@ -108,9 +105,6 @@ class SiteWorker:
         self._size_noted = 0
         self._uncut_said = 0
         self._steps = 0
-        #: Steps that changed the inner state, in all; and by cut whose inner state may be averaged, when it was made.
-        self._taken = 0
-        self._taken_by: dict[int, int] = {}
         self._tokens = 0
         self._lineage: list[list[Any]] = []
         self._progress_at_cut = 0.0
@@ -123,7 +117,6 @@ class SiteWorker:
         self._no_step_since: float | None = None
         self._draining = False
         self._listened_at = -math.inf
-        self._heard: tuple[Any, float] = (None, clock.monotonic())
         self._saved_at = clock.monotonic()
         self._reported: tuple[Any, ...] = ()
         #: Why the site has stopped by itself; empty while it has not.
@@ -143,7 +136,7 @@ class SiteWorker:
             self._written()
             taken = self._mailbox.take()
             if taken:
-                self._heard = (self._heard[0], clock.monotonic())
+                self._contact.message(clock.monotonic())
                 with self.liveness.doing("a message", quick=True):
                     self._on_message(*taken)
                 return True
@@ -179,7 +172,7 @@ class SiteWorker:
             try:
                 self._obey(Fields(c))
             except Refused as e:
-                self._bus.emit({"kind": "note", "note": f"a command on the bus is malformed and left alone: {e}"})
+                self._tell(f"a command on the bus is malformed and left alone: {e}")
 
     def _obey(self, command: Fields) -> None:
         """Do what a command says. Raises Refused if it is malformed; one of an unknown kind is a newer coordinator's."""
@@ -195,24 +188,14 @@ class SiteWorker:
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
-        if said.get("beat") != self._heard[0]:
-            self._heard = (said.get("beat"), now)
+        self._contact.beat(now, said.get("beat"))
         fence = said.get("fence")
         if is_count(fence) and fence > self._fence and self._message:
             # A new coordinator: whoever sent this message is gone, and the SuperNode can carry no other one before it
             # has been answered. The order stays in force until the new one speaks.
             self._answer(Envelope({"kind": "void"}))
-        silent = now - max(self._heard[1], self._link())
-        if self.parked:
-            return
-        if silent > self._dead_man_s:
-            # Invariant 4: nobody can tell this site to stop any more, so it stops by itself, its work kept.
-            self.park(f"nothing heard from the coordinator for {silent:.0f} s")
-            return
-        # A SuperLink that answers can tell it nothing: a site with a signal of its own listens for the coordinator alone.
-        unled = now - self._heard[1]
-        if self._own_window and unled > min(_OWN_SIGNAL_S, self._dead_man_s) and not self._own_window(self._calendar()):
-            self.park(f"its own signal has left the window, and nothing was heard from the coordinator for {unled:.0f} s")
+        if not self.parked and (why := self._contact.lost(now, self._calendar)):
+            self.park(why)
 
     def park(self, why: str) -> None:
         """Cut, keep the work in the outbox, and take no further step."""
@@ -322,8 +305,7 @@ class SiteWorker:
             log.warning("%s", why)
             return
         self._parameters.take_in(order, arrived.version, self._said)
-        own = self._load_inner(order, arrived.envelope)
-        self._take_mean(order, arrived.envelope, own)
+        self._inner.take_up(order, arrived.envelope, first=self._steps == 0)
         if arrived.version is not None and not order.gated:
             self._bus.emit({"kind": "took_in", "version": order.version})
         self._order, self._cut_made = order, False
@@ -339,59 +321,13 @@ class SiteWorker:
         if order.evaluate:
             self._evaluate(order.version)
 
+    def _tell(self, note: str) -> None:
+        """Let people hear of something."""
+        self._bus.emit({"kind": "note", "note": note})
+
     def _note(self, what: str, *values: Any) -> None:
         """Where parameters, inner state and progress come from: an entry of the lineage, with the step that it precedes."""
         self._lineage.append([self._work.steps, what, *values])
-
-    def _load_inner(self, order: RoundOrder, envelope: Envelope) -> InnerState | None:
-        """Begin with the inner state that the order says; the site's own, if an earlier life's is taken up."""
-        state = None
-        try:
-            if order.inner == "sent":
-                sent = envelope.blob("inner")
-                self._trainer.load_inner(sent if isinstance(sent, FileBlob) else sent.read())
-                self._note("inner", "sent", *order.inner_from)
-                return None
-            if order.inner == "own":
-                state = self._outbox.inner() if self._steps == 0 else None
-                if state is not None:
-                    self._trainer.load_inner(state.data)
-                    self._note("inner", "own", state.generation, state.steps)
-                return state
-        except DataError as e:
-            self._bus.emit({"kind": "note", "note": f"{order.inner} inner state refused, reset: {e}"})
-        # Version 0 has nothing to warm up from: a new optimizer is already as reset as can be.
-        if order.version > 0:
-            self._trainer.reset_inner()
-            self._note("inner", "reset")
-        return None
-
-    def _take_mean(self, order: RoundOrder, envelope: Envelope, own: InnerState | None) -> None:
-        """Put the inner state on the mean that an order brings, of which a state is a part that this site has sent.
-
-        ``own``: the state of an earlier life that has just been taken up. If that is the one which was sent, it is put on the mean
-        too: a site that is killed begins its round again as it began it.
-        """
-        if not order.mean_of:
-            return
-        version, generation, cut = order.mean_of
-        mine = self._outbox.sent_inner(generation, cut)
-        if mine is None:
-            return
-        if generation == self.generation:
-            at = self._taken_by.pop(cut, None)  # once only, however often it is sent
-            steps = self._taken - at if at is not None else None
-        else:
-            again = own is not None and (own.generation, own.steps) == (mine.generation, mine.last_step)
-            steps = 0 if again else None
-        if steps is None:
-            return
-        try:
-            self._trainer.shift_inner(envelope.blob("mean"), mine.data, steps)
-        except DataError as e:
-            self._bus.emit({"kind": "note", "note": f"the mean of inner states is left alone: {e}"})
-            return
-        self._note("inner", "mean", version, generation, cut, steps)
 
     # -- steps -----------------------------------------------------------------------------------------------
 
@@ -466,7 +402,6 @@ class SiteWorker:
         self._trained.at(None)
         self._since_order += len(blocks)
         self._steps += 1
-        self._taken += not skipped
         self._tokens += 0 if skipped else tokens
         self._trained.write(self._tokens)
         faults.reach("mid-step")
@@ -474,8 +409,9 @@ class SiteWorker:
         w.use(taken, skipped=bool(skipped))
         if skipped:
             w.skip(clock.monotonic() - begun)
-            self._bus.emit({"kind": "note", "note": f"a step was skipped: {skipped}"})
+            self._tell(f"a step was skipped: {skipped}")
             return True
+        self._inner.step()
         w.add(tokens, loss, clock.monotonic() - begun)
         order = self._order
         t_run = (
@@ -537,7 +473,7 @@ class SiteWorker:
         except OSError as e:
             if not self._work.steps or self._when_written is not None:
                 raise  # the cut before is not in the outbox, and this one would hand in its movement without its blocks
-            self._bus.emit({"kind": "note", "note": f"a snapshot could not be written, its work is cut instead: {e}"})
+            self._tell(f"a snapshot could not be written, its work is cut instead: {e}")
         self._written()
         message = self._message
         self._cut_made = True
@@ -552,8 +488,7 @@ class SiteWorker:
         asked = order is not None and self._inner_for == (order.round, order.fence) and small and bool(self._work.steps)
         if order is not None and order.average and self._work.steps and not (self._draining and work_first):
             # Kept with the work, so that it is a part of the mean whichever way the work comes.
-            kept["inner"] = self._trainer.inner()
-            self._taken_by = {self._cut: self._taken}
+            kept["inner"] = self._inner.for_the_mean(self._cut)
         elif (self._draining and not work_first and self._steps) or (asked and message):
             more["inner"] = self._trainer.inner()
         answer: list[Envelope] = []
