@@ -182,6 +182,13 @@ def test_a_start_that_waits_for_its_turn_is_not_looked_at_as_often_as_one_that_m
     driver.close()
 
 
+class NotReady(Work):
+    """Nobody has said hello."""
+
+    def ready(self, site: str, generation: int) -> bool:
+        return False
+
+
 class Local(MemoryDriver):
     """What a run's own machine does, as far as ``BySite`` asks for it."""
 
@@ -190,11 +197,13 @@ class Local(MemoryDriver):
     def kill_all(self) -> None: ...
 
 
-def settle(c: Controller, wanted: dict[str, Decision], there: Callable[[], bool], since: list[float]) -> None:
+def settle(
+    c: Controller, wanted: dict[str, Decision], there: Callable[[], bool], since: list[float], work: Work | None = None
+) -> None:
     def tick() -> bool:
         since[0] += 1
         c.observe()
-        c.reconcile(since[0], since[0], wanted, Work())  # type: ignore[arg-type]
+        c.reconcile(since[0], since[0], wanted, work or Work())  # type: ignore[arg-type]
         return there()
 
     wait_for("the fleet", tick)
@@ -233,6 +242,25 @@ def test_a_refused_start_backs_off_by_its_kind_in_the_fleet(platform: Slow) -> N
     assert site.reason == "cannot be started until somebody changes something: image not found: registry/x:1"
     settle(c, {"a": ON}, lambda: site.state is State.OFF, at)
     assert site.retry_at >= 600
+    beside.close()
+
+
+def test_what_a_platform_says_is_told_while_its_site_starts_and_not_longer(platform: Slow) -> None:
+    platform.words = "Pending: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu"
+    platform.override["a"] = Observed.STARTING
+    told: list[tuple[str, str, str]] = []
+    beside = Beside(platform, "a", QUICK)
+    c = Controller(
+        {"a": PATIENCE}, BySite(Local(), {"a": beside}), Journal(), gated=False,  # type: ignore[arg-type]
+        teller=lambda t, kind, site, reason: told.append((kind, site, reason)),
+    )  # fmt: skip
+    at = [0.0]
+    settle(c, {"a": ON}, lambda: bool(c.platforms()), at, NotReady())
+    assert c.platforms() == {"a": platform.words}
+    assert told == [("platform", "a", platform.words)]
+    platform.override.clear()
+    settle(c, {"a": ON}, lambda: c.sites["a"].state is State.TRAINING, at)
+    assert c.platforms() == {}
     beside.close()
 
 

@@ -231,6 +231,13 @@ class Controller:
                 if words and self._teller:
                     self._teller(t, "platform", name, words)
 
+    def platforms(self) -> dict[str, str]:
+        """By site: what its platform says while it starts or stops, and what its driver cannot do now."""
+        found = {name: words for name, words in self._said.items() if words}
+        for (name, _), why in sorted(self._trouble.items()):
+            found[name] = why
+        return found
+
     def given_up(self, limit: int) -> str:
         """If every site has failed ``limit`` times in a row: a sentence with the newest reason. Else empty."""
         if any(s.failures < limit for s in self.sites.values()):

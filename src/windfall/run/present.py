@@ -41,7 +41,7 @@ class Present:
         said: dict[str, Any] = {
             "t_run": t, "t_wall": clock.wall(), "mode": c.mode(), "pid": os.getpid(),
             "sites": {n: (s.state.value, s.starts, s.reason) for n, s in c.sites.items()},
-            "transfers": self._transfers(), "doing": self._doing(),
+            "transfers": self._transfers(), "doing": self._doing(), "platforms": c.platforms(),
         }  # fmt: skip
         if self._loop.waiting and self._waits:
             said["waiting"] = {"for": self._waits, "since_wall": self._waits_since}

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from windfall.config.schema import Config
 from windfall.ui.reading import safe
-from windfall.ui.tables import WIDE, doing_texts, last_word, lost_text, transfer_texts, waiting_text
+from windfall.ui.tables import WIDE, doing_texts, last_word, lost_text, platform_texts, transfer_texts, waiting_text
 from windfall.units import clock_text, duration_text
 
 #: What two keys of Ctrl-C write.
@@ -68,6 +68,7 @@ def _facts(p: Picture, room: int) -> list[tuple[str, Text]]:
         found.append(("waiting", Text(f"for {waits}", style="yellow")))
     found += [("files", Text(text)) for text in transfer_texts(s)]
     found += [("at work", Text(text)) for text in doing_texts(s)]
+    found += [("platform", Text(text)) for text in platform_texts(s)]
     for h in s["signals_lost"]:
         found.append(("not heard", Text(f"{safe(str(h['reason']))}, since {clock_text(h['since'])} UTC", style="red")))
     found.append(("tokens", _bar(done, budget, f"version {s['version']}", room)))

@@ -70,6 +70,7 @@ def _summary(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> dict[s
         "waiting": _waiting(story.now) if state == "running" else None,
         "transfers": _transfers(story.now) if state == "running" else [],
         "doing": _doing(story.now) if state == "running" else [],
+        "platforms": _platforms(story.now) if state == "running" else {},
         "version": head.version if head else None,
         "tokens_committed": head.tokens_total if head else 0,
         "tokens_budget": ledger.budget_blocks * ledger.tokens_per_block,
@@ -224,6 +225,12 @@ def _transfers(now: Mapping[str, Any]) -> list[dict[str, Any]]:
         for site, found in sorted((said if isinstance(said, dict) else {}).items())
         for x in found
     ]
+
+
+def _platforms(now: Mapping[str, Any]) -> dict[str, str]:
+    """By site: what its platform, or its driver, says of it."""
+    said = now.get("platforms")
+    return {str(site): str(words) for site, words in sorted((said if isinstance(said, dict) else {}).items())}
 
 
 def _doing(now: Mapping[str, Any]) -> list[dict[str, Any]]:

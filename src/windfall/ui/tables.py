@@ -157,7 +157,8 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
     waiting = [("waiting", f"for {waits}")] if waits is not None else []
     files = [("files", text) for text in transfer_texts(s)]
     doing = [("at work", text) for text in doing_texts(s)]
-    for name, value in (*lines, *waiting, *files, *doing, *_hands(s)):
+    platforms = [("platform", text) for text in platform_texts(s)]
+    for name, value in (*lines, *waiting, *files, *doing, *platforms, *_hands(s)):
         _hanging(console, f"{name:<11}", value)
     console.print()
     # Where there is little room the reasons stand below the figures, whole, and not in a column of a few letters.
@@ -213,6 +214,11 @@ def transfer_texts(s: Mapping[str, Any]) -> list[str]:
         trouble = f" ({safe(x['trouble'])})" if x["trouble"] else ""
         found.append(f"{what}, {x['done'] / 1e6:,.0f} of {x['of'] / 1e6:,.0f} MB, {duration_text(x['seconds'])}{trouble}")
     return found
+
+
+def platform_texts(s: Mapping[str, Any]) -> list[str]:
+    """What sites' platforms say while they start or stop, a line each."""
+    return [f"{site}: {safe(words)}" for site, words in s.get("platforms", {}).items()]
 
 
 def doing_texts(s: Mapping[str, Any]) -> list[str]:
