@@ -63,6 +63,7 @@ def test_a_machine_joins_over_tls_trains_with_others_and_is_released(tmp_path: P
     with Living(config_with_resident(tmp_path, certificates), run) as living:
         wait_for("the run directory", lambda: (run / "bulk" / "port.json").is_file() and (run / "config.toml").is_file())
         wait_for("the invitation", lambda: windfall("site", "invite", run, "far", "--out", tmp_path / "token").returncode == 0)
+        wait_for("what is said of it", lambda: "no machine has joined as far" in status(run)["platforms"].get("far", ""))
         url = windfall("site", "invite", run, "far", "--out", tmp_path / "token").stderr.split("join ")[1].split()[0]
         with machine(far, "join", url, "--token-file", tmp_path / "token", "--ca-file", certificates / "ca.pem", "--folder", far):
             code = living.end()
