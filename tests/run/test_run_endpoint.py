@@ -50,7 +50,7 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def process(run: RunDir) -> Iterator[EndpointProcess]:
-    made = EndpointProcess(run, "r", 0)
+    made = EndpointProcess(run, "r")
     made.start()
     until(lambda: answers("127.0.0.1", made.port, 1.0))
     yield made
@@ -60,14 +60,15 @@ def process(run: RunDir) -> Iterator[EndpointProcess]:
 def test_only_a_run_whose_messages_may_be_large_has_a_file_server_and_then_for_good(run: RunDir) -> None:
     class Stub:
         federation = FederationTable(inline_limit_mb=1.0)
+        site: tuple[()] = ()
 
     (run.checkpoints / "v000000.safetensors").write_bytes(bytes(60_000))
     assert not needs_endpoint(Stub, run)  # type: ignore[arg-type]
     assert endpoint_port(run) is None
     (run.checkpoints / "v000000.safetensors").write_bytes(bytes(70_000))
     assert needs_endpoint(Stub, run)  # type: ignore[arg-type]
-    port = EndpointProcess(run, "r", 0).port
-    assert endpoint_port(run) == port == EndpointProcess(run, "r", 0).port
+    port = EndpointProcess(run, "r").port
+    assert endpoint_port(run) == port == EndpointProcess(run, "r").port
     (run.checkpoints / "v000000.safetensors").unlink()
     assert needs_endpoint(Stub, run)  # type: ignore[arg-type]
 
