@@ -16,8 +16,9 @@ def environment(folder: Path, **programs: str) -> dict[str, str]:
     for path in (bin_, temporary, home):
         path.mkdir(exist_ok=True)
     for name, command in {"windfall": f"{shlex.quote(sys.executable)} -m windfall.cli.main", **programs}.items():
-        (bin_ / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        (bin_ / name).chmod(0o755)
+        if not (bin_ / name).exists():
+            (bin_ / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+            (bin_ / name).chmod(0o755)
     own = {
         "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

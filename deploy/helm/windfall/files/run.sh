@@ -16,7 +16,7 @@ while kill -0 "$child" 2>/dev/null; do
   code=$?
 done
 [ "$code" -eq 0 ] || exit "$code"
-trap 'exit 0' TERM INT
+trap 'kill "$!" 2>/dev/null; exit 0' TERM INT
 : >"$done_file"
 echo "the run is done; this pod stays until its release is uninstalled" >&2
 while :; do
