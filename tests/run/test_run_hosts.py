@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 from benchmarks.federation.links import Links, inside, possible
 
-from needs import missing
 from patience import wait_for
 from run.real import Living, events, status, windfall, write_config
 from windfall import clock
@@ -162,7 +161,7 @@ def config(folder: Path, certificates: Path) -> Path:
 
 def require_parts() -> None:
     if os.geteuid() != 0 or not possible():
-        missing("the right to make network namespaces (run as root)")
+        pytest.skip("network namespaces cannot be made here: that takes root, and a kernel that lets it")
 
 
 def test_links_proxies_and_clocks_are_normal_conditions(tmp_path: Path) -> None:
