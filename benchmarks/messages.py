@@ -38,7 +38,7 @@ from windfall.fleet.drivers.local import AGENT, LocalDriver
 from windfall.processes import marked
 from windfall.run.prepare import prepare_run
 from windfall.run.sites import describe_site, nursery_for
-from windfall.run.superlink import SuperLink, free_port
+from windfall.run.superlink import SuperLink
 from windfall.site import agent
 from windfall.site.nursery import Nursery
 from windfall.store.files import Envelope, read_json, write_json
@@ -47,6 +47,7 @@ from windfall.store.rundir import RunDir
 from windfall.units import iso_utc
 from windfall.wire.flower_environment import flower_environment
 from windfall.wire.messages import Greeting
+from windfall.wire.probe import free_port
 from windfall.wire.transport import FileMailbox
 
 SITES = ("a", "b")

@@ -200,7 +200,7 @@ class _Supervisor(Supervisor):
     def prepare(self) -> None:
         super().prepare()
         if self._bulk is not None:
-            self._bulk = _FileServer(self._run, self._run_id, 0)
+            self._bulk = _FileServer(self._run, self._run_id)
 
 
 class _Coordinator(coordinator.Coordinator):

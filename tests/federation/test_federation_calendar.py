@@ -90,8 +90,8 @@ def test_a_site_stops_training_when_its_order_is_no_longer_valid(tmp_path: Path,
     run.serve(until_min=60)
     worker = run.workers["a"]
     done = sum(c.end - c.start for c in worker._work.consumed)
-    assert worker._order is not None
-    assert worker._order.valid_until < run.clock.now()
+    assert worker._pace.order is not None
+    assert worker._pace.order.valid_until < run.clock.now()
     run.serve(until_min=90)
     assert sum(c.end - c.start for c in worker._work.consumed) == done
 

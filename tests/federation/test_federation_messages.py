@@ -160,13 +160,13 @@ def test_a_malformed_message_is_answered_with_what_is_wrong_and_ends_no_trainer(
 ) -> None:
     what, name = field
     at = At(tmp_path_factory.mktemp("site"))
-    before = at.worker._fence, at.worker._order, at.worker._cut
+    before = at.worker._fence, at.worker._pace.order, at.worker._cut
     if not (why := refused(what, name, value)):
         return
     (answer,) = at.take(changed(what, name, value), weights=at.weights(), inner=at.trainer.inner())
     assert (answer["kind"], answer["refused"], answer["site"], answer["generation"]) == ("error", True, "a", 1)
     assert name == "kind" or why in answer["error"]
-    assert (at.worker._fence, at.worker._order, at.worker._cut) == before, "nothing of it was done"
+    assert (at.worker._fence, at.worker._pace.order, at.worker._cut) == before, "nothing of it was done"
     assert not at.bus.poll("a"), "nothing is said to have failed"
     at.good()
 

@@ -35,7 +35,7 @@ class Checked(Run):
         steps, cut, held = worker._steps, worker._cut, worker._held.number
         worker.pump()
         if worker._held.number != held:
-            at = worker._order
+            at = worker._pace.order
             assert at is not None
             self.taken_in.append((name, self.clock.now(), at.round))
         settled = not worker._work.steps and worker._background.idle and worker._when_written is None

@@ -28,6 +28,7 @@ class Starting(Starts):
 
 def table(folder: Path, **rest: Any) -> KubernetesTable:
     config = folder / "kubeconfig"
+    folder.mkdir(exist_ok=True)
     if not config.exists():
         config.write_text(yaml.safe_dump(kubeconfig("http://cluster.test")))
     return KubernetesTable.model_validate({"image": "windfall:1", "kubeconfig": str(config), "gpus": 1, **rest})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from kubernetes.storm import Storm
 from windfall.fleet.machine import State
+
+#: WINDFALL_LONG=1: a thousand storms, and a whole hour of a hundred sites, as the results say.
+LONG = os.environ.get("WINDFALL_LONG") == "1"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -28,17 +32,16 @@ def test_what_goes_wrong_on_the_way_to_a_cluster_moves_no_site_that_trains(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_a_thousand_storms(tmp_path: Path, part: int) -> None:
-    for seed in range(part * 250, part * 250 + 250):
+def test_many_storms(tmp_path: Path) -> None:
+    for seed in range(1000 if LONG else 100):
         Storm(tmp_path / str(seed), seed, queue="gpus" if seed % 2 else None, calm=seed % 5 == 0).blow(40)
 
 
 @pytest.mark.slow
-def test_a_hundred_sites_in_ten_clusters_flap_for_an_hour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hundred_sites_in_ten_clusters_that_flap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     storm = Storm(tmp_path, 0, sites=100, clusters=10, calm=True, tick_s=10.0)
-    flips = 0
-    for step in range(360):
+    flips, minutes = 0, 60 if LONG else 10
+    for step in range(6 * minutes):
         changed = [name for i, name in enumerate(storm.wanted) if (step + 7 * i) % 30 == 0]
         for name in changed:
             storm.wanted[name] = not storm.wanted[name]
@@ -47,8 +50,8 @@ def test_a_hundred_sites_in_ten_clusters_flap_for_an_hour(tmp_path: Path, capsys
         for name in changed:
             state = storm.fleet.sites[name].state
             assert (state in (State.PROVISIONING, State.READY, State.TRAINING)) == storm.wanted[name], f"{name}: {state}"
-    calls = sum(d.cluster.requests for d in storm.drivers.values()) / 100
+    per_h = sum(d.cluster.requests for d in storm.drivers.values()) / 100 * 60 / minutes
     with capsys.disabled():
-        print(f"\n100 sites, 10 clusters, one hour, {flips} decisions: {calls:.0f} requests per site, a look every 10 s")
-    assert calls < 700
+        print(f"\n100 sites, 10 clusters, {minutes} min, {flips} decisions: {per_h:.0f} requests per site and hour")
+    assert per_h < 800
     storm.clear_up()

@@ -52,8 +52,8 @@ def test_a_pod_trains_with_a_local_site_over_tls_and_is_released(tmp_path: Path,
         code = living.end()
         assert code == 0, living.said + str(messages(cluster, "BackOff"))
     assert status(run)["sites"]["far"]["tokens"] > 0
-    assert [e["reason"] for e in events(run, "error", "stranger", "refused")] == []
-    states = [e["new"] for e in events(run, "state") if e["site"] == "far"]
+    assert [e["detail"] for e in events(run, "error", "stranger", "refused")] == []
+    states = [e["detail"]["now"] for e in events(run, "state") if e["site"] == "far"]
     assert states[:3] == ["provisioning", "ready", "training"]
     assert states[-1] == "off"
     assert (cluster.all("Pod"), cluster.running(), cluster.all("Secret"), cluster.all("Job")) == ([], [], [], [])

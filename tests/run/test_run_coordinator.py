@@ -187,11 +187,12 @@ def test_a_lost_superlink_is_left_to_the_next_one(run: RunDir, begun: Callable[.
         one.serve()
 
 
+@pytest.mark.parametrize("speed", [1e4, 1e9], ids=["waits a little at each tick", "waits for nothing"])
 def test_a_run_whose_traces_have_all_ended_says_where_it_stands(
-    run: RunDir, begun: Callable[..., Config], life: Callable[..., Looked]
+    run: RunDir, begun: Callable[..., Config], life: Callable[..., Looked], speed: float
 ) -> None:
     signal_ = {"path": str(run.root.parent / "run-signals" / "a.csv"), "column": "g_per_kwh", "period_s": 0.0}
-    one = life(begun(site={"signal": {**signal_, "until": iso_utc(T0 + 600)}}))
+    one = life(begun(site={"signal": {**signal_, "until": iso_utc(T0 + 600)}}, run={"speed": speed}))
     with pytest.raises(RunError, match=r"every trace has ended by 1970-01-12T13:5\d.*the run is at version 0.*run again to resume"):
         one.serve()
 

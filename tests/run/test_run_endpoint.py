@@ -50,7 +50,7 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def process(run: RunDir) -> Iterator[EndpointProcess]:
-    made = EndpointProcess(run, "r", 0)
+    made = EndpointProcess(run, "r")
     made.start()
     until(lambda: answers("127.0.0.1", made.port, 1.0))
     yield made
@@ -60,14 +60,15 @@ def process(run: RunDir) -> Iterator[EndpointProcess]:
 def test_only_a_run_whose_messages_may_be_large_has_a_file_server_and_then_for_good(run: RunDir) -> None:
     class Stub:
         federation = FederationTable(inline_limit_mb=1.0)
+        site: tuple[()] = ()
 
     (run.checkpoints / "v000000.safetensors").write_bytes(bytes(60_000))
     assert not needs_endpoint(Stub, run)  # type: ignore[arg-type]
     assert endpoint_port(run) is None
     (run.checkpoints / "v000000.safetensors").write_bytes(bytes(70_000))
     assert needs_endpoint(Stub, run)  # type: ignore[arg-type]
-    port = EndpointProcess(run, "r", 0).port
-    assert endpoint_port(run) == port == EndpointProcess(run, "r", 0).port
+    port = EndpointProcess(run, "r").port
+    assert endpoint_port(run) == port == EndpointProcess(run, "r").port
     (run.checkpoints / "v000000.safetensors").unlink()
     assert needs_endpoint(Stub, run)  # type: ignore[arg-type]
 
@@ -203,7 +204,7 @@ def test_a_run_whose_messages_are_all_large_finishes_and_its_tokens_are_in_none_
     for site in ("a", "b"):  # files went both ways, and are gone
         assert (run / "bulk" / "from" / site).is_dir()
         assert list((run / "sites" / site / "bulk").iterdir()) == []
-    assert [p for p in (run / "bulk").rglob("*") if p.is_file() and p.name != "port.json"] == []
+    assert [p for p in (run / "bulk").rglob("*") if p.is_file() and p.name not in ("port.json", "serves.json")] == []
     ledger = Ledger.open(run / "ledger.db", read_only=True)
     hashes = {t.sha256 for t in ledger.tokens()}
     ledger.close()

@@ -39,7 +39,7 @@ class Machine:
         monkeypatch.setattr("windfall.clock.monotonic", lambda: self.now)
         monkeypatch.setattr("windfall.site.agent.answers", lambda *_: False)
         monkeypatch.setattr("windfall.site.agent.begin", self._begin)
-        told = {"site": "a", "generation": 1, "superlink": "127.0.0.1:1", "supernode_port": 2, **site}
+        told = {"site": "a", "generation": 1, "superlink": "127.0.0.1:1", "supernode_port": 2, "bus": "embedded", **site}
         self.agent = Agent(folder, told)
 
     def _begin(self, command: list[str], **_: Any) -> Ends:

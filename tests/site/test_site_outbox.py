@@ -69,7 +69,7 @@ def test_work_is_offered_by_every_life_until_it_is_acknowledged(site: Path) -> N
     offered = outbox.all()
     assert list(offered) == [name_of(*FIRST), name_of(2, 1)]
     envelope = Envelope.parse(offered[name_of(*FIRST)].read(), "offered")
-    assert envelope.blob("delta").read() == outbox.delta(*FIRST).read() == b"delta 1.1"
+    assert envelope.blob("delta").read() == outbox.sent(*FIRST)["delta"].read() == b"delta 1.1"
     assert outbox.header(*FIRST) == ContributionHeader.parse(work(*FIRST).header)
     outbox.acknowledged(*FIRST)
     assert list(Outbox(site).all()) == [name_of(2, 1)]
@@ -78,7 +78,7 @@ def test_work_is_offered_by_every_life_until_it_is_acknowledged(site: Path) -> N
     assert Outbox(site).all() == {}
     assert outbox.header(2, 1) is None
     with pytest.raises(DataError, match="not there any more"):
-        outbox.delta(2, 1)
+        outbox.sent(2, 1)
 
 
 @pytest.mark.parametrize("fault", ["truncate", "corrupt"])

@@ -108,7 +108,7 @@ def test_a_site_trains_on_while_its_snapshot_is_written_and_waits_before_it_cuts
 def test_a_cut_that_is_due_on_the_calendar_waits_for_the_snapshot_and_training_does_not(slow: Slow) -> None:
     slow.begin()
     slow.run.serve(until_min=12)
-    assert slow.worker._now() > slow.worker._until(), "its cut is due"
+    assert slow.worker._pace.now() > slow.worker._pace.until(), "its cut is due"
     steps = slow.worker._work.steps
     assert slow.worker.pump()
     assert (slow.order, slow.worker._work.steps) == ([], steps + 1)
@@ -209,7 +209,7 @@ def cut_beside(tmp_path: Path, data: Path, runs: list[Run], executor: ThreadPool
 
 def test_a_snapshot_right_after_a_cut_has_none_of_the_cuts_work(cut_beside: CutBeside, tmp_path: Path) -> None:
     worker = cut_beside.worker
-    worker._snapshot_s, worker._cut_made = 0.0, True
+    worker._snapshot_s, worker._pace.cut_made = 0.0, True
     cut_beside.step_once_it_is_worked_out()
     kept = Envelope.load(tmp_path / "r" / "sites" / "a" / "snapshot.env")
     moved = decode(kept.blobs["delta"], {"count": (STEPS * BATCH // BLOCK,)})["count"]

@@ -17,7 +17,14 @@ from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.wire.transport import BEAT_NAME, MemoryMailbox
 
-SITE: dict[str, Any] = {"site": "a", "generation": 1, "silent_after_s": 20.0, "start_timeout_s": 50.0, "dead_man_s": 10.0}
+SITE: dict[str, Any] = {
+    "site": "a",
+    "generation": 1,
+    "bus": "embedded",
+    "silent_after_s": 20.0,
+    "start_timeout_s": 50.0,
+    "dead_man_s": 10.0,
+}
 
 
 class Machine:

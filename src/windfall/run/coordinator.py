@@ -250,6 +250,7 @@ class Coordinator:
     def moved(self, t: float) -> None:
         if self.gated or clock.monotonic() - self._flushed_at >= _FLUSH_S:
             self._flush(t)
+        self._check()  # while nothing is waited for, ``idle`` is not called
 
     def _publish(self) -> None:
         for name, site in self.loop.controller.sites.items():

@@ -98,7 +98,7 @@ class Agent:
 
     def _open_tunnel(self) -> Tunnel | None:
         """Raises WindfallError if there is no way."""
-        if self._site["bus"] != ENDPOINT and not self._site.get("endpoint"):
+        if not self._site.get("endpoint"):
             return None
         from windfall.site.tunnel import Tunnel  # httpx takes a moment to import
 

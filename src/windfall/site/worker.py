@@ -27,11 +27,12 @@ from windfall.site.inner import Inner
 from windfall.site.leases import Leases, OpenWork, Segment
 from windfall.site.liveness import BEAT_S, Liveness
 from windfall.site.outbox import InnerState, Outbox, TrainedTokens
+from windfall.site.pace import Pace
 from windfall.site.parameters import OpenCut, Parameters
 from windfall.store.background import Background
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
-from windfall.wire.fields import Fields, finite, is_count
+from windfall.wire.fields import Fields, is_count
 from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, inner_goes_along, refusal
 from windfall.wire.transport import Mailbox
 
@@ -86,10 +87,6 @@ class SiteWorker:
         self._calendar = calendar
         self._fence = 0
         self._cut = 0
-        #: What the site trains under; it stays in force when its message has no sender any more.
-        self._order: RoundOrder | None = None
-        #: Whether the order's cut has been made.
-        self._cut_made = True
         self._arrived: _Arrived | None = None
         #: Round and fence of the newest order that has been read.
         self._seen = (0, 0)
@@ -98,9 +95,12 @@ class SiteWorker:
         self._leases = Leases()
         self._work = OpenWork()
         self._said = 0  # the cut that the last answer carried
-        self._since_order = 0
         self._tokens_per_block = trainer.tokens_per_step // trainer.blocks_per_step
-        self._step_blocks = trainer.blocks_per_step
+        self._pace = Pace(
+            self._leases, tokens_per_block=self._tokens_per_block, step_blocks=trainer.blocks_per_step, calendar=calendar,
+            granted=lambda: (bus.get("clock") or {}).get("granted"),
+            coming=lambda: self._arrived.order if self._arrived is not None else None,
+        )  # fmt: skip
         #: Blocks of a step, as the lineage of the next cut has it.
         self._size_noted = 0
         self._uncut_said = 0
@@ -110,7 +110,6 @@ class SiteWorker:
         self._progress_at_cut = 0.0
         self._progress_rate = 1.0
         self._progress = 0.0
-        self._cut_by: dict[int, float] = {}
         #: Round and fence of the cut that a site which joins is to have the inner state of.
         self._inner_for = (0, 0)
         #: Since when (monotonic) it has leave to train and has taken no step.
@@ -144,22 +143,17 @@ class SiteWorker:
                 with self.liveness.doing("taking a version in", quick=True):
                     self._take_in(self._arrived)
                 return True
-        if self._order is not None and not self._cut_made:
+        if self._pace.order is not None and not self._pace.cut_made:
             if self._should_cut() and not self._cut_waits():
                 with self.liveness.doing("a cut", quick=True):
                     self._make_cut()
                 return True
             return self._step_if_allowed()
-        if self._arrived is not None and self._order is None:
+        if self._arrived is not None and self._pace.order is None:
             return False  # nothing to train on before it is taken in
-        if self._continuing() and not self._draining:
+        if self._pace.may_go_on() and not self._draining:
             return self._step_if_allowed()
         return False
-
-    def _continuing(self) -> bool:
-        # Past its order's validity a site has no right to train on, whoever is silent (invariant 4).
-        order = self._order
-        return order is not None and order.after == "continue" and bool(self._leases) and self._now() < order.valid_until
 
     def _listen(self) -> None:
         now = clock.monotonic()
@@ -183,7 +177,7 @@ class SiteWorker:
             number, at, fence = command.count("round"), command.number("at"), command.count("fence")
             inner = command.flag("inner", False)
             if fence == self._fence:  # else an earlier coordinator's, whose rounds have the same numbers
-                self._cut_by = {number: at}
+                self._pace.bring_forward(number, at)
                 self._inner_for = (number, fence) if inner else (0, 0)
 
     def _mind_the_coordinator(self, now: float) -> None:
@@ -253,7 +247,7 @@ class SiteWorker:
         return order
 
     def _on_hello(self, message_id: str) -> None:
-        order = None if self._cut_made else self._order
+        order = None if self._pace.cut_made else self._pace.order
         self._uncut_said = self._work.blocks
         header = {
             "kind": "hello", "protocol": PROTOCOL, "site": self.site, "generation": self.generation,
@@ -288,9 +282,9 @@ class SiteWorker:
         """Whether an order that has come counts from now on: at the first step boundary at or after its ``apply_at``."""
         assert self._arrived is not None
         order = self._arrived.order
-        if not order.gated or not self._cut_made or self._draining or not self._continuing():
+        if not order.gated or not self._pace.cut_made or self._draining or not self._pace.may_go_on():
             return True
-        return self._now() >= order.apply_at and not self._may_step()
+        return self._pace.now() >= order.apply_at and not self._pace.may_step()
 
     def _take_in(self, arrived: _Arrived) -> None:
         """An order counts from now on, and the version that it brings is the one that parameters are built on."""
@@ -308,14 +302,12 @@ class SiteWorker:
         self._inner.take_up(order, arrived.envelope, first=self._steps == 0)
         if arrived.version is not None and not order.gated:
             self._bus.emit({"kind": "took_in", "version": order.version})
-        self._order, self._cut_made = order, False
         self._note("order", order.progress_start, order.progress_rate)
         # Work since the last cut, and cuts nobody has acknowledged, lie in these leases too: what they used is used.
         gone = [*self._work.consumed, *self._parameters.used()]
         self._leases.replace([Segment(x["epoch"], x["start"], x["end"]) for x in order.leases], gone)
         # Blocks between a hello, or a cut, and this order are blocks under this order: it counts those before.
-        self._since_order = max(0, self._work.blocks - self._uncut_said) if order.gated else 0
-        self._step_blocks = order.step_blocks
+        self._pace.begin(order, max(0, self._work.blocks - self._uncut_said))
         self._progress_at_cut, self._progress_rate = order.progress_start, order.progress_rate
         self._draining = self._draining or order.drain
         if order.evaluate:
@@ -331,62 +323,22 @@ class SiteWorker:
 
     # -- steps -----------------------------------------------------------------------------------------------
 
-    def _now(self) -> float:
-        """Run time as this site may use it: the calendar, or what a gated clock has granted."""
-        order = self._order or (self._arrived.order if self._arrived else None)
-        if order is not None and order.gated:
-            granted = finite((self._bus.get("clock") or {}).get("granted"))
-            return -math.inf if granted is None else granted
-        return self._calendar()
-
-    def _until(self) -> float:
-        """Run time up to which the present order's pace goes: its cut, or past it until the next order counts."""
-        assert self._order is not None
-        if not self._cut_made:
-            return min(self._order.cut_at, self._cut_by.get(self._order.round, math.inf))
-        return self._arrived.order.apply_at if self._arrived is not None else -math.inf
-
-    def _allowed(self) -> int:
-        """Blocks that a gated clock still allows now, under the present order; those of a step on a calendar."""
-        order = self._order
-        if order is None or not order.gated:
-            return self._step_blocks
-        t = min(self._now(), self._until())
-        if t == -math.inf:
-            return 0
-        owed = order.tokens_per_s * (t - order.begins_at) / self._tokens_per_block
-        return math.floor(owed + 1e-9) - order.blocks_before - self._since_order
-
-    def _may_step(self) -> bool:
-        """Whether a gated clock allows a whole step, or the last one of the leases, now."""
-        return bool(self._leases) and self._allowed() >= min(self._step_blocks, self._leases.left(self._step_blocks))
-
     def _should_cut(self) -> bool:
-        order = self._order
-        assert order is not None
-        if self._draining or not self._leases:
-            return True
-        if self._now() >= order.valid_until:
-            return True
-        return self._now() >= self._until() and (not order.gated or not self._may_step())
+        return self._draining or self._pace.cut_is_due()
 
     def _cut_waits(self) -> bool:
         """Whether to train on past the cut, because a snapshot is being written. On a calendar a cut may be a little late."""
-        order = self._order
-        assert order is not None
-        return (
-            not (self._background.idle or order.gated or self._draining) and bool(self._leases) and self._now() < order.valid_until
-        )
+        return not (self._background.idle or self._draining) and self._pace.may_cut_late()
 
     def _step_if_allowed(self) -> bool:
-        if not self._may_step():
-            self._report(self._now())
+        if not self._pace.may_step():
+            self._report()
             return False
         begun = clock.monotonic()
         w = self._work
-        if self._no_step_since is not None and not (self._order is not None and self._order.gated):
+        if self._no_step_since is not None and not (self._pace.order is not None and self._pace.order.gated):
             w.stall_seconds += begun - self._no_step_since
-        taken = self._leases.take(self._step_blocks)
+        taken = self._leases.take(self._pace.step_blocks)
         blocks = [b for s in taken for b in range(s.at, s.end)]
         tokens = self._tokens_per_block * len(blocks)
         if len(blocks) != self._size_noted:
@@ -400,7 +352,7 @@ class SiteWorker:
             # The blocks are recorded as those of an unfinished step, so that the next life knows where this one ended.
             raise DataError(f"the loss is {loss} at step {w.steps + 1} since the last cut; lower train.lr_scale")
         self._trained.at(None)
-        self._since_order += len(blocks)
+        self._pace.stepped(len(blocks))
         self._steps += 1
         self._tokens += 0 if skipped else tokens
         self._trained.write(self._tokens)
@@ -413,26 +365,20 @@ class SiteWorker:
             return True
         self._inner.step()
         w.add(tokens, loss, clock.monotonic() - begun)
-        order = self._order
-        t_run = (
-            order.begins_at + (order.blocks_before + self._since_order) * self._tokens_per_block / order.tokens_per_s
-            if order and order.gated
-            else self._calendar()
-        )
         rate = tokens / max(1e-9, clock.monotonic() - begun)
         said = {
             "loss": loss,
             "tokens": round(self._progress),
-            "t_run": t_run,
+            "t_run": self._pace.at(),
             "version": self._held.number or 0,
             "rate": round(rate),
         }
         self._bus.emit({"kind": "step", **said})
-        if not self._may_step():
-            self._report(self._now())
+        if not self._pace.may_step():
+            self._report()
         # Not right before a cut, which has all that a snapshot would have and would wait for it.
         due = clock.monotonic() - self._saved_at >= self._snapshot_s and self._background.idle
-        if due and not (not self._cut_made and self._should_cut()):
+        if due and not (not self._pace.cut_made and self._should_cut()):
             with self.liveness.doing("a snapshot", quick=True):
                 self._take_snapshot()
         return True
@@ -446,19 +392,16 @@ class SiteWorker:
         """Progress after the last step, which is the one at which the next would be taken."""
         return max(self._progress, self._progress_at_cut + self._progress_rate * self._work.tokens)
 
-    def _report(self, t: float) -> None:
+    def _report(self) -> None:
         """Tell a gated clock how far this site has come."""
-        order = self._order
-        if order is None or not order.gated or t == -math.inf:
+        covered = self._pace.covered()
+        if covered is None:
             return
-        number = order.round
-        if self._cut_made and self._arrived is not None:
-            # Under the order before, up to where the one that has come begins to count.
-            number, t = self._arrived.order.round, min(t, self._arrived.order.apply_at)
-        key = (number, t, not self._leases)
+        key = (*covered, not self._leases)
         if key != self._reported:
             self._reported = key
-            self._bus.set("progress", {"round": number, "covered": t, "exhausted": not self._leases and not self._cut_made})
+            exhausted = not self._leases and not self._pace.cut_made
+            self._bus.set("progress", {"round": covered[0], "covered": covered[1], "exhausted": exhausted})
 
     # -- cuts ------------------------------------------------------------------------------------------------
 
@@ -476,7 +419,7 @@ class SiteWorker:
             self._tell(f"a snapshot could not be written, its work is cut instead: {e}")
         self._written()
         message = self._message
-        self._cut_made = True
+        self._pace.cut_made = True
         self._cut += 1
         # A large inner state must not keep the work waiting that it goes with: the coordinator asks for it after that.
         small = inner_goes_along(self._parameters.count)
@@ -484,7 +427,7 @@ class SiteWorker:
         header = self._header(drained=self._draining and not work_first)
         kept: dict[str, bytes] = {}
         more: dict[str, bytes] = {}
-        order = self._order
+        order = self._pace.order
         asked = order is not None and self._inner_for == (order.round, order.fence) and small and bool(self._work.steps)
         if order is not None and order.average and self._work.steps and not (self._draining and work_first):
             # Kept with the work, so that it is a part of the mean whichever way the work comes.
@@ -532,7 +475,7 @@ class SiteWorker:
         return Frozen(header, self._trainer.snapshot(), self._held.tensors, on_its_way, self._inner_state(b""))
 
     def _header(self, *, drained: bool, codec: str | None = None) -> ContributionHeader:
-        w, order = self._work, self._order
+        w, order = self._work, self._pace.order
         return ContributionHeader(
             site=self.site, generation=self.generation, cut=self._cut, round=order.round if order else 0,
             base_version=self._held.number or 0, tokens=w.tokens, consumed=list(w.consumed),

@@ -163,6 +163,9 @@ class Routes:
             return self._get(request, target)
         if verb in ("delete", "deletecollection"):
             return self._delete(request, target)
+        applies = verb == "patch" and "apply-patch" in request.headers.get("content-type", "") and not target.subresource
+        if applies and self.api.store.get(target.kind, target.namespace, target.name) is None:
+            access.authorize(user, "create", target.kind, "", target.namespace, target.name)
         return self._write(request, target, verb, manager)
 
     def _get(self, request: Request, t: _Target) -> Response:
