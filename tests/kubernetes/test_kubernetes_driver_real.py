@@ -3,7 +3,8 @@
 KUBECONFIG=... WINDFALL_TEST_NAMESPACE=windfall-test pytest -m slow tests/kubernetes/test_kubernetes_driver_real.py
 
 The namespace has to be there, with the rights of `windfall site manifest`, `list` and `delete` on statefulsets and on
-persistentvolumeclaims, `create` on `pods/exec`, a default storage class, and a way to the image busybox. What the tests make they remove.
+persistentvolumeclaims, `create` on `pods/exec`, a default storage class, and a way to the image busybox. What the tests make there
+they remove.
 """
 
 from __future__ import annotations

@@ -49,6 +49,20 @@ def test_a_job_that_is_told_of_its_end_too_late_to_hand_in_is_told_of() -> None:
     assert told(150, "\nbandwidth_mbit_s = 2000.0") == []
 
 
+def test_a_pod_that_the_cluster_ends_too_fast_to_hand_in_is_told_of() -> None:
+    def told(grace_s: int) -> list[str]:
+        table = f'[site.kubernetes]\nimage = "windfall:1"\ngrace_s = {grace_s}\n\n[site.signal]'
+        text = DEMO.replace("threads = 2", 'driver = "kubernetes"\nthreads = 2', 1).replace("[site.signal]", table, 1)
+        return list(short_notices(loads(text, "demo.toml", Path(".")), LARGE))
+
+    assert told(120) == []
+    (few,) = told(30)
+    assert few == (
+        "site california: kubernetes.grace_s = 30 is the time that a pod has to hand in what it has where the cluster ends it, and "
+        "fleet.drain_timeout_s gives it 60 s: what has not left stays in its outbox, and comes with its next pod; raise it"
+    )
+
+
 def test_what_averaging_inner_states_adds_to_a_round_is_told_in_bytes() -> None:
     assert not list(averaged_states(loads(DEMO, "demo.toml", Path(".")), LARGE))
     text = DEMO.replace("[federation]", "[federation]\naverage_inner_every = 4")

@@ -78,9 +78,13 @@ def short_notices(config: Config, shape: GPTConfig) -> Iterator[str]:
     """Sites whose platform gives them less time to hand in what they have than that takes, or than the run would give them."""
     memory = memory_bytes(shape, optimizer=config.train.optimizer)
     for site in config.site:
-        if site.slurm is None:
+        if site.slurm is not None:
+            given_s, key, what, then = site.slurm.term_before_s, "slurm.term_before_s", "a job", "before its limit"
+        elif site.kubernetes is not None:
+            given_s, key, what, then = site.kubernetes.grace_s, "kubernetes.grace_s", "a pod", "where the cluster ends it"
+        else:
             continue
-        given_s, needed_s = site.slurm.term_before_s, config.fleet.drain_timeout_s
+        needed_s = config.fleet.drain_timeout_s
         why = f"fleet.drain_timeout_s gives it {needed_s:g} s"
         if site.bandwidth_mbit_s is not None:
             # A site that trains alone sends float32, and its inner state.
@@ -88,8 +92,8 @@ def short_notices(config: Config, shape: GPTConfig) -> Iterator[str]:
             why = f"that takes {needed_s:.0f} s at {site.bandwidth_mbit_s:g} Mbit/s"
         if given_s < needed_s:
             yield (
-                f"site {site.name}: slurm.term_before_s = {given_s} is the time that a job has to hand in what it has before its "
-                f"limit, and {why}: what has not left stays in its outbox, and comes with its next job; raise it"
+                f"site {site.name}: {key} = {given_s} is the time that {what} has to hand in what it has {then}, and {why}: what "
+                f"has not left stays in its outbox, and comes with its next {what.split()[1]}; raise it"
             )
 
 
