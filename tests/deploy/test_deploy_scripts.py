@@ -77,7 +77,8 @@ def test_what_a_run_says_and_ends_with_is_the_containers(tmp_path: Path, pods: P
 def test_told_to_end_a_run_drains_and_the_next_pod_goes_on_and_stays_when_it_is_done(tmp_path: Path, pods: Pods) -> None:
     file = write_config(tmp_path, {"a": [(10, 500)]}, speed=200, budget=128 * 60)
     first = pods.begin(file)
-    wait_for("a sign of life", lambda: alive(tmp_path) == 0)
+    wait_for("a sign of life", (tmp_path / "run" / "logs" / "coordinator.json").exists)
+    assert alive(tmp_path) == 0
     first.terminate()
     _, said = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 130, said
