@@ -9,6 +9,7 @@ measured both ways in turn; ratios are of medians.
 | line | fields |
 |---|---|
 | `round` | seconds from sending both sites a message until both have answered; CPU seconds of sites and SuperLink for one message |
+| `tls` | the same round through tunnel and endpoint, over TLS and with a token, as sites on other machines have it |
 | `beside` | what trainers that share the machine with back-to-back messages get done, as a share of what they do without messages |
 | `start` | seconds and CPU seconds from a site's `ensure_up` to its answer to hello; `forked`: from what has imported already |
 """
@@ -17,10 +18,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
+import secrets
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,7 +39,8 @@ from windfall.config.schema import Config
 from windfall.federation.flower_attach import Attachment
 from windfall.federation.flower_transport import FlowerTransport
 from windfall.fleet.drivers.local import AGENT, LocalDriver
-from windfall.processes import marked
+from windfall.fleet.machine import Observed
+from windfall.processes import mark, marked, spawn
 from windfall.run.prepare import prepare_run
 from windfall.run.sites import describe_site, nursery_for
 from windfall.run.superlink import SuperLink
@@ -45,9 +50,10 @@ from windfall.store.files import Envelope, read_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.units import iso_utc
+from windfall.wire.certificates import make
 from windfall.wire.flower_environment import flower_environment
 from windfall.wire.messages import Greeting
-from windfall.wire.probe import free_port
+from windfall.wire.probe import free_port, port_is_free
 from windfall.wire.transport import FileMailbox
 
 SITES = ("a", "b")
@@ -140,23 +146,48 @@ class Bench:
         self.link.start()
         self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.link.port}", wait_s=PATIENCE_S))
         self._drivers: list[LocalDriver] = []
+        self._endpoint: subprocess.Popen[bytes] | None = None
 
-    def driver(self, way: str, command: tuple[str, ...], nursery: Nursery | None = None) -> LocalDriver:
-        """What starts sites whose messages go this way."""
+    def driver(
+        self, way: str, command: tuple[str, ...], nursery: Nursery | None = None, more: dict[str, Any] | None = None
+    ) -> LocalDriver:
+        """What starts sites whose messages go this way; ``more``: what they are told besides."""
 
         def describe(site: str) -> dict[str, Any]:
-            return {**describe_site(self._config, self._run, site, f"127.0.0.1:{self.link.port}", free_port()), **WAYS[way]}
+            return {
+                **describe_site(self._config, self._run, site, f"127.0.0.1:{self.link.port}", free_port()),
+                **WAYS[way],
+                **(more or {}),
+            }
 
         made = LocalDriver(
-            self._run.sites,
-            self.run_id,
-            describe,
-            environment=flower_environment(str(self._run.root / "flower")),
-            agent=command,
-            nursery=nursery,
-        )
+            self._run.sites, self.run_id, describe, environment=flower_environment(str(self._run.root / "flower")), agent=command,
+            nursery=nursery, token_for=self.new_token if "endpoint" in (more or {}) else None,
+        )  # fmt: skip
         self._drivers.append(made)
         return made
+
+    def over_tls(self) -> dict[str, Any]:
+        """Begin an endpoint before the SuperLink; what a site is told whose messages go through it."""
+        certificates = make(self._run.root / "certs", ["127.0.0.1"], clock.wall(), days=1)
+        self._run.bulk.mkdir(exist_ok=True)
+        serves = {"certificate": str(certificates.endpoint), "key": str(certificates.endpoint_key), "residents": []}
+        write_json(self._run.served, {"host": "127.0.0.1", "superlink_port": self.link.port, **serves})
+        port = free_port()
+        self._endpoint = spawn(
+            [sys.executable, "-m", "windfall.run.endpoint_process", str(self._run.root.resolve()), str(port)],
+            log=self._run.logs / "endpoint.log", env={**os.environ, **mark(self.run_id, self._run.root)},
+        )  # fmt: skip
+        wait_for("the endpoint", lambda: not port_is_free(port))
+        return {"endpoint": f"https://127.0.0.1:{port}", "ca_file": str(certificates.ca)}
+
+    def new_token(self, site: str, generation: int) -> str:
+        """A token of a site's life, as a coordinator makes it."""
+        token = secrets.token_hex(32)
+        ledger = Ledger.open(self._run.ledger)
+        ledger.keep_token(site, generation, hashlib.sha256(token.encode()).hexdigest())
+        ledger.close()
+        return token
 
     def nursery(self) -> Nursery:
         """What a coordinator of this run would have."""
@@ -184,7 +215,7 @@ class Bench:
         """End sites and wait until they are gone."""
         for site in sites:
             driver.ensure_down(site, 10.0, "measured")
-        wait_for("sites to end", lambda: all(str(o) == "absent" for o in driver.observe(sites).values()))
+        wait_for("sites to end", lambda: all(o.state is Observed.ABSENT for o in driver.observe(sites).values()))
         wait_for("nodes to leave", lambda: self.transport.poll() is not None and not self.transport.nodes() & set(nodes))
 
     def ask(self, nodes: list[str], header: dict[str, Any]) -> list[dict[str, Any]]:
@@ -214,6 +245,9 @@ class Bench:
         for driver in self._drivers:
             driver.kill_all()
             driver.close()
+        if self._endpoint is not None:
+            self._endpoint.terminate()
+            self._endpoint.wait()
         self.transport.close()
         self.link.stop()
 
@@ -295,6 +329,7 @@ def measure(bench: Bench, rounds: int, starts: int, beside_s: float) -> None:
     for way in WAYS:
         more |= {f"{way}_largest_s": max(walls[way]), f"{way}_cpu_s": cpus[way]}
     line("round", {way: statistics.median(walls[way]) for way in WAYS}, limit=0.4, more=more)
+    tls(bench, command, rounds)
     print(json.dumps({"figure": "beside", **{f"{way}_share": round(shares[way], 3) for way in WAYS}}), flush=True)
     started: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     started["forked"] = []
@@ -317,6 +352,26 @@ def measure(bench: Bench, rounds: int, starts: int, beside_s: float) -> None:
             f"{way}_cpu_s": statistics.median(cpu for _, cpu in started[way]),
         }
     line("start", {way: statistics.median(wall for wall, _ in started[way]) for way in started}, limit=0.5, more=more)
+
+
+def tls(bench: Bench, command: tuple[str, ...], rounds: int) -> None:
+    """Print what a round takes over TLS, beside one that does not, a round of each in turn."""
+    plain, secured = bench.driver("warm", command), bench.driver("warm", command, more=bench.over_tls())
+    nodes = {"warm": bench.up(plain, SITES[:1]), "tls": bench.up(secured, SITES[1:])}
+    walls: dict[str, list[float]] = {way: [] for way in nodes}
+    for way in nodes:
+        bench.ask(nodes[way], {"kind": "nothing"})
+    for _ in range(rounds):
+        for way in nodes:
+            begun = clock.monotonic()
+            bench.ask(nodes[way], {"kind": "nothing"})
+            walls[way].append(clock.monotonic() - begun)
+    medians = {way: statistics.median(walls[way]) for way in walls}
+    ratio = round(medians["tls"] / medians["warm"], 3)
+    figure = {"figure": "tls", **{f"{way}_s": round(s, 3) for way, s in medians.items()}, "ratio": ratio, "limit": 1.05}
+    print(json.dumps({**figure, "met": ratio <= 1.05}), flush=True)
+    bench.down(plain, SITES[:1], nodes["warm"])
+    bench.down(secured, SITES[1:], nodes["tls"])
 
 
 def beside(bench: Bench, nodes: list[str], for_s: float) -> float:

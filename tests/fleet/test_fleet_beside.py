@@ -13,14 +13,14 @@ from windfall import clock
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.controller import Controller
 from windfall.fleet.driver import MemoryDriver, Owned
-from windfall.fleet.drivers.beside import Beside, Pace
+from windfall.fleet.drivers.beside import Beside, Rhythm
 from windfall.fleet.drivers.by_site import BySite
 from windfall.fleet.machine import DriverFault, Observation, Observed, Patience, State
 from windfall.policy.base import Decision
 
 OFF = Decision(False, "off", {}, None, {})
 PATIENCE = Patience(spin_up_s=0, start_timeout_s=3000, drain_timeout_s=20, backoff_s=60, backoff_max_s=600)
-QUICK = Pace(moving_s=0.005, steady_s=0.005, silent_s=60.0)
+QUICK = Rhythm(moving_s=0.005, steady_s=0.005, silent_s=60.0)
 
 
 class Slow(MemoryDriver):
@@ -161,7 +161,7 @@ def test_what_cannot_be_seen_is_an_error_until_it_can(platform: Slow, beside: Be
 
 def test_a_platform_that_does_not_answer_is_unknown_after_a_while(platform: Slow) -> None:
     platform.open.clear()
-    driver = Beside(platform, "a", Pace(silent_s=0.0))
+    driver = Beside(platform, "a", Rhythm(silent_s=0.0))
     with pytest.raises(Transient, match="has not answered"):
         driver.observe(["a"])
     driver.close()
@@ -175,7 +175,7 @@ class Queue(MemoryDriver):
 
 
 def test_a_start_that_waits_for_its_turn_is_not_looked_at_as_often_as_one_that_moves() -> None:
-    driver = Beside(Queue(), "a", Pace(moving_s=0.005, steady_s=1e6, silent_s=60.0))
+    driver = Beside(Queue(), "a", Rhythm(moving_s=0.005, steady_s=1e6, silent_s=60.0))
     driver.ensure_up("a", 1)
     wait_for("the look", lambda: (seen := look(driver)) is not None and seen.queued)
     assert driver._look_at - clock.monotonic() > 1e5

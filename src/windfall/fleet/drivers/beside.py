@@ -18,7 +18,7 @@ from windfall.fleet.machine import Observation, Observed
 
 
 @dataclass(frozen=True)
-class Pace:
+class Rhythm:
     """How often a site is looked at, and after how long without an answer it counts as unknown (wall time)."""
 
     moving_s: float = 1.0
@@ -35,10 +35,10 @@ class _Request:
 class Beside:
     """Implements ``fleet.driver.Driver`` for ``site``. Whatever ``driver`` does, no method here but ``list_owned`` waits for it."""
 
-    def __init__(self, driver: Driver, site: str, pace: Pace | None = None) -> None:
+    def __init__(self, driver: Driver, site: str, pace: Rhythm | None = None) -> None:
         self._driver = driver
         self._site = site
-        self._pace = pace or Pace()
+        self._pace = pace or Rhythm()
         self._wake = threading.Condition()
         self._request: _Request | None = None
         self._seen = Observation(Observed.UNKNOWN)

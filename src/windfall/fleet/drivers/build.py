@@ -10,7 +10,7 @@ from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError
 from windfall.fleet.driver import Driver
 from windfall.fleet.drivers import kubernetes_manifest
-from windfall.fleet.drivers.beside import Beside, Pace
+from windfall.fleet.drivers.beside import Beside, Rhythm
 from windfall.fleet.drivers.by_site import BySite
 from windfall.fleet.drivers.command import CommandDriver
 from windfall.fleet.drivers.kubernetes_manifest import Reached
@@ -62,10 +62,10 @@ def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -
     raise AssertionError(f"{site.driver}: a driver that is not built here")
 
 
-def pace(site: SiteTable) -> Pace:
+def pace(site: SiteTable) -> Rhythm:
     """How often a site that is elsewhere is looked at. A program a second is more than a cluster's administrators like."""
     slow = site.slurm or site.command
-    return Pace() if slow is None else Pace(moving_s=2.0, steady_s=15.0, silent_s=60.0 + slow.timeout_s)
+    return Rhythm() if slow is None else Rhythm(moving_s=2.0, steady_s=15.0, silent_s=60.0 + slow.timeout_s)
 
 
 def _kubernetes(site: SiteTable, run_id: str, starts: Starts) -> Driver:
