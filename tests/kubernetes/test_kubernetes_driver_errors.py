@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from kubernetes.double import errors, faults
 from kubernetes.double.cluster import Cluster
 from kubernetes.double.faults import Fault
+from kubernetes.double.routes import Response
 from kubernetes.sites import RUN, SITE, driver, look
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.drivers.kubernetes import KubernetesDriver
@@ -106,3 +108,14 @@ def test_a_server_that_wants_quiet_is_left_alone_for_so_long(cluster: Cluster, t
     assert site.cluster.requests == asked
     cluster.now += 1.5
     assert look(site).state is Observed.ABSENT
+
+
+def test_a_refusal_is_read_whatever_it_says_of_its_own_format(cluster: Cluster, tmp_path: Path) -> None:
+    site = driver(cluster, tmp_path)
+    known = errors.BY_NAME["forbidden"]
+    for content in ("application/json; charset=utf-8", "text/plain"):
+        answer = Response(known.code, json.dumps(known.status()).encode(), {"Content-Type": content})
+        cluster.routes.handle = lambda request, answer=answer: answer  # type: ignore[method-assign, misc]
+        with pytest.raises(Permanent, match=r'^statefulsets.apps "site" is forbidden: User "windfall" cannot patch') as told:
+            look(site)
+        assert str(told.value).endswith("(403)")

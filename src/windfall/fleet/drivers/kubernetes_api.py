@@ -6,12 +6,13 @@ A server that says how long it wants to be left alone is left alone for as long.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx2
@@ -152,7 +153,7 @@ class Cluster:
                 self._client = Client(one, namespace=table.namespace, timeout=timeout, transport=self._transport, proxy=way.proxy)
             return self._client
 
-    @contextmanager
+    @contextlib.contextmanager
     def _meaning(self) -> Iterator[None]:
         """Turns what the client raises into the driver's errors, in the cluster's words."""
         try:
@@ -217,7 +218,12 @@ def _plain(obj: Any) -> Json:
 def _words(e: httpx2.HTTPStatusError) -> str:
     if isinstance(e, ApiError) and e.status.message:
         return _line(e.status.message)
-    text = _line(e.response.text)
+    text = e.response.text
+    with contextlib.suppress(
+        ValueError, KeyError, TypeError
+    ):  # a Status that says of itself that it is something else, or that it is JSON in some character set
+        text = str(json.loads(text)["message"])
+    text = _line(text)
     return text if text and not text.startswith("<") else e.response.reason_phrase or "no reason given"
 
 
