@@ -39,9 +39,10 @@ from windfall.config.schema import Config
 from windfall.federation.flower_attach import Attachment
 from windfall.federation.flower_transport import FlowerTransport
 from windfall.fleet.drivers.local import AGENT, LocalDriver
-from windfall.fleet.machine import Observed
+from windfall.fleet.machine import Action, Observed
 from windfall.processes import mark, marked, spawn
 from windfall.run.prepare import prepare_run
+from windfall.run.recorder import LedgerJournal
 from windfall.run.sites import describe_site, nursery_for
 from windfall.run.superlink import SuperLink
 from windfall.site import agent
@@ -185,6 +186,7 @@ class Bench:
         """A token of a site's life, as a coordinator makes it."""
         token = secrets.token_hex(32)
         ledger = Ledger.open(self._run.ledger)
+        LedgerJournal(ledger).asked(0.0, site, generation, Action.UP.value, "measured")  # which makes it the current life
         ledger.keep_token(site, generation, hashlib.sha256(token.encode()).hexdigest())
         ledger.close()
         return token
