@@ -20,7 +20,7 @@ def gc(root: Path, dry_run: bool, as_json: bool) -> int:
         print_json(
             {
                 "processes": [{"pid": p.pid, "site": p.site, "generation": p.generation} for p in found.processes],
-                **{k: v for k, v in asdict(found).items() if k in ("files", "keys", "notes", "stuck")},
+                **{k: v for k, v in asdict(found).items() if k in ("elsewhere", "files", "keys", "notes", "stuck")},
                 "dry_run": dry_run,
                 "alive": bool(found.alive),
             }
@@ -38,6 +38,8 @@ def _tell(found: Collected, dry_run: bool) -> None:
     for site in sorted({p.site for p in found.processes}):
         pids = [str(p.pid) for p in found.processes if p.site == site]
         print(f"{'would end' if dry_run else 'ended'} {site or 'coordinator or SuperLink'}: process {', '.join(pids)}")
+    for left in found.elsewhere:
+        print(f"{'would end' if dry_run else 'ended'} {left}")
     if found.files:
         print(f"{'would remove' if dry_run else 'removed'} {_count(len(found.files), 'file')}:")
         for name in found.files[:_SHOWN]:
@@ -48,7 +50,7 @@ def _tell(found: Collected, dry_run: bool) -> None:
         print(f"{'would delete' if dry_run else 'deleted'} {_count(found.keys, 'key')} in Redis")
     for line in (*found.notes, *found.stuck):
         say(line)
-    if not (found.processes or found.files or found.keys or found.stuck):
+    if not (found.processes or found.elsewhere or found.files or found.keys or found.stuck):
         print("nothing is left over")
 
 

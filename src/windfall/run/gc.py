@@ -41,6 +41,8 @@ class Collected:
     #: Why the run counts as alive, or empty. If it is alive nothing was looked for.
     alive: str = ""
     processes: list[Marked] = field(default_factory=list)
+    #: On other machines: of which site, what, and by which driver.
+    elsewhere: list[str] = field(default_factory=list)
     #: Relative to the run directory.
     files: list[str] = field(default_factory=list)
     #: Keys in Redis.
@@ -110,6 +112,11 @@ def _collect(run: RunDir, run_id: str, *, dry_run: bool, term_s: float) -> Colle
     if found.processes and not dry_run:
         left = _end(run, run_id, found.processes, term_s)
         found.stuck += [f"process {p.pid} of {p.site or 'the run'} does not end" for p in left]
+    if _may_have_sites_elsewhere(run):
+        from windfall.run.gc_elsewhere import collect_elsewhere  # the configuration takes a while to import
+
+        away = collect_elsewhere(run, run_id, dry_run=dry_run, grace_s=term_s)
+        found.elsewhere, found.stuck, found.notes = away.ended, [*found.stuck, *away.stuck], [*found.notes, *away.notes]
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
         complete = ledger.complete()
@@ -240,6 +247,14 @@ def _is_plain(path: Path) -> bool:
 
 
 # -- Redis ---------------------------------------------------------------------------------------------------
+
+
+def _may_have_sites_elsewhere(run: RunDir) -> bool:
+    try:
+        sites = tomllib.loads(run.config.read_text(encoding="utf-8")).get("site", [])
+    except (OSError, ValueError):
+        return False
+    return any(isinstance(s, dict) and s.get("driver", "local") != "local" for s in sites)
 
 
 def _bus(run: RunDir) -> str:
