@@ -19,7 +19,7 @@ from lightkube import KubeConfig
 from windfall.config.exalsius import ExalsiusTable
 from windfall.errors import Permanent, Transient, Unauthorized
 from windfall.fleet.driver import Owned
-from windfall.fleet.drivers.exalsius_api import Conflict, ControlPlane
+from windfall.fleet.drivers.exalsius_api import Conflict, ControlPlane, Gone
 from windfall.fleet.drivers.kubernetes import KubernetesDriver
 from windfall.fleet.drivers.kubernetes_api import Cluster
 from windfall.fleet.drivers.start import Starts
@@ -137,13 +137,14 @@ class ExalsiusDriver:
         for node in nodes:
             if not node["inside"] or node["id"] in self._asked:
                 continue
+            self._leaving.add(node["id"])
             try:
                 self.control.remove(self._id(), node["id"])
-            except Conflict as e:
+            except (Conflict, Gone) as e:
                 self._said = str(e)
-            self._asked.add(node["id"])
-            self._leaving.add(node["id"])
-        still = [n for n in nodes if n["id"] in self._leaving]
+            else:
+                self._asked.add(node["id"])
+        still = [n for n in nodes if n["inside"] or n["id"] in self._leaving]
         if still:
             return Observation(Observed.STOPPING, self._with_said(f"Deleting: {_named(still)} leaving the cluster"))
         return Observation(Observed.ABSENT)

@@ -38,6 +38,10 @@ class Conflict(Transient):
     """The node or cluster is not in the state that was read before (409)."""
 
 
+class Gone(Permanent):
+    """The node or cluster is not there (404)."""
+
+
 class ControlPlane:
     """One account at exalsius. Every method raises Transient, Permanent or Unauthorized, and waits for the answer."""
 
@@ -171,6 +175,8 @@ class ControlPlane:
             self._quiet_until = self._now() + min(waits, _PATIENCE_MAX_S)
         if status == 401:
             return Unauthorized(told)
+        if status == 404:
+            return Gone(told)
         if status == 409:
             return Conflict(told)
         return (Transient if status in _PASSES or status >= 500 else Permanent)(told)
