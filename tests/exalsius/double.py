@@ -55,8 +55,8 @@ class Node:
 
     def shown(self) -> Json:
         return {
-            "id": self.id, "node_type": "SELF_MANAGED", "hostname": self.hostname, "price_per_hour": 0.0, "endpoint": f"{self.id}:22",
-            "username": "ops", "ssh_key_id": "key-1", "node_status": self.status, "warning_message": self.warning,
+            "id": self.id, "node_type": "SELF_MANAGED", "hostname": self.hostname, "price_per_hour": 0.0,
+            "endpoint": f"{self.id}:22", "username": "ops", "ssh_key_id": "key-1", "node_status": self.status, "warning_message": self.warning,
             "hardware": {"gpu_count": self.gpus},
         }  # fmt: skip
 
@@ -128,7 +128,9 @@ class Exalsius:
                 status, told = e.status, {"detail": e.body}
             if fault is not None and fault.action == LOSE:
                 return None
-            return status, b"<html>" if fault is not None else json.dumps(told).encode(), {}
+            if fault is not None:
+                return 200, b"<html>", {}
+            return status, json.dumps(told).encode(), {}
 
     def _struck(self, verb: str) -> Fault | None:
         for fault in self.faults:

@@ -113,6 +113,8 @@ class ControlPlane:
             response = do(client, _request_timeout=self._table.timeout_s)
             status, headers, body = response.status, response.headers, response.read(_MOST, decode_content=True)
             response.release_conn()
+        except urllib3.exceptions.NewConnectionError as e:  # for urllib3 this is a timeout, too
+            raise Transient(f"{self._table.host} cannot be reached: {last_line(str(e))}") from None
         except urllib3.exceptions.TimeoutError:
             raise Transient(f"{self._table.host} has not answered for {self._table.timeout_s:g} s") from None
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as e:
