@@ -1,7 +1,7 @@
 """A stateful double of exalsius' control plane over HTTP: a pool of nodes, one cluster, and how nodes join and leave it.
 
-As its API describes it: adding answers 201 long before a node has joined (AVAILABLE, ADDED, DEPLOYED), removing answers 202 and ends
-at AVAILABLE. A node that has joined is one of the doubled Kubernetes cluster, on whose clock all this happens.
+As its API describes it: adding answers 201 long before a node has joined (AVAILABLE, ADDED, DEPLOYED), removing answers 202 and
+ends at AVAILABLE. A node that has joined is one of the doubled Kubernetes cluster, on whose clock all this happens.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Node:
     def shown(self) -> Json:
         return {
             "id": self.id, "node_type": "SELF_MANAGED", "hostname": self.hostname, "price_per_hour": 0.0,
-            "endpoint": f"{self.id}:22", "username": "ops", "ssh_key_id": "key-1", "node_status": self.status, "warning_message": self.warning,
+            "endpoint": f"{self.id}:22", "username": "ops",
+            "ssh_key_id": "key-1", "node_status": self.status, "warning_message": self.warning,
             "hardware": {"gpu_count": self.gpus},
         }  # fmt: skip
 
