@@ -19,7 +19,7 @@ from lightkube import KubeConfig
 from windfall.config.exalsius import ExalsiusTable
 from windfall.errors import Permanent, Transient, Unauthorized
 from windfall.fleet.driver import Owned
-from windfall.fleet.drivers.exalsius_api import Conflict, ControlPlane, Gone
+from windfall.fleet.drivers.exalsius_api import ControlPlane, NotThere, OutOfDate
 from windfall.fleet.drivers.kubernetes import KubernetesDriver
 from windfall.fleet.drivers.kubernetes_api import Cluster
 from windfall.fleet.drivers.start import Starts
@@ -118,7 +118,7 @@ class ExalsiusDriver:
             try:
                 self.control.add(self._id(), free)
                 self._said = ""
-            except Conflict as e:
+            except OutOfDate as e:
                 self._said = str(e)  # it is not as it was read; the next look reads it again
             return Observation(Observed.STARTING, self._with_said(f"Deploying: {_named(out)} told to join"))
         busy = [n for n in out if n.get("node_status") in _TAKEN]
@@ -140,7 +140,7 @@ class ExalsiusDriver:
             self._leaving.add(node["id"])
             try:
                 self.control.remove(self._id(), node["id"])
-            except (Conflict, Gone) as e:
+            except (OutOfDate, NotThere) as e:
                 self._said = str(e)
             else:
                 self._asked.add(node["id"])

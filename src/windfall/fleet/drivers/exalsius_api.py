@@ -34,11 +34,11 @@ _RENEW_AGAIN_S = 60.0
 _PASSES = {408, 409, 425, 429}
 
 
-class Conflict(Transient):
+class OutOfDate(Transient):
     """The node or cluster is not in the state that was read before (409)."""
 
 
-class Gone(Permanent):
+class NotThere(Permanent):
     """The node or cluster is not there (404)."""
 
 
@@ -178,9 +178,9 @@ class ControlPlane:
         if status == 401:
             return Unauthorized(told)
         if status == 404:
-            return Gone(told)
+            return NotThere(told)
         if status == 409:
-            return Conflict(told)
+            return OutOfDate(told)
         return (Transient if status in _PASSES or status >= 500 else Permanent)(told)
 
 
