@@ -61,3 +61,11 @@ def test_a_site_has_the_table_of_its_own_driver() -> None:
 def test_what_a_drivers_table_has_wrong_is_told(driver: str, table: str, told: str) -> None:
     with pytest.raises(ConfigProblems, match=told):
         config(driver, table)
+
+
+def test_a_node_of_two_sites_is_told() -> None:
+    text = DEMO.replace("threads = 2", 'driver = "exalsius"\nthreads = 2', 2).replace(
+        "[site.signal]", f"{EXALSIUS}{POD}[site.signal]", 2
+    )
+    with pytest.raises(ConfigProblems, match=r"node a is site .*'s, too"):
+        loads(text, "demo.toml", Path("."))

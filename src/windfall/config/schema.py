@@ -213,6 +213,19 @@ class Config(Table):
         return self
 
     @model_validator(mode="after")
+    def _nodes(self) -> Config:
+        owner: dict[tuple[str, str], str] = {}
+        for i, site in enumerate(self.site):
+            if site.exalsius is None:
+                continue
+            for node in site.exalsius.nodes:
+                other = owner.setdefault((site.exalsius.host, node), site.name)
+                if other != site.name:
+                    told = f"node {node} is site {other}'s, too; a node is in the cluster for one site only, so give each its own"
+                    raise Wrong((("site", i, "exalsius", "nodes"), told))
+        return self
+
+    @model_validator(mode="after")
     def _replayed(self) -> Config:
         if self.run.clock == "scaled" and any(kind in LIVE for kind in _kinds(self)):
             raise ValueError('run.clock = "scaled" replays the past, and a live signal has none; use clock = "real", or traces')
