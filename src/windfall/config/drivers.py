@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 
 from windfall.config.base import Positive, Table
 
-DriverName = Literal["local", "resident", "slurm", "kubernetes", "command"]
+DriverName = Literal["local", "resident", "slurm", "kubernetes", "exalsius", "command"]
 #: Drivers whose sites are on other machines, which reach the run over the network.
-ELSEWHERE = ("resident", "slurm", "kubernetes", "command")
+ELSEWHERE = ("resident", "slurm", "kubernetes", "exalsius", "command")
 #: Drivers that cannot do without a table of their own.
-NEEDS_TABLE = ("slurm", "kubernetes", "command")
+NEEDS_TABLE = ("slurm", "kubernetes", "exalsius", "command")
 #: Options of sbatch by which the driver knows its jobs and keeps to one at a time.
 _SLURM_OWN = (
     "--job-name", "-J", "--comment", "--signal", "--requeue", "--no-requeue", "--dependency", "-d", "--array", "-a", "--parsable",

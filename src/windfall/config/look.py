@@ -142,6 +142,8 @@ def _absolute(tables: dict[str, Any], base: Path) -> None:
             fix(signal, "path", prefixes=("bundled:",))
             fix(signal, "credentials_file")
         fix(row.get("kubernetes"), "kubeconfig")
+        exalsius = row.get("exalsius")
+        fix(exalsius.get("kubernetes") if isinstance(exalsius, dict) else None, "kubeconfig")
     fix(tables.get("network"), "certificates")
     fix(tables.get("data"), "source", ("stdlib",), ("hf:",))
     fix(tables.get("data"), "tokenizer", ("bytes", "bpe"))

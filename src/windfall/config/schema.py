@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from windfall.config.backtest import BacktestTable
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
 from windfall.config.drivers import NEEDS_TABLE, CommandTable, DriverName, NetworkTable, ResidentTable, SlurmTable
+from windfall.config.exalsius import ExalsiusTable
 from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
 from windfall.config.policy import BACKTEST_ONLY, PolicyTable
@@ -127,6 +128,7 @@ class SiteTable(Table):
     slurm: SlurmTable | None = Field(None, description='settings of driver = "slurm"')
     command: CommandTable | None = Field(None, description='settings of driver = "command"')
     kubernetes: KubernetesTable | None = Field(None, description='settings of driver = "kubernetes"')
+    exalsius: ExalsiusTable | None = Field(None, description='settings of driver = "exalsius"')
     signal: SignalTable
     signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 
@@ -208,6 +210,19 @@ class Config(Table):
                 double.append((("site", i, "name"), f"two sites are named {name}; give each site a name of its own"))
         if double:
             raise Wrong(*double)
+        return self
+
+    @model_validator(mode="after")
+    def _nodes(self) -> Config:
+        owner: dict[tuple[str, str], str] = {}
+        for i, site in enumerate(self.site):
+            if site.exalsius is None:
+                continue
+            for node in site.exalsius.nodes:
+                other = owner.setdefault((site.exalsius.host, node), site.name)
+                if other != site.name:
+                    told = f"node {node} is site {other}'s, too; a node is in the cluster for one site only, so give each its own"
+                    raise Wrong((("site", i, "exalsius", "nodes"), told))
         return self
 
     @model_validator(mode="after")

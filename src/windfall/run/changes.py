@@ -105,6 +105,8 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "site.command.*": ("free", "what turns it on from now on"),
     "site.kubernetes": ("free", "where and as what its next starts run"),
     "site.kubernetes.*": ("free", "where and as what its next starts run"),
+    "site.exalsius": ("free", "where and as what its next starts run"),
+    "site.exalsius.*": ("free", "where and as what its next starts run"),
     "site.spin_up_s": ("free", "what its next starts are taken to last"),
     "site.load_s": ("free", "what its next starts are taken to last"),
     "site.train_power_w": ("free", "booked from now on"),

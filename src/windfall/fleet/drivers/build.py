@@ -59,12 +59,14 @@ def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -
             return CommandDriver(site.name, site.command, run_id, starts, run.sites / site.name)
         case "kubernetes":
             return _kubernetes(site, run_id, starts)
+        case "exalsius":
+            return _exalsius(site, run_id, starts)
     raise AssertionError(f"{site.driver}: a driver that is not built here")
 
 
 def pace(site: SiteTable) -> Rhythm:
-    """How often a site that is elsewhere is looked at. A program a second is more than a cluster's administrators like."""
-    slow = site.slurm or site.command
+    """How often a site that is elsewhere is looked at. A program or several requests a second are more than administrators like."""
+    slow = site.slurm or site.command or site.exalsius
     return Rhythm() if slow is None else Rhythm(moving_s=2.0, steady_s=15.0, silent_s=60.0 + slow.timeout_s)
 
 
@@ -77,6 +79,17 @@ def _kubernetes(site: SiteTable, run_id: str, starts: Starts) -> Driver:
             f'{site.name}: driver = "kubernetes" needs {e.name}, which is not installed; pip install "windfall[kubernetes]"'
         ) from None
     return KubernetesDriver(site.name, site.kubernetes, run_id, starts)
+
+
+def _exalsius(site: SiteTable, run_id: str, starts: Starts) -> Driver:
+    assert site.exalsius is not None
+    try:
+        from windfall.fleet.drivers.exalsius import ExalsiusDriver
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f'{site.name}: driver = "exalsius" needs {e.name}, which is not installed; pip install "windfall[exalsius]"'
+        ) from None
+    return ExalsiusDriver(site.name, site.exalsius, run_id, starts)
 
 
 def manifest_of(

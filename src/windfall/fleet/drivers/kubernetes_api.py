@@ -55,9 +55,11 @@ class Cluster:
     """One namespace of one cluster. Every method raises Transient, Permanent or Unauthorized, and waits for the answer."""
 
     def __init__(
-        self, table: KubernetesTable, *, transport: httpx2.BaseTransport | None = None, now: Callable[[], float] = clock.monotonic
+        self, table: KubernetesTable, *, transport: httpx2.BaseTransport | None = None, now: Callable[[], float] = clock.monotonic,
+        kubeconfig: Callable[[], KubeConfig] | None = None,
     ) -> None:  # fmt: skip
-        """``transport``: in the network's place, for tests."""
+        """``transport``: in the network's place, for tests. ``kubeconfig``: in that of the table's, asked for each new client."""
+        self._kubeconfig = kubeconfig
         self._now = now
         self._table = table
         self._transport = transport
@@ -142,7 +144,10 @@ class Cluster:
         with self._lock:
             if self._client is None:
                 table = self._table
-                config = KubeConfig.from_file(table.kubeconfig) if table.kubeconfig else KubeConfig.from_env()
+                if self._kubeconfig is not None:
+                    config = self._kubeconfig()
+                else:
+                    config = KubeConfig.from_file(table.kubeconfig) if table.kubeconfig else KubeConfig.from_env()
                 one = config.get(table.context)
                 if one is not None and one.user is None:
                     one = one._replace(user=User())

@@ -1,0 +1,1 @@
+"""exalsius: a doubled control plane, and the driver that asks it."""
