@@ -17,6 +17,7 @@ from fleet.driver_conformance import DriverConformance, Rig, look, until
 from fleet.site_scripts import KINDS, Site, prepared, start
 from patience import wait_for
 from windfall.config.drivers import CommandTable, SlurmTable
+from windfall.config.exalsius import ExalsiusTable
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.drivers.command import CommandDriver
 from windfall.fleet.machine import Observation, Observed
@@ -204,11 +205,12 @@ def _command(pid: str) -> bytes:
 @pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", DOCUMENT, flags=re.S))
 def test_every_table_on_the_page_on_drivers_is_one(text: str) -> None:
     site = tomllib.loads(text)["site"][0]
-    assert {"slurm": SlurmTable, "command": CommandTable}[site["driver"]].model_validate(site[site["driver"]])
+    tables = {"slurm": SlurmTable, "command": CommandTable, "exalsius": ExalsiusTable}
+    assert tables[site["driver"]].model_validate(site[site["driver"]])
 
 
 def test_the_page_on_drivers_names_every_key_of_them() -> None:
-    for key in {*SlurmTable.model_fields, *CommandTable.model_fields}:
+    for key in {*SlurmTable.model_fields, *CommandTable.model_fields, *ExalsiusTable.model_fields}:
         assert re.search(rf"`{key}\b|^{key} = ", DOCUMENT, flags=re.M), key
 
 
