@@ -97,7 +97,7 @@ def test_a_server_that_is_killed_in_mid_transfer_is_started_again_and_both_ways_
     process._child.send_signal(signal.SIGKILL)
     process._child.wait()
     until(lambda: any(trouble for _, trouble in down) and any(trouble for _, trouble in up))
-    assert process.keep() == "the file server ended with status -9; started again"
+    assert process.keep() == "the endpoint ended with status -9; started again"
     for t in threads:
         t.join(PATIENCE_S)
     assert (tmp_path / "site" / digest(data)).read_bytes() == data
