@@ -236,4 +236,4 @@ def test_a_coordinator_that_is_killed_while_files_are_on_their_way_cuts_none_and
     assert child.wait(timeout=PATIENCE_S) == 0
     assert_whole(run)
     assert [e["kind"] for e in events(run, "resumed")] == ["resumed"]
-    assert "file server" not in (run / "logs" / "coordinator.log").read_text()
+    assert "the endpoint ended" not in (run / "logs" / "coordinator.log").read_text()
