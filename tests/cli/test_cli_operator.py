@@ -185,7 +185,8 @@ def test_gc_tells_what_it_would_do_and_does_it(
     assert f"would end california: process {left.pid}" in out
     assert "would remove 1 file:\n  .x.tmp" in out
     code, out, _ = windfall(capsys, "gc", run.root, "--dry-run", "--json")
-    expected = {"processes": [{"pid": left.pid, "site": "california", "generation": 3}], "elsewhere": [], "files": [".x.tmp"], "keys": 0,
+    expected = {"processes": [{"pid": left.pid, "site": "california", "generation": 3}], "elsewhere": [],
+                "files": [".x.tmp"], "keys": 0,
                 "notes": [], "stuck": [], "dry_run": True, "alive": False}  # fmt: skip
     assert json.loads(out) == expected
     assert left.poll() is None
