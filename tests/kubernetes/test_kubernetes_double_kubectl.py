@@ -11,6 +11,7 @@ import pytest
 from kubernetes.clients import Kubectl, stateful_set
 from kubernetes.double.access import Rule, User
 from kubernetes.double.cluster import Cluster
+from patience import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -23,13 +24,19 @@ def live(tmp_path: Path) -> Iterator[Cluster]:
         yield made
 
 
+def the_pod_is_there(live: Cluster) -> None:
+    """The controller has made it: `kubectl wait` waits for nothing that does not exist, as at a real cluster."""
+    wait_for("the pod", lambda: live.all("Pod"))
+
+
 @pytest.fixture
 def kubectl(live: Cluster, tmp_path: Path) -> Kubectl:
     return Kubectl(tmp_path, live.start())
 
 
-def test_apply_wait_get_scale_and_delete(kubectl: Kubectl) -> None:
+def test_apply_wait_get_scale_and_delete(live: Cluster, kubectl: Kubectl) -> None:
     assert kubectl("apply", "--server-side", "-f", "-", says=stateful_set()) == (0, "statefulset.apps/site serverside-applied", "")
+    the_pod_is_there(live)
     assert kubectl("wait", "--for=condition=Ready", "pod/site-0", "--timeout=600s") == (0, "pod/site-0 condition met", "")
     assert kubectl("rollout", "status", "sts/site", "--timeout=600s")[0] == 0
     code, shown, _ = kubectl("get", "sts,pods,nodes")
@@ -102,6 +109,7 @@ def test_a_token_that_is_wrong_or_may_not(tmp_path: Path, tls: tuple[object, str
 
 def test_logs_events_and_json(live: Cluster, kubectl: Kubectl) -> None:
     kubectl("apply", "--server-side", "-f", "-", says=stateful_set(gpus=5))
+    the_pod_is_there(live)
     code, _, err = kubectl("wait", "--for=condition=PodScheduled=false", "pod/site-0", "--timeout=600s")
     assert (code, err) == (0, "")
     code, shown, _ = kubectl("get", "events", "--field-selector=reason=FailedScheduling", "-o", "json")
