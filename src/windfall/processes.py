@@ -66,6 +66,26 @@ def group_members(pgid: int) -> list[int]:
     return found
 
 
+@dataclass
+class SiteProcess:
+    """A process that leads one life of a site, and that may outlive whoever started it.
+
+    ``child``: this process has started it; else it was found. ``pid`` and ``born``, its start time, tell it from a later process of
+    the same number.
+    """
+
+    pid: int
+    generation: int
+    born: int | None
+    child: subprocess.Popen[bytes] | None = None
+
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        if self.child is not None:
+            return self.child.poll() is None
+        return self.born is not None and start_time(self.pid) == self.born
+
+
 @dataclass(frozen=True, slots=True)
 class Marked:
     """A living process that carries a run's mark. ``site`` is empty for the run's own processes."""

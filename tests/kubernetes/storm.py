@@ -14,7 +14,7 @@ from kubernetes.double.kinds import BY_NAME
 from kubernetes.double.runtime import Hollow, HollowRuntime
 from kubernetes.sites import driver
 from windfall.fleet.controller import Controller, NullJournal
-from windfall.fleet.drivers.by_site import BySite
+from windfall.fleet.drivers.by_site import DriversBySite
 from windfall.fleet.drivers.kubernetes import KubernetesDriver
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.machine import Patience, Site, State
@@ -73,7 +73,8 @@ class Storm:
             self.drivers[name] = driver(cluster, self.folder, site=name, queue=self.queue)
         local = LocalDriver(self.folder / "none", "run", lambda site: {})
         self.fleet = Controller(
-            dict.fromkeys(self.drivers, PATIENCE), BySite(local, dict(self.drivers)), NullJournal(), gated=False, seed=self.seed,
+            dict.fromkeys(self.drivers, PATIENCE), DriversBySite(local, dict(self.drivers)), NullJournal(), gated=False,
+            seed=self.seed,
             observer=self._moved,
         )  # fmt: skip
         self.wanted = dict.fromkeys(self.drivers, False)

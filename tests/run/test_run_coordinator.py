@@ -15,15 +15,20 @@ import pytest
 from federation.fixtures import no_waiting_for_the_disk as no_waiting_for_the_disk
 from federation.harness import BATCH, BLOCK, T0, configured
 from run.test_run_compose import changed
+from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import FederationError, HandOver, RunError
+from windfall.fleet.machine import Action, State
 from windfall.processes import marked
 from windfall.run import coordinator
 from windfall.run.coordinator import Coordinator
+from windfall.run.endpoint import EndpointProcess
 from windfall.run.prepare import begin_run
+from windfall.run.recorder import LedgerJournal
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.records import Consumed
+from windfall.store.residents import Resident
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
 from windfall.ui.summary import summarise
@@ -303,3 +308,25 @@ def test_what_no_next_one_can_mend_is_final(run: RunDir, begun: Callable[..., Co
     code, outcome = process()
     assert (code, outcome["again"], outcome["exit_code"]) == (1, False, 2)
     assert "budget" in outcome["message"]
+
+
+@pytest.mark.parametrize(("last", "state"), [(Action.UP, State.PROVISIONING), (Action.DOWN, State.OFF)])
+def test_a_site_that_cannot_be_seen_is_what_the_journal_says_last(
+    run: RunDir, begun: Callable[..., Config], life: Callable[..., Looked], last: Action, state: State
+) -> None:
+    """Its machine has joined and is out of reach when the next coordinator begins: it may run, and says so itself if it does."""
+    config = begun(NEVER)
+    away = config.site[0].model_copy(update={"driver": "resident", "transfer_s": None})
+    config = config.model_copy(update={"site": [away]})
+    EndpointProcess(run, "r", config, 1)
+    resident = Resident(run.sites, "a")
+    resident.join(resident.invite(clock.wall() + 60), clock.wall())
+    ledger = Ledger.open(run.ledger)
+    LedgerJournal(ledger).asked(T0, "a", 4, last.value, "because")
+    ledger.close()
+    made = life(config)
+    made.telemetry.flush()
+    assert "driver_trouble" in kinds(run)
+    site = made.loop.controller.sites["a"]
+    assert (site.state, site.generation) == (state, 4)
+    assert site.adopted == (state is State.PROVISIONING)

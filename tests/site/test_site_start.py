@@ -58,6 +58,19 @@ def test_a_machine_that_has_not_joined_is_told_how_to(tmp_path: Path) -> None:
         Machine(tmp_path, print)
 
 
+@pytest.mark.parametrize("joined", ["[]", "{}", '{"endpoint": 3, "site": "a"}', "{"])
+def test_a_file_of_joining_that_is_none_is_as_if_nobody_had_joined(tmp_path: Path, joined: str) -> None:
+    (tmp_path / "joined.json").write_text(joined)
+    with pytest.raises(ConfigError, match="no machine has joined"):
+        Machine(tmp_path, print)
+
+
+def test_a_machine_that_has_lost_its_key_is_told_to_join_again(tmp_path: Path) -> None:
+    (tmp_path / "joined.json").write_text('{"endpoint": "https://x:1", "site": "a"}')
+    with pytest.raises(ConfigError, match=r"site\.key: the machine's key cannot be read .*; join again"):
+        Machine(tmp_path, print)
+
+
 def test_its_unit_starts_the_agent_again_and_leaves_the_site_running(tmp_path: Path) -> None:
     text = unit(tmp_path)
     assert f"windfall site resident --folder {tmp_path}\n" in text

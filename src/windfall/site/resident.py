@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,17 @@ import httpx
 
 from windfall import clock
 from windfall.errors import ConfigError, TransferError
-from windfall.processes import group_members, signal_group, spawn, start_time
+from windfall.processes import SiteProcess, group_members, signal_group, spawn, start_time
 from windfall.site.fetching import Endpoint, why_not
 from windfall.store.files import read_json, write_json, write_secret
 from windfall.wire.certificates import trusting
 
 #: In the machine's folder: what it joined with, and the site that it has started.
-JOINED, _KEY, _CA, _STARTED = "joined.json", "site.key", "ca.pem", "started.json"
+JOINED, _KEY, _CA, _STARTED, _TOKEN = "joined.json", "site.key", "ca.pem", "started.json", "start-token"
 #: How long the endpoint may keep a question waiting, and how often it is told how things stand.
 _WAIT_S, _SAY_S, _POLL_S = 20, 5.0, 0.2
 #: What a command that puts the machine to sleep may take.
 _OFF_S = 60.0
-
-
-@dataclass
-class _Started:
-    """A site that runs here, or ran. ``born`` tells its process from a later one of the same number."""
-
-    generation: int
-    pid: int
-    born: int | None
-    child: subprocess.Popen[bytes] | None = None
-
-    def lives(self) -> bool:
-        if self.child is not None:
-            return self.child.poll() is None
-        return self.born is not None and start_time(self.pid) == self.born
 
 
 class Machine:
@@ -54,13 +38,16 @@ class Machine:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         """Raises ConfigError if the machine has not joined."""
         joined = read_json(folder / JOINED)
-        if not isinstance(joined, dict):
+        if not isinstance(joined, dict) or not isinstance(joined.get("endpoint"), str) or not isinstance(joined.get("site"), str):
             raise ConfigError(f"{folder}: no machine has joined a run from here; run `windfall site join`")
         self._folder, self._say = folder, say
-        self._url, self.site = str(joined["endpoint"]), str(joined["site"])
+        self._url, self.site = joined["endpoint"], joined["site"]
         self._off_command = [str(word) for word in joined.get("off_command", [])]
         self._ca = folder / _CA if (folder / _CA).exists() else None
-        self._key = (folder / _KEY).read_text(encoding="ascii").strip()
+        try:
+            self._key = (folder / _KEY).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{folder / _KEY}: the machine's key cannot be read ({e}); join again") from None
         self._endpoint = Endpoint(self._url, self._key, verify=trusting(self._ca))
         self._started = self._found()
         self._grace_at: float | None = None
@@ -73,11 +60,11 @@ class Machine:
         self._told: tuple[Any, ...] = ()
         self._told_at = float("-inf")
 
-    def _found(self) -> _Started | None:
+    def _found(self) -> SiteProcess | None:
         kept = read_json(self._folder / _STARTED)
-        if not isinstance(kept, dict):
+        if not isinstance(kept, dict) or not all(isinstance(kept.get(k), int) for k in ("pid", "generation", "born")):
             return None
-        return _Started(int(kept["generation"]), int(kept["pid"]), kept["born"])
+        return SiteProcess(kept["pid"], kept["generation"], kept["born"])
 
     def serve(self, asked: Callable[[], bool]) -> int:
         """Until told to end, which leaves a site running; 1 if the run knows this machine no longer."""
@@ -149,7 +136,7 @@ class Machine:
             self._failed = f"generation {generation} has no token any more; it is started again as another one"
             return
         site = self._folder / "site"
-        token_file = self._folder / "start-token"
+        token_file = self._folder / _TOKEN
         write_secret(token_file, token)
         ca = ["--ca-file", str(self._ca)] if self._ca else []
         command = [
@@ -161,7 +148,7 @@ class Machine:
         except OSError as e:
             self._failed = f"it cannot be started: {e.strerror}"
             return
-        self._started = _Started(generation, child.pid, start_time(child.pid), child)
+        self._started = SiteProcess(child.pid, generation, start_time(child.pid), child)
         self._grace_at = None
         write_json(self._folder / _STARTED, {"generation": generation, "pid": child.pid, "born": self._started.born})
         self._say(f"generation {generation} starts (process {child.pid})")
@@ -178,7 +165,7 @@ class Machine:
         elif clock.monotonic() > self._grace_at:
             signal_group(now.pid, signal.SIGKILL)
 
-    def _ended(self, now: _Started) -> None:
+    def _ended(self, now: SiteProcess) -> None:
         if group_members(now.pid):
             signal_group(now.pid, signal.SIGKILL)  # nothing is there any more that could end them in order
             return
@@ -191,6 +178,7 @@ class Machine:
         self._started = None
         self._grace_at = None
         (self._folder / _STARTED).unlink(missing_ok=True)
+        (self._folder / _TOKEN).unlink(missing_ok=True)
 
     def _sleep(self) -> None:
         """Put the machine to sleep, if there is a command for that. The last word is that it sleeps."""

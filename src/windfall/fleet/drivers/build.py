@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from windfall.config.drivers import ELSEWHERE, ResidentTable
@@ -10,26 +11,27 @@ from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError
 from windfall.fleet.driver import Driver
 from windfall.fleet.drivers import kubernetes_manifest
-from windfall.fleet.drivers.beside import Beside, Rhythm
-from windfall.fleet.drivers.by_site import BySite
+from windfall.fleet.drivers.by_site import DriversBySite
 from windfall.fleet.drivers.command import CommandDriver
 from windfall.fleet.drivers.kubernetes_manifest import Reached
 from windfall.fleet.drivers.local import AGENT, Describe, LocalDriver, TokenFor
 from windfall.fleet.drivers.resident import ResidentDriver
 from windfall.fleet.drivers.slurm import SlurmDriver
 from windfall.fleet.drivers.start import Start, Starts
+from windfall.fleet.drivers.threaded import LookIntervals, ThreadedDriver
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
 
 __all__ = [
-    "AGENT", "Reached", "Start", "Starts", "build_driver", "driver_of_what_lives", "manifest_of", "pace", "platform_driver",
+    "AGENT", "Reached", "Start", "Starts", "build_driver", "driver_of_what_lives", "look_intervals", "manifest_of",
+    "platform_driver",
 ]  # fmt: skip
 
 
 def build_driver(
     config: Config, run: RunDir, run_id: str, describe: Describe, starts: Starts, *, environment: dict[str, str] | None = None,
     agent: Sequence[str] = AGENT, token_for: TokenFor | None = None, nursery: Nursery | None = None,
-) -> BySite:  # fmt: skip
+) -> DriversBySite:  # fmt: skip
     """The drivers of all sites of a run.
 
     ``describe`` gives what a site is told at its start, by its name; ``starts`` what machines elsewhere are given. The rest is for
@@ -38,9 +40,13 @@ def build_driver(
     """
     local = LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery)
     others: dict[str, Driver] = {
-        s.name: Beside(platform_driver(s, run, run_id, starts), s.name, pace(s)) for s in config.site if s.driver in ELSEWHERE
+        s.name: ThreadedDriver(platform_driver(s, run, run_id, starts), s.name, look_intervals(s))
+        for s in config.site
+        if s.driver in ELSEWHERE
+        for s in config.site
+        if s.driver in ELSEWHERE
     }
-    return BySite(local, others, starts)
+    return DriversBySite(local, others, starts)
 
 
 def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -> Driver:
@@ -64,32 +70,35 @@ def platform_driver(site: SiteTable, run: RunDir, run_id: str, starts: Starts) -
     raise AssertionError(f"{site.driver}: a driver that is not built here")
 
 
-def pace(site: SiteTable) -> Rhythm:
+def look_intervals(site: SiteTable) -> LookIntervals:
     """How often a site that is elsewhere is looked at. A program or several requests a second are more than administrators like."""
     slow = site.slurm or site.command or site.exalsius
-    return Rhythm() if slow is None else Rhythm(moving_s=2.0, steady_s=15.0, silent_s=60.0 + slow.timeout_s)
+    return LookIntervals() if slow is None else LookIntervals(moving_s=2.0, steady_s=15.0, silent_s=60.0 + slow.timeout_s)
 
 
 def _kubernetes(site: SiteTable, run_id: str, starts: Starts) -> Driver:
     assert site.kubernetes is not None
-    try:
+    with _extra(site):
         from windfall.fleet.drivers.kubernetes import KubernetesDriver
-    except ModuleNotFoundError as e:
-        raise ConfigError(
-            f'{site.name}: driver = "kubernetes" needs {e.name}, which is not installed; pip install "windfall[kubernetes]"'
-        ) from None
     return KubernetesDriver(site.name, site.kubernetes, run_id, starts)
 
 
 def _exalsius(site: SiteTable, run_id: str, starts: Starts) -> Driver:
     assert site.exalsius is not None
-    try:
+    with _extra(site):
         from windfall.fleet.drivers.exalsius import ExalsiusDriver
+    return ExalsiusDriver(site.name, site.exalsius, run_id, starts)
+
+
+@contextmanager
+def _extra(site: SiteTable) -> Iterator[None]:
+    """Raise ConfigError where a driver cannot be imported because its extra is not installed."""
+    try:
+        yield
     except ModuleNotFoundError as e:
         raise ConfigError(
-            f'{site.name}: driver = "exalsius" needs {e.name}, which is not installed; pip install "windfall[exalsius]"'
+            f'{site.name}: driver = "{site.driver}" needs {e.name}, which is not installed; pip install "windfall[{site.driver}]"'
         ) from None
-    return ExalsiusDriver(site.name, site.exalsius, run_id, starts)
 
 
 def manifest_of(

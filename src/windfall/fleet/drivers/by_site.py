@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from windfall.errors import DriverError
 from windfall.fleet.driver import Driver, Owned
-from windfall.fleet.drivers.beside import Beside
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.drivers.start import Starts
+from windfall.fleet.drivers.threaded import ThreadedDriver
 from windfall.fleet.machine import Observation
 
 
-class BySite:
+class DriversBySite:
     """Passes each request on to the site's own driver. Implements ``fleet.driver.Driver``.
 
     ``local`` has all sites that no other driver is named for, those too that an earlier configuration had.
@@ -74,7 +74,7 @@ class BySite:
         """End what the drivers keep for themselves; sites live on."""
         self._local.close()
         for driver in self._others.values():
-            if isinstance(driver, Beside):
+            if isinstance(driver, ThreadedDriver):
                 driver.close()
 
     def kill_all(self) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from windfall.errors import Permanent, Transient
 from windfall.fleet.driver import Owned
 from windfall.fleet.drivers.asking import FOR_A_PERSON
 from windfall.fleet.machine import Observation, Observed
-from windfall.processes import group_members, mark, marked, signal_group, spawn, start_time
+from windfall.processes import SiteProcess, group_members, mark, marked, signal_group, spawn, start_time
 from windfall.site.nursery import Lost, Nursery
 from windfall.store.files import write_json, write_secret
 from windfall.wire.bulk import TOKEN_NAME
@@ -31,21 +29,6 @@ Describe = Callable[[str], dict[str, Any]]
 TokenFor = Callable[[str, int], str]
 #: The command that runs a site; the site's folder is added to it.
 AGENT = (sys.executable, "-m", "windfall.site.agent")
-
-
-@dataclass
-class _AgentProcess:
-    """An agent that this process started (``child``) or adopted. ``pid`` and ``born``, its start time, identify the process."""
-
-    pid: int
-    generation: int
-    born: int | None
-    child: subprocess.Popen[bytes] | None = None
-
-    def lives(self) -> bool:
-        if self.child is not None:
-            return self.child.poll() is None
-        return self.born is not None and start_time(self.pid) == self.born
 
 
 class LocalDriver:
@@ -64,7 +47,7 @@ class LocalDriver:
         self._environment = environment or {}
         self._agent = agent
         self._nursery = nursery
-        self._agents: dict[str, _AgentProcess] = {}
+        self._agents: dict[str, SiteProcess] = {}
         self._kill_at: dict[str, float] = {}
         self._adopt()
 
@@ -76,7 +59,7 @@ class LocalDriver:
         processes = [p for p in marked(self._run_id, self._dir.parent) if p.site]
         for p in sorted(processes, key=lambda p: p.generation):
             if p.pid == p.pgid:
-                self._agents[p.site] = _AgentProcess(p.pid, p.generation, start_time(p.pid))
+                self._agents[p.site] = SiteProcess(p.pid, p.generation, start_time(p.pid))
         leaders = {a.pid for a in self._agents.values()}
         for pgid in {p.pgid for p in processes} - leaders:
             signal_group(pgid, signal.SIGKILL)
@@ -102,7 +85,7 @@ class LocalDriver:
             raise kind(f"{site}: cannot be started: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}") from None
         self._kill_at.pop(site, None)
 
-    def _start(self, site: str, generation: int, folder: Path, env: dict[str, str], nursery: Nursery | None) -> _AgentProcess:
+    def _start(self, site: str, generation: int, folder: Path, env: dict[str, str], nursery: Nursery | None) -> SiteProcess:
         log = folder / "logs" / "agent.log"
         if nursery is not None:
             try:
@@ -111,9 +94,9 @@ class LocalDriver:
                 found = [p for p in marked(self._run_id, self._dir.parent) if (p.site, p.generation) == (site, generation)]
                 pid = next((p.pid for p in found if p.pid == p.pgid), 0)
             if pid:
-                return _AgentProcess(pid, generation, start_time(pid))
+                return SiteProcess(pid, generation, start_time(pid))
         child = spawn([*self._agent, str(folder)], log=log, env=env)
-        return _AgentProcess(child.pid, generation, start_time(child.pid), child)
+        return SiteProcess(child.pid, generation, start_time(child.pid), child)
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
         agent = self._agents.get(site)

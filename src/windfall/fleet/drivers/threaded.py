@@ -18,7 +18,7 @@ from windfall.fleet.machine import Observation, Observed
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class LookIntervals:
     """How often a site is looked at, and after how long without an answer it counts as unknown (wall time)."""
 
     moving_s: float = 1.0
@@ -32,13 +32,13 @@ class _Request:
     do: Callable[[], None]
 
 
-class Beside:
+class ThreadedDriver:
     """Implements ``fleet.driver.Driver`` for ``site``. Whatever ``driver`` does, no method here but ``list_owned`` waits for it."""
 
-    def __init__(self, driver: Driver, site: str, pace: Rhythm | None = None) -> None:
+    def __init__(self, driver: Driver, site: str, pace: LookIntervals | None = None) -> None:
         self._driver = driver
         self._site = site
-        self._pace = pace or Rhythm()
+        self._pace = pace or LookIntervals()
         self._wake = threading.Condition()
         self._request: _Request | None = None
         self._seen = Observation(Observed.UNKNOWN)

@@ -13,14 +13,14 @@ from windfall import clock
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.controller import Controller
 from windfall.fleet.driver import MemoryDriver, Owned
-from windfall.fleet.drivers.beside import Beside, Rhythm
-from windfall.fleet.drivers.by_site import BySite
+from windfall.fleet.drivers.by_site import DriversBySite
+from windfall.fleet.drivers.threaded import LookIntervals, ThreadedDriver
 from windfall.fleet.machine import DriverFault, Observation, Observed, Patience, State
 from windfall.policy.base import Decision
 
 OFF = Decision(False, "off", {}, None, {})
 PATIENCE = Patience(spin_up_s=0, start_timeout_s=3000, drain_timeout_s=20, backoff_s=60, backoff_max_s=600)
-QUICK = Rhythm(moving_s=0.005, steady_s=0.005, silent_s=60.0)
+QUICK = LookIntervals(moving_s=0.005, steady_s=0.005, silent_s=60.0)
 
 
 class Slow(MemoryDriver):
@@ -63,20 +63,20 @@ def platform() -> Iterator[Slow]:
 
 
 @pytest.fixture
-def beside(platform: Slow) -> Iterator[Beside]:
-    driver = Beside(platform, "a", QUICK)
+def beside(platform: Slow) -> Iterator[ThreadedDriver]:
+    driver = ThreadedDriver(platform, "a", QUICK)
     yield driver
     driver.close()
 
 
-def look(driver: Beside) -> Observation | None:
+def look(driver: ThreadedDriver) -> Observation | None:
     try:
         return driver.observe(["a"])["a"]
     except DriverError:
         return None
 
 
-def until(driver: Beside, *states: Observed) -> Observation:
+def until(driver: ThreadedDriver, *states: Observed) -> Observation:
     found: list[Observation] = []
 
     def there() -> bool:
@@ -88,7 +88,7 @@ def until(driver: Beside, *states: Observed) -> Observation:
     return found[-1]
 
 
-def test_a_start_and_a_stop_are_passed_on_while_nobody_waits(platform: Slow, beside: Beside) -> None:
+def test_a_start_and_a_stop_are_passed_on_while_nobody_waits(platform: Slow, beside: ThreadedDriver) -> None:
     platform.open.clear()
     beside.ensure_up("a", 3)
     assert look(beside) == Observation(Observed.STARTING)
@@ -102,7 +102,7 @@ def test_a_start_and_a_stop_are_passed_on_while_nobody_waits(platform: Slow, bes
     until(beside, Observed.ABSENT)
 
 
-def test_the_newest_request_counts(platform: Slow, beside: Beside) -> None:
+def test_the_newest_request_counts(platform: Slow, beside: ThreadedDriver) -> None:
     until(beside, Observed.ABSENT)
     platform.open.clear()
     for generation in (1, 2):
@@ -122,7 +122,7 @@ def test_the_newest_request_counts(platform: Slow, beside: Beside) -> None:
     ],
 )
 def test_a_start_that_is_refused_is_told_once_seen_with_its_kind(
-    platform: Slow, beside: Beside, error: DriverError, fault: DriverFault
+    platform: Slow, beside: ThreadedDriver, error: DriverError, fault: DriverFault
 ) -> None:
     platform.fails = {"up": error}
     beside.ensure_up("a", 1)
@@ -132,7 +132,7 @@ def test_a_start_that_is_refused_is_told_once_seen_with_its_kind(
     until(beside, Observed.ABSENT)
 
 
-def test_a_stop_that_is_refused_is_raised_by_the_next_one(platform: Slow, beside: Beside) -> None:
+def test_a_stop_that_is_refused_is_raised_by_the_next_one(platform: Slow, beside: ThreadedDriver) -> None:
     beside.ensure_up("a", 1)
     until(beside, Observed.UP)
     platform.fails = {"down": Transient("409")}
@@ -144,7 +144,7 @@ def test_a_stop_that_is_refused_is_raised_by_the_next_one(platform: Slow, beside
     until(beside, Observed.ABSENT)
 
 
-def test_what_cannot_be_seen_is_an_error_until_it_can(platform: Slow, beside: Beside) -> None:
+def test_what_cannot_be_seen_is_an_error_until_it_can(platform: Slow, beside: ThreadedDriver) -> None:
     platform.fails = {"observe": Unauthorized("expired")}
 
     def refused() -> bool:
@@ -161,7 +161,7 @@ def test_what_cannot_be_seen_is_an_error_until_it_can(platform: Slow, beside: Be
 
 def test_a_platform_that_does_not_answer_is_unknown_after_a_while(platform: Slow) -> None:
     platform.open.clear()
-    driver = Beside(platform, "a", Rhythm(silent_s=0.0))
+    driver = ThreadedDriver(platform, "a", LookIntervals(silent_s=0.0))
     with pytest.raises(Transient, match="has not answered"):
         driver.observe(["a"])
     driver.close()
@@ -175,7 +175,7 @@ class Queue(MemoryDriver):
 
 
 def test_a_start_that_waits_for_its_turn_is_not_looked_at_as_often_as_one_that_moves() -> None:
-    driver = Beside(Queue(), "a", Rhythm(moving_s=0.005, steady_s=1e6, silent_s=60.0))
+    driver = ThreadedDriver(Queue(), "a", LookIntervals(moving_s=0.005, steady_s=1e6, silent_s=60.0))
     driver.ensure_up("a", 1)
     wait_for("the look", lambda: (seen := look(driver)) is not None and seen.queued)
     assert driver._look_at - clock.monotonic() > 1e5
@@ -190,7 +190,7 @@ class NotReady(Work):
 
 
 class Local(MemoryDriver):
-    """What a run's own machine does, as far as ``BySite`` asks for it."""
+    """What a run's own machine does, as far as ``DriversBySite`` asks for it."""
 
     def prepare(self, within_s: float) -> None: ...
     def close(self) -> None: ...
@@ -211,10 +211,10 @@ def settle(
 
 def test_a_platform_that_hangs_delays_its_own_site_and_no_other(platform: Slow) -> None:
     local, quick = Local(), Slow()
-    others = {"a": Beside(platform, "a", QUICK), "b": Beside(quick, "b", QUICK)}
+    others = {"a": ThreadedDriver(platform, "a", QUICK), "b": ThreadedDriver(quick, "b", QUICK)}
     told: list[tuple[str, str, str]] = []
     c = Controller(
-        dict.fromkeys("abc", PATIENCE), BySite(local, others), Journal(), gated=False,  # type: ignore[arg-type]
+        dict.fromkeys("abc", PATIENCE), DriversBySite(local, others), Journal(), gated=False,  # type: ignore[arg-type]
         teller=lambda t, kind, site, reason: told.append((kind, site, reason)),
     )  # fmt: skip
     at = [0.0]
@@ -233,8 +233,8 @@ def test_a_platform_that_hangs_delays_its_own_site_and_no_other(platform: Slow) 
 
 def test_a_refused_start_backs_off_by_its_kind_in_the_fleet(platform: Slow) -> None:
     platform.fails = {"up": Permanent("image not found: registry/x:1")}
-    beside = Beside(platform, "a", QUICK)
-    c = Controller({"a": PATIENCE}, BySite(Local(), {"a": beside}), Journal(), gated=False)  # type: ignore[arg-type]
+    beside = ThreadedDriver(platform, "a", QUICK)
+    c = Controller({"a": PATIENCE}, DriversBySite(Local(), {"a": beside}), Journal(), gated=False)  # type: ignore[arg-type]
     at = [0.0]
     site = c.sites["a"]
     settle(c, {"a": ON}, lambda: site.failures == 1, at)
@@ -249,9 +249,9 @@ def test_what_a_platform_says_is_told_while_its_site_starts_and_not_longer(platf
     platform.words = "Pending: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu"
     platform.override["a"] = Observed.STARTING
     told: list[tuple[str, str, str]] = []
-    beside = Beside(platform, "a", QUICK)
+    beside = ThreadedDriver(platform, "a", QUICK)
     c = Controller(
-        {"a": PATIENCE}, BySite(Local(), {"a": beside}), Journal(), gated=False,  # type: ignore[arg-type]
+        {"a": PATIENCE}, DriversBySite(Local(), {"a": beside}), Journal(), gated=False,  # type: ignore[arg-type]
         teller=lambda t, kind, site, reason: told.append((kind, site, reason)),
     )  # fmt: skip
     at = [0.0]
@@ -268,7 +268,7 @@ def test_a_site_that_cannot_be_looked_at_hinders_no_start_of_the_coordinator(pla
     other = Slow()
     other.up = {"b": 4}
     platform.fails = {"list": Transient("no route to the cluster")}
-    driver = BySite(Local(), {"a": platform, "b": other})  # type: ignore[arg-type]
+    driver = DriversBySite(Local(), {"a": platform, "b": other})  # type: ignore[arg-type]
     assert driver.list_owned("run") == [Owned("b", 4, "b")]
     assert driver.unseen == {"a": "no route to the cluster"}
 
