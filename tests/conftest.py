@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
+
+# Models here are so small that a second thread costs more than it brings, and several tests run side by side. Before torch is
+# imported; what tests start has it too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("windfall", deadline=None)
