@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
+# Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-federation verify-federation verify-anywhere bench-gpu verify-d20 setup setup-tests clean
 
 demo: setup

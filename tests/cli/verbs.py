@@ -15,8 +15,8 @@ import traceback
 from pathlib import Path
 
 #: Imported once, before the forks.
-
-MODULES = ("cli.backtest", "cli.signals", "ui.report", "ui.figures", "ui.live", "run.versions", "run.preflight", "train.trainer")
+MODULES = ("cli.main", "cli.backtest", "cli.signals", "ui.report", "ui.figures", "ui.live", "run.versions", "run.preflight",
+           "train.trainer", "train.generate")  # fmt: skip
 
 
 def asked(cases: list[tuple[list[str], str]]) -> list[tuple[int, str, str]]:

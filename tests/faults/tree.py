@@ -1,5 +1,6 @@
 """A run's real processes (supervisor, coordinator, agents, trainers) without Flower and without torch, so that they live
-short: messages travel as files, and the trainer counts. ``python -m faults.tree ROLE ...``.
+short: messages travel as files, and the trainer counts. Each part is a module of its own (``python -m faults.PART ...``), so that
+none imports what only others need: that is most of what such a run costs.
 """
 
 from __future__ import annotations
@@ -7,23 +8,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from faults.file_transport import FileTransport, join
 from federation.fake import CountingTrainer
 from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall.cli import streams
 from windfall.config.load import fingerprint, load, to_toml
 from windfall.errors import WindfallError
 from windfall.federation.checkpoints import Checkpoints
-from windfall.run import coordinator
 from windfall.run.superlink import SuperLink
 from windfall.run.supervisor import NoView, Supervisor
-from windfall.site import agent, trainer_process
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.units import iso_utc, parse_utc
@@ -103,8 +99,9 @@ def make(root: Path) -> RunDir:
     return run
 
 
-def command(role: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "faults.tree", role)
+def command(part: str) -> tuple[str, ...]:
+    """`tree` (the supervisor), `coordinator`, `agent` or `trainer`."""
+    return (sys.executable, "-m", f"faults.{part}")
 
 
 class NoSuperLink(SuperLink):
@@ -121,24 +118,6 @@ class TreeSupervisor(Supervisor):
 
     def make_superlink(self, run_id: str) -> SuperLink:
         return NoSuperLink(self._run, run_id, 0)
-
-
-class TreeAgent(agent.Agent):
-    """Its SuperNode is itself."""
-
-    def __init__(self, folder: Path, site: dict[str, Any]) -> None:
-        super().__init__(folder, site)
-        join(folder, site["site"], site["generation"])
-
-    def trainer_command(self) -> list[str]:
-        return [*command("trainer"), str(self._folder)]
-
-    def node_command(self) -> list[str]:
-        return ["sleep", "1000000"]
-
-
-def counting(site: Mapping[str, Any]) -> Any:
-    return CountingTrainer(int(site["trainer"]["budget_tokens"]) // (SEQ * BLOCK))
 
 
 def run(root: Path) -> int:
@@ -158,24 +137,10 @@ def run(root: Path) -> int:
 def start(root: Path, **environment: str) -> subprocess.Popen[str]:
     """The same in a process of its own."""
     return subprocess.Popen(
-        [*command("run"), str(root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        [*command("tree"), str(root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]), **environment},
     )  # fmt: skip
 
 
-def main(role: str, *args: str) -> int:
-    match role:
-        case "run":
-            return run(Path(args[0]))
-        case "coordinator":
-            sites = Path(args[0]) / "sites"
-            return coordinator.main(list(args), connect=lambda _: FileTransport(sites), agent=command("agent"))
-        case "agent":
-            return agent.main(list(args), make=TreeAgent)
-        case "trainer":
-            return trainer_process.main(list(args), make=counting)
-    return 2
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(run(Path(sys.argv[1])))

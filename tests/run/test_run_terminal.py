@@ -37,7 +37,7 @@ class AtTerminal:
         # As a shell does: the run leads its terminal's session, and is told when that closes.
         lead = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
         self.child = subprocess.Popen(
-            [sys.executable, "-c", lead, *wrapper, *tree.command("run"), str(root)], stdin=theirs, stdout=theirs, stderr=theirs,
+            [sys.executable, "-c", lead, *wrapper, *tree.command("tree"), str(root)], stdin=theirs, stdout=theirs, stderr=theirs,
             start_new_session=True, cwd=root, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         os.close(theirs)
