@@ -20,6 +20,9 @@ from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.simulate.work import TrainerModel
 from windfall.units import iso_utc, parse_utc
 
+#: Two instants that differ by fewer hours are one.
+_SAME_H = 1e-6
+
 Lanes = dict[str, list[tuple[float, float, str]]]
 
 
@@ -120,6 +123,9 @@ def backtest(
         site_hours = config.backtest.site_hours or config.run.budget_tokens / mean_rate / 3600
     baseline_hours = config.backtest.baseline_site_hours or site_hours or (span.end - span.start) / 3600
     before = clock.monotonic()
+    late = past_the_end(config, span)
+    if late and not fitting_deadlines(config, span):
+        raise RunError(f"nothing to compare: {late}; choose an earlier --from, a nearer deadline, or longer traces")
     rows = compare(config, grid, span, policies or list(config.backtest.policies), tell=tell)
     elapsed = clock.monotonic() - before
     tables = {s.region: s.signal for s in reversed(config.site)} | {c.region: c.signal for c in reversed(config.counterfactual)}
@@ -135,7 +141,7 @@ def backtest(
     on_time = [r for r in rows if not delays or r.publication_delay_s == delays[0]]
     return Backtest(
         span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed,
-        [*grid.warnings, *oddities(grid, span, until), *_missing(config, rows, policies)],
+        [*grid.warnings, *([late] if late else []), *oddities(grid, span, until), *_missing(config, rows, policies)],
         references, [r for r in rows if r not in on_time],
         {region: a for region, a in always.items() if a.unknown_h > 0},
     )  # fmt: skip
@@ -210,13 +216,17 @@ def compare(
 ) -> list[Row]:  # fmt: skip
     """A row for every policy, deadline and publication delay. ``judged=False``: not compared with the oracle, which is quicker.
 
+    Deadlines after the span's end have no rows (``past_the_end`` says so); where all are, there are none at all.
+
     Raises:
         ConfigError: some of the policies cannot decide on these signals; the message names them all.
     """
     table = config.backtest
     policies = list(dict.fromkeys(policies))
-    deadlines = deadlines_of(config, span)
-    _refuse(config, policies, deadlines)
+    deadlines = fitting_deadlines(config, span)
+    _refuse(config, policies, deadlines or deadlines_of(config, span))
+    if past_the_end(config, span) and not deadlines:
+        return []
     delays: list[float | None] = list(dict.fromkeys(table.publication_delays_s)) or [None]
     results: list[tuple[SimulationResult, float | None, float | None]] = []
     for k, delay in enumerate(delays):
@@ -251,6 +261,25 @@ def deadlines_of(config: Config, span: TimeSpan) -> list[float]:
     if config.policy.deadline:
         return [(parse_utc(config.policy.deadline) - span.start) / 3600]
     return [config.policy.deadline_h] if config.policy.deadline_h is not None else []
+
+
+def fitting_deadlines(config: Config, span: TimeSpan) -> list[float]:
+    """The configured deadlines (hours from the start) that are within the span: after them nobody knows what was emitted."""
+    return [d for d in deadlines_of(config, span) if 0 < d <= (span.end - span.start) / 3600 + _SAME_H]
+
+
+def past_the_end(config: Config, span: TimeSpan) -> str:
+    """Which deadlines of a backtest have no rows, and why; empty if all have. Without a budget deadlines mean nothing."""
+    if config.backtest.target == "none":
+        return ""
+    fit = fitting_deadlines(config, span)
+    wrong = [d for d in deadlines_of(config, span) if d not in fit]
+    if not wrong:
+        return ""
+    when = ", ".join(iso_utc(span.start + d * 3600) for d in wrong)
+    known = f"from {iso_utc(span.start)} to {iso_utc(span.end)}"
+    which, lies = ("deadline", "it lies") if len(wrong) == 1 else ("deadlines", "they lie")
+    return f"no row for the {which} {when}: the signals are known {known}, and {lies} outside"
 
 
 def _refuse(config: Config, policies: Sequence[str], deadlines: Sequence[float]) -> None:
