@@ -30,6 +30,7 @@ ORDER = [
     "config",
     "processes",
     "proxies",
+    "revision",
     "faults",
     "clock",
     "units",
