@@ -31,6 +31,7 @@ ORDER = [
     "config",
     "processes",
     "proxies",
+    "revision",
     "faults",
     "clock",
     "units",

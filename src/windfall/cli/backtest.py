@@ -16,7 +16,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest, deadlines_of, oddities, require_finished, span_of
-from windfall.simulate.regions import jobs_for, rank_regions
+from windfall.simulate.regions import jobs_for, rank_regions, with_deadlines
 from windfall.simulate.replay import replay
 from windfall.simulate.sweep import SweepPoint, SweepSummary, combinations, parse_setting, summarise, sweep
 from windfall.store.rundir import RunDir
@@ -130,7 +130,10 @@ def _many(config: Config, asked: BacktestRequest, start: float | None, until: fl
         grid = build_grid(config)
         span = span_of(config, grid, start, until)
     warnings = [*grid.warnings, *oddities(grid, span, until)]
-    jobs = jobs_for(config, span, policies, asked.starts, asked.span_days, combinations(sweeps))
+    jobs, late = with_deadlines(config, jobs_for(config, span, policies, asked.starts, asked.span_days, combinations(sweeps)))
+    if not jobs:
+        raise RunError(f"nothing to compare: {late[0]}; choose an earlier --from, a nearer deadline, or longer traces")
+    warnings += late
     before = clock.monotonic()
     with Progress("sweep", thread=_alone(asked, len(jobs))) as progress:
         points = sweep(config, jobs, workers=asked.jobs, tell=progress.done)

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from windfall.simulate.backtest import Row
-from windfall.simulate.spread import SpreadPoint, quantiles
+from windfall.simulate.quantiles import quantiles
+from windfall.simulate.spread import SpreadPoint
 from windfall.ui.backtest_figures import POLICY_COLOURS
 from windfall.ui.backtest_rows import labels
 from windfall.ui.figures import MUTED, Draw
