@@ -22,8 +22,8 @@ from windfall.grid.build import build_grid
 from windfall.simulate.backtest import backtest, span_of
 from windfall.simulate.regions import jobs_for
 from windfall.simulate.sweep import summarise, sweep
-from windfall.ui.tables import print_backtest
-from windfall.ui.tables_sweep import print_sweep
+from windfall.ui.terminal.tables import print_backtest
+from windfall.ui.terminal.tables_sweep import print_sweep
 
 FILE = "aligned_3site_caiso_ercot_sa_5min_2021-01_2021-08.csv"
 SITES = (

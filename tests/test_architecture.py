@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from functools import cache
@@ -17,6 +18,7 @@ ORDER = [
     "__main__",
     "cli",
     "ui",
+    "view",
     "run",
     "simulate",
     "federation",
@@ -166,6 +168,21 @@ def test_only_the_clock_reads_the_machines_clock() -> None:
         if p.name != "clock.py" and imports(p) & {"time", "time.time", "time.monotonic", "time.sleep"}
     ]  # fmt: skip
     wrong += [str(p) for p in FILES if "datetime.now" in p.read_text() or "utcnow" in p.read_text()]
+    assert wrong == []
+
+
+#: What a statement begins with, or says of a table, in a text of a program.
+STATEMENT = re.compile(
+    r"\b(SELECT\b.+\bFROM|INSERT\b.+\bINTO|UPDATE\b.+\bSET|DELETE FROM|(CREATE|ALTER|DROP) TABLE)\b|\bPRAGMA\b", re.DOTALL
+)
+
+
+def test_statements_of_databases_stand_in_the_store_alone() -> None:
+    wrong = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if package(path) != "store" and isinstance(node, ast.Constant) and isinstance(node.value, str):
+                wrong += [f"{path.relative_to(SRC)}:{node.lineno}"] if STATEMENT.search(node.value) else []
     assert wrong == []
 
 

@@ -6,7 +6,7 @@ TYPE_CHECKING = False  # `typing` takes a while to import, and type checkers kno
 if TYPE_CHECKING:
     from os import PathLike
 
-    from windfall.ui.frames import RunFrames
+    from windfall.view.frames import RunFrames
 
 __version__ = "0.1.0"
 
@@ -19,6 +19,6 @@ def open_run(path: str | PathLike[str]) -> RunFrames:
     """
     from pathlib import Path
 
-    from windfall.ui.frames import RunFrames
+    from windfall.view.frames import RunFrames
 
     return RunFrames(Path(path))

@@ -16,7 +16,7 @@ import pytest
 
 from cli.test_cli import windfall
 from patience import PATIENCE_S
-from ui.ui_runs import START, empty_run, finished_run
+from ui_runs import START, empty_run, finished_run
 from windfall.processes import mark
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.test_cli_check import GOOD, windfall, write
-from ui.ui_runs import START, empty_run, finished_run, now_row
+from ui_runs import START, empty_run, finished_run, now_row
 from windfall.cli.run import _first_word, _started
 from windfall.config.load import load, loads
 from windfall.store.rundir import RunDir

@@ -79,5 +79,5 @@ if __name__ == "__main__":
     for name in ("torch", *(f"windfall.{n}" for n in MODULES)):
         importlib.import_module(name)
     # What is on standard error must not depend on how fast the machine is.
-    importlib.import_module("windfall.ui.progress").__dict__["_PATIENCE_S"] = math.inf
+    importlib.import_module("windfall.ui.terminal.progress").__dict__["_PATIENCE_S"] = math.inf
     print(json.dumps([one(a, w) for a, w in json.loads(sys.stdin.read())]))

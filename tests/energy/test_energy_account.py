@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windfall.energy.account import PHASES, Account, PowerModel, Tariff, always_on
+from windfall.energy.account import Account
+from windfall.energy.always_on import always_on
+from windfall.energy.phases import PHASES
+from windfall.energy.power import PowerModel
+from windfall.energy.tariff import Tariff
 from windfall.grid.signal import StepSignal
 
 POWER = PowerModel(2024.0, 468.0, 50.0)

@@ -11,7 +11,7 @@ from federation.fake import counting
 from federation.harness import BATCH, BLOCK, PUMP_S, T0, TICK, Run
 from windfall.site.worker import SiteWorker
 from windfall.store.files import Envelope
-from windfall.ui.summary import summarise
+from windfall.view.state import summarise
 
 PAIR = {"a": [(0.0, 1e5)], "b": [(0.0, 1e5)]}
 

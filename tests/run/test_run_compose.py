@@ -15,7 +15,7 @@ from federation.harness import BATCH, BLOCK, SEQ, T0, TOKENS_PER_STEP, Run, conf
 from store.redis_server import RedisServer
 from windfall import clock
 from windfall.config.schema import Config
-from windfall.energy.account import PHASES
+from windfall.energy.phases import PHASES
 from windfall.federation.members import Settings
 from windfall.fleet.loop import SiteProfile
 from windfall.fleet.machine import Patience

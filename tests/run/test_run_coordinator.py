@@ -31,8 +31,8 @@ from windfall.store.records import Consumed
 from windfall.store.residents import Resident
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
-from windfall.ui.summary import summarise
 from windfall.units import iso_utc
+from windfall.view.state import summarise
 from windfall.wire.bulk import TOKEN_NAME
 from windfall.wire.transport import MemoryTransport
 

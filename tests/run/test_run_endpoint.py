@@ -28,7 +28,7 @@ from windfall.run.endpoint import EndpointProcess, endpoint_port, needs_endpoint
 from windfall.store.blobs import FileBlob
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
-from windfall.ui.summary import summarise
+from windfall.view.state import summarise
 from windfall.wire.bulk import Shelf, received, whole
 from windfall.wire.bulk_client import BulkClient
 from windfall.wire.probe import answers

@@ -15,7 +15,7 @@ import pytest
 
 from patience import PATIENCE_S
 from store.redis_server import RedisServer, wait_for
-from ui.ui_runs import NOBODY, START, finished_run
+from ui_runs import NOBODY, START, finished_run
 from windfall import clock
 from windfall.errors import StoreError
 from windfall.processes import mark, start_time

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ui.ui_runs import START, empty_run
+from ui_runs import START, empty_run
 from windfall.clock import ManualClock
 from windfall.config.load import load
-from windfall.energy.account import Account, PowerModel, Tariff
+from windfall.energy.account import Account
+from windfall.energy.power import PowerModel
+from windfall.energy.tariff import Tariff
 from windfall.errors import ConfigError
 from windfall.fleet.controller import Controller, NullJournal
 from windfall.fleet.driver import MemoryDriver

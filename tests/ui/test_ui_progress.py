@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from windfall import clock
-from windfall.ui.progress import Progress
+from windfall.ui.terminal.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -10,11 +10,11 @@ import pytest
 from ui_runs import finished_run
 
 from windfall.config.load import load
-from windfall.energy.account import always_on
+from windfall.energy.always_on import always_on
 from windfall.grid.build import build_grid
 from windfall.store.rundir import RunDir
-from windfall.ui.report import write_report
-from windfall.ui.summary import summarise
+from windfall.ui.page.report import write_report
+from windfall.view.state import summarise
 
 
 class Page(HTMLParser):

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from ui_runs import START
 
+from ui_runs import START
 from windfall import clock
 from windfall.cli.demo import bundled
 from windfall.config.load import load, loads
 from windfall.simulate.sweep import SweepSummary
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.ui.live import LiveView
-from windfall.ui.screen import Picture, draw, sparkline
-from windfall.ui.summary import summarise
-from windfall.ui.tables import print_status
-from windfall.ui.tables_sweep import print_sweep
+from windfall.ui.terminal.live import LiveView
+from windfall.ui.terminal.screen import Picture, draw, sparkline
+from windfall.ui.terminal.tables import print_status
+from windfall.ui.terminal.tables_sweep import print_sweep
+from windfall.view.state import run_state
 
 LONG = (
     "start: 65 g is under worth 100 g and 18,684 of 17,000 g·s/kWh are reached; the forecast says that the reading stays under it "
@@ -32,12 +32,12 @@ LONG = (
 
 
 def picture(run: RunDir, **changes: Any) -> Picture:
-    summary = summarise(run)
-    for site in summary["sites"].values():
-        site["reason"] = LONG
-    summary |= {"tokens_budget": 10_000_000_000, "tokens_committed": 1_234_567_890, "state": "running", **changes}
+    found = run_state(run)
+    sites = {name: replace(site, reason=LONG) for name, site in found.sites.items()}
+    much = {"sites": sites, "tokens_budget": 10_000_000_000, "tokens_committed": 1_234_567_890, "state": "running"}
+    found = replace(found, **{**much, **changes})
     emitted = "0.123 kg CO2, 4.56 kWh; 9.1 % of CAISO_NORTH always on"
-    return Picture(load(run.config), summary, emitted, 599.6, {"california": 43_714.0}, {"california": [65.0, 70.0]}, START)
+    return Picture(load(run.config), found, emitted, 599.6, {"california": 43_714.0}, {"california": [65.0, 70.0]}, START)
 
 
 def shown(p: Picture, width: int, height: int) -> list[str]:
@@ -72,14 +72,14 @@ def test_nothing_is_wrapped_or_cut_where_there_is_room_for_it(small: RunDir, wid
 
 def test_a_low_terminal_shortens_reasons_first_and_names_what_it_leaves_out(small: RunDir) -> None:
     p = picture(small)
-    rows = dict(p.summary["sites"])
-    sites = {f"site_{i}": {**rows["california"], "state": "training" if i == 0 else "off"} for i in range(10)}
-    p.summary = {**p.summary, "sites": sites}
+    rows = dict(p.state.sites)
+    sites = {f"site_{i}": replace(rows["california"], state="training" if i == 0 else "off") for i in range(10)}
+    p.state = replace(p.state, sites=sites)
     lines = shown(p, 80, 24)
     assert len(lines) <= 23
     assert all(any(line.startswith(f"{name} ") for line in lines) for name in sites)
     assert "start: 65 g is under worth 100 g" in together(lines)  # of the one that trains
-    p.summary = {**p.summary, "sites": {f"site_{i}": rows["california"] for i in range(40)}}
+    p.state = replace(p.state, sites={f"site_{i}": rows["california"] for i in range(40)})
     lines = shown(p, 80, 24)
     assert len(lines) == 23
     count = sum(line.startswith("site_") for line in lines)
@@ -94,14 +94,17 @@ def test_what_a_standing_clock_waits_for_is_told_with_the_time(small: RunDir) ->
     telemetry = Telemetry.open(small.telemetry)
     telemetry.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", json.dumps({**now, "waiting": waiting}))
     telemetry.flush()
-    found = summarise(small)["waiting"]
+    found = run_state(small).waiting
+    assert found is not None
     assert found["for"] == "texas: its processes are starting"
     assert found["seconds"] >= 12.4
-    summary = {**summarise(small), "waiting": {**waiting, "seconds": 12.4}}
+    later = replace(run_state(small), waiting={**waiting, "seconds": 12.4})
     for width in (80, 160):
-        assert "waiting for texas: its processes are starting, 12 s" in together(shown(picture(small, **summary), width, 24))
+        assert "waiting for texas: its processes are starting, 12 s" in together(
+            shown(picture(small, waiting=later.waiting), width, 24)
+        )
         console = Console(file=io.StringIO(), width=width, color_system=None)
-        print_status(summary, console)
+        print_status(later, console)
         assert isinstance(console.file, io.StringIO)
         assert "waiting    for texas: its processes are starting, 12 s\n" in console.file.getvalue()
     piped = Console(file=io.StringIO(), width=80, force_terminal=False)
@@ -118,7 +121,7 @@ def test_what_a_standing_clock_waits_for_is_told_with_the_time(small: RunDir) ->
     telemetry.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", json.dumps({**now, "pid": 2**22 + 1, "waiting": waiting}))
     telemetry.close()
     view.finish()
-    assert summarise(small)["waiting"] is None
+    assert run_state(small).waiting is None
 
 
 def test_large_files_on_their_way_are_told_with_what_hinders_them(small: RunDir) -> None:
@@ -129,25 +132,25 @@ def test_large_files_on_their_way_are_told_with_what_hinders_them(small: RunDir)
     telemetry = Telemetry.open(small.telemetry)
     telemetry.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", json.dumps(now))
     telemetry.flush()
-    found = summarise(small)["transfers"]
+    found = run_state(small).transfers
     assert [(x["site"], x["direction"], x["done"], x["seconds"] >= 12.4) for x in found] == [
         ("texas", "down", 120_400_000, True), ("texas", "up", 120_400_000, True),
     ]  # fmt: skip
-    summary = {**summarise(small), "transfers": [{**x, "seconds": 12.4} for x in found]}
+    later = replace(run_state(small), transfers=[{**x, "seconds": 12.4} for x in found])
     lines = (
         "texas fetches weights, 120 of 561 MB, 12 s",
         "texas sends delta, 120 of 561 MB, 12 s (the coordinator's disk takes no",
     )
     console = Console(file=io.StringIO(), width=160, color_system=None)
-    print_status(summary, console)
+    print_status(later, console)
     assert isinstance(console.file, io.StringIO)
     for line in lines:
-        assert line in together(shown(picture(small, **summary), 160, 24))
-        assert line in together(shown(picture(small, **summary), 80, 30))
+        assert line in together(shown(picture(small, transfers=later.transfers), 160, 24))
+        assert line in together(shown(picture(small, transfers=later.transfers), 80, 30))
         assert f"files      {line}" in console.file.getvalue()
     telemetry.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", json.dumps({**now, "pid": 2**22 + 1}))
     telemetry.close()
-    assert summarise(small)["transfers"] == []
+    assert run_state(small).transfers == []
 
 
 def test_a_pipe_is_told_that_the_coordinator_starts_until_it_says_something(empty: RunDir) -> None:
@@ -175,17 +178,17 @@ def test_a_word_stays_above_the_picture_and_the_picture_is_not_there_before_it_i
 
 
 def test_status_in_a_narrow_terminal_has_its_reasons_whole_below_the_table(small: RunDir) -> None:
-    summary = picture(small).summary
+    found = picture(small).state
     for width in (80, 109):
         console = Console(file=io.StringIO(), width=width, color_system=None)
-        print_status(summary, console)
+        print_status(found, console)
         assert isinstance(console.file, io.StringIO)
         lines = console.file.getvalue().splitlines()
         assert max(map(len, lines)) <= width
         assert together(lines).count(LONG) == 2
         assert f"california: {LONG}" in together(lines)
     console = Console(file=io.StringIO(), width=100_000, color_system=None)
-    print_status(summary, console)
+    print_status(found, console)
     assert isinstance(console.file, io.StringIO)
     assert sum(LONG in line for line in console.file.getvalue().splitlines()) == 2
 

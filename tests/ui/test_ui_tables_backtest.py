@@ -8,10 +8,10 @@ import pytest
 from backtests import STUDY, result, row
 from rich.console import Console
 
-from windfall.energy.account import AlwaysOn
+from windfall.energy.always_on import AlwaysOn
 from windfall.simulate.backtest import Backtest
 from windfall.ui.backtest_rows import columns, explained, labels
-from windfall.ui.tables import print_backtest
+from windfall.ui.terminal.tables import print_backtest
 
 
 def shown(b: Backtest, width: int = 120) -> str:

@@ -17,10 +17,10 @@ from windfall.store.ledger import Ledger
 from windfall.store.records import Hold
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
-from windfall.ui.events import TRANSITIONS, what_happened
-from windfall.ui.live import LiveView
-from windfall.ui.summary import summarise
-from windfall.ui.tables import format_event, print_status
+from windfall.ui.terminal.live import LiveView
+from windfall.ui.terminal.tables import print_status
+from windfall.view.events import TRANSITIONS, format_event, what_happened
+from windfall.view.state import run_state
 
 
 def piped() -> Console:
@@ -98,11 +98,11 @@ def test_a_hold_is_seen_on_the_screen_and_in_the_table(small: RunDir) -> None:
     ledger.hold(Hold("adelaide", "drain", START, None, "bob@desk", "password: hunter2hunter2"))
     ledger.close()
     request(small, "release", "adelaide", for_s=None, who="ann@desk", why="")
-    summary = summarise(small)
-    assert [h["site"] for h in summary["holds"]] == ["adelaide", "california"]
-    assert summary["sites"]["california"]["state"] == "off"
+    found = run_state(small)
+    assert [h["site"] for h in found.holds] == ["adelaide", "california"]
+    assert found.sites["california"].state == "off"
     console = Console(file=io.StringIO(), width=200, force_terminal=False)
-    print_status(summary, console)
+    print_status(found, console)
     text = "\n".join(lines(console))
     assert "held by ann@desk: a [fuse] (until 2026-01-11T19:00:00Z); the policy: off: 65 g" in text
     assert "release asked by ann@desk, not yet noted" in text
@@ -122,17 +122,17 @@ def test_a_ledger_from_before_holds_has_none(small: RunDir) -> None:
     db = sqlite3.connect(small.ledger)
     db.executescript("DROP TABLE holds; UPDATE meta SET value = '1' WHERE key = 'schema';")
     db.close()
-    assert summarise(small)["holds"] == []
+    assert run_state(small).holds == []
 
 
 def test_status(small: RunDir, empty: RunDir) -> None:
     console = piped()
-    print_status(summarise(small), console)
+    print_status(run_state(small), console)
     text = "\n".join(lines(console))
     assert "small-1: done" in text
     assert "8 committed" in text
     assert "off: 875 g" in text
-    print_status(summarise(empty), console)
+    print_status(run_state(empty), console)
     assert "not evaluated yet" in "\n".join(lines(console))
 
 

@@ -20,12 +20,12 @@ from windfall.simulate.regions import jobs_for, rank_regions, with_deadlines
 from windfall.simulate.replay import replay
 from windfall.simulate.sweep import SweepPoint, SweepSummary, combinations, parse_setting, summarise, sweep
 from windfall.store.rundir import RunDir
-from windfall.ui.console import output
-from windfall.ui.frame import Frame
-from windfall.ui.progress import Progress
-from windfall.ui.tables import print_backtest
-from windfall.ui.tables_sweep import print_ranking, print_replay, print_sweep
+from windfall.ui.terminal.console import output
+from windfall.ui.terminal.progress import Progress
+from windfall.ui.terminal.tables import print_backtest
+from windfall.ui.terminal.tables_sweep import print_ranking, print_replay, print_sweep
 from windfall.units import parse_utc
+from windfall.view.frame import Frame
 
 _MOST_STARTS = 10_000
 POLICIES: tuple[str, ...] = get_args(PolicyName)
@@ -168,7 +168,7 @@ def _write(asked: BacktestRequest, config: Config, result: Backtest) -> None:
         write_backtest_page(asked.html, result, config)
         say(f"wrote {asked.html}")
     if asked.csv:
-        from windfall.ui.frames import backtest_frames
+        from windfall.view.frames import backtest_frames
 
         _tables(asked.csv, backtest_frames(result))
 
@@ -183,7 +183,7 @@ def _write_many(
         write_sweep_page(asked.html, points, found, config, elapsed_s)
         say(f"wrote {asked.html}")
     if asked.csv:
-        from windfall.ui.frames import summary_frame, sweep_frame
+        from windfall.view.frames import summary_frame, sweep_frame
 
         _tables(asked.csv, {"points": sweep_frame(points), "summary": summary_frame(found)})
 

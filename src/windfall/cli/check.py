@@ -63,7 +63,7 @@ def _measure(config: Config) -> None:
     """A few real steps of every kind of site that there is."""
     from windfall.run.expect import measure
     from windfall.run.speeds import cache_file
-    from windfall.ui.progress import Progress
+    from windfall.ui.terminal.progress import Progress
 
     with Progress("measuring") as progress:
         untold = measure(config, progress.done, cache_file())

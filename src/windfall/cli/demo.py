@@ -14,9 +14,9 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.simulate.backtest import backtest
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
-from windfall.ui.console import output
-from windfall.ui.progress import Progress
-from windfall.ui.tables import print_backtest
+from windfall.ui.terminal.console import output
+from windfall.ui.terminal.progress import Progress
+from windfall.ui.terminal.tables import print_backtest
 
 
 def demo(run_dir: Path, speed: float | None, quiet: bool) -> int:

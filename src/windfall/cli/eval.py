@@ -8,7 +8,7 @@ from windfall.cli.output import Line, print_json
 from windfall.config.load import load
 from windfall.run.versions import evaluated, text_from
 from windfall.store.rundir import RunDir
-from windfall.ui.reading import printable
+from windfall.view.text import printable
 
 
 def evaluate(root: Path, version: int | None, sequences: int | None, prompt: str, as_json: bool) -> None:

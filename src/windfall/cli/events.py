@@ -8,7 +8,7 @@ from pathlib import Path
 from windfall.cli.output import print_json
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.ui.tables import format_event
+from windfall.view.events import format_event
 
 
 def events(root: Path, as_json: bool, kinds: list[str]) -> None:

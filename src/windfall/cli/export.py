@@ -7,7 +7,7 @@ from pathlib import Path
 from windfall.cli.output import print_json
 from windfall.errors import ConfigError, StoreError
 from windfall.store.files import write_json
-from windfall.ui.frames import RunFrames
+from windfall.view.frames import RunFrames
 
 FORMATS = ("csv", "parquet")
 

@@ -9,7 +9,7 @@ from windfall.cli.output import print_json
 from windfall.config.load import load
 from windfall.run.versions import text_from
 from windfall.store.rundir import RunDir
-from windfall.ui.reading import printable
+from windfall.view.text import printable
 
 
 def generate(

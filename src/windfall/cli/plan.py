@@ -10,9 +10,9 @@ from windfall.config.load import load
 from windfall.errors import ConfigError
 from windfall.grid.build import build_grid, run_start, with_start
 from windfall.simulate.plan import make_plan
-from windfall.ui.console import output
-from windfall.ui.progress import Progress
-from windfall.ui.tables_sweep import print_plan
+from windfall.ui.terminal.console import output
+from windfall.ui.terminal.progress import Progress
+from windfall.ui.terminal.tables_sweep import print_plan
 from windfall.units import parse_utc
 
 

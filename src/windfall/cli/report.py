@@ -7,7 +7,7 @@ from pathlib import Path
 from windfall.cli.output import print_json
 from windfall.store.files import read_json
 from windfall.store.rundir import RunDir
-from windfall.ui.report import write_report
+from windfall.ui.page.report import write_report
 
 
 def report(root: Path, as_json: bool) -> None:

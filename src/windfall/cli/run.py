@@ -12,9 +12,9 @@ from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.store.rundir import RunDir
-from windfall.ui.progress import Progress
-from windfall.ui.summary import summarise
+from windfall.ui.terminal.progress import Progress
 from windfall.units import clock_text, iso_utc
+from windfall.view.state import run_state
 
 # Whatever takes long to import is imported where it is used, after the first word to the user.
 
@@ -33,7 +33,7 @@ def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_j
     code = serve(config, root, quiet=quiet or as_json, say_to_user=not as_json, extend=extend)
     if as_json:
         streams.be_strict()
-        print_json(summarise(RunDir(root)))
+        print_json(run_state(RunDir(root)).as_json())
     return code
 
 
@@ -63,7 +63,7 @@ def serve(
         from windfall.grid.build import build_grid, run_start, with_start
         from windfall.policy.build import build_policy
         from windfall.run.supervisor import NoView, Supervisor, View
-        from windfall.ui.live import LiveView
+        from windfall.ui.terminal.live import LiveView
 
         progress.done(-1.0, "reading the signals")
         build_policy(config)
@@ -101,7 +101,7 @@ def _finish(config: Config, run: RunDir, code: int, say_to_user: bool) -> int:
     with Progress("writing the report", silent=not say_to_user):
         from windfall.run.expect import note
         from windfall.run.speeds import cache_file
-        from windfall.ui.report import write_report
+        from windfall.ui.page.report import write_report
 
         page = write_report(run)
         note(config, run, done=code == 0, file=cache_file())
@@ -115,13 +115,13 @@ def _first_word(config: Config, run: RunDir) -> str:
     """What is begun, or gone on with: from which version, how much of it is done, and when it stopped."""
     if not run.exists():
         return f"starting {config.run.name} in {run.root}"
-    s = summarise(run)
-    share = s["tokens_committed"] / max(1, s["tokens_budget"]) * 100
-    stopped = [f"{clock_text(s['t_run'])} UTC of run time"] if s["t_run"] is not None else []
-    stopped += [iso_utc(s["t_wall"])] if s["t_wall"] is not None and config.run.clock == "scaled" else []
-    where = f"from version {s['version']}, at {share:.1f} % of its tokens" if s["version"] is not None else "from its beginning"
+    s = run_state(run)
+    share = s.tokens_committed / max(1, s.tokens_budget) * 100
+    stopped = [f"{clock_text(s.t_run)} UTC of run time"] if s.t_run is not None else []
+    stopped += [iso_utc(s.t_wall)] if s.t_wall is not None and config.run.clock == "scaled" else []
+    where = f"from version {s.version}, at {share:.1f} % of its tokens" if s.version is not None else "from its beginning"
     when = f"; it stopped at {' ('.join(stopped)}{')' if len(stopped) > 1 else ''}" if stopped else ""
-    return f"resuming {s['run_id']} in {run.root} {where}{when}"
+    return f"resuming {s.run_id} in {run.root} {where}{when}"
 
 
 def _started(config: Config, run: RunDir) -> Config:

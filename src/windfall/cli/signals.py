@@ -19,7 +19,7 @@ from windfall.grid.build import Grid, build_grid, with_start
 from windfall.grid.credentials import NEEDED, WHERE, Credentials
 from windfall.grid.live import LiveSignal, live_signal
 from windfall.grid.signal import Reading, Signal
-from windfall.ui.progress import Progress
+from windfall.ui.terminal.progress import Progress
 from windfall.units import duration_text, iso_utc, parse_utc
 
 DEFAULT_FILE = Path("windfall.toml")

@@ -7,94 +7,17 @@ from an intensity averaged over time, or from that of one instant.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from windfall.config.schema import RunTable, SiteTable
+from windfall.energy.power import PowerModel
+from windfall.energy.tariff import Array, Tariff
 from windfall.grid.signal import Signal
 from windfall.units import J_PER_KWH
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-
-PHASES = ("off", "provisioning", "idle", "training", "draining")
-
-
-@dataclass(frozen=True, slots=True)
-class PowerModel:
-    """The power (W) of a whole site by phase, as configured: modelled, not measured."""
-
-    train_w: float
-    idle_w: float
-    provisioning_w: float
-    #: A machine that stays on takes idle power when the site is off.
-    off_w: float = 0.0
-
-    @classmethod
-    def of(cls, site: SiteTable) -> PowerModel:
-        """The model that a site's table describes."""
-        stays_on = site.driver == "resident" and not (site.resident is not None and site.resident.sleeps)
-        return cls(site.train_power_w, site.idle_power_w, site.provisioning_power_w, site.idle_power_w if stays_on else 0.0)
-
-    def watts(self, phase: str) -> float:
-        """Power (W) in ``phase``. A draining site writes files and waits for the network, which takes idle power."""
-        return {
-            "off": self.off_w,
-            "provisioning": self.provisioning_w,
-            "idle": self.idle_w,
-            "training": self.train_w,
-            "draining": self.idle_w,
-        }[phase]
-
-
-@dataclass(frozen=True, slots=True)
-class Tariff:
-    """What prices a site's energy: the signals for its emissions and its cost, and the criterion for being inside a window.
-
-    ``first`` is the signal that ``inside`` judges. ``emissions`` is marginal where the site has such a signal, else average; the
-    two are never mixed in one sum.
-    """
-
-    first: Signal
-    inside: Callable[[Array], Mask]
-    emissions: Signal | None
-    method: str
-    average: Signal | None = None
-    price: Signal | None = None
-    currency: str = ""
-
-    @classmethod
-    def plain(cls, signal: Signal, criterion_g_per_kwh: float) -> Tariff:
-        """The tariff of a site with one marginal intensity."""
-        return cls(signal, lambda v: v < criterion_g_per_kwh, signal, "marginal")
-
-    @classmethod
-    def of(cls, site: SiteTable, signals: Mapping[str, Signal], run: RunTable) -> Tariff:
-        """The tariff of a configured site; ``signals`` by label."""
-        by_type = {t.type: t for t in reversed(site.all_signals)}
-        marginal, average, price = (by_type.get(k) for k in ("marginal_co2", "average_co2", "price"))
-        main = marginal or average
-        return cls(
-            signals[site.signal.label], inside_of(site, run), signals[main.label] if main else None,
-            "marginal" if marginal else "average" if average else "none", signals[average.label] if average else None,
-            signals[price.label] if price else None, price.currency if price else "",
-        )  # fmt: skip
-
-
-def inside_of(site: SiteTable, run: RunTable) -> Callable[[Array], Mask]:
-    """The curtailment criterion: from values [n] of the site's first signal to whether each is inside. NaN (unknown) is outside."""
-    match site.signal.type:
-        case "price":
-            return lambda v: v < run.threshold_price_per_mwh
-        case "curtailed_power" | "surplus_power":
-            demand = site.train_power_w / (1e6 if site.signal.type == "curtailed_power" else 1.0)
-            return lambda v: v >= demand
-        case _:
-            return lambda v: v < run.threshold_g_per_kwh
 
 
 @dataclass
@@ -242,32 +165,3 @@ def _together(signals: tuple[Signal | None, ...], t0: float, t1: float) -> tuple
         c = columns[id(s)]
         found.append(c.values if len(columns) == 1 else c.values[np.searchsorted(c.starts, starts, side="right") - 1])
     return starts, ends, found
-
-
-@dataclass(frozen=True, slots=True)
-class AlwaysOn:
-    """One uninterrupted site: kgCO2 of the hours with a known intensity, and how many hours are unknown.
-
-    The kg can be compared with others only where ``unknown_h`` is 0. None: no hour is known.
-    """
-
-    kg: float | None
-    unknown_h: float
-
-    @property
-    def whole_kg(self) -> float | None:
-        """The kg, if every hour is known."""
-        return self.kg if self.unknown_h == 0 else None
-
-
-def always_on(signal: Signal, watts: float, start: float, hours: float) -> AlwaysOn:
-    """One uninterrupted site at ``watts`` for ``hours`` from ``start`` (Unix seconds)."""
-    columns = signal.between(start, start + hours * 3600)
-    length = columns.ends - columns.starts
-    known = np.isfinite(columns.values)
-    unknown_h = max(0.0, hours - float(length[known].sum()) / 3600)
-    if not known.any():
-        return AlwaysOn(None, unknown_h)
-    kg = float((columns.values * length)[known].sum()) * watts / J_PER_KWH / 1000.0
-    # A second missing at the end of a signal comes from rounding.
-    return AlwaysOn(kg, unknown_h if unknown_h * 3600 > 1.0 else 0.0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from windfall import clock
+from windfall.energy.phases import Span
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.dispatch import Dispatch
 from windfall.federation.evaluations import Evaluations
@@ -106,7 +107,7 @@ class Federation:
         """What a site is at, by its own word."""
         return self.members.doing(site, self._wall())
 
-    def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
+    def phases(self, site: str, t0: float, t1: float) -> list[Span]:
         r = self._rounds.current
         # The tick in which a site hands in is one in which it worked, however fast its message was.
         works = r is not None and (

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from windfall.clock import Clock
 from windfall.energy.account import Account, Interval
+from windfall.energy.phases import Span, of_state
 from windfall.fleet.controller import Controller
 from windfall.fleet.machine import Site, State
 from windfall.fleet.workload import Workload
@@ -222,26 +224,12 @@ class Loop:
             for phase, start, end in self.phases(site, site.state, t0, t1):
                 self._recorder.booked(self.account.book(name, phase, start, end))
 
-    def phases(self, site: Site, state: State, t0: float, t1: float) -> list[tuple[str, float, float]]:
+    def phases(self, site: Site, state: State, t0: float, t1: float) -> list[Span]:
         """The energy phases of one site that was in ``state`` over ``[t0, t1)``."""
-        match state:
-            case State.OFF:
-                return [("off", t0, t1)]
-            case State.PROVISIONING if site.adopted:
-                return [("training", t0, t1)]  # it was training when its coordinator ended, and nothing says that it stopped
-            case State.PROVISIONING:
-                # In the last load_s of a spin-up the nodes are there and load: that takes idle power.
-                load = site.started_at + max(0.0, site.patience.spin_up_s - self._profiles[site.name].load_s)
-                parts = [("provisioning", t0, min(t1, load)), ("idle", max(t0, load), t1)]
-                return [p for p in parts if p[2] > p[1]]
-            case State.TRAINING:
-                return self.work.phases(site.name, t0, t1)
-            case State.READY:
-                return [("idle", t0, t1)]
-            case State.DRAINING:
-                return [("draining", t0, t1)]
-            case State.FAILED:
-                return [("idle" if site.ready_at is not None else "provisioning", t0, t1)]
+        return of_state(
+            state.value, t0, t1, loads_at=site.started_at + max(0.0, site.patience.spin_up_s - self._profiles[site.name].load_s),
+            was_ready=site.ready_at is not None, adopted=site.adopted, work=partial(self.work.phases, site.name),
+        )  # fmt: skip
 
     def view(self, t: float, names: Collection[str] | None = None) -> FleetView:
         """What policies see at run time ``t``, of all sites or of ``names``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from windfall.energy.phases import Span
 from windfall.fleet.machine import Site
 
 
@@ -51,7 +52,7 @@ class Workload(Protocol):
         """Which of the sites ``alive`` has yet to do work that it owes by ``t_next``, or an empty string."""
         ...
 
-    def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
+    def phases(self, site: str, t0: float, t1: float) -> list[Span]:
         """The energy phases over ``[t0, t1)`` of a site that has work, `training` or `idle`: (phase, from, to) each, in order."""
         ...
 

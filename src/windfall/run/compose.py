@@ -13,7 +13,9 @@ from windfall.clock import Clock, wall
 from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import stored
 from windfall.config.schema import Config
-from windfall.energy.account import Account, PowerModel, Tariff
+from windfall.energy.account import Account
+from windfall.energy.power import PowerModel
+from windfall.energy.tariff import Tariff
 from windfall.errors import ConfigError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.departed import departed, take_leave
@@ -69,8 +71,7 @@ def compose(
         settings=settings(config, ledger, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
         generations=ledger.generations(), registered=registered_by(config, registrations), calendar=calendar,
     )  # fmt: skip
-    known = telemetry.rows("SELECT DISTINCT version FROM metrics WHERE name = 'val_bpb'")
-    work.evaluated_before(int(v) for (v,) in known)
+    work.evaluated_before({version for version, _ in telemetry.evaluations()})
     controller = Controller(
         {s.name: patience(config, s.spin_up_s) for s in config.site}, driver, LedgerJournal(ledger),
         gated=clock.gated, seed=config.run.seed, stop_grace_s=config.fleet.stop_grace_s, observer=observer,

@@ -94,14 +94,14 @@ def note(config: Config, run: RunDir, *, done: bool, file: Path | None) -> bool:
         versions = ledger.head().version
         ledger.close()
         telemetry = Telemetry.open(run.telemetry, read_only=True)
-        lives = telemetry.rows("SELECT COUNT(*), MIN(t_wall) FROM events WHERE kind IN ('started', 'resumed')")[0]
-        ended = telemetry.rows("SELECT MAX(t_wall) FROM events")[0][0]
+        lives = [e.t_wall for _, e in telemetry.events_of("started", "resumed")]
+        span = telemetry.wall_span()
         telemetry.close()
     except (StoreError, DataError):
         return False
     known = {n: s for n, s in shown.items() if s is not None}
-    whole = done and lives[0] == 1 and versions > 0
-    wall_s = float(ended - lives[1]) if whole else 0.0
+    whole = done and len(lives) == 1 and span is not None and versions > 0
+    wall_s = span[1] - lives[0] if whole and span is not None else 0.0
     simulated = _replayed(config) if whole and config.run.clock == "scaled" else None
     if simulated is not None and all(n in known for n, lane in simulated.lanes.items() if any(s != "off" for _, _, s in lane)):
         beside = max(0.0, wall_s - _wall_s(config, simulated, known, os.cpu_count() or 1)) / versions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +21,7 @@ class Links:
         self._codec = config.federation.codec
         self._limits = {k: getattr(config.fleet, k) for k in ("drain_timeout_s", "stop_grace_s")}
         self._telemetry = telemetry
-        before = telemetry.rows("SELECT site, detail FROM events WHERE kind = 'link_measured' ORDER BY id")
-        self._told = {str(site): float(json.loads(detail)["mbit_s"]) for site, detail in before}
+        self._told = {str(e.site): float(e.detail["mbit_s"]) for _, e in telemetry.events_of("link_measured")}
 
     def measured(self, t: float, site: str, bytes_per_s: float, sizes: Callable[[], tuple[int, int | None]]) -> None:
         """A site has sent so many bytes per second. ``sizes``: of the model and of an inner state that leaves, if known (bytes)."""

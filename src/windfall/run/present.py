@@ -10,7 +10,6 @@ from windfall.federation.engine import Federation
 from windfall.fleet.loop import Loop
 from windfall.fleet.machine import State
 from windfall.store.bus import Bus
-from windfall.store.files import to_json
 from windfall.store.telemetry import Telemetry
 from windfall.wire.bulk_transport import transfers
 
@@ -45,9 +44,7 @@ class Present:
         }  # fmt: skip
         if self._loop.waiting and self._waits:
             said["waiting"] = {"for": self._waits, "since_wall": self._waits_since}
-        self._telemetry.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", to_json(said))
-        if self._telemetry.dropped:
-            self._telemetry.put("INSERT OR REPLACE INTO meta VALUES ('dropped', ?)", str(self._telemetry.dropped))
+        self._telemetry.present(said)
 
     def _transfers(self) -> dict[str, Any]:
         """By site: its large files on their way, by its own word."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from windfall import clock
@@ -16,6 +15,7 @@ from windfall.grid.signal import Forecast, Reading
 from windfall.policy.base import Decision, FleetView, SiteView
 from windfall.store.ledger import Ledger
 from windfall.store.telemetry import Telemetry
+from windfall.store.telemetry_energy import EnergyRow
 
 
 class LedgerJournal:
@@ -43,14 +43,11 @@ class TelemetryRecorder:
         self._mode = ""
 
     def decided(self, view: FleetView, decisions: Mapping[str, Decision]) -> None:
-        wall = clock.wall()
         for name, d in decisions.items():
             s = view.sites[name]
-            self._t.put(
-                "INSERT OR REPLACE INTO decisions VALUES (?,?,?,?,?,?,?,?,?)",
-                view.t, wall, name, d.on, d.reason, json.dumps(dict(d.numbers)), d.until, json.dumps(self._given(view, s)),
-                json.dumps(dict(d.memory)),
-            )  # fmt: skip
+            self._t.decision(
+                view.t, name, d.on, d.reason, numbers=d.numbers, until=d.until, given=self._given(view, s), memory=d.memory
+            )
             if d.on != s.on:
                 self._t.event(view.t, "decision", site=name, wanted="on" if d.on else "off", reason=d.reason)
         # An alarm is told when it begins, not at every tick.
@@ -95,20 +92,15 @@ class TelemetryRecorder:
         noted = self._noted.setdefault(site, set())
         if r.valid_from not in noted:
             noted.add(r.valid_from)
-            self._t.put(
-                "INSERT OR REPLACE INTO readings (t_run, t_wall, site, value, unit, valid_from, known_at, source, stale_at)"
-                " VALUES (?,?,?,?,?,?,?,?,?)",
-                t, clock.wall(), site, r.value, r.unit, r.valid_from, r.known_at, r.source, r.stale_at,
-            )  # fmt: skip
+            self._t.reading(
+                t, site, r.value, r.unit, valid_from=r.valid_from, known_at=r.known_at, source=r.source, stale_at=r.stale_at
+            )
 
     def _keep_forecast(self, site: str, f: Forecast) -> None:
         if self._forecasts.get(site) != f.made_at:
             self._forecasts[site] = f.made_at
             values = [None if math.isnan(v) else v for v in f.values.tolist()]
-            self._t.put(
-                "INSERT OR REPLACE INTO forecasts VALUES (?,?,?,?,?)",
-                site, f.made_at, json.dumps(f.times.tolist()), json.dumps(values), f.ends_at,
-            )  # fmt: skip
+            self._t.forecast(site, f.made_at, f.times.tolist(), values, f.ends_at)
 
     def booked(self, entries: list[Interval]) -> None:
         for e in entries:
@@ -119,17 +111,14 @@ class TelemetryRecorder:
                     average_grams=_sum(last.average_grams, e.average_grams), money=_sum(last.money, e.money),
                 )  # fmt: skip
             self._open[e.site] = e
-            self._t.put(
-                "INSERT OR REPLACE INTO energy (site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside,"
-                " average_grams, money) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                e.site, e.phase, e.t0, e.t1, clock.wall(), e.watts, e.g_per_kwh, e.joules, e.grams,
-                -1 if e.inside is None else int(e.inside),
-                e.average_grams, e.money,
-            )  # fmt: skip
+            inside = -1 if e.inside is None else int(e.inside)
+            self._t.book(
+                EnergyRow(e.site, e.phase, e.t0, e.t1, e.watts, e.g_per_kwh, e.joules, e.grams, inside, e.average_grams, e.money)
+            )
 
     def moved(self, t: float, site: Site, old: State, new: State) -> None:
         """Record that a site has changed its state."""
-        self._t.put("INSERT INTO states VALUES (?,?,?,?,?)", site.name, t, clock.wall(), new.value, site.reason)
+        self._t.state(t, site.name, new.value, site.reason)
         self._t.event(t, "state", site=site.name, was=old.value, now=new.value, generation=site.generation, reason=site.reason)
 
     def mode(self, t: float, mode: str) -> bool:
@@ -137,21 +126,21 @@ class TelemetryRecorder:
         if mode == self._mode:
             return False
         was, self._mode = self._mode, mode
-        self._t.put("INSERT INTO modes VALUES (?,?,?)", t, clock.wall(), mode)
+        self._t.mode(t, mode)
         self._t.event(t, "mode", was=was, now=mode)
         return True
 
 
 def position(telemetry: Telemetry) -> float | None:
     """The run time up to which a run has been booked, if it has run at all."""
-    rows = telemetry.rows("SELECT value FROM meta WHERE key = 'now'")
-    return float(json.loads(rows[0][0])["t_run"]) if rows else None
+    now = telemetry.now()
+    return float(now["t_run"]) if now else None
 
 
 def begun(telemetry: Telemetry, now: float) -> float:
     """The run time at which a run began; ``now`` if this is its beginning."""
-    rows = telemetry.rows("SELECT t_run FROM events WHERE kind = 'started' ORDER BY id LIMIT 1")
-    return float(rows[0][0]) if rows else now
+    started = telemetry.events_of("started")
+    return started[0][1].t_run if started else now
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,20 +158,19 @@ Carries = Callable[[int, str], Carried]
 
 def restore(telemetry: Telemetry, account: Account, loop: Loop, carries: Carries = lambda *_: Carried()) -> None:
     """Restore the account's sums, policies' memory and the learned lengths of starts from a run's telemetry."""
-    for site, phase, *sums in telemetry.rows(
-        "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
-        " TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END), TOTAL(CASE WHEN inside = -1 THEN joules END),"
-        " TOTAL(CASE WHEN money IS NULL THEN joules END), TOTAL(average_grams), TOTAL(money) FROM energy GROUP BY site, phase"
-    ):
-        account.restore(site, phase, Total(*sums))
-    for site, t, on, memory, given in telemetry.rows("SELECT site, MAX(t_run), wanted, memory, input FROM decisions GROUP BY site"):
-        if site not in loop.wanted:
+    for sums in telemetry.energy_sums():
+        account.restore(sums.site, sums.phase, Total(**{f.name: getattr(sums, f.name) for f in fields(Total)}))
+    for site in loop.wanted:
+        last = telemetry.newest_decision(site)
+        if last is None:
             continue
-        was = json.loads(given)
-        same = bool(was["on"]) == bool(on)
+        was = last.given
+        same = bool(was["on"]) == last.wanted
         carried = carries(int(was.get("configuration", 1)), site)
         if carried.on:
-            loop.wanted[site] = Wanted(bool(on), float(was["since"]) if same else t, json.loads(memory) if carried.memory else {})
+            loop.wanted[site] = Wanted(
+                last.wanted, float(was["since"]) if same else last.t_run, last.memory if carried.memory else {}
+            )
         starts = loop.starts[site]
         learned = float(was["spin_up_s"]) if carried.spin_up else starts.spin_up_s
         recent = tuple(float(s) for s in was.get("starts", []))

@@ -20,6 +20,7 @@ from windfall.config.schema import Config, SiteTable
 from windfall.store.files import read_json, write_json
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.store.telemetry_metrics import LOSS
 
 #: So many of a run's newest steps are used: they show best how fast the site will be.
 _STEPS = 200
@@ -108,8 +109,8 @@ def shown_by(run: RunDir, site: SiteTable) -> Speed | None:
 
 def _rate(telemetry: Telemetry, site: str) -> float | None:
     """The median speed of a site's last steps."""
-    rows = telemetry.rows("SELECT detail FROM metrics WHERE name = 'loss' AND site = ? ORDER BY id DESC LIMIT ?", site, _STEPS)
-    rates = [r for (detail,) in rows if detail and (r := _number(json.loads(detail).get("tokens_per_s_wall"))) is not None]
+    steps = telemetry.newest_metrics(LOSS, _STEPS, site)
+    rates = [r for step in steps if (r := _number(step.more.get("tokens_per_s_wall"))) is not None]
     return statistics.median(rates) if rates else None
 
 
@@ -117,11 +118,11 @@ def _start_s(telemetry: Telemetry, site: str) -> float | None:
     """The median wall time of a site's starts."""
     begun: float | None = None
     took = []
-    for t_wall, state in telemetry.rows("SELECT t_wall, state FROM states WHERE site = ? ORDER BY rowid", site):
-        if state == "provisioning":
-            begun = float(t_wall)
-        elif state == "ready" and begun is not None:
-            took.append(float(t_wall) - begun)
+    for row in telemetry.states(site):
+        if row.state == "provisioning":
+            begun = row.t_wall
+        elif row.state == "ready" and begun is not None:
+            took.append(row.t_wall - begun)
             begun = None
     return round(statistics.median(took), 1) if took else None
 

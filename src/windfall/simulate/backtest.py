@@ -9,7 +9,7 @@ from typing import Any
 
 from windfall import clock
 from windfall.config.schema import Config
-from windfall.energy.account import AlwaysOn, always_on
+from windfall.energy.always_on import AlwaysOn, always_on
 from windfall.errors import ConfigError, RunError
 from windfall.grid.build import Grid, build_grid, recorded
 from windfall.grid.signal import StepSignal

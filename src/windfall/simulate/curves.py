@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from windfall.config.schema import Config
-from windfall.energy.account import PowerModel, Tariff
+from windfall.energy.phases import of_state, with_stalls
+from windfall.energy.power import PowerModel
+from windfall.energy.tariff import Tariff
 from windfall.grid.build import Grid
 from windfall.simulate.backtest import Row
 from windfall.simulate.work import TrainerModel
@@ -53,17 +55,13 @@ def activities(row: Row, config: Config) -> dict[str, list[Activity]]:
     for site, lane in row.lanes.items():
         own: list[Activity] = []
         for t0, t1, state in lane:
-            match state:
-                case "provisioning":
-                    # The last load_s of a spin-up are loading on nodes that are already there.
-                    load = min(t0 + model.starts[site].provision_s, t1)
-                    own += [Activity(t0, load, "provisioning"), Activity(load, t1, "idle")]
-                case "training":
-                    own += _trained(t0, t1, joint, model)
-                case "ready":
-                    own.append(Activity(t0, t1, "idle"))
-                case "draining":
-                    own.append(Activity(t0, t1, "draining"))
+            if state == "off":
+                continue
+            if state == "training":
+                own += _trained(t0, t1, joint, model)
+            else:
+                loads_at = t0 + model.starts[site].provision_s
+                own += [Activity(a, b, phase) for phase, a, b in of_state(state, t0, t1, loads_at=loads_at)]
         found[site] = [s for s in own if s.t1 > s.t0]
     return found
 
@@ -157,11 +155,7 @@ def _trained(t0: float, t1: float, joint: Sequence[tuple[float, float]], model: 
         if model.stall_s <= 0:
             found.append(Activity(begin, end, "federated"))
             continue
-        cycle = a + (begin - a) // model.cycle_s * model.cycle_s
-        while cycle < end:
-            stall, after = cycle + model.cycle_s - model.stall_s, cycle + model.cycle_s
-            found.append(Activity(max(cycle, begin), min(stall, end), "federated"))
-            found.append(Activity(max(stall, begin), min(after, end), "idle"))
-            cycle = after
+        for phase, c, d in with_stalls(begin, end, a, model.cycle_s, model.stall_s):
+            found.append(Activity(c, d, "federated" if phase == "training" else phase))
     found.append(Activity(at, t1, "local"))
     return found

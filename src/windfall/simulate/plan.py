@@ -197,7 +197,7 @@ def _held(c: Columns, at: Array) -> Array:
 def _summed(
     config: Config, grid: Grid, at: float, days: int, rows: Sequence[Row], drawn: Sequence[Mapping[str, StepSignal]], known: int
 ) -> Plan:
-    from windfall.energy.account import inside_of
+    from windfall.energy.tariff import inside_of
 
     inside = {s.name: inside_of(s, config.run) for s in config.site}
     rates = {s.name: s.tokens_per_s for s in config.site}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,16 +59,13 @@ def replay(run: RunDir) -> ReplayReport:
     try:
         record = _Record(telemetry)
         found = ReplayReport("")
-        rows = telemetry.rows(
-            "SELECT t_run, site, wanted, reason, numbers, until, input, memory FROM decisions ORDER BY t_run, rowid"
-        )
-        for t, group in groupby(rows, key=lambda r: float(r[0])):
-            told = [(str(site), *rest) for _, site, *rest in group]
-            given = {site: json.loads(rest[4]) for site, *rest in told}
+        for t, group in groupby(telemetry.decisions(), key=lambda d: d.t_run):
+            told = list(group)
+            given = {d.site: d.given for d in told}
             # After a restart at this very instant the run decided again, for the sites that it then had.
             number = max(int(was.get("configuration", 1)) for was in given.values())
             given = {site: was for site, was in given.items() if was.get("configuration", 1) == number}
-            told = [row for row in told if row[0] in given]
+            told = [d for d in told if d.site in given]
             one = next(iter(given.values()))
             if "begun" not in one:
                 raise StoreError(f"{run.telemetry}: recorded by an older Windfall, without what its decisions depended on")
@@ -81,15 +77,16 @@ def replay(run: RunDir) -> ReplayReport:
             sites = {site: record.view(t, site, was) for site, was in given.items()}
             decisions = policy.decide(FleetView(t, sites, one["begun"], one["left"], one["spent"], one["tick_s"]))
             found.ticks += 1
-            for site, wanted, reason, numbers, until, _, memory in told:
+            for was in told:
                 found.decisions += 1
-                d = decisions[site]
+                d = decisions[was.site]
                 same = (
-                    d.on == bool(wanted) and d.reason == reason and _same(dict(d.numbers), json.loads(numbers))
-                    and d.until == until and _same(dict(d.memory), json.loads(memory))
+                    d.on == was.wanted and d.reason == was.reason and _same(dict(d.numbers), was.numbers)
+                    and d.until == was.until and _same(dict(d.memory), was.memory)
                 )  # fmt: skip
                 if not same:
-                    found.differences.append(Difference(t, site, f"{'on' if wanted else 'off'} ({reason})", _words(d)))
+                    recorded = f"{'on' if was.wanted else 'off'} ({was.reason})"
+                    found.differences.append(Difference(t, was.site, recorded, _words(d)))
         return found
     finally:
         telemetry.close()
@@ -112,15 +109,13 @@ class _Record:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.readings: dict[str, tuple[Any, ...]] = {}
-        for site, _ in groupby(telemetry.rows("SELECT DISTINCT site FROM readings ORDER BY site"), key=lambda r: str(r[0])):
-            rows = telemetry.rows(
-                "SELECT valid_from, value, known_at, stale_at FROM readings WHERE site = ? ORDER BY valid_from", site
-            )
+        for site, group in groupby(telemetry.readings(), key=lambda r: r.site):
+            rows = [(r.valid_from, r.value, r.known_at, r.stale_at) for r in group]
             self.readings[site] = tuple(np.array(x, np.float64) for x in zip(*rows, strict=True))
         self.forecasts: dict[tuple[str, float], Forecast] = {}
-        for site, made, times, values, ends in telemetry.rows("SELECT site, made_at, times, vals, ends_at FROM forecasts"):
-            self.forecasts[(str(site), float(made))] = Forecast(
-                float(made), np.array(json.loads(times), np.float64), np.array(json.loads(values), np.float64), float(ends)
+        for f in telemetry.forecasts():
+            self.forecasts[(f.site, f.made_at)] = Forecast(
+                f.made_at, np.array(f.times, np.float64), np.array(f.values, np.float64), f.ends_at
             )
 
     def view(self, t: float, site: str, was: Mapping[str, Any]) -> SiteView:

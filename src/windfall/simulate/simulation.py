@@ -10,7 +10,9 @@ import numpy as np
 
 from windfall.clock import ManualClock
 from windfall.config.schema import Config
-from windfall.energy.account import Account, PowerModel, Tariff
+from windfall.energy.account import Account
+from windfall.energy.power import PowerModel
+from windfall.energy.tariff import Tariff
 from windfall.fleet.controller import Controller, NullJournal
 from windfall.fleet.driver import MemoryDriver
 from windfall.fleet.loop import Loop, NullRecorder, Recorder, SiteProfile

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windfall.config.schema import Config
+from windfall.energy.phases import Span, with_stalls
 from windfall.fleet.machine import Site, State
 
 
@@ -169,21 +170,12 @@ class SimulatedWork:
     def behind(self, t_next: float, alive: set[str]) -> str:
         return ""
 
-    def phases(self, site: str, t0: float, t1: float) -> list[tuple[str, float, float]]:
-        if self._joint_since is None or self._model.stall_s <= 0 or t1 <= self._joint_since:
+    def phases(self, site: str, t0: float, t1: float) -> list[Span]:
+        since = self._joint_since
+        if since is None or self._model.stall_s <= 0 or t1 <= since:
             return [("training", t0, t1)]
-        found: list[tuple[str, float, float]] = []
-        if t0 < self._joint_since:
-            found.append(("training", t0, self._joint_since))
-        cycle, steps = self._model.cycle_s, self._model.cycle_s - self._model.stall_s
-        into = max(t0, self._joint_since) - self._joint_since
-        begin = self._joint_since + math.floor(into / cycle) * cycle
-        while begin < t1:
-            for phase, a, b in (("training", begin, begin + steps), ("idle", begin + steps, begin + cycle)):
-                if min(b, t1) > max(a, t0):
-                    found.append((phase, max(a, t0), min(b, t1)))
-            begin += cycle
-        return found
+        alone: list[Span] = [("training", t0, since)] if t0 < since else []
+        return [*alone, *with_stalls(max(t0, since), t1, since, self._model.cycle_s, self._model.stall_s)]
 
     def left(self) -> float:
         return self._left

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from windfall.config.schema import Config, SiteTable
-from windfall.energy.account import inside_of
+from windfall.energy.tariff import inside_of
 from windfall.grid.build import Grid
 from windfall.simulate.backtest import Backtest
 from windfall.simulate.curves import Activity, Array, Curve, activities, emissions, seconds_training
 from windfall.ui.backtest_rows import labels
-from windfall.ui.figures import COLOURS, GRID, INK, MUTED, Draw
+from windfall.ui.page.figures import COLOURS, GRID, INK, MUTED, Draw
 
 #: Beyond this many days single on-periods are hairlines: the share of each day is drawn instead.
 DAILY_FROM_DAYS = 10.0

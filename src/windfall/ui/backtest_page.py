@@ -16,10 +16,11 @@ from windfall.grid.build import Grid, build_grid
 from windfall.simulate.backtest import Backtest, Row
 from windfall.simulate.work import TrainerModel
 from windfall.store.files import write_atomic
-from windfall.ui import backtest_figures, figures, pieces
+from windfall.ui import backtest_figures
 from windfall.ui.backtest_late import beside
 from windfall.ui.backtest_rows import by_average, columns, deadlines, footnotes, hours, labels, shares
-from windfall.ui.figures import Draw
+from windfall.ui.page import figures, pieces
+from windfall.ui.page.figures import Draw
 from windfall.units import iso_utc
 
 _WIDE, _NARROW = 1040.0, 440.0

@@ -15,7 +15,7 @@ from windfall.simulate.quantiles import quantiles
 from windfall.simulate.spread import SpreadPoint
 from windfall.ui.backtest_figures import POLICY_COLOURS
 from windfall.ui.backtest_rows import labels
-from windfall.ui.figures import MUTED, Draw
+from windfall.ui.page.figures import MUTED, Draw
 
 #: Start dates beyond which no single points are drawn.
 _MOST_DOTS = 80

@@ -8,9 +8,10 @@ from pathlib import Path
 from windfall.config.schema import Config
 from windfall.simulate.spread import SpreadPoint
 from windfall.simulate.sweep import SweepPoint, SweepSummary
-from windfall.ui import backtest_spread, pieces
+from windfall.ui import backtest_spread
 from windfall.ui.backtest_page import document, figure, section, write_page
-from windfall.ui.tables_sweep import sweep_table
+from windfall.ui.page import pieces
+from windfall.ui.terminal.tables_sweep import sweep_table
 from windfall.units import iso_utc
 
 _SPREAD = (

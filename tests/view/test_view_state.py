@@ -7,23 +7,22 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
-from ui_runs import START, commit_all, energy, now_row
 
+from ui_runs import START, commit_all, energy, now_row
 from windfall import clock
 from windfall.config.load import load
 from windfall.errors import StoreError
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.ui.report import write_report
-from windfall.ui.screen import Picture, draw
-from windfall.ui.series import run_series
-from windfall.ui.summary import summarise
-from windfall.ui.tables import print_status
+from windfall.ui.page.report import write_report
+from windfall.ui.terminal.screen import Picture, draw
+from windfall.ui.terminal.tables import print_status
+from windfall.view.series import run_series
+from windfall.view.state import RunState, run_state, summarise
 
 IDLE_J, FIRST_J, SECOND_J = 400.0 * 100, 2000.0 * 6600, 2000.0 * 3600
 
@@ -50,19 +49,19 @@ def test_energy_without_a_reading_is_told_apart_and_nothing_known_is_no_zero(sma
     assert s["unpriced_kwh"] == pytest.approx(SECOND_J / 3.6e6)
     assert s["share_inside"] == pytest.approx(1.0)
     assert s["sites"]["adelaide"]["kg_co2"] is None
-    assert "2.000 of them without a reading)" in status_text(s)
+    assert "2.000 of them without a reading)" in status_text(run_state(small))
     assert "were used in hours without a reading" in write_report(small).read_text(encoding="utf-8")
     telemetry.put("UPDATE energy SET g_per_kwh = NULL, grams = 0")
     telemetry.flush()
     telemetry.close()
     s = summarise(small)
     assert s["kg_co2"] is None
-    assert "emissions unknown" in status_text(s)
+    assert "emissions unknown" in status_text(run_state(small))
     assert "no signal says what was emitted" in write_report(small).read_text(encoding="utf-8")
 
 
 def test_work_that_came_too_late_is_told_by_site_and_in_all_where_there_is_any(small: RunDir) -> None:
-    assert "lost" not in status_text(summarise(small)) + write_report(small).read_text(encoding="utf-8")
+    assert "lost" not in status_text(run_state(small)) + write_report(small).read_text(encoding="utf-8")
     telemetry = Telemetry.open(small.telemetry)
     late = (("adelaide", 1, 4096, {"kwh": 0.25}), ("adelaide", 2, 1024, {}), ("removed", 1, 512, {"kwh": 0.5}))
     for site, cut, tokens, used in late:
@@ -75,16 +74,16 @@ def test_work_that_came_too_late_is_told_by_site_and_in_all_where_there_is_any(s
     assert by_site["removed"] == {"tokens": 512, "kwh": 0.5}
     assert by_site["california"] == {"tokens": 0, "kwh": 0.0}
     said = "5,632 tokens and an estimated 0.75 kWh came too late: adelaide 5,120 tokens, 0.25 kWh; removed 512 tokens, 0.5 kWh"
-    assert f"lost       {said}" in status_text(s)
+    assert f"lost       {said}" in status_text(run_state(small))
     config = load(small.config)
-    assert said in "\n".join(line.plain for line in draw(Picture(config, s), 200, 50))
+    assert said in "\n".join(line.plain for line in draw(Picture(config, run_state(small)), 200, 50))
     page = write_report(small).read_text(encoding="utf-8")
     assert "5,632 tokens (an estimated 0.75 kWh) came too late and are lost" in page
     assert '<td class="n">5,120</td><td class="n">0.25</td>' in page
     assert "cut 1.2 comes too late: 1,024 tokens are lost: too old" in page
 
 
-def status_text(s: dict[str, Any]) -> str:
+def status_text(s: RunState) -> str:
     out = StringIO()
     print_status(s, Console(file=out, width=140))
     return out.getvalue()
@@ -132,7 +131,7 @@ def test_what_was_changed_is_told_and_a_site_that_left_keeps_what_it_has_used(sm
     assert s["sites"]["adelaide"] == {**before["sites"]["adelaide"], "reason": "no part of the run any more"}
     assert (s["energy_kwh"], s["tokens_by_mode"]) == (before["energy_kwh"], before["tokens_by_mode"])
     shown = StringIO()
-    print_status(s, Console(width=100, file=shown))
+    print_status(run_state(small), Console(width=100, file=shown))
     assert 'changed    policy.name: "paper" -> "breakeven", since Jan 11 18:00 UTC' in shown.getvalue()
     assert "changed    site.adelaide: removed, since" in shown.getvalue()
     assert "changed    run.speed: 1.0 -> 2.0, at the next start" in shown.getvalue()
@@ -167,7 +166,7 @@ def test_sources_that_are_not_heard_are_told_until_they_are_or_a_new_life_begins
     lost = summarise(empty)["signals_lost"]
     assert lost == [{"source": "price", "since": START + 60, "reason": "price: refused"}]
     console = Console(file=StringIO(), width=200)
-    print_status(summarise(empty), console)
+    print_status(run_state(empty), console)
     assert "not heard  price: refused, since" in console.file.getvalue()  # type: ignore[attr-defined]
     t.event(START + 120, "resumed")
     t.close()
@@ -266,7 +265,7 @@ def test_unfinished_run_has_no_end(empty: RunDir) -> None:
 
 def test_imports_nothing_heavy() -> None:
     heavy = "numpy,matplotlib,rich,pydantic,torch,flwr"
-    code = "import sys, windfall.ui.summary, windfall.ui.series;"
+    code = "import sys, windfall.view.state, windfall.view.series;"
     code += f"print([m for m in '{heavy}'.split(',') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

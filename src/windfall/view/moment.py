@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -19,10 +17,6 @@ from windfall.store.telemetry import Telemetry
 
 #: A note (the telemetry's `now`, the lock) and its writer's start may differ by this much and still belong together.
 _SLACK_S = 2.0
-_SECRET = re.compile(
-    r"(?i)\b(password|passwd|secret|api[_-]?key|authorization|bearer|access[_-]?token|auth[_-]?token)\b[\"']?\s*[=:]?\s*\S{4,}"
-)
-_USERINFO = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
 
 
 def open_telemetry(run: RunDir) -> Telemetry | None:
@@ -102,13 +96,3 @@ def _started_before(pid: int, at: float) -> bool:
     except (OSError, StopIteration):
         return True
     return booted + ticks / os.sysconf("SC_CLK_TCK") <= at + _SLACK_S
-
-
-def printable(text: str) -> str:
-    """``text`` that a model wrote, with U+FFFD for control characters: a terminal would obey them."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
-
-
-def safe(text: str) -> str:
-    """``text`` without anything that looks like a credential (invariant 9, once more at the edge)."""
-    return _USERINFO.sub("://…@", _SECRET.sub(lambda m: f"{m.group(1)} …", text))

@@ -10,15 +10,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from windfall.config.schema import Config
-from windfall.ui.reading import safe
-from windfall.ui.tables import WIDE, doing_texts, last_word, lost_text, platform_texts, transfer_texts, waiting_text
+from windfall.ui.terminal.tables import WIDE, doing_texts, last_word, lost_text, platform_texts, transfer_texts, waiting_text
 from windfall.units import clock_text, duration_text
+from windfall.view.state import RunState, SiteState
+from windfall.view.text import safe
 
 #: What two keys of Ctrl-C write.
 _ECHO = 4
@@ -34,10 +34,10 @@ _MODE_STYLES = {"federated": "bold green", "local": "bold blue"}
 
 @dataclass
 class Picture:
-    """What is to be drawn: a run's summary and what is not in it."""
+    """What is to be drawn: where a run stands, and what is not in that."""
 
     config: Config
-    summary: Mapping[str, Any]
+    state: RunState
     emitted: str = ""
     #: Run seconds per wall second of late, None where it is not known yet.
     speed: float | None = None
@@ -61,19 +61,19 @@ def draw(p: Picture, width: int, height: int) -> list[Text]:
 
 
 def _facts(p: Picture, room: int) -> list[tuple[str, Text]]:
-    s = p.summary
-    done, budget = int(s["tokens_committed"]), max(1, int(s["tokens_budget"]))
-    found = [("run time", Text(_run_time(p))), ("mode", Text(s["mode"], style=_MODE_STYLES.get(s["mode"], "dim")))]
+    s = p.state
+    done, budget = int(s.tokens_committed), max(1, int(s.tokens_budget))
+    found = [("run time", Text(_run_time(p))), ("mode", Text(s.mode, style=_MODE_STYLES.get(s.mode, "dim")))]
     if (waits := waiting_text(s)) is not None:
         found.append(("waiting", Text(f"for {waits}", style="yellow")))
     found += [("files", Text(text)) for text in transfer_texts(s)]
     found += [("at work", Text(text)) for text in doing_texts(s)]
     found += [("platform", Text(text)) for text in platform_texts(s)]
-    for h in s["signals_lost"]:
+    for h in s.signals_lost:
         found.append(("not heard", Text(f"{safe(str(h['reason']))}, since {clock_text(h['since'])} UTC", style="red")))
-    found.append(("tokens", _bar(done, budget, f"version {s['version']}", room)))
-    bpb = "–" if s["val_bpb"] is None else f"{s['val_bpb']:.4f} (version {s['val_bpb_version']})"
-    loss = "–" if s["train_loss"] is None else f"{s['train_loss']:.3f}"
+    found.append(("tokens", _bar(done, budget, f"version {s.version}", room)))
+    bpb = "–" if s.val_bpb is None else f"{s.val_bpb:.4f} (version {s.val_bpb_version})"
+    loss = "–" if s.train_loss is None else f"{s.train_loss:.3f}"
     found.append(("learning", Text(f"val bits per byte {bpb}, train loss {loss}, {sum(p.rates.values()):,.0f} tokens/s")))
     found.append(("emissions", Text(p.emitted)))
     if (lost := lost_text(s)) is not None:
@@ -94,11 +94,11 @@ def _fact(label: str, value: Text, room: int) -> list[Text]:
 
 
 def _run_time(p: Picture) -> str:
-    s = p.summary
-    if s["t_run"] is None:
+    s = p.state
+    if s.t_run is None:
         return "starting"
     speed = "" if p.speed is None else f", {p.speed:,.0f} times real time"
-    return f"{clock_text(s['t_run'])} UTC, {s['run_hours']:.2f} h in{speed}"
+    return f"{clock_text(s.t_run)} UTC, {s.run_hours:.2f} h in{speed}"
 
 
 def _bar(done: int, budget: int, version: str, room: int) -> Text:
@@ -111,12 +111,12 @@ def _bar(done: int, budget: int, version: str, room: int) -> Text:
     return Text("━" * full, style="green").append("━" * (cells - full), style="dim").append(f"  {text}", style="default")
 
 
-def _left(s: Mapping[str, Any], done: int, budget: int) -> str:
-    if s["state"] == "done":
+def _left(s: RunState, done: int, budget: int) -> str:
+    if s.state == "done":
         return "done"
-    if not done or not s["wall_seconds"]:
+    if not done or not s.wall_seconds:
         return "–"
-    return f"about {duration_text(float(s['wall_seconds']) * (budget - done) / done)}, by tokens"
+    return f"about {duration_text(float(s.wall_seconds) * (budget - done) / done)}, by tokens"
 
 
 # -- sites ---------------------------------------------------------------------------------------------------
@@ -124,10 +124,10 @@ def _left(s: Mapping[str, Any], done: int, budget: int) -> str:
 
 def _sites(p: Picture, room: int, rows: int, *, wide: bool) -> list[Text]:
     """A row for each site, with its reason; shortened so that no more than ``rows`` lines come of it."""
-    sites = p.summary["sites"]
+    sites = p.state.sites
     if not sites:
         return []
-    held = {h["site"]: h["until"] for h in p.summary["holds"]}
+    held = {h["site"]: h["until"] for h in p.state.holds}
     name_w = min(max(4, *(len(n) for n in sites)), 24 if wide else 18)
     waits = {n: _waits(p, n, x, held) for n, x in sites.items()}
     waits_w = max(len("waits for"), *(len(w) for w in waits.values()))
@@ -142,13 +142,13 @@ def _sites(p: Picture, room: int, rows: int, *, wide: bool) -> list[Text]:
     reason_w = room - lead if wide else room - 2
     shown_sites = []
     for name, x in sites.items():
-        value = "–" if x["value"] is None else f"{x['value']:.0f}"
-        worth = "" if x["worth"] is None else f"/{x['worth']:.0f}"
+        value = "–" if x.value is None else f"{x.value:.0f}"
+        worth = "" if x.worth is None else f"/{x.worth:.0f}"
         row = Text(_cell(name, name_w) + gap)
-        row.append(_cell(x["state"], 12), style=_STATE_STYLES.get(x["state"], ""))
+        row.append(_cell(x.state, 12), style=_STATE_STYLES.get(x.state, ""))
         row.append(f"{gap}{_cell(sparkline(p.sparks.get(name, ()), spark_w), spark_w)}{gap}{_cell(value + worth, 9, right=True)}")
         row.append(f"{gap}{_cell(waits[name], waits_w)}")
-        quiet = x["state"] == "off" and not x["held"]
+        quiet = x.state == "off" and not x.held
         shown_sites.append((row, textwrap.wrap(safe(last_word(x)), reason_w) if reason_w >= 16 else [], quiet))
     header = Text(head + ("  last decision" if wide else ""), style="dim")
     return _fitted(header, shown_sites, rows, lead=lead, width=reason_w, wide=wide)
@@ -190,11 +190,11 @@ def _cell(text: str, width: int, *, right: bool = False) -> str:
     return " " * (width - cell_len(text)) + text if right else set_cell_size(text, width)
 
 
-def _waits(p: Picture, name: str, x: Mapping[str, Any], held: Mapping[str, float | None]) -> str:
-    match x["state"]:
+def _waits(p: Picture, name: str, x: SiteState, held: Mapping[str, float | None]) -> str:
+    match x.state:
         case "provisioning":
             spin_up = next((c.spin_up_s for c in p.config.site if c.name == name), 0.0)
-            return f"ready, {clock_text(x['since'] + spin_up)[-5:]}" if x["since"] is not None else "ready"
+            return f"ready, {clock_text(x.since + spin_up)[-5:]}" if x.since is not None else "ready"
         case "training":
             return f"cut, {clock_text(p.cut_at)[-5:]}" if p.cut_at else "its cut"
         case "ready":
@@ -206,7 +206,7 @@ def _waits(p: Picture, name: str, x: Mapping[str, Any], held: Mapping[str, float
     if name in held:
         until = held[name]
         return "its release" if until is None else f"release, {clock_text(until)[-5:]}"
-    return f"start, {clock_text(x['until'])[-5:]}" if x["until"] is not None else "a window"
+    return f"start, {clock_text(x.until)[-5:]}" if x.until is not None else "a window"
 
 
 def sparkline(values: Iterable[float], width: int = _SPARK) -> str:

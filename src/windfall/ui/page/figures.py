@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FormatStrFormatter, NullFormatter, NullLocator
 
-from windfall.ui.baselines import Baseline
-from windfall.ui.series import RunSeries, thin
+from windfall.view.baselines import Baseline
+from windfall.view.series import RunSeries, thin
+from windfall.view.state import SiteState
 
 INK, MUTED, GRID, PAPER = "#1b2733", "#667380", "#dde3e8", "#ffffff"
 #: Okabe and Ito's colours, which stay apart for colour-blind readers.
@@ -117,7 +118,7 @@ def inline(document: str, name: str, kind: str, label: str) -> str:
     return body.replace("<svg", f'<svg class="{kind}" role="img" aria-label="{label}"', 1)
 
 
-def lanes(s: RunSeries, sites: dict[str, dict[str, Any]], criterion: float) -> Draw:
+def lanes(s: RunSeries, sites: Mapping[str, SiteState], criterion: float) -> Draw:
     """A strip of the run's mode, then a lane per site: its signal, the criterion, and what the site did."""
 
     def draw(inches: float) -> Figure:
@@ -216,7 +217,7 @@ def _mode_strip(ax: Any, s: RunSeries) -> None:
     ax.set_title("run: paused (grey), local (blue), federated (green)", loc="left", fontsize=9, color=MUTED, pad=3)
 
 
-def _lane(ax: Any, s: RunSeries, name: str, site: dict[str, Any], criterion: float) -> None:
+def _lane(ax: Any, s: RunSeries, name: str, site: SiteState, criterion: float) -> None:
     points = [p for p in s.readings.get(name, []) if p[0] < s.end]
     times = [_when(max(t, s.start)) for t, _ in points] + ([_when(s.end)] if points else [])
     values = [v for _, v in points] + ([points[-1][1]] if points else [])
@@ -239,10 +240,10 @@ def _lane(ax: Any, s: RunSeries, name: str, site: dict[str, Any], criterion: flo
     ax.set_yticks(ticks + ([round(max(values), -1)] if values and max(values) > 2.5 * criterion else []))
     ax.tick_params(axis="y", labelsize=8)
     ax.grid(False)
-    ax.set_title(name + (f" · {site['region']}" if site.get("region") else ""), loc="left", fontsize=9.5, pad=4)
-    kg = site["kg_co2"]
+    ax.set_title(name + (f" · {site.region}" if site.region else ""), loc="left", fontsize=9.5, pad=4)
+    kg = site.kg_co2
     ax.set_title(
-        f"{site['training_hours']:.1f} h, {site['energy_kwh']:.1f} kWh" + ("" if kg is None else f", {kg:.2f} kg"),
+        f"{site.training_hours:.1f} h, {site.energy_kwh:.1f} kWh" + ("" if kg is None else f", {kg:.2f} kg"),
         loc="right",
         fontsize=8.5,
         color=MUTED,

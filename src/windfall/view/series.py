@@ -5,13 +5,15 @@ Like the summary they are read from ledger and telemetry alone, without numpy. L
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from windfall.energy.phases import of_state
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
-from windfall.ui.reading import Moment, one_moment
+from windfall.store.telemetry_energy import EnergyRow, EnergySums
+from windfall.store.telemetry_metrics import LOSS
+from windfall.view.moment import Moment, one_moment
 
 _T = TypeVar("_T")
 
@@ -60,21 +62,6 @@ class LaneSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Energy and emissions of one site in one phase."""
-
-    site: str
-    phase: str
-    seconds: float
-    joules: float
-    grams: float
-    inside_joules: float
-    #: Joules of which it is unknown whether they were inside a window, and joules of which the emissions are unknown.
-    unjudged_joules: float
-    unpriced_joules: float
-
-
-@dataclass(frozen=True, slots=True)
 class Switch:
     """A decision that turned a site on or off."""
 
@@ -107,7 +94,7 @@ class RunSeries:
     unit: str = "gCO2/kWh"
     #: By site, the newest worth (or threshold) in its decisions.
     worth: dict[str, float] = field(default_factory=dict)
-    costs: list[Cost] = field(default_factory=list)
+    costs: list[EnergySums] = field(default_factory=list)
     #: (run time, kg since the start), all sites.
     emissions: list[tuple[float, float]] = field(default_factory=list)
     changes: list[Switch] = field(default_factory=list)
@@ -129,8 +116,7 @@ def run_series(run: RunDir, at: Moment | None = None) -> RunSeries:
         if versions:
             found.start, found.end = versions[0].t_run, versions[-1].t_run
         if now.telemetry is not None:
-            evaluated = now.telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'")
-            bpb = {int(v): float(x) for v, x in evaluated}
+            bpb = dict(now.telemetry.evaluations())
             _fill(found, now.telemetry)
     found.versions = [
         VersionRow(v.version, v.t_run, v.mode, v.tokens, v.tokens_total, v.sites, bpb.get(v.version)) for v in versions
@@ -147,38 +133,25 @@ def thin(rows: list[_T], most: int = MAX_POINTS) -> list[_T]:
 
 
 def _fill(s: RunSeries, t: Telemetry) -> None:
-    now = t.rows("SELECT value FROM meta WHERE key = 'now'")
-    begun = t.rows("SELECT t_run FROM events WHERE kind IN ('started', 'resumed') ORDER BY id LIMIT 1")
+    now = t.now()
+    begun = t.events_of("started", "resumed")
     if begun:
-        s.start = float(begun[0][0])
-    at = float(json.loads(now[0][0])["t_run"]) if now else s.end
-    s.end = max(s.start, s.end, at)
-    (steps,) = t.rows("SELECT COUNT(*) FROM metrics WHERE name = 'loss'")[0]
+        s.start = begun[0][1].t_run
+    s.end = max(s.start, s.end, float(now["t_run"]) if now else s.end)
     # Thinned in the query: a long run has millions of steps.
-    every = max(1, -(-int(steps) // MAX_POINTS))
-    s.steps = [
-        Step(float(a), int(b or 0), float(c))
-        for a, b, c in t.rows("SELECT t_run, tokens, value FROM metrics WHERE name = 'loss' AND id % ? = 0 ORDER BY id", every)
-    ]
-    marks = [(float(a), str(m)) for a, m in t.rows("SELECT t_run, mode FROM modes ORDER BY rowid")]
-    s.modes = _joined(marks, s.end)
-    s.costs = [
-        Cost(str(site), str(phase), *(float(x) for x in rest))
-        for site, phase, *rest in t.rows(
-            "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
-            " TOTAL(CASE WHEN inside = -1 THEN joules END), TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END) FROM energy"
-            " GROUP BY site, phase ORDER BY site, phase"
-        )
-    ]
+    every = max(1, -(-t.metric_count(LOSS) // MAX_POINTS))
+    s.steps = [Step(m.t_run, m.tokens or 0, m.value) for m in t.metrics(LOSS, every=every)]
+    s.modes = _joined([(m.t_run, m.mode) for m in t.modes()], s.end)
+    s.costs = t.energy_sums()
     _lanes(s, t)
-    for site, valid, value, unit in t.rows("SELECT site, valid_from, value, unit FROM readings ORDER BY site, valid_from"):
-        s.readings.setdefault(str(site), []).append((float(valid), float(value)))
-        s.unit = str(unit)
+    for r in t.readings():
+        s.readings.setdefault(r.site, []).append((r.valid_from, r.value))
+        s.unit = r.unit
     for site in s.readings:
-        for (numbers,) in t.rows("SELECT numbers FROM decisions WHERE site = ? ORDER BY t_run DESC LIMIT 1", site):
-            if (worth := json.loads(numbers).get("worth")) is not None:
-                s.worth[site] = float(worth)
-    s.emissions = _cumulative(t.rows("SELECT t0, t1, grams FROM energy ORDER BY t0"), s.start)
+        last = t.newest_decision(site)
+        if last is not None and (worth := last.numbers.get("worth")) is not None:
+            s.worth[site] = float(worth)
+    s.emissions = _cumulative(t.energy(), s.start)
     for _, e in t.events():
         if e.kind == "decision":
             s.changes.append(Switch(e.t_run, e.site or "", str(e.detail.get("wanted", "")), str(e.detail.get("reason", ""))))
@@ -204,35 +177,39 @@ def _joined(marks: list[tuple[float, str]], end: float) -> list[tuple[float, flo
 
 def _lanes(s: RunSeries, t: Telemetry) -> None:
     marks: dict[str, list[tuple[float, str]]] = {}
-    for site, at, state in t.rows("SELECT site, t_run, state FROM states ORDER BY rowid"):
-        marks.setdefault(str(site), []).append((float(at), str(state)))
+    for row in t.states():
+        marks.setdefault(row.site, []).append((row.t_run, row.state))
     idle: dict[str, list[tuple[float, float]]] = {}
     # The account has idle time within a spin-up (loading) and within training (waiting for a round's end).
-    for site, t0, t1 in t.rows("SELECT site, t0, t1 FROM energy WHERE phase = 'idle' ORDER BY site, t0"):
-        idle.setdefault(str(site), []).append((float(t0), float(t1)))
+    for e in t.energy("idle"):
+        idle.setdefault(e.site, []).append((e.t0, e.t1))
     for site, changes in marks.items():
         spans: list[LaneSpan] = []
         for t0, t1, state in _joined(changes, s.end):
-            if state == "off":
-                continue
-            if state == "training":
-                spans += [
-                    LaneSpan(max(a, t0), min(b, t1), m if m != "paused" else "local") for a, b, m in s.modes if b > t0 and a < t1
-                ]
-            else:
-                spans.append(LaneSpan(t0, t1, "idle" if state == "ready" else state))
+            match state:
+                case "off":
+                    continue
+                case "training":
+                    spans += [
+                        LaneSpan(max(a, t0), min(b, t1), m if m != "paused" else "local")
+                        for a, b, m in s.modes if b > t0 and a < t1
+                    ]  # fmt: skip
+                case "failed":  # no phase of energy, and worth a colour of its own
+                    spans.append(LaneSpan(t0, t1, state))
+                case _:
+                    spans += [LaneSpan(a, b, phase) for phase, a, b in of_state(state, t0, t1)]
             spans += [LaneSpan(max(a, t0), min(b, t1), "idle") for a, b in idle.get(site, []) if b > t0 and a < t1]
         s.lanes[site] = spans
 
 
-def _cumulative(rows: list[tuple[Any, ...]], start: float) -> list[tuple[float, float]]:
+def _cumulative(rows: list[EnergyRow], start: float) -> list[tuple[float, float]]:
     """Emissions since the start at every border of the account's intervals. Within one, power and reading are constant."""
     slopes: dict[float, float] = {}
-    for t0, t1, grams in rows:
-        if t1 > t0:
-            rate = float(grams) / (float(t1) - float(t0))
-            slopes[float(t0)] = slopes.get(float(t0), 0.0) + rate
-            slopes[float(t1)] = slopes.get(float(t1), 0.0) - rate
+    for e in rows:
+        if e.t1 > e.t0:
+            rate = e.grams / (e.t1 - e.t0)
+            slopes[e.t0] = slopes.get(e.t0, 0.0) + rate
+            slopes[e.t1] = slopes.get(e.t1, 0.0) - rate
     found = [(start, 0.0)]
     rate = total = 0.0
     for t in sorted(slopes):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from windfall import clock
 from windfall.store.ledger import Ledger
 from windfall.store.records import Consumed
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.store.telemetry_energy import EnergyRow
 from windfall.units import parse_utc
 
 START = parse_utc("2026-01-11T17:00Z")
@@ -86,29 +88,26 @@ def commit_all(ledger: Ledger, site: str, blocks: int, mode: str, t: float) -> N
 
 def state(t: Telemetry, at: float, site: str, was: str, now: str, reason: str) -> None:
     """A state change as the recorder writes it."""
-    t.put("INSERT INTO states VALUES (?,?,?,?,?)", site, at, clock.wall(), now, reason)
+    t.state(at, site, now, reason)
     t.event(at, "state", site=site, was=was, now=now, generation=1, reason=reason)
 
 
 def mode(t: Telemetry, at: float, was: str, now: str) -> None:
     """A mode change as the recorder writes it."""
-    t.put("INSERT INTO modes VALUES (?,?,?)", at, clock.wall(), now)
+    t.mode(at, now)
     t.event(at, "mode", was=was, now=now)
 
 
 def energy(t: Telemetry, site: str, phase: str, t0: float, t1: float, watts: float, g: float) -> None:
     """A booked interval."""
     joules = watts * (t1 - t0)
-    t.put(
-        "INSERT INTO energy (site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside) VALUES (?,?,?,?,?,?,?,?,?,?)",
-        site, phase, t0, t1, clock.wall(), watts, g, joules, joules / 3.6e6 * g, int(g < 100),
-    )  # fmt: skip
+    t.book(EnergyRow(site, phase, t0, t1, watts, g, joules, joules / 3.6e6 * g, int(g < 100), None, None))
 
 
 def now_row(t: Telemetry, at: float, sites: dict[str, Any], pid: int = NOBODY, mode: str = "paused") -> None:
     """The row that the coordinator keeps up to date."""
     value = {"t_run": at, "t_wall": clock.wall(), "mode": mode, "sites": sites, "pid": pid}
-    t.put("INSERT OR REPLACE INTO meta VALUES ('now', ?)", json.dumps(value))
+    t.present(value)
 
 
 def tell(t: Telemetry) -> None:
@@ -130,22 +129,9 @@ def tell(t: Telemetry) -> None:
     energy(t, "california", "training", START + 600, START + 2 * h, 2000.0, 65.4)
     energy(t, "adelaide", "training", START + h, START + 2 * h, 2000.0, 875.4)
     for site, value in (("california", 65.4), ("adelaide", 875.4)):
-        t.put(
-            "INSERT INTO readings (t_run, t_wall, site, value, unit, valid_from, known_at, source) VALUES (?,?,?,?,?,?,?,?)",
-            START,
-            0.0,
-            site,
-            value,
-            "gCO2/kWh",
-            START,
-            START,
-            "bundled",
-        )
-        numbers = json.dumps({"value": value, "worth": 100.0})
-        t.put(
-            "INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?)",
-            START + 2 * h, 0.0, site, 0, f"off: {value:.0f} g", numbers, None, "{}", "{}",
-        )  # fmt: skip
+        t.reading(START, site, value, "gCO2/kWh", valid_from=START, known_at=START, source="bundled", stale_at=None)
+        numbers = {"value": value, "worth": 100.0}
+        t.decision(START + 2 * h, site, False, f"off: {value:.0f} g", numbers=numbers, until=None, given={}, memory={})
     for version, bpb in ((0, 8.0), (1, 4.0), (2, 2.5)):
         t.metric(START + version * h, "california", "val_bpb", bpb, tokens=version * 4096, version=version)
         wrote = f"text of {version} \x1b[31m </pre><script>alert(1)</script>"
@@ -172,3 +158,15 @@ def finished_run(root: Path) -> RunDir:
     tell(telemetry)
     telemetry.close()
     return run
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> RunDir:
+    """Prepared and not begun: no version, no telemetry."""
+    return empty_run(tmp_path / "empty")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> RunDir:
+    """A finished run of two hours."""
+    return finished_run(tmp_path / "small")

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_runs import START, commit_all, empty_run, energy, tell
 
 import windfall
+from ui_runs import START, commit_all, empty_run, energy, tell
 from windfall.cli.export import export
 from windfall.cli.report import report
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.ui import frames
-from windfall.ui import report as report_page
+from windfall.ui.page import report as report_page
+from windfall.view import frames
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def then_more(run: RunDir, wrapped: Callable[..., Any], *, before: bool) -> Call
 def test_a_report_is_of_one_moment(going_on: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Any] = []
     series = report_page.run_series
-    monkeypatch.setattr(report_page, "summarise", then_more(going_on, report_page.summarise, before=False))
+    monkeypatch.setattr(report_page, "run_state", then_more(going_on, report_page.run_state, before=False))
     monkeypatch.setattr(report_page, "run_series", lambda *a: seen.append(series(*a)) or seen[-1])
     report(going_on.root, as_json=True)
     said = json.loads(capsys.readouterr().out)

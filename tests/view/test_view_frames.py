@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 from backtests import result, row
-from ui_runs import START, finished_run
 
 import windfall
 from needs import missing
+from ui_runs import START, finished_run
 from windfall.cli.export import export
 from windfall.errors import ConfigError, StoreError
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.ui.frame import Frame
-from windfall.ui.frames import RunFrames, backtest_frames
-from windfall.ui.summary import summarise
+from windfall.view.frame import Frame
+from windfall.view.frames import RunFrames, backtest_frames
+from windfall.view.state import summarise
 
 EVERY = {"versions", "blocks", "events", "decisions", "readings", "forecasts", "metrics", "steps", "energy", "states", "modes"}
 

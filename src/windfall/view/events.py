@@ -7,8 +7,8 @@ from typing import Any
 
 from windfall.store.configurations import change_text
 from windfall.store.telemetry import Event
-from windfall.ui.reading import safe
 from windfall.units import clock_text, counted, iso_utc
+from windfall.view.text import safe
 
 #: Kinds that mark a transition or something that went wrong; the plain live view prints these and no others.
 TRANSITIONS = frozenset(

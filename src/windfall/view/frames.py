@@ -5,9 +5,7 @@ Read only, from ledger and telemetry, of a run that is going on too. Times are t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,33 +14,12 @@ from windfall.simulate.backtest import Backtest, Row
 from windfall.simulate.sweep import SweepPoint, SweepSummary
 from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
-from windfall.store.telemetry import Event
-from windfall.ui.events import what_happened
-from windfall.ui.frame import Frame, Kind, unpacked
-from windfall.ui.reading import Moment, one_moment, safe
-from windfall.ui.summary import summarise
-
-
-class _MomentSource:
-    """One moment of a run; of its telemetry nothing where there is none yet."""
-
-    def __init__(self, at: Moment) -> None:
-        self.ledger = at.ledger
-        self._t = at.telemetry
-
-    def rows(self, table: str, columns: Sequence[str], rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
-        """Rows of a table; None for columns, and nothing for tables, that an older schema does not have."""
-        there = {str(c[1]) for c in self._t.rows(f"PRAGMA table_info({table})")} if self._t else set()
-        if self._t is None or not there:
-            return []
-        names = ", ".join(c if c in there else "NULL" for c in columns)
-        return self._t.rows(f"SELECT {names} FROM {table} {rest}", *values)
-
-    def frame(self, table: str, kinds: dict[str, Kind], rest: str = "") -> Frame:
-        """A table as it is, sources (which may be addresses) without credentials."""
-        at = list(kinds).index("source") if "source" in kinds else None
-        rows = self.rows(table, list(kinds), rest)
-        return Frame(kinds, rows if at is None else [(*r[:at], safe(str(r[at])), *r[at + 1 :]) for r in rows])
+from windfall.store.telemetry_metrics import LOSS, VAL_BPB
+from windfall.view.events import what_happened
+from windfall.view.frame import Frame, Kind, unpacked
+from windfall.view.moment import Moment, one_moment
+from windfall.view.state import summarise
+from windfall.view.text import safe
 
 
 class RunFrames:
@@ -108,22 +85,17 @@ class RunFrames:
 
     def frames(self) -> dict[str, Frame]:
         """All of the tables by name."""
-        with self._source() as source:
-            return {name: make(source) for name, make in _ALL.items()}
+        with one_moment(self._run) as at:
+            return {name: make(at) for name, make in _ALL.items()}
 
     def everything(self) -> tuple[dict[str, Frame], dict[str, Any]]:
         """All of the tables by name and the summary, of one moment."""
         with one_moment(self._run) as at:
-            return {name: make(_MomentSource(at)) for name, make in _ALL.items()}, summarise(self._run, at)
+            return {name: make(at) for name, make in _ALL.items()}, summarise(self._run, at)
 
-    def _of(self, make: Callable[[_MomentSource], Frame]) -> Frame:
-        with self._source() as source:
-            return make(source)
-
-    @contextmanager
-    def _source(self) -> Iterator[_MomentSource]:
+    def _of(self, make: Callable[[Moment], Frame]) -> Frame:
         with one_moment(self._run) as at:
-            yield _MomentSource(at)
+            return make(at)
 
 
 def backtest_frames(result: Backtest) -> dict[str, Frame]:
@@ -191,9 +163,9 @@ def summary_frame(found: Sequence[SweepSummary]) -> Frame:
     return Frame(kinds, table)
 
 
-def _versions(source: _MomentSource) -> Frame:
-    found = source.ledger.versions()
-    bpb = dict(source.rows("metrics", ("version", "value"), "WHERE name = 'val_bpb' ORDER BY id"))
+def _versions(at: Moment) -> Frame:
+    found = at.ledger.versions()
+    bpb = {m.version: m.value for m in at.telemetry.metrics(VAL_BPB)} if at.telemetry else {}
     kinds: dict[str, Kind] = {
         "version": "int", "t_run": "unix", "t_wall": "unix", "mode": "text", "tokens": "int", "tokens_total": "int",
         "retained": "bool", "val_bpb": "float",
@@ -206,22 +178,20 @@ def _versions(source: _MomentSource) -> Frame:
     return Frame({**kinds, **dict.fromkeys(more, "int")}, rows)
 
 
-def _blocks(source: _MomentSource) -> Frame:
-    spans = source.ledger.spans()
+def _blocks(at: Moment) -> Frame:
+    spans = at.ledger.spans()
     return Frame({"first": "int", "end": "int", "blocks": "int", "state": "text"}, [(a, b, b - a, state) for a, b, state in spans])
 
 
-def _events(source: _MomentSource) -> Frame:
+def _events(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "id": "int", "t_run": "unix", "t_wall": "unix", "kind": "text", "site": "text", "version": "int", "what": "text",
         "detail": "text",
     }  # fmt: skip
-    columns = ("id", "t_run", "t_wall", "kind", "site", "version", "detail")
-    rows = []
-    for i, t_run, t_wall, kind, site, version, text in source.rows("events", columns, "ORDER BY id"):
-        detail = json.loads(text)
-        what = what_happened(Event(t_run, t_wall, kind, site, version, detail))
-        rows.append((i, t_run, t_wall, kind, site, version, what, to_json(_without_secrets(detail))))
+    rows = [
+        (i, e.t_run, e.t_wall, e.kind, e.site, e.version, what_happened(e), to_json(_without_secrets(e.detail)))
+        for i, e in (at.telemetry.events() if at.telemetry else ())
+    ]
     return Frame(kinds, rows)
 
 
@@ -237,82 +207,83 @@ def _without_secrets(value: Any, key: str = "") -> Any:
     return safe(value) if safe(whole) == whole or safe(value) != value else "…"
 
 
-def _decisions(source: _MomentSource) -> Frame:
+def _decisions(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "t_run": "unix", "t_wall": "unix", "site": "text", "wanted": "bool", "reason": "text", "until": "unix",
     }  # fmt: skip
-    found = source.rows("decisions", (*kinds, "numbers", "memory"), "ORDER BY t_run, site")
-    numbers, n = unpacked("numbers_", [json.loads(r[6]) for r in found])
-    memory, m = unpacked("memory_", [json.loads(r[7]) for r in found])
-    rows = [(*r[:4], safe(str(r[4])), r[5], *numbered, *kept) for r, numbered, kept in zip(found, n, m, strict=True)]
+    found = sorted(at.telemetry.decisions(), key=lambda d: (d.t_run, d.site)) if at.telemetry else []
+    numbers, n = unpacked("numbers_", [d.numbers for d in found])
+    memory, m = unpacked("memory_", [d.memory for d in found])
+    rows = [
+        (d.t_run, d.t_wall, d.site, d.wanted, safe(d.reason), d.until, *numbered, *kept)
+        for d, numbered, kept in zip(found, n, m, strict=True)
+    ]
     return Frame({**kinds, **numbers, **memory}, rows)
 
 
-def _readings(source: _MomentSource) -> Frame:
+def _readings(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "site": "text", "valid_from": "unix", "known_at": "unix", "stale_at": "unix", "value": "float", "unit": "text",
         "source": "text", "t_run": "unix", "t_wall": "unix",
     }  # fmt: skip
-    return source.frame("readings", kinds, "ORDER BY site, valid_from")
+    # A source may be an address with a credential in it.
+    found = [r._replace(source=safe(str(r.source))) for r in at.telemetry.readings()] if at.telemetry else []
+    return Frame(kinds, found)
 
 
-def _forecasts(source: _MomentSource) -> Frame:
+def _forecasts(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {"site": "text", "made_at": "unix", "t": "unix", "value": "float"}
-    found = source.rows("forecasts", ("site", "made_at", "times", "vals"), "ORDER BY site, made_at")
-    rows = [
-        (site, made, t, v) for site, made, times, vals in found for t, v in zip(json.loads(times), json.loads(vals), strict=True)
-    ]
-    return Frame(kinds, rows)
+    found = at.telemetry.forecasts() if at.telemetry else []
+    return Frame(kinds, [(f.site, f.made_at, t, v) for f in found for t, v in zip(f.times, f.values, strict=True)])
 
 
-def _metrics(source: _MomentSource) -> Frame:
+def _metrics(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "id": "int", "t_run": "unix", "t_wall": "unix", "site": "text", "name": "text", "value": "float", "tokens": "int",
         "version": "int", "detail": "text",
     }  # fmt: skip
-    return source.frame("metrics", kinds, "ORDER BY id")
+    return Frame(kinds, at.telemetry.metrics() if at.telemetry else [])
 
 
-def _steps(source: _MomentSource) -> Frame:
+def _steps(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "t_run": "unix", "t_wall": "unix", "site": "text", "tokens": "int", "version": "int", "loss": "float", "mode": "text",
         "tokens_per_s_wall": "float",
     }  # fmt: skip
-    columns = ("t_run", "t_wall", "site", "tokens", "version", "value", "detail")
     rows = []
-    for *head, detail in source.rows("metrics", columns, "WHERE name = 'loss' ORDER BY id"):
-        more = json.loads(detail) if detail else {}
-        rows.append((*head, more.get("mode"), more.get("tokens_per_s_wall")))
+    for s in at.telemetry.metrics(LOSS) if at.telemetry else ():
+        more = s.more
+        rows.append((s.t_run, s.t_wall, s.site, s.tokens, s.version, s.value, more.get("mode"), more.get("tokens_per_s_wall")))
     return Frame(kinds, rows)
 
 
-def _energy(source: _MomentSource) -> Frame:
+def _energy(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "site": "text", "phase": "text", "t0": "unix", "t1": "unix", "watts": "float", "g_per_kwh": "float", "joules": "float",
         "grams": "float", "inside": "bool", "average_grams": "float", "money": "float",
     }  # fmt: skip
-    return source.frame("energy", kinds, "ORDER BY t0, site")
+    return Frame(kinds, at.telemetry.energy() if at.telemetry else [])
 
 
-def _states(source: _MomentSource) -> Frame:
-    found = source.rows("states", ("site", "t_run", "t_wall", "state", "reason"), "ORDER BY rowid")
+def _states(at: Moment) -> Frame:
+    found = at.telemetry.states() if at.telemetry else []
     after: dict[str, float] = {}
     ends: list[float | None] = []
-    for site, t, *_ in reversed(found):
-        ends.append(after.get(site))
-        after[site] = t
-    rows = [(s, t, end, wall, state, safe(str(why))) for (s, t, wall, state, why), end in zip(found, ends[::-1], strict=True)]
+    for row in reversed(found):
+        ends.append(after.get(row.site))
+        after[row.site] = row.t_run
+    rows = [(r.site, r.t_run, end, r.t_wall, r.state, safe(r.reason)) for r, end in zip(found, ends[::-1], strict=True)]
     return Frame({"site": "text", "t_run": "unix", "until": "unix", "t_wall": "unix", "state": "text", "reason": "text"}, rows)
 
 
-def _modes(source: _MomentSource) -> Frame:
-    found = source.rows("modes", ("t_run", "t_wall", "mode"), "ORDER BY rowid")
-    ends = [*(r[0] for r in found[1:]), None]
-    rows = [(t, end, wall, mode) for (t, wall, mode), end in zip(found, ends, strict=False)]
+def _modes(at: Moment) -> Frame:
+    found = at.telemetry.modes() if at.telemetry else []
+    ends = [*(r.t_run for r in found[1:]), None]
+    rows = [(r.t_run, end, r.t_wall, r.mode) for r, end in zip(found, ends, strict=False)]
     return Frame({"t_run": "unix", "until": "unix", "t_wall": "unix", "mode": "text"}, rows)
 
 
-_ALL: dict[str, Callable[[_MomentSource], Frame]] = {
+_ALL: dict[str, Callable[[Moment], Frame]] = {
     "versions": _versions, "blocks": _blocks, "events": _events, "decisions": _decisions, "readings": _readings,
     "forecasts": _forecasts, "metrics": _metrics, "steps": _steps, "energy": _energy, "states": _states, "modes": _modes,
 }  # fmt: skip

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from windfall.run.operator import words
 from windfall.store.configurations import change_text
 from windfall.store.records import Hold
 from windfall.ui.backtest_late import beside
 from windfall.ui.backtest_rows import by_average, columns, explained, fitting, footnotes, shares
-from windfall.ui.events import format_event as format_event
-from windfall.ui.reading import safe
 from windfall.units import clock_text, counted, duration_text, iso_utc
+from windfall.view.state import RunState, SiteState
+from windfall.view.text import safe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,29 +127,28 @@ def _quietly(console: Console, text: str) -> None:
     console.print(text, style="dim", markup=False, highlight=False)
 
 
-def print_status(summary: Mapping[str, Any], console: Console) -> None:
+def print_status(s: RunState, console: Console) -> None:
     """A run on one screen."""
     from rich.table import Table
 
-    s = summary
-    share = s["tokens_committed"] / (s["tokens_budget"] or 1) * 100
-    bpb = "not evaluated yet" if s["val_bpb"] is None else f"{s['val_bpb']:.4f} bits per byte (from {s['val_bpb_start']:.4f})"
-    inside = "" if s["share_inside"] is None else f", {s['share_inside'] * 100:.1f} % inside windows"
-    kg = "emissions unknown" if s["kg_co2"] is None else f"{s['kg_co2']:.3f} kg CO2"
-    partly = s["kg_co2"] is not None and s["unpriced_kwh"] > 0
-    unknown = f" ({s['unpriced_kwh']:.3f} of them without a reading)" if partly else ""
+    share = s.tokens_committed / (s.tokens_budget or 1) * 100
+    bpb = "not evaluated yet" if s.val_bpb is None else f"{s.val_bpb:.4f} bits per byte (from {s.val_bpb_start:.4f})"
+    inside = "" if s.share_inside is None else f", {s.share_inside * 100:.1f} % inside windows"
+    kg = "emissions unknown" if s.kg_co2 is None else f"{s.kg_co2:.3f} kg CO2"
+    partly = s.kg_co2 is not None and s.unpriced_kwh > 0
+    unknown = f" ({s.unpriced_kwh:.3f} of them without a reading)" if partly else ""
     lines = (
-        ("run", f"{s['run_id']}: {s['state']}" + (f" ({safe(s['message'])})" if s["message"] else "")),
+        ("run", f"{s.run_id}: {s.state}" + (f" ({safe(s.message)})" if s.message else "")),
         (
             "run time",
-            f"{clock_text(s['t_run'])} UTC, {s['run_hours']:.2f} h in" if s["t_run"] is not None else "not started",
+            f"{clock_text(s.t_run)} UTC, {s.run_hours:.2f} h in" if s.t_run is not None else "not started",
         ),
-        ("wall time", duration_text(s["wall_seconds"])),
-        ("mode", s["mode"]),
-        ("tokens", f"{s['tokens_committed']:,} of {s['tokens_budget']:,} ({share:.1f} %), version {s['version']}"),
+        ("wall time", duration_text(s.wall_seconds)),
+        ("mode", s.mode),
+        ("tokens", f"{s.tokens_committed:,} of {s.tokens_budget:,} ({share:.1f} %), version {s.version}"),
         ("validation", bpb),
-        ("energy", f"{s['energy_kwh']:.3f} kWh{unknown}, {kg}{inside}"),
-        ("blocks", ", ".join(f"{n} {k}" for k, n in s["blocks"].items() if n)),
+        ("energy", f"{s.energy_kwh:.3f} kWh{unknown}, {kg}{inside}"),
+        ("blocks", ", ".join(f"{n} {k}" for k, n in s.blocks.items() if n)),
         *([("lost", lost)] if (lost := lost_text(s)) is not None else []),
     )
     waits = waiting_text(s)
@@ -171,21 +169,21 @@ def print_status(summary: Mapping[str, Any], console: Console) -> None:
             no_wrap=column not in ("site", "last decision"),
             overflow="fold",
         )
-    for name, x in s["sites"].items():
+    for name, x in s.sites.items():
         table.add_row(
             name,
-            x["state"],
-            f"{x['tokens']:,}",
-            f"{x['energy_kwh']:.2f}",
-            "-" if x["kg_co2"] is None else f"{x['kg_co2']:.3f}",
-            str(x["starts"]),
-            "-" if x["value"] is None else f"{x['value']:.0f}",
+            x.state,
+            f"{x.tokens:,}",
+            f"{x.energy_kwh:.2f}",
+            "-" if x.kg_co2 is None else f"{x.kg_co2:.3f}",
+            str(x.starts),
+            "-" if x.value is None else f"{x.value:.0f}",
             *([_plain(last_word(x))] if wide else []),
         )
     console.print(table)
     if not wide:
         console.print()
-        for name, x in s["sites"].items():
+        for name, x in s.sites.items():
             if said := safe(last_word(x)):
                 _hanging(console, f"{name}: ", said, indent=2)
 
@@ -198,67 +196,67 @@ def _hanging(console: Console, label: str, value: str, indent: int | None = None
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def waiting_text(s: Mapping[str, Any]) -> str | None:
+def waiting_text(s: RunState) -> str | None:
     """``texas: its processes are starting, 12 s``: what a gated clock stands for, where it does for a while."""
-    waiting = s.get("waiting")
+    waiting = s.waiting
     if waiting is None or waiting["seconds"] < _WORTH_A_WORD_S:
         return None
     return f"{safe(waiting['for'])}, {duration_text(waiting['seconds'])}"
 
 
-def transfer_texts(s: Mapping[str, Any]) -> list[str]:
+def transfer_texts(s: RunState) -> list[str]:
     """``texas sends delta, 120 of 561 MB, 12 s``: each large file that is on its way, and what hinders it."""
     found = []
-    for x in s.get("transfers", ()):
+    for x in s.transfers:
         what = f"{x['site']} {'sends' if x['direction'] == 'up' else 'fetches'} {safe(x['name'])}"
         trouble = f" ({safe(x['trouble'])})" if x["trouble"] else ""
         found.append(f"{what}, {x['done'] / 1e6:,.0f} of {x['of'] / 1e6:,.0f} MB, {duration_text(x['seconds'])}{trouble}")
     return found
 
 
-def platform_texts(s: Mapping[str, Any]) -> list[str]:
+def platform_texts(s: RunState) -> list[str]:
     """What sites' platforms say while they start or stop, a line each."""
-    return [f"{site}: {safe(words)}" for site, words in s.get("platforms", {}).items()]
+    return [f"{site}: {safe(words)}" for site, words in s.platforms.items()]
 
 
-def doing_texts(s: Mapping[str, Any]) -> list[str]:
+def doing_texts(s: RunState) -> list[str]:
     """``texas: a step: polar factors, 84 s``: what sites are at that takes them a while."""
-    return [f"{x['site']}: {safe(x['what'])}, {duration_text(x['seconds'])}" for x in s.get("doing", ())]
+    return [f"{x['site']}: {safe(x['what'])}, {duration_text(x['seconds'])}" for x in s.doing]
 
 
-def lost_text(s: Mapping[str, Any]) -> str | None:
+def lost_text(s: RunState) -> str | None:
     """``8,192 tokens and an estimated 0.5 kWh came too late: texas 8,192 tokens, 0.5 kWh``; None where nothing is lost."""
-    total = s["work_lost"]
-    if not total["tokens"]:
+    total = s.work_lost
+    if not total.tokens:
         return None
-    kwh = f" and an estimated {total['kwh']:.3g} kWh" if total["kwh"] else ""
-    return f"{total['tokens']:,} tokens{kwh} came too late: " + "; ".join(
-        f"{name} {of['tokens']:,} tokens" + (f", {of['kwh']:.3g} kWh" if of["kwh"] else "")
-        for name, of in ((name, x["work_lost"]) for name, x in s["sites"].items())
-        if of["tokens"]
+    kwh = f" and an estimated {total.kwh:.3g} kWh" if total.kwh else ""
+    return f"{total.tokens:,} tokens{kwh} came too late: " + "; ".join(
+        f"{name} {of.tokens:,} tokens" + (f", {of.kwh:.3g} kWh" if of.kwh else "")
+        for name, of in ((name, x.work_lost) for name, x in s.sites.items())
+        if of.tokens
     )
 
 
-def last_word(site: Mapping[str, Any]) -> str:
+def last_word(site: SiteState) -> str:
     """Why a site of a summary is as it is: an operator's hold, which overrides every policy, and then the policy's reason."""
-    if not site["held"]:
-        return str(site["reason"])
-    return f"{site['held']}; the policy: {site['reason']}" if site["reason"] else str(site["held"])
+    if not site.held:
+        return site.reason
+    return f"{site.held}; the policy: {site.reason}" if site.reason else site.held
 
 
-def _hands(s: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _hands(s: RunState) -> list[tuple[str, str]]:
     """What operators keep off, what they have asked for, and the signals that are not heard."""
     found = []
-    for h in s["holds"]:
+    for h in s.holds:
         hold = Hold(h["site"], h["kind"], h["since"], h["until"], h["who"], h["why"])
         found.append(("held", f"{h['site']}: {safe(words(hold))}, since {clock_text(h['since'])} UTC"))
-    for a in s["asked"]:
+    for a in s.asked:
         what = f"{a['kind']} of {a['site']} by {a['who']}"
         what += f" for {duration_text(a['for_s'])}" if a["for_s"] is not None else ""
         found.append(("asked", safe(what + (f": {a['why']}" if a["why"] else "")) + " (asked, not yet noted)"))
-    for lost in s["signals_lost"]:
+    for lost in s.signals_lost:
         found.append(("not heard", f"{safe(str(lost['reason']))}, since {clock_text(lost['since'])} UTC"))
-    changed = s["changes"]
+    changed = s.changes
     for c in changed[-_CHANGES:]:
         since = "at the next start" if c["t_run"] is None else f"since {clock_text(c['t_run'])} UTC"
         found.append(("changed", f"{safe(change_text(c['key'], c['old'], c['new']))}, {since}"))

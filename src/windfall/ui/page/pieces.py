@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import PurePath
-from typing import Any
 
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
-from windfall.energy.account import PHASES
+from windfall.energy.phases import PHASES
 from windfall.store.configurations import change_text
-from windfall.ui.baselines import Baseline, headline
-from windfall.ui.events import what_happened
-from windfall.ui.reading import safe
-from windfall.ui.series import RunSeries
 from windfall.units import J_PER_KWH, clock_text, duration_text, iso_utc
+from windfall.view.baselines import Baseline, headline
+from windfall.view.events import what_happened
+from windfall.view.series import RunSeries
+from windfall.view.state import LostWork, RunState
+from windfall.view.text import safe
 
 #: Rows of a table beyond which it is folded away.
 _LONG = 12
@@ -69,14 +69,14 @@ def dot(mode: str) -> str:
     return f'<span class="dot" style="background:var(--c-{known})"></span>'
 
 
-def lead(summary: Mapping[str, Any], found: Sequence[Baseline]) -> str:
+def lead(summary: RunState, found: Sequence[Baseline]) -> str:
     """The first thing on the page: emissions, and what they are compared with."""
     best = headline(found)
-    kg = summary["kg_co2"]
+    kg = summary.kg_co2
     first = f'<p class="big">{carbon(kg)} <small>kg CO2</small></p>'
-    unknown = float(summary["unpriced_kwh"])
+    unknown = summary.unpriced_kwh
     if kg is None:
-        first = f'<p class="big">{number(summary["energy_kwh"], 2)} <small>kWh; no signal says what was emitted</small></p>'
+        first = f'<p class="big">{number(summary.energy_kwh, 2)} <small>kWh; no signal says what was emitted</small></p>'
     elif unknown > 0:
         first += f'<p class="fine">{number(unknown, 2, "kWh")} were used in hours without a reading, and are in no kg.</p>'
     if best is None:
@@ -87,20 +87,20 @@ def lead(summary: Mapping[str, Any], found: Sequence[Baseline]) -> str:
         f'<div class="lead">{first}<p><b>{percent(best.share)}</b> of what the same training would have emitted in '
         f"{text(best.region)}, always on, at equal tokens ({carbon(best.kg)} kg).</p>"
         f'<p class="fine">{text(best.region)} is the cheapest of this run’s own regions; all are in '
-        f"the table below. {percent(summary['share_inside'])} of all energy was used inside "
+        f"the table below. {percent(summary.share_inside)} of all energy was used inside "
         "curtailment windows.</p></div>"
     )
 
 
-def facts(summary: Mapping[str, Any]) -> str:
+def facts(summary: RunState) -> str:
     """The four figures beside it."""
-    start, end = summary["val_bpb_start"], summary["val_bpb"]
+    start, end = summary.val_bpb_start, summary.val_bpb
     bpb = "–" if end is None else f"{start:.2f} → {end:.3f}"
     cells = (
         ("validation bits per byte", bpb),
-        ("energy, all phases", number(summary["energy_kwh"], 2, "kWh")),
-        ("run time", number(summary["run_hours"], 2, "h")),
-        ("wall time", duration_text(float(summary["wall_seconds"]))),
+        ("energy, all phases", number(summary.energy_kwh, 2, "kWh")),
+        ("run time", number(summary.run_hours, 2, "h")),
+        ("wall time", duration_text(summary.wall_seconds)),
     )
     return '<div class="facts">' + "".join(f"<div><span>{a}</span><strong>{b}</strong></div>" for a, b in cells) + "</div>"
 
@@ -136,23 +136,23 @@ def _source(signal: SignalTable) -> str:
     return path if path.startswith("bundled:") else PurePath(path).name
 
 
-def comparison(summary: Mapping[str, Any], found: Sequence[Baseline]) -> str:
+def comparison(summary: RunState, found: Sequence[Baseline]) -> str:
     """Every region, always on, at equal tokens."""
     rows = []
     for b in found:
         kind = "site of this run" if b.own else "comparison only"
         share = percent(b.share) if b.kg is not None else f"not computable: {text(b.why)}"
         rows.append(("", (text(b.region), kind, number(b.kwh, 2) if b.kg is not None else "–", carbon(b.kg), share)))
-    rows.append(("sum", ("this run", "curtailment-aware", number(summary["energy_kwh"], 2), carbon(summary["kg_co2"]), "")))
+    rows.append(("sum", ("this run", "curtailment-aware", number(summary.energy_kwh, 2), carbon(summary.kg_co2), "")))
     return table(("region", "", ">kWh", ">kg CO2", ">this run, of it"), rows)
 
 
-def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
+def accounts(summary: RunState, s: RunSeries) -> str:
     """Energy, emissions, tokens and starts by site, and below each by phase; work that came too late where there was any."""
     rows: list[tuple[str, Sequence[str]]] = []
     total = {"seconds": 0.0, "inside": 0.0}
-    late = bool(summary["work_lost"]["tokens"])
-    for name, site in summary["sites"].items():
+    late = bool(summary.work_lost.tokens)
+    for name, site in summary.sites.items():
         parts = sorted((c for c in s.costs if c.site == name), key=lambda c: PHASES.index(c.phase) if c.phase in PHASES else 9)
         judged = sum(c.joules - c.unjudged_joules for c in parts)
         inside = sum(c.inside_joules for c in parts)
@@ -163,14 +163,14 @@ def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
                 "",
                 (
                     f"<b>{text(name)}</b>",
-                    text(site["region"] or ""),
+                    text(site.region or ""),
                     number(sum(c.seconds for c in parts) / 3600, 2),
-                    number(site["energy_kwh"], 2),
-                    carbon(site["kg_co2"]),
+                    number(site.energy_kwh, 2),
+                    carbon(site.kg_co2),
                     percent(inside / judged if judged > 0 else None),
-                    f"{site['tokens']:,}",
-                    str(site["starts"]),
-                    *(_lost(site["work_lost"]) if late else ()),
+                    f"{site.tokens:,}",
+                    str(site.starts),
+                    *(_lost(site.work_lost) if late else ()),
                 ),
             )
         )
@@ -198,12 +198,12 @@ def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
                 "all",
                 "",
                 number(total["seconds"] / 3600, 2),
-                number(summary["energy_kwh"], 2),
-                carbon(summary["kg_co2"]),
-                percent(summary["share_inside"]),
-                f"{summary['tokens_committed']:,}",
-                str(sum(x["starts"] for x in summary["sites"].values())),
-                *(_lost(summary["work_lost"]) if late else ()),
+                number(summary.energy_kwh, 2),
+                carbon(summary.kg_co2),
+                percent(summary.share_inside),
+                f"{summary.tokens_committed:,}",
+                str(sum(x.starts for x in summary.sites.values())),
+                *(_lost(summary.work_lost) if late else ()),
             ),
         )
     )
@@ -223,8 +223,8 @@ def accounts(summary: Mapping[str, Any], s: RunSeries) -> str:
     )
 
 
-def _lost(work: Mapping[str, Any]) -> tuple[str, str]:
-    return (f"{work['tokens']:,}", f"{work['kwh']:,.3g}") if work["tokens"] else ("", "")
+def _lost(work: LostWork) -> tuple[str, str]:
+    return (f"{work.tokens:,}", f"{work.kwh:,.3g}") if work.tokens else ("", "")
 
 
 def versions(s: RunSeries) -> str:
@@ -264,23 +264,23 @@ def notable(s: RunSeries) -> str:
     return folded(("@run time, UTC", "site", "kind", "what"), rows, "events") if rows else "<p>Nothing out of the ordinary.</p>"
 
 
-def changes(summary: Mapping[str, Any]) -> str:
+def changes(summary: RunState) -> str:
     """What was changed in the configuration while the run went on."""
     rows = [
         ("", (clock_text(c["t_run"]) if c["t_run"] is not None else "next start", text(change_text(c["key"], c["old"], c["new"]))))
-        for c in summary["changes"]
+        for c in summary.changes
     ]
     return folded(("@run time, UTC", "from then on"), rows, "changes")
 
 
-def subtitle(summary: Mapping[str, Any], config: Config) -> str:
+def subtitle(summary: RunState, config: Config) -> str:
     """One line under the title."""
     parts: Iterable[str] = (
-        f"{summary['tokens_committed']:,} of {summary['tokens_budget']:,} tokens",
-        f"{len(summary['sites'])} sites",
+        f"{summary.tokens_committed:,} of {summary.tokens_budget:,} tokens",
+        f"{len(summary.sites)} sites",
         f"policy {config.policy.name}",
         f"criterion {config.run.threshold_g_per_kwh:g} g CO2/kWh",
-        f"version {summary['version']}" if summary["version"] is not None else "no version yet",
+        f"version {summary.version}" if summary.version is not None else "no version yet",
     )
-    when = f", from {iso_utc(summary['started_run'])}" if summary["started_run"] is not None else ""
+    when = f", from {iso_utc(summary.started_run)}" if summary.started_run is not None else ""
     return text(" · ".join(parts) + when)

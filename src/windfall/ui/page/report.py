@@ -15,12 +15,13 @@ from windfall.config.schema import Config
 from windfall.errors import StoreError
 from windfall.store.files import to_json, write_atomic
 from windfall.store.rundir import RunDir
-from windfall.ui import figures, pieces
-from windfall.ui.baselines import Baseline, baselines, headline, load_grid
-from windfall.ui.reading import one_moment, printable
-from windfall.ui.series import RunSeries, run_series
-from windfall.ui.summary import summarise
+from windfall.ui.page import figures, pieces
 from windfall.units import clock_text
+from windfall.view.baselines import Baseline, baselines, headline, load_grid
+from windfall.view.moment import one_moment
+from windfall.view.series import RunSeries, run_series
+from windfall.view.state import RunState, run_state
+from windfall.view.text import printable
 
 _WIDE, _NARROW = 1040.0, 440.0
 
@@ -33,14 +34,14 @@ def write_report(run: RunDir) -> Path:
         ConfigError: the run's stored configuration cannot be read.
     """
     with one_moment(run) as at:
-        summary = summarise(run, at)
+        summary = run_state(run, at)
         config = load(run.config)
         s = run_series(run, at)
         grid, why = load_grid(config, run, at)
     found = baselines(config, summary, grid, why)
     criterion = config.run.threshold_g_per_kwh
     draws = {
-        "lanes": figures.lanes(s, summary["sites"], criterion),
+        "lanes": figures.lanes(s, summary.sites, criterion),
         "loss": figures.loss(s),
         "emissions": figures.emissions(s, found),
     }
@@ -60,22 +61,22 @@ def write_report(run: RunDir) -> Path:
     return run.report / "index.html"
 
 
-def _as_json(summary: Mapping[str, Any], found: Sequence[Baseline]) -> dict[str, Any]:
+def _as_json(summary: RunState, found: Sequence[Baseline]) -> dict[str, Any]:
     """The summary with the comparison that the page leads with."""
     best = headline(found)
     rows = [{"region": b.region, "own": b.own, "kg_co2": b.kg, "run_share": b.share, "why_not": b.why or None} for b in found]
     lead = None if best is None else {"region": best.region, "kg_co2": best.kg, "run_share": best.share}
-    return {**summary, "always_on": rows, "headline": lead}
+    return {**summary.as_json(), "always_on": rows, "headline": lead}
 
 
 def _page(
-    run: RunDir, config: Config, summary: Mapping[str, Any], s: RunSeries, found: Sequence[Baseline],
+    run: RunDir, config: Config, summary: RunState, s: RunSeries, found: Sequence[Baseline],
     wide: Mapping[str, str], narrow: Mapping[str, str],
 ) -> str:  # fmt: skip
     css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
-    title = pieces.text(summary["run_id"] or config.run.name)
-    state = pieces.text(summary["state"])
-    said = f'<p class="sub">{pieces.text(summary["message"])}</p>' if summary["message"] else ""
+    title = pieces.text(summary.run_id or config.run.name)
+    state = pieces.text(summary.state)
+    said = f'<p class="sub">{pieces.text(summary.message)}</p>' if summary.message else ""
 
     def figure(name: str, label: str, caption: str) -> str:
         both = figures.inline(wide[name], f"{name}-w", "wide", label)
@@ -98,11 +99,10 @@ def _page(
         _section("Energy account", _ACCOUNT, pieces.accounts(summary, s)),
         _section("Versions", f"Each commit made one. {_by_mode(summary)}", pieces.versions(s)),
         _section("Decisions that changed something", "", pieces.decisions(s)),
-        _section("Changes of configuration", _CHANGES, pieces.changes(summary)) if summary["changes"] else "",
+        _section("Changes of configuration", _CHANGES, pieces.changes(summary)) if summary.changes else "",
         _section("Events of note", "", pieces.notable(s)),
         _samples(config, s),
-        f"<footer>Read from ledger and telemetry{_moment(summary['t_run'])}. "
-        "Figures and summary.json lie beside this page.</footer>",
+        f"<footer>Read from ledger and telemetry{_moment(summary.t_run)}. Figures and summary.json lie beside this page.</footer>",
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -153,8 +153,8 @@ def _lanes_caption(config: Config, s: RunSeries) -> str:
     )
 
 
-def _equal_tokens(summary: Mapping[str, Any]) -> str:
-    hours, watts = summary["training_hours"], summary["mean_training_watts"]
+def _equal_tokens(summary: RunState) -> str:
+    hours, watts = summary.training_hours, summary.mean_training_watts
     own = f"{hours:,.2f} site-hours at {watts:,.0f} W" if watts else "site-hours, of which there are none yet"
     return (
         f"Equal tokens are taken as equal training hours: the run’s own {own}, without interruption from the run’s "
@@ -162,13 +162,13 @@ def _equal_tokens(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _by_mode(summary: Mapping[str, Any]) -> str:
-    parts = [f"{n:,} tokens {pieces.text(mode)}" for mode, n in summary["tokens_by_mode"].items()]
-    moves = summary["joins_and_leaves"]
+def _by_mode(summary: RunState) -> str:
+    parts = [f"{n:,} tokens {pieces.text(mode)}" for mode, n in summary.tokens_by_mode.items()]
+    moves = summary.joins_and_leaves
     done = ", ".join(parts) or "Nothing is committed yet"
-    lost = summary["work_lost"]
-    late = f" {lost['tokens']:,} tokens (an estimated {lost['kwh']:.3g} kWh) came too late and are lost."
-    late = late if lost["tokens"] else ""
+    lost = summary.work_lost
+    late = f" {lost.tokens:,} tokens (an estimated {lost.kwh:.3g} kWh) came too late and are lost."
+    late = late if lost.tokens else ""
     return f"{done}; sites joined {moves['joins']} and left {moves['leaves']} times.{late}"
 
 

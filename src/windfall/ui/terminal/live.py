@@ -1,15 +1,13 @@
 """The live view: what the process that supervises a run shows while the coordinator works.
 
-On a terminal it redraws one screen in place (`windfall.ui.screen`). In a pipe it prints a line per transition, and now and then
-what is waited for. It only reads, events by their id and the summary at most once a second, so it costs the run almost nothing.
+On a terminal it redraws one screen in place (`ui.terminal.screen`). In a pipe it prints a line per transition, and now and then
+what is waited for. It only reads, events by their id and the run's state at most once a second, so it costs the run almost nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
@@ -20,12 +18,13 @@ from windfall.config.schema import Config
 from windfall.errors import StoreError
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
-from windfall.ui.events import TRANSITIONS, format_event
-from windfall.ui.reading import open_telemetry
-from windfall.ui.screen import Picture, draw
-from windfall.ui.summary import summarise
-from windfall.ui.tables import waiting_text
+from windfall.store.telemetry_metrics import LOSS
+from windfall.ui.terminal.screen import Picture, draw
+from windfall.ui.terminal.tables import waiting_text
 from windfall.units import duration_text
+from windfall.view.events import TRANSITIONS, format_event
+from windfall.view.moment import open_telemetry
+from windfall.view.state import RunState, run_state
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +53,7 @@ class LiveView:
         self._console = console
         self._telemetry: Telemetry | None = None
         self._last_id = 0
-        self._summary: dict[str, Any] | None = None
+        self._state: RunState | None = None
         self._summary_at = float("-inf")
         self._pace: deque[tuple[float, float]] = deque()
         self._sparks: dict[str, deque[float]] = {s.name: deque(maxlen=_SPARK) for s in config.site}
@@ -71,7 +70,7 @@ class LiveView:
         self._finished = self._finished_soon = False
         telemetry = self._connect()
         if telemetry is not None:
-            self._last_id = int(telemetry.rows("SELECT COALESCE(MAX(id), 0) FROM events")[0][0])
+            self._last_id = telemetry.last_event_id()
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False, transient=False)
 
@@ -96,7 +95,7 @@ class LiveView:
                 self._told_at = now
         if self._finished_soon or now - self._told_at < (_WAITING_S if self._heard else _STARTING_S):
             return
-        waits = waiting_text(self._summary) if self._summary is not None and self._heard else None
+        waits = waiting_text(self._state) if self._state is not None and self._heard else None
         if not self._heard:
             self._print(f"windfall: the coordinator is starting, {duration_text(now - self._begun)}")
         elif waits is not None:
@@ -156,36 +155,34 @@ class LiveView:
     def _look(self) -> None:
         """The summary and what is not in it; nothing changes if it cannot be read at this moment."""
         try:
-            self._summary = summarise(self._run)
+            self._state = run_state(self._run)
         except StoreError:
             return
         if self._live is None:
             return
-        self._emitted = self._emissions(self._summary)
-        t_run, t_wall = self._summary["t_run"], self._summary["t_wall"]
+        self._emitted = self._emissions(self._state)
+        t_run, t_wall = self._state.t_run, self._state.t_wall
         if t_run is not None and t_wall is not None and (not self._pace or t_wall > self._pace[-1][0]):
             self._pace.append((t_wall, t_run))
             while self._pace[-1][0] - self._pace[0][0] > _SPEED_WINDOW_S:
                 self._pace.popleft()
         if self._telemetry is not None:
             try:
-                self._read_sites(self._telemetry, self._summary)
+                self._read_sites(self._telemetry, self._state)
             except StoreError:
                 return
 
-    def _read_sites(self, telemetry: Telemetry, summary: Mapping[str, Any]) -> None:
+    def _read_sites(self, telemetry: Telemetry, state: RunState) -> None:
         """New readings for the sparklines, and how fast each training site was at its last step."""
-        rows = telemetry.rows("SELECT rowid, site, value FROM readings WHERE rowid > ? ORDER BY rowid", self._last_reading)
-        for number, site, value in rows:
-            self._last_reading = int(number)
-            self._sparks.setdefault(str(site), deque(maxlen=_SPARK)).append(float(value))
+        rows, self._last_reading = telemetry.readings_after(self._last_reading)
+        for site, value in rows:
+            self._sparks.setdefault(site, deque(maxlen=_SPARK)).append(value)
         self._rates = {}
-        for name, x in summary["sites"].items():
-            if x["state"] != "training":
+        for name, x in state.sites.items():
+            if x.state != "training":
                 continue
-            newest = telemetry.rows("SELECT detail FROM metrics WHERE name = 'loss' AND site = ? ORDER BY id DESC LIMIT 1", name)
-            if newest and newest[0][0]:
-                self._rates[name] = float(json.loads(newest[0][0]).get("tokens_per_s_wall") or 0.0)
+            for newest in telemetry.newest_metrics(LOSS, 1, name):
+                self._rates[name] = float(newest.more.get("tokens_per_s_wall") or 0.0)
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -196,9 +193,9 @@ class LiveView:
     def lines(self) -> list[Text]:
         """The screen as it is now."""
         width, height = self._console.size
-        if self._summary is None:
+        if self._state is None:
             return [Text(f"starting, {duration_text(clock.monotonic() - self._begun)}", style="dim", no_wrap=True)]
-        picture = Picture(self._config, self._summary, self._emitted, self._speed(), self._rates, self._sparks, self._cut_at)
+        picture = Picture(self._config, self._state, self._emitted, self._speed(), self._rates, self._sparks, self._cut_at)
         found = draw(picture, width, height)
         if not self._heard:
             found[0] = Text(f"the coordinator is starting, {duration_text(clock.monotonic() - self._begun)}", style="yellow")
@@ -212,11 +209,11 @@ class LiveView:
         (w0, r0), (w1, r1) = self._pace[0], self._pace[-1]
         return (r1 - r0) / (w1 - w0)
 
-    def _emissions(self, s: Mapping[str, Any]) -> str:
-        text = f"{s['energy_kwh']:.2f} kWh" if s["kg_co2"] is None else f"{s['kg_co2']:.3f} kg CO2, {s['energy_kwh']:.2f} kWh"
+    def _emissions(self, s: RunState) -> str:
+        text = f"{s.energy_kwh:.2f} kWh" if s.kg_co2 is None else f"{s.kg_co2:.3f} kg CO2, {s.energy_kwh:.2f} kWh"
         # numpy and the traces are loaded with the first training to compare, not at start.
-        if s["training_hours"] > 0:
-            from windfall.ui.baselines import baselines, headline, load_grid
+        if s.training_hours > 0:
+            from windfall.view.baselines import baselines, headline, load_grid
 
             if not self._grid_tried:
                 self._grid_tried = True

@@ -7,21 +7,22 @@ interruption from the run's start, with the readings of the baseline's region.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from windfall.config.schema import Config
-from windfall.energy.account import Tariff, always_on
+from windfall.energy.always_on import always_on
+from windfall.energy.tariff import Tariff
 from windfall.errors import SignalError
 from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import Signal, StepSignal
 from windfall.store.rundir import RunDir
-from windfall.ui.reading import Moment, one_moment
 from windfall.units import J_PER_KWH, clock_text
+from windfall.view.moment import Moment, one_moment
+from windfall.view.state import RunState
 
 Array = npt.NDArray[np.float64]
 
@@ -74,22 +75,22 @@ def _heard(run: RunDir, at: Moment | None) -> dict[str, tuple[Array, Array]]:
     with one_moment(run, at) as now:
         if now.telemetry is None:
             return {}
-        rows = now.telemetry.rows("SELECT site, valid_from, value FROM readings ORDER BY site, valid_from")
+        rows = now.telemetry.readings()
     found: dict[str, tuple[list[float], list[float]]] = {}
-    for site, valid, value in rows:
-        times, values = found.setdefault(str(site), ([], []))
-        times.append(float(valid))
-        values.append(float(value))
+    for r in rows:
+        times, values = found.setdefault(r.site, ([], []))
+        times.append(r.valid_from)
+        values.append(r.value)
     return {n: (np.array(t), np.array(v)) for n, (t, v) in found.items()}
 
 
-def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why: str = "") -> list[Baseline]:
+def baselines(config: Config, state: RunState, grid: Grid | None, why: str = "") -> list[Baseline]:
     """Every region of the configuration, cheapest first; those that cannot be computed last."""
-    hours = float(summary["training_hours"])
-    watts = float(summary["mean_training_watts"] or config.site[0].train_power_w)
+    hours = state.training_hours
+    watts = state.mean_training_watts or config.site[0].train_power_w
     own = {s.region for s in config.site}
     regions = list(dict.fromkeys([*(s.region for s in config.site), *(c.region for c in config.counterfactual)]))
-    start = summary["started_run"]
+    start = state.started_run
     found: list[Baseline] = []
     for region in regions:
         kg: float | None = None
@@ -106,7 +107,7 @@ def baselines(config: Config, summary: Mapping[str, Any], grid: Grid | None, why
                 reason = _why_not(signal, float(start), hours)
             else:
                 curve = _curve(signal, watts, float(start), hours)
-        share = float(summary["kg_co2"]) / kg if kg and summary["kg_co2"] is not None else None
+        share = state.kg_co2 / kg if kg and state.kg_co2 is not None else None
         found.append(Baseline(region, region in own, kg, share, watts * hours / 1000.0, curve, "" if kg is not None else reason))
     return sorted(found, key=lambda b: (b.kg is None, b.kg or 0.0))
 

@@ -1,0 +1,49 @@
+"""The tables of telemetry, and the way from older ones to these."""
+
+from __future__ import annotations
+
+import sqlite3
+
+SCHEMA_VERSION = 2
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+  id INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, kind TEXT NOT NULL, site TEXT, version INTEGER,
+  detail TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS decisions (
+  t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, wanted INTEGER NOT NULL, reason TEXT NOT NULL,
+  numbers TEXT NOT NULL, until REAL, input TEXT NOT NULL, memory TEXT NOT NULL, PRIMARY KEY (site, t_run));
+CREATE TABLE IF NOT EXISTS readings (
+  t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, value REAL NOT NULL, unit TEXT NOT NULL,
+  valid_from REAL NOT NULL, known_at REAL NOT NULL, source TEXT NOT NULL, stale_at REAL, PRIMARY KEY (site, valid_from));
+CREATE TABLE IF NOT EXISTS metrics (
+  id INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, name TEXT NOT NULL,
+  value REAL NOT NULL, tokens INTEGER, version INTEGER, detail TEXT);
+-- energy.inside: 1 inside a window, 0 outside, -1 where the site's first signal was unknown.
+CREATE TABLE IF NOT EXISTS energy (
+  site TEXT NOT NULL, phase TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, t_wall REAL NOT NULL, watts REAL NOT NULL,
+  g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, average_grams REAL, money REAL,
+  PRIMARY KEY (site, t0));
+CREATE TABLE IF NOT EXISTS forecasts (
+  site TEXT NOT NULL, made_at REAL NOT NULL, times TEXT NOT NULL, vals TEXT NOT NULL, ends_at REAL NOT NULL,
+  PRIMARY KEY (site, made_at));
+CREATE TABLE IF NOT EXISTS states (
+  site TEXT NOT NULL, t_run REAL NOT NULL, t_wall REAL NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS modes (t_run REAL NOT NULL, t_wall REAL NOT NULL, mode TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (name, id);
+"""
+
+#: Columns that tables of older schemas lack.
+_ADDED = (("energy", "average_grams"), ("energy", "money"), ("readings", "stale_at"))
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Add to an older telemetry what its schema lacks, and note the schema. A newer schema is left as it is."""
+    db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+    row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if int(row[0]) < SCHEMA_VERSION:
+        for table, column in _ADDED:
+            if column not in {str(c[1]) for c in db.execute(f"PRAGMA table_info({table})")}:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} REAL")
+        db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))

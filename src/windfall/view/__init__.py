@@ -1,0 +1,1 @@
+"""What a run is, as typed values that every face shows."""

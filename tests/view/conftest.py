@@ -1,0 +1,4 @@
+"""Fixtures of the views' tests: runs made by hand."""
+
+from ui_runs import empty as empty
+from ui_runs import small as small
