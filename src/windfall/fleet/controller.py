@@ -43,8 +43,8 @@ class NullJournal:
 Observer = Callable[[float, Site, State, State], None]
 
 
-#: Told when a driver's trouble with a site begins (`driver_trouble`) and ends (`driver_back`), and when a site is not waited for any
-#: more (`out_of_reach`): run time, kind, site, reason.
+#: Told when a driver's trouble with a site begins (`driver_trouble`) and ends (`driver_back`), and when a site is waited for no
+#: longer (`out_of_reach`): run time, kind, site, reason.
 Teller = Callable[[float, str, str, str], None]
 
 #: How long a driver's refusal lasts, as messages say it.
