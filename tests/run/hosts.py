@@ -118,8 +118,8 @@ class Hosts(Links):
             do("ip", "link", "set", "lan", "up", within=within)
         do("ip", "route", "add", "default", "via", "192.168.77.1", within=behind)
         do("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", within=router)
-        chain = "chain out { type nat hook postrouting priority srcnat; oifname hub masquerade; }"
-        do("nft", f"table ip nat {{ {chain} }}", within=router)
+        rules = ["add table ip nat", _chain("nat", "out", "nat hook postrouting priority srcnat")]
+        do("nft", "; ".join([*rules, "add rule ip nat out oifname hub masquerade"]), within=router)
 
     def _route(self, site: str) -> None:
         if site not in self._proxied:
@@ -137,11 +137,14 @@ class Hosts(Links):
     def lose(self, site: str, *, to_site: int = 0, from_site: int = 0) -> None:
         """Of 100 packets so many are lost from now on, and nobody is told."""
         self._losses[site] = (to_site, from_site)
-        rules = []
+        rules = ["add table ip loss", "delete table ip loss", "add table ip loss"]
         for chain, hook, device, n in (("to", "output", "oifname", 0), ("from", "input", "iifname", 1)):
-            lines = (f"{device} {self._ends[s]} numgen random mod 100 < {lost[n]} drop;" for s, lost in self._losses.items())
-            rules.append(f"chain {chain} {{ type filter hook {hook} priority filter; {' '.join(lines)} }}")
-        do("nft", f"table ip loss; delete table ip loss; table ip loss {{ {' '.join(rules)} }}", within=self.hub)
+            rules.append(_chain("loss", chain, f"filter hook {hook} priority filter"))
+            for s, lost in self._losses.items():
+                some = f"numgen random mod 100 < {lost[n]} " if lost[n] < 100 else ""
+                if lost[n]:
+                    rules.append(f"add rule ip loss {chain} {device} {self._ends[s]} {some}drop")
+        do("nft", "; ".join(rules), within=self.hub)
 
     def move(self) -> None:
         """The coordinator's host has another address; its name is that address's from now on."""
@@ -166,6 +169,10 @@ class Hosts(Links):
         for namespace in {*self._ends_there.values(), *self.namespaces.values()}:
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
             shutil.rmtree(_names(namespace).parent, ignore_errors=True)
+
+
+def _chain(table: str, name: str, kind: str) -> str:
+    return f"add chain ip {table} {name} {{ type {kind} ; }}"
 
 
 def _names(namespace: str) -> Path:

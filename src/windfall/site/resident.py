@@ -298,7 +298,7 @@ def move(endpoint: str, folder: Path, *, asked: Callable[[], bool], say: Callabl
     if told is None:
         raise ConfigError("told to end before the run had answered; nothing was changed")
     write_json(folder / JOINED, {**(read_json(folder / JOINED) or {}), "endpoint": client.url})
-    return machine.site
+    return str(machine.site)
 
 
 def _changed(folder: Path) -> tuple[int, int]:
