@@ -7,7 +7,7 @@ SOURCES := src tests benchmarks
 # Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-federation verify-federation verify-anywhere bench-gpu verify-d20 setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -53,6 +53,10 @@ bench-federation: setup
 # What takes longer too: real trainers, and the study's 561M parameters through the whole path (24 GB of memory, 40 GB of disk).
 verify-federation: setup
 	$(BIN)/python -m benchmarks.federation --all
+
+# Decision to first step and to released, by driver, and links cut in mid-bulk: some ten minutes; as root, with Slurm.
+bench-anywhere: setup setup-tests
+	$(BIN)/python -m benchmarks.anywhere
 
 # Sites on other machines, at length: a thousand storms over doubled clusters, an hour of a hundred sites, real runs of every kind.
 verify-anywhere: setup setup-tests

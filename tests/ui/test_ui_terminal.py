@@ -194,6 +194,7 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
      "silent for 40 s; it is held, and not waited for any more"),
     ("driver_trouble", None, {"reason": "the driver cannot be asked: no route"}, "the driver cannot be asked: no route"),
     ("driver_back", None, {"reason": "the driver answers again"}, "the driver answers again"),
+    ("out_of_reach", None, {"reason": "nobody has seen it for 130 s"}, "nobody has seen it for 130 s"),
     ("site_note", None, {"note": "own inner state refused, reset"}, "own inner state refused, reset"),
     ("lease_ended", None, {"epoch": 4, "blocks": 1}, "lease 4 ended; 1 block of it can be lent again"),
     ("quarantined", None, {"block": 7, "reason": "three leases failed at it"}, "block 7 is quarantined: three leases failed at it"),

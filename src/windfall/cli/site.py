@@ -84,6 +84,21 @@ def join(
     raise typer.Exit(resident.serve(folder))
 
 
+@app.command()
+def move(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="where the run's endpoint is now: https://HOST:PORT")],
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="this machine's own folder")] = _FOLDER,
+) -> None:
+    """On a machine that has joined: the run is at another address now. Its agent need not be started again."""
+    from windfall.site import resident
+
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _: asked.append(n))
+    name = resident.move(address, folder.resolve(), asked=lambda: bool(asked), say=_say)
+    _say(f"{name}: this machine looks for its run at {address} from now on")
+
+
 @app.command("resident")
 def resident_(
     folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="this machine's own folder")] = _FOLDER,

@@ -74,7 +74,8 @@ def compose(
     work.evaluated_before({version for version, _ in telemetry.evaluations()})
     controller = Controller(
         {s.name: patience(config, s.spin_up_s) for s in config.site}, driver, LedgerJournal(ledger),
-        gated=clock.gated, seed=config.run.seed, stop_grace_s=config.fleet.stop_grace_s, observer=observer,
+        gated=clock.gated, seed=config.run.seed, stop_grace_s=config.fleet.stop_grace_s,
+        gone_after_s=config.fleet.dead_man_s + config.fleet.stop_grace_s, observer=observer,
         teller=lambda t, kind, site, reason: telemetry.event(t, kind, site=site, reason=reason),
     )  # fmt: skip
     starts = ledger.starts()

@@ -12,6 +12,7 @@ from typing import Any
 
 from windfall import faults
 from windfall.config.schema import Config
+from windfall.grid.credentials import variables
 from windfall.processes import mark
 from windfall.run.endpoint import endpoint_url
 from windfall.run.training_inputs import data_dir, trainer_spec
@@ -118,7 +119,9 @@ def nursery_for(config: Config, run: RunDir, run_id: str) -> Nursery | None:
     """What makes local sites that train on processors start sooner, where it can be had."""
     if sys.platform != "linux" or faults.VARIABLE in os.environ or all(s.device != "cpu" for s in config.site):
         return None
-    env = {**os.environ, **flower_environment(str(run.root / "flower")), **mark(run_id, run.root)}
+    withheld = variables(config)
+    kept = {k: v for k, v in os.environ.items() if k not in withheld}
+    env = {**kept, **flower_environment(str(run.root / "flower")), **mark(run_id, run.root)}
     try:
         return Nursery(run.logs / "nursery.log", env)
     except OSError as e:

@@ -28,6 +28,8 @@ from windfall.wire.certificates import trusting
 JOINED, _KEY, _CA, _STARTED, _TOKEN = "joined.json", "site.key", "ca.pem", "started.json", "start-token"
 #: How long the endpoint may keep a question waiting, and how often it is told how things stand.
 _WAIT_S, _SAY_S, _POLL_S = 20, 5.0, 0.2
+#: What a site has to end that was started at an address at which the run is no more.
+_MOVED_GRACE_S = 10.0
 #: What a command that puts the machine to sleep may take.
 _OFF_S = 60.0
 
@@ -49,6 +51,7 @@ class Machine:
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"{folder / _KEY}: the machine's key cannot be read ({e}); join again") from None
         self._endpoint = Endpoint(self._url, self._key, verify=trusting(self._ca))
+        self._joined_at = _changed(folder)
         self._started = self._found()
         self._grace_at: float | None = None
         #: Set by the thread that asks: what is to be done, and a generation's token.
@@ -56,6 +59,8 @@ class Machine:
         self._over = threading.Event()
         self._refused = ""
         self._failed = ""
+        #: Why it was told to end, where that was not the run's word: it counts as having failed.
+        self._why_ended = ""
         self._asleep = False
         self._told: tuple[Any, ...] = ()
         self._told_at = float("-inf")
@@ -65,6 +70,10 @@ class Machine:
         if not isinstance(kept, dict) or not all(isinstance(kept.get(k), int) for k in ("pid", "generation", "born")):
             return None
         return SiteProcess(kept["pid"], kept["generation"], kept["born"])
+
+    def close(self) -> None:
+        """Let go of connections, where it does not serve."""
+        self._endpoint.close()
 
     def serve(self, asked: Callable[[], bool]) -> int:
         """Until told to end, which leaves a site running; 1 if the run knows this machine no longer."""
@@ -83,13 +92,32 @@ class Machine:
             raise TransferError(self._refused)
         return 0
 
+    def _follow(self) -> None:
+        """Take up the run's new address, if this machine has been told one. What runs here was told the old one."""
+        if (now := _changed(self._folder)) == self._joined_at:
+            return
+        self._joined_at = now
+        url = str((read_json(self._folder / JOINED) or {}).get("endpoint", self._url))
+        if url == self._url:
+            return
+        self._say(f"the run is at {url} from now on")
+        self._url, self._endpoint = url, Endpoint(url, self._key, verify=trusting(self._ca))
+        self._told = ()
+        if self._started is not None:
+            self._why_ended = f"it is started again, since the run is at {url} now"
+            self._end(_MOVED_GRACE_S)
+
     # -- the thread that asks --------------------------------------------------------------------------------
 
     def _listen(self) -> None:
+        endpoint = self._endpoint
         known, wait_s, said = -1, 0.5, ""
         while not self._over.is_set():
+            if endpoint is not self._endpoint:
+                endpoint.close()
+                endpoint, wait_s, said = self._endpoint, 0.5, ""
             try:
-                told = self._endpoint.ask(
+                told = endpoint.ask(
                     "GET",
                     "/assignment",
                     wait_s=_WAIT_S,
@@ -98,7 +126,7 @@ class Machine:
                 known = int(told["generation"])
                 self._wanted = told
                 if said:
-                    self._say(f"{self._url} answers again")
+                    self._say(f"{endpoint.url} answers again")
                 wait_s, said = 0.5, ""
                 continue
             except TransferError as e:
@@ -108,13 +136,17 @@ class Machine:
                 why = why_not(e) if isinstance(e, httpx.HTTPError) else "the answer is none of an endpoint of Windfall"
                 if why != said:
                     said = why
-                    self._say(f"{self._url} does not answer ({why}); trying again")
+                    self._say(f"{endpoint.url} does not answer ({why}); trying again")
             self._over.wait(wait_s)
             wait_s = min(15.0, 2 * wait_s)
+        endpoint.close()
+        if self._over.is_set():  # else the other thread still says how things stand
+            self._endpoint.close()
 
     # -- what is done ----------------------------------------------------------------------------------------
 
     def _act(self) -> None:
+        self._follow()
         wanted, now = self._wanted, self._started
         if now is not None and not now.lives():
             self._ended(now)
@@ -122,8 +154,8 @@ class Machine:
         if wanted is None:
             return
         generation = int(wanted["generation"])
-        if now is not None and generation != now.generation:
-            self._end(float(wanted.get("grace_s", 10.0)))
+        if now is not None and (generation != now.generation or self._why_ended):
+            self._end(float(wanted.get("grace_s", _MOVED_GRACE_S)))
         elif now is None and generation and not self._failed:
             self._begin(generation, str(wanted.get("token", "")))
         elif now is None and not generation:
@@ -170,7 +202,9 @@ class Machine:
             signal_group(now.pid, signal.SIGKILL)  # nothing is there any more that could end them in order
             return
         status = now.child.returncode if now.child is not None else None
-        if self._grace_at is None:
+        if self._why_ended:
+            self._failed, self._why_ended = self._why_ended, ""
+        elif self._grace_at is None:
             self._failed = (
                 f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}"
             )
@@ -236,9 +270,8 @@ def join(
         folder.chmod(0o700)
     except OSError as e:
         raise ConfigError(f"{folder}: cannot be made this machine's folder ({e.strerror})") from None
-    client = Endpoint(endpoint, verify=trusting(ca_file))
-    told = client.until("POST", "/join", asked, say, json={"token": token})
-    client.close()
+    with contextlib.closing(Endpoint(endpoint, verify=trusting(ca_file))) as client:
+        told = client.until("POST", "/join", asked, say, json={"token": token})
     if told is None:
         raise ConfigError("told to end before it had joined")
     site, key = told.get("site"), told.get("key")
@@ -249,6 +282,32 @@ def join(
         (folder / _CA).write_bytes(ca_file.read_bytes())
     write_json(folder / JOINED, {"endpoint": endpoint, "site": site, "off_command": off_command})
     return site
+
+
+def move(endpoint: str, folder: Path, *, asked: Callable[[], bool], say: Callable[[str], None]) -> str:
+    """Note that the run which this machine has joined is at another address now; the site's name. An agent that runs takes it up.
+
+    Raises:
+        ConfigError: no machine has joined from here, the address is none, or it was told to end before anybody answered there.
+        TransferError: another run is there, or the key was revoked.
+    """
+    machine = Machine(folder, say)
+    machine.close()
+    with contextlib.closing(Endpoint(endpoint, machine._key, verify=trusting(machine._ca))) as client:
+        told = client.until("GET", "/assignment", asked, say, params={"generation": 0, "wait_s": 0})
+    if told is None:
+        raise ConfigError("told to end before the run had answered; nothing was changed")
+    write_json(folder / JOINED, {**(read_json(folder / JOINED) or {}), "endpoint": client.url})
+    return str(machine.site)
+
+
+def _changed(folder: Path) -> tuple[int, int]:
+    """What tells one state of the file of having joined from another."""
+    try:
+        stat = (folder / JOINED).stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_ino
 
 
 def unit(folder: Path) -> str:

@@ -50,6 +50,7 @@ TRANSITIONS = frozenset(
         "given_up",
         "driver_trouble",
         "driver_back",
+        "out_of_reach",
         "platform",
         "leaving",
         "done",
@@ -172,7 +173,7 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"block {d.get('block')} is quarantined{_because(d)}"
         case "site_note":
             return str(d.get("note", ""))
-        case "given_up" | "driver_trouble" | "driver_back" | "platform":
+        case "given_up" | "driver_trouble" | "driver_back" | "out_of_reach" | "platform":
             return str(d.get("reason", ""))
         case "link_measured":
             return f"its link carries {float(d.get('mbit_s', 0.0)):.3g} Mbit/s{_because(d)}"

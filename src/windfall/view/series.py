@@ -26,7 +26,7 @@ NOTABLE = (
     "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked", "released", "bus_down",
     "bus_up", "signal_lost", "signal_back", "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving",
     "configuration_changed", "site_left",
-    "given_up", "driver_trouble", "driver_back",
+    "given_up", "driver_trouble", "driver_back", "out_of_reach",
 )  # fmt: skip
 
 
