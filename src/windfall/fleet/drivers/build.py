@@ -43,8 +43,6 @@ def build_driver(
         s.name: ThreadedDriver(platform_driver(s, run, run_id, starts), s.name, look_intervals(s))
         for s in config.site
         if s.driver in ELSEWHERE
-        for s in config.site
-        if s.driver in ELSEWHERE
     }
     return DriversBySite(local, others, starts)
 

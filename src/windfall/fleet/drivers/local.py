@@ -20,6 +20,7 @@ from windfall.fleet.drivers.asking import FOR_A_PERSON
 from windfall.fleet.machine import Observation, Observed
 from windfall.processes import SiteProcess, group_members, mark, marked, signal_group, spawn, start_time
 from windfall.site.nursery import Lost, Nursery
+from windfall.store.bus_factory import PASSWORD
 from windfall.store.files import write_json, write_secret
 from windfall.wire.bulk import TOKEN_NAME
 
@@ -76,6 +77,8 @@ class LocalDriver:
             if self._token_for is not None:
                 write_secret(folder / TOKEN_NAME, self._token_for(site, generation))
             env = {**os.environ, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
+            if told.get("bus_login"):
+                env.pop(PASSWORD, None)  # the run's own; the site has one for its own keys
             # The SuperNode must find Flower's console scripts, which it starts.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
             on_processors = told.get("trainer", {}).get("device") == "cpu"
