@@ -255,6 +255,7 @@ def configured(
     round_steps: int | None = None, batch: str = "site", overlap: bool = False,
     transfer_s: float | None = None, grace_s: float = 5.0, round_min_s: float = 60.0, inline_limit_mb: float = 64.0,
     base_max_age: float = 0.005, inner_max_age: float = 0.02, average_inner_every: int = 0, optimizer: str = "adamw",
+    clip_delta_norm: float | None = None,
 ) -> Config:  # fmt: skip
     """The configuration of a run of tiny steps, whose sites' signals lie beside it as traces.
 
@@ -289,6 +290,7 @@ def configured(
                 "round_tokens": round_steps * TOKENS_PER_STEP if round_steps else None, "codec": codec, "overlap": overlap,
                 "outer": outer.kind, "outer_lr": outer.lr, "outer_momentum": outer.momentum, "base_max_age": base_max_age,
                 "inner_max_age": inner_max_age, "average_inner_every": average_inner_every,
+                "clip_delta_norm": clip_delta_norm,
                 "inline_limit_mb": inline_limit_mb, "keep_versions": 3, "keep_every": 5,
             },
             "fleet": {"start_timeout_s": 1e9, "drain_timeout_s": 1e9, "backoff_s": 120.0, "backoff_max_s": 3600.0},

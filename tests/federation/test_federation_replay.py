@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federation.harness import Run
+from federation.harness import MakeTrainer, Run
 from federation.storm import Storm
 from windfall.errors import DataError
 from windfall.federation.merge import Outer
@@ -21,11 +21,11 @@ from windfall.train.trainer import LocalTrainer
 ALWAYS = {"a": [(0.0, 100_000.0)], "b": [(0.0, 100_000.0)]}
 
 
-def assert_replays(run: Run, outer: Outer | None = None) -> None:
+def assert_replays(run: Run, outer: Outer | None = None, trainer: MakeTrainer = lambda spec, _: LocalTrainer(spec)) -> None:
     """Every retained version equals what its record gives when it is trained again."""
     initial = LocalTrainer(run.spec).weights()
     compared = 0
-    for version, weights in Replay(run.ledger, initial, lambda *_: LocalTrainer(run.spec), outer or Outer()).versions():
+    for version, weights in Replay(run.ledger, initial, lambda site, _: trainer(run.spec, site), outer or Outer()).versions():
         if not version.retained:
             continue
         stored = load_file(run.dir.checkpoints / version.file, version.sha256)

@@ -7,8 +7,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from ui_runs import finished_run
 
+from ui_runs import finished_run
 from windfall.config.load import load
 from windfall.energy.always_on import always_on
 from windfall.grid.build import build_grid

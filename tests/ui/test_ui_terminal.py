@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from ui_runs import START, empty_run, mode, state, tell
 
+from ui_runs import START, empty_run, mode, state, tell
 from windfall.config.load import load
 from windfall.run.operator import request
 from windfall.store.ledger import Ledger

@@ -47,13 +47,12 @@ def invite(
 @app.command()
 def revoke(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
-    name: Annotated[str, typer.Argument(metavar="SITE", help='one of the run\'s sites with driver = "resident"')],
+    name: Annotated[str, typer.Argument(metavar="SITE", help="one of the run's sites on other machines")],
 ) -> None:
-    """Let a machine's key, and its join token, be good no longer. The run goes on without it."""
-    from windfall.run.residents import resident_of
+    """Let nothing be good any more that a site was given: its machine's key, its life's token, its user in Redis."""
+    from windfall.run import residents
 
-    known = resident_of(run, name)[0].revoke()
-    print(f"{name}: its key is good no longer" if known else f"{name}: no machine had joined, and none was invited")
+    print(f"{name}: {'; '.join(residents.revoke(run, name)) or 'it was given nothing yet'}")
 
 
 @app.command()

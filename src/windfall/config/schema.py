@@ -12,7 +12,16 @@ from pydantic import Field, field_validator, model_validator
 
 from windfall.config.backtest import BacktestTable
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
-from windfall.config.drivers import NEEDS_TABLE, CommandTable, DriverName, NetworkTable, ResidentTable, SlurmTable
+from windfall.config.drivers import (
+    ELSEWHERE,
+    NEEDS_TABLE,
+    CommandTable,
+    DriverName,
+    NetworkTable,
+    ResidentTable,
+    SlurmTable,
+    is_loopback,
+)
 from windfall.config.exalsius import ExalsiusTable
 from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
@@ -38,7 +47,9 @@ class RunTable(Table):
     clock: Literal["real", "scaled"] = Field("real", description="the calendar, or replayed time")
     speed: Positive = Field(1.0, description="scaled clock: at most this many run seconds per wall second")
     bus: str = Field(
-        "embedded", description="embedded, redis://HOST:PORT or rediss://HOST:PORT (password: WINDFALL_REDIS_PASSWORD)"
+        "embedded",
+        description="embedded, rediss://HOST:PORT (with a user of its own for each site) or redis://HOST:PORT; password: "
+        "WINDFALL_REDIS_PASSWORD",
     )
     start: Instant | None = Field(
         None, description="scaled clock: where run time begins (UTC; default: the first instant that all sites' traces have)"
@@ -50,10 +61,16 @@ class RunTable(Table):
         found = urlsplit(bus)
         if bus != "embedded" and (found.scheme not in ("redis", "rediss") or not found.hostname):
             raise ValueError("must be embedded, redis://HOST:PORT or rediss://HOST:PORT")
-        if found.username or found.password or not all(q.startswith("ssl_") for q in parse_qs(found.query)):
+        options = {k: v[-1].lower() for k, v in parse_qs(found.query).items()}
+        if found.username or found.password or not all(k.startswith("ssl_") for k in options) or "ssl_password" in options:
             raise ValueError(
                 "may hold no user, password or other secret (of options only ssl_*); put the password into the environment as "
                 "WINDFALL_REDIS_PASSWORD"
+            )
+        unnamed = options.get("ssl_check_hostname", "true") in ("false", "f", "no", "n", "0")
+        if unnamed or options.get("ssl_cert_reqs", "required") != "required":
+            raise ValueError(
+                "would trust whoever answers; leave ssl_cert_reqs and ssl_check_hostname out, and name the CA in ssl_ca_certs"
             )
         return bus
 
@@ -223,6 +240,19 @@ class Config(Table):
                 if other != site.name:
                     told = f"node {node} is site {other}'s, too; a node is in the cluster for one site only, so give each its own"
                     raise Wrong((("site", i, "exalsius", "nodes"), told))
+        return self
+
+    @model_validator(mode="after")
+    def _bus(self) -> Config:
+        found = urlsplit(self.run.bus)
+        if found.scheme == "redis" and not is_loopback(found.hostname or "") and not self.network.insecure:
+            told = (
+                f"Redis at {found.hostname} is not on this machine, and without TLS anybody on the way could read the password and "
+                'give the sites orders; write rediss://, or set network.insecure = "I know"'
+            )
+            raise Wrong((("run", "bus"), told))
+        if "ssl_certfile" in parse_qs(found.query) and any(s.driver in ELSEWHERE for s in self.site):
+            raise Wrong((("run", "bus"), "ssl_certfile is a file of this machine, and sites elsewhere have none; leave it out"))
         return self
 
     @model_validator(mode="after")

@@ -9,14 +9,17 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from windfall import faults
 from windfall.config.schema import Config
+from windfall.errors import Permanent
 from windfall.grid.credentials import variables
 from windfall.processes import mark
 from windfall.run.endpoint import endpoint_url
 from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.site.nursery import Nursery
+from windfall.store.bus_factory import with_users
 from windfall.store.configurations import extents
 from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
@@ -42,12 +45,26 @@ def describe_elsewhere(config: Config, run: RunDir, run_id: str, name: str, gene
     """The same for a site on another machine, whole: what is to be fetched of it there is added by that machine."""
     told = {
         **_common(config, run, name), "site": name, "generation": generation, "run_id": run_id, "bulk": _bulk(config, run, name),
-        "bus": "endpoint" if config.run.bus == "embedded" else config.run.bus,
+        **_bus_elsewhere(config, name),
     }  # fmt: skip
     told["trainer"]["data_dir"] = config.site_named(name).data or ""
     told["environment"] |= flower_environment("")
     del told["environment"]["FLWR_HOME"]
     return {**told, "data": None if told["trainer"]["data_dir"] else data.told()}
+
+
+def _bus_elsewhere(config: Config, name: str) -> dict[str, str]:
+    """The bus as a machine elsewhere reaches it, which has none of this machine's files."""
+    if config.run.bus == "embedded":
+        return {"bus": "endpoint"}
+    url, _, query = config.run.bus.partition("?")
+    told = {"bus": url}
+    for path in parse_qs(query).get("ssl_ca_certs", ()):
+        try:
+            told["bus_ca"] = Path(path).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as e:
+            raise Permanent(f"run.bus: {path} holds no certificates that {name} could be given ({e})") from None
+    return told
 
 
 class DataFiles:
@@ -91,6 +108,8 @@ def _common(config: Config, run: RunDir, name: str) -> dict[str, Any]:
         "start_timeout_s": config.fleet.start_timeout_s,
         "stop_grace_s": config.fleet.stop_grace_s,
         "gated": config.run.clock == "scaled",
+        # It has a user of its own in Redis, with a password that it makes from its token.
+        "bus_login": with_users(config.run.bus),
         "own_signal": own_signal(config, name) if site.own_signal else None,
         "trainer": asdict(spec),
         "environment": {

@@ -25,6 +25,7 @@ TRANSITIONS = frozenset(
         "error",
         "refused",
         "discarded",
+        "clipped",
         "work_lost",
         "message_failed",
         "quarantined",
@@ -159,6 +160,8 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             cut = f" cut {d['generation']}.{d['cut']}" if "cut" in d and "generation" in d else ""
             tokens = f" ({int(d['tokens']):,} tokens)" if cut and "tokens" in d else ""
             return f"{event.kind}{cut}{tokens}{_because(d)}"
+        case "clipped":
+            return f"cut {d.get('generation')}.{d.get('cut')} is clipped{_because(d)}"
         case "work_lost":
             kwh = f" and an estimated {float(d['kwh']):.3g} kWh" if "kwh" in d else ""
             text = f"cut {d.get('generation')}.{d.get('cut')} comes too late: {int(d.get('tokens', 0)):,} tokens"

@@ -20,6 +20,7 @@ from windfall.fleet.drivers.asking import FOR_A_PERSON
 from windfall.fleet.machine import Observation, Observed
 from windfall.processes import SiteProcess, group_members, mark, marked, signal_group, spawn, start_time
 from windfall.site.nursery import Lost, Nursery
+from windfall.store.bus_factory import PASSWORD
 from windfall.store.files import write_json, write_secret
 from windfall.wire.bulk import TOKEN_NAME
 
@@ -80,6 +81,8 @@ class LocalDriver:
                 write_secret(folder / TOKEN_NAME, self._token_for(site, generation))
             kept = {k: v for k, v in os.environ.items() if told.get("own_signal") or k not in self._withheld}
             env = {**kept, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
+            if told.get("bus_login"):
+                env.pop(PASSWORD, None)  # the run's own; the site has one for its own keys
             # The SuperNode must find Flower's console scripts, which it starts.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
             on_processors = told.get("trainer", {}).get("device") == "cpu"
