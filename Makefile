@@ -12,10 +12,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: setup
 	$(BIN)/windfall demo
 
-# The slow suite starts real processes, which mostly wait for each other: two files at a time. A suite that fails does not keep the
-# others from being run.
+# The slow suite starts real processes, which mostly wait for each other: two files at a time, in their order, which ends with short
+# ones. A suite that fails does not keep the others from being run.
 test: setup setup-tests
-	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile"
+	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder"
 
 test-fast: setup setup-tests
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4

@@ -11,8 +11,8 @@ from hypothesis import settings
 # imported; what tests start has it too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("windfall", deadline=None)
+# How long an example takes says more about the machine than about the code. WINDFALL_LONG=1: many more of them.
+settings.register_profile("windfall", deadline=None, max_examples=400 if os.environ.get("WINDFALL_LONG") == "1" else 50)
 settings.load_profile("windfall")
 
 
