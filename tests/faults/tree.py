@@ -15,9 +15,9 @@ import numpy as np
 from federation.fake import CountingTrainer
 from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall.cli import streams
-from windfall.config.load import fingerprint, load, to_toml
+from windfall.config.load import load
 from windfall.errors import WindfallError
-from windfall.federation.checkpoints import Checkpoints
+from windfall.run.prepare import begin_run
 from windfall.run.superlink import SuperLink
 from windfall.run.supervisor import NoView, Supervisor
 from windfall.store.ledger import Ledger
@@ -86,17 +86,18 @@ def make(root: Path) -> RunDir:
     config = load(root / "tree.toml")
     run = RunDir(root / "run")
     run.make()
-    run.config.write_text(to_toml(config))
-    ledger = Ledger.create(
-        run.ledger, run_id="tree-1", fingerprint=fingerprint(config), budget_blocks=config.budget_blocks,
-        tokens_per_block=config.tokens_per_block,
-    )  # fmt: skip
     weights = {"count": np.zeros(config.budget_blocks, np.float32)}
-    file, digest = Checkpoints(run, ledger, keep=3, keep_every=5).write(0, weights)
-    ledger.commit(t_run=T0, t_wall=0, file=file, sha256=digest, mode="initial", contributions=[])
-    ledger.set_meta(manifest=CountingTrainer.manifest, data_dir=str(root), t_run=T0)
-    ledger.close()
+    begin_run(config, run, weights, manifest=CountingTrainer.manifest, folder=root, start=T0)
     return run
+
+
+def run_id(root: Path) -> str:
+    """Of a run that was made there."""
+    ledger = Ledger.open(root / "run" / "ledger.db", read_only=True)
+    try:
+        return ledger.meta("run_id") or ""
+    finally:
+        ledger.close()
 
 
 def command(part: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from benchmarks.federation.links import Links, inside, possible
 from needs import missing
 
 #: The coordinator's address, the one that it moves to, and its name wherever it is.
-ADDRESS, MOVED, NAME = "10.217.99.1", "10.217.98.1", "coordinator.windfall.test"
+ADDRESS, MOVED, NAME = "10.217.99.1", "10.217.98.1", "coordinator.lan"
 PROXY_PORT = 3128
 #: A CONNECT proxy, whole.
 _PROXY = """

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +111,11 @@ class Field:
         before = self.taken(site)
         wait_for(f"work of {site}", lambda: self.taken(site) > before)
 
+    def lives(self) -> dict[str, int]:
+        """How many lives of each site have said hello."""
+        said = {(e["site"], e["detail"]["generation"]) for e in events(self.run, "hello")}
+        return {s: sum(site == s for site, _ in said) for s in self.sites}
+
     def whole(self, *, to_the_end: bool) -> None:
         """Every site was of use; no block was committed twice; nothing went wrong that should not have."""
         assert all(self.taken(s) > 0 for s in self.sites), status(self.run)["sites"]
@@ -187,7 +194,7 @@ def test_a_minute_without_a_link_in_both_directions_or_in_one_loses_nothing(tmp_
         assert code == 130, living.said + f.said()
     f.whole(to_the_end=False)
     assert not events(f.run, "work_lost", "discarded", "refused")
-    assert [e["detail"]["generation"] for e in events(f.run, "hello") if not e["detail"]["again"]] == [1, 1], "nobody began anew"
+    assert f.lives() == {"cut": 1, "other": 1}, "nobody began anew"
 
 
 @at_length
@@ -233,8 +240,42 @@ def test_a_coordinator_that_moves_is_found_by_its_name_or_where_its_sites_are_to
         assert code == 130, living.said + f.said()
         assert f"the run is at {url} from now on" in f.said()
         f.whole(to_the_end=False)
-        lives = [e["site"] for e in events(f.run, "hello") if not e["detail"]["again"]]
-        assert lives.count("named") == (2 if drained else 1), "who finds it by its name trains on, if nobody told it to stop"
+        assert f.lives() == {"named": 2 if drained else 1, "addressed": 2}, "who finds it by its name goes on as it was"
+
+
+@at_length
+def test_the_guide_to_two_machines_leads_to_a_federated_round_as_it_stands(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "sites.md").read_text().partition("## Two machines")[2].partition("\n| ")[0]
+    signal_, config, here, there_ = re.findall(r"```(?:toml)?\n(.*?)```", guide, flags=re.S)
+    coordinator, lab = tmp_path / "coordinator", tmp_path / "lab"
+    coordinator.mkdir()
+    lab.mkdir()
+    (coordinator / "open.csv").write_text(signal_)
+    (coordinator / "run.toml").write_text(config)
+    typed = [line.split("#")[0].split() for line in [*here.splitlines(), *there_.splitlines()]]
+    assert [words[0] for words in typed] == ["windfall"] * 4 + ["scp", "windfall"]
+    run = coordinator / "runs" / "first"
+    with hosts.hosts(["lab"]) as there, contextlib.ExitStack() as stack:
+
+        def at(namespace: str, words: Sequence[str]) -> list[str]:
+            return inside(namespace, [sys.executable, "-m", *words])
+
+        for words in typed:
+            if words[1] == "run":
+                running = stack.enter_context(hosts.process(coordinator, at(there.hub, words)))
+                wait_for("the run", lambda: (run / "bulk" / "port.json").is_file() and (run / "config.toml").is_file())
+            elif words[0] == "scp":
+                for name in words[1:-1]:
+                    (lab / Path(name).name).write_bytes((coordinator / name).read_bytes())
+            elif words[1:3] == ["site", "join"]:
+                stack.enter_context(hosts.process(lab, at(there.namespaces["lab"], words)))
+            else:
+                done = subprocess.run(at(there.hub, words), cwd=coordinator, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, (words, done.stderr)
+        wait_for("a federated round", lambda: any(e["detail"]["sites"] == ["here", "lab"] for e in events(run, "round")))
+        wait_for("both in a version", lambda: all(s["tokens"] for s in status(run)["sites"].values()))
+        running.send_signal(signal.SIGINT)
+        assert running.wait() == 130
 
 
 def _rounds_without(run: Path, site: str) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from backtests import STUDY, result, row
 from test_ui_report import Page
-from ui_runs import START
 
+from ui_runs import START
 from windfall.config.load import load, loads
 from windfall.config.schema import Config
 from windfall.errors import StoreError
