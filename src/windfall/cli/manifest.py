@@ -46,7 +46,7 @@ def manifest(source: Path, sites: list[str], image: str | None, kustomize: Path 
         if site.kubernetes.namespace is None:
             raise ConfigError(f"{name}: site.kubernetes.namespace is not set, and rights are given in a namespace; name it")
         _mind_the_image(name, image or site.kubernetes.image)
-        made = manifest_of(site, run_id, reached, image=image)
+        made = manifest_of(config.settled(site), run_id, reached, image=image)
         own = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         for part, objects in made.items():
             file = f"site-{own}" if part in ("network", "site") else part

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from windfall.site.fetching import Endpoint, why_not
 from windfall.store.files import read_json, write_json, write_secret
 from windfall.wire.certificates import trusting
 
+WINDFALL = (sys.executable, "-m", "windfall")
 #: In the machine's folder: what it joined with, and the site that it has started.
 JOINED, _KEY, _CA, _STARTED, _TOKEN = "joined.json", "site.key", "ca.pem", "started.json", "start-token"
 #: How long the endpoint may keep a question waiting, and how often it is told how things stand.
@@ -35,12 +36,12 @@ _OFF_S = 60.0
 class Machine:
     """One machine and its site."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Raises ConfigError if the machine has not joined."""
+    def __init__(self, folder: Path, say: Callable[[str], None], *, program: Sequence[str] = WINDFALL) -> None:
+        """``program``: the command that is Windfall. Raises ConfigError if the machine has not joined."""
         joined = read_json(folder / JOINED)
         if not isinstance(joined, dict) or not isinstance(joined.get("endpoint"), str) or not isinstance(joined.get("site"), str):
             raise ConfigError(f"{folder}: no machine has joined a run from here; run `windfall site join`")
-        self._folder, self._say = folder, say
+        self._folder, self._say, self._program = folder, say, program
         self._url, self.site = joined["endpoint"], joined["site"]
         self._off_command = [str(word) for word in joined.get("off_command", [])]
         self._ca = folder / _CA if (folder / _CA).exists() else None
@@ -82,6 +83,10 @@ class Machine:
                 clock.pause(_POLL_S)
             raise TransferError(self._refused)
         return 0
+
+    def close(self) -> None:
+        """Give its connections back."""
+        self._endpoint.close()
 
     # -- the thread that asks --------------------------------------------------------------------------------
 
@@ -140,8 +145,7 @@ class Machine:
         write_secret(token_file, token)
         ca = ["--ca-file", str(self._ca)] if self._ca else []
         command = [
-            sys.executable, "-m", "windfall", "site", "start", "--endpoint", self._url, "--token-file", str(token_file), *ca,
-            "--folder", str(site),
+            *self._program, "site", "start", "--endpoint", self._url, "--token-file", str(token_file), *ca, "--folder", str(site),
         ]  # fmt: skip
         try:
             child = spawn(command, log=site / "logs" / "agent.log", env=dict(os.environ))

@@ -40,7 +40,7 @@ def build_driver(
     """
     local = LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery)
     others: dict[str, Driver] = {
-        s.name: ThreadedDriver(platform_driver(s, run, run_id, starts), s.name, look_intervals(s))
+        s.name: ThreadedDriver(platform_driver(config.settled(s), run, run_id, starts), s.name, look_intervals(s))
         for s in config.site
         if s.driver in ELSEWHERE
     }
