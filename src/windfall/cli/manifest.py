@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -35,7 +36,9 @@ def manifest(source: Path, sites: list[str], image: str | None, kustomize: Path 
         ConfigError: no such site, its driver is another one, or something that has to be written down is not known.
     """
     config, run_id, port = _source(source)
-    reached = Reached(config.network.address, port, config.network.certificates is not None)
+    bus = urlsplit(config.run.bus)
+    also = ((bus.hostname, bus.port or 6379),) if bus.hostname else ()
+    reached = Reached(config.network.address, port, config.network.certificates is not None, also)
     files: dict[str, list[Json]] = {}
     for name in sites:
         site = next((s for s in config.site if s.name == name), None)
