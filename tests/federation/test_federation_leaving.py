@@ -19,6 +19,8 @@ def test_a_site_that_is_told_to_end_is_drained_and_started_again_at_once(
     run.serve(until_min=12)
     site = run.loop.controller.sites["a"]
     assert (site.state, site.generation) == (State.TRAINING, 1)
+    if calendar:
+        run.workers["a"].leave()  # as `site.notice` does it
     run.bus.site("a", 1).emit({"kind": "leaving", "reason": "its platform has told it to end", "within_s": 120.0})
     run.serve(until_min=24)
     assert (site.generation, site.failures) == (2, 0)

@@ -24,6 +24,9 @@ class Site:
         self.draining, self.idle, self.busy, self.now = False, False, False, 1000.0
         self.notice = Notice({"notice_s": 120.0, "stop_grace_s": 10.0, **told}, self)
 
+    def leave(self) -> None:
+        self.draining = True
+
     def emit(self, entry: Entry) -> None:
         self.said.append(entry)
 
@@ -53,7 +56,7 @@ def test_one_that_was_drained_before_ends_at_once_and_says_nothing() -> None:
 def test_it_says_so_once_hands_in_and_ends_when_nothing_is_asked_of_it_any_more() -> None:
     site = Site()
     assert not site.over()
-    site.draining = True
+    assert site.draining, "what it has is cut at once"
     assert not site.over(after_s=4)
     site.busy = site.idle = True
     assert not site.over(after_s=80), "a file is still on its way"
@@ -69,19 +72,26 @@ def test_it_says_so_once_hands_in_and_ends_when_nothing_is_asked_of_it_any_more(
 
 
 def test_it_ends_where_nobody_answers_when_it_is_told_again_and_in_time() -> None:
-    silent = Site()
-    assert not silent.over()
-    assert not silent.over(after_s=4)
-    assert silent.over(after_s=2), "its work is in its outbox, and time for that is left"
+    alone = Site()
+    assert not alone.over()
+    alone.idle = True
+    assert not alone.over(after_s=1)
+    assert alone.over(after_s=6)
     twice = Site()
     assert not twice.over()
-    twice.draining = True
     assert twice.over(2)
     slow = Site()
     assert not slow.over()
-    slow.draining = True
     assert not slow.over(after_s=109)
     assert slow.over(after_s=2)
+
+
+def test_on_a_gated_clock_the_run_orders_the_cut_and_where_it_does_not_the_site_ends_in_time_for_its_own() -> None:
+    site = Site(gated=True)
+    assert not site.over()
+    assert not site.draining
+    assert not site.over(after_s=4)
+    assert site.over(after_s=2)
 
 
 class Told(agent.Agent):

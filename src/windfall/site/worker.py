@@ -126,6 +126,10 @@ class SiteWorker:
         """Whether it hands in what it has, and trains on nothing more."""
         return self._draining
 
+    def leave(self) -> None:
+        """Hand in what it has, and train on nothing more."""
+        self._draining = True
+
     @property
     def idle(self) -> bool:
         """Whether everything that it was asked for is done."""
