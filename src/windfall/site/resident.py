@@ -56,7 +56,8 @@ class Machine:
         self._wanted: dict[str, Any] | None = None
         self._over = threading.Event()
         self._refused = ""
-        self._failed = ""
+        #: Which generation has failed here, and why; 0 if none has since one was ended.
+        self._failed: tuple[int, str] = 0, ""
         self._asleep = False
         self._told: tuple[Any, ...] = ()
         self._told_at = float("-inf")
@@ -129,16 +130,17 @@ class Machine:
         generation = int(wanted["generation"])
         if now is not None and generation != now.generation:
             self._end(float(wanted.get("grace_s", 10.0)))
-        elif now is None and generation and not self._failed:
+        elif now is None and generation and generation != self._failed[0]:  # that an earlier one is to end may not have been heard
+            self._failed = 0, ""
             self._begin(generation, str(wanted.get("token", "")))
         elif now is None and not generation:
-            self._failed = ""
+            self._failed = 0, ""
             self._sleep()
 
     def _begin(self, generation: int, token: str) -> None:
         self._asleep = False
         if not token:
-            self._failed = f"generation {generation} has no token any more; it is started again as another one"
+            self._failed = generation, f"generation {generation} has no token any more; it is started again as another one"
             return
         site = self._folder / "site"
         token_file = self._folder / _TOKEN
@@ -150,7 +152,7 @@ class Machine:
         try:
             child = spawn(command, log=site / "logs" / "agent.log", env=dict(os.environ))
         except OSError as e:
-            self._failed = f"it cannot be started: {e.strerror}"
+            self._failed = generation, f"it cannot be started: {e.strerror}"
             return
         self._started = SiteProcess(child.pid, generation, start_time(child.pid), child)
         self._grace_at = None
@@ -176,7 +178,8 @@ class Machine:
         status = now.child.returncode if now.child is not None else None
         if self._grace_at is None:
             self._failed = (
-                f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}"
+                now.generation,
+                f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}",
             )
         self._say(f"generation {now.generation} has ended")
         self._started = None
@@ -203,8 +206,8 @@ class Machine:
         now = self._started
         if now is not None:
             return now.generation, ("stopping" if self._grace_at is not None else "up"), ""
-        if self._failed:
-            return int((self._wanted or {}).get("generation", 0)), "failed", self._failed
+        if self._failed[0]:
+            return self._failed[0], "failed", self._failed[1]
         return 0, "absent", ""
 
     def _tell(self) -> None:
