@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federation.harness import Run
+from federation.harness import T0, Run
 from federation.test_federation_replay import assert_replays
 from windfall.federation.clipping import Clip, Weighed, scaled, squares, weigh
 from windfall.federation.merge import Outer
@@ -98,12 +98,12 @@ def test_a_damaged_version_that_was_clipped_is_made_again_bit_for_bit(tmp_path: 
     run = Run(tmp_path / "r", data, {"a": [(2, 400)], "b": [(2, 400)]}, steps=80, trainer=loud, clip_delta_norm=3.0, codec="int8")
     runs.append(run)
     while not (run.ledger.head().clipped and len(run.ledger.head().sites) == 2):
-        run.serve(until_min=(run.clock.now() - run.start) / 60 + 2)
+        assert run.serve(until_min=(run.clock.now() - T0) / 60 + 2) == "until"
     head = run.ledger.head()
     file = run.dir.checkpoints / head.file
     whole = file.read_bytes()
     file.write_bytes(whole[:-7] + bytes(7))
-    assert run.federation.intake.make_again(head)
+    assert run.federation._intake.make_again(head)
     assert file.read_bytes() == whole
 
 

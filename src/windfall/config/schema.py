@@ -5,6 +5,7 @@ The larger tables have files of their own: `policy`, `recipe`, `federation`, `dr
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
@@ -317,6 +318,24 @@ class Config(Table):
         per_step = self.train.batch_sequences // self.train.block_sequences
         steps = -(-self.run.budget_tokens // self.tokens_per_step)
         return steps * per_step
+
+    def settled(self, site: SiteTable) -> SiteTable:
+        """The site with what other tables say of it: the grace of its pod, where it has one and names none."""
+        grace_s = math.ceil(self.fleet.drain_timeout_s + self.fleet.stop_grace_s)
+        if site.kubernetes is not None and site.kubernetes.grace_s is None:
+            return site.model_copy(update={"kubernetes": site.kubernetes.model_copy(update={"grace_s": grace_s})})
+        if site.exalsius is not None and site.exalsius.kubernetes.grace_s is None:
+            pod = site.exalsius.kubernetes.model_copy(update={"grace_s": grace_s})
+            return site.model_copy(update={"exalsius": site.exalsius.model_copy(update={"kubernetes": pod})})
+        return site
+
+    def notice_s(self, site: SiteTable) -> float:
+        """How long before it ends a site by force its platform tells it to end; 0: that is not known, or not before."""
+        site = self.settled(site)
+        if site.slurm is not None:
+            return site.slurm.term_before_s
+        pod = site.kubernetes or (site.exalsius.kubernetes if site.exalsius is not None else None)
+        return (pod.grace_s or 0.0) if pod is not None else 0.0
 
     def site_named(self, name: str) -> SiteTable:
         """The table of one site."""

@@ -42,6 +42,8 @@ class SiteReports:
         self.taken_in: list[tuple[str, int]] = []
         #: By site: why it cannot go on, by its own word.
         self.fatal: dict[str, str] = {}
+        #: By site: why its platform ends it, by its own word.
+        self.leaving: dict[str, str] = {}
 
     def begin(self, site: str, wall: float) -> None:
         """From now on (monotonic wall time) this site's heartbeats count."""
@@ -53,6 +55,7 @@ class SiteReports:
         self._doing.pop(site, None)
         self._early.pop(site, None)
         self.fatal.pop(site, None)
+        self.leaving.pop(site, None)
 
     def silent(self, site: str, wall: float, after_s: float | None = None) -> str:
         """Whether a site's trainer has been silent for too long (or for ``after_s``, if that is shorter): says so, or is empty."""
@@ -123,5 +126,8 @@ class SiteReports:
             self.taken_in.append((site, f.count("version")))
         elif kind == "fatal":
             self.fatal[site] = text(e.get("reason", "failed"))
+        elif kind == "leaving":
+            within = f" within {f.number('within_s'):.0f} s" if e.get("within_s") else ""
+            self.leaving[site] = f"{text(e.get('reason', 'it has been told to end'))}{within}: it hands in what it has"
         elif kind == "note":
             self._events.event(t, "site_note", site=site, note=text(e.get("note", "")))

@@ -164,7 +164,7 @@ class Controller:
         inputs = Inputs(
             t, wall, decision.on, decision.reason, seen.state,
             work.ready(site.name, site.generation), work.working(site.name), work.drained(site.name),
-            work.lost(site.name), work.busy(site.name), seen.words, seen.queued,
+            work.lost(site.name), work.busy(site.name), seen.words, seen.queued, seen.planned, work.leaving(site.name),
         )  # fmt: skip
         action = site.step(inputs, gated=self._gated, jitter=self._rng.random() if before is not State.OFF else 0.0)
         if site.state is not before and self._observer:

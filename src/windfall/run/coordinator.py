@@ -27,6 +27,7 @@ from windfall.run.endpoint import endpoint_port, endpoint_url
 from windfall.run.life import BEAT_S, begin, signs_of_life
 from windfall.run.links import Links
 from windfall.run.merge_watch import MergeWatch
+from windfall.run.network import CertificateWatch
 from windfall.run.operator import Operator
 from windfall.run.present import Present
 from windfall.run.recorder import TelemetryRecorder, position
@@ -103,6 +104,7 @@ class Coordinator:
         self.gated = config.run.clock == "scaled"
         self._users = redis_users(config, run, self.ledger, self.run_id)
         self._warned = ""
+        self._certificates = CertificateWatch(config)
         self._data = DataFiles(config, run)
         self.driver = build_driver(
             config, run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
@@ -265,6 +267,8 @@ class Coordinator:
         self._flushed_at = clock.monotonic()
         self._present.write(t)
         self._look_at_links(t)
+        if said := self._certificates.look(clock.wall()):
+            self.telemetry.event(t, "warning", reason=said)
         if self._users is not None and self._users.warning != self._warned:
             self._warned = self._users.warning
             if self._warned:

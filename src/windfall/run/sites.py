@@ -45,7 +45,7 @@ def describe_elsewhere(config: Config, run: RunDir, run_id: str, name: str, gene
     """The same for a site on another machine, whole: what is to be fetched of it there is added by that machine."""
     told = {
         **_common(config, run, name), "site": name, "generation": generation, "run_id": run_id, "bulk": _bulk(config, run, name),
-        **_bus_elsewhere(config, name),
+        **_bus_elsewhere(config, name), "notice_s": config.notice_s(config.site_named(name)),
     }  # fmt: skip
     told["trainer"]["data_dir"] = config.site_named(name).data or ""
     told["environment"] |= flower_environment("")

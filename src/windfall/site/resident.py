@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from windfall.site.fetching import Endpoint, why_not
 from windfall.store.files import read_json, write_json, write_secret
 from windfall.wire.certificates import trusting
 
+WINDFALL = (sys.executable, "-m", "windfall")
 #: In the machine's folder: what it joined with, and the site that it has started.
 JOINED, _KEY, _CA, _STARTED, _TOKEN = "joined.json", "site.key", "ca.pem", "started.json", "start-token"
 #: How long the endpoint may keep a question waiting, and how often it is told how things stand.
@@ -37,12 +38,12 @@ _OFF_S = 60.0
 class Machine:
     """One machine and its site."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Raises ConfigError if the machine has not joined."""
+    def __init__(self, folder: Path, say: Callable[[str], None], *, program: Sequence[str] = WINDFALL) -> None:
+        """``program``: the command that is Windfall. Raises ConfigError if the machine has not joined."""
         joined = read_json(folder / JOINED)
         if not isinstance(joined, dict) or not isinstance(joined.get("endpoint"), str) or not isinstance(joined.get("site"), str):
             raise ConfigError(f"{folder}: no machine has joined a run from here; run `windfall site join`")
-        self._folder, self._say = folder, say
+        self._folder, self._say, self._program = folder, say, program
         self._url, self.site = joined["endpoint"], joined["site"]
         self._off_command = [str(word) for word in joined.get("off_command", [])]
         self._ca = folder / _CA if (folder / _CA).exists() else None
@@ -58,7 +59,8 @@ class Machine:
         self._wanted: dict[str, Any] | None = None
         self._over = threading.Event()
         self._refused = ""
-        self._failed = ""
+        #: Which generation has failed here, and why; 0 if none has since one was ended.
+        self._failed: tuple[int, str] = 0, ""
         #: Why it was told to end, where that was not the run's word: it counts as having failed.
         self._why_ended = ""
         self._asleep = False
@@ -156,29 +158,29 @@ class Machine:
         generation = int(wanted["generation"])
         if now is not None and (generation != now.generation or self._why_ended):
             self._end(float(wanted.get("grace_s", _MOVED_GRACE_S)))
-        elif now is None and generation and not self._failed:
+        elif now is None and generation and generation != self._failed[0]:  # that an earlier one is to end may not have been heard
+            self._failed = 0, ""
             self._begin(generation, str(wanted.get("token", "")))
         elif now is None and not generation:
-            self._failed = ""
+            self._failed = 0, ""
             self._sleep()
 
     def _begin(self, generation: int, token: str) -> None:
         self._asleep = False
         if not token:
-            self._failed = f"generation {generation} has no token any more; it is started again as another one"
+            self._failed = generation, f"generation {generation} has no token any more; it is started again as another one"
             return
         site = self._folder / "site"
         token_file = self._folder / _TOKEN
         write_secret(token_file, token)
         ca = ["--ca-file", str(self._ca)] if self._ca else []
         command = [
-            sys.executable, "-m", "windfall", "site", "start", "--endpoint", self._url, "--token-file", str(token_file), *ca,
-            "--folder", str(site),
+            *self._program, "site", "start", "--endpoint", self._url, "--token-file", str(token_file), *ca, "--folder", str(site),
         ]  # fmt: skip
         try:
             child = spawn(command, log=site / "logs" / "agent.log", env=dict(os.environ))
         except OSError as e:
-            self._failed = f"it cannot be started: {e.strerror}"
+            self._failed = generation, f"it cannot be started: {e.strerror}"
             return
         self._started = SiteProcess(child.pid, generation, start_time(child.pid), child)
         self._grace_at = None
@@ -203,10 +205,11 @@ class Machine:
             return
         status = now.child.returncode if now.child is not None else None
         if self._why_ended:
-            self._failed, self._why_ended = self._why_ended, ""
+            self._failed, self._why_ended = (now.generation, self._why_ended), ""
         elif self._grace_at is None:
             self._failed = (
-                f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}"
+                now.generation,
+                f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}",
             )
         self._say(f"generation {now.generation} has ended")
         self._started = None
@@ -233,8 +236,8 @@ class Machine:
         now = self._started
         if now is not None:
             return now.generation, ("stopping" if self._grace_at is not None else "up"), ""
-        if self._failed:
-            return int((self._wanted or {}).get("generation", 0)), "failed", self._failed
+        if self._failed[0]:
+            return self._failed[0], "failed", self._failed[1]
         return 0, "absent", ""
 
     def _tell(self) -> None:

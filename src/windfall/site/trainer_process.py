@@ -19,6 +19,7 @@ from windfall.site.agent import ENDPOINT, LINK_NAME, load_site
 from windfall.site.followers import Followers
 from windfall.site.liveness import LOADING, Liveness
 from windfall.site.node_log import NodeNotes
+from windfall.site.notice import Notice
 from windfall.site.own_window import own_window
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import SiteBus
@@ -159,7 +160,10 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         )  # fmt: skip
         notes = NodeNotes(folder)
         look = files.telling(lambda under_way: bus.set("transfers", under_way)) if files else lambda: None
-        while not asked and not worker.parked:
+        notice = Notice(site, bus)
+        while not worker.parked:
+            if asked and notice.over(clock.monotonic(), len(asked), worker, busy=files is not None and files.busy()):
+                break
             look()
             if said := notes.new():
                 bus.emit({"kind": "note", "note": said})

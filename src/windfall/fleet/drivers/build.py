@@ -44,7 +44,7 @@ def build_driver(
         withheld=variables(config),
     )  # fmt: skip
     others: dict[str, Driver] = {
-        s.name: ThreadedDriver(platform_driver(s, run, run_id, starts), s.name, look_intervals(s))
+        s.name: ThreadedDriver(platform_driver(config.settled(s), run, run_id, starts), s.name, look_intervals(s))
         for s in config.site
         if s.driver in ELSEWHERE
     }
