@@ -189,7 +189,7 @@ class Lives:
                     found.extend(f.parent for f in place.rglob(f"trained/{generation:06d}"))
             return bool(found) and int((found[0] / f"{generation:06d}").read_bytes()[:20] or b"0") > 0
 
-        self._wait(f"a step of {name}", stepped)
+        self._wait(f"a step of {name}", stepped, _LOOK_S)
         return clock.wall()
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -198,7 +198,7 @@ class Lives:
         except StoreError:
             return []
         try:
-            return telemetry.rows(query, values)
+            return telemetry.rows(query, *values)
         finally:
             telemetry.close()
 
@@ -227,13 +227,13 @@ class Lives:
         )
         return int(rows[0][0])
 
-    def _wait(self, what: str, ready: Callable[[], object]) -> None:
+    def _wait(self, what: str, ready: Callable[[], object], pause_s: float = 0.2) -> None:
         deadline = clock.monotonic() + _PATIENCE_S
         while not ready():
             if self._child.poll() is not None or clock.monotonic() > deadline:
                 said = (self._folder / "said.txt").read_text()[-3000:]
                 raise RuntimeError(f"no sign of {what}; the run's status is {self._child.returncode}; it said: {said}")
-            clock.pause(_LOOK_S)
+            clock.pause(pause_s)
 
     def _ask(self, kind: str, name: str) -> None:
         request(self.run, kind, name, for_s=None, who="benchmark", why="it is measured")
