@@ -10,9 +10,6 @@ from windfall.store.bus import Bus, FileBus, FileSiteBus, PacedBus, PacedSiteBus
 if TYPE_CHECKING:  # redis takes a while to import, and most runs do without
     from windfall.store.redis_access import Login, SiteUsers
 
-#: Variable with the run's own password in Redis.
-PASSWORD = "WINDFALL_REDIS_PASSWORD"
-
 
 def with_users(url: str) -> bool:
     """Whether each site has a user of its own there: Redis over TLS."""

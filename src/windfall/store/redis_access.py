@@ -19,6 +19,8 @@ from typing import Any
 
 from windfall import clock
 
+#: Variable with the run's own password.
+PASSWORD = "WINDFALL_REDIS_PASSWORD"
 #: How often users are looked at.
 _LOOK_S = 2.0
 #: What a site's end of the bus asks of Redis. Whoever connects may say who it is; that needs no right.

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import redis
 
 from windfall import clock
-from windfall.store.bus_factory import PASSWORD
+from windfall.store.redis_access import PASSWORD as PASSWORD
 from windfall.store.redis_access import Login
 
 _CONNECT_S, _ANSWER_S = 3.0, 5.0

@@ -20,8 +20,8 @@ from windfall.fleet.drivers.asking import FOR_A_PERSON
 from windfall.fleet.machine import Observation, Observed
 from windfall.processes import SiteProcess, group_members, mark, marked, signal_group, spawn, start_time
 from windfall.site.nursery import Lost, Nursery
-from windfall.store.bus_factory import PASSWORD
 from windfall.store.files import write_json, write_secret
+from windfall.store.redis_access import PASSWORD
 from windfall.wire.bulk import TOKEN_NAME
 
 #: From a site's name to what it is told at its start: the contents of its `site.json`, without name, generation and run.
