@@ -15,15 +15,13 @@ from windfall.grid.build import Grid, build_grid, recorded
 from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
+from windfall.simulate.deadlines import deadlines_of, fitting_deadlines, past_the_end
 from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
 from windfall.simulate.provenance import Provenance, provenance
 from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.simulate.work import TrainerModel
 from windfall.units import iso_utc, parse_utc
-
-#: Two instants that differ by fewer hours are one.
-_SAME_H = 1e-6
 
 #: The figures of a row that differ from seed to seed, of a policy that draws.
 OVER_SEEDS = (
@@ -301,34 +299,6 @@ def _common_deadline(results: Iterable[SimulationResult], start: float) -> list[
     """The finish (h) of the slowest policy that looks at the grid. All rows are judged by it if no deadline is configured."""
     done = [(o.done_at - start) / 3600 for o in results if o.done_at is not None and o.policy not in ("always", "random_duty")]
     return [max(done)] if done else []
-
-
-def deadlines_of(config: Config, span: TimeSpan) -> list[float]:
-    """The configured deadlines, in hours from the start."""
-    if config.backtest.deadlines_h:
-        return list(config.backtest.deadlines_h)
-    if config.policy.deadline:
-        return [(parse_utc(config.policy.deadline) - span.start) / 3600]
-    return [config.policy.deadline_h] if config.policy.deadline_h is not None else []
-
-
-def fitting_deadlines(config: Config, span: TimeSpan) -> list[float]:
-    """The configured deadlines (hours from the start) that are within the span: after them nobody knows what was emitted."""
-    return [d for d in deadlines_of(config, span) if 0 < d <= (span.end - span.start) / 3600 + _SAME_H]
-
-
-def past_the_end(config: Config, span: TimeSpan) -> str:
-    """Which deadlines of a backtest have no rows, and why; empty if all have. Without a budget deadlines mean nothing."""
-    if config.backtest.target == "none":
-        return ""
-    fit = fitting_deadlines(config, span)
-    wrong = [d for d in deadlines_of(config, span) if d not in fit]
-    if not wrong:
-        return ""
-    when = ", ".join(iso_utc(span.start + d * 3600) for d in wrong)
-    known = f"from {iso_utc(span.start)} to {iso_utc(span.end)}"
-    which, lies = ("deadline", "it lies") if len(wrong) == 1 else ("deadlines", "they lie")
-    return f"no row for the {which} {when}: the signals are known {known}, and {lies} outside"
 
 
 def _refuse(config: Config, policies: Sequence[str], deadlines: Sequence[float]) -> None:

@@ -23,6 +23,8 @@ Array = npt.NDArray[np.float64]
 
 #: Figures that are compared.
 COMPARED = ("kg_co2", "g_per_kwh_training", "share_of_oracle", "kg_over_oracle", "finish_h", "site_hours", "money")
+#: What others are compared with first, where it is there.
+REFERENCE = "breakeven"
 DRAWS = 4000
 CONFIDENCE = 0.95
 _SEED = 20210901
@@ -34,8 +36,9 @@ LEAST_BLOCKS, FEW_BLOCKS = 3.0, 8.0
 class PairedDifference:
     """``policy`` minus ``against`` in one figure, over the start dates from which both have it.
 
-    ``mean`` with its interval from ``low`` to ``high`` (95 %; None with fewer than three blocks); ``lower``: the share of start dates from which ``policy`` has the
-    lower figure. ``block_starts``: start dates a block of the bootstrap; ``blocks``: how many of these there are.
+    ``mean`` with its interval from ``low`` to ``high`` (95 %; None with fewer than three blocks); ``lower``: the share of start
+    dates from which ``policy`` has the lower figure. ``block_starts``: start dates a block of the bootstrap; ``blocks``: how many
+    of these there are.
     """
 
     policy: str
@@ -67,7 +70,8 @@ def paired(points: Sequence[SweepPoint], deadlines: Sequence[float] = ()) -> lis
         rows.setdefault((p.row.policy, bound), {})[p.start] = p
     found = []
     for (settings, delay), rows in groups.items():
-        keys = list(rows)
+        # The default policy stands first, so that others are compared with it and not it with them.
+        keys = sorted(rows, key=lambda k: k[0] != REFERENCE)
         for j, one in enumerate(keys):
             for other in keys[:j]:
                 bounds = {b for b in (one[1], other[1]) if b is not None}

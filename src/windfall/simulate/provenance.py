@@ -73,19 +73,16 @@ class Provenance:
         return f"Provenance(windfall {self.windfall}, config {self.config_sha256[:12]}, {len(self.traces)} traces)"
 
 
-def provenance(config: Config, grid: Grid, command: Sequence[str] = ()) -> Provenance:
+def provenance(config: Config, grid: Grid | None, command: Sequence[str] = ()) -> Provenance:
     """What figures of ``config`` on ``grid`` are computed with; ``command``: the arguments, the program's name first.
 
-    Raises:
-        SignalError: a trace's file is not there any more.
+    Without a grid (traces have been moved) there are no traces.
     """
-    traces = [
-        _used(site.name, site.region, table, grid.signals[site.name][table.label])
-        for site in config.site
-        for table in site.all_signals
-    ]
-    own = {s.region for s in config.site}
-    traces += [_used("", c.region, c.signal, grid.by_region[c.region]) for c in config.counterfactual if c.region not in own]
+    traces = []
+    if grid is not None:
+        own = {s.region for s in config.site}
+        traces = [_used(s.name, s.region, t, grid.signals[s.name][t.label]) for s in config.site for t in s.all_signals]
+        traces += [_used("", c.region, c.signal, grid.by_region[c.region]) for c in config.counterfactual if c.region not in own]
     text = to_toml(config)
     keys, digest = config.model_dump(mode="json", exclude_none=True), hashlib.sha256(text.encode()).hexdigest()
     by = shlex.join(command)
@@ -93,7 +90,8 @@ def provenance(config: Config, grid: Grid, command: Sequence[str] = ()) -> Prove
 
 
 def _used(site: str, region: str, table: SignalTable, signal: Signal) -> UsedTrace:
-    digest, source = None, table.kind
+    digest: str | None = None
+    source: str = table.kind
     if table.kind == "trace" and table.path is not None:
         source = table.path
         with trace_file(table.path) as file:

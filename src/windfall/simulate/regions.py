@@ -10,7 +10,8 @@ from typing import Any
 from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError, RunError, SignalError
 from windfall.grid.build import build_grid
-from windfall.simulate.backtest import deadlines_of, fitting_deadlines, past_the_end, span_of
+from windfall.simulate.backtest import span_of
+from windfall.simulate.deadlines import deadlines_of, fitting_deadlines, past_the_end
 from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import TimeSpan
 from windfall.simulate.sweep import SweepJob, SweepPoint, start_dates, sweep
