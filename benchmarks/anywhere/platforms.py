@@ -193,7 +193,7 @@ class Kubernetes(Platform):
         environment = {"PATH": path, **{k: os.environ[k] for k in ("PYTHONPATH", "LANG") if k in os.environ}}
         self.cluster = Cluster(folder / "cluster", start=clock.wall(), runtime=Processes(), environment=environment)
         self.cluster.start()
-        self.cluster.live()
+        self.cluster.live(0.2)
         (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig(self.cluster.server.url)))
         table = f'image = "windfall:1"\ngpus = 1\nkubeconfig = "{folder / "kubeconfig"}"'
         super().__init__(name, name, folder, table, (folder / "cluster",))

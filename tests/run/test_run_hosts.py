@@ -200,11 +200,12 @@ def test_a_minute_without_a_link_in_both_directions_or_in_one_loses_nothing(tmp_
 @at_length
 def test_a_site_whose_link_never_comes_back_keeps_no_run_from_its_end_and_stops_by_itself(tmp_path: Path) -> None:
     with field(tmp_path, ("lost", "other")) as f, contextlib.ExitStack() as stack:
-        config = f.config(blocks=6000, dead_man_s=40, heartbeat_timeout_s=30)
+        config = f.config(blocks=2000, dead_man_s=40, heartbeat_timeout_s=30)
         living = stack.enter_context(Living(config, f.run, within=f.there.hub))
         f.join("lost")
         f.join("other")
         f.together(2)
+        f.trains_on("lost")
         f.there.lose("lost", to_site=100, from_site=100)
         code = living.end()
         assert code == 0, living.said + f.said()
