@@ -264,7 +264,7 @@ def test_the_guide_to_two_machines_leads_to_a_federated_round_as_it_stands(tmp_p
         for words in typed:
             if words[1] == "run":
                 running = stack.enter_context(hosts.process(coordinator, at(there.hub, words)))
-                wait_for("the run", lambda: (run / "bulk" / "port.json").is_file() and (run / "config.toml").is_file())
+                wait_for("the run", lambda: (run / "telemetry.db").is_file() and (run / "config.toml").is_file())
             elif words[0] == "scp":
                 for name in words[1:-1]:
                     (lab / Path(name).name).write_bytes((coordinator / name).read_bytes())
@@ -273,7 +273,7 @@ def test_the_guide_to_two_machines_leads_to_a_federated_round_as_it_stands(tmp_p
             else:
                 done = subprocess.run(at(there.hub, words), cwd=coordinator, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, (words, done.stderr)
-        wait_for("a federated round", lambda: any(e["detail"]["sites"] == ["here", "lab"] for e in events(run, "round")))
+        wait_for("a federated round", lambda: any(len(e["detail"]["sites"]) == 2 for e in events(run, "round")))
         wait_for("both in a version", lambda: all(s["tokens"] for s in status(run)["sites"].values()))
         running.send_signal(signal.SIGINT)
         assert running.wait() == 130
