@@ -56,7 +56,7 @@ up)
   (sleep {boot_s}; exec {program} site start --endpoint "$WINDFALL_ENDPOINT" --token-file "$WINDFALL_TOKEN_FILE" \\
     --ca-file "$WINDFALL_CA_FILE" --folder {folder}/site) >> log 2>&1 &
   echo $! > pid ;;
-down) said asked-down; touch stopping; kill -TERM "$pid" ;;
+down) said asked-down; touch stopping; kill -TERM "$pid" 2> /dev/null || true ;;
 observe)
   if lives && [ -e stopping ]; then echo '{{"state": "stopping"}}'
   elif lives; then echo '{{"state": "up"}}'
