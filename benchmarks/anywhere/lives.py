@@ -24,7 +24,7 @@ from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc
 
-_PATIENCE_S, _LOOK_S = 900.0, 0.02
+_PATIENCE_S, _LOOK_S, _PLATFORM_LOOK_S = 900.0, 0.02, 0.1
 _CONFIG = """
 [run]
 name = "measured"
@@ -174,7 +174,7 @@ class Lives:
     # -- what is seen ----------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        while not self._over.wait(_LOOK_S):
+        while not self._over.wait(_PLATFORM_LOOK_S):
             if (p := self._looking) is not None:
                 p.look()
 

@@ -56,7 +56,7 @@ up)
   (sleep {boot_s}; exec {program} site start --endpoint "$WINDFALL_ENDPOINT" --token-file "$WINDFALL_TOKEN_FILE" \\
     --ca-file "$WINDFALL_CA_FILE" --folder {folder}/site) >> log 2>&1 &
   echo $! > pid ;;
-down) said asked-down; touch stopping; kill -TERM "$pid" ;;
+down) said asked-down; touch stopping; kill -TERM "$pid" 2> /dev/null || true ;;
 observe)
   if lives && [ -e stopping ]; then echo '{{"state": "stopping"}}'
   elif lives; then echo '{{"state": "up"}}'
@@ -193,7 +193,7 @@ class Kubernetes(Platform):
         environment = {"PATH": path, **{k: os.environ[k] for k in ("PYTHONPATH", "LANG") if k in os.environ}}
         self.cluster = Cluster(folder / "cluster", start=clock.wall(), runtime=Processes(), environment=environment)
         self.cluster.start()
-        self.cluster.live()
+        self.cluster.live(0.2)
         (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig(self.cluster.server.url)))
         table = f'image = "windfall:1"\ngpus = 1\nkubeconfig = "{folder / "kubeconfig"}"'
         super().__init__(name, name, folder, table, (folder / "cluster",))

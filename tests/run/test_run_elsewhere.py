@@ -25,7 +25,7 @@ up)
   PROGRAM site start --endpoint "$WINDFALL_ENDPOINT" --token-file "$WINDFALL_TOKEN_FILE" --ca-file "$WINDFALL_CA_FILE" \\
     --folder "$PWD/site" >> log 2>&1 &
   echo $! > pid ;;
-down) touch stopping; kill -TERM "$pid" ;;
+down) touch stopping; kill -TERM "$pid" 2> /dev/null || true ;;
 observe)
   if lives && [ -e stopping ]; then echo '{"state": "stopping"}'
   elif lives; then echo '{"state": "up"}'

@@ -200,11 +200,12 @@ def test_a_minute_without_a_link_in_both_directions_or_in_one_loses_nothing(tmp_
 @at_length
 def test_a_site_whose_link_never_comes_back_keeps_no_run_from_its_end_and_stops_by_itself(tmp_path: Path) -> None:
     with field(tmp_path, ("lost", "other")) as f, contextlib.ExitStack() as stack:
-        config = f.config(blocks=6000, dead_man_s=40, heartbeat_timeout_s=30)
+        config = f.config(blocks=2000, dead_man_s=40, heartbeat_timeout_s=30)
         living = stack.enter_context(Living(config, f.run, within=f.there.hub))
         f.join("lost")
         f.join("other")
         f.together(2)
+        f.trains_on("lost")
         f.there.lose("lost", to_site=100, from_site=100)
         code = living.end()
         assert code == 0, living.said + f.said()
@@ -263,7 +264,7 @@ def test_the_guide_to_two_machines_leads_to_a_federated_round_as_it_stands(tmp_p
         for words in typed:
             if words[1] == "run":
                 running = stack.enter_context(hosts.process(coordinator, at(there.hub, words)))
-                wait_for("the run", lambda: (run / "bulk" / "port.json").is_file() and (run / "config.toml").is_file())
+                wait_for("the run", lambda: (run / "telemetry.db").is_file() and (run / "config.toml").is_file())
             elif words[0] == "scp":
                 for name in words[1:-1]:
                     (lab / Path(name).name).write_bytes((coordinator / name).read_bytes())
@@ -272,7 +273,7 @@ def test_the_guide_to_two_machines_leads_to_a_federated_round_as_it_stands(tmp_p
             else:
                 done = subprocess.run(at(there.hub, words), cwd=coordinator, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, (words, done.stderr)
-        wait_for("a federated round", lambda: any(e["detail"]["sites"] == ["here", "lab"] for e in events(run, "round")))
+        wait_for("a federated round", lambda: any(len(e["detail"]["sites"]) == 2 for e in events(run, "round")))
         wait_for("both in a version", lambda: all(s["tokens"] for s in status(run)["sites"].values()))
         running.send_signal(signal.SIGINT)
         assert running.wait() == 130
