@@ -17,7 +17,7 @@ from pathlib import Path
 from patience import PATIENCE_S
 
 #: Imported once, before the forks.
-MODULES = ("cli.main", "cli.backtest", "cli.signals", "ui.report", "ui.figures", "ui.live", "run.versions", "run.preflight",
+MODULES = ("cli.main", "cli.backtest", "cli.signals", "ui.page.report", "ui.page.figures", "ui.terminal.live", "run.versions", "run.preflight",
            "train.trainer", "train.generate")  # fmt: skip
 
 
