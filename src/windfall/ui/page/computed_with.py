@@ -22,7 +22,8 @@ def _cells(t: UsedTrace) -> list[str]:
     holes = "–" if t.holes is None else "none" if not t.holes else f"{t.holes:,}, {t.hole_h or 0:,.1f} h"
     where = t.site if t.site in ("", t.region) else f"{t.site} ({t.region})"
     return [
-        where or t.region, t.signal, t.source.rpartition("/")[2], t.unit, _short(t.begins or "–"), _short(t.ends or "no end"), holes,
+        where or t.region, t.signal, t.source.rpartition("/")[2], t.unit,
+        _short(t.begins or "–"), _short(t.ends or "no end"), holes,
         t.sha256[:16] if t.sha256 else "–",
     ]  # fmt: skip
 
