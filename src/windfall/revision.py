@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from windfall import __version__
-
 _PATIENCE_S = 5.0
+#: The package's own, which is there before any module of it: an import of it from here would be a circle.
+_VERSION: str = sys.modules["windfall"].__version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def _of_checkout(folder: Path) -> Revision | None:
     if git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     commit = git("rev-parse", "HEAD")
-    return None if not commit else Revision(__version__, commit, bool(git("status", "--porcelain", "--", ".")))
+    return None if not commit else Revision(_VERSION, commit, bool(git("status", "--porcelain", "--", ".")))
 
 
 def _of_install() -> Revision:
@@ -62,4 +63,4 @@ def _of_install() -> Revision:
     except (metadata.PackageNotFoundError, ValueError):
         said = {}
     commit = said.get("vcs_info", {}).get("commit_id")
-    return Revision(__version__, commit if isinstance(commit, str) else None)
+    return Revision(_VERSION, commit if isinstance(commit, str) else None)

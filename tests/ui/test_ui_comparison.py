@@ -39,6 +39,7 @@ name = "{0}"
 region = "{0}"
 spin_up_s = 600
 train_power_w = 1000
+idle_power_w = 300
 tokens_per_s = 1000
 [site.signal]
 path = "trace.csv"
