@@ -17,8 +17,8 @@ from pathlib import Path
 from patience import PATIENCE_S
 
 #: Imported once, before the forks.
-MODULES = ("cli.main", "cli.backtest", "cli.signals", "ui.page.report", "ui.page.figures", "ui.terminal.live", "run.versions", "run.preflight",
-           "train.trainer", "train.generate")  # fmt: skip
+MODULES = ("cli.main", "cli.backtest", "cli.signals", "ui.page.report", "ui.page.figures", "ui.terminal.live", "run.versions",
+           "run.preflight", "train.trainer", "train.generate")  # fmt: skip
 
 
 def asked(cases: list[tuple[list[str], str]]) -> list[tuple[int, str, str]]:

@@ -201,6 +201,7 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
     ("refused", None, {"generation": 1, "cut": 2, "tokens": 1024, "reason": "too old"}, "refused cut 1.2 (1,024 tokens): too old"),
     ("refused", None, {"reason": "request 1.json: KeyError: 'site'"}, "refused: request 1.json: KeyError: 'site'"),
     ("discarded", None, {"generation": 1, "cut": 2, "reason": "its file is damaged"}, "discarded cut 1.2: its file is damaged"),
+    ("clipped", None, {"generation": 1, "cut": 2, "reason": "its movement is long"}, "cut 1.2 is clipped: its movement is long"),
     ("hello", None, {"generation": 2, "offered": 0, "again": False, "uncut_blocks": 0}, "generation 2 says hello"),
     ("hello", None, {"generation": 2, "offered": 1, "again": True, "uncut_blocks": 3},
      "generation 2 says hello again and hands in 1 contribution, 3 blocks into its next"),
