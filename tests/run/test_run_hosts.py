@@ -23,7 +23,10 @@ from run import hosts
 from run.hosts import ADDRESS, MOVED, NAME, Hosts
 from run.real import Living, events, status, windfall, write_config
 from windfall import clock
+from windfall.errors import StoreError
 from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry import Event, Telemetry
 from windfall.units import iso_utc
 
 pytestmark = pytest.mark.slow
@@ -104,7 +107,7 @@ class Field:
 
     def taken(self, site: str) -> int:
         """Tokens of a site that are in versions."""
-        return int(status(self.run)["sites"][site]["tokens"])
+        return sum(e.detail["sites"].get(site, 0) for e in self.told("commit"))
 
     def trains_on(self, site: str) -> None:
         """Wait until more of its work has been taken than now."""
@@ -273,18 +276,30 @@ def test_the_guide_to_two_machines_leads_to_a_federated_round_as_it_stands(tmp_p
             else:
                 done = subprocess.run(at(there.hub, words), cwd=coordinator, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, (words, done.stderr)
-        wait_for("a federated round", lambda: any(len(e["detail"]["sites"]) == 2 for e in events(run, "round")))
-        wait_for("both in a version", lambda: all(s["tokens"] for s in status(run)["sites"].values()))
+        wait_for("a federated round", lambda: any(len(e.detail["sites"]) == 2 for e in told(run, "round")))
+        wait_for("both in a version", lambda: any(len(e.detail["sites"]) == 2 for e in told(run, "commit")))
         running.send_signal(signal.SIGINT)
         assert running.wait() == 130
+
+
+def told(run: Path, *kinds: str) -> list[Event]:
+    """A run's events of these kinds so far."""
+    try:
+        telemetry = Telemetry.open(RunDir(run).telemetry, read_only=True)
+    except StoreError:  # it is being made
+        return []
+    try:
+        return [e for _, e in telemetry.events() if e.kind in kinds]
+    finally:
+        telemetry.close()
 
 
 def _rounds_without(run: Path, site: str) -> int:
     """Joint rounds that were closed, or have begun, without a site since all were together."""
     together = False
     found = 0
-    for e in events(run, "round", "round_closed_without"):
-        if e["kind"] == "round":
-            together = together or len(e["detail"]["sites"]) == 3
-        found += together and (e["kind"] == "round_closed_without" or (e["kind"] == "round" and site not in e["detail"]["sites"]))
+    for e in told(run, "round", "round_closed_without"):
+        if e.kind == "round":
+            together = together or len(e.detail["sites"]) == 3
+        found += together and (e.kind == "round_closed_without" or (e.kind == "round" and site not in e.detail["sites"]))
     return found
