@@ -102,12 +102,12 @@ class Field:
 
     def together(self, sites: int) -> None:
         """Wait for a joint round of so many sites that begins after now."""
-        begun = len(events(self.run, "round"))
-        wait_for(f"a round of {sites}", lambda: any(len(e["detail"]["sites"]) == sites for e in events(self.run, "round")[begun:]))
+        begun = len(told(self.run, "round"))
+        wait_for(f"a round of {sites}", lambda: any(len(e.detail["sites"]) == sites for e in told(self.run, "round")[begun:]))
 
     def taken(self, site: str) -> int:
         """Tokens of a site that are in versions."""
-        return sum(e.detail["sites"].get(site, 0) for e in self.told("commit"))
+        return sum(e.detail["sites"].get(site, 0) for e in told(self.run, "commit"))
 
     def trains_on(self, site: str) -> None:
         """Wait until more of its work has been taken than now."""
