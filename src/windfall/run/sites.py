@@ -91,6 +91,8 @@ def _common(config: Config, run: RunDir, name: str) -> dict[str, Any]:
         "stop_grace_s": config.fleet.stop_grace_s,
         "gated": config.run.clock == "scaled",
         "own_signal": own_signal(config, name) if site.own_signal else None,
+        # On replayed time a second is none: there energy is modelled.
+        "meter": site.meter.model_dump(mode="json") if site.meter is not None and config.run.clock == "real" else None,
         "trainer": asdict(spec),
         "environment": {
             "OMP_NUM_THREADS": str(site.threads),
