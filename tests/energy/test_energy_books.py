@@ -21,7 +21,7 @@ SIGNAL = StepSignal(np.arange(40) * 300.0, np.arange(40) * 20.0, unit="gCO2/kWh"
 
 
 def books(lag_s: float = 60.0) -> Books:
-    return Books(Account({n: POWER for n in "ab"}, {n: Tariff.plain(SIGNAL, 100.0) for n in "ab"}), ["a"], lag_s)
+    return Books(Account(dict.fromkeys("ab", POWER), {n: Tariff.plain(SIGNAL, 100.0) for n in "ab"}), ["a"], lag_s)
 
 
 def sums(entries: list[Interval]) -> tuple[float, float, float]:

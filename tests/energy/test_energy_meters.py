@@ -107,7 +107,9 @@ def test_nvml_sums_the_counters_of_all_gpus_and_lets_go_of_the_library() -> None
         (lambda i, t: None, ""),  # the GPU is older than such counters
     ],
 )
-def test_a_counter_that_is_broken_is_seen_by_its_power_which_counts_instead(counter: Callable[[int, float], Any], said: str) -> None:
+def test_a_counter_that_is_broken_is_seen_by_its_power_which_counts_instead(
+    counter: Callable[[int, float], Any], said: str
+) -> None:
     time = Time()
     meter = NvmlMeter(time, 5.0, library=Gpus(time, 1, energy=counter))
     last = through(meter, time, 36000.0)[-1]
@@ -231,7 +233,7 @@ def test_a_plug_is_read_by_its_counter_and_without_one_by_its_power() -> None:
     assert through(by_power, time, 7200.0)[-1].joules == pytest.approx(used(8200.0) - used(1000.0), rel=1e-3)
     time.t += 600.0  # over ten minutes two powers say nothing
     assert by_power.read().epoch == 1
-    with pytest.raises(MeterError, match="nothing at `a.b`"):
+    with pytest.raises(MeterError, match=r"nothing at `a\.b`"):
         JsonMeter(time, 5.0, "http://plug/rpc", power_path="a.b", **told).read()
     with pytest.raises(MeterError, match="PLUG_KEY in the environment"):
         JsonMeter(time, 5.0, "http://plug", power_path="a", headers_from_env={"X": "PLUG_KEY"}, environ={})

@@ -10,8 +10,8 @@ import sqlite3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ui_runs import START, energy
 
+from ui_runs import START, energy
 from windfall.cli.account import account
 from windfall.errors import ConfigError
 from windfall.store.rundir import RunDir
@@ -31,7 +31,11 @@ def measured_run(run: RunDir) -> RunDir:
     t.book(row)
     t.book(row._replace(t0=START + 3 * H, t1=START + 4 * H, watts=2000.0, joules=7.2e6, grams=100.0, measured_joules=0.0))
     late = "measured late: its model had stood in"
-    t.book(row._replace(t0=START + 3 * H, t1=START + 4 * H, watts=-400.0, joules=-1.44e6, grams=-20.0, measured_joules=5.76e6, cause=late))
+    t.book(
+        row._replace(
+            t0=START + 3 * H, t1=START + 4 * H, watts=-400.0, joules=-1.44e6, grams=-20.0, measured_joules=5.76e6, cause=late
+        )
+    )
     t.book(row._replace(t0=START + 4 * H, t1=START + 5 * H, watts=1000.0, g_per_kwh=None, joules=3.6e6, grams=0.0, inside=-1))
     t.close()
     return run
@@ -62,7 +66,8 @@ def test_it_closes_by_site_phase_version_and_hour_and_is_what_status_says(small:
     assert a.measured_share == pytest.approx((5.4 + 5.76 + 5.4) / (a.total.joules / 1e6))
     assert a.total.corrected_joules == -1.44e6
     assert a.range is not None
-    assert a.range.low < a.range.value == pytest.approx(a.total.grams) < a.range.high
+    assert a.range.value == pytest.approx(a.total.grams)
+    assert a.range.low < a.range.value < a.range.high
     assert a.range.moved_most_by
     assert a.sci.per["million tokens"] == pytest.approx(a.total.kwh * (a.sci.g_per_kwh or 0.0) / (8192 / 1e6))
     said = " ".join(a.notes)
@@ -73,15 +78,21 @@ def test_it_closes_by_site_phase_version_and_hour_and_is_what_status_says(small:
 @given(
     entries=st.lists(
         st.tuples(
-            st.sampled_from(["a", "b"]), st.sampled_from(["training", "idle", "stall"]), st.floats(1.0, 20_000.0),
-            st.floats(0.0, 5000.0), st.one_of(st.none(), st.floats(-200.0, 900.0)), st.sampled_from([0.0, 0.5, 1.0]),
+            st.sampled_from(["a", "b"]),
+            st.sampled_from(["training", "idle", "stall"]),
+            st.floats(1.0, 20_000.0),
+            st.floats(0.0, 5000.0),
+            st.one_of(st.none(), st.floats(-200.0, 900.0)),
+            st.sampled_from([0.0, 0.5, 1.0]),
             st.sampled_from(["", "late"]),
         ),
         max_size=30,
     ),
     commits=st.lists(st.floats(0.0, 2e5), max_size=6),
 )
-def test_whatever_is_booked_is_in_exactly_one_line(entries: list[tuple[str, str, float, float, float | None, float, str]], commits: list[float]) -> None:
+def test_whatever_is_booked_is_in_exactly_one_line(
+    entries: list[tuple[str, str, float, float, float | None, float, str]], commits: list[float]
+) -> None:
     from windfall.store.records import Version
     from windfall.view.account import Sci, Tokens, _line
 
@@ -90,11 +101,37 @@ def test_whatever_is_booked_is_in_exactly_one_line(entries: list[tuple[str, str,
         joules = watts * seconds * (-1.0 if cause else 1.0)
         t0 = at[site] if not cause else max(START, at[site] - seconds)
         rows.append(
-            EnergyRow(site, phase, t0, t0 + seconds, watts, g, joules, (g or 0.0) * joules / 3.6e6, 1, None, None, measured * abs(joules), cause)
+            EnergyRow(
+                site,
+                phase,
+                t0,
+                t0 + seconds,
+                watts,
+                g,
+                joules,
+                (g or 0.0) * joules / 3.6e6,
+                1,
+                None,
+                None,
+                measured * abs(joules),
+                cause,
+            )
         )
         at[site] = max(at[site], t0 + seconds)
     versions = tuple(
-        Version(version=i, t_run=START + t, t_wall=0.0, file="", sha256="", mode="local", tokens=0, tokens_total=0, sites={}, retained=True)
+        Version(
+            version=i,
+            t_run=START + t,
+            t_wall=0.0,
+            file="",
+            sha256="",
+            mode="local",
+            tokens=0,
+            tokens_total=0,
+            sites={},
+            retained=True,
+            outer_file=None,
+        )
         for i, t in enumerate(sorted(commits))
     )
     a = RunAccount(
@@ -141,7 +178,9 @@ def test_embodied_emissions_are_told_by_both_conventions_and_are_in_no_entry(sma
     assert any("not in it for adelaide" in n for n in a.notes)
 
 
-def test_a_run_that_crashed_says_that_more_may_be_booked_and_an_empty_one_has_an_empty_account(small: RunDir, empty: RunDir) -> None:
+def test_a_run_that_crashed_says_that_more_may_be_booked_and_an_empty_one_has_an_empty_account(
+    small: RunDir, empty: RunDir
+) -> None:
     t = Telemetry.open(small.telemetry)
     t.event(START + 2 * H, "resumed", version=2, pid=1)
     t.close()
@@ -160,7 +199,8 @@ def test_an_old_run_is_read_as_it_is_and_upgraded_when_it_is_resumed(small: RunD
         CREATE TABLE old (site TEXT NOT NULL, phase TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, t_wall REAL NOT NULL,
           watts REAL NOT NULL, g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL,
           average_grams REAL, money REAL, PRIMARY KEY (site, t0));
-        INSERT INTO old SELECT site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside, average_grams, money FROM energy;
+        INSERT INTO old
+          SELECT site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside, average_grams, money FROM energy;
         DROP TABLE energy; ALTER TABLE old RENAME TO energy;
         UPDATE meta SET value = '2' WHERE key = 'schema';
     """)

@@ -47,4 +47,12 @@ def _csv(found: RunAccount, by: str) -> None:
 def _cells(x: Line) -> list[object]:
     joules = (x.joules, x.measured_joules, x.corrected_joules)
     kg = "" if x.kg is None else x.kg
-    return [x.name, x.seconds, *(j / 3.6e6 for j in joules), kg, x.average_grams / 1000, x.unpriced_joules / 3.6e6, x.inside_joules / 3.6e6]
+    return [
+        x.name,
+        x.seconds,
+        *(j / 3.6e6 for j in joules),
+        kg,
+        x.average_grams / 1000,
+        x.unpriced_joules / 3.6e6,
+        x.inside_joules / 3.6e6,
+    ]

@@ -85,7 +85,9 @@ def account(
     by: Annotated[Optional[By], typer.Option(help="a line for each (default: by site, and by phase)")] = None,  # noqa: UP045
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="the lines as CSV")] = False,
-    codecarbon: Annotated[bool, typer.Option("--codecarbon", help="a line for each site, laid out as CodeCarbon's emissions.csv")] = False,
+    codecarbon: Annotated[
+        bool, typer.Option("--codecarbon", help="a line for each site, laid out as CodeCarbon's emissions.csv")
+    ] = False,
 ) -> None:
     """What a run cost: energy (measured and modelled), emissions, money, by site, phase, version or hour; tokens; how it closes."""
     from windfall.cli import account as verb

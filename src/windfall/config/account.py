@@ -35,6 +35,6 @@ class AccountTable(Table):
 class EmbodiedTable(Table):
     """`[site.embodied]`: emissions of making the site's hardware. Shown beside those of running it, never scheduled on."""
 
-    kg_co2: Positive = Field(description="of making the whole site: about 164 kg a card of an 8-GPU H100 board, 318 with its server")
+    kg_co2: Positive = Field(description="of making the whole site: about 164 kg a card of an 8-GPU H100 board, 318 with server")
     life_years: Positive = Field(4.0, description="how long it will be in service")
     used_share: Share = Field(1.0, description="share of its life in which it does useful work")

@@ -23,18 +23,24 @@ class MeterTable(Table):
     """`[site.meter]`: what measures the site's power, on the site's machine (clock real)."""
 
     sources: list[Source] = Field(
-        min_length=1, description="nvml (all GPUs), rapl (processors, memory), exporter (DCGM's or another), http (a plug, a PDU): their sum"
+        min_length=1, description="nvml (all GPUs), rapl (processors, memory), exporter (DCGM's), http (a plug, a PDU): their sum"
     )  # fmt: skip
     interval_s: Positive = Field(5.0, description="between two readings; counters themselves are renewed every 0.1 to 1 s")
-    rest_power_w: NonNegative = Field(0.0, description="what the sources do not measure (boards, fans, disks): modelled, and said so")
+    rest_power_w: NonNegative = Field(0.0, description="what the sources do not measure (boards, fans, disks): modelled, said so")
     pue: float = Field(1.0, ge=1.0, le=5.0, description="overhead of the building: multiplies all of it, and is modelled")
     gpus: list[int] | None = Field(None, min_length=1, description="nvml: indices of the site's own GPUs (default: all)")
-    url: str | None = Field(None, min_length=1, description="exporter: its page, http://127.0.0.1:9400/metrics say; http: the address to ask")
-    host: str | None = Field(None, min_length=1, description="exporter: only rows of this host (label Hostname, hostname or instance)")
+    url: str | None = Field(
+        None, min_length=1, description="exporter: its page, http://127.0.0.1:9400/metrics say; http: the address to ask"
+    )
+    host: str | None = Field(
+        None, min_length=1, description="exporter: only rows of this host (label Hostname, hostname or instance)"
+    )
     energy_metric: str | None = Field(
         None, min_length=1, description="exporter: name of the counter (default: DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION)"
     )
-    power_metric: str | None = Field(None, min_length=1, description="exporter: name of the power (default: DCGM_FI_DEV_POWER_USAGE)")
+    power_metric: str | None = Field(
+        None, min_length=1, description="exporter: name of the power (default: DCGM_FI_DEV_POWER_USAGE)"
+    )
     energy_path: str | None = Field(None, min_length=1, description="http: where the counter is in the JSON, `aenergy.total` say")
     power_path: str | None = Field(None, min_length=1, description="http: where the power is in the JSON, `apower` say")
     energy_unit: Literal["J", "mJ", "kJ", "Wh", "kWh"] | None = Field(

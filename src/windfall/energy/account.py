@@ -139,9 +139,9 @@ class Account:
         money = joules / J_PER_KWH * price / 1000.0
         total.add(
             Total(
-                0.0 if corrects else float(length.sum()), float(joules.sum()), float(grams.sum()), float(joules[inside == 1.0].sum()),
-                float(joules[~known].sum()), float(joules[~judged].sum()), float(joules[~np.isfinite(price)].sum()),
-                float(np.nansum(by_average)), float(np.nansum(money)), measured,
+                0.0 if corrects else float(length.sum()), float(joules.sum()), float(grams.sum()),
+                float(joules[inside == 1.0].sum()), float(joules[~known].sum()), float(joules[~judged].sum()),
+                float(joules[~np.isfinite(price)].sum()), float(np.nansum(by_average)), float(np.nansum(money)), measured,
             )
         )  # fmt: skip
         return starts, ends, joules, intensity, grams, inside, by_average, money

@@ -1,7 +1,7 @@
 """Who books what when: a site with a meter is booked when its meter has told, and by its model where it has not in time.
 
-The account is append-only. What a meter tells after the model has stood in for it is booked as a correction: a signed entry over the
-same time, with its cause. Sites without a meter are booked at once.
+The account is append-only. What a meter tells after the model has stood in for it is booked as a correction: a signed entry over
+the same time, with its cause. Sites without a meter are booked at once.
 """
 
 from __future__ import annotations
@@ -114,7 +114,14 @@ class Books:
                     left.append(_StoodIn(s.site, s.phase, at, used.t0, s.watts))
                 watts = used.joules / (used.t1 - used.t0)
                 found += self.account.book(
-                    s.site, s.phase, used.t0, used.t1, watts=watts - s.watts, measured=used.measured_joules, cause=LATE, booked_at=now
+                    s.site,
+                    s.phase,
+                    used.t0,
+                    used.t1,
+                    watts=watts - s.watts,
+                    measured=used.measured_joules,
+                    cause=LATE,
+                    booked_at=now,
                 )
                 at = used.t1
             if at < s.t1:

@@ -21,7 +21,9 @@ class Embodied:
 
 
 def embodied(kg: float, life_years: float, used_share: float, *, reserved_s: float, useful_s: float) -> Embodied:
-    """``kg`` of the whole site, in service for ``life_years`` and useful in ``used_share`` of them. ``reserved_s``: time for which the
-    site was on; ``useful_s``: time in which it trained."""
+    """``kg`` of the whole site, in service for ``life_years`` and useful in ``used_share`` of them.
+
+    ``reserved_s``: time for which the site was on; ``useful_s``: time in which it trained.
+    """
     life_s = life_years * YEAR_S
     return Embodied(1000.0 * kg * reserved_s / life_s, 1000.0 * kg * useful_s / (life_s * used_share))

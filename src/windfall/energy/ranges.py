@@ -48,7 +48,9 @@ def emissions_range(
     operational = measured_g + modelled_g
     most_unknown = 2.0 * unknown_j * known_g_per_j
 
-    def at(metered: float = 0.0, model: float = 0.0, signal: float = 0.0, pue: float = 1.0, made: float = 0.0, hole: float = 0.0) -> float:
+    def at(
+        metered: float = 0.0, model: float = 0.0, signal: float = 0.0, pue: float = 1.0, made: float = 0.0, hole: float = 0.0
+    ) -> float:
         power = (measured_g * (1 + metered) + modelled_g * (1 + model)) * (1 + signal) * pue
         return power + hole * pue + embodied_g * (1 + made)
 

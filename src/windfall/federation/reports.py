@@ -12,7 +12,6 @@ from windfall.store.bus import Bus
 from windfall.store.telemetry import Events
 from windfall.wire.fields import Fields, finite, is_count, text
 
-
 #: What a site says while it evaluates.
 EVALUATING = "an evaluation"
 

@@ -91,7 +91,8 @@ def compose(
     books = Books(account, metered, config.account.meter_lag_s)
     loop = Loop(
         clock=clock, signals=grid.signals, profiles=profiles(config), policy=build_policy(config), controller=controller, work=work,
-        account=books if metered else account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, holds=holds,
+        account=books if metered else account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s,
+        holds=holds,
     )  # fmt: skip
     restore(telemetry, account, loop, carries_of(config, ledger))
     recorder.booked(books.restore(telemetry.now().get("books", {})))

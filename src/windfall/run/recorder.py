@@ -105,7 +105,7 @@ class TelemetryRecorder:
             self._t.forecast(site, f.made_at, f.times.tolist(), values, f.ends_at)
 
     def booked(self, entries: list[Interval]) -> None:
-        """Append entries to the account. A booking that goes on where the site's last one ended, with nothing changed, continues it."""
+        """Append entries to the account. A booking that begins where the site's last one ended, with nothing changed, goes on."""
         for e in entries:
             number, last = self._open.get(e.site, (0, None))
             if last is not None and not e.cause and last.t1 == e.t0 and _kind(last) == _kind(e):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from windfall import clock
 from windfall.store.telemetry_file import TelemetryFile
 
-
 #: Columns that older schemas lack.
 _LATER = ("average_grams", "money", "measured_joules", "cause")
 

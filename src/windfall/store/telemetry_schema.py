@@ -20,8 +20,8 @@ CREATE TABLE IF NOT EXISTS readings (
 CREATE TABLE IF NOT EXISTS metrics (
   id INTEGER PRIMARY KEY, t_run REAL NOT NULL, t_wall REAL NOT NULL, site TEXT NOT NULL, name TEXT NOT NULL,
   value REAL NOT NULL, tokens INTEGER, version INTEGER, detail TEXT);
--- The account, append-only: a row is a booking, or with a cause a signed correction of one. Of a site's newest booking alone the end
--- moves on while nothing of it changes. inside: 1 inside a window, 0 outside, -1 where the site's first signal was unknown.
+-- The account, append-only: a row is a booking, or with a cause a signed correction of one. Of a site's newest booking alone the
+-- end moves on while nothing of it changes. inside: 1 inside a window, 0 outside, -1 where the site's first signal was unknown.
 CREATE TABLE IF NOT EXISTS energy (
   number INTEGER PRIMARY KEY, site TEXT NOT NULL, phase TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, t_wall REAL NOT NULL,
   watts REAL NOT NULL, g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, average_grams REAL,
@@ -46,7 +46,8 @@ CREATE TABLE energy (
   watts REAL NOT NULL, g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, average_grams REAL,
   money REAL, measured_joules REAL NOT NULL DEFAULT 0, cause TEXT NOT NULL DEFAULT '', booked_at REAL);
 INSERT INTO energy (site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside, average_grams, money)
-  SELECT site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside, average_grams, money FROM energy_before ORDER BY t0, site;
+  SELECT site, phase, t0, t1, t_wall, watts, g_per_kwh, joules, grams, inside, average_grams, money
+  FROM energy_before ORDER BY t0, site;
 DROP TABLE energy_before;
 CREATE INDEX energy_by_site ON energy (site, t0);
 """

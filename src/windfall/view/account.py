@@ -207,7 +207,8 @@ def _share(r: EnergyRow, t0: float, t1: float) -> EnergyRow:
     share = (t1 - t0) / (r.t1 - r.t0)
     return r._replace(
         t0=t0, t1=t1, joules=r.joules * share, grams=r.grams * share, measured_joules=r.measured_joules * share,
-        average_grams=None if r.average_grams is None else r.average_grams * share, money=None if r.money is None else r.money * share,
+        average_grams=None if r.average_grams is None else r.average_grams * share,
+        money=None if r.money is None else r.money * share,
     )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ def emissions_csv(a: RunAccount) -> str:
         kg = line.kg
         writer.writerow(
             {
-                "timestamp": iso_utc(a.end).removesuffix("Z") if a.end is not None else "", "project_name": line.name, "run_id": a.run_id,
-                "duration": line.seconds, "emissions": "" if kg is None else kg,
+                "timestamp": iso_utc(a.end).removesuffix("Z") if a.end is not None else "", "project_name": line.name,
+                "run_id": a.run_id, "duration": line.seconds, "emissions": "" if kg is None else kg,
                 "emissions_rate": kg / line.seconds if kg is not None and line.seconds > 0 else "", "energy_consumed": line.kwh,
                 "codecarbon_version": f"windfall {__version__}", "tracking_mode": "machine", "on_cloud": "N", "pue": 1.0,
             }

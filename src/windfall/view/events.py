@@ -177,7 +177,16 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"block {d.get('block')} is quarantined{_because(d)}"
         case "site_note":
             return str(d.get("note", ""))
-        case "given_up" | "driver_trouble" | "driver_back" | "platform" | "meter_lost" | "meter_silent" | "meter_back" | "meter_closed":
+        case (
+            "given_up"
+            | "driver_trouble"
+            | "driver_back"
+            | "platform"
+            | "meter_lost"
+            | "meter_silent"
+            | "meter_back"
+            | "meter_closed"
+        ):
             return str(d.get("reason", ""))
         case "meter":
             return f"its power is measured: {d.get('what', '')}"

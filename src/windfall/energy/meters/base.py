@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-#: Between two samples of a power that is not counted at most so many of its own intervals may pass, else what was in between is unknown.
+#: Between two readings of a power at most so many of its own intervals may pass, else what was in between is unknown.
 _MOST_INTERVALS = 5.0
 #: A counter that has begun anew so often is no counter.
 _MOST_ANEW = 5
@@ -57,7 +57,7 @@ class Counter:
     """A counter of energy, in joules, as what has been used since it was first read."""
 
     def __init__(self, wraps_at_j: float | None = None, most_w: float = float("inf")) -> None:
-        """``wraps_at_j``: where it begins at 0 again. ``most_w``: more than this nothing takes; it says how often it may have wrapped."""
+        """``wraps_at_j``: where it begins at 0 again. ``most_w``: more nothing takes, which says how often it may have wrapped."""
         self._wraps_at_j = wraps_at_j
         self._most_w = most_w
         self._last: tuple[float, float] | None = None
@@ -126,7 +126,7 @@ class Checked:
         return self._settled + since
 
     def add(self, at: float, counted_j: float | None, watts: float | None) -> bool:
-        """Take a reading in; None: the counter, or the power, was not to be had. False if what was used since the last is unknown."""
+        """Take a reading in; None: counter or power was not to be had. False if what was used since the last is unknown."""
         integrated = self._integral.joules
         by_power = watts is not None and self._integral.add(at, watts)
         if self._begun is None:

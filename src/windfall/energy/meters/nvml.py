@@ -27,7 +27,9 @@ class NvmlMeter:
             try:
                 import pynvml as library  # type: ignore[import-not-found,no-redef,unused-ignore]
             except ImportError:
-                raise MeterError("meter nvml needs nvidia-ml-py, which is not installed; run: pip install 'windfall[nvidia]'") from None
+                raise MeterError(
+                    "meter nvml needs nvidia-ml-py, which is not installed; run: pip install 'windfall[nvidia]'"
+                ) from None
         self._nvml, self._uptime = library, uptime
         try:
             library.nvmlInit()

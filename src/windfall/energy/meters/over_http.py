@@ -1,4 +1,4 @@
-"""Meters that are asked over HTTP: a Prometheus exporter such as NVIDIA's DCGM's, and anything that answers with JSON (a smart plug, a PDU)."""
+"""Meters that are asked over HTTP: a Prometheus exporter such as DCGM's, and what answers with JSON (a smart plug, a PDU)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class ExporterMeter:
         watts = self._rows(page, *self._power)
         if not counted and not watts:
             host = f" of host {self._host}" if self._host else ""
-            raise MeterError(f"the exporter shows neither {self._energy[0]} nor {self._power[0]}{host}; correct energy, power or host")
+            raise MeterError(
+                f"the exporter shows neither {self._energy[0]} nor {self._power[0]}{host}; correct energy, power or host"
+            )
         devices = set(counted) | set(watts)
         known = not self._each or devices == set(self._each)
         for device in sorted(devices):

@@ -51,7 +51,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except PermissionError:
-        raise MeterError(f"meter rapl: {path} may not be read; give the site's user read access (it is root's by default)") from None
+        raise MeterError(
+            f"meter rapl: {path} may not be read; give the site's user read access (it is root's by default)"
+        ) from None
     except OSError as e:
         raise MeterError(f"meter rapl: {path}: {e.strerror}") from None
 

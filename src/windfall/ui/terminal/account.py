@@ -23,7 +23,10 @@ def print_account(a: RunAccount, by: str | None, console: Console) -> None:
     _say(console, f"tokens     {t.paid:,} trained = {t.committed:,} committed + {t.lost:,} lost + {t.repeated:,} repeated")
     for name, m in a.embodied.items():
         if m is not None:
-            _say(console, f"embodied   {name}: {m.reserved_g:,.0f} g of its reserved time, or {m.useful_g:,.0f} g of its useful life; never both")
+            _say(
+                console,
+                f"embodied   {name}: {m.reserved_g:,.0f} g of its reserved time, or {m.useful_g:,.0f} g of its useful life",
+            )
     s = a.sci
     if s.g_per_kwh is not None:
         made = "not known" if s.embodied_g is None else f"{s.embodied_g:,.0f} g"
@@ -57,7 +60,17 @@ def _lines(a: RunAccount, by: str, console: Console) -> None:
     average = a.method == "marginal" and any(x.average_grams for x in lines)
     currencies = sorted({c for x in lines for c in x.money})
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    heads = [by, "hours", "kWh", "measured", "corrected", "kg CO2", *(["average kg"] if average else []), "inside", *(c or "cost" for c in currencies)]
+    heads = [
+        by,
+        "hours",
+        "kWh",
+        "measured",
+        "corrected",
+        "kg CO2",
+        *(["average kg"] if average else []),
+        "inside",
+        *(c or "cost" for c in currencies),
+    ]
     for i, head in enumerate(heads):
         table.add_column(Text(head), justify="right" if i else "left", no_wrap=True)
     for x in [*lines, a.total]:
