@@ -78,7 +78,7 @@ class EnergyTable(TelemetryFile):
         """Entries in order of time and site, all or those of one phase; a correction after what it corrects."""
         where = ("",) if phase is None else ("WHERE phase = ?", phase)
         found = self.select("energy", EnergyRow._fields, f"{where[0]} ORDER BY t0, site, rowid", *where[1:])
-        return [EnergyRow(*r[:11], r[11] or 0.0, r[12] or "", r[13]) for r in found]
+        return [EnergyRow(*r)._replace(measured_joules=float(r[11] or 0.0), cause=str(r[12] or "")) for r in found]
 
     def energy_sums(self) -> list[EnergySums]:
         """Sums by site and phase."""
