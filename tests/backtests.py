@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ui_runs import START
-
 from windfall.simulate.backtest import Backtest, Row
 
 STUDY: dict[str, Any] = {

@@ -12,7 +12,7 @@ import pytest
 
 from windfall.energy.meters.base import Checked, Counter, Integral, PowerSample
 from windfall.energy.meters.build import build_meter
-from windfall.energy.meters.compose import ModelledPart, Together
+from windfall.energy.meters.compose import MeterSum, ModelledPart
 from windfall.energy.meters.nvml import NvmlMeter
 from windfall.energy.meters.over_http import ExporterMeter, JsonMeter
 from windfall.energy.meters.rapl import RaplMeter
@@ -242,7 +242,7 @@ def test_a_plug_is_read_by_its_counter_and_without_one_by_its_power() -> None:
 def test_parts_are_added_and_what_is_modelled_of_them_is_told_apart() -> None:
     time = Time()
     parts = [NvmlMeter(time, 5.0, library=Gpus(time, 1)), ModelledPart(time, 200.0)]
-    meter = Together(parts, pue=1.1)
+    meter = MeterSum(parts, pue=1.1)
     last = through(meter, time, 3600.0)[-1]
     measured = used(4600.0) - used(1000.0)
     assert last.measured_joules == pytest.approx(measured)

@@ -94,7 +94,7 @@ def test_whatever_is_booked_is_in_exactly_one_line(
     entries: list[tuple[str, str, float, float, float | None, float, str]], commits: list[float]
 ) -> None:
     from windfall.store.records import Version
-    from windfall.view.account import Sci, Tokens, _line
+    from windfall.view.account import Sci, TokensPaid, _line
 
     rows, at = [], {"a": START, "b": START}
     for site, phase, seconds, watts, g, measured, cause in entries:
@@ -136,7 +136,7 @@ def test_whatever_is_booked_is_in_exactly_one_line(
     )
     a = RunAccount(
         "x", "done", False, START, None, "marginal", _line("all", rows, {}), tuple(rows), versions, {},
-        Tokens(3, 2, 1, 6, ()), {}, Sci(0.0, None, None, {}, {}), None, (),
+        TokensPaid(3, 2, 1, 6, ()), {}, Sci(0.0, None, None, {}, {}), None, (),
     )  # fmt: skip
     closes(a)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from windfall.cli.output import print_json
 from windfall.errors import ConfigError
 from windfall.store.rundir import RunDir
-from windfall.view.account import Line, RunAccount, run_account
+from windfall.view.account import AccountLine, RunAccount, run_account
 
 _COLUMNS = (
     "name", "seconds", "kwh", "measured_kwh", "corrected_kwh", "kg_co2", "average_kg_co2", "unpriced_kwh", "inside_kwh",
@@ -44,7 +44,7 @@ def _csv(found: RunAccount, by: str) -> None:
         out.writerow([*_cells(line), *(line.money.get(c, "") for c in currencies)])
 
 
-def _cells(x: Line) -> list[object]:
+def _cells(x: AccountLine) -> list[object]:
     joules = (x.joules, x.measured_joules, x.corrected_joules)
     kg = "" if x.kg is None else x.kg
     return [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class Assumed:
     """One thing that a headline depends on: the headline if it is at its least, and at its most, the others as they are."""
 
     name: str
@@ -27,7 +27,7 @@ class Range:
     low: float
     value: float
     high: float
-    factors: tuple[Factor, ...]
+    factors: tuple[Assumed, ...]
 
     @property
     def moved_most_by(self) -> str:
@@ -57,12 +57,12 @@ def emissions_range(
     m, p, s, e = (errors[k] for k in ("measured", "modelled", "signal", "embodied"))
     low, high = errors["pue_low"], errors["pue_high"]
     factors = [
-        Factor("measured energy", at(metered=-m), at(metered=m)),
-        Factor("modelled power", at(model=-p), at(model=p)),
-        Factor("readings of the intensity", at(signal=-s), at(signal=s)),
-        Factor("overhead of the buildings (PUE)", at(pue=low), at(pue=high)),
-        Factor("embodied emissions", at(made=-e), at(made=e)),
-        Factor("hours without a reading", value, at(hole=most_unknown)),
+        Assumed("measured energy", at(metered=-m), at(metered=m)),
+        Assumed("modelled power", at(model=-p), at(model=p)),
+        Assumed("readings of the intensity", at(signal=-s), at(signal=s)),
+        Assumed("overhead of the buildings (PUE)", at(pue=low), at(pue=high)),
+        Assumed("embodied emissions", at(made=-e), at(made=e)),
+        Assumed("hours without a reading", value, at(hole=most_unknown)),
     ]
     # Power that is off in an unknown direction: a negative intensity turns least and most around.
     ends = sorted(

@@ -32,7 +32,7 @@ _USEFUL = ("training", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AccountLine:
     """What one site, phase, version or hour used. Corrections are in every figure, and once more by themselves.
 
     ``grams`` by the site's main method (marginal where it has such a signal), ``money`` by currency.
@@ -62,7 +62,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokensPaid:
     """What the sites trained, and what became of it: ``paid`` is what they took steps on, by their own count.
 
     ``repeated`` was trained and never handed in (a crash), so that others trained it again. paid = committed + lost + repeated.
@@ -97,11 +97,11 @@ class RunAccount:
     start: float | None
     end: float | None
     method: str
-    total: Line
+    total: AccountLine
     rows: tuple[EnergyRow, ...]
     versions: tuple[Version, ...]
     currencies: dict[str, str]
-    tokens: Tokens
+    tokens: TokensPaid
     embodied: dict[str, Embodied | None]
     sci: Sci
     range: Range | None
@@ -112,7 +112,7 @@ class RunAccount:
         """Share of all joules that was measured; the others are modelled."""
         return self.total.measured_joules / self.total.joules if self.total.joules > 0 else 0.0
 
-    def lines(self, by: str) -> list[Line]:
+    def lines(self, by: str) -> list[AccountLine]:
         """The account by `site`, `phase`, `version` or `hour`: whatever is booked is in exactly one of the lines.
 
         Version n is what was used from the commit before to its own; what came after the last one is `after version n`.
@@ -182,12 +182,12 @@ def run_account(run: RunDir, at: Moment | None = None) -> RunAccount:
     )  # fmt: skip
 
 
-def _line(name: str, rows: Sequence[EnergyRow], currencies: dict[str, str]) -> Line:
+def _line(name: str, rows: Sequence[EnergyRow], currencies: dict[str, str]) -> AccountLine:
     money: dict[str, list[float]] = {}
     for r in rows:
         if r.money is not None:
             money.setdefault(currencies.get(r.site, ""), []).append(r.money)
-    return Line(
+    return AccountLine(
         name,
         math.fsum(r.t1 - r.t0 for r in rows if not r.cause),
         math.fsum(r.joules for r in rows),
@@ -242,7 +242,7 @@ def _embodied(table: Any, rows: Sequence[EnergyRow]) -> Embodied | None:
     return embodied(table.kg_co2, table.life_years, table.used_share, reserved_s=on, useful_s=useful)
 
 
-def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyRow], lives: dict[str, int]) -> Tokens:
+def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyRow], lives: dict[str, int]) -> TokensPaid:
     paid, estimated = 0, []
     for name in state.sites:
         count = _own_count(run, name)
@@ -256,7 +256,7 @@ def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyR
         paid += count
     committed, lost = state.tokens_committed, state.work_lost.tokens
     # A step under way is counted when it is done, and handed in later: what is open is neither lost nor repeated.
-    return Tokens(committed, lost, max(0, paid - committed - lost), max(paid, committed + lost), tuple(estimated))
+    return TokensPaid(committed, lost, max(0, paid - committed - lost), max(paid, committed + lost), tuple(estimated))
 
 
 def _own_count(run: RunDir, site: str) -> int | None:
@@ -269,7 +269,7 @@ def _own_count(run: RunDir, site: str) -> int | None:
     return sum(int(x) for x in lives if x.isdigit())
 
 
-def _sci(run: RunDir, config: Config, total: Line, made: dict[str, Embodied | None], tokens: Tokens) -> Sci:
+def _sci(run: RunDir, config: Config, total: AccountLine, made: dict[str, Embodied | None], tokens: TokensPaid) -> Sci:
     known = total.joules - total.unpriced_joules
     intensity = total.grams / (known / J_PER_KWH) if known > 0 else None
     parts = [m.reserved_g for m in made.values() if m is not None]
@@ -292,7 +292,7 @@ def _sci(run: RunDir, config: Config, total: Line, made: dict[str, Embodied | No
     )
 
 
-def _range(config: Config, rows: Sequence[EnergyRow], total: Line, made: dict[str, Embodied | None]) -> Range | None:
+def _range(config: Config, rows: Sequence[EnergyRow], total: AccountLine, made: dict[str, Embodied | None]) -> Range | None:
     known = total.joules - total.unpriced_joules
     if known <= 0:
         return None
@@ -308,7 +308,9 @@ def _range(config: Config, rows: Sequence[EnergyRow], total: Line, made: dict[st
     )  # fmt: skip
 
 
-def _notes(config: Config, state: RunState, total: Line, made: dict[str, Embodied | None], tokens: Tokens) -> Iterator[str]:
+def _notes(
+    config: Config, state: RunState, total: AccountLine, made: dict[str, Embodied | None], tokens: TokensPaid
+) -> Iterator[str]:
     """What the figures rest on and leave out, in words."""
     if state.state not in ("done", "interrupted"):
         yield f"the run is {state.state}: more may be booked"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windfall.energy.meters.base import PowerMeter, Uptime
-from windfall.energy.meters.compose import ModelledPart, Together
+from windfall.energy.meters.compose import MeterSum, ModelledPart
 from windfall.energy.meters.nvml import NvmlMeter
 from windfall.energy.meters.over_http import ExporterMeter, JsonMeter
 from windfall.energy.meters.rapl import RaplMeter
@@ -30,7 +30,7 @@ def build_meter(told: Mapping[str, Any], uptime: Uptime) -> PowerMeter:
         for part in parts:
             part.close()
         raise
-    return Together(parts, float(told.get("pue") or 1.0))
+    return MeterSum(parts, float(told.get("pue") or 1.0))
 
 
 def _part(source: str, told: Mapping[str, Any], uptime: Uptime) -> PowerMeter:

@@ -25,7 +25,7 @@ class ModelledPart:
         return None
 
 
-class Together:
+class MeterSum:
     """Parts that do not contain each other, with the overhead of what supplies them (``pue``), which is modelled."""
 
     def __init__(self, parts: Sequence[PowerMeter], pue: float = 1.0) -> None:

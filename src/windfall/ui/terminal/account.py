@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from windfall.units import J_PER_KWH
-from windfall.view.account import Line, RunAccount
+from windfall.view.account import AccountLine, RunAccount
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,7 +84,7 @@ def _lines(a: RunAccount, by: str, console: Console) -> None:
     console.print(table)
 
 
-def _corrected(x: Line) -> str:
+def _corrected(x: AccountLine) -> str:
     return f"{x.corrected_joules / J_PER_KWH:+,.3f}" if x.corrected_joules else ""
 
 
