@@ -57,6 +57,7 @@ def test_it_closes_by_site_phase_version_and_hour_and_is_what_status_says(small:
     a = run_account(measured_run(small))
     closes(a)
     state = run_state(small)
+    assert state.measured_share == pytest.approx(a.measured_share)
     assert a.total.kwh == pytest.approx(state.energy_kwh)
     assert a.total.kg == pytest.approx(state.kg_co2)
     assert [x.name for x in a.lines("phase")] == ["idle", "training"]
