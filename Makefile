@@ -4,15 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-federation verify-federation verify-anywhere bench-gpu verify-d20 setup setup-tests clean
+# Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
 
-# The slow suite starts real processes, which mostly wait for each other: two files at a time. A suite that fails does not keep the
-# others from being run.
+# The slow suite starts real processes, which mostly wait for each other: two files at a time, in their order, which ends with short
+# ones. A suite that fails does not keep the others from being run.
 test: setup setup-tests
-	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile"
+	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder"
 
 test-fast: setup setup-tests
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
@@ -50,6 +53,10 @@ bench-federation: setup
 # What takes longer too: real trainers, and the study's 561M parameters through the whole path (24 GB of memory, 40 GB of disk).
 verify-federation: setup
 	$(BIN)/python -m benchmarks.federation --all
+
+# Decision to first step and to released, by driver, and links cut in mid-bulk: some ten minutes; as root, with Slurm.
+bench-anywhere: setup setup-tests
+	$(BIN)/python -m benchmarks.anywhere
 
 # Sites on other machines, at length: a thousand storms over doubled clusters, an hour of a hundred sites, real runs of every kind.
 verify-anywhere: setup setup-tests

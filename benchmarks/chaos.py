@@ -58,8 +58,9 @@ VICTIMS = (*OWN, *AT_SITE, "redis")
 ACTIONS = ("kill", "kill", "term", "stop")
 #: What happens once in a run, after how many other faults.
 ONCE = {2: "terminal", 5: "machine"}
-#: Longer than every time-out below.
-ASLEEP_S = 42.0
+#: How long a site trains without a word from its coordinator, and how long a machine sleeps: longer than that and than every other
+#: time-out below. In the short form, half.
+DEAD_MAN_S, ASLEEP_S = 40.0, 42.0
 
 CONFIG = """
 [run]
@@ -92,7 +93,7 @@ drain_timeout_s = 20
 stop_grace_s = 5
 heartbeat_timeout_s = 15
 coordinator_timeout_s = 15
-dead_man_s = 40
+dead_man_s = {dead_man}
 backoff_s = 5
 backoff_max_s = 10
 max_failures = 50
@@ -201,9 +202,12 @@ class Redis:
 class Chaos:
     """One run and what befalls it."""
 
-    def __init__(self, folder: Path, rng: random.Random, *, minutes: float, every_s: float, faults: int) -> None:
+    def __init__(
+        self, folder: Path, rng: random.Random, *, minutes: float, every_s: float, faults: int, haste: float = 1.0
+    ) -> None:
+        """``haste``: 2 halves what a machine sleeps, and the time-out that goes with it."""
         self.folder, self.rng, self.every_s, self.left = folder, rng, every_s, faults
-        self.minutes = minutes
+        self.minutes, self.haste = minutes, haste
         self.run = RunDir(folder / "run")
         self.redis = Redis(folder)
         self.faults: list[Fault] = []
@@ -223,7 +227,7 @@ class Chaos:
         rate = speed()
         # Three sites share two cores, come and go and are killed: about this much of a site's speed adds up.
         budget = int(rate * 60 * self.minutes * 1.1)
-        text = CONFIG.format(budget=budget, bus=f"redis://127.0.0.1:{self.redis.port}/0")
+        text = CONFIG.format(budget=budget, bus=f"redis://127.0.0.1:{self.redis.port}/0", dead_man=DEAD_MAN_S / self.haste)
         for name in SITES:
             on, off = WINDOWS[name]
             rows, t = ["time_utc,g", f"{iso_utc(now - 3600)},{'10' if name == 'a' else '500'}"], now + 10 * SITES.index(name)
@@ -378,8 +382,9 @@ class Chaos:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
                     asleep.append(pid)
-        say(f"      {len(asleep)} processes sleep for {ASLEEP_S:.0f} s")
-        clock.pause(ASLEEP_S)
+        seconds = ASLEEP_S / self.haste
+        say(f"      {len(asleep)} processes sleep for {seconds:.0f} s")
+        clock.pause(seconds)
         for pid in asleep:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -536,12 +541,15 @@ def main() -> int:
     results: list[Result] = []
     faults = 0
     wanted = 12 if args.short else args.faults
-    every = 5.0 if args.short else args.every
+    every = 4.0 if args.short else args.every
     while faults < wanted and (not args.short or not results):
         folder = Path(tempfile.mkdtemp(prefix="windfall-chaos-")) if args.keep is None else args.keep / f"run-{len(results) + 1}"
         folder.mkdir(parents=True, exist_ok=True)
         say(f"run {len(results) + 1} in {folder}")
-        chaos = Chaos(folder, rng, minutes=1.0 if args.short else args.minutes, every_s=every, faults=wanted - faults)
+        chaos = Chaos(
+            folder, rng, minutes=1.0 if args.short else args.minutes, every_s=every, faults=wanted - faults,
+            haste=2.0 if args.short else 1.0,
+        )  # fmt: skip
         results.append(chaos.play())
         faults += len(results[-1].faults)
         r = results[-1]

@@ -7,6 +7,7 @@ import graphlib
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ ORDER = [
     "config",
     "processes",
     "proxies",
+    "revision",
     "faults",
     "clock",
     "units",
@@ -47,17 +49,24 @@ def package(path: Path) -> str:
     return parts[0]
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Once for all tests that look."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Absolute module names that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found.add(node.module or "")
             found |= {f"{node.module}.{a.name}" for a in node.names}
-    return found
+    return frozenset(found)
 
 
 def test_packages_import_only_from_those_below_them() -> None:
@@ -82,7 +91,8 @@ def module(path: Path) -> str:
 MODULES = {module(path) for path in FILES}
 
 
-def needed(path: Path) -> set[str]:
+@cache
+def needed(path: Path) -> frozenset[str]:
     """Modules of ours that a file imports when it runs: those in functions count, those that only type checkers see do not."""
     found: set[str] = set()
 
@@ -99,8 +109,8 @@ def needed(path: Path) -> set[str]:
         for child in ast.iter_child_nodes(node):
             look(child)
 
-    look(ast.parse(path.read_text(encoding="utf-8")))
-    return found & MODULES - {module(path)}
+    look(parsed(path))
+    return frozenset(found & MODULES - {module(path)})
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -113,7 +123,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_no_two_classes_have_one_name() -> None:
     places: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name.lstrip("_"), []).append(module(path))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}

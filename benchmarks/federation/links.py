@@ -61,6 +61,14 @@ class Links:
         numbers = next(line for line in said.splitlines() if line.strip().startswith(f"{self._ends[site]}:")).split()
         return int(numbers[9]), int(numbers[1])
 
+    def cut(self, site: str) -> None:
+        """The link is gone, and who is at its ends knows."""
+        _do(*inside(self.namespaces[site], ["ip", "link", "set", "hub", "down"]))
+
+    def mend(self, site: str) -> None:
+        """It is there again."""
+        _do(*inside(self.namespaces[site], ["ip", "link", "set", "hub", "up"]))
+
     def down(self) -> None:
         """Remove them; what is not there is not missed."""
         for namespace in (self.hub, *self.namespaces.values()):

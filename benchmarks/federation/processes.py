@@ -21,12 +21,12 @@ from benchmarks.federation.trainers import NOTES, Noted, Notes, StandIn, first_w
 
 from windfall import clock
 from windfall.cli import streams
-from windfall.config.load import fingerprint, load, to_toml
+from windfall.config.load import load
 from windfall.errors import StoreError, WindfallError
-from windfall.federation.checkpoints import Checkpoints
 from windfall.processes import marked
 from windfall.run import coordinator, endpoint_process
 from windfall.run.endpoint import EndpointProcess
+from windfall.run.prepare import begin_run
 from windfall.run.superlink import SuperLink
 from windfall.run.supervisor import NoView, Supervisor
 from windfall.site import agent, trainer_process
@@ -152,15 +152,8 @@ def make(root: Path, plan: Plan, *, clock_table: str = 'clock = "real"') -> RunD
         return run  # the supervisor makes it, as for anybody
     config = load(root / "measured.toml")
     run.make()
-    run.config.write_text(to_toml(config), encoding="utf-8")
-    ledger = Ledger.create(
-        run.ledger, run_id=f"measured-{os.getpid()}-{root.name}", fingerprint=fingerprint(config),
-        budget_blocks=config.budget_blocks, tokens_per_block=config.tokens_per_block,
-    )  # fmt: skip
-    file, digest = Checkpoints(run, ledger, keep=3, keep_every=5).write(0, first_weights(study(plan.depth, plan.vocabulary)))
-    ledger.commit(t_run=clock.wall(), t_wall=clock.wall(), file=file, sha256=digest, mode="initial", contributions=[])
-    ledger.set_meta(manifest=StandIn.manifest, data_dir=str(root), t_run=clock.wall())
-    ledger.close()
+    weights = first_weights(study(plan.depth, plan.vocabulary))
+    begin_run(config, run, weights, manifest=StandIn.manifest, folder=root, start=clock.wall())
     return run
 
 

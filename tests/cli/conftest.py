@@ -11,3 +11,4 @@ import pytest
 def _no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is told of how far a verb is: on a slow machine it would be, and tests look at all that is on standard error."""
     monkeypatch.setattr("windfall.ui.terminal.progress._PATIENCE_S", math.inf)
+    monkeypatch.setattr("windfall.cli.output._QUIET_S", math.inf)

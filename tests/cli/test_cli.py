@@ -131,7 +131,9 @@ def test_a_sweeps_files_are_the_sweeps_alone(capsys: pytest.CaptureFixture[str],
         "--csv", tmp_path / "tables", "--html", tmp_path / "page.html", "--jobs", "1",
     )  # fmt: skip
     assert code == 0
-    assert sorted(p.name for p in (tmp_path / "tables").iterdir()) == ["points.csv", "summary.csv"]
+    assert sorted(p.name for p in (tmp_path / "tables").iterdir()) == sorted(
+        [*(f"{n}.csv" for n in ("points", "summary", "pairs", "traces", "columns")), "config.toml", "summary.json"]
+    )
     assert "start dates" in out
     heads = (tmp_path / "tables" / "summary.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert {"policy", "spin_up_s", "start_dates", "starts_p50", "kg_co2_p50"} <= set(heads)
@@ -175,7 +177,9 @@ def test_many_simulations_regions_and_pages_come_from_one_verb(tmp_path: Path, c
     )  # fmt: skip
     assert code == 0, err
     assert "<svg" in page.read_text(encoding="utf-8")
-    assert {p.name for p in tables.iterdir()} == {"rows.csv", "lanes.csv", "baselines.csv"}
+    assert {p.name for p in tables.iterdir()} == {
+        *(f"{n}.csv" for n in ("rows", "lanes", "baselines", "seeds", "traces", "columns")), "config.toml", "summary.json",
+    }  # fmt: skip
 
 
 def test_the_studys_model_has_its_parameters_and_flops(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,10 +51,11 @@ def site(name: str = "lab", *, table: str = TABLE, own: str = "", driver: str = 
     return SITE.format(name=name, driver=driver, own=own, table=text)
 
 
-def config(folder: Path, *sites: str, network: str = NETWORK) -> Path:
+def config(folder: Path, *sites: str, network: str = NETWORK, run: str = "") -> Path:
     file = folder / "run.toml"
     text = "".join(sites or [site()])
-    file.write_text(f'[run]\nname = "first"\nbudget_tokens = 100000\nstart = "2026-01-01T00:00Z"\n[network]\n{network}\n{text}')
+    about = f'name = "first"\nbudget_tokens = 100000\nstart = "2026-01-01T00:00Z"\n{run}'
+    file.write_text(f"[run]\n{about}\n[network]\n{network}\n{text}")
     return file
 
 
@@ -169,6 +170,9 @@ def test_a_site_reaches_the_endpoint_and_nothing_else(tmp_path: Path, capsys: py
     assert endpoint == {"ports": [{"protocol": "TCP", "port": 9443}]}
     by_address = policy(network=NETWORK.replace("coordinator.lan", "10.1.2.3"))["egress"][1]
     assert by_address["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+    bus = 'bus = "rediss://10.9.8.7:6380"\n'
+    _, _, redis = policy(run=bus)["egress"]
+    assert redis == {"ports": [{"protocol": "TCP", "port": 6380}], "to": [{"ipBlock": {"cidr": "10.9.8.7/32"}}]}
     assert policy(own="own_signal = true")["egress"][2] == {"ports": [{"protocol": "TCP", "port": 443}]}
 
 

@@ -14,17 +14,19 @@ import tempfile
 import traceback
 from pathlib import Path
 
-#: Imported once, before the forks.
+from patience import PATIENCE_S
 
-MODULES = ("cli.backtest", "cli.signals", "ui.report", "ui.figures", "ui.live", "run.versions", "run.preflight", "train.trainer")
+#: Imported once, before the forks.
+MODULES = ("cli.main", "cli.backtest", "cli.signals", "ui.page.report", "ui.page.figures", "ui.terminal.live", "run.versions",
+           "run.preflight", "train.trainer", "train.generate")  # fmt: skip
 
 
 def asked(cases: list[tuple[list[str], str]]) -> list[tuple[int, str, str]]:
     """What verbs do. Where output goes: `keep`, `full` (/dev/full), `gone` (a pipe without a reader), `closed`,
     `ascii` (kept, by a terminal that knows no more)."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli.verbs"], input=json.dumps(cases), capture_output=True, text=True, check=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "cli.verbs"], input=json.dumps(cases), capture_output=True, text=True, check=True,
+        timeout=PATIENCE_S, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 
@@ -80,4 +82,5 @@ if __name__ == "__main__":
         importlib.import_module(name)
     # What is on standard error must not depend on how fast the machine is.
     importlib.import_module("windfall.ui.terminal.progress").__dict__["_PATIENCE_S"] = math.inf
+    importlib.import_module("windfall.cli.output").__dict__["_QUIET_S"] = math.inf
     print(json.dumps([one(a, w) for a, w in json.loads(sys.stdin.read())]))

@@ -173,7 +173,14 @@ def test_key_lines_follow_tables_arrays_and_multiline_strings() -> None:
 
 
 @pytest.mark.parametrize(
-    "bus", ["redis://h/0?password=hunter2", "redis://u:hunter2@h:6379/0", "redis://:hunter2@h", "http://u:hunter2@h"]
+    "bus",
+    [
+        "redis://h/0?password=hunter2",
+        "redis://u:hunter2@h:6379/0",
+        "redis://:hunter2@h",
+        "http://u:hunter2@h",
+        "rediss://h?ssl_keyfile=/k&ssl_password=hunter2",
+    ],
 )
 def test_a_secret_in_the_bus_url_is_refused_and_not_repeated(bus: str) -> None:
     ((_, message),) = [problems(GOOD.replace("[run]", f'[run]\nbus = "{bus}"'))["run.bus"]]
@@ -181,6 +188,33 @@ def test_a_secret_in_the_bus_url_is_refused_and_not_repeated(bus: str) -> None:
     assert "WINDFALL_REDIS_PASSWORD" in message or "redis://HOST:PORT" in message
 
 
-def test_a_bus_url_may_name_certificates() -> None:
+def with_bus(url: str, more: str = "") -> str:
+    return GOOD.replace("[run]", f'[run]\nbus = "{url}"') + more
+
+
+def test_a_bus_url_may_name_certificates_from_the_configurations_own_folder_on() -> None:
     url = "rediss://h:6380/0?ssl_ca_certs=/etc/ca.pem"
-    assert loads(GOOD.replace("[run]", f'[run]\nbus = "{url}"'), "x.toml", HERE).run.bus == url
+    assert loads(with_bus(url), "x.toml", HERE).run.bus == url
+    found = loads(with_bus("rediss://h?ssl_min_version=771&ssl_ca_certs=certs/ca.pem"), "x.toml", Path("/a b")).run.bus
+    assert found == "rediss://h?ssl_min_version=771&ssl_ca_certs=/a%20b/certs/ca.pem"
+
+
+@pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_cert_reqs=optional", "ssl_check_hostname=False"])
+def test_a_bus_that_would_trust_whoever_answers_is_refused(option: str) -> None:
+    assert "would trust whoever answers" in problems(with_bus(f"rediss://h?{option}"))["run.bus"][1]
+
+
+def test_a_redis_elsewhere_without_tls_is_refused_unless_one_says_so_and_one_on_this_machine_is_not() -> None:
+    _, message = problems(with_bus("redis://redis.lab:6379/0"))["run.bus"]
+    assert message.startswith("Redis at redis.lab is not on this machine, and without TLS anybody on the way could read")
+    assert message.endswith('write rediss://, or set network.insecure = "I know"')
+    known = with_bus("redis://redis.lab:6379/0", '\n[network]\ninsecure = "I know"\n')
+    for good in (known, *(with_bus(f"redis://{h}:6379/0") for h in ("localhost", "127.0.0.1", "[::1]"))):
+        assert loads(good, "x.toml", HERE).run.bus.startswith("redis://")
+
+
+def test_a_certificate_of_this_machines_own_is_not_for_sites_elsewhere() -> None:
+    url = "rediss://h?ssl_certfile=/c.pem"
+    assert loads(with_bus(url), "x.toml", HERE).run.bus == url
+    away = with_bus(url).replace("[[site]]", '[[site]]\ndriver = "resident"', 1)
+    assert "sites elsewhere have none" in problems(away)["run.bus"][1]

@@ -86,7 +86,11 @@ def test_a_key_of_another_kind_at_its_default_is_no_stranger() -> None:
     ("signal", "said"),
     [
         ('kind = "trace"\ncolumn = "g"', "a trace needs path and column"),
-        ('kind = "trace"\npath = "bundled:caiso"', "a trace needs path and column"),
+        (
+            'kind = "trace"\npath = "bundled:caiso"',
+            "a trace needs path and column, or path and layout (watttime, electricity_maps, entsoe, caiso_oasis, aemo, gridstatus)",
+        ),
+        ('kind = "trace"\nlayout = "aemo"', "a trace needs path"),
         ('kind = "http"', 'kind = "http" needs url and value_path'),
         ('kind = "http"\nurl = "https://h/x?token=hunter2"', 'kind = "http" needs value_path'),
         ('kind = "vessim"\nurl = "http://h"', 'kind = "vessim" needs microgrid'),

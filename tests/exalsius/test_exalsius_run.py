@@ -11,11 +11,14 @@ import pytest
 from exalsius.double import Exalsius
 from kubernetes.double.cluster import Cluster
 from kubernetes.double.runtime import Processes
-from kubernetes.test_kubernetes_run import config_with_kubernetes
+from kubernetes.test_kubernetes_run import config_with_kubernetes, sent_to
 from run.real import Living, events, status, windfall
+from run.secrets_scan import scanning
 from windfall import clock
+from windfall.store.files import write_secret
 
 pytestmark = pytest.mark.slow
+TOKEN = "an-access-token-of-exalsius"
 
 
 def config_with_exalsius(folder: Path, cluster: Cluster, certificates: Path, host: str) -> Path:
@@ -32,7 +35,7 @@ def config_with_exalsius(folder: Path, cluster: Cluster, certificates: Path, hos
 def test_a_node_joins_a_pod_trains_on_it_with_a_local_site_and_the_node_is_given_back(tmp_path: Path) -> None:
     certificates, run = tmp_path / "certs", tmp_path / "run"
     assert windfall("certs", "init", certificates, "--address", "127.0.0.1").returncode == 0
-    (tmp_path / "token").write_text("good")
+    write_secret(tmp_path / "token", TOKEN)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {"PATH": path, **{k: os.environ[k] for k in ("PYTHONPATH", "LANG") if k in os.environ}}
     with Cluster(tmp_path / "cluster", start=clock.wall(), runtime=Processes(), environment=environment) as cluster:
@@ -40,7 +43,12 @@ def test_a_node_joins_a_pod_trains_on_it_with_a_local_site_and_the_node_is_given
         cluster.live()
         with Exalsius(cluster, server=cluster.server.url, join_s=1.0, leave_s=0.5) as plane:
             plane.node("gpu-a")
-            with Living(config_with_exalsius(tmp_path, cluster, certificates, plane.host), run) as living:
+            plane.tokens = {TOKEN}
+            with (
+                scanning(tmp_path) as scan,
+                sent_to(cluster, scan),
+                Living(config_with_exalsius(tmp_path, cluster, certificates, plane.host), run) as living,
+            ):
                 code = living.end()
                 assert code == 0, living.said
             assert status(run)["sites"]["far"]["tokens"] > 0
@@ -50,3 +58,5 @@ def test_a_node_joins_a_pod_trains_on_it_with_a_local_site_and_the_node_is_given
             assert plane.members() == []
             assert plane.pool["id-gpu-a"].status == "AVAILABLE"
             assert (cluster.all("Pod"), cluster.running(), cluster.all("Secret")) == ([], [], [])
+            assert TOKEN.encode() in scan.secrets
+            scan.require_clean()

@@ -76,7 +76,7 @@ def strike(case: Case, root: Path) -> str:
         text, _ = child.communicate(timeout=_LIMIT_S)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
-        for p in marked("tree-1", root / "run"):
+        for p in marked(tree.run_id(root), root / "run"):
             os.kill(p.pid, signal.SIGKILL)
         text = f"did not end within {_LIMIT_S} s: {child.communicate()[0]}"
     logs = "".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in sorted((root / "run").rglob("*.log")))
@@ -119,4 +119,4 @@ def test_whatever_happens_wherever_every_block_is_committed_once(case: Case, str
     for v in ledger.retained():
         load_file(run.checkpoints / v.file, v.sha256)
     ledger.close()
-    assert marked("tree-1", run.root) == [], "nothing is left running"
+    assert marked(tree.run_id(root), run.root) == [], "nothing is left running"

@@ -1,5 +1,6 @@
 """A run's real processes (supervisor, coordinator, agents, trainers) without Flower and without torch, so that they live
-short: messages travel as files, and the trainer counts. ``python -m faults.tree ROLE ...``.
+short: messages travel as files, and the trainer counts. Each part is a module of its own (``python -m faults.PART ...``), so that
+none imports what only others need: that is most of what such a run costs.
 """
 
 from __future__ import annotations
@@ -7,23 +8,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from faults.file_transport import FileTransport, join
 from federation.fake import CountingTrainer
 from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall.cli import streams
-from windfall.config.load import fingerprint, load, to_toml
+from windfall.config.load import load
 from windfall.errors import WindfallError
-from windfall.federation.checkpoints import Checkpoints
-from windfall.run import coordinator
+from windfall.run.prepare import begin_run
 from windfall.run.superlink import SuperLink
 from windfall.run.supervisor import NoView, Supervisor
-from windfall.site import agent, trainer_process
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.units import iso_utc, parse_utc
@@ -90,21 +86,23 @@ def make(root: Path) -> RunDir:
     config = load(root / "tree.toml")
     run = RunDir(root / "run")
     run.make()
-    run.config.write_text(to_toml(config))
-    ledger = Ledger.create(
-        run.ledger, run_id="tree-1", fingerprint=fingerprint(config), budget_blocks=config.budget_blocks,
-        tokens_per_block=config.tokens_per_block,
-    )  # fmt: skip
     weights = {"count": np.zeros(config.budget_blocks, np.float32)}
-    file, digest = Checkpoints(run, ledger, keep=3, keep_every=5).write(0, weights)
-    ledger.commit(t_run=T0, t_wall=0, file=file, sha256=digest, mode="initial", contributions=[])
-    ledger.set_meta(manifest=CountingTrainer.manifest, data_dir=str(root), t_run=T0)
-    ledger.close()
+    begin_run(config, run, weights, manifest=CountingTrainer.manifest, folder=root, start=T0)
     return run
 
 
-def command(role: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "faults.tree", role)
+def run_id(root: Path) -> str:
+    """Of a run that was made there."""
+    ledger = Ledger.open(root / "run" / "ledger.db", read_only=True)
+    try:
+        return ledger.meta("run_id") or ""
+    finally:
+        ledger.close()
+
+
+def command(part: str) -> tuple[str, ...]:
+    """`tree` (the supervisor), `coordinator`, `agent` or `trainer`."""
+    return (sys.executable, "-m", f"faults.{part}")
 
 
 class NoSuperLink(SuperLink):
@@ -121,24 +119,6 @@ class TreeSupervisor(Supervisor):
 
     def make_superlink(self, run_id: str) -> SuperLink:
         return NoSuperLink(self._run, run_id, 0)
-
-
-class TreeAgent(agent.Agent):
-    """Its SuperNode is itself."""
-
-    def __init__(self, folder: Path, site: dict[str, Any]) -> None:
-        super().__init__(folder, site)
-        join(folder, site["site"], site["generation"])
-
-    def trainer_command(self) -> list[str]:
-        return [*command("trainer"), str(self._folder)]
-
-    def node_command(self) -> list[str]:
-        return ["sleep", "1000000"]
-
-
-def counting(site: Mapping[str, Any]) -> Any:
-    return CountingTrainer(int(site["trainer"]["budget_tokens"]) // (SEQ * BLOCK))
 
 
 def run(root: Path) -> int:
@@ -158,24 +138,10 @@ def run(root: Path) -> int:
 def start(root: Path, **environment: str) -> subprocess.Popen[str]:
     """The same in a process of its own."""
     return subprocess.Popen(
-        [*command("run"), str(root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        [*command("tree"), str(root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]), **environment},
     )  # fmt: skip
 
 
-def main(role: str, *args: str) -> int:
-    match role:
-        case "run":
-            return run(Path(args[0]))
-        case "coordinator":
-            sites = Path(args[0]) / "sites"
-            return coordinator.main(list(args), connect=lambda _: FileTransport(sites), agent=command("agent"))
-        case "agent":
-            return agent.main(list(args), make=TreeAgent)
-        case "trainer":
-            return trainer_process.main(list(args), make=counting)
-    return 2
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(run(Path(sys.argv[1])))

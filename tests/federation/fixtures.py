@@ -13,8 +13,8 @@ from federation.harness import Run, corpus
 from windfall.store.ledger_schema import connect
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting_for_the_disk() -> Iterator[None]:
     """No power fails here: what is written need not have reached the disk."""
 
     def quick(path: Path, **options: bool) -> sqlite3.Connection:
@@ -22,8 +22,10 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         db.execute("PRAGMA synchronous = OFF")
         return db
 
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-    monkeypatch.setattr("windfall.store.ledger.connect", quick)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        patch.setattr("windfall.store.ledger.connect", quick)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -254,9 +254,13 @@ def configured(
     round_min: float = 10, solo_min: float = 20, spin_up_s: float = 120.0, outer: Outer | None = None, codec: str = "fp32",
     round_steps: int | None = None, batch: str = "site", overlap: bool = False,
     transfer_s: float | None = None, grace_s: float = 5.0, round_min_s: float = 60.0, inline_limit_mb: float = 64.0,
-    base_max_age: float = 0.005, inner_max_age: float = 0.02, average_inner_every: int = 0,
+    base_max_age: float = 0.005, inner_max_age: float = 0.02, average_inner_every: int = 0, optimizer: str = "adamw",
+    clip_delta_norm: float | None = None,
 ) -> Config:  # fmt: skip
-    """The configuration of a run of tiny steps, whose sites' signals lie beside it as traces."""
+    """The configuration of a run of tiny steps, whose sites' signals lie beside it as traces.
+
+    ``optimizer``: the cheapest one, except where its state is what a test is about.
+    """
     outer = outer or Outer()
     signals = run.root.with_name(f"{run.root.name}-signals")
     signals.mkdir(parents=True, exist_ok=True)
@@ -279,12 +283,14 @@ def configured(
             "policy": {"name": "threshold", "start_g_per_kwh": 100.0},
             "model": {"depth": 1, "width": 32, "sequence_length": SEQ},
             "data": {"source": str(data), "eval_sequences": 4, "eval_every_tokens": 0, "sample_tokens": 0},
-            "train": {"batch_sequences": BATCH, "block_sequences": BLOCK, "batch": batch, "lr_scale": 0.3, "precision": "fp32"},
+            "train": {"batch_sequences": BATCH, "block_sequences": BLOCK, "batch": batch, "lr_scale": 0.3, "precision": "fp32",
+                      "optimizer": optimizer},
             "federation": {
                 "round_s": round_min * 60, "round_min_s": round_min_s, "solo_cut_s": solo_min * 60, "grace_s": grace_s,
                 "round_tokens": round_steps * TOKENS_PER_STEP if round_steps else None, "codec": codec, "overlap": overlap,
                 "outer": outer.kind, "outer_lr": outer.lr, "outer_momentum": outer.momentum, "base_max_age": base_max_age,
                 "inner_max_age": inner_max_age, "average_inner_every": average_inner_every,
+                "clip_delta_norm": clip_delta_norm,
                 "inline_limit_mb": inline_limit_mb, "keep_versions": 3, "keep_every": 5,
             },
             "fleet": {"start_timeout_s": 1e9, "drain_timeout_s": 1e9, "backoff_s": 120.0, "backoff_max_s": 3600.0},

@@ -202,7 +202,7 @@ def test_the_record_of_averaged_states_gives_the_weights_again(
     if how["average_inner_every"] == 2:  # as large ones: from file to file
         monkeypatch.setattr("windfall.site.cuts._IN_MEMORY", 0)
         monkeypatch.setattr("windfall.federation.checkpoints._INLINE", 0)
-    run = Noted(tmp_path / "r", data, JOIN_AND_LEAVE, round_min=6, **how)
+    run = Noted(tmp_path / "r", data, JOIN_AND_LEAVE, round_min=6, steps=60, steps_per_min=0.5, optimizer="normuon", **how)
     runs.append(run)
     assert run.serve() == "done"
     assert run.averaged()
@@ -232,37 +232,49 @@ def test_averaging_changes_what_is_trained_and_nothing_of_what_happens(
     assert any((value != found[1][1][name]).any() for name, value in found[0][1].items())
 
 
-@pytest.mark.parametrize("kind", ["coordinator", "site", "link"])
-def test_a_killed_run_that_averages_gives_the_same_weights_as_an_unkilled_one(tmp_path: Path, data: Path, kind: str) -> None:
+BLOWS: dict[str, dict[int, Callable[[Storm], None]]] = {
+    "coordinator": {20: Storm.kill_coordinator, 31: Storm.kill_coordinator, 52: Storm.kill_coordinator},
+    "site": {22: lambda s: s.kill_agent("a"), 45: lambda s: s.kill_trainer("b"), 70: lambda s: s.kill_agent("b")},
+    "link": {24: lambda s: s.cut_link("a"), 40: lambda s: s.cut_link("b"), 61: lambda s: s.cut_link("a")},
+}
+
+
+#: Weights, versions, words.
+Outcome = tuple[dict[str, np.ndarray], list[int], list[str]]
+
+
+def outcome(folder: Path, data: Path, blows: dict[int, Callable[[Storm], None]]) -> Outcome:
+    """Of a run that was struck so: its last weights, which of its versions have a mean, and what was told of the blows."""
+    storm = Storm(
+        folder, data, {"a": [(0.0, 1e5)], "b": [(0.0, 1e5)]}, trainer=lambda spec, _: LocalTrainer(spec), steps=120, round_steps=6,
+        inner_max_age=1.0, spin_up_s=0.0, steps_per_min=1.0, average_inner_every=1, optimizer="normuon",
+    )  # fmt: skip
+    with storm.weather():
+        for when, blow in blows.items():
+            storm.at(when, partial(blow, storm))
+        storm.to_the_end()
+        found = last_weights(storm.run)
+    averaged = [v.version for v in storm.run.ledger.versions() if v.inner_mean is not None]
+    storm.close()
+    return found, averaged, storm.told
+
+
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Outcome:
+    """The run that nothing happens to."""
+    return outcome(tmp_path_factory.mktemp("calm") / "r", data, {})
+
+
+@pytest.mark.parametrize("kind", BLOWS)
+def test_a_killed_run_that_averages_gives_the_same_weights_as_an_unkilled_one(
+    tmp_path: Path, data: Path, unkilled: Outcome, kind: str
+) -> None:
     """Who is killed begins the round again: with the state of its last cut, and the mean of which that was a part."""
-
-    def weights(name: str, blows: dict[int, Callable[[Storm], None]]) -> dict[str, np.ndarray]:
-        storm = Storm(
-            tmp_path / name, data, {"a": [(0.0, 1e5)], "b": [(0.0, 1e5)]}, trainer=lambda spec, _: LocalTrainer(spec), steps=120,
-            round_steps=6, inner_max_age=1.0, spin_up_s=0.0, steps_per_min=1.0, average_inner_every=1,
-        )  # fmt: skip
-        with storm.weather():
-            for when, blow in blows.items():
-                storm.at(when, partial(blow, storm))
-            storm.to_the_end()
-            found = last_weights(storm.run)
-        told.append(storm.told)
-        averaged.append([v.version for v in storm.run.ledger.versions() if v.inner_mean is not None])
-        storm.close()
-        return found
-
-    told: list[list[str]] = []
-    averaged: list[list[int]] = []
-    calm = weights("calm", {})
-    blows: dict[int, Callable[[Storm], None]] = {
-        "coordinator": {20: Storm.kill_coordinator, 31: Storm.kill_coordinator, 52: Storm.kill_coordinator},
-        "site": {22: lambda s: s.kill_agent("a"), 45: lambda s: s.kill_trainer("b"), 70: lambda s: s.kill_agent("b")},
-        "link": {24: lambda s: s.cut_link("a"), 40: lambda s: s.cut_link("b"), 61: lambda s: s.cut_link("a")},
-    }[kind]
-    struck = weights("struck", blows)
-    assert len(told[1]) >= len(blows), "they were struck"
-    assert averaged[0] == averaged[1]
-    assert averaged[0]
+    calm, averaged, _ = unkilled
+    struck, averaged_too, told = outcome(tmp_path / "r", data, BLOWS[kind])
+    assert len(told) >= len(BLOWS[kind]), "they were struck"
+    assert averaged == averaged_too
+    assert averaged
     for name, value in calm.items():
         np.testing.assert_array_equal(value, struck[name], err_msg=name)
 
@@ -272,7 +284,7 @@ def test_the_record_of_a_stormy_run_that_averages_gives_its_weights_again(tmp_pa
     storm = Storm(
         tmp_path / "r", data, {"a": [(0.0, 1e5)], "b": [(3.0, 40.0), (60.0, 1e5)]}, steps=120, snapshot_s=3.0,
         trainer=lambda spec, _: LocalTrainer(spec), calendar=calendar, steps_per_min=0.6 if calendar else 1.0, overlap=True,
-        codec="int8", batch="global", average_inner_every=1, round_min=4,
+        codec="int8", batch="global", average_inner_every=1, round_min=4, optimizer="normuon",
     )  # fmt: skip
     with storm.weather():
         for when, blow in (

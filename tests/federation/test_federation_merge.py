@@ -104,7 +104,7 @@ ATTACKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("attack", list(ATTACKS))
 def test_a_bad_contribution_is_refused_with_an_event_and_the_run_unharmed(tmp_path: Path, data: Path, attack: str) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 300)], "b": [(0, 300)]}, steps=60)
+    run = Run(tmp_path / "r", data, {"a": [(0, 300)], "b": [(0, 300)]}, steps=30)
     struck = []
 
     def tamper(e: Envelope) -> list[Envelope]:
@@ -120,7 +120,7 @@ def test_a_bad_contribution_is_refused_with_an_event_and_the_run_unharmed(tmp_pa
     assert refused[2] == "b"
     assert refused[3]["reason"]
     assert run.ledger.counts().committed == run.ledger.budget_blocks
-    assert run.ledger.head().tokens_total == 60 * TOKENS_PER_STEP
+    assert run.ledger.head().tokens_total == 30 * TOKENS_PER_STEP
     assert all(np.isfinite(w).all() for w in run.weights().values())
     run.close()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from federation.harness import T0, TOKENS_PER_STEP, Run
+from federation.fake import counting
+from federation.harness import BATCH, BLOCK, T0, TOKENS_PER_STEP, Run
 from windfall.errors import StoreError
 from windfall.federation.merge import Outer
 from windfall.grid.signal import Reading
@@ -22,12 +24,21 @@ from windfall.units import clock_text
 from windfall.wire.transport import Reply
 
 JOIN_AND_LEAVE = {"a": [(2, 60)], "b": [(20, 200)]}
+#: Where what is trained does not matter, only that it is trained once.
+COUNTED = counting(120 * BATCH // BLOCK)
 
 
-def test_a_run_pauses_trains_locally_federates_and_commits_every_block_once(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
-    runs.append(run)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Iterator[Run]:
+    """A run of real training that is done, for tests that only look at it."""
+    run = Run(tmp_path_factory.mktemp("whole") / "r", data, JOIN_AND_LEAVE)
     assert run.serve() == "done"
+    yield run
+    run.close()
+
+
+def test_a_run_pauses_trains_locally_federates_and_commits_every_block_once(whole: Run) -> None:
+    run = whole
     assert run.modes() == ["paused", "local", "federated", "local", "paused"]
     counts = run.ledger.counts()
     assert counts.committed == run.ledger.budget_blocks
@@ -41,12 +52,8 @@ def test_a_run_pauses_trains_locally_federates_and_commits_every_block_once(tmp_
     assert sum(sites.values()) == 120 * TOKENS_PER_STEP
 
 
-def test_joining_brings_the_running_cut_forward_and_the_joint_round_starts_from_that_version(
-    tmp_path: Path, data: Path, runs: list[Run]
-) -> None:
-    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
-    runs.append(run)
-    run.serve()
+def test_joining_brings_the_running_cut_forward_and_the_joint_round_starts_from_that_version(whole: Run) -> None:
+    run = whole
     (forward,) = run.events("cut_forward")
     joint = next(e for e in run.events("round") if e[3]["mode"] == "federated")
     commit = [e for e in run.events("commit") if e[0] == forward[0]]
@@ -56,7 +63,7 @@ def test_joining_brings_the_running_cut_forward_and_the_joint_round_starts_from_
 
 
 def test_a_site_that_leaves_in_a_round_hands_in_its_work_and_the_rest_goes_on(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 25)], "b": [(0, 300)]}, round_min=15)
+    run = Run(tmp_path / "r", data, {"a": [(0, 25)], "b": [(0, 300)]}, round_min=15, trainer=COUNTED)
     runs.append(run)
     run.serve()
     left = next(e for e in run.events("contribution") if e[3]["drained"] and e[2] == "a")
@@ -125,7 +132,7 @@ def test_solo_training_is_plain_training(tmp_path: Path, data: Path, runs: list[
 
 
 def test_a_killed_site_costs_only_itself_and_the_run_finishes(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]})
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]}, trainer=COUNTED)
     runs.append(run)
     run.serve(until_min=15)
     run.kill("a")
@@ -137,7 +144,7 @@ def test_a_killed_site_costs_only_itself_and_the_run_finishes(tmp_path: Path, da
 
 
 def test_the_work_of_a_snapshot_is_offered_after_a_crash(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, solo_min=60, snapshot_s=0.0)
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, solo_min=60, snapshot_s=0.0, trainer=COUNTED)
     runs.append(run)
     run.serve(until_min=30)
     trained = 27  # ready at 2, so 28 minutes of one step each, the last of them possibly not snapshotted
@@ -150,11 +157,11 @@ def test_the_work_of_a_snapshot_is_offered_after_a_crash(tmp_path: Path, data: P
 
 
 def test_a_coordinator_that_dies_goes_on_from_its_last_commit(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    first = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    first = Run(tmp_path / "r", data, JOIN_AND_LEAVE, trainer=COUNTED)
     first.serve(until_min=45)
     at = first.ledger.head()
     first.close()  # everything of this life is gone but the run directory
-    second = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    second = Run(tmp_path / "r", data, JOIN_AND_LEAVE, trainer=COUNTED)
     runs.append(second)
     assert second.ledger.head() == at
     assert second.serve() == "done"
@@ -163,7 +170,7 @@ def test_a_coordinator_that_dies_goes_on_from_its_last_commit(tmp_path: Path, da
 
 
 def test_stopping_drains_and_resuming_finishes(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    first = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]})
+    first = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]}, trainer=COUNTED)
     first.serve(until_min=17)
     first.stop = "stopped by the operator"
     assert first.serve() == "interrupted"
@@ -171,25 +178,22 @@ def test_stopping_drains_and_resuming_finishes(tmp_path: Path, data: Path, runs:
     assert done.leased == done.received == 0
     assert done.committed == 2 * 15 * 2  # both were ready at 2; 15 steps of 2 blocks each
     first.close()
-    second = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]})
+    second = Run(tmp_path / "r", data, {"a": [(0, 400)], "b": [(0, 400)]}, trainer=COUNTED)
     runs.append(second)
     assert second.serve() == "done"
     assert second.ledger.counts().committed == second.ledger.budget_blocks
 
 
 def test_a_returning_site_gets_the_stored_inner_state_while_it_is_fresh(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 30)], "b": [(32, 300)]})
+    run = Run(tmp_path / "r", data, {"a": [(0, 30)], "b": [(32, 300)]}, trainer=COUNTED)
     runs.append(run)
     run.serve()
     choices = [(s, d["choice"]) for _, _, s, d in run.events("inner_state")]
     assert choices == [("a", "reset"), ("b", "sent")]
 
 
-def test_every_version_on_the_way_is_evaluated_on_a_site(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
-    runs.append(run)
-    run.serve()
-    run.telemetry.flush()
+def test_every_version_on_the_way_is_evaluated_on_a_site(whole: Run) -> None:
+    run = whole
     seen = dict(run.telemetry.rows("SELECT version, value FROM metrics WHERE name = 'val_bpb'"))
     assert set(seen) == {v.version for v in run.ledger.versions()}
     assert seen[max(seen)] < seen[0] - 1
@@ -209,7 +213,7 @@ def test_outer_nesterov_and_int8_deltas_train_too(tmp_path: Path, data: Path, ru
 def test_a_full_disk_at_a_commit_stops_the_run_cleanly_and_it_resumes_with_room(
     tmp_path: Path, data: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    first = Run(tmp_path / "r", data, JOIN_AND_LEAVE, trainer=COUNTED)
     first.serve(until_min=30)
     at = first.ledger.head()
     with monkeypatch.context() as full:
@@ -224,18 +228,15 @@ def test_a_full_disk_at_a_commit_stops_the_run_cleanly_and_it_resumes_with_room(
     assert first.ledger.counts().received > 0, "what had arrived waits for its commit"
     first.weights()
     first.close()
-    second = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
+    second = Run(tmp_path / "r", data, JOIN_AND_LEAVE, trainer=COUNTED)
     runs.append(second)
     assert second.serve() == "done"
     assert second.ledger.counts().committed == second.ledger.budget_blocks
     assert second.ledger.head().tokens_total == 120 * TOKENS_PER_STEP
 
 
-def test_a_recorded_run_replayed_through_its_policy_repeats_its_decisions(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE)
-    runs.append(run)
-    run.serve()
-    run.telemetry.flush()
+def test_a_recorded_run_replayed_through_its_policy_repeats_its_decisions(whole: Run) -> None:
+    run = whole
     policy = PerSite(Threshold(100.0), {"a": under(100.0), "b": under(100.0)})
     rows = run.telemetry.rows("SELECT t_run, site, wanted, reason, memory, input FROM decisions ORDER BY t_run")
     assert len(rows) > 100
@@ -248,7 +249,7 @@ def test_a_recorded_run_replayed_through_its_policy_repeats_its_decisions(tmp_pa
 
 
 def test_old_weights_are_let_go_of_and_every_retained_version_can_be_read(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 500)]}, solo_min=6)
+    run = Run(tmp_path / "r", data, {"a": [(0, 500)]}, solo_min=6, trainer=COUNTED)
     runs.append(run)
     run.serve()
     found = run.ledger.versions()
@@ -264,7 +265,7 @@ def test_old_weights_are_let_go_of_and_every_retained_version_can_be_read(tmp_pa
 
 
 def test_an_error_about_an_earlier_life_does_not_fail_the_present_one(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 400)]})
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, trainer=COUNTED)
     runs.append(run)
     run.serve(until_min=10)
     old = run.federation.members["a"].message
@@ -296,7 +297,7 @@ def test_a_hello_that_fails_is_asked_again(tmp_path: Path, data: Path, runs: lis
 
 
 def test_a_site_that_is_back_frees_what_its_earlier_life_still_held(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, solo_min=200)
+    run = Run(tmp_path / "r", data, {"a": [(0, 400)]}, solo_min=200, trainer=COUNTED)
     runs.append(run)
     run.serve(until_min=10)
     assert run.ledger.counts().free == 0, "one lease holds the whole budget"

@@ -59,7 +59,7 @@ def weather(
 
 
 @pytest.mark.parametrize("calendar", [False, True])
-@settings(max_examples=12, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(
     blows=st.lists(st.tuples(st.integers(1, 220), BLOW), max_size=12), snapshot_s=st.sampled_from([3.0, 1e9]), speeds=SPEEDS,
     how=st.sampled_from([

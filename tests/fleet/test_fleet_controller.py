@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -55,12 +56,12 @@ class Cluster(MemoryDriver):
 class Fleet:
     """A controller over a cluster, its journal and what it tells, driven second by second."""
 
-    def __init__(self, names: str = "ab") -> None:
+    def __init__(self, names: str = "ab", gone_after_s: float = math.inf) -> None:
         self.driver = Cluster()
         self.journal: list[tuple[str, int, str]] = []
         self.told: list[tuple[str, str, str]] = []
         self.controller = Controller(
-            dict.fromkeys(names, PATIENCE), self.driver, self, gated=False,
+            dict.fromkeys(names, PATIENCE), self.driver, self, gated=False, gone_after_s=gone_after_s,
             teller=lambda t, kind, site, reason: self.told.append((kind, site, reason)),
         )  # fmt: skip
         self.t = 0.0
@@ -238,3 +239,21 @@ def test_whatever_a_driver_refuses_a_site_that_should_be_off_ends_off_and_one_th
     assert fleet.state("b") is State.TRAINING
     assert fleet.state("a") is (State.TRAINING if wants[-1] else State.OFF)
     assert ("a" in fleet.driver.up) == wants[-1]
+
+
+@pytest.mark.parametrize("refuses", [("observe",), ("observe", "down")], ids=" and ".join)
+def test_a_site_that_nobody_has_seen_since_it_stops_by_itself_is_not_waited_for_and_still_counts(refuses: tuple[str, ...]) -> None:
+    fleet = Fleet(gone_after_s=100)
+    fleet.live(5)
+    fleet.driver.fails = lambda m, s: Transient("no route") if s == "a" and m in refuses else None
+    fleet.live(200)
+    assert fleet.controller.out_of_reach == set(), "one that trains is lost by its own silence, and not by its driver's"
+    fleet.wanted = dict.fromkeys("ab", OFF)
+    fleet.live(40)
+    assert fleet.controller.out_of_reach == {"a"}
+    assert (fleet.state("a"), fleet.state("b")) == (State.DRAINING, State.OFF)
+    assert [kind for kind, site, _ in fleet.told if site == "a" and kind != "driver_trouble"] == ["out_of_reach"]
+    fleet.driver.fails = lambda m, s: None
+    fleet.live(20)
+    assert fleet.controller.out_of_reach == set()
+    assert fleet.state("a") is State.OFF

@@ -51,6 +51,36 @@ def test_a_site_comes_up_trains_drains_and_goes_off() -> None:
     assert (site.generation, site.starts) == (1, 1)
 
 
+def test_a_site_that_ends_as_was_to_be_expected_has_not_failed_and_starts_again_at_once() -> None:
+    site = Site("a", PATIENCE)
+    up(site)
+    step(site, 200, observed=Observed.FAILED, planned=True, words="its time is over", lost="silent")
+    assert (site.state, site.reason) == (State.DRAINING, "its time is over")
+    assert step(site, 200, observed=Observed.FAILED, planned=True) is Action.DOWN
+    step(site, 201, observed=Observed.ABSENT)
+    assert site.state is State.OFF
+    assert step(site, 202, observed=Observed.ABSENT) is Action.UP
+    assert (site.generation, site.failures, site.retry_at) == (2, 0, 0.0)
+
+
+def test_a_start_that_ends_before_it_is_ready_has_failed_however_it_ended() -> None:
+    site = Site("a", PATIENCE)
+    step(site, 0)
+    assert step(site, 10, observed=Observed.FAILED, planned=True, words="its time is over") is Action.DOWN
+    assert (site.state, site.failures) == (State.FAILED, 1)
+
+
+def test_a_site_that_its_platform_will_end_is_drained_while_it_can_be() -> None:
+    site = Site("a", PATIENCE)
+    up(site)
+    step(site, 200, observed=Observed.UP, working=True, leaving="its job ends")
+    assert (site.state, site.reason) == (State.DRAINING, "its job ends")
+    assert step(site, 201, observed=Observed.UP, leaving="its job ends") is Action.NONE
+    assert step(site, 202, observed=Observed.UP, leaving="its job ends", drained=True) is Action.DOWN
+    step(site, 203, observed=Observed.ABSENT)
+    assert (site.state, site.failures) == (State.OFF, 0)
+
+
 def test_a_process_that_exists_is_not_ready() -> None:
     site = Site("a", PATIENCE)
     step(site, 0)
@@ -149,6 +179,9 @@ class Work:
         return False
 
     def lost(self, site: str) -> str:
+        return ""
+
+    def leaving(self, site: str) -> str:
         return ""
 
     def __getattr__(self, name: str) -> Any:

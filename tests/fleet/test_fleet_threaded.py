@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -275,3 +276,15 @@ def test_a_site_that_cannot_be_looked_at_hinders_no_start_of_the_coordinator(pla
 
 class Journal:
     def asked(self, t: float, site: str, generation: int, action: str, reason: str) -> None: ...
+
+
+def test_what_cannot_be_seen_is_not_seen_to_stop_because_it_was_asked_to(platform: Slow, beside: ThreadedDriver) -> None:
+    beside.ensure_up("a", 1)
+    until(beside, Observed.UP)
+    platform.fails = {"observe": Transient("no route"), "down": Transient("no route")}
+    wait_for("it to be out of sight", lambda: look(beside) is None)
+    with contextlib.suppress(Transient):
+        beside.ensure_down("a", 1.0, "over")
+    assert look(beside) is None
+    platform.fails = {}
+    until(beside, Observed.UP, Observed.ABSENT)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from windfall.config.load import stored
 from windfall.errors import Unauthorized
-from windfall.grid.credentials import NEEDED, Credentials
+from windfall.grid.credentials import NEEDED, Credentials, variables
 
 NAMES = NEEDED["watttime"]
 
@@ -53,3 +54,18 @@ def test_another_name_of_the_same_is_read_and_the_environment_still_comes_first(
     assert Credentials(None, {"WATTTIME_USER": "b", "WATTTIME_USERNAME": "a"}).named("WATTTIME_USERNAME") == "WATTTIME_USERNAME"
     with pytest.raises(Unauthorized, match=r"WATTTIME_USERNAME and WATTTIME_PASSWORD not set.*WATTTIME_USER is read too"):
         Credentials(None, {}).need(NAMES, "w")
+
+
+def test_every_variable_that_a_configuration_reads_credentials_from_is_known() -> None:
+    site = (
+        '[[site]]\nname = "NAME"\nregion = "r"\nspin_up_s = 1\ntrain_power_w = 2\nidle_power_w = 1\ntokens_per_s = 1\nMORE\n'
+        "[site.signal]\nSIGNAL\n"
+    )
+    kubernetes = '[site.exalsius.kubernetes]\nimage = "i"\ngpus = 1'
+    exalsius = f'driver = "exalsius"\n[site.exalsius]\ncluster = "c"\nnodes = ["n"]\ntoken_from = "env:MINE"\n{kubernetes}'
+    http = 'kind = "http"\nurl = "http://x.test"\nvalue_path = "v"\nperiod_s = 300\nheaders_from_env = { X-Key = "KEY" }'
+    sites = [("a", "", 'kind = "watttime"'), ("b", exalsius, http)]
+    text = '[run]\nname = "x"\nbudget_tokens = 1000\nclock = "real"\n'
+    for name, more, signal in sites:
+        text += site.replace("NAME", name).replace("MORE", more).replace("SIGNAL", signal)
+    assert variables(stored(text)) == {"WATTTIME_USERNAME", "WATTTIME_USER", "WATTTIME_PASSWORD", "KEY", "MINE"}

@@ -91,7 +91,7 @@ def test_what_is_no_number_is_none_in_either_way_of_writing(text: str) -> None:
     [
         (b"PK\x03\x04rest", "a zip archive or a spreadsheet .*unpack it, or save it as CSV"),
         (b"<!DOCTYPE html><html>login", "a web page, perhaps of a login"),
-        (b'{"data": [1, 2]}', "looks like JSON"),
+        (b'{"data": [1, 2]}', "JSON without rows"),
         (b"BZh91AY", "packed with bzip2"),
         (b"ARROW1\0\0", "Arrow or Feather"),
         (b"PAR1" + b"\0" * 40 + b"PAR1", "not a readable parquet file"),

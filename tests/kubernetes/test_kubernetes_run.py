@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import yaml
 
 from kubernetes.clients import kubeconfig, messages
 from kubernetes.double.cluster import Cluster
+from kubernetes.double.routes import Request, Response
 from kubernetes.double.runtime import Processes
 from run.real import Living, events, status, windfall, write_config
+from run.secrets_scan import Scan, scanning
 from windfall import clock
 
 pytestmark = pytest.mark.slow
@@ -29,6 +32,20 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         made.start()
         made.live()
         yield made
+
+
+@contextmanager
+def sent_to(cluster: Cluster, scan: Scan) -> Iterator[None]:
+    """Keep what a cluster is asked for, but for the Secrets that hold a life's token."""
+    handle = cluster.routes.handle
+
+    def kept(request: Request) -> Response:
+        if "/secrets" not in request.path:
+            scan.sent.append(f"{request.path} {request.query}".encode() + request.body)
+        return handle(request)
+
+    cluster.routes.handle = kept  # type: ignore[method-assign]
+    yield
 
 
 def config_with_kubernetes(folder: Path, cluster: Cluster, certificates: Path, queue: str) -> Path:
@@ -52,7 +69,8 @@ KINDS = {"stateful-set": "", **({"queued-jobs": 'queue = "gpus"\n'} if os.enviro
 def test_a_pod_trains_with_a_local_site_over_tls_and_is_released(tmp_path: Path, cluster: Cluster, queue: str) -> None:
     certificates, run = tmp_path / "certs", tmp_path / "run"
     assert windfall("certs", "init", certificates, "--address", "127.0.0.1").returncode == 0
-    with Living(config_with_kubernetes(tmp_path, cluster, certificates, queue), run) as living:
+    config = config_with_kubernetes(tmp_path, cluster, certificates, queue)
+    with scanning(tmp_path) as scan, sent_to(cluster, scan), Living(config, run) as living:
         code = living.end()
         assert code == 0, living.said + str(messages(cluster, "BackOff"))
     assert status(run)["sites"]["far"]["tokens"] > 0
@@ -62,3 +80,5 @@ def test_a_pod_trains_with_a_local_site_over_tls_and_is_released(tmp_path: Path,
     assert states[-1] == "off"
     assert (cluster.all("Pod"), cluster.running(), cluster.all("Secret"), cluster.all("Job")) == ([], [], [], [])
     assert len(cluster.all("PersistentVolumeClaim")) == 1, "its disk is there for the next run of this directory"
+    assert scan.sent
+    scan.require_clean()

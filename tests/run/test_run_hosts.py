@@ -1,13 +1,13 @@
-"""A run over four hosts: network namespaces with addresses of their own, over TLS. Root only.
+"""A run over several hosts: network namespaces with addresses of their own, over TLS. Root only.
 
-Of the three sites one loses its link for a while, one reaches the run through a CONNECT proxy alone, and one has a clock that is an
-hour ahead.
+Most of what a network can do to a run is composed into one; what takes long is part of `make verify-anywhere`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,215 +16,274 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from benchmarks.federation.links import Links, inside, possible
+from benchmarks.federation.links import inside
 
 from patience import wait_for
+from run import hosts
+from run.hosts import ADDRESS, MOVED, NAME, Hosts
 from run.real import Living, events, status, windfall, write_config
 from windfall import clock
 from windfall.store.ledger import Ledger
 from windfall.units import iso_utc
 
 pytestmark = pytest.mark.slow
+at_length = pytest.mark.skipif(os.environ.get("WINDFALL_LONG") != "1", reason="takes minutes; part of make verify-anywhere")
 
-ADDRESS = "10.217.99.1"
-PROXY_PORT = 3128
-#: A CONNECT proxy, whole.
-PROXY = """
-import asyncio, sys
-
-async def pump(reader, writer):
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
-
-async def serve(reader, writer):
-    words = (await reader.readuntil(b"\\r\\n\\r\\n")).split()
-    host, port = words[1].decode().rsplit(":", 1)
-    if words[0] != b"CONNECT":
-        writer.write(b"HTTP/1.1 405 Only CONNECT\\r\\n\\r\\n")
-        writer.close()
-        return
-    there = await asyncio.open_connection(host, int(port))
-    writer.write(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
-    await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
-
-async def main():
-    server = await asyncio.start_server(serve, sys.argv[1], int(sys.argv[2]))
-    await server.serve_forever()
-
-asyncio.run(main())
-"""
-#: Every Python process that finds this has a clock that is an hour ahead: ours and Flower's.
-AHEAD = """
-import datetime, time
-
-_time, _time_ns, _datetime = time.time, time.time_ns, datetime.datetime
-time.time = lambda: _time() + 3600
-time.time_ns = lambda: _time_ns() + 3600 * 10**9
-
-class Ahead(_datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return super().now(tz) + datetime.timedelta(hours=1)
-
-    @classmethod
-    def utcnow(cls):
-        return super().utcnow() + datetime.timedelta(hours=1)
-
-datetime.datetime = Ahead
-"""
+#: Nobody reaches the end of it.
+ENDLESS = 10**6
 
 
-class Hosts(Links):
-    """A coordinator's host and those of its sites, of which some reach it and one only the proxy on it."""
+class Field:
+    """A run on one host, and sites on others."""
 
-    def up(self) -> None:
-        super().up()
-        run("ip", "address", "add", f"{ADDRESS}/32", "dev", "lo", namespace=self.hub)
-        for site, namespace in self.namespaces.items():
-            if site != "behind":
-                run("ip", "route", "add", ADDRESS, "via", self.addresses[site], namespace=namespace)
+    def __init__(self, folder: Path, there: Hosts, sites: Sequence[str], stack: contextlib.ExitStack) -> None:
+        self.folder, self.there, self.sites = folder, there, sites
+        self.run, self.certificates = folder / "run", folder / "certs"
+        self._stack = stack
+        self.invited_to: dict[str, str] = {}
 
-    def cut(self, site: str) -> None:
-        """The link is gone."""
-        run("ip", "link", "set", "hub", "down", namespace=self.namespaces[site])
+    def config(self, *, address: str = ADDRESS, blocks: int = ENDLESS, **more: float) -> Path:
+        """Sites that are always in a window, on the calendar, and whose messages travel as files."""
+        addresses = [word for name in dict.fromkeys([address, NAME, ADDRESS]) for word in ("--address", name)]
+        assert windfall("certs", "init", self.certificates, *addresses).returncode == 0
+        given = {"tick_s": 1.0, "snapshot_s": 10.0, "solo_cut_s": 5.0, "round_s": 10.0, "heartbeat_timeout_s": 120.0, **more}
+        file = write_config(self.folder, {s: [(0, 1)] for s in self.sites}, budget=128 * blocks, **given)  # type: ignore[arg-type]
+        now = clock.wall()
+        text = file.read_text(encoding="utf-8")
+        text = (
+            text.replace('clock = "scaled"', 'clock = "real"')
+            .replace('start = "2026-01-01T00:00Z"\n', "")
+            .replace("speed = 100000\n", "")
+            .replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 3\ninline_limit_mb = 0.01\n")
+            .replace("spin_up_s = 120\n", 'spin_up_s = 20\ndriver = "resident"\n')
+            .replace("tokens_per_s = 4.2666666667", "tokens_per_s = 1000")
+        )
+        for line in {x for x in text.splitlines() if x.startswith("until = ")}:
+            text = text.replace(line, f'until = "{iso_utc(now + 86400)}"')
+        text += f'\n[network]\naddress = "{address}"\ncertificates = "{self.certificates}"\n'
+        file.write_text(text, encoding="utf-8")
+        for site in self.sites:
+            (self.folder / f"{site}.csv").write_text(f"time_utc,g\n{iso_utc(now - 3600)},10\n", encoding="utf-8")
+        return file
 
-    def mend(self, site: str) -> None:
-        """It is there again."""
-        run("ip", "link", "set", "hub", "up", namespace=self.namespaces[site])
-        run("ip", "route", "add", ADDRESS, "via", self.addresses[site], namespace=self.namespaces[site])
-
-
-def run(*command: str, namespace: str) -> None:
-    subprocess.run(inside(namespace, command), check=True, capture_output=True)
-
-
-@contextmanager
-def hosts() -> Iterator[Hosts]:
-    made = Hosts(["cut", "behind", "ahead"], 100)
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
-
-
-@contextmanager
-def process(folder: Path, command: Sequence[object], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on some host; all that it started ends with it."""
-    folder.mkdir(exist_ok=True)
-    with open(folder / "said.txt", "ab") as said:
-        child = subprocess.Popen(
-            [*map(str, command)], stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder, start_new_session=True,
-            env={**os.environ, **environment},
-        )  # fmt: skip
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.wait()
-        for entry in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError):
-                if str(folder).encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
-                    os.kill(int(entry), signal.SIGKILL)
-
-
-def config(folder: Path, certificates: Path) -> Path:
-    """Three sites that are always in a window, on the calendar."""
-    file = write_config(
-        folder, {s: [(0, 1)] for s in ("cut", "behind", "ahead")}, budget=128 * 9000, tick_s=1, dead_man_s=60, snapshot_s=10,
-        heartbeat_timeout_s=120, solo_cut_s=5, round_s=10,
-    )  # fmt: skip
-    now = clock.wall()
-    text = file.read_text(encoding="utf-8")
-    text = (
-        text.replace('clock = "scaled"', 'clock = "real"')
-        .replace('start = "2026-01-01T00:00Z"\n', "")
-        .replace("speed = 100000\n", "")
-    )
-    text = text.replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 3\n")
-    for line in {x for x in text.splitlines() if x.startswith("until = ")}:
-        text = text.replace(line, f'until = "{iso_utc(now + 86400)}"')
-    text = text.replace("spin_up_s = 120\n", 'spin_up_s = 20\ndriver = "resident"\n')
-    text = text.replace("tokens_per_s = 4.2666666667", "tokens_per_s = 1000")
-    text += f'\n[network]\naddress = "{ADDRESS}"\ncertificates = "{certificates}"\n'
-    file.write_text(text, encoding="utf-8")
-    for site in ("cut", "behind", "ahead"):
-        (folder / f"{site}.csv").write_text(f"time_utc,g\n{iso_utc(now - 3600)},10\n", encoding="utf-8")
-    return file
-
-
-def require_parts() -> None:
-    if os.geteuid() != 0 or not possible():
-        pytest.skip("network namespaces cannot be made here: that takes root, and a kernel that lets it")
-
-
-def test_links_proxies_and_clocks_are_normal_conditions(tmp_path: Path) -> None:
-    require_parts()
-    certificates, run_dir = tmp_path / "certs", tmp_path / "run"
-    assert windfall("certs", "init", certificates, "--address", ADDRESS).returncode == 0
-    with hosts() as there, contextlib.ExitStack() as stack:
-        living = stack.enter_context(Living(config(tmp_path, certificates), run_dir, within=there.hub))
-        wait_for("the run directory", lambda: (run_dir / "bulk" / "port.json").is_file() and (run_dir / "config.toml").is_file())
-        (tmp_path / "ahead-clock").mkdir()
-        (tmp_path / "ahead-clock" / "sitecustomize.py").write_text(AHEAD, encoding="utf-8")
-        (tmp_path / "proxy.py").write_text(PROXY, encoding="utf-8")
-        proxy = inside(there.hub, [sys.executable, str(tmp_path / "proxy.py"), there.addresses["behind"], str(PROXY_PORT)])
-        stack.enter_context(process(tmp_path / "proxy", proxy))
-        for site in ("cut", "behind", "ahead"):
+    def join(self, site: str, *, at: str = "", **environment: str) -> None:
+        """Invite a machine and let it join: where it was told to, or at another name of the same."""
+        if site not in self.invited_to:
+            wait_for("the endpoint", lambda: (self.run / "bulk" / "port.json").is_file() and (self.run / "config.toml").is_file())
             told: list[str] = []
 
-            def invited(site: str = site, told: list[str] = told) -> bool:
-                done = windfall("site", "invite", run_dir, site, "--out", tmp_path / f"{site}.token")
+            def invited() -> bool:
+                done = windfall("site", "invite", self.run, site, "--out", self.folder / f"{site}.token")
                 told.append(done.stderr)
                 return done.returncode == 0
 
             wait_for("an invitation", invited)
-            url = told[-1].split("join ")[1].split()[0]
-            join = [
-                sys.executable, "-m", "windfall", "site", "join", url, "--token-file", str(tmp_path / f"{site}.token"),
-                "--ca-file", str(certificates / "ca.pem"), "--folder", str(tmp_path / site),
-            ]  # fmt: skip
-            environment = {
-                "behind": {"HTTPS_PROXY": f"http://{there.addresses['behind']}:{PROXY_PORT}", "NO_PROXY": ""},
-                "ahead": {"PYTHONPATH": f"{tmp_path / 'ahead-clock'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-            }.get(site, {})
-            stack.enter_context(process(tmp_path / site, inside(there.namespaces[site], join), **environment))
-        wait_for("all three together", lambda: any(len(e["detail"]["sites"]) == 3 for e in events(run_dir, "round")))
+            self.invited_to[site] = told[-1].split("join ")[1].split()[0]
+        url = self.invited_to[site]
+        self.at(
+            site, "join", url.replace(NAME, at) if at else url, "--token-file", self.folder / f"{site}.token",
+            "--ca-file", self.certificates / "ca.pem", **environment,
+        )  # fmt: skip
+
+    def at(self, site: str, *words: object, **environment: str) -> None:
+        """Start `windfall site` on a site's host."""
+        command = [sys.executable, "-m", "windfall", "site", *map(str, words), "--folder", str(self.folder / site)]
+        self._stack.enter_context(hosts.process(self.folder / site, inside(self.there.namespaces[site], command), **environment))
+
+    def said(self) -> str:
+        """What the agents of all sites have said."""
+        return "".join((self.folder / s / "said.txt").read_text() for s in self.sites)
+
+    def log(self, site: str) -> str:
+        return (self.folder / site / "site" / "logs" / "agent.log").read_text()
+
+    def together(self, sites: int) -> None:
+        """Wait for a joint round of so many sites that begins after now."""
+        begun = len(events(self.run, "round"))
+        wait_for(f"a round of {sites}", lambda: any(len(e["detail"]["sites"]) == sites for e in events(self.run, "round")[begun:]))
+
+    def taken(self, site: str) -> int:
+        """Tokens of a site that are in versions."""
+        return int(status(self.run)["sites"][site]["tokens"])
+
+    def trains_on(self, site: str) -> None:
+        """Wait until more of its work has been taken than now."""
+        before = self.taken(site)
+        wait_for(f"work of {site}", lambda: self.taken(site) > before)
+
+    def lives(self) -> dict[str, int]:
+        """How many lives of each site have said hello."""
+        said = {(e["site"], e["detail"]["generation"]) for e in events(self.run, "hello")}
+        return {s: sum(site == s for site, _ in said) for s in self.sites}
+
+    def whole(self, *, to_the_end: bool) -> None:
+        """Every site was of use; no block was committed twice; nothing went wrong that should not have."""
+        assert all(self.taken(s) > 0 for s in self.sites), status(self.run)["sites"]
+        assert not events(self.run, "stranger", "error", "quarantined")
+        ledger = Ledger.open(self.run / "ledger.db", read_only=True)
+        blocks = [
+            b
+            for v in ledger.versions()
+            for c in ledger.contributions(v.version)
+            for s in c.header["consumed"]
+            for b in range(s["start"], s["end"])
+        ]
+        assert len(blocks) == len(set(blocks)), "each block once"
+        assert len(blocks) == ledger.counts().committed
+        assert not to_the_end or sorted(blocks) == list(range(ledger.budget_blocks))
+        ledger.close()
+
+
+@contextmanager
+def field(
+    folder: Path, sites: Sequence[str], *, mbit_s: dict[str, float] | None = None, nat: Sequence[str] = (),
+    proxied: Sequence[str] = (),
+) -> Iterator[Field]:  # fmt: skip
+    with hosts.hosts(sites, mbit_s=mbit_s, nat=nat, proxied=proxied) as there, contextlib.ExitStack() as stack:
+        yield Field(folder, there, sites, stack)
+
+
+def past(since: float, seconds: float) -> None:
+    """Wait until so much time has gone by."""
+    wait_for("a while", lambda: clock.monotonic() - since > seconds)
+
+
+def test_links_proxies_routers_and_clocks_are_normal_conditions(tmp_path: Path) -> None:
+    """One link is slow and cut for a while; one site has a proxy and is 4 minutes behind, one a router and is an hour ahead."""
+    sites = ("cut", "proxied", "routed")
+    with field(tmp_path, sites, mbit_s={"cut": 10}, nat=["routed"], proxied=["proxied"]) as f, contextlib.ExitStack() as stack:
+        living = stack.enter_context(Living(f.config(blocks=7000, dead_man_s=60), f.run, within=f.there.hub))
+        proxy, proxied = hosts.proxy(tmp_path / "proxy", f.there, "proxied")
+        stack.enter_context(hosts.process(tmp_path / "proxy", proxy))
+        f.join("cut")
+        f.join("proxied", **proxied, **hosts.clock_off(tmp_path / "behind", -240))
+        f.join("routed", **hosts.clock_off(tmp_path / "ahead", 3600))
+        f.together(3)
         begun = clock.monotonic()
-        there.cut("cut")
-        wait_for("the others to go on without it", lambda: _rounds_without(run_dir, "cut") >= 1)
-        wait_for("a while", lambda: clock.monotonic() - begun > 10)
-        there.mend("cut")
+        f.there.cut("cut")
+        f.there.lose("routed", to_site=100)
+        wait_for("the others to go on without it", lambda: _rounds_without(f.run, "cut") >= 1)
+        past(begun, 10)
+        f.there.mend("cut")
+        f.there.lose("routed", from_site=5)
         code = living.end()
-        said = living.said + "".join((tmp_path / s / "said.txt").read_text() for s in ("cut", "behind", "ahead"))
-        assert code == 0, said
-    assert "clock is 3600 s ahead of the run's" in (tmp_path / "ahead" / "site" / "logs" / "agent.log").read_text()
-    found = status(run_dir)["sites"]
-    assert all(found[s]["tokens"] > 0 for s in found), found
-    assert not events(run_dir, "stranger", "error", "quarantined")
-    ledger = Ledger.open(run_dir / "ledger.db", read_only=True)
-    blocks = [
-        b
-        for v in ledger.versions()
-        for c in ledger.contributions(v.version)
-        for s in c.header["consumed"]
-        for b in range(s["start"], s["end"])
-    ]
-    assert sorted(blocks) == list(range(ledger.budget_blocks)), "each block once"
-    ledger.close()
+        assert code == 0, living.said + f.said()
+    assert "clock is 3600 s ahead of the run's" in f.log("routed")
+    assert "clock is 240 s behind the run's" in f.log("proxied")
+    f.whole(to_the_end=True)
 
 
-def _rounds_without(run_dir: Path, site: str) -> int:
+@at_length
+def test_a_minute_without_a_link_in_both_directions_or_in_one_loses_nothing(tmp_path: Path) -> None:
+    """One of the sites has a clock that is 4 s ahead, at which Flower alone would still take it."""
+    with field(tmp_path, ("cut", "other"), mbit_s={"cut": 10}) as f, contextlib.ExitStack() as stack:
+        living = stack.enter_context(Living(f.config(round_s=40, dead_man_s=150), f.run, within=f.there.hub))
+        f.join("cut")
+        f.join("other", **hosts.clock_off(tmp_path / "ahead", 4))
+        f.together(2)
+        for lost in ({"to_site": 100, "from_site": 100}, {"to_site": 100}, {"from_site": 100}):
+            begun = clock.monotonic()
+            f.there.lose("cut", **lost)
+            f.trains_on("other")
+            past(begun, 60)
+            f.there.lose("cut", to_site=2, from_site=2)
+            f.trains_on("cut")
+            f.together(2)
+        living.send(signal.SIGINT)
+        code = living.end()
+        assert code == 130, living.said + f.said()
+    f.whole(to_the_end=False)
+    assert not events(f.run, "work_lost", "discarded", "refused")
+    assert f.lives() == {"cut": 1, "other": 1}, "nobody began anew"
+
+
+@at_length
+def test_a_site_whose_link_never_comes_back_keeps_no_run_from_its_end_and_stops_by_itself(tmp_path: Path) -> None:
+    with field(tmp_path, ("lost", "other")) as f, contextlib.ExitStack() as stack:
+        config = f.config(blocks=2000, dead_man_s=40, heartbeat_timeout_s=30)
+        living = stack.enter_context(Living(config, f.run, within=f.there.hub))
+        f.join("lost")
+        f.join("other")
+        f.together(2)
+        f.trains_on("lost")
+        f.there.lose("lost", to_site=100, from_site=100)
+        code = living.end()
+        assert code == 0, living.said + f.said()
+        wait_for("it to stop", lambda: not [line for line in f.there.command_lines("lost") if "trainer" in line])
+        f.whole(to_the_end=True)
+        assert [e["site"] for e in events(f.run, "out_of_reach")] == ["lost"]
+
+
+@at_length
+@pytest.mark.parametrize("drained", [True, False], ids=["in order", "its machine died"])
+def test_a_coordinator_that_moves_is_found_by_its_name_or_where_its_sites_are_told(tmp_path: Path, drained: bool) -> None:
+    sites = ("named", "addressed")
+    with field(tmp_path, sites) as f, contextlib.ExitStack() as stack:
+        config = f.config(address=NAME, dead_man_s=120)
+        with Living(config, f.run, within=f.there.hub) as living:
+            f.join("named")
+            f.join("addressed", at=ADDRESS)
+            f.together(2)
+            if drained:
+                living.send(signal.SIGINT)
+                assert living.end() == 130, living.said + f.said()
+        f.there.move()
+        names = [word for name in (NAME, MOVED) for word in ("--address", name)]
+        assert windfall("certs", "init", f.certificates, *names).returncode == 0
+        living = stack.enter_context(Living(config, f.run, within=f.there.hub))
+        f.trains_on("named")
+        url = f.invited_to["addressed"].replace(NAME, MOVED)
+        f.at("addressed", "move", url)
+        f.trains_on("addressed")
+        f.together(2)
+        living.send(signal.SIGINT)
+        code = living.end()
+        assert code == 130, living.said + f.said()
+        assert f"the run is at {url} from now on" in f.said()
+        f.whole(to_the_end=False)
+        assert f.lives() == {"named": 2 if drained else 1, "addressed": 2}, "who finds it by its name goes on as it was"
+
+
+@at_length
+def test_the_guide_to_two_machines_leads_to_a_federated_round_as_it_stands(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "sites.md").read_text().partition("## Two machines")[2].partition("\n| ")[0]
+    signal_, config, here, there_ = re.findall(r"```(?:toml)?\n(.*?)```", guide, flags=re.S)
+    coordinator, lab = tmp_path / "coordinator", tmp_path / "lab"
+    coordinator.mkdir()
+    lab.mkdir()
+    (coordinator / "open.csv").write_text(signal_)
+    (coordinator / "run.toml").write_text(config)
+    typed = [line.split("#")[0].split() for line in [*here.splitlines(), *there_.splitlines()]]
+    assert [words[0] for words in typed] == ["windfall"] * 4 + ["scp", "windfall"]
+    run = coordinator / "runs" / "first"
+    with hosts.hosts(["lab"]) as there, contextlib.ExitStack() as stack:
+
+        def at(namespace: str, words: Sequence[str]) -> list[str]:
+            return inside(namespace, [sys.executable, "-m", *words])
+
+        for words in typed:
+            if words[1] == "run":
+                running = stack.enter_context(hosts.process(coordinator, at(there.hub, words)))
+                wait_for("the run", lambda: (run / "telemetry.db").is_file() and (run / "config.toml").is_file())
+            elif words[0] == "scp":
+                for name in words[1:-1]:
+                    (lab / Path(name).name).write_bytes((coordinator / name).read_bytes())
+            elif words[1:3] == ["site", "join"]:
+                stack.enter_context(hosts.process(lab, at(there.namespaces["lab"], words)))
+            else:
+                done = subprocess.run(at(there.hub, words), cwd=coordinator, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, (words, done.stderr)
+        wait_for("a federated round", lambda: any(len(e["detail"]["sites"]) == 2 for e in events(run, "round")))
+        wait_for("both in a version", lambda: all(s["tokens"] for s in status(run)["sites"].values()))
+        running.send_signal(signal.SIGINT)
+        assert running.wait() == 130
+
+
+def _rounds_without(run: Path, site: str) -> int:
     """Joint rounds that were closed, or have begun, without a site since all were together."""
     together = False
     found = 0
-    for e in events(run_dir, "round", "round_closed_without"):
+    for e in events(run, "round", "round_closed_without"):
         if e["kind"] == "round":
             together = together or len(e["detail"]["sites"]) == 3
         found += together and (e["kind"] == "round_closed_without" or (e["kind"] == "round" and site not in e["detail"]["sites"]))

@@ -69,3 +69,14 @@ def test_it_says_how_long_handing_in_takes_and_what_that_exceeds(
     assert event.detail["work_s"] == pytest.approx(MODEL / (mbit_s * MBIT))
     assert event.detail["drain_timeout_s"] == 60.0
     assert ("inner_s" in event.detail) is (inner is not None)
+
+
+def test_what_a_platform_gives_a_site_that_it_ends_is_compared_too(telemetry: Telemetry) -> None:
+    table = '[site.slurm]\nfolder = "/scratch"\nterm_before_s = 40\n\n[site.signal]'
+    text = bundled("demo.toml").replace("threads = 2", 'driver = "slurm"', 1).replace("[site.signal]", table, 1)
+    links = Links(loads(text, "demo.toml", Path(".")), telemetry)
+    for site in ("california", "texas"):
+        links.measured(1.0, site, 100 * MBIT, lambda: (MODEL, INNER // 8))
+    california, texas = (str(e.detail["reason"]) for e in told(telemetry))
+    assert "longer than fleet.stop_grace_s = 10 and the 30 s of site.slurm.term_before_s: what has not left stays" in california
+    assert "slurm" not in texas

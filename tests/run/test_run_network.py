@@ -10,7 +10,7 @@ import pytest
 from windfall import clock
 from windfall.config.load import load
 from windfall.errors import ConfigError
-from windfall.run.network import network_faults, require_network
+from windfall.run.network import CertificateWatch, network_faults, require_network
 from windfall.wire.certificates import make
 
 SITE = """
@@ -88,3 +88,19 @@ def test_a_table_of_another_driver_is_a_mistake(tmp_path: Path) -> None:
         config(tmp_path, "", driver="local", more="[site.resident]\n")
     with pytest.raises(ConfigError, match="data is for sites elsewhere"):
         config(tmp_path, "", driver="local", more='data = "d"')
+
+
+def test_a_run_that_lasts_is_told_ever_more_urgently_that_its_certificates_end(tmp_path: Path) -> None:
+    folder = certs(tmp_path, "10.0.0.7", days=60)
+    watch = CertificateWatch(config(tmp_path, f'certificates = "{folder}"\naddress = "10.0.0.7"'))
+    begun = clock.wall()
+    told = {day: said for day in range(70) for hour in range(0, 24, 6) if (said := watch.look(begun + 86400 * day + 3600 * hour))}
+    assert list(told) == [30, 53, 59, 60]
+    assert "a certificate ends in 30 days; make a new one (windfall certs init" in told[30]
+    assert "ends in 7 days" in told[53]
+    assert "ends in 24 h" in told[59]
+    assert "has ended" in told[60]
+    assert CertificateWatch(config(tmp_path, 'address = "127.0.0.1"')).look(begun + 1e9) == ""
+    other = CertificateWatch(config(tmp_path, f'certificates = "{folder}"\naddress = "10.0.0.7"'))
+    (folder / "endpoint.pem").unlink()
+    assert "endpoint.pem: missing" in other.look(begun)

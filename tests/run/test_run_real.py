@@ -27,7 +27,10 @@ from run.real import (
     windfall,
     write_config,
 )
+from windfall.config.load import load
+from windfall.run.prepare import prepare_run
 from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
 
 pytestmark = pytest.mark.slow
 JOIN_AND_LEAVE = {"a": [(0, 25)], "b": [(15, 600)]}
@@ -45,6 +48,10 @@ def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> N
     assert_whole(run)
     assert_replays(run)
     summary = status(run)
+    asked = json.loads(windfall("status", run, "--json").stdout)  # as a user does
+    assert [asked[key] for key in ("state", "version", "modes_seen")] == [
+        summary[key] for key in ("state", "version", "modes_seen")
+    ]
     assert summary["state"] == "done"
     assert set(summary["modes_seen"]) == {"paused", "local", "federated"}
     assert set(summary["sites"]) == {"a", "b"}
@@ -176,7 +183,7 @@ def test_a_port_already_taken_is_said_before_anything_starts(tmp_path: Path) -> 
 def test_a_run_directory_of_another_configuration_or_a_newer_schema_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4)
-    assert windfall("run", config, "--run-dir", run, "--quiet").returncode == 1  # the trace ends at once
+    prepare_run(load(config), RunDir(run), lambda _: None)
     other = write_config(tmp_path, {"a": [(0, 3)]}, until_min=4, budget=1280, lr_scale=0.5)
     refused = windfall("run", other, "--run-dir", run, "--quiet")
     assert refused.returncode == 2

@@ -15,6 +15,7 @@ import pytest
 
 from patience import wait_for
 from run.real import Living, events, status, windfall, write_config
+from run.secrets_scan import scanning
 
 pytestmark = pytest.mark.slow
 
@@ -60,12 +61,14 @@ def _command(entry: str) -> bytes:
 def test_a_machine_joins_over_tls_trains_with_others_and_is_released(tmp_path: Path) -> None:
     certificates, run, far = tmp_path / "certs", tmp_path / "run", tmp_path / "far"
     assert windfall("certs", "init", certificates, "--address", "127.0.0.1").returncode == 0
-    with Living(config_with_resident(tmp_path, certificates), run) as living:
+    with scanning(tmp_path) as scan, Living(config_with_resident(tmp_path, certificates), run) as living:
         wait_for("the run directory", lambda: (run / "bulk" / "port.json").is_file() and (run / "config.toml").is_file())
-        wait_for("the invitation", lambda: windfall("site", "invite", run, "far", "--out", tmp_path / "token").returncode == 0)
+        wait_for("the invitation", lambda: windfall("site", "invite", run, "far", "--out", tmp_path / "far.token").returncode == 0)
         wait_for("what is said of it", lambda: "no machine has joined as far" in status(run)["platforms"].get("far", ""))
-        url = windfall("site", "invite", run, "far", "--out", tmp_path / "token").stderr.split("join ")[1].split()[0]
-        with machine(far, "join", url, "--token-file", tmp_path / "token", "--ca-file", certificates / "ca.pem", "--folder", far):
+        url = windfall("site", "invite", run, "far", "--out", tmp_path / "far.token").stderr.split("join ")[1].split()[0]
+        with machine(
+            far, "join", url, "--token-file", tmp_path / "far.token", "--ca-file", certificates / "ca.pem", "--folder", far
+        ):
             code = living.end()
         assert code == 0, living.said + (far / "said.txt").read_text()
     found = status(run)
@@ -74,3 +77,7 @@ def test_a_machine_joins_over_tls_trains_with_others_and_is_released(tmp_path: P
     states = [e["detail"]["now"] for e in events(run, "state") if e["site"] == "far"]
     assert states[:3] == ["provisioning", "ready", "training"]
     assert states[-1] == "off"
+    key = (far / "site.key").read_bytes().strip()
+    join_tokens = (tmp_path / "far.token").read_bytes().strip()
+    assert {key, join_tokens} < scan.secrets, "and tokens of lives"
+    scan.require_clean()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from windfall.cli.demo import bundled
 from windfall.config.load import loads
+from windfall.config.schema import Config
 from windfall.run.sharing import averaged_states, shared_steps, short_notices, slow_leaves
 from windfall.train.shape import GPTConfig
 
@@ -59,8 +60,25 @@ def test_a_pod_that_the_cluster_ends_too_fast_to_hand_in_is_told_of() -> None:
     (few,) = told(30)
     assert few == (
         "site california: kubernetes.grace_s = 30 is the time that a pod has to hand in what it has where the cluster ends it, and "
-        "fleet.drain_timeout_s gives it 60 s: what has not left stays in its outbox, and comes with its next pod; raise it"
+        "fleet.drain_timeout_s gives it 60 s, beside the 10 s of its end: what has not left stays in its outbox, and comes with "
+        "its next pod; raise it"
     )
+
+
+def test_a_pods_grace_is_by_default_what_the_run_gives_a_site_to_hand_in_and_end() -> None:
+    def config(table: str, more: str = "") -> Config:
+        text = DEMO.replace("threads = 2", f"threads = 2{more}", 1).replace("[site.signal]", f"{table}\n\n[site.signal]", 1)
+        return loads(text, "demo.toml", Path("."))
+
+    own = config('[site.kubernetes]\nimage = "windfall:1"', '\ndriver = "kubernetes"')
+    site = own.settled(own.site[0])
+    assert site.kubernetes is not None
+    assert (site.kubernetes.grace_s, own.notice_s(site), own.notice_s(own.site[1])) == (70, 70.0, 0.0)
+    assert list(short_notices(own, LARGE)) == []
+    pool = '[site.exalsius]\ncluster = "lab"\nnodes = ["n"]\n\n[site.exalsius.kubernetes]\nimage = "windfall:1"'
+    on_nodes = config(pool, '\ndriver = "exalsius"\nbandwidth_mbit_s = 20.0')
+    (told,) = short_notices(on_nodes, LARGE)
+    assert told.startswith("site california: exalsius.kubernetes.grace_s = 70 is the time that a pod has")
 
 
 def test_what_averaging_inner_states_adds_to_a_round_is_told_in_bytes() -> None:

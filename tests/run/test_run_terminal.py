@@ -32,12 +32,12 @@ class AtTerminal:
 
     def __init__(self, root: Path, *, wrapper: tuple[str, ...] = ()) -> None:
         tree.make(root)
-        self.run = root / "run"
+        self.run, self.run_id = root / "run", tree.run_id(root)
         self.ours, theirs = os.openpty()
         # As a shell does: the run leads its terminal's session, and is told when that closes.
         lead = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
         self.child = subprocess.Popen(
-            [sys.executable, "-c", lead, *wrapper, *tree.command("run"), str(root)], stdin=theirs, stdout=theirs, stderr=theirs,
+            [sys.executable, "-c", lead, *wrapper, *tree.command("tree"), str(root)], stdin=theirs, stdout=theirs, stderr=theirs,
             start_new_session=True, cwd=root, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         os.close(theirs)
@@ -62,11 +62,11 @@ class AtTerminal:
             ledger.close()
 
     def processes(self) -> list[int]:
-        return [self.child.pid, *(p.pid for p in marked("tree-1", self.run))]
+        return [self.child.pid, *(p.pid for p in marked(self.run_id, self.run))]
 
     def end(self) -> int:
         code = self.child.wait(timeout=120)
-        assert marked("tree-1", self.run) == []
+        assert marked(self.run_id, self.run) == []
         return code
 
 
@@ -130,7 +130,7 @@ def test_the_next_coordinator_lets_a_cut_happen_where_run_time_stands(tmp_path: 
     runs.append(r)
     wait_for("both sites to train", lambda: any(e.detail.get("mode") == "federated" for e in r.events("round")))
     late = next(
-        p for p in marked("tree-1", r.run) if p.site == "b" and b"\0trainer\0" in Path(f"/proc/{p.pid}/cmdline").read_bytes()
+        p for p in marked(r.run_id, r.run) if p.site == "b" and b"\0trainer\0" in Path(f"/proc/{p.pid}/cmdline").read_bytes()
     )
     os.kill(late.pid, signal.SIGSTOP)
     first = int((read_json(RunDir(r.run).beat) or {})["pid"])

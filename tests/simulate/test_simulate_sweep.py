@@ -16,9 +16,9 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import backtest, span_of
+from windfall.simulate.quantiles import quantiles
 from windfall.simulate.regions import jobs_for, rank_regions, ranked_by
 from windfall.simulate.simulation import TimeSpan
-from windfall.simulate.spread import quantiles
 from windfall.simulate.sweep import SweepJob, combinations, parse_setting, start_dates, summarise, sweep
 from windfall.simulate.work import TrainerModel
 

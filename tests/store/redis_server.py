@@ -24,7 +24,7 @@ def need_redis() -> None:
 class RedisServer:
     """Keeps nothing on disk: started again, it is empty."""
 
-    def __init__(self, folder: Path, password: str = "", tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, folder: Path, password: str = "", tls: tuple[Path, Path, Path] | None = None) -> None:
         need_redis()
         self._folder, self._password, self._tls = folder, password, tls
         with socket.socket() as s:
@@ -47,9 +47,9 @@ class RedisServer:
     def start(self) -> None:
         command = ["redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         if self._tls:
-            cert, key = map(str, self._tls)
+            ca, cert, key = map(str, self._tls)
             command += ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", cert, "--tls-key-file", key]
-            command += ["--tls-ca-cert-file", cert, "--tls-auth-clients", "no"]
+            command += ["--tls-ca-cert-file", ca, "--tls-auth-clients", "no"]
         else:
             command += ["--port", str(self.port)]
         if self._password:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from store.redis_server import RedisServer, wait_for
 from store.test_store_bus import Collected
+from windfall import clock
 from windfall.errors import StoreError
 from windfall.store import redis_lease
 from windfall.store.redis_bus import RedisBus, RedisSiteBus
 from windfall.store.redis_lease import RedisLease
+from windfall.wire.certificates import make
 
 
 @pytest.fixture
@@ -144,21 +142,8 @@ def test_a_wrong_password_is_said_without_saying_it(tmp_path: Path, monkeypatch:
 
 
 def test_rediss_talks_tls(tmp_path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    long_ago, later = datetime.datetime(2020, 1, 1), datetime.datetime(2120, 1, 1)
-    cert = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(long_ago).not_valid_after(later)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256())
-    )  # fmt: skip
-    files = tmp_path / "cert.pem", tmp_path / "key.pem"
-    files[0].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    server = RedisServer(tmp_path, tls=files)
+    made = make(tmp_path / "certs", ["localhost"], clock.wall(), days=10)
+    server = RedisServer(tmp_path, tls=(made.ca, made.endpoint, made.endpoint_key))
     try:
         run, site = RedisBus(server.url, "r"), RedisSiteBus(server.url, "r", "a", 1)
         run.send("a", {"n": 1, "generation": 1})

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backtests import STUDY, result, row
 from test_ui_report import Page
-from ui_runs import START
 
+from backtests import STUDY, result, row
+from ui_runs import START
 from windfall.config.load import load, loads
 from windfall.config.schema import Config
 from windfall.errors import StoreError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import Backtest, backtest
 from windfall.simulate.curves import activities, emissions, seconds_training
+from windfall.simulate.many import Compared
+from windfall.simulate.provenance import provenance
 from windfall.simulate.spread import SpreadPoint
 from windfall.simulate.sweep import SweepPoint, summarise
 from windfall.ui import backtest_figures
@@ -165,11 +167,13 @@ def test_the_page_of_a_sweep_is_of_the_sweep_alone(tmp_path: Path) -> None:
         for i in range(3)
         for s in (300.0, 600.0)
     ]
-    write_sweep_page(tmp_path / "page.html", points, summarise(points, with_budget=True), config, 0.5)
+    summaries = summarise(points, with_budget=True)
+    made = Compared(points, summaries, [], 6, 0.5, ["a <gap>"], provenance(config, build_grid(config), ["windfall", "backtest"]))
+    write_sweep_page(tmp_path / "page.html", made, config)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     parsed = Page(text)
     assert parsed.loads == []
     assert len(re.findall(r"<svg.*?</svg>", text, flags=re.S)) == 2
-    for said in ("6 outcomes compared", "3 start dates", "start dates", "spin_up_s", "2.3", "2.6"):
+    for said in ("6 outcomes compared", "3 start dates", "start dates", "spin_up_s", "2.3", "2.6", "a &lt;gap&gt;"):
         assert said in text, said
     assert "What each policy did" not in text

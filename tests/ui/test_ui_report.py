@@ -7,8 +7,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from ui_runs import finished_run
 
+from ui_runs import finished_run
 from windfall.config.load import load
 from windfall.energy.always_on import always_on
 from windfall.grid.build import build_grid
@@ -65,7 +65,7 @@ def test_says_what_it_must(written: RunDir) -> None:
     for said in ("Training is real", "Power is modelled", "2,000 W per site", "bundled:paper_day", "replayed time",
                  "california", "adelaide", "start: 65 g is under worth 100 g", "based on version 9"):  # fmt: skip
         assert said in text, said
-    for name in ("lanes.svg", "loss.svg", "emissions.svg", "lanes.png", "summary.json"):
+    for name in ("lanes.svg", "loss.svg", "emissions.svg", "lanes.png", "summary.json", "lanes.pdf", "loss.pdf"):
         assert (written.report / name).stat().st_size > 200, name
 
 
@@ -82,6 +82,18 @@ def test_percentage_is_the_accounts(written: RunDir) -> None:
     assert stored["headline"]["region"] == cheapest
     assert stored["headline"]["run_share"] == s["kg_co2"] / (kg[cheapest] or 0.0)
     assert stored["energy_kwh"] == s["energy_kwh"]
+
+
+def test_the_report_says_what_it_was_computed_with(written: RunDir) -> None:
+    stored = json.loads((written.report / "summary.json").read_text())
+    traces = stored["provenance"]["traces"]
+    assert {t["source"] for t in traces} == {"bundled:paper_day"}
+    assert len({t["sha256"] for t in traces}) == 1
+    assert stored["provenance"]["config"]["run"]["budget_tokens"] == stored["tokens_budget"]
+    assert stored["g_per_kwh_training"] > 0
+    text = page_of(written)
+    assert "What this report was computed with" in text
+    assert traces[0]["sha256"][:16] in text
 
 
 def test_short_trace_is_said(written: RunDir) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from ui_runs import START, empty_run, mode, state, tell
 
+from ui_runs import START, empty_run, mode, state, tell
 from windfall.config.load import load
 from windfall.run.operator import request
 from windfall.store.ledger import Ledger
@@ -194,12 +194,14 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
      "silent for 40 s; it is held, and not waited for any more"),
     ("driver_trouble", None, {"reason": "the driver cannot be asked: no route"}, "the driver cannot be asked: no route"),
     ("driver_back", None, {"reason": "the driver answers again"}, "the driver answers again"),
+    ("out_of_reach", None, {"reason": "nobody has seen it for 130 s"}, "nobody has seen it for 130 s"),
     ("site_note", None, {"note": "own inner state refused, reset"}, "own inner state refused, reset"),
     ("lease_ended", None, {"epoch": 4, "blocks": 1}, "lease 4 ended; 1 block of it can be lent again"),
     ("quarantined", None, {"block": 7, "reason": "three leases failed at it"}, "block 7 is quarantined: three leases failed at it"),
     ("refused", None, {"generation": 1, "cut": 2, "tokens": 1024, "reason": "too old"}, "refused cut 1.2 (1,024 tokens): too old"),
     ("refused", None, {"reason": "request 1.json: KeyError: 'site'"}, "refused: request 1.json: KeyError: 'site'"),
     ("discarded", None, {"generation": 1, "cut": 2, "reason": "its file is damaged"}, "discarded cut 1.2: its file is damaged"),
+    ("clipped", None, {"generation": 1, "cut": 2, "reason": "its movement is long"}, "cut 1.2 is clipped: its movement is long"),
     ("hello", None, {"generation": 2, "offered": 0, "again": False, "uncut_blocks": 0}, "generation 2 says hello"),
     ("hello", None, {"generation": 2, "offered": 1, "again": True, "uncut_blocks": 3},
      "generation 2 says hello again and hands in 1 contribution, 3 blocks into its next"),

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from backtests import result, row
 
 import windfall
+from backtests import result, row
 from needs import missing
 from ui_runs import START, finished_run
 from windfall.cli.export import export
@@ -22,8 +22,9 @@ from windfall.errors import ConfigError, StoreError
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.view.backtest_frames import backtest_frames
 from windfall.view.frame import Frame
-from windfall.view.frames import RunFrames, backtest_frames
+from windfall.view.frames import RunFrames
 from windfall.view.state import summarise
 
 EVERY = {"versions", "blocks", "events", "decisions", "readings", "forecasts", "metrics", "steps", "energy", "states", "modes"}
@@ -226,7 +227,7 @@ def test_export_writes_a_file_for_each_table(run: RunDir, tmp_path: Path, form: 
     export(run.root, tmp_path / "out", form, True)
     said = json.loads(capsys.readouterr().out)
     assert said["rows"]["energy"] == 3
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.{form}" for n in EVERY} | {"summary.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.{form}" for n in (*EVERY, "columns")} | {"summary.json"}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["run_id"] == "small-1"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -14,18 +14,17 @@ from windfall.config.load import load
 from windfall.config.policy import PolicyName
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError
-from windfall.grid.build import build_grid
-from windfall.simulate.backtest import Backtest, backtest, deadlines_of, oddities, require_finished, span_of
-from windfall.simulate.regions import jobs_for, rank_regions
+from windfall.simulate.backtest import Backtest, backtest, require_finished
+from windfall.simulate.many import Compared, compare_many, prepare
+from windfall.simulate.regions import rank_regions
 from windfall.simulate.replay import replay
-from windfall.simulate.sweep import SweepPoint, SweepSummary, combinations, parse_setting, summarise, sweep
+from windfall.simulate.sweep import parse_setting
 from windfall.store.rundir import RunDir
 from windfall.ui.terminal.console import output
 from windfall.ui.terminal.progress import Progress
 from windfall.ui.terminal.tables import print_backtest
-from windfall.ui.terminal.tables_sweep import print_ranking, print_replay, print_sweep
+from windfall.ui.terminal.tables_sweep import print_paired, print_ranking, print_replay, print_sweep
 from windfall.units import parse_utc
-from windfall.view.frame import Frame
 
 _MOST_STARTS = 10_000
 POLICIES: tuple[str, ...] = get_args(PolicyName)
@@ -45,6 +44,9 @@ class BacktestRequest:
     csv: Path | None = None
     jobs: int | None = None
     details: bool = False
+    figures: Path | None = None
+    #: What was typed, for the record.
+    command: Sequence[str] = ()
 
 
 def backtest_verb(file: Path, asked: BacktestRequest, as_json: bool) -> None:
@@ -54,7 +56,7 @@ def backtest_verb(file: Path, asked: BacktestRequest, as_json: bool) -> None:
         _many(config, asked, start, until, as_json)
         return
     with Progress("backtest") as progress:
-        result = backtest(config, list(asked.policies) or None, start=start, until=until, tell=progress.done)
+        result = backtest(config, list(asked.policies) or None, start=start, until=until, tell=progress.done, command=asked.command)
     _write(asked, config, result)
     if as_json:
         print_json(result.as_json())
@@ -71,8 +73,10 @@ def rank_verb(file: Path, asked: BacktestRequest, as_json: bool) -> None:
     policy = asked.policies[0] if asked.policies else config.policy.name
     if policy in ("oracle",) or len(asked.policies) > 1:
         raise ConfigError("--rank-regions: regions are ranked under one policy that could run; give one --policy")
-    if asked.html or asked.csv or asked.sweeps:
-        raise ConfigError("--rank-regions prints a table or --json; --html, --csv and --sweep are for comparing policies")
+    if asked.html or asked.csv or asked.figures or asked.sweeps:
+        raise ConfigError(
+            "--rank-regions prints a table or --json; --html, --csv, --figures and --sweep are for comparing policies"
+        )
     before = clock.monotonic()
     count = asked.starts if asked.starts > 1 else 12
     with Progress("ranking", thread=_alone(asked, count)) as progress:
@@ -127,29 +131,27 @@ def _many(config: Config, asked: BacktestRequest, start: float | None, until: fl
         sweeps[key] = list(dict.fromkeys([*sweeps.get(key, []), *values]))
     with Progress("backtest") as progress:
         progress.done(-1.0, "reading the signals")
-        grid = build_grid(config)
-        span = span_of(config, grid, start, until)
-    warnings = [*grid.warnings, *oddities(grid, span, until)]
-    jobs = jobs_for(config, span, policies, asked.starts, asked.span_days, combinations(sweeps))
-    before = clock.monotonic()
-    with Progress("sweep", thread=_alone(asked, len(jobs))) as progress:
-        points = sweep(config, jobs, workers=asked.jobs, tell=progress.done)
-    elapsed = clock.monotonic() - before
-    found = summarise(points, with_budget=config.backtest.target == "budget", deadlines=deadlines_of(config, span))
-    _write_many(asked, config, points, found, elapsed)
+        made = prepare(
+            config, policies, start=start, until=until, starts=asked.starts, span_days=asked.span_days, sweeps=sweeps,
+            command=asked.command,
+        )  # fmt: skip
+    with Progress("sweep", thread=_alone(asked, len(made.jobs))) as progress:
+        found = compare_many(made, workers=asked.jobs, tell=progress.done)
+    if asked.html:
+        from windfall.ui.sweep_page import write_sweep_page
+
+        write_sweep_page(asked.html, found, config)
+        say(f"wrote {asked.html}")
+    _write_files(asked, config, found)
     if as_json:
-        print_json({
-            "sweep": [s.as_json() for s in found],
-            "points": [{"start": p.start, "settings": dict(p.settings), **p.row.as_json()} for p in points],
-            "simulations": len(jobs), "elapsed_s": round(elapsed, 4), "warnings": warnings,
-        })  # fmt: skip
+        print_json(found.as_json())
     else:
         console = output()
-        print_sweep(found, len(jobs), elapsed, config, console)
-        for warning in warnings:
+        print_sweep(found.summaries, found.simulations, found.elapsed_s, config, console)
+        print_paired(found.pairs, console)
+        for warning in found.warnings:
             console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
-    if points and all(s.finished == 0 for s in found):
-        raise RunError("no simulation finished the budget before the traces ended; lower site_hours or budget_tokens")
+    found.require_finished()
 
 
 def _alone(asked: BacktestRequest, simulations: int) -> bool:
@@ -158,41 +160,24 @@ def _alone(asked: BacktestRequest, simulations: int) -> bool:
 
 
 def _write(asked: BacktestRequest, config: Config, result: Backtest) -> None:
-    """The page and the tables of one backtest, as far as they were asked for."""
+    """The page, the tables and the figures of one backtest, as far as they were asked for."""
     if asked.html:
         from windfall.ui.backtest_page import write_backtest_page  # matplotlib takes a while to import
 
         write_backtest_page(asked.html, result, config)
         say(f"wrote {asked.html}")
-    if asked.csv:
-        from windfall.view.frames import backtest_frames
-
-        _tables(asked.csv, backtest_frames(result))
+    _write_files(asked, config, result)
 
 
-def _write_many(
-    asked: BacktestRequest, config: Config, points: Sequence[SweepPoint], found: Sequence[SweepSummary], elapsed_s: float
-) -> None:
-    """The same of many simulations: of these alone, and of no other."""
-    if asked.html:
-        from windfall.ui.sweep_page import write_sweep_page
+def _write_files(asked: BacktestRequest, config: Config, found: Backtest | Compared) -> None:
+    if asked.csv is None and asked.figures is None:
+        return
+    from windfall.ui.comparison import PolicyComparison
 
-        write_sweep_page(asked.html, points, found, config, elapsed_s)
-        say(f"wrote {asked.html}")
-    if asked.csv:
-        from windfall.view.frames import summary_frame, sweep_frame
-
-        _tables(asked.csv, {"points": sweep_frame(points), "summary": summary_frame(found)})
-
-
-def _tables(folder: Path, frames: Mapping[str, Frame]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, frame in frames.items():
-            frame.to_csv(folder / f"{name}.csv")
-    except OSError as e:
-        raise RunError(f"{folder}: cannot be written: {e.strerror}") from None
-    say(f"wrote {', '.join(frames)} to {folder}")
+    made = PolicyComparison(config, found)
+    for folder, write in ((asked.csv, made.write_tables), (asked.figures, made.write_figures)):
+        if folder is not None:
+            say(f"wrote {', '.join(p.name for p in write(folder))} to {folder}")
 
 
 def _instant(option: str, text: str | None) -> float | None:

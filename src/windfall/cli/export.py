@@ -7,16 +7,18 @@ from pathlib import Path
 from windfall.cli.output import print_json
 from windfall.errors import ConfigError, StoreError
 from windfall.store.files import write_json
+from windfall.view.dictionary import dictionary
 from windfall.view.frames import RunFrames
 
 FORMATS = ("csv", "parquet")
 
 
 def export(run: Path, out: Path, format: str, as_json: bool) -> None:
-    """Write every series of ``run`` into the folder ``out``, a file each, and its summary as JSON."""
+    """Write every series of ``run`` into the folder ``out``, a file each, what their columns mean, and its summary as JSON."""
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
     found, summary = RunFrames(run).everything()
+    found["columns"] = dictionary(found)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "summary.json", summary)

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -35,7 +36,9 @@ def manifest(source: Path, sites: list[str], image: str | None, kustomize: Path 
         ConfigError: no such site, its driver is another one, or something that has to be written down is not known.
     """
     config, run_id, port = _source(source)
-    reached = Reached(config.network.address, port, config.network.certificates is not None)
+    bus = urlsplit(config.run.bus)
+    also = ((bus.hostname, bus.port or 6379),) if bus.hostname else ()
+    reached = Reached(config.network.address, port, config.network.certificates is not None, also)
     files: dict[str, list[Json]] = {}
     for name in sites:
         site = next((s for s in config.site if s.name == name), None)
@@ -46,7 +49,7 @@ def manifest(source: Path, sites: list[str], image: str | None, kustomize: Path 
         if site.kubernetes.namespace is None:
             raise ConfigError(f"{name}: site.kubernetes.namespace is not set, and rights are given in a namespace; name it")
         _mind_the_image(name, image or site.kubernetes.image)
-        made = manifest_of(site, run_id, reached, image=image)
+        made = manifest_of(config.settled(site), run_id, reached, image=image)
         own = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         for part, objects in made.items():
             file = f"site-{own}" if part in ("network", "site") else part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from windfall import clock
@@ -16,6 +17,11 @@ def print_json(value: Any, *, line: bool = False) -> None:
     """One JSON object, strict (NaN and infinities become null)."""
     whole = str(getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     print(to_json(value, indent=None if line else 2, ensure_ascii=not whole))
+
+
+def typed() -> list[str]:
+    """The command line: the program's name without its folder, and the arguments."""
+    return [Path(sys.argv[0]).name.replace("__main__.py", "windfall"), *sys.argv[1:]]
 
 
 def say(text: str) -> None:

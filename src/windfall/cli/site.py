@@ -47,13 +47,12 @@ def invite(
 @app.command()
 def revoke(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
-    name: Annotated[str, typer.Argument(metavar="SITE", help='one of the run\'s sites with driver = "resident"')],
+    name: Annotated[str, typer.Argument(metavar="SITE", help="one of the run's sites on other machines")],
 ) -> None:
-    """Let a machine's key, and its join token, be good no longer. The run goes on without it."""
-    from windfall.run.residents import resident_of
+    """Let nothing be good any more that a site was given: its machine's key, its life's token, its user in Redis."""
+    from windfall.run import residents
 
-    known = resident_of(run, name)[0].revoke()
-    print(f"{name}: its key is good no longer" if known else f"{name}: no machine had joined, and none was invited")
+    print(f"{name}: {'; '.join(residents.revoke(run, name)) or 'it was given nothing yet'}")
 
 
 @app.command()
@@ -82,6 +81,21 @@ def join(
         print(resident.unit(folder.resolve()), end="")
         return
     raise typer.Exit(resident.serve(folder))
+
+
+@app.command()
+def move(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="where the run's endpoint is now: https://HOST:PORT")],
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="this machine's own folder")] = _FOLDER,
+) -> None:
+    """On a machine that has joined: the run is at another address now. Its agent need not be started again."""
+    from windfall.site import resident
+
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _: asked.append(n))
+    name = resident.move(address, folder.resolve(), asked=lambda: bool(asked), say=_say)
+    _say(f"{name}: this machine looks for its run at {address} from now on")
 
 
 @app.command("resident")

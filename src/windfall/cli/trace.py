@@ -64,7 +64,8 @@ def _json(found: Description, seen: Windows | None) -> dict[str, Any]:
             {"name": c.name, "kind": c.kind, "empty": c.empty, "min": c.low, "median": c.middle, "max": c.high,
              "distinct": c.distinct, "values": list(c.values)} for c in found.columns
         ],
-        "choices": found.choices, "problem": found.problem or None, "table": found.table, "suggestion": suggestion(found),
+        "layout": found.layout, "choices": found.choices, "problem": found.problem or None, "table": found.table,
+        "suggestion": suggestion(found),
         "signal": None,
     }  # fmt: skip
     if trace is not None:
@@ -100,6 +101,8 @@ def _print(found: Description, seen: Windows | None) -> None:
     width = min(40, max((len(c.name) for c in found.columns), default=0))
     for column in found.columns[:60]:
         print(f"  {column.name:<{width}}  {_column_text(column)}")
+    if found.layout and "layout" not in found.table:
+        print(f'its columns are those of layout = "{found.layout}", which reads it without more (--layout {found.layout})')
     for name, values in found.choices.items():
         print(f"rows of one instant differ in {name}: {listed(values)}")
     if trace is not None:
@@ -114,7 +117,7 @@ def _print(found: Description, seen: Windows | None) -> None:
 def _print_signal(found: Description, trace: Trace, seen: Windows | None) -> None:
     values, unit = trace.values, _unit(found)
     chosen = ", ".join(f"{k} = {v}" for k, v in found.table.get("where", {}).items())
-    print(f"signal from `{found.table['column']}`" + (f" where {chosen}" if chosen else ""))
+    print(f"signal from `{trace.column}`" + (f" where {chosen}" if chosen else ""))
     print(f"  time        {iso_utc(float(trace.times[0]))} to {_end(trace) or 'its last change'}, {counted(len(values), 'row')}")
     low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
     print(f"  values      {low:.4g} to {high:.4g}, median {middle:.4g} {unit}{_factor_text(trace)}")

@@ -51,7 +51,8 @@ def trace_root() -> None:
 
 @trace_app.command("show")
 def trace_show(
-    file: Annotated[str, typer.Argument(metavar="FILE", help=".csv, .csv.gz, .parquet, or bundled:caiso")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help=".csv, .csv.gz, .parquet, .json, or bundled:caiso")],
+    layout: Annotated[Optional[str], typer.Option(metavar="NAME", help="whose export it is: aemo, entsoe, watttime …")] = None,  # noqa: UP045
     column: Annotated[Optional[str], typer.Option(metavar="NAME", help="column of values")] = None,  # noqa: UP045
     time_column: Annotated[Optional[str], typer.Option(metavar="NAME", help="column of instants, or of dates")] = None,  # noqa: UP045
     where: Annotated[Optional[list[str]], typer.Option(metavar="NAME=VALUE", help="only such rows (again for more)")] = None,  # noqa: UP045
@@ -81,7 +82,8 @@ def trace_show(
     from windfall.cli import trace as verb
 
     asked = {
-        "column": column, "time_column": time_column, "type": kind, "unit": unit, "scale": scale, "currency": currency,
+        "layout": layout, "column": column, "time_column": time_column, "type": kind, "unit": unit, "scale": scale,
+        "currency": currency,
         "timezone": timezone, "stamp": stamp, "time_format": time_format, "hour_column": hour_column,
         "quarter_column": quarter_column, "repeated_hour_column": repeated_hour_column, "repeated": repeated, "decimal": decimal,
         "period_s": period_s,

@@ -32,21 +32,25 @@ def backtest(
     html: Annotated[Optional[Path], typer.Option(metavar="PAGE", help="write a page with figures")] = None,  # noqa: UP045
     csv: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="write tables as CSV (rows, lanes, baselines; of many simulations points, summary)"),
+        typer.Option(metavar="DIR", help="write tables as CSV, what their columns mean, summary.json and the configuration"),
     ] = None,
+    figures: Annotated[Optional[Path], typer.Option(metavar="DIR", help="write figures as SVG and PDF")] = None,  # noqa: UP045
     jobs: Annotated[Optional[int], typer.Option(metavar="N", help="processes for many simulations (default: one a core)")] = None,  # noqa: UP045
     details: Annotated[bool, typer.Option("--details", help="of a budget, the share of the oracle's value too")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What policies would have brought on a configuration's signals, beside the oracle, on a manual clock, in seconds."""
     from windfall.cli import backtest as verb
+    from windfall.cli.output import typed
 
     if replay is not None:
         verb.replay_verb(replay, as_json)
         return
     if file is None:
         raise typer.BadParameter("give a configuration, or --replay RUN", param_hint="FILE")
-    asked = verb.BacktestRequest(policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs, details)
+    asked = verb.BacktestRequest(
+        policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs, details, figures, typed()
+    )
     (verb.rank_verb if rank_regions else verb.backtest_verb)(file, asked, as_json)
 
 

@@ -55,6 +55,9 @@ class BacktestTable(Table):
         default_factory=list, description="rows for readings that are known so late (default: as the signals say)"
     )
     trainer: TrainerTable = Field(default_factory=TrainerTable)  # type: ignore[arg-type]
+    random_seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        8, description="random_duty: its figures over so many seeds, from [run] seed on, besides its row"
+    )
     paper_preset: Literal["windfall", "prototype"] = Field(
         "prototype", description="preset of the row `paper`: the study ran with its stall"
     )

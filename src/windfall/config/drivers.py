@@ -120,9 +120,12 @@ class NetworkTable(Table):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can be meant."""
-        if self.address == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.address).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.address)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can be meant by a name or address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from windfall.config.base import Positive, Table
+from windfall.config.drivers import is_loopback
 from windfall.config.kubernetes import KubernetesTable
 
 
@@ -41,7 +41,7 @@ class ExalsiusTable(Table):
             raise ValueError(f"{value} is no address; write it as https://api.exalsius.ai/v1") from None
         if parts.scheme not in ("http", "https") or not host:
             raise ValueError(f"{value} is no address; write it as https://api.exalsius.ai/v1")
-        if parts.scheme == "http" and not _is_loopback(host):
+        if parts.scheme == "http" and not is_loopback(host):
             raise ValueError(f"{value} would send the token in the clear; begin it with https://")
         return value.rstrip("/")
 
@@ -66,10 +66,3 @@ class ExalsiusTable(Table):
                 "renew_command cannot change this process's environment; let it write a file and name that in token_from"
             )
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -36,6 +36,11 @@ class FederationTable(Table):
     average_inner_every: int = Field(
         0, ge=0, description="every n-th version of joint rounds averages inner states too; no gain measured at rounds of two steps"
     )
+    clip_delta_norm: Annotated[float, Field(gt=1)] | None = Field(
+        None,
+        description="work that moves the model more a step than so many times the median of recent work is scaled down to that "
+        "(default: never)",
+    )
     base_max_age: Annotated[float, Field(ge=0, le=1)] = Field(
         0.005, description="late work may be based on a version this much of the budget old, or two versions; older is lost"
     )

@@ -46,8 +46,11 @@ class KubernetesTable(Table):
     priority_class: str | None = Field(None, pattern=_LABEL, description="of the pod")
     runtime_class: str | None = Field(None, pattern=_LABEL, description="of the pod, as `nvidia`")
     user_id: int = Field(10001, ge=1, description="user and group as which the container runs, and to which its files belong")
-    grace_s: int = Field(
-        120, ge=1, description="how long the pod may take to hand in its work if the cluster, not the run, ends it"
+    grace_s: int | None = Field(
+        None,
+        ge=1,
+        description="how long the pod may take to hand in its work if the cluster, not the run, ends it (default: "
+        "fleet.drain_timeout_s and fleet.stop_grace_s)",
     )
     timeout_s: Positive = Field(10.0, description="how long one answer of the API server may take (wall time)")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
 
@@ -20,6 +22,8 @@ from windfall.config.signals import SignalTable
 from windfall.config.syntax import parse
 from windfall.errors import ConfigError
 
+#: The file that a URL of Redis names.
+_CA_OF_A_URL = re.compile(r"([?&]ssl_ca_certs=)([^&]+)")
 #: Keys that there were.
 _GONE = (("federation", "max_base_age"),)
 
@@ -145,6 +149,9 @@ def _absolute(tables: dict[str, Any], base: Path) -> None:
         exalsius = row.get("exalsius")
         fix(exalsius.get("kubernetes") if isinstance(exalsius, dict) else None, "kubeconfig")
     fix(tables.get("network"), "certificates")
+    run = tables.get("run")
+    if isinstance(run, dict) and isinstance(bus := run.get("bus"), str):
+        run["bus"] = _CA_OF_A_URL.sub(lambda m: f"{m[1]}{quote(str(_resolved(unquote(m[2]), base)))}", bus)
     fix(tables.get("data"), "source", ("stdlib",), ("hf:",))
     fix(tables.get("data"), "tokenizer", ("bytes", "bpe"))
     fix(tables.get("model"), "initial_weights")

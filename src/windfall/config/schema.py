@@ -5,6 +5,7 @@ The larger tables have files of their own: `policy`, `recipe`, `federation`, `dr
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +14,16 @@ from pydantic import Field, field_validator, model_validator
 from windfall.config.account import AccountTable, EmbodiedTable
 from windfall.config.backtest import BacktestTable
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
-from windfall.config.drivers import NEEDS_TABLE, CommandTable, DriverName, NetworkTable, ResidentTable, SlurmTable
+from windfall.config.drivers import (
+    ELSEWHERE,
+    NEEDS_TABLE,
+    CommandTable,
+    DriverName,
+    NetworkTable,
+    ResidentTable,
+    SlurmTable,
+    is_loopback,
+)
 from windfall.config.exalsius import ExalsiusTable
 from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
@@ -40,7 +50,9 @@ class RunTable(Table):
     clock: Literal["real", "scaled"] = Field("real", description="the calendar, or replayed time")
     speed: Positive = Field(1.0, description="scaled clock: at most this many run seconds per wall second")
     bus: str = Field(
-        "embedded", description="embedded, redis://HOST:PORT or rediss://HOST:PORT (password: WINDFALL_REDIS_PASSWORD)"
+        "embedded",
+        description="embedded, rediss://HOST:PORT (with a user of its own for each site) or redis://HOST:PORT; password: "
+        "WINDFALL_REDIS_PASSWORD",
     )
     start: Instant | None = Field(
         None, description="scaled clock: where run time begins (UTC; default: the first instant that all sites' traces have)"
@@ -52,10 +64,16 @@ class RunTable(Table):
         found = urlsplit(bus)
         if bus != "embedded" and (found.scheme not in ("redis", "rediss") or not found.hostname):
             raise ValueError("must be embedded, redis://HOST:PORT or rediss://HOST:PORT")
-        if found.username or found.password or not all(q.startswith("ssl_") for q in parse_qs(found.query)):
+        options = {k: v[-1].lower() for k, v in parse_qs(found.query).items()}
+        if found.username or found.password or not all(k.startswith("ssl_") for k in options) or "ssl_password" in options:
             raise ValueError(
                 "may hold no user, password or other secret (of options only ssl_*); put the password into the environment as "
                 "WINDFALL_REDIS_PASSWORD"
+            )
+        unnamed = options.get("ssl_check_hostname", "true") in ("false", "f", "no", "n", "0")
+        if unnamed or options.get("ssl_cert_reqs", "required") != "required":
+            raise ValueError(
+                "would trust whoever answers; leave ssl_cert_reqs and ssl_check_hostname out, and name the CA in ssl_ca_certs"
             )
         return bus
 
@@ -231,6 +249,19 @@ class Config(Table):
         return self
 
     @model_validator(mode="after")
+    def _bus(self) -> Config:
+        found = urlsplit(self.run.bus)
+        if found.scheme == "redis" and not is_loopback(found.hostname or "") and not self.network.insecure:
+            told = (
+                f"Redis at {found.hostname} is not on this machine, and without TLS anybody on the way could read the password and "
+                'give the sites orders; write rediss://, or set network.insecure = "I know"'
+            )
+            raise Wrong((("run", "bus"), told))
+        if "ssl_certfile" in parse_qs(found.query) and any(s.driver in ELSEWHERE for s in self.site):
+            raise Wrong((("run", "bus"), "ssl_certfile is a file of this machine, and sites elsewhere have none; leave it out"))
+        return self
+
+    @model_validator(mode="after")
     def _replayed(self) -> Config:
         if self.run.clock == "scaled" and any(kind in LIVE for kind in _kinds(self)):
             raise ValueError('run.clock = "scaled" replays the past, and a live signal has none; use clock = "real", or traces')
@@ -292,6 +323,24 @@ class Config(Table):
         per_step = self.train.batch_sequences // self.train.block_sequences
         steps = -(-self.run.budget_tokens // self.tokens_per_step)
         return steps * per_step
+
+    def settled(self, site: SiteTable) -> SiteTable:
+        """The site with what other tables say of it: the grace of its pod, where it has one and names none."""
+        grace_s = math.ceil(self.fleet.drain_timeout_s + self.fleet.stop_grace_s)
+        if site.kubernetes is not None and site.kubernetes.grace_s is None:
+            return site.model_copy(update={"kubernetes": site.kubernetes.model_copy(update={"grace_s": grace_s})})
+        if site.exalsius is not None and site.exalsius.kubernetes.grace_s is None:
+            pod = site.exalsius.kubernetes.model_copy(update={"grace_s": grace_s})
+            return site.model_copy(update={"exalsius": site.exalsius.model_copy(update={"kubernetes": pod})})
+        return site
+
+    def notice_s(self, site: SiteTable) -> float:
+        """How long before it ends a site by force its platform tells it to end; 0: that is not known, or not before."""
+        site = self.settled(site)
+        if site.slurm is not None:
+            return site.slurm.term_before_s
+        pod = site.kubernetes or (site.exalsius.kubernetes if site.exalsius is not None else None)
+        return (pod.grace_s or 0.0) if pod is not None else 0.0
 
     def site_named(self, name: str) -> SiteTable:
         """The table of one site."""

@@ -14,18 +14,28 @@ from windfall.units import conversion, quantity, time_zone
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v)]
 
 SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"]
+LayoutName = Literal["watttime", "electricity_maps", "entsoe", "caiso_oasis", "aemo", "gridstatus"]
 SignalKind = Literal["trace", "synthetic", "watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim"]
 #: Kinds that are asked over a network while a run goes on.
 LIVE = ("watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim")
 
+#: What the values of each layout are, unless another type or currency is set.
+_LAYOUTS: dict[str, dict[str, str]] = {
+    "watttime": {"type": "marginal_co2"},
+    "electricity_maps": {"type": "average_co2"},
+    "entsoe": {"type": "price", "currency": "EUR"},
+    "caiso_oasis": {"type": "price", "currency": "USD"},
+    "aemo": {"type": "price", "currency": "AUD"},
+    "gridstatus": {"type": "price", "currency": "USD"},
+}
 _REQUEST = {"timeout_s", "poll_s"}
 _PROVIDER = {*_REQUEST, "zone", "base_url", "credentials_file", "horizon_h"}
 #: Which keys belong to which kind, besides those that belong to all.
 _KEYS: dict[str, set[str]] = {
     "trace": {
-        "path", "time_column", "column", "region_column", "region_value", "where", "repeated", "unit", "scale", "timezone",
-        "trust_offset", "stamp", "time_format", "hour_column", "hours_from", "quarter_column", "repeated_hour_column", "decimal",
-        "until", "forecast_columns",
+        "path", "layout", "time_column", "column", "region_column", "region_value", "where", "repeated", "unit", "scale",
+        "timezone", "trust_offset", "stamp", "time_format", "hour_column", "hours_from", "quarter_column",
+        "repeated_hour_column", "decimal", "until", "forecast_columns",
     },
     "synthetic": {"seed", "days"},
     "watttime": {*_PROVIDER, "latitude", "longitude"},
@@ -56,8 +66,12 @@ class SignalTable(Table):
     type: SignalType = Field("marginal_co2", description="what the values mean")
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field("USD", description="price: of the values, as three letters")
     path: str | None = Field(
-        None, description="trace: .csv, .csv.gz or .parquet beside the config (`windfall trace show` says what is in it); or "
-        "`bundled:paper_day`, `bundled:caiso`",
+        None, description="trace: .csv, .csv.gz, .parquet or .json beside the config (`windfall trace show` says what is in it); "
+        "or `bundled:paper_day`, `bundled:caiso`",
+    )  # fmt: skip
+    layout: LayoutName | None = Field(
+        None, description="trace: whose export it is; then column, times, unit and pace need not be named (entsoe-py's frames are "
+        "entsoe, nemosis's aemo)",
     )  # fmt: skip
     time_column: str = Field("time_utc", description="trace: column of instants, or of dates beside an hour_column")
     column: str | None = Field(None, description="trace: column of values")
@@ -150,8 +164,14 @@ class SignalTable(Table):
 
     @model_validator(mode="before")
     @classmethod
-    def _currency_of_unit(cls, raw: Any) -> Any:
-        """A unit that names a currency says it for `currency` too."""
+    def _implied(cls, raw: Any) -> Any:
+        """A layout says what its values are; a unit that names a currency says it for `currency` too."""
+        if isinstance(raw, dict) and raw.get("layout") in _LAYOUTS:
+            implied = _LAYOUTS[raw["layout"]]
+            if raw.get("type", implied["type"]) != implied["type"]:
+                implied = {"type": raw["type"]}
+            unit = quantity(raw["unit"]) if isinstance(raw.get("unit"), str) else None
+            raw = {**implied, **({"currency": unit.currency} if unit and unit.currency else {}), **raw}
         if isinstance(raw, dict) and isinstance(raw.get("unit"), str) and raw.get("type") == "price" and "currency" not in raw:
             found = quantity(raw["unit"])
             return {**raw, "currency": found.currency} if found is not None and found.currency else raw
@@ -172,8 +192,10 @@ class SignalTable(Table):
 
     @model_validator(mode="after")
     def _needs(self) -> SignalTable:
-        if self.kind == "trace" and (self.path is None or self.column is None):
-            raise ValueError("a trace needs path and column")
+        if self.kind == "trace" and self.path is None:
+            raise ValueError("a trace needs path and column" if self.layout is None else "a trace needs path")
+        if self.kind == "trace" and self.column is None and self.layout is None:
+            raise ValueError(f"a trace needs path and column, or path and layout ({', '.join(_LAYOUTS)})")
         needs = {"http": ("url", "value_path"), "vessim": ("url", "microgrid"), "gridstatus": ("iso", "location")}
         missing = [k for k in needs.get(self.kind, ()) if getattr(self, k) is None]
         if missing:

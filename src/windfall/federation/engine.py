@@ -97,6 +97,9 @@ class Federation:
     def lost(self, site: str) -> str:
         return self.members.lost(site, self._wall())
 
+    def leaving(self, site: str) -> str:
+        return self.members.leaving.get(site, "")
+
     def merging(self) -> bool:
         return self._intake.begun
 

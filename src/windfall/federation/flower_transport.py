@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import dataclass
 
 import httpx
 from flwr.app import Message
@@ -15,10 +16,29 @@ from windfall.store.files import Envelope
 from windfall.wire.records import pack, unpack
 from windfall.wire.transport import Reply
 
+#: Between two questions which nodes there are.
 _LOOK_S = 0.5
-_PULL_S = 0.1
+#: Between two questions for a message's reply: a share of how long the message is under way, within these bounds. Each question
+#: costs the SuperLink some milliseconds of processor time, which on one machine the sites' trainers pay for.
+_SHARE_OF_AGE = 0.05
+_LEAST_S, _MOST_S = 0.1, 1.0
 #: The SuperLink may be silent for this long before the run is told.
 _PATIENCE_S = 60.0
+
+
+def ask_again_s(age_s: float) -> float:
+    """How long (s) to wait before asking again for the reply to a message that was sent ``age_s`` ago."""
+    return min(_MOST_S, max(_LEAST_S, _SHARE_OF_AGE * age_s))
+
+
+@dataclass
+class _UnderWay:
+    """A message that has no reply yet: our name of it, to whom, and when (monotonic) it was sent and is asked for next."""
+
+    name: str
+    node: str
+    sent: float
+    ask_at: float
 
 
 class FlowerTransport:
@@ -68,10 +88,10 @@ class FlowerTransport:
         self._attachment.close()
 
     def _run(self) -> None:
-        open_messages: dict[str, tuple[str, str]] = {}  # Flower's id -> ours, node
+        open_messages: dict[str, _UnderWay] = {}  # by Flower's id
         looked = -_LOOK_S
         silent_since: float | None = None
-        while not self._closing.wait(_PULL_S):
+        while not self._closing.wait(_LEAST_S):
             # As often as anybody wants to know: a coordinator whose sites are all off asks once a second.
             self._polled.wait()
             self._polled.clear()
@@ -82,8 +102,7 @@ class FlowerTransport:
                     self._nodes = {str(n) for n in self._attachment.node_ids()}
                 while not self._out.empty():
                     self._push(open_messages, *self._out.get())
-                if open_messages:
-                    self._pull(open_messages)
+                self._pull(open_messages)
                 silent_since = None
             except Lapsed as e:
                 self._attachment.lapsed = str(e)
@@ -93,24 +112,29 @@ class FlowerTransport:
                 if clock.monotonic() - silent_since > _PATIENCE_S:
                     self._failure = f"the SuperLink has not answered for {_PATIENCE_S:.0f} s ({type(e).__name__}: {e})"
 
-    def _push(self, open_messages: dict[str, tuple[str, str]], name: str, node: str, envelope: Envelope) -> None:
+    def _push(self, open_messages: dict[str, _UnderWay], name: str, node: str, envelope: Envelope) -> None:
         message = Message(pack(envelope), dst_node_id=int(node), message_type="train")
         try:
-            open_messages[self._attachment.push(message)] = (name, node)
+            sent = clock.monotonic()
+            open_messages[self._attachment.push(message)] = _UnderWay(name, node, sent, sent)
         except Lapsed:
             raise
         except (FederationError, httpx.HTTPError) as e:
             self._in.put(Reply(name, node, None, f"could not be sent: {e}"))
 
-    def _pull(self, open_messages: dict[str, tuple[str, str]]) -> None:
+    def _pull(self, open_messages: dict[str, _UnderWay]) -> None:
         # One reply at a time: a reply is as large as the model (FACTS 2).
-        for flower_id in list(open_messages):
+        for flower_id, asked in list(open_messages.items()):
+            now = clock.monotonic()
+            if now < asked.ask_at:
+                continue
+            asked.ask_at = now + ask_again_s(now - asked.sent)
             for message in self._attachment.pull([flower_id]):
-                name, node = open_messages.pop(flower_id)
+                del open_messages[flower_id]
                 if message.has_error():
-                    self._in.put(Reply(name, node, None, str(message.error.reason)))
+                    self._in.put(Reply(asked.name, asked.node, None, str(message.error.reason)))
                     continue
                 try:
-                    self._in.put(Reply(name, node, unpack(message.content)))
+                    self._in.put(Reply(asked.name, asked.node, unpack(message.content)))
                 except (DataError, KeyError) as e:
-                    self._in.put(Reply(name, node, None, f"unreadable reply: {e}"))
+                    self._in.put(Reply(asked.name, asked.node, None, f"unreadable reply: {e}"))

@@ -13,6 +13,7 @@ from typing import Any
 from windfall import clock, faults
 from windfall.errors import DataError, Refused
 from windfall.federation.checkpoints import Checkpoints
+from windfall.federation.clipping import RECENT, Clip
 from windfall.federation.inner_mean import StatePart, averages_inner, mean_name, write_mean
 from windfall.federation.merge import Outer
 from windfall.federation.merger import Damaged, Merged, MergeJob, Part, Stored, merge, movements
@@ -71,12 +72,13 @@ class Intake:
     def __init__(
         self, ledger: Ledger, checkpoints: Checkpoints, outer: Outer, events: Events, *, sites: set[str],
         base_max_age_tokens: float = 0.0, work_kwh: WorkKwh | None = None, codec: str = "fp32", average_inner_every: int = 0,
-        executor: Executor | None = None,
+        clip_delta_norm: float | None = None, executor: Executor | None = None,
     ) -> None:  # fmt: skip
         """``base_max_age_tokens``: how much of the run's progress may have been made since the version that late work is based on
         (two versions are always allowed). ``work_kwh``: what a site is estimated to have used for its work. ``codec``: how
         differences between versions are written. ``average_inner_every``: inner states that come with the work of which such a
-        version is made (``averages_inner``) are averaged. ``executor`` merges; without one it is done in ``begin``."""
+        version is made (``averages_inner``) are averaged. ``clip_delta_norm``: as ``clipping.Clip.ratio``
+        (None: nothing is clipped). ``executor`` merges; without one it is done in ``begin``."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._outer = outer
@@ -86,6 +88,7 @@ class Intake:
         self._work_kwh = work_kwh
         self._codec = codec
         self._average_inner_every = average_inner_every
+        self._clip_delta_norm = clip_delta_norm
         self._background = Background(executor)
         self._merge: _Merge | None = None
         #: Contributions given up since the last look, whose sites have to be told, with the reason.
@@ -268,6 +271,12 @@ class Intake:
             self._events.event(t, "inner_averaged", version=version.version, sites=sorted({c[0] for c in version.inner_mean.cuts}))
         elif merge_.not_averaged:
             self._events.event(t, "inner_not_averaged", version=version.version, reason=merge_.not_averaged)
+        for site, generation, cut, norm, scale in version.norms:
+            if scale != 1.0:
+                self._events.event(
+                    t, "clipped", site=site, version=version.version, generation=generation, cut=cut, norm=norm, scale=scale,
+                    reason=f"its movement for each step is {norm:.3g}, far more than is usual, and counts {100 * scale:.2g} %",
+                )  # fmt: skip
         return Committed(version, contributions)
 
     def _states(self, number: int, contributions: list[Received]) -> list[StatePart]:
@@ -289,29 +298,39 @@ class Intake:
         """What a version's row keeps of how it was made."""
         if merged.alone:
             c = contributions[0]
-            kept = {"alone": [c.site, c.generation, c.cut]}
+            kept = {"alone": [c.site, c.generation, c.cut], **_norms(contributions, merged)}
             return {**kept, "residual": list(head.residual)} if head.residual else kept
-        found: dict[str, Any] = {"codec": self._codec}
+        found: dict[str, Any] = {"codec": self._codec, **_norms(contributions, merged)}
         if merged.residual is not None:
             found["residual"] = [merged.residual.name, merged.residual.sha256]
         if merged.momentum is not None:
             found["outer_sha256"] = merged.momentum.sha256
         return found
 
-    def job(self, head: Version, contributions: list[Received]) -> MergeJob:
-        """What has to be merged to make these contributions a version after ``head``."""
+    def job(self, head: Version, contributions: list[Received], made: Version | None = None) -> MergeJob:
+        """What has to be merged to make these contributions a version after ``head``. ``made``: that version, if it has been."""
         # Outer momentum is of no use once the membership has changed.
         same = set(head.sites) == {c.site for c in contributions}
         return MergeJob(
             head.version + 1, Stored(self._checkpoints.path(head), head.sha256), self._checkpoints.residual(head),
             self._checkpoints.momentum(head) if same else None, movements(contributions, self._part), self._codec, self._outer,
             self._checkpoints.folder,
+            clip=self._clip(head) if made is None else None,
+            scales={c.id: made.scale(c.site, c.generation, c.cut) for c in contributions} if made is not None else None,
         )  # fmt: skip
+
+    def _clip(self, head: Version) -> Clip | None:
+        """What is done about movements that are too large for the version after ``head``."""
+        if self._clip_delta_norm is None:
+            return None
+        last = [n * scale for v in self._ledger.last_versions(RECENT, head.version)[::-1] for *_, n, scale in v.norms[::-1]]
+        return Clip(self._clip_delta_norm, last[:RECENT])
 
     def _part(self, c: Received) -> Part:
         delta = self._checkpoints.spooled(c).blob("delta")
         assert isinstance(delta, FileBlob)
-        return Part(c.id, c.site, c.tokens, delta.path, delta.offset, delta.size)
+        steps = int(c.header["last_step"]) - int(c.header["first_step"])
+        return Part(c.id, c.site, c.tokens, delta.path, delta.offset, delta.size, steps)
 
     def _do_without(self, t: float, merge_: _Merge) -> None:
         """Something of a merge was damaged: give up what cannot be merged."""
@@ -352,7 +371,7 @@ class Intake:
         if not contributions or not before:
             return False
         try:
-            made = merge(self.job(before[0], contributions))
+            made = merge(self.job(before[0], contributions, version))
         except (DataError, Damaged):
             return False
         return made is not None and made.weights is not None and made.weights.sha256 == version.sha256
@@ -375,6 +394,12 @@ class Intake:
         self._ledger.discard(c.id, why)
         self.discarded.append((c, why))
         self._events.event(t, "discarded", site=c.site, generation=c.generation, cut=c.cut, reason=why)
+
+
+def _norms(contributions: list[Received], merged: Merged) -> dict[str, Any]:
+    """What a version's row keeps of how much each contribution counts."""
+    norms = [[c.site, c.generation, c.cut, w.norm, w.scale] for c in contributions if (w := merged.weighed.get(c.id)) is not None]
+    return {"norms": norms} if norms else {}
 
 
 def _named(raw: dict[str, Any]) -> tuple[int, int]:

@@ -67,6 +67,8 @@ class Membership:
         self._by_site: dict[str, Member] = {}
         #: By site: why it cannot go on.
         self.fatal = reports.fatal
+        #: By site: why its platform ends it.
+        self.leaving = reports.leaving
         #: Bytes of contributions that have been taken in.
         self.received_bytes = 0
         #: How long each site was sent the version with which it joins, since somebody asked (run time).

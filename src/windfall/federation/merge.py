@@ -95,23 +95,23 @@ class After:
 
 def combine(
     weights: Tensors, contributions: Sequence[Received], decode: Callable[[Received], Tensors], outer: Outer,
-    momentum: Tensors | None,
+    momentum: Tensors | None, *, alone: bool | None = None,
 ) -> tuple[Tensors, Tensors | None]:  # fmt: skip
-    """New weights and outer momentum where nothing is rounded."""
-    after = version_after(weights, contributions, decode, outer, momentum)
+    """New weights and outer momentum where nothing is rounded. ``alone``: as ``version_after`` has it."""
+    after = version_after(weights, contributions, decode, outer, momentum, alone=alone)
     return after.weights, after.momentum
 
 
 def version_after(
     weights: Tensors, contributions: Sequence[Received], decode: Callable[[Received], Tensors], outer: Outer,
-    momentum: Tensors | None, *, residual: Tensors | None = None, codec: str = "fp32",
+    momentum: Tensors | None, *, residual: Tensors | None = None, codec: str = "fp32", alone: bool | None = None,
 ) -> After:  # fmt: skip
     """The version after this one, for models that fit into memory a few times: what ``merger.merge`` makes, bit for bit.
 
-    One contribution is added as it was sent, in float32. Otherwise ``residual`` is added to the outer step, ``codec`` rounds the
-    sum, and what it leaves out is the new residual.
+    One contribution is added as it was sent, in float32 (``alone``: False if it was not, as it was clipped). Otherwise
+    ``residual`` is added to the outer step, ``codec`` rounds the sum, and what it leaves out is the new residual.
     """
-    if len(contributions) == 1:
+    if len(contributions) == 1 and alone is not False:
         delta = decode(contributions[0])
         return After({n: w + delta[n] for n, w in weights.items()}, None, residual)
     movements = ((sum(c.tokens for c in chain), _total([decode(c) for c in chain])) for chain in chains(contributions))

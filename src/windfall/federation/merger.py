@@ -9,25 +9,27 @@ What becomes of version n and its contributions (float32 throughout)::
 
 So every site that holds V(n) and is given D(n) holds V(n+1), bit for bit, and what rounding lost is in the next D. One
 contribution alone is added as it was sent: D(n) is its own difference, and r stays as it is. In fp32 the result is that of
-``merge.combine``, bit for bit.
+``merge.combine``, bit for bit. Where movements are clipped, each is multiplied by its scale first, and one alone whose scale is
+not 1 is merged as several are.
 
-Every file is read once, front to back or tensor by tensor, and checked as it is read. Memory: three arrays of the largest
-tensor's size, and one more where cuts of a life follow each other.
+Every file is read once (contributions twice where they are clipped: to be measured, and merged), front to back or tensor by tensor,
+and checked as it is read. Memory: three arrays of the largest tensor's size, and one more where cuts of a life follow each other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from windfall import faults
 from windfall.errors import DataError, Refused, WindfallError
+from windfall.federation.clipping import Clip, Weighed, scaled, squares, weigh
 from windfall.federation.merge import Outer, chains
 from windfall.store.files import telling_of_the_disk
 from windfall.store.records import Received
@@ -57,6 +59,8 @@ class Part:
     source: bytes | Path
     offset: int = 0
     size: int | None = None
+    #: Optimizer steps that it is the sum of.
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,16 +81,15 @@ class MergeJob:
     outer: Outer
     #: Where files are written.
     folder: Path
+    #: What is done about movements that are too large.
+    clip: Clip | None = None
+    #: By id: what parts are multiplied by, where that has been decided before.
+    scales: Mapping[int, float] | None = None
 
     @property
     def parts(self) -> list[Part]:
         """All parts."""
         return [part for movement in self.movements for part in movement]
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is one contribution, which is added as it was sent."""
-        return len(self.parts) == 1
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class Merged:
     #: None, unless ``alone``: rounding left nothing.
     residual: Made | None = None
     momentum: Made | None = None
+    #: By id: how much each part counts, where that was asked.
+    weighed: Mapping[int, Weighed] = field(default_factory=dict)
 
 
 class Damaged(WindfallError):
@@ -154,7 +159,7 @@ def merge(work: MergeJob, cancelled: Callable[[], bool] = lambda: False) -> Merg
             if not _tensor_by_tensor(work, files, cancelled):
                 return None
         except _NotFinite:
-            return Merged(False, work.alone)
+            return Merged(False, files.alone)
         return files.publish()
 
 
@@ -171,7 +176,7 @@ def _tensor_by_tensor(work: MergeJob, files: _Files, cancelled: Callable[[], boo
         size = math.prod(shape)
         moved, spare, *more = (room[:size].reshape(shape) for room in rooms)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-            if work.alone:
+            if files.alone:
                 files.read(work.parts[0], name, moved)
             else:
                 _mean(work, files, name, moved, spare, more[0] if more else spare)
@@ -275,10 +280,6 @@ class _Files:
         shapes = self.weights.file.shapes
         if list(shapes) != sorted(shapes):
             raise Damaged(work.weights, f"{work.weights.path}: its tensors are not in the order of their names")
-        alone = work.alone
-        nesterov = work.outer.kind != "average" and len({part.site for part in work.parts}) >= 2
-        self.residual = self._beside(work.residual) if not alone else None
-        self.momentum = self._beside(work.momentum) if nesterov else None
         self._readers: dict[int, DifferenceReader] = {}
         for part in work.parts:
             try:
@@ -286,6 +287,13 @@ class _Files:
             except (DataError, Refused) as e:
                 raise Damaged(part, str(e)) from None
             self._readers[part.id] = stack.enter_context(reader)
+        self.weighed = weigh({p.id: self._norm(p) for p in work.parts}, work.clip) if work.clip is not None else {}
+        self._scales = work.scales or {number: w.scale for number, w in self.weighed.items()}
+        #: There is one contribution, which is added as it was sent.
+        self.alone = alone = len(work.parts) == 1 and self._scales.get(work.parts[0].id, 1.0) == 1.0
+        nesterov = work.outer.kind != "average" and len({part.site for part in work.parts}) >= 2
+        self.residual = self._beside(work.residual) if not alone else None
+        self.momentum = self._beside(work.momentum) if nesterov else None
         self._made: dict[str, DurableFile] = {}
         number = str(work.number)
         self.weights_writer = TensorWriter(self._open("weights", weights_name(work.number)), shapes, {"version": number})
@@ -300,9 +308,16 @@ class _Files:
             self.momentum_writer = TensorWriter(self._open("momentum", momentum_name(work.number)), shapes)
 
     def read(self, part: Part, name: str, out: Floats) -> Floats:
-        """A part's tensor, into ``out``."""
+        """A part's tensor as it counts, into ``out``."""
         try:
-            return self._readers[part.id].get(name, out)
+            return scaled(self._readers[part.id].get(name, out), self._scales.get(part.id, 1.0))
+        except (DataError, Refused) as e:
+            raise Damaged(part, str(e)) from None
+
+    def _norm(self, part: Part) -> float:
+        """A part's norm for each of its steps."""
+        try:
+            return math.sqrt(squares(values for _, values in self._readers[part.id])) / max(1, part.steps)
         except (DataError, Refused) as e:
             raise Damaged(part, str(e)) from None
 
@@ -319,7 +334,7 @@ class _Files:
             self._made[what].publish()
         faults.reach("after-weights", self._work.folder / made["weights"].name)
         return Merged(
-            True, self._work.alone, made["weights"], made.get("difference"), made.get("residual"), made.get("momentum")
+            True, self.alone, made["weights"], made.get("difference"), made.get("residual"), made.get("momentum"), self.weighed
         )  # fmt: skip
 
     def _beside(self, stored: Stored | None) -> _Read | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windfall.errors import DataError
+from windfall.federation.clipping import scaled
 from windfall.federation.inner_mean import StatePart, stream_mean
 from windfall.federation.merge import Outer, combine
 from windfall.store.blobs import MemoryBlob
@@ -124,15 +125,19 @@ class Replay:
     def _merged(self, weights: Tensors, version: Version, made_of: list[Received], momentum: Tensors | None) -> Tensors:
         """What these contributions make of ``weights``, as ``federation.merger`` does it; outer state goes on."""
         zero = {n: np.zeros_like(w) for n, w in weights.items()}
-        moved, self._momentum = combine(
-            zero, made_of, lambda c: self._lives[c.site, c.generation].sent[c.cut], self._outer, momentum
-        )
+
+        def sent(c: Received) -> Tensors:
+            whole, scale = self._lives[c.site, c.generation].sent[c.cut], version.scale(c.site, c.generation, c.cut)
+            return whole if scale == 1.0 else {n: scaled(v.copy(), scale) for n, v in whole.items()}
+
+        alone = None if version.alone is not None or not version.clipped else False
+        moved, self._momentum = combine(zero, made_of, sent, self._outer, momentum, alone=alone)
         if version.alone is None:
             if self._residual is not None:
                 moved = {n: m + self._residual[n] for n, m in moved.items()}
-            sent = _rounded(moved, version.codec)
-            self._residual = {n: m - sent[n] for n, m in moved.items()} if version.codec != "fp32" else None
-            moved = sent
+            rounded = _rounded(moved, version.codec)
+            self._residual = {n: m - rounded[n] for n, m in moved.items()} if version.codec != "fp32" else None
+            moved = rounded
         return {n: w + moved[n] for n, w in weights.items()}
 
     def _life(self, site: str, generation: int) -> _Life:

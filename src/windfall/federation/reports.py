@@ -67,6 +67,8 @@ class SiteReports:
         self.metered: Callable[[str, Metered], None] = lambda site, said: None
         #: By site: why it cannot go on, by its own word.
         self.fatal: dict[str, str] = {}
+        #: By site: why its platform ends it, by its own word.
+        self.leaving: dict[str, str] = {}
 
     def begin(self, site: str, wall: float) -> None:
         """From now on (monotonic wall time) this site's heartbeats count."""
@@ -78,6 +80,7 @@ class SiteReports:
         self._doing.pop(site, None)
         self._early.pop(site, None)
         self.fatal.pop(site, None)
+        self.leaving.pop(site, None)
 
     def silent(self, site: str, wall: float, after_s: float | None = None) -> str:
         """Whether a site's trainer has been silent for too long (or for ``after_s``, if that is shorter): says so, or is empty."""
@@ -154,5 +157,8 @@ class SiteReports:
         elif kind == "meter_trouble":
             why = text(e.get("reason", ""))
             self._events.event(t, "meter_lost", site=site, reason=f"{why}; its model stands in until it can be read")
+        elif kind == "leaving":
+            within = f" within {f.number('within_s'):.0f} s" if e.get("within_s") else ""
+            self.leaving[site] = f"{text(e.get('reason', 'it has been told to end'))}{within}: it hands in what it has"
         elif kind == "note":
             self._events.event(t, "site_note", site=site, note=text(e.get("note", "")))

@@ -43,7 +43,8 @@ class NullJournal:
 Observer = Callable[[float, Site, State, State], None]
 
 
-#: Told when a driver's trouble with a site begins (`driver_trouble`) and ends (`driver_back`): run time, kind, site, reason.
+#: Told when a driver's trouble with a site begins (`driver_trouble`) and ends (`driver_back`), and when a site is waited for no
+#: longer (`out_of_reach`): run time, kind, site, reason.
 Teller = Callable[[float, str, str, str], None]
 
 #: How long a driver's refusal lasts, as messages say it.
@@ -70,15 +71,19 @@ class Controller:
         gated: bool,
         seed: int = 0,
         stop_grace_s: float = 10.0,
+        gone_after_s: float = math.inf,
         observer: Observer | None = None,
         teller: Teller | None = None,
     ) -> None:
+        """``gone_after_s``: a site that is to be off and that nobody has seen for so long (wall time) has stopped by itself
+        (invariant 4). It is not waited for any more; it still counts as it was, until it is seen to be gone."""
         self.sites = {name: Site(name, p) for name, p in patience.items()}
         self._driver = driver
         self._journal = journal
         self._gated = gated
         self._rng = random.Random(seed)
         self._grace = stop_grace_s
+        self._gone_after_s = gone_after_s
         self._observer = observer
         self._teller = teller
         self._observed: dict[str, Observation] = dict.fromkeys(self.sites, _UNKNOWN)
@@ -90,6 +95,10 @@ class Controller:
         #: Sites that an earlier coordinator started and that this run does not have any more: their generation.
         self._strays: dict[str, int] = {}
         self._strays_at = -math.inf
+        #: By site: since when it has not been seen (monotonic wall time).
+        self._unseen_since: dict[str, float] = {}
+        #: Sites that are not waited for any more.
+        self.out_of_reach: set[str] = set()
 
     def adopt(self, t: float, wall: float, owned: Iterable[Owned], last: Mapping[str, tuple[int, str, float]]) -> list[Owned]:
         """Go on with the sites that an earlier coordinator started, or end those that it had asked to stop.
@@ -141,6 +150,8 @@ class Controller:
                     break
         if names is None:
             self._end_strays(t, wall)
+        if self._gone_after_s < math.inf:
+            self._look_for_lost(t, wall)
         if self._trouble != self._told:
             self._tell(t)
         self._tell_what_platforms_say(t)
@@ -153,7 +164,7 @@ class Controller:
         inputs = Inputs(
             t, wall, decision.on, decision.reason, seen.state,
             work.ready(site.name, site.generation), work.working(site.name), work.drained(site.name),
-            work.lost(site.name), work.busy(site.name), seen.words, seen.queued,
+            work.lost(site.name), work.busy(site.name), seen.words, seen.queued, seen.planned, work.leaving(site.name),
         )  # fmt: skip
         action = site.step(inputs, gated=self._gated, jitter=self._rng.random() if before is not State.OFF else 0.0)
         if site.state is not before and self._observer:
@@ -196,6 +207,24 @@ class Controller:
         # What exists of the failed start must be stopped before the next try. What was observed before the start does not show it.
         self._observed[site.name] = _UNKNOWN
         self._act(site, t, wall, Action.DOWN)
+
+    def _look_for_lost(self, t: float, wall: float) -> None:
+        """Note which sites are to be off and have been out of everybody's sight for so long that they are not waited for."""
+        for name, site in self.sites.items():
+            if self._observed[name].state is not Observed.UNKNOWN:
+                self._unseen_since.pop(name, None)
+                self.out_of_reach.discard(name)
+                continue
+            unseen_s = wall - self._unseen_since.setdefault(name, wall)
+            stopping = site.state in (State.DRAINING, State.FAILED)
+            if stopping and unseen_s > self._gone_after_s and name not in self.out_of_reach:
+                self.out_of_reach.add(name)
+                if self._teller:
+                    self._teller(
+                        t, "out_of_reach", name,
+                        f"nobody has seen it for {unseen_s:.0f} s, by when it stops by itself (fleet.dead_man_s); the run does not "
+                        "wait for it, and `windfall gc` ends what is left of it",
+                    )  # fmt: skip
 
     def _end_strays(self, t: float, wall: float) -> None:
         """End what an earlier coordinator started at sites that this run does not have any more."""
@@ -248,6 +277,8 @@ class Controller:
     def owes(self, t: float, work: Workload) -> str:
         """Which real start or stop a gated clock has to wait for before it leaves ``t``, or an empty string."""
         for name, site in self.sites.items():
+            if name in self.out_of_reach:
+                continue
             why = site.holds(t, ready=work.ready(name, site.generation), drained=work.drained(name))
             if why:
                 return f"{name}: {_WAITED_FOR[why]}"

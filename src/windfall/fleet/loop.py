@@ -226,9 +226,10 @@ class Loop:
         return self.work.behind(t_next, self.controller.alive())
 
     def done(self) -> bool:
-        """Whether every site is off and the loop may end: nothing is left to train, or it was asked to stop."""
+        """Whether every site is off or lost, and the loop may end: nothing is left to train, or it was asked to stop."""
         over = self.work.complete() or bool(self.stopping)
-        return over and not self.work.merging() and all(s.state is State.OFF for s in self.controller.sites.values())
+        lost = self.controller.out_of_reach
+        return over and not self.work.merging() and all(s.state is State.OFF or n in lost for n, s in self.controller.sites.items())
 
     def book(self, t0: float, t1: float) -> None:
         """Book the time from ``t0`` to ``t1``, in the phases that the sites are in."""

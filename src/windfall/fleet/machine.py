@@ -51,12 +51,14 @@ class Observation:
     ``words``: what its platform says of it, as far as that helps a person (why it waits, why it failed). ``fault``: its start was
     refused after `ensure_up` had returned, which a driver that asks from a thread of its own learns only then. ``queued``: its
     platform has not begun with the start, as it waits for its turn; that time is not the site's, however long it is.
+    ``planned``: it ended in order and as was to be expected, as a job does at its time limit: that is no failure.
     """
 
     state: Observed
     words: str = ""
     fault: DriverFault | None = None
     queued: bool = False
+    planned: bool = False
 
 
 class Action(StrEnum):
@@ -98,6 +100,10 @@ class Inputs:
     words: str = ""
     #: Its start waits for its turn.
     queued: bool = False
+    #: It ended as was to be expected.
+    planned: bool = False
+    #: Why its platform will end it soon.
+    leaving: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +215,14 @@ class Site:
                         i, f"not ready after {self._most_s(i, self.patience.start_timeout_s):.0f} s of wall time", jitter
                     )
             case State.READY | State.TRAINING:
-                if i.lost or i.observed is Observed.FAILED:
+                if i.planned:
+                    self._to(State.DRAINING, i, i.words)  # there is nothing to drain any more: it is cleared away, and starts again
+                elif i.lost or i.observed is Observed.FAILED:
                     return self._fail(i, i.lost or i.words or "its processes ended", jitter)
                 if not i.wanted:
                     self._to(State.DRAINING, i, i.reason)
+                elif i.leaving:
+                    self._to(State.DRAINING, i, i.leaving)
                 elif i.working and self.state is State.READY:
                     self._to(State.TRAINING, i, "has a lease")
                 elif not i.working and self.state is State.TRAINING:

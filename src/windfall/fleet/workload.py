@@ -36,6 +36,10 @@ class Workload(Protocol):
         """Why the site must be given up, or an empty string."""
         ...
 
+    def leaving(self, site: str) -> str:
+        """Why the site's platform will end it soon, by its own word, or an empty string."""
+        ...
+
     def merging(self) -> bool:
         """Whether work that was handed in is on its way to become a version. A loop does not end before it is one."""
         ...

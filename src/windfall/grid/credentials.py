@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from windfall.config.load import signals
+from windfall.config.schema import Config
 from windfall.errors import Unauthorized
 
 #: What each kind of signal needs. Its own package asks for nothing else.
@@ -22,6 +24,16 @@ WHERE = {
     "electricity_maps": "https://portal.electricitymaps.com",
     "openelectricity": "https://platform.openelectricity.org.au",
 }
+
+
+def variables(config: Config) -> frozenset[str]:
+    """The environment's variables that hold credentials of what ``config`` asks: for the coordinator alone, and sites that watch a
+    signal by themselves."""
+    found = {s.exalsius.token_from.removeprefix("env:") for s in config.site if s.exalsius is not None}
+    for _, table in signals(config):
+        names = (*NEEDED.get(table.kind, ()), *table.headers_from_env.values())
+        found.update(names, (_ALSO[n] for n in names if n in _ALSO))
+    return frozenset(found)
 
 
 class Credentials:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError, SignalError
+from windfall.grid.layouts import likely_columns, recognised
 from windfall.grid.magnitude import named_unit
 from windfall.grid.numbers import numbers
 from windfall.grid.repeated import PARTS, Contradicting, only_dates, toml_key, toml_value
@@ -59,6 +60,8 @@ class Description:
     choices: dict[str, list[str]] = field(default_factory=dict)
     #: Notes on keys of ``table`` that a person has to check.
     notes: dict[str, str] = field(default_factory=dict)
+    #: The layout that its columns are those of, if any.
+    layout: str | None = None
 
 
 def describe(path: str, asked: dict[str, Any]) -> Description:
@@ -68,12 +71,22 @@ def describe(path: str, asked: dict[str, Any]) -> Description:
         SignalError: the file cannot be read, or not as it is asked for.
         ConfigError: ``asked`` is no table.
     """
-    _table({"path": path, "column": "?", **asked})
+    table = _table({"path": path, "column": "?", **asked})
     with trace_file(path) as file:
         named = [asked[k] for k in ("time_column", "column", "hour_column") if k in asked]
-        sheet = read_sheet(file, path, names=[*named, *asked.get("where", {})], decimal=asked.get("decimal"))
+        likely = likely_columns(table) if table.layout else ()
+        sheet = read_sheet(file, path, names=[*named, *asked.get("where", {})], decimal=asked.get("decimal"), likely=likely)
     columns = [_column(name, cells, sheet.decimal_comma) for name, cells in zip(sheet.header, sheet.cells, strict=True)]
-    found = Description(sheet, columns, {"path": path, **_guess(sheet, columns, asked), **asked})
+    if table.layout is not None:
+        known = {"type": table.type, **({"currency": table.currency} if table.type == "price" else {})}
+        found = Description(sheet, columns, {"path": path, **asked, **known}, layout=table.layout)
+        try:
+            found.trace = load_trace(_table({"path": path, **asked}), "")
+        except SignalError as e:
+            found.problem = str(e)
+        return found
+    guessed = _guess(sheet, columns, asked)
+    found = Description(sheet, columns, {"path": path, **guessed, **asked}, layout=recognised(sheet.header))
     if "time_column" not in found.table or "column" not in found.table:
         lacking = "instants; name it with --time-column" if "time_column" not in found.table else "values; name it with --column"
         found.problem = f"{path}: no column looks like {lacking}"

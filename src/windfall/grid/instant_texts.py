@@ -67,8 +67,8 @@ class InstantTexts:
     intervals: bool = False
 
 
-def read_stamps(texts: Sequence[str], time_format: str | None = None) -> InstantTexts:
-    """Read each text, with ``time_format`` (of strptime) if it is given."""
+def read_stamps(texts: Sequence[str], time_format: str | None = None, day_first: bool | None = None) -> InstantTexts:
+    """Read each text, with ``time_format`` (of strptime) if it is given; ``day_first``: what 01/02 is, where that is known."""
     n = len(texts)
     found = InstantTexts(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan))
     if not n:
@@ -76,13 +76,13 @@ def read_stamps(texts: Sequence[str], time_format: str | None = None) -> Instant
     if time_format is not None:
         _formatted(texts, time_format, found)
     else:
-        _read(texts, found)
+        _read(texts, found, day_first)
     # A date outside of these two centuries is misread, or a mistake.
     found.local[~((found.local >= 0.0) & (found.local < _LAST))] = np.nan
     return found
 
 
-def _read(texts: Sequence[str], found: InstantTexts) -> None:
+def _read(texts: Sequence[str], found: InstantTexts, day_first: bool | None) -> None:
     """Read texts by their layout, all texts of one layout at once."""
     chars = np.array(texts)
     if not chars.dtype.itemsize:
@@ -113,7 +113,7 @@ def _read(texts: Sequence[str], found: InstantTexts) -> None:
         match = _match(str(chars[i]))
         if match is not None:
             _fill(found, codes[i : i + 1], np.array([i]), match, orders)
-    _order(found, orders)
+    _order(found, orders, day_first)
 
 
 def _codes(chars: npt.NDArray[np.str_]) -> npt.NDArray[np.uint32]:
@@ -211,12 +211,12 @@ def _days(year: Array, month: Array, day: Array) -> Array:
     return np.where(good & (found < ends[place]), found, np.nan)
 
 
-def _order(found: InstantTexts, orders: list[tuple[npt.NDArray[np.intp], Array, Array]]) -> None:
+def _order(found: InstantTexts, orders: list[tuple[npt.NDArray[np.intp], Array, Array]], known: bool | None) -> None:
     """Day and month of dates written as 01/02/2024: a whole column has one order."""
     if not orders:
         return
-    day_first = any((a > 12).any() for _, a, _ in orders)
-    month_first = any((b > 12).any() for _, _, b in orders)
+    day_first = known is True or (known is None and any((a > 12).any() for _, a, _ in orders))
+    month_first = known is False or (known is None and any((b > 12).any() for _, _, b in orders))
     found.unclear = day_first == month_first
     for rows, a, b in orders:
         year = found.local[rows] // 1e10

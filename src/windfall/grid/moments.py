@@ -60,7 +60,7 @@ def moments(sheet: Sheet, table: SignalTable) -> Moments:
         SignalError: the columns can be understood in two ways, or in none; the message names the key that decides.
     """
     texts = sheet.column(table.time_column)
-    stamps = read_stamps(texts, table.time_format)
+    stamps = read_stamps(texts, table.time_format, sheet.day_first)
     if not table.trust_offset:
         stamps.offset[:] = stamps.hint[:] = np.nan
     if stamps.unclear:

@@ -1,4 +1,4 @@
-"""Reads files of rows and columns: CSV with any separator, with or without lines above the header, compressed or not, and parquet.
+"""Reads files of rows and columns: CSV with any separator, with or without lines above its header, packed or not, parquet, JSON.
 
 The result is columns of text. ``numbers`` and ``instant_texts`` find out what they mean.
 """
@@ -21,6 +21,7 @@ import numpy as np
 
 from windfall.errors import SignalError
 from windfall.grid.instant_texts import read_stamps
+from windfall.grid.json_rows import json_rows
 from windfall.grid.numbers import numbers
 from windfall.units import quantity, unknown_unit
 
@@ -73,16 +74,31 @@ class Sheet:
     seen: dict[str, list[str]] = field(default_factory=dict)
     #: The units that a row below the header gives for the columns, as they are written.
     units: dict[str, str] = field(default_factory=dict)
+    #: What a JSON file says beside its rows: units, region.
+    meta: dict[str, str] = field(default_factory=dict)
+    #: Whether 01/02 is the first of February, where the file's layout says so.
+    day_first: bool | None = None
 
     def column(self, name: str) -> Sequence[str]:
         """The cells of one column."""
         return self.cells[self.header.index(name)]
 
+    def keep(self, where: dict[str, str]) -> None:
+        """Leave only the rows that have these values; ``seen`` has those of all rows."""
+        chosen = [self.column(name) for name in where]
+        self.seen |= {name: sorted({c.strip() for c in cells})[:_REMEMBERED] for name, cells in zip(where, chosen, strict=True)}
+        values = tuple(where.values())
+        rows = [i for i, row in enumerate(zip(*chosen, strict=True)) if tuple(c.strip() for c in row) == values]
+        self.cells = [[cells[i] for i in rows] for cells in self.cells]
+
 
 def read_sheet(
-    file: Path, label: str, *, names: Iterable[str] = (), where: dict[str, str] | None = None, decimal: str | None = None
-) -> Sheet:
-    """The rows of ``file`` that have the values of ``where``; ``names`` are columns that its header has, to find it by.
+    file: Path, label: str, *, names: Iterable[str] = (), where: dict[str, str] | None = None, decimal: str | None = None,
+    likely: Iterable[str] = (),
+) -> Sheet:  # fmt: skip
+    """The rows of ``file`` that have the values of ``where``.
+
+    ``names`` are columns that its header has, to find it by, and of ``likely`` it has one at least if it can be found so.
 
     Raises:
         SignalError: it is not there, no table, or lacks columns that are named.
@@ -94,8 +110,10 @@ def read_sheet(
             data = gzip.decompress(data)
         if data[:4] == b"PAR1":
             sheet = _parquet(data, label, wanted, where or {})
+        elif data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+            sheet = _json(data, label, wanted, where or {})
         else:
-            sheet = _text(_decoded(data, label), label, wanted, where or {})
+            sheet = _text(_decoded(data, label), label, wanted, where or {}, list(likely))
     except FileNotFoundError:
         raise SignalError(f"{label}: no such trace file; check `path`") from None
     except IsADirectoryError:
@@ -111,9 +129,7 @@ def _decoded(data: bytes, label: str) -> str:
     head = data[:16].lstrip()
     for mark, what in _OTHERS.items():
         if head.startswith(mark):
-            raise SignalError(f"{label}: cannot be read: it is {what} (.csv, .csv.gz and .parquet can be read)")
-    if head[:1] in (b"{", b"["):
-        raise SignalError(f"{label}: cannot be read: it looks like JSON; write it as CSV (.csv, .csv.gz and .parquet can be read)")
+            raise SignalError(f"{label}: cannot be read: it is {what} (.csv, .csv.gz, .parquet and .json can be read)")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encodings = ["utf-16"]
     elif b"\0" in data[:1000]:  # UTF-16 without a mark has a zero in every ASCII character
@@ -127,14 +143,14 @@ def _decoded(data: bytes, label: str) -> str:
             continue
         if "\0" not in text[:10_000]:
             return text
-    raise SignalError(f"{label}: cannot be read as CSV: it is no text; .csv, .csv.gz and .parquet can be read")
+    raise SignalError(f"{label}: cannot be read as CSV: it is no text; .csv, .csv.gz, .parquet and .json can be read")
 
 
-def _text(text: str, label: str, wanted: list[str], where: dict[str, str]) -> Sheet:
+def _text(text: str, label: str, wanted: list[str], where: dict[str, str], likely: list[str]) -> Sheet:
     if not text.strip():
         raise SignalError(f"{label}: is empty; fetch the file again")
     sample = text[: 1 << 18].splitlines()[:_SEARCHED]
-    separator, place, header = _header(sample, wanted)
+    separator, place, header = _header(sample, wanted, likely)
     if _is_data(header):
         raise SignalError(
             f"{label}: the first row looks like data ({listed(header, 3)}): write a row with the columns' names above it, as "
@@ -195,7 +211,7 @@ def _cells(line: str, separator: str) -> list[str]:
         return []
 
 
-def _header(lines: list[str], wanted: list[str]) -> tuple[str, int, list[str]]:
+def _header(lines: list[str], wanted: list[str], likely: list[str]) -> tuple[str, int, list[str]]:
     """The separator, how many lines stand above the header, and its names."""
     found: list[tuple[int, int, int, str, list[str]]] = []
     for separator in _SEPARATORS:
@@ -204,6 +220,9 @@ def _header(lines: list[str], wanted: list[str]) -> tuple[str, int, list[str]]:
             for i, cells in enumerate(split):
                 if all(name in cells for name in wanted):
                     return separator, i, cells
+        for i, cells in enumerate(split):
+            if len(cells) > 1 and not wanted and any(name in cells for name in likely):
+                return separator, i, cells
         counts = Counter(len(cells) for cells in split if len(cells) > 1)
         if not counts:
             continue
@@ -295,14 +314,18 @@ def _parquet(data: bytes, label: str, wanted: list[str], where: dict[str, str]) 
     header = [str(name).strip() for name in table.column_names]
     _require(label, wanted, header, ",")
     sheet = Sheet(label, "parquet", header, [], rows=table.num_rows)
-    columns = [_as_text(column) for column in table.columns]
+    sheet.cells = [_as_text(column) for column in table.columns]
     if where:
-        chosen = [columns[header.index(name)] for name in where]
-        sheet.seen = {name: sorted(set(c))[:_REMEMBERED] for name, c in zip(where, chosen, strict=True)}
-        values = tuple(where.values())
-        keep = [i for i, row in enumerate(zip(*chosen, strict=True)) if row == values]
-        columns = [[c[i] for i in keep] for c in columns]
-    sheet.cells = list(columns)
+        sheet.keep(where)
+    return sheet
+
+
+def _json(data: bytes, label: str, wanted: list[str], where: dict[str, str]) -> Sheet:
+    found = json_rows(_decoded(data, label), label)
+    _require(label, wanted, found.header, ",")
+    sheet = Sheet(label, "JSON", found.header, list(found.cells), rows=found.rows, meta=found.meta)
+    if where:
+        sheet.keep(where)
     return sheet
 
 

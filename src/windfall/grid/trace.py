@@ -18,6 +18,7 @@ import numpy.typing as npt
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.instant_texts import read_stamps
+from windfall.grid.layouts import UNSET_S, likely_columns, resolved
 from windfall.grid.magnitude import Factor, factor_of, unlikely
 from windfall.grid.moments import Moments, moments, time_columns
 from windfall.grid.numbers import looks_grouped, no_values, numbers
@@ -52,6 +53,8 @@ class Trace:
     #: of what rows describe.
     assumed: str = ""
     ends: bool = False
+    #: The column that was read.
+    column: str = ""
 
     def holes(self) -> list[tuple[float, float]]:
         """From when to when rows are missing (Unix seconds)."""
@@ -87,6 +90,8 @@ def load_trace(table: SignalTable, region: str) -> Trace:
             column and fix.
     """
     label = table.path or ""
+    if table.layout is not None:
+        return _of_layout(table, region)
     where = {**({table.region_column: table.region_value or region} if table.region_column else {}), **table.where}
     ahead = list(table.forecast_columns) if table.forecast == "provider" else []
     with trace_file(label) as file:
@@ -101,6 +106,29 @@ def load_trace(table: SignalTable, region: str) -> Trace:
     if not len(sheet.column(table.time_column)):
         raise SignalError(f"{label}: no usable row in column `{table.column}` for {_no_match(sheet, where)}")
     return _TraceReader(sheet, table, ahead).trace()
+
+
+def _of_layout(table: SignalTable, region: str) -> Trace:
+    """The trace of a file that is laid out as ``table.layout`` says."""
+    label = table.path or ""
+    named = [table.column, table.hour_column, table.quarter_column, table.repeated_hour_column, table.region_column]
+    named += [*table.where, *table.forecast_columns]
+    with trace_file(label) as file:
+        sheet = read_sheet(
+            file, label, names=[n for n in named if n is not None], where=table.where, decimal=table.decimal,
+            likely=likely_columns(table),
+        )  # fmt: skip
+    if not sheet.rows:
+        raise SignalError(f"{label}: the file has a header and no rows; fetch it again")
+    if sheet.cells and not len(sheet.cells[0]):
+        raise SignalError(f"{label}: no row has {_no_match(sheet, table.where)}")
+    known, said = resolved(sheet, table, region)
+    if not len(sheet.column(known.time_column)):
+        raise SignalError(f"{label}: no row has {_no_match(sheet, known.where)}")
+    ahead = list(table.forecast_columns) if table.forecast == "provider" else []
+    found = _TraceReader(sheet, known, ahead, paced=table.period_s != UNSET_S).trace()
+    found.warnings[:0] = said
+    return found
 
 
 def _explained(error: SignalError, file: Path, table: SignalTable) -> SignalError:
@@ -133,8 +161,9 @@ def _no_match(sheet: Sheet, where: dict[str, str]) -> str:
 class _TraceReader:
     """Reads one file: leaves out and counts rows that cannot be used, and sorts the others."""
 
-    def __init__(self, sheet: Sheet, table: SignalTable, ahead: list[str]) -> None:
-        self.sheet, self.table, self.ahead = sheet, table, ahead
+    def __init__(self, sheet: Sheet, table: SignalTable, ahead: list[str], *, paced: bool = True) -> None:
+        """``paced``: whether a person has said in `period_s` how long rows count."""
+        self.sheet, self.table, self.ahead, self.paced = sheet, table, ahead, paced
         self.label = sheet.label
         self.warnings: list[str] = []
         #: Rows whose value is a mark for none.
@@ -184,7 +213,7 @@ class _TraceReader:
             perfect=table.forecast == "perfect",
             periods=None if uniform or not table.period_s else periods,
         )
-        return Trace(signal, self.warnings, times, periods, values[rows], factor, when.assumed, when.ends)
+        return Trace(signal, self.warnings, times, periods, values[rows], factor, when.assumed, when.ends, table.column or "")
 
     def _left_out(self, when: Moments, timed: npt.NDArray[np.bool_], good: npt.NDArray[np.bool_], raw: Array, usable: int) -> None:
         """Say how many rows cannot be used, and show one of each kind; an error where none can, or most instants cannot."""
@@ -284,7 +313,7 @@ class _TraceReader:
             shown = ", ".join(f"{duration_text(p.period_s)} from {iso_utc(p.begin)}" for p in parts[:4])
             more = f" and {len(parts) - 4} more changes" if len(parts) > 4 else ""
             self.warnings.append(f"{self.label}: rows are {shown}{more}; each counts as fresh for as long as its own step")
-        elif len(periods) and not table.period_s / 1.05 < periods[0] < table.period_s * 1.05:
+        elif self.paced and len(periods) and not table.period_s / 1.05 < periods[0] < table.period_s * 1.05:
             self.warnings.append(
                 f"{self.label}: rows are {periods[0]:g} s apart, and count as fresh for that long, not for period_s = "
                 f"{table.period_s:g} s: set period_s = {periods[0]:g}"

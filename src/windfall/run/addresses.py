@@ -33,7 +33,8 @@ def addresses(config: Config) -> list[Address]:
     if config.run.bus != "embedded":
         from windfall.store.redis_link import where
 
-        found.append(Address("bus", f"redis://{where(config.run.bus)}", "straight (no proxy speaks Redis)"))
+        scheme = config.run.bus.partition(":")[0]
+        found.append(Address("bus", f"{scheme}://{where(config.run.bus)}", "straight (no proxy speaks Redis)"))
     if config.data.source.startswith(HUB):
         from windfall.train.hub import address
 

@@ -82,6 +82,7 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "federation.codec": ("free", "how deltas travel; each says which it is in"),
     "federation.overlap": ("free", "whether sites wait for merges"),
     "federation.average_inner_every": ("free", "which inner states are averaged from now on"),
+    "federation.clip_delta_norm": ("free", "how much far too large work counts from now on; each version says"),
     "federation.base_max_age": ("free", "which late work is taken from now on"),
     "federation.inner_max_age": ("free", "which inner states are taken up again from now on"),
     "federation.snapshot_s": ("free", "how much a crash may cost"),

@@ -35,7 +35,9 @@ from windfall.policy.build import build_policy
 from windfall.run.changes import decides_alike
 from windfall.run.recorder import Carried, Carries, LedgerJournal, TelemetryRecorder, begun, restore
 from windfall.store.bus import Bus
+from windfall.store.bus_factory import with_users
 from windfall.store.ledger import Ledger
+from windfall.store.residents import revoked_lives
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import J_PER_KWH
@@ -43,6 +45,7 @@ from windfall.wire.fleet_proxy import Registrations
 from windfall.wire.transport import Transport
 
 if TYPE_CHECKING:
+    from windfall.store.redis_access import SiteUsers
     from windfall.store.redis_lease import RedisLease
 
 
@@ -63,7 +66,7 @@ def compose(
         ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
         sites={*names, *gone}, base_max_age_tokens=f.base_max_age * config.budget_blocks * config.tokens_per_block,
         work_kwh=work_kwh(config, gated=clock.gated), codec=f.codec,
-        average_inner_every=f.average_inner_every, executor=executor,
+        average_inner_every=f.average_inner_every, clip_delta_norm=f.clip_delta_norm, executor=executor,
     )  # fmt: skip
     recover(clock.now(), ledger, checkpoints, intake, telemetry)
     take_leave(clock.now(), gone, ledger, intake, telemetry, run.sites)
@@ -75,7 +78,8 @@ def compose(
     work.evaluated_before({version for version, _ in telemetry.evaluations()})
     controller = Controller(
         {s.name: patience(config, s.spin_up_s) for s in config.site}, driver, LedgerJournal(ledger),
-        gated=clock.gated, seed=config.run.seed, stop_grace_s=config.fleet.stop_grace_s, observer=observer,
+        gated=clock.gated, seed=config.run.seed, stop_grace_s=config.fleet.stop_grace_s,
+        gone_after_s=config.fleet.dead_man_s + config.fleet.stop_grace_s, observer=observer,
         teller=lambda t, kind, site, reason: telemetry.event(t, kind, site=site, reason=reason),
     )  # fmt: skip
     starts = ledger.starts()
@@ -181,6 +185,18 @@ def take_lease(config: Config, run: RunDir, ledger: Ledger, run_id: str, fence: 
     lease.acquire(fence)
     ledger.set_meta(redis_token=lease.token)
     return lease
+
+
+def redis_users(config: Config, run: RunDir, ledger: Ledger, run_id: str) -> SiteUsers | None:
+    """The sites' own users in Redis, as the last coordinator left them; None where the bus has none."""
+    if not with_users(config.run.bus):
+        return None
+    from windfall.store.redis_access import SiteUsers
+
+    return SiteUsers(
+        run_id, ledger.meta("redis_users"), lambda text: ledger.set_meta(redis_users=text),
+        revoked=lambda site: revoked_lives(run.sites, site),
+    )  # fmt: skip
 
 
 def patience(config: Config, spin_up_s: float) -> Patience:

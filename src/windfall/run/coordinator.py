@@ -23,11 +23,12 @@ from windfall.fleet.drivers.build import AGENT, Start, Starts, build_driver
 from windfall.fleet.machine import Action, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
-from windfall.run.compose import compose, take_lease
+from windfall.run.compose import compose, redis_users, take_lease
 from windfall.run.endpoint import endpoint_port, endpoint_url
 from windfall.run.life import BEAT_S, begin, signs_of_life
 from windfall.run.links import Links
 from windfall.run.merge_watch import MergeWatch
+from windfall.run.network import CertificateWatch
 from windfall.run.operator import Operator
 from windfall.run.present import Present
 from windfall.run.recorder import TelemetryRecorder, position
@@ -103,6 +104,9 @@ class Coordinator:
         self.fence = self.ledger.new_fence()
         self._lease = take_lease(config, run, self.ledger, self.run_id, self.fence)
         self.gated = config.run.clock == "scaled"
+        self._users = redis_users(config, run, self.ledger, self.run_id)
+        self._warned = ""
+        self._certificates = CertificateWatch(config)
         self._data = DataFiles(config, run)
         self.driver = build_driver(
             config, run, self.run_id, lambda s: describe_site(config, run, s, f"127.0.0.1:{port}", free_port()),
@@ -122,7 +126,7 @@ class Coordinator:
         for w in [*self.grid.warnings, *([mended] if mended else [])]:
             self.telemetry.event(now, "warning", reason=w)
         self.transport = self._with_files(connect(f"127.0.0.1:{port}"), now)
-        self.bus = open_bus(config.run.bus, run.sites, self.run_id, gated=self.gated)
+        self.bus = open_bus(config.run.bus, run.sites, self.run_id, gated=self.gated, users=self._users)
         self.operator = Operator(run, self.ledger, self.telemetry, sites={s.name for s in config.site})
         self.loop, self.work = compose(
             config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
@@ -179,6 +183,8 @@ class Coordinator:
         """What a site's requests for files will bear. Nobody but the site has it: here only its hash is kept."""
         token = secrets.token_hex(32)
         self.ledger.keep_token(site, generation, hashlib.sha256(token.encode()).hexdigest())
+        if self._users is not None:
+            self._users.admit(site, generation, token)
         return token
 
     def _with_files(self, transport: Transport, now: float) -> Transport:
@@ -275,6 +281,12 @@ class Coordinator:
             self._meters.settle()
         self._present.write(t)
         self._look_at_links(t)
+        if said := self._certificates.look(clock.wall()):
+            self.telemetry.event(t, "warning", reason=said)
+        if self._users is not None and self._users.warning != self._warned:
+            self._warned = self._users.warning
+            if self._warned:
+                self.telemetry.event(t, "warning", reason=f"Redis: {self._warned}")
         self.telemetry.flush()
 
     def _look_at_links(self, t: float) -> None:

@@ -6,12 +6,14 @@ It reads the ledger (tokens) and writes nothing but what sites send. It knows no
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from windfall.errors import StoreError
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.records import Token
+from windfall.store.residents import revoked_lives
 from windfall.store.rundir import RunDir
 from windfall.wire.bulk import Shelf
 from windfall.wire.bulk_server import BulkServer, Limits, application, serving
@@ -45,10 +47,10 @@ class Shared:
 
 
 class Tokens:
-    """The tokens in a run's ledger, read anew each time."""
+    """The tokens in a run's ledger, read anew each time, and which of them have been revoked since."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, sites_dir: Path) -> None:
+        self._path, self._sites = path, sites_dir
         self._ledger: Ledger | None = None
 
     def __call__(self) -> list[Token]:
@@ -56,11 +58,13 @@ class Tokens:
         if self._ledger is None:
             self._ledger = Ledger.open(self._path, read_only=True)
         try:
-            return self._ledger.tokens()
+            found = self._ledger.tokens()
         except StoreError:
             self._ledger.close()
             self._ledger = None
             raise
+        upto = {t.site: revoked_lives(self._sites, t.site) for t in found}
+        return [replace(t, revoked=True) if t.generation <= upto[t.site] else t for t in found]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     model = max((p.stat().st_size for p in run.checkpoints.glob("v*.safetensors")), default=0)
     limits = Limits(largest_bytes=_TIMES_THE_MODEL * model + _AND_BYTES)
     serves = read_json(run.served) or {}
-    tokens = Tokens(run.ledger)
+    tokens = Tokens(run.ledger, run.sites)
     routes = BulkServer(Shelf(run.bulk), tokens, limits, Shared(run.shared)).routes()
     if serves.get("superlink_port"):
         routes += BusServer(run.sites, tokens, lambda: server.should_exit).routes()

@@ -21,6 +21,7 @@ from windfall.errors import StoreError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.processes import Marked, group_members, marked, signal_group, start_time
 from windfall.run.operator import running
+from windfall.store.bus_factory import with_users
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 from windfall.wire.bulk import TOKEN_NAME, Shelf
@@ -268,6 +269,7 @@ def _keys(url: str, run_id: str, *, dry_run: bool) -> tuple[int, str]:
     """Delete what a complete run keeps in Redis. Returns the number of keys, and a note if it was impossible."""
     import redis
 
+    from windfall.store.redis_access import forget
     from windfall.store.redis_link import connect, why
 
     try:
@@ -280,6 +282,8 @@ def _keys(url: str, run_id: str, *, dry_run: bool) -> tuple[int, str]:
         keys = list(client.scan_iter(match=f"windfall:{run_id}:*", count=1000))
         if keys and not dry_run:
             client.delete(*keys)
+        if with_users(url):
+            forget(client, run_id, dry_run=dry_run)
         return len(keys), ""
     except (redis.RedisError, OSError) as e:
         return 0, f"{why(e, url)}: what the run keeps there stays"

@@ -9,6 +9,7 @@ import os
 import ssl
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from windfall import clock
@@ -37,6 +38,8 @@ class KeptProcess:
     log_name = ""
     #: Of the configuration, where its port can be chosen.
     port_key = ""
+    #: Variables of this process's environment that it does not get.
+    withheld: Collection[str] = ()
 
     def __init__(self, run: RunDir, run_id: str, configured_port: int) -> None:
         """Choose the port.
@@ -83,7 +86,8 @@ class KeptProcess:
 
     def start(self) -> None:
         """Start it. Raises StoreError if its log cannot be written."""
-        env = {**os.environ, **self.environment(), **mark(self._run_id, self._run.root)}
+        kept = {k: v for k, v in os.environ.items() if k not in self.withheld}
+        env = {**kept, **self.environment(), **mark(self._run_id, self._run.root)}
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
         try:
             self._child = spawn(

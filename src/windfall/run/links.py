@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from windfall.config.schema import Config
-from windfall.run.sharing import STAYS, Leaving
+from windfall.run.sharing import STAYS, Leaving, notice_key
 from windfall.store.telemetry import Telemetry
 
 #: A link is told of again when it carries so many times more, or less.
@@ -20,6 +21,8 @@ class Links:
         """Goes on with what ``telemetry`` holds."""
         self._codec = config.federation.codec
         self._limits = {k: getattr(config.fleet, k) for k in ("drain_timeout_s", "stop_grace_s")}
+        #: By site: what its platform gives it to hand in where that ends it, and the key that says so.
+        self._notices = {s.name: (k, config.notice_s(s) - config.fleet.stop_grace_s) for s in config.site if (k := notice_key(s))}
         self._telemetry = telemetry
         self._told = {str(e.site): float(e.detail["mbit_s"]) for _, e in telemetry.events_of("link_measured")}
 
@@ -34,12 +37,15 @@ class Links:
         leaving = Leaving.over(bytes_per_s, codec=self._codec, weights=weights, inner=inner)
         detail: dict[str, Any] = {"work_s": leaving.work_s, "joint_s": leaving.joint_s, "inner_s": leaving.inner_s, **self._limits}
         self._telemetry.event(
-            t, "link_measured", site=site, mbit_s=mbit_s, reason=f"{leaving.takes()}, {self._compared(leaving)}",
+            t, "link_measured", site=site, mbit_s=mbit_s, reason=f"{leaving.takes()}, {self._compared(site, leaving)}",
             **{k: v for k, v in detail.items() if v is not None},
         )  # fmt: skip
 
-    def _compared(self, leaving: Leaving) -> str:
+    def _compared(self, site: str, leaving: Leaving) -> str:
         over = [f"fleet.{k} = {v:g}" for k, v in self._limits.items() if leaving.total_s > v]
+        key, given_s = self._notices.get(site, ("", math.inf))
+        if leaving.total_s > given_s:
+            over.append(f"the {given_s:g} s of site.{key}")
         if over:
             return f"longer than {' and '.join(over)}: {STAYS}"
         return "and has " + ", then ".join(f"fleet.{k} = {v:g}" for k, v in self._limits.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from windfall import clock
@@ -9,6 +10,9 @@ from windfall.config.drivers import ELSEWHERE
 from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.wire.certificates import SOON_DAYS, Certificates
+
+#: How often a run looks at its certificates (s).
+_LOOK_S = 3600.0
 
 
 def network_faults(config: Config, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
@@ -42,6 +46,35 @@ def network_faults(config: Config, warn: Callable[[str], None]) -> Iterator[tupl
         yield "certificates", f"a certificate has ended {-days:.0f} days ago; {remedy}"
     elif days < SOON_DAYS:
         warn(f"network.certificates: a certificate ends in {days:.0f} days; {remedy}")
+
+
+class CertificateWatch:
+    """Looks now and then, while a run lasts, whether its certificates end soon, and says so ever more urgently."""
+
+    def __init__(self, config: Config) -> None:
+        self._folder, self._address = config.network.certificates, config.network.address
+        self._look_at = -math.inf
+        #: Days before the end at which something has still to be said.
+        self._left = [0.0, 1.0, 7.0, SOON_DAYS]
+
+    def look(self, now: float) -> str:
+        """What has not been said yet, at Unix time ``now``; mostly nothing."""
+        if self._folder is None or now < self._look_at:
+            return ""
+        self._look_at = now + _LOOK_S
+        try:
+            days = Certificates.open(self._folder).days_left(now)
+        except ConfigError as e:
+            return f"network.certificates: {e}" if self._left and self._left.pop() else ""
+        passed = [d for d in self._left if days <= d]
+        self._left = [d for d in self._left if days > d]
+        if not passed:
+            return ""
+        when = f"ends in {days:.0f} days" if days >= 1 else f"ends in {24 * days:.0f} h" if days > 0 else "has ended"
+        return (
+            f"network.certificates: a certificate {when}; make a new one (windfall certs init {self._folder} --address "
+            f"{self._address}) and have the endpoint start again with it, by starting the run again"
+        )
 
 
 def require_network(config: Config, warn: Callable[[str], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from windfall.config.schema import Config
+from windfall.config.schema import Config, SiteTable
 from windfall.train.shape import GPTConfig
 from windfall.train.sizes import gigabytes, memory_bytes
 
@@ -74,26 +74,38 @@ def slow_leaves(config: Config, shape: GPTConfig) -> Iterator[str]:
             )
 
 
+def notice_key(site: SiteTable) -> str:
+    """Which key of a site says how long before its end its platform tells it; empty where none does."""
+    match site.driver:
+        case "slurm":
+            return "slurm.term_before_s"
+        case "kubernetes":
+            return "kubernetes.grace_s"
+        case "exalsius":
+            return "exalsius.kubernetes.grace_s"
+    return ""
+
+
 def short_notices(config: Config, shape: GPTConfig) -> Iterator[str]:
     """Sites whose platform gives them less time to hand in what they have than that takes, or than the run would give them."""
     memory = memory_bytes(shape, optimizer=config.train.optimizer)
     for site in config.site:
-        if site.slurm is not None:
-            given_s, key, what, then = site.slurm.term_before_s, "slurm.term_before_s", "a job", "before its limit"
-        elif site.kubernetes is not None:
-            given_s, key, what, then = site.kubernetes.grace_s, "kubernetes.grace_s", "a pod", "where the cluster ends it"
-        else:
+        key = notice_key(site)
+        if not key:
             continue
+        what, then = ("a job", "before its limit") if site.slurm is not None else ("a pod", "where the cluster ends it")
+        given_s, ends_s = config.notice_s(site), config.fleet.stop_grace_s
         needed_s = config.fleet.drain_timeout_s
         why = f"fleet.drain_timeout_s gives it {needed_s:g} s"
         if site.bandwidth_mbit_s is not None:
             # A site that trains alone sends float32, and its inner state.
             needed_s = (memory.weights + _INNER_SHARE * memory.optimizer) * 8 / (site.bandwidth_mbit_s * 1e6)
             why = f"that takes {needed_s:.0f} s at {site.bandwidth_mbit_s:g} Mbit/s"
-        if given_s < needed_s:
+        if given_s < needed_s + ends_s:
             yield (
-                f"site {site.name}: {key} = {given_s} is the time that {what} has to hand in what it has {then}, and {why}: what "
-                f"has not left stays in its outbox, and comes with its next {what.split()[1]}; raise it"
+                f"site {site.name}: {key} = {given_s:g} is the time that {what} has to hand in what it has {then}, and {why}, "
+                f"beside the {ends_s:g} s of its end: what has not left stays in its outbox, and comes with its next "
+                f"{what.split()[1]}; raise it"
             )
 
 

@@ -9,13 +9,17 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from windfall import faults
 from windfall.config.schema import Config
+from windfall.errors import Permanent
+from windfall.grid.credentials import variables
 from windfall.processes import mark
 from windfall.run.endpoint import endpoint_url
 from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.site.nursery import Nursery
+from windfall.store.bus_factory import with_users
 from windfall.store.configurations import extents
 from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
@@ -41,12 +45,26 @@ def describe_elsewhere(config: Config, run: RunDir, run_id: str, name: str, gene
     """The same for a site on another machine, whole: what is to be fetched of it there is added by that machine."""
     told = {
         **_common(config, run, name), "site": name, "generation": generation, "run_id": run_id, "bulk": _bulk(config, run, name),
-        "bus": "endpoint" if config.run.bus == "embedded" else config.run.bus,
+        **_bus_elsewhere(config, name), "notice_s": config.notice_s(config.site_named(name)),
     }  # fmt: skip
     told["trainer"]["data_dir"] = config.site_named(name).data or ""
     told["environment"] |= flower_environment("")
     del told["environment"]["FLWR_HOME"]
     return {**told, "data": None if told["trainer"]["data_dir"] else data.told()}
+
+
+def _bus_elsewhere(config: Config, name: str) -> dict[str, str]:
+    """The bus as a machine elsewhere reaches it, which has none of this machine's files."""
+    if config.run.bus == "embedded":
+        return {"bus": "endpoint"}
+    url, _, query = config.run.bus.partition("?")
+    told = {"bus": url}
+    for path in parse_qs(query).get("ssl_ca_certs", ()):
+        try:
+            told["bus_ca"] = Path(path).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as e:
+            raise Permanent(f"run.bus: {path} holds no certificates that {name} could be given ({e})") from None
+    return told
 
 
 class DataFiles:
@@ -90,6 +108,8 @@ def _common(config: Config, run: RunDir, name: str) -> dict[str, Any]:
         "start_timeout_s": config.fleet.start_timeout_s,
         "stop_grace_s": config.fleet.stop_grace_s,
         "gated": config.run.clock == "scaled",
+        # It has a user of its own in Redis, with a password that it makes from its token.
+        "bus_login": with_users(config.run.bus),
         "own_signal": own_signal(config, name) if site.own_signal else None,
         # On replayed time a second is none: there energy is modelled.
         "meter": site.meter.model_dump(mode="json") if site.meter is not None and config.run.clock == "real" else None,
@@ -120,7 +140,9 @@ def nursery_for(config: Config, run: RunDir, run_id: str) -> Nursery | None:
     """What makes local sites that train on processors start sooner, where it can be had."""
     if sys.platform != "linux" or faults.VARIABLE in os.environ or all(s.device != "cpu" for s in config.site):
         return None
-    env = {**os.environ, **flower_environment(str(run.root / "flower")), **mark(run_id, run.root)}
+    withheld = variables(config)
+    kept = {k: v for k, v in os.environ.items() if k not in withheld}
+    env = {**kept, **flower_environment(str(run.root / "flower")), **mark(run_id, run.root)}
     try:
         return Nursery(run.logs / "nursery.log", env)
     except OSError as e:

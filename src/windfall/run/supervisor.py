@@ -13,6 +13,7 @@ from windfall import clock
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
 from windfall.fleet.drivers.build import driver_of_what_lives
+from windfall.grid.credentials import variables
 from windfall.processes import mark, spawn
 from windfall.run.endpoint import EndpointProcess, needs_endpoint
 from windfall.run.network import require_network
@@ -107,6 +108,9 @@ class Supervisor:
         require_network(self._config, self._say)
         if needs_endpoint(self._config, self._run):
             self._bulk = EndpointProcess(self._run, self._run_id, self._config, self._superlink.port)
+        for kept in (self._superlink, self._bulk):
+            if kept is not None:
+                kept.withheld = variables(self._config)
 
     def _take_locks(self) -> None:
         """Take the run's locks, before anything of the run is touched. Raises StoreError if the run is running."""

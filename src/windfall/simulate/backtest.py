@@ -15,10 +15,19 @@ from windfall.grid.build import Grid, build_grid, recorded
 from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
+from windfall.simulate.deadlines import deadlines_of, fitting_deadlines, past_the_end
 from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
+from windfall.simulate.provenance import Provenance, provenance
+from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.simulate.work import TrainerModel
 from windfall.units import iso_utc, parse_utc
+
+#: The figures of a row that differ from seed to seed, of a policy that draws.
+OVER_SEEDS = (
+    "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "share_inside", "g_per_kwh_training", "share_of_oracle",
+    "kg_over_oracle",
+)  # fmt: skip
 
 Lanes = dict[str, list[tuple[float, float, str]]]
 
@@ -29,7 +38,9 @@ class Row:
 
     ``share_of_oracle``: the schedule's value over the largest possible value in the same time. ``kg_over_oracle``: its emissions
     over the least possible ones for the same tokens by ``deadline_h``. ``unknown_kwh``: energy used in hours without a reading,
-    which is part of ``energy_kwh`` but not of any kg nor of ``share_inside``.
+    which is part of ``energy_kwh`` but not of any kg nor of ``share_inside``. ``g_per_kwh_training``: intensity of the energy of
+    training alone. ``over_seeds``: of a policy that draws, each figure's 10th, 50th and 90th percentile over ``seeds`` seeds; the
+    row itself is of the configuration's.
     """
 
     policy: str
@@ -53,15 +64,27 @@ class Row:
     #: Hours from the start to the finish, or to where the simulation ended.
     span_h: float
     unknown_kwh: float = 0.0
+    g_per_kwh_training: float | None = None
+    seeds: int = 1
+    over_seeds: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     #: By site, (start, end, state) each, for figures. It is not in the JSON.
     lanes: Lanes = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The row without its lanes."""
-        row = asdict(self)
+        row = asdict(replace(self, lanes={}))
         row.pop("lanes")
+        row["over_seeds"] = {k: dict(zip(("p10", "p50", "p90"), v, strict=True)) for k, v in self.over_seeds.items()}
         return row
+
+    def __repr__(self) -> str:
+        figures = (
+            ("site-h", self.site_hours), ("kWh", self.energy_kwh), ("kg CO2", self.kg_co2), ("of oracle", self.share_of_oracle),
+            ("kg / oracle", self.kg_over_oracle),
+        )  # fmt: skip
+        said = ", ".join(f"{v:.4g} {name}" for name, v in figures if v is not None)
+        return f"Row({self.policy}: {'not done' if self.finish_h is None else f'{self.finish_h:.4g} h'}, {said})"
 
 
 @dataclass(frozen=True)
@@ -84,6 +107,13 @@ class Backtest:
     #: The same policies with readings that are known later than in ``rows``.
     late: list[Row] = field(default_factory=list)
     partly: dict[str, AlwaysOn] = field(default_factory=dict)
+    #: What it was computed with.
+    provenance: Provenance | None = None
+
+    def __repr__(self) -> str:
+        what = "no budget" if self.site_hours is None else f"{self.site_hours:g} site-hours"
+        policies = ", ".join(dict.fromkeys(r.policy for r in self.rows))
+        return f"Backtest({iso_utc(self.start)} to {iso_utc(self.end)}, {what}, {len(self.rows)} rows: {policies})"
 
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall backtest --json` prints."""
@@ -96,16 +126,18 @@ class Backtest:
             "late_rows": [r.as_json() for r in self.late],
             "elapsed_s": round(self.elapsed_s, 4),
             "warnings": self.warnings,
+            "provenance": self.provenance and self.provenance.as_json(),
         }
 
 
 def backtest(
     config: Config, policies: list[str] | None = None, *, start: float | None = None, until: float | None = None,
-    tell: Callable[[float, str], None] = lambda _, what: None,
+    tell: Callable[[float, str], None] = lambda _, what: None, command: Sequence[str] = (),
 ) -> Backtest:  # fmt: skip
     """Run every policy (default: ``[backtest] policies``) over the configuration's signals, from ``start`` to ``until``.
 
-    ``tell`` is called with the share done (0 to 1; below 0 if unknown) and what is being done.
+    ``command`` is what was typed, for the record. ``tell`` is called with the share done (0 to 1; below 0 if unknown) and what is
+    being done.
 
     Raises:
         SignalError: a trace cannot be used, or a signal is live.
@@ -120,6 +152,9 @@ def backtest(
         site_hours = config.backtest.site_hours or config.run.budget_tokens / mean_rate / 3600
     baseline_hours = config.backtest.baseline_site_hours or site_hours or (span.end - span.start) / 3600
     before = clock.monotonic()
+    late = past_the_end(config, span)
+    if late and not fitting_deadlines(config, span):
+        raise RunError(f"nothing to compare: {late}; choose an earlier --from, a nearer deadline, or longer traces")
     rows = compare(config, grid, span, policies or list(config.backtest.policies), tell=tell)
     elapsed = clock.monotonic() - before
     tables = {s.region: s.signal for s in reversed(config.site)} | {c.region: c.signal for c in reversed(config.counterfactual)}
@@ -135,9 +170,9 @@ def backtest(
     on_time = [r for r in rows if not delays or r.publication_delay_s == delays[0]]
     return Backtest(
         span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed,
-        [*grid.warnings, *oddities(grid, span, until), *_missing(config, rows, policies)],
+        [*grid.warnings, *([late] if late else []), *oddities(grid, span, until), *_missing(config, rows, policies)],
         references, [r for r in rows if r not in on_time],
-        {region: a for region, a in always.items() if a.unknown_h > 0},
+        {region: a for region, a in always.items() if a.unknown_h > 0}, provenance(config, grid, command),
     )  # fmt: skip
 
 
@@ -210,13 +245,17 @@ def compare(
 ) -> list[Row]:  # fmt: skip
     """A row for every policy, deadline and publication delay. ``judged=False``: not compared with the oracle, which is quicker.
 
+    Deadlines after the span's end have no rows (``past_the_end`` says so); where all are, there are none at all.
+
     Raises:
         ConfigError: some of the policies cannot decide on these signals; the message names them all.
     """
     table = config.backtest
     policies = list(dict.fromkeys(policies))
-    deadlines = deadlines_of(config, span)
-    _refuse(config, policies, deadlines)
+    deadlines = fitting_deadlines(config, span)
+    _refuse(config, policies, deadlines or deadlines_of(config, span))
+    if past_the_end(config, span) and not deadlines:
+        return []
     delays: list[float | None] = list(dict.fromkeys(table.publication_delays_s)) or [None]
     results: list[tuple[SimulationResult, float | None, float | None]] = []
     for k, delay in enumerate(delays):
@@ -232,25 +271,34 @@ def compare(
     tell(1 - 1 / (len(delays) * len(policies) + 1), "the oracle beside them")
     judge = _Judge(config, grid, span, deadlines or _common_deadline([o for o, _, _ in results], span.start), judged)
     rows = [judge.row(*found) for found in results]
+    if judged and table.random_seeds > 1:
+        rows = [_over_seeds(config, grid, span, r, judge, bool(deadlines)) if r.policy == "random_duty" else r for r in rows]
     if "oracle" in policies:
         rows += judge.oracles(delays[0])
     order = {(delay, name): i for i, (delay, name) in enumerate((d, n) for d in delays for n in policies)}
     return sorted(rows, key=lambda r: order[r.publication_delay_s, r.policy])
 
 
+def _over_seeds(config: Config, grid: Grid, span: TimeSpan, row: Row, judge: _Judge, bound: bool) -> Row:
+    """The row of a policy that draws, with its figures over the seeds after the configuration's, itself included.
+
+    Shares of the oracle are among them where one oracle serves all: without a budget, or with a deadline that is set (``bound``).
+    """
+    same = bound or config.backtest.target == "none"
+    rows = [row]
+    for i in range(1, config.backtest.random_seeds):
+        drawn = config.model_copy(update={"run": config.run.model_copy(update={"seed": config.run.seed + i})})
+        result = Simulation(drawn, grid, span, row.preset, delay_s=row.publication_delay_s).run(row.policy)
+        rows.append((judge if same else _Judge(config, grid, span, [], False)).row(result, row.publication_delay_s, None))
+    figures = [k for k in OVER_SEEDS if same or k not in ("share_of_oracle", "kg_over_oracle")]
+    values = {k: [v for r in rows if (v := getattr(r, k)) is not None] for k in figures}
+    return replace(row, seeds=len(rows), over_seeds={k: quantiles(v) for k, v in values.items() if v})
+
+
 def _common_deadline(results: Iterable[SimulationResult], start: float) -> list[float]:
     """The finish (h) of the slowest policy that looks at the grid. All rows are judged by it if no deadline is configured."""
     done = [(o.done_at - start) / 3600 for o in results if o.done_at is not None and o.policy not in ("always", "random_duty")]
     return [max(done)] if done else []
-
-
-def deadlines_of(config: Config, span: TimeSpan) -> list[float]:
-    """The configured deadlines, in hours from the start."""
-    if config.backtest.deadlines_h:
-        return list(config.backtest.deadlines_h)
-    if config.policy.deadline:
-        return [(parse_utc(config.policy.deadline) - span.start) / 3600]
-    return [config.policy.deadline_h] if config.policy.deadline_h is not None else []
 
 
 def _refuse(config: Config, policies: Sequence[str], deadlines: Sequence[float]) -> None:
@@ -305,7 +353,7 @@ class _Judge:
             money_by_currency=o.money_by_currency, starts=o.starts, idle_h=o.idle_h, share_inside=o.share_inside,
             share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site,
             span_h=((o.done_at or self._span.end) - self._span.start) / 3600, unknown_kwh=o.unknown_kwh, notes=o.notes,
-            lanes=o.lanes,
+            lanes=o.lanes, g_per_kwh_training=o.g_per_kwh_training,
         )  # fmt: skip
 
     def oracles(self, delay: float | None) -> list[Row]:

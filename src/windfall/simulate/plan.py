@@ -20,8 +20,8 @@ from windfall.errors import RunError
 from windfall.grid.build import Grid
 from windfall.grid.signal import Columns, Signal, StepSignal
 from windfall.simulate.backtest import Row, compare
+from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import TimeSpan
-from windfall.simulate.spread import quantiles
 from windfall.units import iso_utc
 
 Array = npt.NDArray[np.float64]

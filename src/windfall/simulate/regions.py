@@ -11,8 +11,9 @@ from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError, RunError, SignalError
 from windfall.grid.build import build_grid
 from windfall.simulate.backtest import span_of
+from windfall.simulate.deadlines import deadlines_of, fitting_deadlines, past_the_end
+from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import TimeSpan
-from windfall.simulate.spread import quantiles
 from windfall.simulate.sweep import SweepJob, SweepPoint, start_dates, sweep
 from windfall.units import iso_utc
 
@@ -88,7 +89,10 @@ def rank_regions(
         def part(fraction: float, what: str, i: int = i, region: str = site.region) -> None:
             tell((i + fraction) / len(sites), f"{region}: {what}")
 
-        points = sweep(one, jobs_for(one, common, [policy], count, span_days), workers=workers, tell=part)
+        jobs, _ = with_deadlines(one, jobs_for(one, common, [policy], count, span_days))
+        if not jobs:
+            raise RunError(f"--rank-regions: {past_the_end(one, common)}; set a nearer deadline")
+        points = sweep(one, jobs, workers=workers, tell=part)
         found.append(_ranked(config, site, policy, points))
     if config.backtest.target == "none":
         return sorted(found, key=lambda r: (-_middle(r.net_value_h, -math.inf), -_middle(r.hours, -math.inf)))
@@ -103,7 +107,13 @@ def ranked_by(config: Config) -> str:
 def jobs_for(
     config: Config, span: TimeSpan, policies: Sequence[str], count: int, span_days: float | None, settings: Sequence[Any] = ((),)
 ) -> list[SweepJob]:
-    """Simulations over start dates: of a budget to the end of the signals, without one of ``span_days`` each (default 28)."""
+    """Simulations over start dates: of a budget to the end of the signals, without one of ``span_days`` each (default 28).
+
+    Start dates are placed so that each has its deadlines within the signals.
+
+    Raises:
+        ConfigError: there is no such start date.
+    """
     none = config.backtest.target == "none"
     if count <= 1 and span_days is None:
         return [SweepJob(span.start, span.end, s, tuple(policies)) for s in settings]
@@ -112,9 +122,31 @@ def jobs_for(
     length = min((span_days or 28.0) * _DAY_S, span.end - span.start)
     # A budget takes at least so long. Later starts could not finish before the signals end.
     least = length if none or span_days is not None else _least_s(config)
+    longest = 0.0 if none or config.policy.deadline else max(deadlines_of(config, span), default=0.0) * 3600
+    if longest > (length if span_days is not None else span.end - span.start) + 1.0:
+        asked = f"--span-days {span_days:g}" if span_days is not None else "the signals"
+        raise ConfigError(
+            f"a deadline of {longest / 3600:g} h is longer than {asked} "
+            f"({(length if span_days is not None else span.end - span.start) / 3600:,.1f} h); set a nearer one"
+        )
+    least = max(least, longest)
     starts = start_dates(span, count, least)
     ends = [t + length if none or span_days is not None else span.end for t in starts]
     return [SweepJob(t, end, s, tuple(policies)) for s in settings for t, end in zip(starts, ends, strict=True)]
+
+
+def with_deadlines(config: Config, jobs: Sequence[SweepJob]) -> tuple[list[SweepJob], list[str]]:
+    """The jobs with a deadline within their signals (all, where none is set), and what to tell of the others."""
+    missed = [past_the_end(config, TimeSpan(j.start, j.end)) for j in jobs]
+    kept = [j for j, said in zip(jobs, missed, strict=True) if not said or fitting_deadlines(config, TimeSpan(j.start, j.end))]
+    starts = sorted({j.start for j in jobs} - {j.start for j in kept})
+    told = []
+    if starts:
+        when = ", ".join(iso_utc(t) for t in starts[:4]) + (f" and {len(starts) - 4} more" if len(starts) > 4 else "")
+        of = len({j.start for j in jobs})
+        told.append(f"{len(starts)} of {of} start dates are no row, as their deadline is not within the signals: {when}")
+    partly = dict.fromkeys(said for j, said in zip(jobs, missed, strict=True) if said and j.start not in starts)
+    return kept, [*told, *partly]
 
 
 def _least_s(config: Config) -> float:

@@ -60,6 +60,15 @@ class SimulationResult:
     hours_by_site: dict[str, float]
     lanes: dict[str, list[tuple[float, float, str]]]
     notes: list[str] = field(default_factory=list)
+    #: Mean intensity of the energy of training, without starts and stalls (g/kWh); None where it is unknown.
+    g_per_kwh_training: float | None = None
+
+
+def _intensity(account: Account, sites: Sequence[str]) -> float | None:
+    """g/kWh of the energy of training at ``sites``, as far as its intensity is known."""
+    found = [account.total(n, "training") for n in sites]
+    joules = sum(t.joules - t.unpriced_joules for t in found)
+    return sum(t.grams for t in found) / kwh(joules) if joules > 0 else None
 
 
 class Simulation:
@@ -178,6 +187,7 @@ class Simulation:
             if tariff.price is not None:
                 money[tariff.currency] = money.get(tariff.currency, 0.0) + own.money
         trained = self.budget - work.left() if np.isfinite(self.budget) else sum(hours[n] * 3600 * self.rates[n] for n in hours)
+        shown = "marginal" if "marginal" in kg else "average"
         return SimulationResult(
             policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
             unknown_kwh=kwh(unknown), kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
@@ -185,6 +195,7 @@ class Simulation:
             idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining")) / 3600,
             share_inside=account.share_inside(), value=self._value(lanes), tokens=trained, hours_by_site=hours, lanes=lanes,
             notes=self._notes(account),
+            g_per_kwh_training=_intensity(account, [n for n in lanes if account.tariffs[n].method == shown]),
         )  # fmt: skip
 
     def _notes(self, account: Account) -> list[str]:

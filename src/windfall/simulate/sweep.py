@@ -17,8 +17,8 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError
 from windfall.grid.build import Grid, build_grid
 from windfall.simulate.backtest import Row, compare
+from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import TimeSpan
-from windfall.simulate.spread import quantiles
 
 Settings = tuple[tuple[str, float], ...]
 _MOST_VALUES = 1000
@@ -71,7 +71,7 @@ class SweepSummary:
 #: The figures of rows of which summaries have quantiles.
 FIGURES = (
     "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "idle_h", "share_inside", "share_of_oracle",
-    "kg_over_oracle", "unknown_kwh",
+    "kg_over_oracle", "unknown_kwh", "g_per_kwh_training",
 )  # fmt: skip
 
 

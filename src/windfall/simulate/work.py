@@ -164,6 +164,9 @@ class SimulatedWork:
     def lost(self, site: str) -> str:
         return ""
 
+    def leaving(self, site: str) -> str:
+        return ""
+
     def owes(self, t: float) -> str:
         return ""
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,11 @@ class Agent:
             self._tunnel.close()
 
 
+def notice_s(site: Mapping[str, Any]) -> float:
+    """How long a site elsewhere has from being told to end to its end, in which it may hand in what it has; 0: it ends at once."""
+    return max(0.0, float(site.get("notice_s") or 0.0) - float(site.get("stop_grace_s") or _TERM_S))
+
+
 def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]], Agent] = Agent) -> int:
     """Run the site in the folder named by the first argument until it is told to stop or its trainer ends."""
     folder = Path((argv or sys.argv[1:])[0]).resolve()
@@ -200,8 +206,15 @@ def main(argv: list[str] | None = None, *, make: Callable[[Path, dict[str, Any]]
         signal.signal(number, lambda n, _: asked.append(n))
     agent = make(folder, site)
     clock.leave_out_stops()  # not before: it takes a thread
-    code = 0
-    while not asked:
+    code, told, until = 0, False, math.inf
+    while len(asked) < 2 and clock.monotonic() < until:
+        if asked and not told:
+            # Its platform may give it time to hand in what it has, for which it needs its SuperNode.
+            told, until = True, clock.monotonic() + notice_s(site)
+            if until > clock.monotonic():
+                agent.trainer.terminate()
+                continue
+            break
         status = agent.trainer.poll()
         if status is not None:
             print(f"{site['site']}: its trainer ended with status {status}; see {folder / 'logs'}", file=sys.stderr)

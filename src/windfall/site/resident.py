@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,13 @@ from windfall.site.fetching import Endpoint, why_not
 from windfall.store.files import read_json, write_json, write_secret
 from windfall.wire.certificates import trusting
 
+WINDFALL = (sys.executable, "-m", "windfall")
 #: In the machine's folder: what it joined with, and the site that it has started.
 JOINED, _KEY, _CA, _STARTED, _TOKEN = "joined.json", "site.key", "ca.pem", "started.json", "start-token"
 #: How long the endpoint may keep a question waiting, and how often it is told how things stand.
 _WAIT_S, _SAY_S, _POLL_S = 20, 5.0, 0.2
+#: What a site has to end that was started at an address at which the run is no more.
+_MOVED_GRACE_S = 10.0
 #: What a command that puts the machine to sleep may take.
 _OFF_S = 60.0
 
@@ -35,12 +38,12 @@ _OFF_S = 60.0
 class Machine:
     """One machine and its site."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Raises ConfigError if the machine has not joined."""
+    def __init__(self, folder: Path, say: Callable[[str], None], *, program: Sequence[str] = WINDFALL) -> None:
+        """``program``: the command that is Windfall. Raises ConfigError if the machine has not joined."""
         joined = read_json(folder / JOINED)
         if not isinstance(joined, dict) or not isinstance(joined.get("endpoint"), str) or not isinstance(joined.get("site"), str):
             raise ConfigError(f"{folder}: no machine has joined a run from here; run `windfall site join`")
-        self._folder, self._say = folder, say
+        self._folder, self._say, self._program = folder, say, program
         self._url, self.site = joined["endpoint"], joined["site"]
         self._off_command = [str(word) for word in joined.get("off_command", [])]
         self._ca = folder / _CA if (folder / _CA).exists() else None
@@ -49,13 +52,17 @@ class Machine:
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"{folder / _KEY}: the machine's key cannot be read ({e}); join again") from None
         self._endpoint = Endpoint(self._url, self._key, verify=trusting(self._ca))
+        self._joined_at = _changed(folder)
         self._started = self._found()
         self._grace_at: float | None = None
         #: Set by the thread that asks: what is to be done, and a generation's token.
         self._wanted: dict[str, Any] | None = None
         self._over = threading.Event()
         self._refused = ""
-        self._failed = ""
+        #: Which generation has failed here, and why; 0 if none has since one was ended.
+        self._failed: tuple[int, str] = 0, ""
+        #: Why it was told to end, where that was not the run's word: it counts as having failed.
+        self._why_ended = ""
         self._asleep = False
         self._told: tuple[Any, ...] = ()
         self._told_at = float("-inf")
@@ -65,6 +72,10 @@ class Machine:
         if not isinstance(kept, dict) or not all(isinstance(kept.get(k), int) for k in ("pid", "generation", "born")):
             return None
         return SiteProcess(kept["pid"], kept["generation"], kept["born"])
+
+    def close(self) -> None:
+        """Let go of connections, where it does not serve."""
+        self._endpoint.close()
 
     def serve(self, asked: Callable[[], bool]) -> int:
         """Until told to end, which leaves a site running; 1 if the run knows this machine no longer."""
@@ -83,13 +94,32 @@ class Machine:
             raise TransferError(self._refused)
         return 0
 
+    def _follow(self) -> None:
+        """Take up the run's new address, if this machine has been told one. What runs here was told the old one."""
+        if (now := _changed(self._folder)) == self._joined_at:
+            return
+        self._joined_at = now
+        url = str((read_json(self._folder / JOINED) or {}).get("endpoint", self._url))
+        if url == self._url:
+            return
+        self._say(f"the run is at {url} from now on")
+        self._url, self._endpoint = url, Endpoint(url, self._key, verify=trusting(self._ca))
+        self._told = ()
+        if self._started is not None:
+            self._why_ended = f"it is started again, since the run is at {url} now"
+            self._end(_MOVED_GRACE_S)
+
     # -- the thread that asks --------------------------------------------------------------------------------
 
     def _listen(self) -> None:
+        endpoint = self._endpoint
         known, wait_s, said = -1, 0.5, ""
         while not self._over.is_set():
+            if endpoint is not self._endpoint:
+                endpoint.close()
+                endpoint, wait_s, said = self._endpoint, 0.5, ""
             try:
-                told = self._endpoint.ask(
+                told = endpoint.ask(
                     "GET",
                     "/assignment",
                     wait_s=_WAIT_S,
@@ -98,7 +128,7 @@ class Machine:
                 known = int(told["generation"])
                 self._wanted = told
                 if said:
-                    self._say(f"{self._url} answers again")
+                    self._say(f"{endpoint.url} answers again")
                 wait_s, said = 0.5, ""
                 continue
             except TransferError as e:
@@ -108,13 +138,17 @@ class Machine:
                 why = why_not(e) if isinstance(e, httpx.HTTPError) else "the answer is none of an endpoint of Windfall"
                 if why != said:
                     said = why
-                    self._say(f"{self._url} does not answer ({why}); trying again")
+                    self._say(f"{endpoint.url} does not answer ({why}); trying again")
             self._over.wait(wait_s)
             wait_s = min(15.0, 2 * wait_s)
+        endpoint.close()
+        if self._over.is_set():  # else the other thread still says how things stand
+            self._endpoint.close()
 
     # -- what is done ----------------------------------------------------------------------------------------
 
     def _act(self) -> None:
+        self._follow()
         wanted, now = self._wanted, self._started
         if now is not None and not now.lives():
             self._ended(now)
@@ -122,31 +156,31 @@ class Machine:
         if wanted is None:
             return
         generation = int(wanted["generation"])
-        if now is not None and generation != now.generation:
-            self._end(float(wanted.get("grace_s", 10.0)))
-        elif now is None and generation and not self._failed:
+        if now is not None and (generation != now.generation or self._why_ended):
+            self._end(float(wanted.get("grace_s", _MOVED_GRACE_S)))
+        elif now is None and generation and generation != self._failed[0]:  # that an earlier one is to end may not have been heard
+            self._failed = 0, ""
             self._begin(generation, str(wanted.get("token", "")))
         elif now is None and not generation:
-            self._failed = ""
+            self._failed = 0, ""
             self._sleep()
 
     def _begin(self, generation: int, token: str) -> None:
         self._asleep = False
         if not token:
-            self._failed = f"generation {generation} has no token any more; it is started again as another one"
+            self._failed = generation, f"generation {generation} has no token any more; it is started again as another one"
             return
         site = self._folder / "site"
         token_file = self._folder / _TOKEN
         write_secret(token_file, token)
         ca = ["--ca-file", str(self._ca)] if self._ca else []
         command = [
-            sys.executable, "-m", "windfall", "site", "start", "--endpoint", self._url, "--token-file", str(token_file), *ca,
-            "--folder", str(site),
+            *self._program, "site", "start", "--endpoint", self._url, "--token-file", str(token_file), *ca, "--folder", str(site),
         ]  # fmt: skip
         try:
             child = spawn(command, log=site / "logs" / "agent.log", env=dict(os.environ))
         except OSError as e:
-            self._failed = f"it cannot be started: {e.strerror}"
+            self._failed = generation, f"it cannot be started: {e.strerror}"
             return
         self._started = SiteProcess(child.pid, generation, start_time(child.pid), child)
         self._grace_at = None
@@ -170,9 +204,12 @@ class Machine:
             signal_group(now.pid, signal.SIGKILL)  # nothing is there any more that could end them in order
             return
         status = now.child.returncode if now.child is not None else None
-        if self._grace_at is None:
+        if self._why_ended:
+            self._failed, self._why_ended = (now.generation, self._why_ended), ""
+        elif self._grace_at is None:
             self._failed = (
-                f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}"
+                now.generation,
+                f"it ended by itself{'' if status is None else f' with status {status}'}; see {self._folder / 'site' / 'logs'}",
             )
         self._say(f"generation {now.generation} has ended")
         self._started = None
@@ -199,8 +236,8 @@ class Machine:
         now = self._started
         if now is not None:
             return now.generation, ("stopping" if self._grace_at is not None else "up"), ""
-        if self._failed:
-            return int((self._wanted or {}).get("generation", 0)), "failed", self._failed
+        if self._failed[0]:
+            return self._failed[0], "failed", self._failed[1]
         return 0, "absent", ""
 
     def _tell(self) -> None:
@@ -236,9 +273,8 @@ def join(
         folder.chmod(0o700)
     except OSError as e:
         raise ConfigError(f"{folder}: cannot be made this machine's folder ({e.strerror})") from None
-    client = Endpoint(endpoint, verify=trusting(ca_file))
-    told = client.until("POST", "/join", asked, say, json={"token": token})
-    client.close()
+    with contextlib.closing(Endpoint(endpoint, verify=trusting(ca_file))) as client:
+        told = client.until("POST", "/join", asked, say, json={"token": token})
     if told is None:
         raise ConfigError("told to end before it had joined")
     site, key = told.get("site"), told.get("key")
@@ -249,6 +285,32 @@ def join(
         (folder / _CA).write_bytes(ca_file.read_bytes())
     write_json(folder / JOINED, {"endpoint": endpoint, "site": site, "off_command": off_command})
     return site
+
+
+def move(endpoint: str, folder: Path, *, asked: Callable[[], bool], say: Callable[[str], None]) -> str:
+    """Note that the run which this machine has joined is at another address now; the site's name. An agent that runs takes it up.
+
+    Raises:
+        ConfigError: no machine has joined from here, the address is none, or it was told to end before anybody answered there.
+        TransferError: another run is there, or the key was revoked.
+    """
+    machine = Machine(folder, say)
+    machine.close()
+    with contextlib.closing(Endpoint(endpoint, machine._key, verify=trusting(machine._ca))) as client:
+        told = client.until("GET", "/assignment", asked, say, params={"generation": 0, "wait_s": 0})
+    if told is None:
+        raise ConfigError("told to end before the run had answered; nothing was changed")
+    write_json(folder / JOINED, {**(read_json(folder / JOINED) or {}), "endpoint": client.url})
+    return str(machine.site)
+
+
+def _changed(folder: Path) -> tuple[int, int]:
+    """What tells one state of the file of having joined from another."""
+    try:
+        stat = (folder / JOINED).stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_ino
 
 
 def unit(folder: Path) -> str:

@@ -20,6 +20,7 @@ from windfall.site.followers import Followers
 from windfall.site.liveness import LOADING, Liveness
 from windfall.site.metering import MeterRelay
 from windfall.site.node_log import NodeNotes
+from windfall.site.notice import Notice
 from windfall.site.own_window import own_window
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import SiteBus
@@ -134,7 +135,7 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: asked.append(n))
     try:
-        token = read_token(folder) if site.get("bulk") or site["bus"] == ENDPOINT else ""
+        token = read_token(folder) if site.get("bulk") or site.get("bus_login") or site["bus"] == ENDPOINT else ""
         bus = own_bus(site, folder, token)
     except WindfallError as e:
         print(e, file=sys.stderr)
@@ -163,7 +164,10 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         )  # fmt: skip
         notes = NodeNotes(folder)
         look = files.telling(lambda under_way: bus.set("transfers", under_way)) if files else lambda: None
-        while not asked and not worker.parked:
+        notice = Notice(site, bus)
+        while not worker.parked:
+            if asked and notice.over(clock.monotonic(), len(asked), worker, busy=files is not None and files.busy()):
+                break
             look()
             if said := notes.new():
                 bus.emit({"kind": "note", "note": said})
@@ -196,11 +200,23 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
 
 def own_bus(site: Mapping[str, Any], folder: Path, token: str) -> SiteBus:
     """The site's end of the bus. Raises ConfigError, TransferError."""
-    if site["bus"] != ENDPOINT:
-        return open_site_bus(site["bus"], folder, str(site["run_id"]), site["site"], site["generation"], gated=bool(site["gated"]))
-    from windfall.wire.http_bus import HttpSiteBus  # httpx takes a moment to import, and most runs need it for nothing here
 
-    return HttpSiteBus(str(site["endpoint"]), token, verify=trusting(site.get("ca_file")))
+    def over_the_endpoint() -> SiteBus:
+        from windfall.wire.http_bus import HttpSiteBus  # httpx takes a moment to import, and most runs need it for nothing here
+
+        return HttpSiteBus(str(site["endpoint"]), token, verify=trusting(site.get("ca_file")))
+
+    if site["bus"] == ENDPOINT:
+        return over_the_endpoint()
+    gated, login = bool(site["gated"]), None
+    if site.get("bus_login"):
+        from windfall.store.redis_access import Login, password_of, user_of
+
+        login = Login(user_of(str(site["run_id"]), site["site"]), password_of(token), str(site.get("bus_ca") or ""))
+    pace = over_the_endpoint() if gated and site.get("endpoint") else None
+    return open_site_bus(
+        site["bus"], folder, str(site["run_id"]), site["site"], site["generation"], gated=gated, login=login, pace=pace
+    )
 
 
 def calendar(site: Mapping[str, Any]) -> Callable[[], float]:

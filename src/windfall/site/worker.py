@@ -121,6 +121,21 @@ class SiteWorker:
         #: Why the site has stopped by itself; empty while it has not.
         self.parked = ""
 
+    @property
+    def draining(self) -> bool:
+        """Whether it hands in what it has, and trains on nothing more."""
+        return self._draining
+
+    def leave(self) -> None:
+        """Hand in what it has, and train on nothing more."""
+        self._draining = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that it was asked for is done."""
+        cut = self._pace.order is None or self._pace.cut_made
+        return cut and not self._message and self._arrived is None and self._background.idle and self._when_written is None
+
     # -- one unit of work ------------------------------------------------------------------------------------
 
     def pump(self) -> bool:

@@ -335,7 +335,7 @@ class PacedBus:
 class PacedSiteBus:
     """A site's end of a ``PacedBus``."""
 
-    def __init__(self, bus: SiteBus, files: FileSiteBus) -> None:
+    def __init__(self, bus: SiteBus, files: SiteBus) -> None:
         self._bus, self._files = bus, files
 
     def commands(self) -> list[Entry]:
@@ -352,3 +352,4 @@ class PacedSiteBus:
 
     def close(self) -> None:
         self._bus.close()
+        self._files.close()

@@ -66,9 +66,10 @@ class LedgerReader:
         """Every version, oldest first."""
         return self._versions("ORDER BY version")
 
-    def last_versions(self, most: int) -> list[Version]:
-        """The newest versions, at most so many, oldest first."""
-        return self._versions(f"ORDER BY version DESC LIMIT {int(most)}")[::-1]
+    def last_versions(self, most: int, upto: int | None = None) -> list[Version]:
+        """The newest versions (up to the one of number ``upto``), at most so many, oldest first."""
+        where = f"WHERE version <= {int(upto)} " if upto is not None else ""
+        return self._versions(f"{where}ORDER BY version DESC LIMIT {int(most)}")[::-1]
 
     def retained(self) -> list[Version]:
         """Versions whose weights are kept, oldest first."""
@@ -209,5 +210,6 @@ def _made(detail: dict[str, Any]) -> dict[str, Any]:
         "residual": tuple(residual) if residual else None,
         "codec": detail.get("codec", "fp32"),
         "outer_sha256": detail.get("outer_sha256", ""),
+        "norms": tuple((s, g, c, n, scale) for s, g, c, n, scale in detail.get("norms", ())),
         "inner_mean": InnerMean(mean["file"], mean["sha256"], tuple((s, g, c, n) for s, g, c, n in mean["cuts"])) if mean else None,
     }

@@ -80,6 +80,17 @@ class Version:
     outer_sha256: str = ""
     #: Where the inner states of the sites that made it were averaged.
     inner_mean: InnerMean | None = None
+    #: Where movements are clipped: of each contribution (site, generation, cut) its norm for each step, and its factor.
+    norms: tuple[tuple[str, int, int, float, float], ...] = ()
+
+    @property
+    def clipped(self) -> bool:
+        """Whether a contribution counts for less than it was sent as."""
+        return any(scale != 1.0 for *_, scale in self.norms)
+
+    def scale(self, site: str, generation: int, cut: int) -> float:
+        """What a contribution was multiplied by."""
+        return next((s for *which, _, s in self.norms if which == [site, generation, cut]), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +161,13 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of a site's bearer token: its SHA-256, and whether its generation is the site's current one."""
+    """What is known of a site's bearer token: its SHA-256, and whether its generation is the site's current one.
+
+    ``revoked``: an operator has said that it is good no longer.
+    """
 
     site: str
     generation: int
     sha256: str
     current: bool
+    revoked: bool = False

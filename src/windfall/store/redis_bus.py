@@ -20,6 +20,7 @@ import redis
 
 from windfall.store.bus import Entry
 from windfall.store.files import to_json
+from windfall.store.redis_access import Login, SiteUsers
 from windfall.store.redis_link import RedisThread
 
 #: Least time between two requests of one process.
@@ -187,7 +188,9 @@ def _value(text: str | None) -> Entry | None:
 class RedisBus:
     """The coordinator's end."""
 
-    def __init__(self, url: str, run_id: str) -> None:
+    def __init__(self, url: str, run_id: str, users: SiteUsers | None = None) -> None:
+        """``users``: the sites' own, where Redis is to have any."""
+        self._users = users
         self._prefix = f"windfall:{run_id}:"
         self._token = secrets.token_hex(8)
         self._writer = _StreamWriter()
@@ -230,6 +233,8 @@ class RedisBus:
     def _cycle(self, client: Any) -> None:
         # After a failure Redis may come back with an older copy of its data, so everything that still counts is sent again.
         known, self._known = self._known, False
+        if self._users is not None:
+            self._users.keep(client, sure=known)
         self._mind_the_instance(client, known)
         for key, identity, text, number in self._writer.send(client):
             self._open[number] = (key, identity, text)
@@ -285,13 +290,13 @@ def _order(number: str) -> tuple[int, int]:
 class RedisSiteBus:
     """A site's end."""
 
-    def __init__(self, url: str, run_id: str, site: str, generation: int) -> None:
+    def __init__(self, url: str, run_id: str, site: str, generation: int, login: Login | None = None) -> None:
         self._prefix = f"windfall:{run_id}:{site}:"
         self._generation = generation
         self._writer = _StreamWriter()
         self._registers = _Registers()
         self._reader = _StreamReader(f"{self._prefix}commands", "site", f"generation-{generation}", _Seen())
-        self._thread = RedisThread(url, "redis-site-bus", self._cycle, pause_s=_PAUSE_S)
+        self._thread = RedisThread(url, "redis-site-bus", self._cycle, pause_s=_PAUSE_S, login=login)
 
     def commands(self) -> list[Entry]:
         self._thread.wake()
@@ -309,6 +314,10 @@ class RedisSiteBus:
     def get(self, register: str) -> Entry | None:
         self._thread.wake()
         return self._registers.get(f"{self._prefix}run:{register}")
+
+    def health(self) -> str:
+        """Why nothing passes at present, or an empty string."""
+        return self._thread.trouble()
 
     def close(self) -> None:
         self._thread.close()

@@ -18,6 +18,20 @@ from windfall.store.files import read_json, write_json, write_secret
 
 #: In a site's folder.
 _JOIN, _ASSIGNMENT, _PRESENCE, _TOKEN = "join.json", "assignment.json", "presence.json", "start-token"
+_REVOKED = "revoked.json"
+
+
+def revoke_lives(sites_dir: Path, site: str, generation: int) -> None:
+    """From now on nothing that this life of a site, or an earlier one, was given is good any more."""
+    (sites_dir / site).mkdir(parents=True, exist_ok=True)
+    write_json(sites_dir / site / _REVOKED, {"generation": max(generation, revoked_lives(sites_dir, site))})
+
+
+def revoked_lives(sites_dir: Path, site: str) -> int:
+    """Up to which generation a site's lives are revoked; 0: none is."""
+    kept = read_json(sites_dir / site / _REVOKED)
+    found = kept.get("generation") if isinstance(kept, dict) else 0
+    return found if type(found) is int else 0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from windfall.ui import backtest_figures
 from windfall.ui.backtest_late import beside
 from windfall.ui.backtest_rows import by_average, columns, deadlines, footnotes, hours, labels, shares
 from windfall.ui.page import figures, pieces
+from windfall.ui.page.computed_with import computed_with
 from windfall.ui.page.figures import Draw
 from windfall.units import iso_utc
 
@@ -70,6 +71,8 @@ def _page(result: Backtest, config: Config, grid: Grid) -> str:
         heads = [t if i == 0 else f">{t}" for i, t in enumerate(titles)]
         cells = [("", [pieces.text(c) for c in row]) for row in late]
         body.append(section("The same with late readings", "", pieces.table(heads, cells)))
+    if result.provenance is not None:
+        body.append(section("What this was computed with", "", computed_with(result.provenance)))
     body.append(f"<footer>Simulated in {result.elapsed_s:.2f} s. windfall backtest --json prints the same figures.</footer>")
     return document(title, body)
 

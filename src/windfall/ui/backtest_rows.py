@@ -75,7 +75,7 @@ def columns(result: Backtest, *, details: bool = False) -> list[ShownColumn]:
     """
     rows, notes = result.rows, footnotes(result)
     budget = result.target == "budget"
-    names = [r.policy + "".join(f" ({notes.index(n) + 1})" for n in r.notes) for r in rows]
+    names = [r.policy + "".join(f" ({notes.index(n) + 1})" for n in notes_of(r)) for r in rows]
     currencies = sorted({c for r in rows for c in r.money_by_currency})
     span = [_span(r, budget) for r in rows]
     found = [
@@ -106,6 +106,8 @@ def columns(result: Backtest, *, details: bool = False) -> list[ShownColumn]:
         found.append(ShownColumn("% of\noracle", [share(r.share_of_oracle) for r in rows], 3 if by_kg else 0))
     if by_kg:
         found.append(ShownColumn("kg /\noracle", [figure(r.kg_over_oracle, 3) for r in rows], 0))
+    if details and any(r.g_per_kwh_training is not None for r in rows):
+        found.append(ShownColumn("g/kWh in\ntraining", [figure(r.g_per_kwh_training, 1) for r in rows], 9))
     if any(r.unknown_kwh > 0 for r in rows):
         found.append(ShownColumn("kWh\nunknown", [f"{r.unknown_kwh:,.2f}" for r in rows], 0))
     for reference in result.references:
@@ -146,7 +148,26 @@ def explained(result: Backtest, found: Sequence[ShownColumn]) -> str:
 
 def footnotes(result: Backtest) -> list[str]:
     """What there is to say of single rows, each once."""
-    return list(dict.fromkeys(n for r in result.rows for n in r.notes))
+    return list(dict.fromkeys(n for r in result.rows for n in notes_of(r)))
+
+
+def notes_of(r: Row) -> list[str]:
+    """A row's notes; of a policy that draws, what other seeds brought too."""
+    forms = (
+        ("kg_co2", "kg CO2", "{:.3g}", 1.0),
+        ("site_hours", "site-h", "{:.1f}", 1.0),
+        ("share_of_oracle", "% of oracle", "{:.1f}", 100.0),
+    )
+    said = []
+    for key, unit, form, factor in forms:
+        if key in r.over_seeds:
+            low, mid, high = (form.format(factor * v) for v in r.over_seeds[key])
+            said.append(f"{mid} {unit}" if low == high else f"{mid} ({low}–{high}) {unit}")
+    return (
+        [*r.notes, f"median over {r.seeds} seeds, and the 10th to the 90th percentile: {', '.join(said)}"]
+        if said
+        else list(r.notes)
+    )
 
 
 def shares(result: Backtest) -> tuple[list[str], list[tuple[str, list[str], bool]]]:

@@ -1,4 +1,4 @@
-"""How outcomes spread over start dates: one figure, a row a policy."""
+"""How outcomes spread over start dates, and how far policies differ from one of them: a row a policy each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from windfall.simulate.backtest import Row
-from windfall.simulate.spread import SpreadPoint, quantiles
+from windfall.simulate.paired import PairedDifference
+from windfall.simulate.quantiles import quantiles
+from windfall.simulate.spread import SpreadPoint
 from windfall.ui.backtest_figures import POLICY_COLOURS
 from windfall.ui.backtest_rows import labels
 from windfall.ui.page.figures import MUTED, Draw
+from windfall.view.pairs import PAIRED, pair_name, shown_pairs
 
 #: Start dates beyond which no single points are drawn.
 _MOST_DOTS = 80
@@ -89,3 +92,35 @@ def _spread_panel(ax: Any, values: Sequence[Sequence[float]], policies: Sequence
     ax.set_ylim(len(policies) - 0.4, -0.6)
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
+
+
+def differences(pairs: Sequence[PairedDifference]) -> Draw | None:
+    """Each policy's difference from one of them, with its interval; None without pairs."""
+    against, shown = shown_pairs(pairs)
+    if not shown:
+        return None
+    names = list(dict.fromkeys(pair_name(d) for d in shown))
+    figures = list(dict.fromkeys(d.figure for d in shown))
+
+    def draw(inches: float) -> Figure:
+        wide, tall = inches >= 7, 0.75 + 0.27 * len(names)
+        lines, columns = (1, len(figures)) if wide else (len(figures), 1)
+        figure = Figure(figsize=(inches, (tall + 0.2) * lines), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+        for ax, key in zip(axes, figures, strict=True):
+            title, factor = PAIRED[key]
+            for d in (d for d in shown if d.figure == key):
+                i, colour = names.index(pair_name(d)), POLICY_COLOURS.get(d.policy, MUTED)
+                if d.low is not None and d.high is not None:
+                    ax.plot([factor * d.low, factor * d.high], [i, i], color=colour, linewidth=2.2, solid_capstyle="butt")
+                ax.plot([factor * d.mean], [i], marker="o", markersize=5, color=colour, linestyle="")
+            ax.axvline(0.0, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+            ax.set_title(f"{title}, less {against}'s", loc="left", fontsize=9, color=MUTED, pad=4)
+            ax.set_yticks(range(len(names)), names)
+            ax.set_ylim(len(names) - 0.4, -0.6)
+            ax.tick_params(axis="y", length=0)
+            ax.grid(True, axis="x")
+            ax.grid(False, axis="y")
+        return figure
+
+    return draw

@@ -25,6 +25,7 @@ TRANSITIONS = frozenset(
         "error",
         "refused",
         "discarded",
+        "clipped",
         "work_lost",
         "message_failed",
         "quarantined",
@@ -55,6 +56,7 @@ TRANSITIONS = frozenset(
         "given_up",
         "driver_trouble",
         "driver_back",
+        "out_of_reach",
         "platform",
         "leaving",
         "done",
@@ -163,6 +165,8 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             cut = f" cut {d['generation']}.{d['cut']}" if "cut" in d and "generation" in d else ""
             tokens = f" ({int(d['tokens']):,} tokens)" if cut and "tokens" in d else ""
             return f"{event.kind}{cut}{tokens}{_because(d)}"
+        case "clipped":
+            return f"cut {d.get('generation')}.{d.get('cut')} is clipped{_because(d)}"
         case "work_lost":
             kwh = f" and an estimated {float(d['kwh']):.3g} kWh" if "kwh" in d else ""
             text = f"cut {d.get('generation')}.{d.get('cut')} comes too late: {int(d.get('tokens', 0)):,} tokens"
@@ -177,16 +181,9 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"block {d.get('block')} is quarantined{_because(d)}"
         case "site_note":
             return str(d.get("note", ""))
-        case (
-            "given_up"
-            | "driver_trouble"
-            | "driver_back"
-            | "platform"
-            | "meter_lost"
-            | "meter_silent"
-            | "meter_back"
-            | "meter_closed"
-        ):
+        case "given_up" | "driver_trouble" | "driver_back" | "out_of_reach" | "platform":
+            return str(d.get("reason", ""))
+        case "meter_lost" | "meter_silent" | "meter_back" | "meter_closed":
             return str(d.get("reason", ""))
         case "meter":
             return f"its power is measured: {d.get('what', '')}"

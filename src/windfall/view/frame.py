@@ -7,11 +7,13 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from windfall.errors import ConfigError, StoreError
 from windfall.store.files import to_json, write_atomic
+from windfall.units import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 #: ``unix``: seconds, given a second column with the suffix ``_utc`` of kind ``time``.
 Kind = Literal["text", "int", "float", "bool", "time", "unix"]
 
+#: What a frame shows of itself.
+_SHOWN_ROWS, _SHOWN_COLUMNS, _SHOWN_CHARACTERS = 10, 14, 32
 _PANDAS = {"text": "string", "int": "Int64", "float": "float64", "bool": "boolean", "time": "datetime64[us, UTC]"}
 
 
@@ -57,7 +61,33 @@ class Frame:
             yield dict(zip(self._data, values, strict=True))
 
     def __repr__(self) -> str:
-        return f"Frame({len(self)} rows: {', '.join(self._data)})"
+        """The first rows, and what else there is."""
+        shown = self._shown()
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)] if shown[0] else []
+        texts = [n for n, kind in self.kinds.items() if kind == "text"]
+        lines = [
+            "  ".join(c.ljust(w) if n in texts else c.rjust(w) for c, w, n in zip(row, widths, shown[0], strict=True)).rstrip()
+            for row in shown
+        ]
+        return "\n".join([f"Frame({counted(len(self), 'row')}, {counted(len(self._data), 'column')})", *lines, *self._left_out()])
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        head, *rows = self._shown()
+        body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+        more = "".join(f"<p>{escape(text)}</p>" for text in self._left_out())
+        return f"<table><thead><tr>{''.join(f'<th>{escape(c)}</th>' for c in head)}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+    def _shown(self) -> list[list[str]]:
+        """Names and the first rows as text, of as many columns as there is room for."""
+        names = list(self._data)[:_SHOWN_COLUMNS]
+        rows = [[_brief(self._data[n][i]) for n in names] for i in range(min(len(self), _SHOWN_ROWS))]
+        return [names, *rows]
+
+    def _left_out(self) -> list[str]:
+        more = list(self._data)[_SHOWN_COLUMNS:]
+        found = [f"and {counted(len(self) - _SHOWN_ROWS, 'row')} more"] if len(self) > _SHOWN_ROWS else []
+        return [*found, f"and the columns {', '.join(more)}"] if more else found
 
     def to_pandas(self) -> pandas.DataFrame:
         """The same as a pandas DataFrame; times are ``datetime64[us, UTC]``.
@@ -147,6 +177,16 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value
+
+
+def _brief(value: Any) -> str:
+    """A cell as a person reads it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.10g}" if abs(value) >= 1e6 else f"{value:.5g}"
+    text = str(_cell(value))
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,17 +1,14 @@
-"""A run's series, and a backtest's, as tables for analysis: ``windfall.open_run(path).energy().to_pandas()``.
+"""A run's series as tables for analysis: ``windfall.open_run(path).energy().to_pandas()``.
 
 Read only, from ledger and telemetry, of a run that is going on too. Times are there as Unix seconds and as UTC instants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from windfall.simulate.backtest import Backtest, Row
-from windfall.simulate.sweep import SweepPoint, SweepSummary
 from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry_metrics import LOSS, VAL_BPB
@@ -31,6 +28,14 @@ class RunFrames:
     def __init__(self, root: Path | str) -> None:
         """Raises StoreError if there is no run in ``root``."""
         self._run = RunDir(Path(root)).open_existing()
+
+    def __repr__(self) -> str:
+        s = self.summary()
+        share = s["tokens_committed"] / s["tokens_budget"] if s["tokens_budget"] else 0.0
+        return (
+            f"RunFrames({s['run_id']}, {s['state']}: {s['tokens_committed']:,} tokens ({share:.0%}), {s['energy_kwh']:.3g} kWh; "
+            f"{', '.join(_ALL)})"
+        )
 
     def versions(self) -> Frame:
         """Every version: how it came about, tokens (also by site), and its evaluation if it has one."""
@@ -98,71 +103,6 @@ class RunFrames:
             return make(at)
 
 
-def backtest_frames(result: Backtest) -> dict[str, Frame]:
-    """A backtest as tables: ``rows``, ``lanes`` (states of sites) and ``baselines`` (regions always on).
-
-    Lanes name their row by its place in ``rows``.
-    """
-    maps = {"kg_by_method": "kg_", "money_by_currency": "money_", "site_hours_by_site": "site_hours_"}
-    plain: dict[str, Kind] = {
-        f.name: "text" if f.name in ("policy", "preset") else "int" if f.name == "starts" else "float"
-        for f in fields(Row)
-        if f.name not in (*maps, "notes", "lanes")
-    }
-    kinds: dict[str, Kind] = {"row": "int", **plain}
-    table = [[i, *(getattr(r, name) for name in plain)] for i, r in enumerate(result.rows)]
-    for name, prefix in maps.items():
-        more, values = unpacked(prefix, [getattr(r, name) for r in result.rows])
-        kinds |= more
-        table = [[*row, *extra] for row, extra in zip(table, values, strict=True)]
-    kinds["notes"] = "text"
-    table = [[*row, "; ".join(r.notes)] for row, r in zip(table, result.rows, strict=True)]
-    lanes = [
-        (i, r.policy, site, t0, t1, state)
-        for i, r in enumerate(result.rows)
-        for site, lane in r.lanes.items()
-        for t0, t1, state in lane
-    ]
-    bases = [(region, result.baseline_site_hours, kg) for region, kg in result.baselines.items()]
-    return {
-        "rows": Frame(kinds, table),
-        "lanes": Frame({"row": "int", "policy": "text", "site": "text", "t0": "unix", "t1": "unix", "state": "text"}, lanes),
-        "baselines": Frame({"region": "text", "site_hours": "float", "kg_co2": "float"}, bases),
-    }
-
-
-def sweep_frame(points: Sequence[SweepPoint]) -> Frame:
-    """A sweep's points: a row for each policy, start and choice of settings."""
-    keys = list(dict.fromkeys(k for p in points for k, _ in p.settings))
-    figures = ("publication_delay_s", "deadline_h", "finish_h", "site_hours", "energy_kwh", "kg_co2", "money", "starts", "idle_h",
-               "share_inside", "share_of_oracle", "kg_over_oracle", "span_h")  # fmt: skip
-    kinds: dict[str, Kind] = {"policy": "text", "preset": "text", "start": "unix"}
-    kinds |= dict.fromkeys((*keys, *figures), "float")
-    table = [
-        [p.row.policy, p.row.preset, p.start, *(dict(p.settings).get(k) for k in keys), *(getattr(p.row, f) for f in figures)]
-        for p in points
-    ]
-    return Frame(kinds, table)
-
-
-def summary_frame(found: Sequence[SweepSummary]) -> Frame:
-    """A sweep's summaries: a row for each policy and choice of settings, each figure as 10th, 50th and 90th percentile."""
-    keys = list(dict.fromkeys(k for s in found for k, _ in s.settings))
-    figures = list(dict.fromkeys(k for s in found for k in s.figures))
-    kinds: dict[str, Kind] = {"policy": "text", "publication_delay_s": "float", "deadline_h": "float"}
-    kinds |= dict.fromkeys(keys, "float")
-    kinds |= {"start_dates": "int", "finished": "int"}
-    kinds |= dict.fromkeys((f"{f}_{q}" for f in figures for q in ("p10", "p50", "p90")), "float")
-    table = []
-    for s in found:
-        settings = dict(s.settings)
-        triples = [v for f in figures for v in s.figures.get(f, (None, None, None))]
-        table.append(
-            [s.policy, s.publication_delay_s, s.deadline_h, *(settings.get(k) for k in keys), s.start_dates, s.finished, *triples]
-        )
-    return Frame(kinds, table)
-
-
 def _versions(at: Moment) -> Frame:
     found = at.ledger.versions()
     bpb = {m.version: m.value for m in at.telemetry.metrics(VAL_BPB)} if at.telemetry else {}
@@ -189,18 +129,18 @@ def _events(at: Moment) -> Frame:
         "detail": "text",
     }  # fmt: skip
     rows = [
-        (i, e.t_run, e.t_wall, e.kind, e.site, e.version, what_happened(e), to_json(_without_secrets(e.detail)))
+        (i, e.t_run, e.t_wall, e.kind, e.site, e.version, what_happened(e), to_json(without_secrets(e.detail)))
         for i, e in (at.telemetry.events() if at.telemetry else ())
     ]
     return Frame(kinds, rows)
 
 
-def _without_secrets(value: Any, key: str = "") -> Any:
+def without_secrets(value: Any, key: str = "") -> Any:
     """Details with what looks like a credential taken out, value by value, so that they stay JSON."""
     if isinstance(value, dict):
-        return {k: _without_secrets(v, str(k)) for k, v in value.items()}
+        return {k: without_secrets(v, str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [_without_secrets(v, key) for v in value]
+        return [without_secrets(v, key) for v in value]
     if not isinstance(value, str):
         return value
     whole = f"{key}={value}"

@@ -22,11 +22,11 @@ MAX_POINTS = 2000
 
 #: Event kinds that a reader of the report should see.
 NOTABLE = (
-    "warning", "error", "refused", "discarded", "work_lost", "message_failed", "quarantined", "lease_ended", "stranger",
-    "swept", "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked", "released",
-    "bus_down", "bus_up", "signal_lost", "signal_back", "meter_lost", "meter_silent", "meter_back", "meter_closed",
+    "warning", "error", "refused", "discarded", "clipped", "work_lost", "message_failed", "quarantined", "lease_ended",
+    "stranger", "swept", "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked",
+    "released", "bus_down", "bus_up", "signal_lost", "signal_back", "meter_lost", "meter_silent", "meter_back", "meter_closed",
     "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving", "configuration_changed", "site_left",
-    "given_up", "driver_trouble", "driver_back",
+    "given_up", "driver_trouble", "driver_back", "out_of_reach",
 )  # fmt: skip
 
 

@@ -79,6 +79,8 @@ def whose(authorization: str | None, tokens: Iterable[Token]) -> Token:
             found = token
     if found is None:
         raise Denied(401, "this token is none of this run's")
+    if found.revoked:
+        raise Denied(403, f"this token of site {found.site} has been revoked")
     if not found.current:
         raise Denied(403, f"this token is of generation {found.generation} of site {found.site}, which is over")
     return found

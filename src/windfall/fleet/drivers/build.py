@@ -19,6 +19,7 @@ from windfall.fleet.drivers.resident import ResidentDriver
 from windfall.fleet.drivers.slurm import SlurmDriver
 from windfall.fleet.drivers.start import Start, Starts
 from windfall.fleet.drivers.threaded import LookIntervals, ThreadedDriver
+from windfall.grid.credentials import variables
 from windfall.site.nursery import Nursery
 from windfall.store.rundir import RunDir
 
@@ -38,11 +39,12 @@ def build_driver(
     local sites: ``environment`` is added to that of every one; ``agent`` is the command that runs a site, to which its folder is
     added; ``token_for`` makes a generation's token; ``nursery`` is what makes some of them sooner.
     """
-    local = LocalDriver(run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery)
+    local = LocalDriver(
+        run.sites, run_id, describe, environment=environment, agent=agent, token_for=token_for, nursery=nursery,
+        withheld=variables(config),
+    )  # fmt: skip
     others: dict[str, Driver] = {
-        s.name: ThreadedDriver(platform_driver(s, run, run_id, starts), s.name, look_intervals(s))
-        for s in config.site
-        if s.driver in ELSEWHERE
+        s.name: ThreadedDriver(platform_driver(config.settled(s), run, run_id, starts), s.name, look_intervals(s))
         for s in config.site
         if s.driver in ELSEWHERE
     }

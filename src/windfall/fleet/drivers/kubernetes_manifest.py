@@ -29,6 +29,8 @@ class Reached:
     address: str
     port: int
     tls: bool
+    #: What else its sites speak to: names or addresses, and ports.
+    also: tuple[tuple[str, int], ...] = ()
 
     @property
     def url(self) -> str:
@@ -78,14 +80,16 @@ def network_policy(table: KubernetesTable, site: str, reached: Reached, *, own_s
 
     ``own_signal``: it asks its region's signal itself, which is out there somewhere.
     """
-    tcp: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": reached.port}]}
-    try:
-        address = ipaddress.ip_address(reached.address)
-        tcp["to"] = [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}]
-    except ValueError:
-        pass  # a policy knows no names
     names = {"ports": [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]}
-    egress = [names, tcp]
+    egress: list[Json] = [names]
+    for host, port in ((reached.address, reached.port), *reached.also):
+        tcp: Json = {"ports": [{"protocol": "TCP", "port": port}]}
+        try:
+            address = ipaddress.ip_address(host)
+            tcp["to"] = [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}]
+        except ValueError:
+            pass  # a policy knows no names
+        egress.append(tcp)
     if own_signal and reached.port != 443:
         egress.append({"ports": [{"protocol": "TCP", "port": 443}]})
     made = _object("networking.k8s.io/v1", "NetworkPolicy", name_of("", site), table)

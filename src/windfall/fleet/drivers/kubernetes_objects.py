@@ -19,6 +19,8 @@ KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 CONTAINER = "site"
 #: Where the container finds what it is given, and its own disk.
 GIVEN, FOLDER = "/etc/windfall/start", "/var/lib/windfall"
+#: Of a pod of which nobody says how long it may take to end: one that is only to be looked at, or ended.
+_GRACE_S = 120
 _LABEL = re.compile(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 #: What cluster autoscalers read: this pod is not to be moved.
 _STAY = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
@@ -99,7 +101,7 @@ class Objects:
         given = {"name": "start", "secret": {"secretName": self.name, "defaultMode": 0o440}}
         disk = {"name": "site", "persistentVolumeClaim": {"claimName": self.name}}
         spec: Json = {
-            "restartPolicy": restart, "terminationGracePeriodSeconds": t.grace_s, "automountServiceAccountToken": False,
+            "restartPolicy": restart, "terminationGracePeriodSeconds": t.grace_s or _GRACE_S, "automountServiceAccountToken": False,
             "enableServiceLinks": False, "containers": [self._container(start)],
             "securityContext": {
                 "runAsNonRoot": True, "runAsUser": t.user_id, "runAsGroup": t.user_id, "fsGroup": t.user_id,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from windfall.fleet.machine import Observation, Observed
 from windfall.processes import SiteProcess, group_members, mark, marked, signal_group, spawn, start_time
 from windfall.site.nursery import Lost, Nursery
 from windfall.store.files import write_json, write_secret
+from windfall.store.redis_access import PASSWORD
 from windfall.wire.bulk import TOKEN_NAME
 
 #: From a site's name to what it is told at its start: the contents of its `site.json`, without name, generation and run.
@@ -37,9 +38,12 @@ class LocalDriver:
     def __init__(
         self, sites_dir: Path, run_id: str, describe: Describe, *, environment: dict[str, str] | None = None,
         agent: Sequence[str] = AGENT, token_for: TokenFor | None = None, nursery: Nursery | None = None,
+        withheld: Collection[str] = (),
     ) -> None:  # fmt: skip
         """``token_for``: for a file that only this user may read, and that the site removes when it has read it. ``nursery`` makes
-        agents of sites that train on processors, where it can; it ends with `close`."""
+        agents of sites that train on processors, where it can; it ends with `close`. ``withheld``: variables that sites do not get,
+        unless they watch a signal by themselves."""
+        self._withheld = withheld
         self._token_for = token_for
         self._dir = sites_dir
         self._run_id = run_id
@@ -75,7 +79,10 @@ class LocalDriver:
             write_json(folder / "site.json", told)
             if self._token_for is not None:
                 write_secret(folder / TOKEN_NAME, self._token_for(site, generation))
-            env = {**os.environ, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
+            kept = {k: v for k, v in os.environ.items() if told.get("own_signal") or k not in self._withheld}
+            env = {**kept, **self._environment, **mark(self._run_id, self._dir.parent, site, generation)}
+            if told.get("bus_login"):
+                env.pop(PASSWORD, None)  # the run's own; the site has one for its own keys
             # The SuperNode must find Flower's console scripts, which it starts.
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
             on_processors = told.get("trainer", {}).get("device") == "cpu"

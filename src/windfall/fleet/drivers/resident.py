@@ -83,6 +83,9 @@ class ResidentDriver:
         presence = self._files.presence()
         if self._away(presence) and not (presence is not None and presence.asleep) and self._files.joined:
             raise Transient(self._why_away(presence))
+        wanted = self._files.assignment().generation
+        if wanted and (presence is None or presence.generation != wanted):
+            return [Owned(self._site, wanted, self._site)]  # its machine has been asked to start it, and has not said how that went
         alive = presence is not None and presence.state in ("starting", "up", "stopping")
         return [Owned(self._site, presence.generation, self._site)] if presence is not None and alive else []
 

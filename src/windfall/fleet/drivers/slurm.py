@@ -130,7 +130,7 @@ class SlurmDriver:
             self._forget()
             return Observation(Observed.ABSENT)
         last = next((job for job in jobs if job.number == self._followed), None)
-        return Observation(Observed.FAILED, self._how_it_ended(last))
+        return self._ended(last)
 
     def _see(self, living: list[_SlurmJob]) -> Observation:
         *older, job = living
@@ -152,7 +152,7 @@ class SlurmDriver:
             return Observation(Observed.STOPPING, f"job {job.number} has ended, and its node is still cleaning up")
         return Observation(Observed.UP, f"job {job.number} is {job.state.lower()}" if job.state != "RUNNING" else "")
 
-    def _how_it_ended(self, job: _SlurmJob | None) -> str:
+    def _ended(self, job: _SlurmJob | None) -> Observation:
         number = self._followed
         state, reason, limit = (job.state, job.reason, job.limit) if job else self._from_accounts()
         at_limit = False
@@ -161,10 +161,11 @@ class SlurmDriver:
             if used_s is not None and limit_s is not None:
                 at_limit = used_s >= limit_s - self._table.term_before_s - _EARLY_S
         if not state:
-            return f"job {number} has ended, and Slurm does not know any more how"
+            return Observation(Observed.FAILED, f"job {number} has ended, and Slurm does not know any more how")
         log = self._log(number)
         last = _end_of(log) if state == "FAILED" else ""
-        return f"job {number} {words.ended(state, reason, limit=limit, at_limit=at_limit)}" + (f": {last} ({log})" if last else "")
+        told = f"job {number} {words.ended(state, reason, limit=limit, at_limit=at_limit)}" + (f": {last} ({log})" if last else "")
+        return Observation(Observed.FAILED, told, planned=state == "COMPLETED" and at_limit)
 
     def _log(self, number: int | str | None) -> Path:
         return self._folder / "logs" / f"job-{number}.log"

@@ -130,7 +130,7 @@ def ended(state: str, reason: str, *, limit: str, at_limit: bool) -> str:
     why = f" ({reason})" if reason not in ("", "None", "(null)") else ""
     match state:
         case "COMPLETED" if at_limit:
-            return f"handed in what it had and ended before its time limit ({limit})"
+            return f"ended in order before its time limit ({limit}); what it could not hand in is in its outbox"
         case "COMPLETED":
             return "ended by itself"
         case "TIMEOUT":

@@ -89,8 +89,10 @@ class ThreadedDriver:
         with self._wake:
             # The newest request counts: who is to be off need not be started first.
             self._request = request
-            # What was seen before says nothing of what has just been asked for.
-            self._seen, self._seen_at, self._blind = Observation(meanwhile), clock.monotonic(), None
+            # What was seen before says nothing of what has just been asked for. What cannot be seen is not seen to stop either.
+            self._seen, self._seen_at = Observation(meanwhile), clock.monotonic()
+            if request.what == "up":
+                self._blind = None
             self._wake.notify_all()
 
     def _start(self) -> None:

@@ -13,11 +13,14 @@ from typing import Any
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import StoreError
+from windfall.simulate.provenance import Provenance, provenance
 from windfall.store.files import to_json, write_atomic
 from windfall.store.rundir import RunDir
 from windfall.ui.page import figures, pieces
-from windfall.units import clock_text
+from windfall.ui.page.computed_with import computed_with
+from windfall.units import clock_text, kwh
 from windfall.view.baselines import Baseline, baselines, headline, load_grid
+from windfall.view.frames import without_secrets
 from windfall.view.moment import one_moment
 from windfall.view.series import RunSeries, run_series
 from windfall.view.state import RunState, run_state
@@ -47,10 +50,12 @@ def write_report(run: RunDir) -> Path:
     }
     documents = {name: figures.svg(draw, _WIDE) for name, draw in draws.items()}
     narrow = {name: figures.svg(draw, _NARROW) for name, draw in draws.items()}
-    page = _page(run, config, summary, s, found, documents, narrow)
+    made = provenance(config, grid)
+    page = _page(run, config, summary, s, found, documents, narrow, made)
     files = {f"{name}.svg": document.encode() for name, document in documents.items()}
+    files |= {f"{name}.pdf": figures.pdf(draw, _WIDE) for name, draw in draws.items()}
     files["lanes.png"] = figures.png(draws["lanes"], _WIDE)
-    files["summary.json"] = (to_json(_as_json(summary, found), indent=2) + "\n").encode()
+    files["summary.json"] = (to_json(_as_json(summary, found, s, made), indent=2) + "\n").encode()
     files["index.html"] = page.encode()
     try:
         run.report.mkdir(exist_ok=True)
@@ -61,17 +66,23 @@ def write_report(run: RunDir) -> Path:
     return run.report / "index.html"
 
 
-def _as_json(summary: RunState, found: Sequence[Baseline]) -> dict[str, Any]:
-    """The summary with the comparison that the page leads with."""
+def _as_json(summary: RunState, found: Sequence[Baseline], s: RunSeries, made: Provenance) -> dict[str, Any]:
+    """The summary with the comparison that the page leads with, and what it was computed with."""
+    training = [c for c in s.costs if c.phase == "training"]
+    priced = sum(c.joules - c.unpriced_joules for c in training)
+    intensity = sum(c.grams for c in training) / kwh(priced) if priced > 0 else None
     best = headline(found)
     rows = [{"region": b.region, "own": b.own, "kg_co2": b.kg, "run_share": b.share, "why_not": b.why or None} for b in found]
     lead = None if best is None else {"region": best.region, "kg_co2": best.kg, "run_share": best.share}
-    return {**summary.as_json(), "always_on": rows, "headline": lead}
+    return {
+        **summary.as_json(), "g_per_kwh_training": intensity, "always_on": rows, "headline": lead,
+        "provenance": without_secrets(made.as_json()),
+    }  # fmt: skip
 
 
 def _page(
     run: RunDir, config: Config, summary: RunState, s: RunSeries, found: Sequence[Baseline],
-    wide: Mapping[str, str], narrow: Mapping[str, str],
+    wide: Mapping[str, str], narrow: Mapping[str, str], made: Provenance,
 ) -> str:  # fmt: skip
     css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
     title = pieces.text(summary.run_id or config.run.name)
@@ -102,6 +113,7 @@ def _page(
         _section("Changes of configuration", _CHANGES, pieces.changes(summary)) if summary.changes else "",
         _section("Events of note", "", pieces.notable(s)),
         _samples(config, s),
+        _section("What this report was computed with", "", computed_with(made)),
         f"<footer>Read from ledger and telemetry{_moment(summary.t_run)}. Figures and summary.json lie beside this page.</footer>",
     ]
     return (

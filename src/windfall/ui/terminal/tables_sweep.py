@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from windfall.simulate.paired import FEW_BLOCKS
 from windfall.simulate.regions import ranked_by
 from windfall.units import clock_text, iso_utc
+from windfall.view.pairs import pair_name, shown_pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from windfall.config.schema import Config
+    from windfall.simulate.paired import PairedDifference
     from windfall.simulate.plan import Plan
     from windfall.simulate.regions import RankedRegion
     from windfall.simulate.replay import ReplayReport
@@ -52,6 +55,25 @@ def sweep_table(found: Sequence[SweepSummary], config: Config) -> tuple[list[str
     return titles, rows
 
 
+def paired_table(pairs: Sequence[PairedDifference]) -> tuple[list[str], list[list[str]]]:
+    """Column titles, and a row for every policy beside the one that others are compared with: mean and interval by figure."""
+    against, shown = shown_pairs(pairs)
+    figures = list(dict.fromkeys(d.figure for d in shown))
+    titles = {key: (title, form, 100.0 if key == "share_of_oracle" else 1.0) for key, title, form in _COLUMNS}
+    rows: dict[str, dict[str, str]] = {}
+    counts: dict[str, str] = {}
+    for d in shown:
+        _, form, factor = titles[d.figure]
+        signed = form.replace("{:", "{:+")
+        text = signed.format(factor * d.mean)
+        if d.low is not None and d.high is not None:
+            text += f"\n({signed.format(factor * d.low)} to {signed.format(factor * d.high)})"
+        rows.setdefault(pair_name(d), {})[d.figure] = text
+        counts.setdefault(pair_name(d), str(d.start_dates))
+    heads = [f"less {against}", "start dates", *(titles[f][0] for f in figures)]
+    return heads, [[name, counts[name], *(own.get(f, "-") for f in figures)] for name, own in rows.items()]
+
+
 def print_sweep(found: Sequence[SweepSummary], simulations: int, elapsed_s: float, config: Config, console: Console) -> None:
     """A sweep's table."""
     from rich.table import Table
@@ -68,6 +90,27 @@ def print_sweep(found: Sequence[SweepSummary], simulations: int, elapsed_s: floa
     budget = config.backtest.target == "budget"
     console.print(_MEDIAN + ("; figures are of finished runs" if budget else ""), style="dim")
     console.print(f"simulated in {elapsed_s:.2f} s", style="dim", highlight=False)
+
+
+def print_paired(pairs: Sequence[PairedDifference], console: Console) -> None:
+    """Differences from one policy; nothing where there are none."""
+    from rich.table import Table
+
+    titles, rows = paired_table(pairs)
+    if rows:
+        table = Table(
+            title="Differences from the same start dates", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        )
+        for title in titles:
+            table.add_column(title, justify="left" if title == titles[0] else "right", overflow="fold", vertical="bottom")
+        for row in rows:
+            table.add_row(*row)
+        console.print()
+        console.print(table)
+        blocks = min(d.blocks for d in pairs)
+        said = "mean, and its 95 % interval; start dates whose simulations overlap count as one block"
+        few = f"; only {blocks:.1f} blocks: take intervals as rough" if blocks < FEW_BLOCKS else ""
+        console.print(said + few, style="dim", highlight=False)
 
 
 def print_ranking(ranked: Sequence[RankedRegion], config: Config, console: Console) -> None:
