@@ -53,6 +53,11 @@ def monotonic() -> float:
     return _lived.now() if _lived is not None else time.monotonic()
 
 
+def uptime() -> float:
+    """Seconds since this machine was started, time in which it was suspended included where the system counts it."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def leave_out_stops() -> None:
     """From now on leave out of this process's monotonic clock the time in which the process was stopped or suspended.
 

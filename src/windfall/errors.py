@@ -69,6 +69,10 @@ class TakenOver(StoreError):
     """Another coordinator has taken over this run. This one stops and changes nothing more."""
 
 
+class MeterError(WindfallError):
+    """A meter of power is not there, cannot be read or says what cannot be; the model of the site's power stands in for it."""
+
+
 class RankError(WindfallError):
     """One of a site's ranks could not start or has ended. The site's trainer ends too; its work is kept."""
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backtests import STUDY, result, row
 from test_ui_report import Page
 
+from backtests import STUDY, result, row
 from ui_runs import START
 from windfall.config.load import load, loads
 from windfall.config.schema import Config

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from backtests import result, row
 
 import windfall
+from backtests import result, row
 from ui_runs import START
 from windfall.cli.backtest import BacktestRequest, backtest_verb
 from windfall.config.load import loads

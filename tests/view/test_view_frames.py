@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from backtests import result, row
 
 import windfall
+from backtests import result, row
 from needs import missing
 from ui_runs import START, finished_run
 from windfall.cli.export import export

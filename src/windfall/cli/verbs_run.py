@@ -20,6 +20,15 @@ class Extend(str, Enum):  # noqa: UP042 - typer takes its values
     hold = "hold"
 
 
+class By(str, Enum):  # noqa: UP042 - typer takes its values
+    """What an account has lines for."""
+
+    site = "site"
+    phase = "phase"
+    version = "version"
+    hour = "hour"
+
+
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML), or a run directory to resume as it is")],
@@ -68,6 +77,22 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     from windfall.cli import report as verb
 
     verb.report(run, as_json)
+
+
+@app.command()
+def account(
+    run: RunArgument,
+    by: Annotated[Optional[By], typer.Option(help="a line for each (default: by site, and by phase)")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="the lines as CSV")] = False,
+    codecarbon: Annotated[
+        bool, typer.Option("--codecarbon", help="a line for each site, laid out as CodeCarbon's emissions.csv")
+    ] = False,
+) -> None:
+    """What a run cost: energy (measured and modelled), emissions, money, by site, phase, version or hour; tokens; how it closes."""
+    from windfall.cli import account as verb
+
+    verb.account(run, by.value if by else None, as_json, as_csv, codecarbon)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from windfall.config.account import AccountTable, EmbodiedTable
 from windfall.config.backtest import BacktestTable
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
 from windfall.config.drivers import (
@@ -26,6 +27,7 @@ from windfall.config.drivers import (
 from windfall.config.exalsius import ExalsiusTable
 from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
+from windfall.config.meter import MeterTable
 from windfall.config.policy import BACKTEST_ONLY, PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.signals import LIVE, SignalTable
@@ -147,6 +149,8 @@ class SiteTable(Table):
     command: CommandTable | None = Field(None, description='settings of driver = "command"')
     kubernetes: KubernetesTable | None = Field(None, description='settings of driver = "kubernetes"')
     exalsius: ExalsiusTable | None = Field(None, description='settings of driver = "exalsius"')
+    meter: MeterTable | None = Field(None, description="what measures its power (default: modelled from its phases)")
+    embodied: EmbodiedTable | None = Field(None, description="emissions of making it (default: not known, and said so)")
     signal: SignalTable
     signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 
@@ -215,6 +219,7 @@ class Config(Table):
     fleet: FleetTable = Field(default_factory=FleetTable)  # type: ignore[arg-type]
     limits: LimitsTable = Field(default_factory=LimitsTable)  # type: ignore[arg-type]
     network: NetworkTable = Field(default_factory=NetworkTable)  # type: ignore[arg-type]
+    account: AccountTable = Field(default_factory=AccountTable)  # type: ignore[arg-type]
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
     site: list[SiteTable] = Field(min_length=1)
     counterfactual: list[CounterfactualTable] = Field(default_factory=list)

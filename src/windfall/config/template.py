@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from windfall.config.accepted import accepted
+from windfall.config.account import AccountTable
 from windfall.config.backtest import BacktestTable, ReferenceTable, TrainerTable
 from windfall.config.federation import FederationTable
 from windfall.config.policy import PolicyTable
@@ -84,7 +85,7 @@ def template() -> str:
     for name, cls in (
         ("run", RunTable), ("policy", PolicyTable), ("model", ModelTable), ("data", DataTable),
         ("train", TrainTable), ("federation", FederationTable), ("fleet", FleetTable),
-        ("limits", LimitsTable), ("backtest", BacktestTable),
+        ("limits", LimitsTable), ("account", AccountTable), ("backtest", BacktestTable),
     ):  # fmt: skip
         lines += _table(f"[{name}]", cls, _SET.get(name, {}))
     lines += _table("[backtest.trainer]", TrainerTable, {})

@@ -37,6 +37,8 @@ class Total:
     #: Grams by average intensity, where the site has that signal too; and the cost in the currency of its price.
     average_grams: float = 0.0
     money: float = 0.0
+    #: Joules that a meter has measured; the others are modelled.
+    measured_joules: float = 0.0
 
     def add(self, other: Total) -> None:
         """Add another sum to this one."""
@@ -49,6 +51,7 @@ class Total:
         self.uncosted_joules += other.uncosted_joules
         self.average_grams += other.average_grams
         self.money += other.money
+        self.measured_joules += other.measured_joules
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Interval:
     """One entry of the account: a site in one phase, under one reading of each of its signals (``t0``, ``t1`` in run time).
 
     None: that signal's value was unknown, or the site has no such signal. ``grams`` are 0 where ``g_per_kwh`` is None.
+    ``measured_joules`` were measured, the rest is modelled. An entry with a ``cause`` corrects what was booked before over the same
+    time: its figures are signed, and it has no seconds of its own. ``booked_at``: run time at which it was booked, if not at once.
     """
 
     t0: float
@@ -69,6 +74,9 @@ class Interval:
     inside: bool | None
     average_grams: float | None = None
     money: float | None = None
+    measured_joules: float = 0.0
+    cause: str = ""
+    booked_at: float | None = None
 
 
 class Account:
@@ -79,28 +87,44 @@ class Account:
         self.tariffs = tariffs
         self.totals: dict[tuple[str, str], Total] = {}
 
-    def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
-        """Book ``[t0, t1)`` (run time) of ``site`` in ``phase``; one entry per reading that held in it."""
-        watts = self._power[site].watts(phase)
-        found = self._price(site, phase, watts, t0, t1)
+    def watts(self, site: str, phase: str) -> float:
+        """What the site's model takes (W) in a phase."""
+        return self._power[site].watts(phase)
+
+    def book(
+        self, site: str, phase: str, t0: float, t1: float, *, watts: float | None = None, measured: float = 0.0, cause: str = "",
+        booked_at: float | None = None,
+    ) -> list[Interval]:  # fmt: skip
+        """Book ``[t0, t1)`` (run time) of ``site`` in ``phase``; one entry per reading that held in it.
+
+        ``watts``: what a meter says that it took (default: the model's); with a ``cause``, by how much that differs from what was
+        booked. ``measured``: how many of the joules over ``[t0, t1)`` the meter has measured.
+        """
+        power = self._power[site].watts(phase) if watts is None else watts
+        found = self._price(site, phase, power, t0, t1, measured=measured, corrects=bool(cause))
         if found is None:
             return []
         return [
-            Interval(a, b, site, phase, watts, _known(c), j, g, None if math.isnan(i) else bool(i), _known(av), _known(m))
+            Interval(
+                a, b, site, phase, power, _known(c), j, g, None if math.isnan(i) else bool(i), _known(av), _known(m),
+                measured * (b - a) / (t1 - t0), cause, booked_at,
+            )
             for a, b, j, c, g, i, av, m in zip(*(x.tolist() for x in found), strict=True)
-        ]
+        ]  # fmt: skip
 
     def add(self, site: str, phase: str, t0: float, t1: float) -> None:
         """Book as ``book`` does, without making the entries."""
         self._price(site, phase, self._power[site].watts(phase), t0, t1)
 
-    def _price(self, site: str, phase: str, watts: float, t0: float, t1: float) -> tuple[npt.NDArray[Any], ...] | None:
+    def _price(
+        self, site: str, phase: str, watts: float, t0: float, t1: float, *, measured: float = 0.0, corrects: bool = False
+    ) -> tuple[npt.NDArray[Any], ...] | None:
         """Add to the sums. Returns the intervals and their figures, or None where no energy is used."""
         if t1 <= t0:
             return None
         total = self.totals.setdefault((site, phase), Total())
-        if watts == 0.0:
-            total.seconds += t1 - t0
+        if watts == 0.0 and measured == 0.0:
+            total.seconds += 0.0 if corrects else t1 - t0
             return None
         tariff = self.tariffs[site]
         starts, ends, (first, intensity, average, price) = _together(
@@ -115,9 +139,9 @@ class Account:
         money = joules / J_PER_KWH * price / 1000.0
         total.add(
             Total(
-                float(length.sum()), float(joules.sum()), float(grams.sum()), float(joules[inside == 1.0].sum()),
-                float(joules[~known].sum()), float(joules[~judged].sum()), float(joules[~np.isfinite(price)].sum()),
-                float(np.nansum(by_average)), float(np.nansum(money)),
+                0.0 if corrects else float(length.sum()), float(joules.sum()), float(grams.sum()),
+                float(joules[inside == 1.0].sum()), float(joules[~known].sum()), float(joules[~judged].sum()),
+                float(joules[~np.isfinite(price)].sum()), float(np.nansum(by_average)), float(np.nansum(money)), measured,
             )
         )  # fmt: skip
         return starts, ends, joules, intensity, grams, inside, by_average, money

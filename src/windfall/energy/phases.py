@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-PHASES = ("off", "provisioning", "idle", "training", "draining")
+#: ``idle``: its nodes are there and load, or wait for work; ``stall``: it trains, and waits for others or for a merge.
+PHASES = ("off", "provisioning", "idle", "training", "evaluation", "stall", "draining")
 
 #: A phase over ``[from, to)`` (run time).
 Span = tuple[str, float, float]
@@ -42,7 +43,7 @@ def with_stalls(t0: float, t1: float, since: float, cycle_s: float, stall_s: flo
     begin = since + math.floor((t0 - since) / cycle_s) * cycle_s
     while begin < t1:
         stall, end = begin + (cycle_s - stall_s), begin + cycle_s
-        for phase, a, b in (("training", begin, stall), ("idle", stall, end)):
+        for phase, a, b in (("training", begin, stall), ("stall", stall, end)):
             if min(b, t1) > max(a, t0):
                 yield phase, max(a, t0), min(b, t1)
         begin = end

@@ -30,5 +30,7 @@ class PowerModel:
             "provisioning": self.provisioning_w,
             "idle": self.idle_w,
             "training": self.train_w,
+            "evaluation": self.train_w,
+            "stall": self.idle_w,
             "draining": self.idle_w,
         }[phase]

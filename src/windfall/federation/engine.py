@@ -23,7 +23,7 @@ from windfall.federation.members import Settings
 from windfall.federation.membership import Membership, Registered
 from windfall.federation.nodes import Nodes
 from windfall.federation.orders import Orders
-from windfall.federation.reports import Doing, SiteReports
+from windfall.federation.reports import EVALUATING, Doing, Metered, SiteReports
 from windfall.federation.rounds import Begin, BringForward, Close, Command, Commit, EvaluateLast, GiveUp, Round, Rounds, Situation
 from windfall.federation.together import Together
 from windfall.fleet.machine import Site, State
@@ -116,7 +116,15 @@ class Federation:
         works = r is not None and (
             site in r.waiting or site in r.beside or r.answered.get(site) == t0 or (self._s.overlap and site in r.answered)
         )
-        return [("training" if works else "idle", t0, t1)]
+        # On replayed time an evaluation takes none: it is the machine's, and not the run's.
+        said = self.doing(site) if works and not self._s.gated else None
+        if said is not None and said.what.startswith(EVALUATING):
+            return [("evaluation", t0, t1)]
+        return [("training" if works else "stall", t0, t1)]
+
+    def hear_meters(self, take: Callable[[str, Metered], None]) -> None:
+        """From now on ``take`` is told what sites' meters say."""
+        self._reports.metered = take
 
     def left(self) -> float:
         counts = self._ledger.counts()

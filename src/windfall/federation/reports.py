@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ from windfall.federation.evaluations import Evaluations
 from windfall.store.bus import Bus
 from windfall.store.telemetry import Events
 from windfall.wire.fields import Fields, finite, is_count, text
+
+#: What a site says while it evaluates.
+EVALUATING = "an evaluation"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,25 @@ class Doing:
     what: str
     since: float | None
     heard_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """What a site's meter had counted at an instant of its machine's uptime (s), under one identity of its counters."""
+
+    boot: str
+    at: float
+    joules: float
+    measured_joules: float
+    what: str
+
+    @classmethod
+    def read(cls, f: Fields) -> Metered:
+        """Raises Refused where a field is missing or not of its kind."""
+        found = cls(f.word("boot"), f.number("at"), f.number("joules"), f.number("measured_joules"), f.word("what", default=""))
+        if found.joules < 0 or not 0 <= found.measured_joules <= found.joules * (1 + 1e-9):
+            raise Refused(f"joules {found.joules:g}, of which measured {found.measured_joules:g}: no such meter")
+        return found
 
 
 class SiteReports:
@@ -40,6 +63,8 @@ class SiteReports:
         self._doing: dict[str, Doing] = {}
         #: Sites that have taken a version in since somebody asked, and which.
         self.taken_in: list[tuple[str, int]] = []
+        #: Takes in what a site's meter says: the site, and an entry with all its fields right.
+        self.metered: Callable[[str, Metered], None] = lambda site, said: None
         #: By site: why it cannot go on, by its own word.
         self.fatal: dict[str, str] = {}
         #: By site: why its platform ends it, by its own word.
@@ -113,6 +138,9 @@ class SiteReports:
     def _entry(self, t: float, site: str, e: dict[str, Any], generation: int | None, mode: str) -> None:
         """Take one entry in. Raises Refused if it is malformed."""
         kind, f = e.get("kind"), Fields(e)
+        if kind == "meter":  # of whichever life: it says itself what it goes on from
+            self.metered(site, Metered.read(f))
+            return
         if e.get("generation") != generation and kind != "eval":
             return
         if kind == "step":
@@ -126,6 +154,9 @@ class SiteReports:
             self.taken_in.append((site, f.count("version")))
         elif kind == "fatal":
             self.fatal[site] = text(e.get("reason", "failed"))
+        elif kind == "meter_trouble":
+            why = text(e.get("reason", ""))
+            self._events.event(t, "meter_lost", site=site, reason=f"{why}; its model stands in until it can be read")
         elif kind == "leaving":
             within = f" within {f.number('within_s'):.0f} s" if e.get("within_s") else ""
             self.leaving[site] = f"{text(e.get('reason', 'it has been told to end'))}{within}: it hands in what it has"

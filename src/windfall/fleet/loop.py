@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from windfall.clock import Clock
-from windfall.energy.account import Account, Interval
+from windfall.energy.account import Interval
 from windfall.energy.phases import Span, of_state
 from windfall.fleet.controller import Controller
 from windfall.fleet.machine import Site, State
@@ -39,6 +39,18 @@ class NullRecorder:
 
     def booked(self, entries: list[Interval]) -> None:
         return None
+
+
+class Booking(Protocol):
+    """Where energy is booked: the account itself, or books that wait for meters."""
+
+    def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
+        """Book ``[t0, t1)`` (run time) of a site in a phase; returns the entries that this makes."""
+        ...
+
+    def spent(self) -> float:
+        """The cost of what has been booked."""
+        ...
 
 
 class OperatorHolds(Protocol):
@@ -145,7 +157,7 @@ class Loop:
         policy: Policy,
         controller: Controller,
         work: Workload,
-        account: Account,
+        account: Booking,
         recorder: Recorder,
         begun: float | None = None,
         tick_s: float = 0.0,

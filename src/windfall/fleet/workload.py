@@ -57,7 +57,7 @@ class Workload(Protocol):
         ...
 
     def phases(self, site: str, t0: float, t1: float) -> list[Span]:
-        """The energy phases over ``[t0, t1)`` of a site that has work, `training` or `idle`: (phase, from, to) each, in order."""
+        """The energy phases over ``[t0, t1)`` of a site that trains, evaluates or stalls: (phase, from, to) each, in order."""
         ...
 
     def left(self) -> float:

@@ -14,6 +14,7 @@ from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import stored
 from windfall.config.schema import Config
 from windfall.energy.account import Account
+from windfall.energy.books import Books
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.errors import ConfigError
@@ -90,11 +91,15 @@ def compose(
         {s.name: PowerModel.of(s) for s in config.site},
         {s.name: Tariff.of(s, grid.signals[s.name], config.run) for s in config.site},
     )
+    metered = [s.name for s in config.site if s.meter is not None] if not clock.gated else []
+    books = Books(account, metered, config.account.meter_lag_s)
     loop = Loop(
         clock=clock, signals=grid.signals, profiles=profiles(config), policy=build_policy(config), controller=controller, work=work,
-        account=account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, holds=holds,
+        account=books if metered else account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s,
+        holds=holds,
     )  # fmt: skip
     restore(telemetry, account, loop, carries_of(config, ledger))
+    recorder.booked(books.restore(telemetry.now().get("books", {})))
     return loop, work
 
 

@@ -16,6 +16,7 @@ from windfall import clock
 from windfall.clock import Clock, RealClock, ScaledClock
 from windfall.config.load import load
 from windfall.config.schema import Config
+from windfall.energy.books import Books
 from windfall.errors import FederationError, HandOver, RunError, TakenOver, Transient, WindfallError
 from windfall.fleet.driver import Owned
 from windfall.fleet.drivers.build import AGENT, Start, Starts, build_driver
@@ -31,6 +32,7 @@ from windfall.run.network import CertificateWatch
 from windfall.run.operator import Operator
 from windfall.run.present import Present
 from windfall.run.recorder import TelemetryRecorder, position
+from windfall.run.run_meters import RunMeters
 from windfall.run.sites import DataFiles, describe_elsewhere, describe_site, nursery_for
 from windfall.run.supervisor import DISK_STATUS
 from windfall.run.watch import SignalWatch
@@ -131,6 +133,14 @@ class Coordinator:
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
             holds=self.operator, executor=ThreadPoolExecutor(1, "merge"), registrations=Registrations(run.registrations),
         )  # fmt: skip
+        self._meters: RunMeters | None = None
+        if isinstance(self.loop.account, Books):
+            lag_s = config.account.meter_lag_s
+            # Between two ticks run time is the calendar's.
+            self._meters = RunMeters(
+                self.loop.account, self.recorder, self.telemetry, lambda: max(self.clock.now(), clock.wall()), lag_s
+            )
+            self.work.hear_meters(self._meters.heard)
         self._links = Links(config, self.telemetry)
         self._present = Present(self.telemetry, self.bus, self.loop, self.work, files=self._files)
         self._adopt(now, booked_to)
@@ -208,6 +218,8 @@ class Coordinator:
             RunError: the run cannot go on; what is committed is safe.
         """
         result = serve(self.loop, self.config.run.tick_s, self)
+        if self._meters is not None:
+            self._meters.close(self.loop.poll)
         self._flush(self.clock.now())
         return result
 
@@ -265,6 +277,8 @@ class Coordinator:
 
     def _flush(self, t: float) -> None:
         self._flushed_at = clock.monotonic()
+        if self._meters is not None:
+            self._meters.settle()
         self._present.write(t)
         self._look_at_links(t)
         if said := self._certificates.look(clock.wall()):
@@ -331,6 +345,7 @@ class Coordinator:
         self.grid.close()
         if self._lease:
             self._lease.release()
+        self._present.write(self.clock.now())  # what is booked and how far is written together, also when something went wrong
         self.telemetry.close()
         self.ledger.close()
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from windfall import clock
+from windfall.energy.books import Books
 from windfall.federation.engine import Federation
 from windfall.fleet.loop import Loop
 from windfall.fleet.machine import State
@@ -42,6 +43,8 @@ class Present:
             "sites": {n: (s.state.value, s.starts, s.reason) for n, s in c.sites.items()},
             "transfers": self._transfers(), "doing": self._doing(), "platforms": c.platforms(),
         }  # fmt: skip
+        if isinstance(self._loop.account, Books):
+            said["books"] = self._loop.account.as_json()
         if self._loop.waiting and self._waits:
             said["waiting"] = {"for": self._waits, "since_wall": self._waits_since}
         self._telemetry.present(said)

@@ -39,7 +39,9 @@ class TelemetryRecorder:
         self._noted: dict[str, set[float]] = {}
         self._forecasts: dict[str, float] = {}
         self._alarm = ""
-        self._open: dict[str, Interval] = {}
+        #: By site, its newest booking, which may still go on, and its number in the account.
+        self._open: dict[str, tuple[int, Interval]] = {}
+        self._number = telemetry.next_entry()
         self._mode = ""
 
     def decided(self, view: FleetView, decisions: Mapping[str, Decision]) -> None:
@@ -103,18 +105,27 @@ class TelemetryRecorder:
             self._t.forecast(site, f.made_at, f.times.tolist(), values, f.ends_at)
 
     def booked(self, entries: list[Interval]) -> None:
+        """Append entries to the account. A booking that begins where the site's last one ended, with nothing changed, goes on."""
         for e in entries:
-            last = self._open.get(e.site)
-            if last and last.t1 == e.t0 and _kind(last) == _kind(e):
+            number, last = self._open.get(e.site, (0, None))
+            if last is not None and not e.cause and last.t1 == e.t0 and _kind(last) == _kind(e):
+                joules = last.joules + e.joules
                 e = replace(
-                    e, t0=last.t0, joules=last.joules + e.joules, grams=last.grams + e.grams,
+                    e, t0=last.t0, joules=joules, grams=last.grams + e.grams,
+                    watts=joules / (e.t1 - last.t0) if e.measured_joules else e.watts,
                     average_grams=_sum(last.average_grams, e.average_grams), money=_sum(last.money, e.money),
+                    measured_joules=last.measured_joules + e.measured_joules,
                 )  # fmt: skip
-            self._open[e.site] = e
+            else:
+                number, self._number = self._number, self._number + 1
+            if not e.cause:
+                self._open[e.site] = (number, e)
             inside = -1 if e.inside is None else int(e.inside)
-            self._t.book(
-                EnergyRow(e.site, e.phase, e.t0, e.t1, e.watts, e.g_per_kwh, e.joules, e.grams, inside, e.average_grams, e.money)
-            )
+            row = EnergyRow(
+                e.site, e.phase, e.t0, e.t1, e.watts, e.g_per_kwh, e.joules, e.grams, inside, e.average_grams, e.money,
+                e.measured_joules, e.cause, e.booked_at,
+            )  # fmt: skip
+            self._t.book(row, number)
 
     def moved(self, t: float, site: Site, old: State, new: State) -> None:
         """Record that a site has changed its state."""
@@ -134,7 +145,7 @@ class TelemetryRecorder:
 def position(telemetry: Telemetry) -> float | None:
     """The run time up to which a run has been booked, if it has run at all."""
     now = telemetry.now()
-    return float(now["t_run"]) if now else None
+    return max(float(now["t_run"]), telemetry.booked_until()) if now else None
 
 
 def begun(telemetry: Telemetry, now: float) -> float:
@@ -185,7 +196,9 @@ def _row(r: Reading | None) -> list[Any] | None:
 
 def _kind(e: Interval) -> tuple[object, ...]:
     """What neighbouring entries must have in common to be stored as one."""
-    return e.phase, e.watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None
+    # What was measured is never quite the same: of several such entries the power is the mean.
+    watts = None if e.measured_joules else e.watts
+    return e.phase, watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None
 
 
 def _sum(a: float | None, b: float | None) -> float | None:

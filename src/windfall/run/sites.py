@@ -111,6 +111,8 @@ def _common(config: Config, run: RunDir, name: str) -> dict[str, Any]:
         # It has a user of its own in Redis, with a password that it makes from its token.
         "bus_login": with_users(config.run.bus),
         "own_signal": own_signal(config, name) if site.own_signal else None,
+        # On replayed time a second is none: there energy is modelled.
+        "meter": site.meter.model_dump(mode="json") if site.meter is not None and config.run.clock == "real" else None,
         "trainer": asdict(spec),
         "environment": {
             "OMP_NUM_THREADS": str(site.threads),

@@ -156,6 +156,6 @@ def _trained(t0: float, t1: float, joint: Sequence[tuple[float, float]], model: 
             found.append(Activity(begin, end, "federated"))
             continue
         for phase, c, d in with_stalls(begin, end, a, model.cycle_s, model.stall_s):
-            found.append(Activity(c, d, "federated" if phase == "training" else phase))
+            found.append(Activity(c, d, "federated" if phase == "training" else "idle"))
     found.append(Activity(at, t1, "local"))
     return found

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from windfall import clock
 from windfall.errors import ConfigError
 from windfall.processes import Process
+from windfall.site.metering import Metering
 from windfall.site.node_log import NodeLog
 from windfall.site.nursery import begin
 from windfall.site.spawning import BROKEN_STATUS, CLOCK_OFFSET, SPAWN
@@ -93,6 +94,9 @@ class Agent:
         self._tunnel = self._open_tunnel()
         self._node_log = NodeLog(folder, self._logs / "supernode.log")
         self._killed = False
+        self._metering = Metering(folder, site["meter"]) if site.get("meter") else None
+        if self._metering is not None:
+            self._metering.start()
         # Both at once, and the one that takes longer first.
         self.trainer = begin(self.trainer_command(), log=self._logs / "trainer.log", env=self._env)
         self._start_node()
@@ -166,6 +170,8 @@ class Agent:
 
     def end(self) -> None:
         """Ask both to end, the trainer first of all so that it can keep its work; then make sure."""
+        if self._metering is not None:
+            self._metering.stop()  # first, so that the trainer can still pass the last reading on
         children = [c for c in (self.trainer, self.node) if c is not None]
         for c in children:
             if c.poll() is None:

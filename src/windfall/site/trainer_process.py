@@ -18,6 +18,7 @@ from windfall.errors import ConfigError, RankError, WindfallError
 from windfall.site.agent import ENDPOINT, LINK_NAME, load_site
 from windfall.site.followers import Followers
 from windfall.site.liveness import LOADING, Liveness
+from windfall.site.metering import MeterRelay
 from windfall.site.node_log import NodeNotes
 from windfall.site.notice import Notice
 from windfall.site.own_window import own_window
@@ -145,6 +146,9 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         bus, folder, first_s=float(site.get("step_timeout_s", math.inf)), least_s=float(site.get("silent_after_s", math.inf))
     )
     liveness.start()
+    relay = MeterRelay(folder, bus) if site.get("meter") else None
+    if relay is not None:
+        relay.start()
     try:
         if site.get("bulk"):
             mailbox = files = with_files(mailbox, folder, site["bulk"], token)
@@ -187,6 +191,8 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         raise
     finally:
         liveness.stop()
+        if relay is not None:
+            relay.stop()
         if files:
             files.close()
         bus.close()

@@ -8,9 +8,16 @@ from typing import NamedTuple
 from windfall import clock
 from windfall.store.telemetry_file import TelemetryFile
 
+#: Columns that older schemas lack.
+_LATER = ("average_grams", "money", "measured_joules", "cause")
+
 
 class EnergyRow(NamedTuple):
-    """An entry of the account. ``inside``: 1 inside a window, 0 outside, -1 where that is unknown."""
+    """An entry of the account. ``inside``: 1 inside a window, 0 outside, -1 where that is unknown.
+
+    With a ``cause`` it corrects what was booked before over the same time, and its figures are signed. ``measured_joules`` of its
+    joules were measured. ``booked_at``: run time of a booking that had waited for a meter.
+    """
 
     site: str
     phase: str
@@ -23,11 +30,15 @@ class EnergyRow(NamedTuple):
     inside: int
     average_grams: float | None
     money: float | None
+    measured_joules: float = 0.0
+    cause: str = ""
+    booked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EnergySums:
-    """Sums of one site and phase; joules of which intensity, window or price is unknown are part of ``joules``."""
+    """Sums of one site and phase, corrections in them. Joules of which intensity, window or price is unknown, and those that were
+    measured, are part of ``joules``."""
 
     site: str
     phase: str
@@ -40,32 +51,43 @@ class EnergySums:
     uncosted_joules: float
     average_grams: float
     money: float
+    measured_joules: float
 
 
 class EnergyTable(TelemetryFile):
     """Writes and reads the account."""
 
-    def book(self, e: EnergyRow) -> None:
-        """Queue an entry, in place of one of the same site and beginning."""
+    def book(self, e: EnergyRow, number: int | None = None) -> None:
+        """Queue an entry. ``number``: its own, with which the newest booking of a site is written again while it goes on."""
         self.put(
             "INSERT OR REPLACE INTO energy (site, phase, t0, t1, watts, g_per_kwh, joules, grams, inside, average_grams, money,"
-            " t_wall) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-            *e, clock.wall(),
+            " measured_joules, cause, booked_at, t_wall, number) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            *e, clock.wall(), number,
         )  # fmt: skip
 
+    def next_entry(self) -> int:
+        """The number that the next entry may have."""
+        return int(self.rows("SELECT COALESCE(MAX(number), 0) + 1 FROM energy")[0][0])
+
+    def booked_until(self) -> float:
+        """The latest end of any entry; minus infinity without one."""
+        found = self.rows("SELECT MAX(t1) FROM energy")[0][0]
+        return float("-inf") if found is None else float(found)
+
     def energy(self, phase: str | None = None) -> list[EnergyRow]:
-        """Entries in order of time and site, all or those of one phase."""
+        """Entries in order of time and site, all or those of one phase; a correction after what it corrects."""
         where = ("",) if phase is None else ("WHERE phase = ?", phase)
-        return [EnergyRow(*r) for r in self.select("energy", EnergyRow._fields, f"{where[0]} ORDER BY t0, site", *where[1:])]
+        found = self.select("energy", EnergyRow._fields, f"{where[0]} ORDER BY t0, site, rowid", *where[1:])
+        return [EnergyRow(*r)._replace(measured_joules=float(r[11] or 0.0), cause=str(r[12] or "")) for r in found]
 
     def energy_sums(self) -> list[EnergySums]:
         """Sums by site and phase."""
         there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}
-        average, money = (c if c in there else "NULL" for c in ("average_grams", "money"))
+        average, money, measured, cause = (c if c in there else "NULL" for c in _LATER)
         found = self.rows(
-            "SELECT site, phase, SUM(t1 - t0), SUM(joules), SUM(grams), TOTAL(CASE WHEN inside = 1 THEN joules END),"
-            " TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END), TOTAL(CASE WHEN inside = -1 THEN joules END),"
-            f" TOTAL(CASE WHEN {money} IS NULL THEN joules END), TOTAL({average}), TOTAL({money}) FROM energy"
-            " GROUP BY site, phase ORDER BY site, phase"
+            f"SELECT site, phase, TOTAL(CASE WHEN COALESCE({cause}, '') = '' THEN t1 - t0 END), SUM(joules), SUM(grams),"
+            " TOTAL(CASE WHEN inside = 1 THEN joules END), TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END),"
+            f" TOTAL(CASE WHEN inside = -1 THEN joules END), TOTAL(CASE WHEN {money} IS NULL THEN joules END), TOTAL({average}),"
+            f" TOTAL({money}), TOTAL({measured}) FROM energy GROUP BY site, phase ORDER BY site, phase"
         )
         return [EnergySums(str(site), str(phase), *(float(x) for x in rest)) for site, phase, *rest in found]

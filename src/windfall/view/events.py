@@ -41,6 +41,11 @@ TRANSITIONS = frozenset(
         "bus_up",
         "signal_lost",
         "signal_back",
+        "meter",
+        "meter_lost",
+        "meter_silent",
+        "meter_back",
+        "meter_closed",
         "checkpoint_repaired",
         "checkpoint_damaged",
         "outer_state_lost",
@@ -178,6 +183,10 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return str(d.get("note", ""))
         case "given_up" | "driver_trouble" | "driver_back" | "out_of_reach" | "platform":
             return str(d.get("reason", ""))
+        case "meter_lost" | "meter_silent" | "meter_back" | "meter_closed":
+            return str(d.get("reason", ""))
+        case "meter":
+            return f"its power is measured: {d.get('what', '')}"
         case "link_measured":
             return f"its link carries {float(d.get('mbit_s', 0.0)):.3g} Mbit/s{_because(d)}"
         case "bus_down":

@@ -22,11 +22,10 @@ MAX_POINTS = 2000
 
 #: Event kinds that a reader of the report should see.
 NOTABLE = (
-    "warning", "error", "refused", "discarded", "clipped", "work_lost", "message_failed", "quarantined", "lease_ended", "stranger",
-    "swept",
-    "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked", "released", "bus_down",
-    "bus_up", "signal_lost", "signal_back", "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving",
-    "configuration_changed", "site_left",
+    "warning", "error", "refused", "discarded", "clipped", "work_lost", "message_failed", "quarantined", "lease_ended",
+    "stranger", "swept", "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked",
+    "released", "bus_down", "bus_up", "signal_lost", "signal_back", "meter_lost", "meter_silent", "meter_back", "meter_closed",
+    "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving", "configuration_changed", "site_left",
     "given_up", "driver_trouble", "driver_back", "out_of_reach",
 )  # fmt: skip
 
@@ -181,8 +180,8 @@ def _lanes(s: RunSeries, t: Telemetry) -> None:
     for row in t.states():
         marks.setdefault(row.site, []).append((row.t_run, row.state))
     idle: dict[str, list[tuple[float, float]]] = {}
-    # The account has idle time within a spin-up (loading) and within training (waiting for a round's end).
-    for e in t.energy("idle"):
+    # The account has idle time within a spin-up (loading), and stalls within training (waiting for a round's end).
+    for e in [*t.energy("idle"), *t.energy("stall")]:
         idle.setdefault(e.site, []).append((e.t0, e.t1))
     for site, changes in marks.items():
         spans: list[LaneSpan] = []

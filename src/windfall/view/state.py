@@ -62,7 +62,8 @@ class SiteState:
 class RunState:
     """Everything about a run that fits on a page. All times are Unix seconds; figures that are not there are None.
 
-    ``state``: running, done, interrupted, failed or stopped; ``message`` says why. ``unpriced_kwh``: energy without an intensity.
+    ``state``: running, done, interrupted, failed or stopped; ``message`` says why. ``unpriced_kwh``: energy without an intensity;
+    ``measured_share``: the share of all energy that meters have measured, the rest is modelled.
     Of energy used without a reading nobody knows whether it was inside a window: ``share_inside`` leaves it out.
     """
 
@@ -85,6 +86,7 @@ class RunState:
     energy_kwh: float
     kg_co2: float | None
     share_inside: float | None
+    measured_share: float
     unpriced_kwh: float
     training_hours: float
     mean_training_watts: float | None
@@ -171,6 +173,7 @@ def _read(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> RunState:
         energy_kwh=total.joules / J_PER_KWH,
         kg_co2=_kg(total),
         share_inside=total.inside_joules / judged if judged > 0 else None,
+        measured_share=total.measured_joules / total.joules if total.joules > 0 else 0.0,
         unpriced_kwh=total.unpriced_joules / J_PER_KWH,
         training_hours=training.seconds / 3600.0,
         mean_training_watts=training.joules / training.seconds if training.seconds > 0 else None,

@@ -105,7 +105,7 @@ def facts(summary: RunState) -> str:
     return '<div class="facts">' + "".join(f"<div><span>{a}</span><strong>{b}</strong></div>" for a, b in cells) + "</div>"
 
 
-def banner(config: Config) -> str:
+def banner(config: Config, summary: RunState) -> str:
     """What is real and what is modelled, from the configuration."""
     watts = {s.train_power_w for s in config.site}
     each = f"{max(watts):,.0f} W per site"
@@ -116,7 +116,7 @@ def banner(config: Config) -> str:
     where = "processes on one machine" if all(s.driver == "local" for s in config.site) else "clusters"
     lines = [
         f"<b>Training is real</b>: a {config.model.depth}-layer model, every step took place; its sites are {where}.",
-        f"<b>Power is modelled</b>, not measured: {text(each)} while training, by configuration.",
+        _power(summary.measured_share, f"{text(each)} while training, by configuration"),
         f"<b>Signals</b>: {text(', '.join(sources))} ({'replayed time' if scaled else 'calendar time'}).",
     ]
     if scaled:
@@ -125,6 +125,14 @@ def banner(config: Config) -> str:
             "site speeds and spin-up times in run time are those of the configuration."
         )
     return '<div class="banner"><ul>' + "".join(f"<li>{line}</li>" for line in lines) + "</ul></div>"
+
+
+def _power(measured: float, model: str) -> str:
+    """How much of the energy was measured, and what the rest is."""
+    if not measured:
+        return f"<b>Power is modelled</b>, not measured: {model}."
+    rest = f"; the rest is modelled: {model}" if measured < 1 - 1e-9 else ""
+    return f"<b>Power is measured</b> for {percent(measured)} of all joules{rest}."
 
 
 def _source(signal: SignalTable) -> str:

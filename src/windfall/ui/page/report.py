@@ -98,7 +98,7 @@ def _page(
         f'<header class="top"><h1>{title}</h1><span class="badge {state}">{state}</span></header>',
         f'<p class="sub">{pieces.subtitle(summary, config)}</p>{said}',
         f'<div class="hero">{pieces.lead(summary, found)}{pieces.facts(summary)}</div>',
-        pieces.banner(config),
+        pieces.banner(config, summary),
         _section("What the sites did, and why", "", figure("lanes", _LANES, _lanes_caption(config, s))),
         _section("What was learned", "", figure("loss", "Validation bits per byte over tokens and over run time", _LOSS)),
         _section(

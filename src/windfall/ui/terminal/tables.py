@@ -137,6 +137,7 @@ def print_status(s: RunState, console: Console) -> None:
     kg = "emissions unknown" if s.kg_co2 is None else f"{s.kg_co2:.3f} kg CO2"
     partly = s.kg_co2 is not None and s.unpriced_kwh > 0
     unknown = f" ({s.unpriced_kwh:.3f} of them without a reading)" if partly else ""
+    measured = f", {s.measured_share * 100:.1f} % of it measured" if s.measured_share else ""
     lines = (
         ("run", f"{s.run_id}: {s.state}" + (f" ({safe(s.message)})" if s.message else "")),
         (
@@ -147,7 +148,7 @@ def print_status(s: RunState, console: Console) -> None:
         ("mode", s.mode),
         ("tokens", f"{s.tokens_committed:,} of {s.tokens_budget:,} ({share:.1f} %), version {s.version}"),
         ("validation", bpb),
-        ("energy", f"{s.energy_kwh:.3f} kWh{unknown}, {kg}{inside}"),
+        ("energy", f"{s.energy_kwh:.3f} kWh{unknown}{measured}, {kg}{inside}"),
         ("blocks", ", ".join(f"{n} {k}" for k, n in s.blocks.items() if n)),
         *([("lost", lost)] if (lost := lost_text(s)) is not None else []),
     )

@@ -1,0 +1,96 @@
+"""A run's account as tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from windfall.units import J_PER_KWH
+from windfall.view.account import AccountLine, RunAccount
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_account(a: RunAccount, by: str | None, console: Console) -> None:
+    """Lines by site and by phase (or as asked), what became of the tokens, embodied emissions, intensity, the range, and notes."""
+    state = f"{a.run_id}: {a.state}" + (", and more may be booked" if a.open else "")
+    _say(console, f"{state}. {a.measured_share * 100:.1f} % of all joules measured, the rest modelled. {_method(a)}")
+    for kind in (by,) if by else ("site", "phase"):
+        console.print()
+        _lines(a, kind, console)
+    console.print()
+    t = a.tokens
+    _say(console, f"tokens     {t.paid:,} trained = {t.committed:,} committed + {t.lost:,} lost + {t.repeated:,} repeated")
+    for name, m in a.embodied.items():
+        if m is not None:
+            _say(
+                console,
+                f"embodied   {name}: {m.reserved_g:,.0f} g of its reserved time, or {m.useful_g:,.0f} g of its useful life",
+            )
+    s = a.sci
+    if s.g_per_kwh is not None:
+        made = "not known" if s.embodied_g is None else f"{s.embodied_g:,.0f} g"
+        _say(console, f"SCI        E {s.energy_kwh:,.3f} kWh, I {s.g_per_kwh:,.1f} g/kWh, M {made}")
+        each = ", ".join(f"{v:,.4g} g per {name}" for name, v in s.per.items() if v is not None)
+        if each:
+            _say(console, f"           {each}")
+    r = a.range
+    if r is not None:
+        moved = f"; {r.moved_most_by} moves it most" if r.moved_most_by else ""
+        _say(console, f"range      {r.low / 1000:,.3f} to {r.high / 1000:,.3f} kg CO2 with embodied ({r.value / 1000:,.3f}){moved}")
+    for note in a.notes:
+        _say(console, f"note       {note}", quiet=True)
+
+
+def _method(a: RunAccount) -> str:
+    match a.method:
+        case "marginal":
+            return "kg by marginal intensity (consequential); by average intensity (attributional) beside it: they never add."
+        case "average":
+            return "kg by average intensity (attributional, location-based)."
+        case _:
+            return "No signal says what was emitted."
+
+
+def _lines(a: RunAccount, by: str, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = a.lines(by)
+    average = a.method == "marginal" and any(x.average_grams for x in lines)
+    currencies = sorted({c for x in lines for c in x.money})
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    heads = [
+        by,
+        "hours",
+        "kWh",
+        "measured",
+        "corrected",
+        "kg CO2",
+        *(["average kg"] if average else []),
+        "inside",
+        *(c or "cost" for c in currencies),
+    ]
+    for i, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if i else "left", no_wrap=True)
+    for x in [*lines, a.total]:
+        judged = x.joules - x.unjudged_joules
+        cells = [
+            x.name, f"{x.seconds / 3600:,.2f}", f"{x.kwh:,.3f}", _share(x.measured_joules, x.joules), _corrected(x),
+            "-" if x.kg is None else f"{x.kg:,.3f}", *([f"{x.average_grams / 1000:,.3f}"] if average else []),
+            _share(x.inside_joules, judged), *(f"{x.money[c]:,.2f}" if c in x.money else "-" for c in currencies),
+        ]  # fmt: skip
+        table.add_row(*(Text(c) for c in cells), style="bold" if x is a.total else "")
+    console.print(table)
+
+
+def _corrected(x: AccountLine) -> str:
+    return f"{x.corrected_joules / J_PER_KWH:+,.3f}" if x.corrected_joules else ""
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole * 100:.1f} %" if whole > 0 else "-"
+
+
+def _say(console: Console, text: str, *, quiet: bool = False) -> None:
+    console.print(text, style="dim" if quiet else "", markup=False, highlight=False, soft_wrap=True)

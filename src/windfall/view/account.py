@@ -1,0 +1,331 @@
+"""The account of a run: what it cost by site, phase, version and hour, in joules, grams and money, and how it closes.
+
+Bookings and corrections are read as they were written and only ever added up. Two ways of counting emissions never add: the
+marginal intensity says what the run has caused (consequential), the average one what its share of the grid's emissions is
+(attributional, location-based).
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from windfall.config.load import load
+from windfall.config.schema import Config
+from windfall.energy.embodied import Embodied, embodied
+from windfall.energy.phases import PHASES
+from windfall.energy.ranges import Range, emissions_range
+from windfall.errors import WindfallError
+from windfall.run.training_inputs import data_dir, trainer_spec
+from windfall.store.records import Version
+from windfall.store.rundir import RunDir
+from windfall.store.telemetry_energy import EnergyRow
+from windfall.units import J_PER_KWH, iso_utc
+from windfall.view.moment import Moment, one_moment
+from windfall.view.state import RunState, run_state
+
+BY = ("site", "phase", "version", "hour")
+_USEFUL = ("training", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLine:
+    """What one site, phase, version or hour used. Corrections are in every figure, and once more by themselves.
+
+    ``grams`` by the site's main method (marginal where it has such a signal), ``money`` by currency.
+    """
+
+    name: str
+    seconds: float
+    joules: float
+    measured_joules: float
+    corrected_joules: float
+    grams: float
+    average_grams: float
+    unpriced_joules: float
+    inside_joules: float
+    unjudged_joules: float
+    money: dict[str, float]
+
+    @property
+    def kwh(self) -> float:
+        """Energy in kWh."""
+        return self.joules / J_PER_KWH
+
+    @property
+    def kg(self) -> float | None:
+        """kgCO2 by the main method; None where no intensity was known."""
+        return None if self.joules > 0 and self.unpriced_joules >= self.joules * (1 - 1e-9) else self.grams / 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokensPaid:
+    """What the sites trained, and what became of it: ``paid`` is what they took steps on, by their own count.
+
+    ``repeated`` was trained and never handed in (a crash), so that others trained it again. paid = committed + lost + repeated.
+    ``estimated``: sites whose own count is not here; theirs is estimated from their energy.
+    """
+
+    committed: int
+    lost: int
+    repeated: int
+    paid: int
+    estimated: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sci:
+    """Software carbon intensity (ISO/IEC 21031): (E · I + M) / R, over the whole run with lost and repeated work."""
+
+    energy_kwh: float
+    g_per_kwh: float | None
+    embodied_g: float | None
+    per: dict[str, float | None]
+    units: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunAccount:
+    """A run's account at a moment. ``open``: it goes on, or crashed, so that more may be booked."""
+
+    run_id: str
+    state: str
+    open: bool
+    start: float | None
+    end: float | None
+    method: str
+    total: AccountLine
+    rows: tuple[EnergyRow, ...]
+    versions: tuple[Version, ...]
+    currencies: dict[str, str]
+    tokens: TokensPaid
+    embodied: dict[str, Embodied | None]
+    sci: Sci
+    range: Range | None
+    notes: tuple[str, ...]
+
+    @property
+    def measured_share(self) -> float:
+        """Share of all joules that was measured; the others are modelled."""
+        return self.total.measured_joules / self.total.joules if self.total.joules > 0 else 0.0
+
+    def lines(self, by: str) -> list[AccountLine]:
+        """The account by `site`, `phase`, `version` or `hour`: whatever is booked is in exactly one of the lines.
+
+        Version n is what was used from the commit before to its own; what came after the last one is `after version n`.
+        """
+        match by:
+            case "site":
+                parts: Iterable[tuple[str, EnergyRow]] = ((r.site, r) for r in self.rows)
+            case "phase":
+                parts = ((r.phase, r) for r in self.rows)
+            case "version":
+                parts = _cut(self.rows, [v.t_run for v in self.versions], self._version_name)
+            case "hour":
+                parts = _by_hour(self.rows)
+            case _:
+                raise ValueError(f"by {by}: there are {', '.join(BY)}")
+        grouped: dict[str, list[EnergyRow]] = {}
+        for name, row in parts:
+            grouped.setdefault(name, []).append(row)
+        found = [_line(name, rows, self.currencies) for name, rows in grouped.items()]
+        order = {p: i for i, p in enumerate(PHASES)}
+        return sorted(found, key=lambda x: order.get(x.name, 99)) if by == "phase" else found
+
+    def _version_name(self, place: int) -> str:
+        if place < len(self.versions):
+            return f"version {self.versions[place].version}"
+        return f"after version {self.versions[-1].version}" if self.versions else "before version 0"
+
+    def as_json(self, by: str | None = None) -> dict[str, Any]:
+        """What `windfall account --json` prints."""
+        kinds = BY[:2] if by is None else (by,)
+        whole = {k: v for k, v in asdict(self).items() if k not in ("rows", "versions", "currencies", "range")}
+        r = self.range
+        ranged = None if r is None else {
+            "low_kg": r.low / 1000, "kg": r.value / 1000, "high_kg": r.high / 1000, "moved_most_by": r.moved_most_by,
+            "factors": [{"name": f.name, "low_kg": f.low / 1000, "high_kg": f.high / 1000} for f in r.factors],
+        }  # fmt: skip
+        return {
+            **whole, "measured_share": self.measured_share, "range": ranged,
+            "corrections": sum(1 for e in self.rows if e.cause), **{f"by_{k}": [asdict(x) for x in self.lines(k)] for k in kinds},
+        }  # fmt: skip
+
+
+def run_account(run: RunDir, at: Moment | None = None) -> RunAccount:
+    """Read a run's account; ``at``: the moment to read (default: now).
+
+    Raises:
+        StoreError: there is no run, or its databases cannot be read.
+        ConfigError: its configuration cannot be read.
+    """
+    config = load(run.open_existing().config)
+    with one_moment(run, at) as now:
+        state = run_state(run, now)
+        rows = tuple(now.telemetry.energy()) if now.telemetry else ()
+        versions = tuple(now.ledger.versions())
+        starts = now.ledger.generations()
+    currencies = {
+        s.name: price.currency for s in config.site if (price := next((t for t in s.all_signals if t.type == "price"), None))
+    }
+    total = _line("all", rows, currencies)
+    made = {s.name: _embodied(s.embodied, [r for r in rows if r.site == s.name]) for s in config.site}
+    tokens = _tokens(run, config, state, rows, starts)
+    notes = _notes(config, state, total, made, tokens)
+    return RunAccount(
+        run_id=state.run_id, state=state.state, open=state.state not in ("done", "interrupted"), start=state.started_run,
+        end=state.t_run, method=_method(config), total=total, rows=rows, versions=versions, currencies=currencies, tokens=tokens,
+        embodied=made, sci=_sci(run, config, total, made, tokens), range=_range(config, rows, total, made), notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _line(name: str, rows: Sequence[EnergyRow], currencies: dict[str, str]) -> AccountLine:
+    money: dict[str, list[float]] = {}
+    for r in rows:
+        if r.money is not None:
+            money.setdefault(currencies.get(r.site, ""), []).append(r.money)
+    return AccountLine(
+        name,
+        math.fsum(r.t1 - r.t0 for r in rows if not r.cause),
+        math.fsum(r.joules for r in rows),
+        math.fsum(r.measured_joules for r in rows),
+        math.fsum(r.joules for r in rows if r.cause),
+        math.fsum(r.grams for r in rows),
+        math.fsum(r.average_grams for r in rows if r.average_grams is not None),
+        math.fsum(r.joules for r in rows if r.g_per_kwh is None),
+        math.fsum(r.joules for r in rows if r.inside == 1),
+        math.fsum(r.joules for r in rows if r.inside == -1),
+        {currency: math.fsum(parts) for currency, parts in money.items()},
+    )
+
+
+def _share(r: EnergyRow, t0: float, t1: float) -> EnergyRow:
+    """The part of an entry in ``[t0, t1)``: within an entry power and reading are constant."""
+    share = (t1 - t0) / (r.t1 - r.t0)
+    return r._replace(
+        t0=t0, t1=t1, joules=r.joules * share, grams=r.grams * share, measured_joules=r.measured_joules * share,
+        average_grams=None if r.average_grams is None else r.average_grams * share,
+        money=None if r.money is None else r.money * share,
+    )  # fmt: skip
+
+
+def _cut(rows: Iterable[EnergyRow], borders: Sequence[float], name: Callable[[int], str]) -> Iterator[tuple[str, EnergyRow]]:
+    """Entries cut at ascending ``borders``; ``name``: of the place before border i, and of the last place of all."""
+    for r in rows:
+        at, i = r.t0, bisect.bisect_right(borders, r.t0)
+        while i < len(borders) and borders[i] < r.t1:
+            yield name(i), _share(r, at, borders[i])
+            at, i = borders[i], bisect.bisect_right(borders, borders[i])
+        yield name(i), _share(r, at, r.t1)
+
+
+def _by_hour(rows: Iterable[EnergyRow]) -> Iterator[tuple[str, EnergyRow]]:
+    for r in sorted(rows, key=lambda r: r.t0):
+        first = math.floor(r.t0 / 3600.0)
+        for hour in range(first, math.ceil(r.t1 / 3600.0)):
+            yield iso_utc(hour * 3600.0), _share(r, max(r.t0, hour * 3600.0), min(r.t1, hour * 3600.0 + 3600.0))
+
+
+def _method(config: Config) -> str:
+    kinds = {t.type for s in config.site for t in s.all_signals}
+    return "marginal" if "marginal_co2" in kinds else "average" if "average_co2" in kinds else "none"
+
+
+def _embodied(table: Any, rows: Sequence[EnergyRow]) -> Embodied | None:
+    if table is None:
+        return None
+    on = math.fsum(r.t1 - r.t0 for r in rows if not r.cause and r.phase != "off")
+    useful = math.fsum(r.t1 - r.t0 for r in rows if not r.cause and r.phase in _USEFUL)
+    return embodied(table.kg_co2, table.life_years, table.used_share, reserved_s=on, useful_s=useful)
+
+
+def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyRow], lives: dict[str, int]) -> TokensPaid:
+    paid, estimated = 0, []
+    for name in state.sites:
+        count = _own_count(run, name)
+        if count is None and name not in lives:
+            continue
+        if count is None:
+            estimated.append(name)
+            site = next((s for s in config.site if s.name == name), None)
+            seconds = math.fsum(r.t1 - r.t0 for r in rows if r.site == name and r.phase == "training" and not r.cause)
+            count = max(state.sites[name].tokens, round(seconds * site.tokens_per_s) if site else 0)
+        paid += count
+    committed, lost = state.tokens_committed, state.work_lost.tokens
+    # A step under way is counted when it is done, and handed in later: what is open is neither lost nor repeated.
+    return TokensPaid(committed, lost, max(0, paid - committed - lost), max(paid, committed + lost), tuple(estimated))
+
+
+def _own_count(run: RunDir, site: str) -> int | None:
+    """How many tokens all lives of a site have trained, by its own files; None where they are not here."""
+    folder = run.sites / site / "trained"
+    try:
+        lives = [f.read_bytes()[:20] for f in folder.iterdir()]
+    except OSError:
+        return None
+    return sum(int(x) for x in lives if x.isdigit())
+
+
+def _sci(run: RunDir, config: Config, total: AccountLine, made: dict[str, Embodied | None], tokens: TokensPaid) -> Sci:
+    known = total.joules - total.unpriced_joules
+    intensity = total.grams / (known / J_PER_KWH) if known > 0 else None
+    parts = [m.reserved_g for m in made.values() if m is not None]
+    m = math.fsum(parts) if parts else None
+    units: dict[str, float] = {"million tokens": tokens.committed / 1e6}
+    try:
+        from windfall.train.manifest import Manifest
+        from windfall.train.model import flops_per_token, parameter_count  # torch takes a while to import
+        from windfall.train.spec import model_config
+
+        folder = data_dir(config, run)
+        shape = model_config(trainer_spec(config, folder), Manifest.load(folder).tokenizer.vocab_size)
+        units["10^15 FLOP"] = flops_per_token(shape) * tokens.committed / 1e15
+        units["million parameters"] = parameter_count(shape) / 1e6
+    except WindfallError:
+        pass  # its data are gone, and with them what the model's size depends on
+    whole = None if intensity is None else total.kwh * intensity + (m or 0.0)
+    return Sci(
+        total.kwh, intensity, m, {name: whole / n if whole is not None and n > 0 else None for name, n in units.items()}, units
+    )
+
+
+def _range(config: Config, rows: Sequence[EnergyRow], total: AccountLine, made: dict[str, Embodied | None]) -> Range | None:
+    known = total.joules - total.unpriced_joules
+    if known <= 0:
+        return None
+    measured = math.fsum(r.measured_joules / J_PER_KWH * r.g_per_kwh for r in rows if r.g_per_kwh is not None)
+    a = config.account
+    return emissions_range(
+        measured_g=measured, modelled_g=total.grams - measured, embodied_g=math.fsum(m.reserved_g for m in made.values() if m),
+        unknown_j=total.unpriced_joules, known_g_per_j=total.grams / known,
+        errors={
+            "measured": a.measured_error, "modelled": a.modelled_error, "signal": a.signal_error, "embodied": a.embodied_error,
+            "pue_low": a.pue_low, "pue_high": a.pue_high,
+        },
+    )  # fmt: skip
+
+
+def _notes(
+    config: Config, state: RunState, total: AccountLine, made: dict[str, Embodied | None], tokens: TokensPaid
+) -> Iterator[str]:
+    """What the figures rest on and leave out, in words."""
+    if state.state not in ("done", "interrupted"):
+        yield f"the run is {state.state}: more may be booked"
+    if config.run.clock == "scaled":
+        yield "time is replayed, so all energy is modelled"
+    elif total.measured_joules <= 0 < total.joules:
+        yield "no site's power was measured: all energy is modelled"
+    if total.corrected_joules:
+        yield f"late measurements have corrected {total.corrected_joules / J_PER_KWH:+.3g} kWh"
+    if total.unpriced_joules > 1.0:
+        yield f"{total.unpriced_joules / J_PER_KWH:,.3g} kWh were used in hours without a reading, and are in no grams"
+    without = [name for name, m in made.items() if m is None]
+    if without:
+        yield f"embodied emissions are not in it for {', '.join(without)}: [site.embodied] is not configured"
+    if tokens.estimated:
+        yield f"tokens trained at {', '.join(tokens.estimated)} are estimated from their energy: their own count is not here"
+    if len(total.money) > 1:
+        yield "costs are in several currencies, which are not added"
