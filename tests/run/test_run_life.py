@@ -14,6 +14,7 @@ from federation.harness import T0, configured
 from run.test_run_coordinator import trained
 from windfall import clock
 from windfall.config.load import to_toml
+from windfall.revision import revision
 from windfall.run import life
 from windfall.run.life import begin, signs_of_life
 from windfall.run.prepare import begin_run
@@ -66,6 +67,7 @@ def test_run_time_begins_at_the_start_and_goes_on_at_the_newest_that_is_known_of
     telemetry.flush()
     told = [(e.kind, e.version, e.detail["fence"]) for _, e in telemetry.events()]
     assert told == [("started", 0, 1), ("resumed", 1, 2), ("resumed", 1, 3), ("resumed", 1, 4)]
+    assert {e.detail["windfall"] for _, e in telemetry.events()} == {str(revision())}
     ledger.close()
 
 

@@ -254,12 +254,18 @@ def test_unfinished_run_has_no_end(empty: RunDir) -> None:
     commit_all(ledger, "california", 2, "local", START + 600)
     ledger.close()
     t = Telemetry.open(empty.telemetry)
-    t.event(START, "started", version=0)
+    for kind, windfall in (
+        ("started", "0.1.0 (commit 1a2b3c4d5e6f)"),
+        ("resumed", "0.1.0 (commit 1a2b3c4d5e6f)"),
+        ("resumed", "0.2.0"),
+    ):
+        t.event(START, kind, version=0, windfall=windfall)
     now_row(t, START + 900, {"california": ["training", 1, "has a lease"]}, mode="local")
     t.close()
     s = summarise(empty)
     assert (s["state"], s["finished_run"], s["run_hours"]) == ("stopped", None, 0.25)
     assert s["sites"]["california"]["state"] == "training"
+    assert s["windfall"] == ["0.1.0 (commit 1a2b3c4d5e6f)", "0.2.0"]
     assert s["wall_seconds"] <= clock.wall()
 
 

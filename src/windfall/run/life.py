@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from windfall import clock
 from windfall.config.schema import Config
+from windfall.revision import revision
 from windfall.run.recorder import position
 from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
@@ -59,7 +60,7 @@ def begin(config: Config, ledger: Ledger, telemetry: Telemetry, fence: int) -> f
         now = parse_utc(config.run.start or "")
     telemetry.event(
         now, "resumed" if resumed else "started", version=head.version, fence=fence, tokens_total=head.tokens_total,
-        run_id=ledger.meta("run_id") or "", pid=os.getpid(),
+        run_id=ledger.meta("run_id") or "", pid=os.getpid(), windfall=str(revision()),
     )  # fmt: skip
     for c in ledger.configurations():
         if c.t_run is None:

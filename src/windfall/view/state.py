@@ -68,6 +68,8 @@ class RunState:
     """
 
     run_id: str
+    #: Every Windfall that its coordinators were of (version, and commit if known), in order.
+    windfall: list[str]
     state: str
     message: str
     mode: str
@@ -155,6 +157,7 @@ def _read(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> RunState:
     lost = story.work_lost()
     return RunState(
         run_id=ledger.meta("run_id") or "",
+        windfall=story.windfall,
         state=state,
         message=message,
         mode=story.now.get("mode") or story.last_mode or "paused",
@@ -223,6 +226,7 @@ class _Story:
         self.lives: list[tuple[int, Event]] = t.events_of(*_LIVES) if t else []
         begun = [(number, e) for number, e in self.lives if e.kind in ("started", "resumed")]
         self.started = begun[0][1].t_run if begun else None
+        self.windfall = list(dict.fromkeys(str(e.detail["windfall"]) for _, e in begun if e.detail.get("windfall")))
         self.wall_seconds = self._wall_seconds([number for number, _ in begun])
 
     def _wall_seconds(self, firsts: list[int]) -> float:

@@ -113,7 +113,7 @@ def _page(
         _section("Changes of configuration", _CHANGES, pieces.changes(summary)) if summary.changes else "",
         _section("Events of note", "", pieces.notable(s)),
         _samples(config, s),
-        _section("What this report was computed with", "", computed_with(made)),
+        _section("What this report was computed with", _trained_by(summary), computed_with(made)),
         f"<footer>Read from ledger and telemetry{_moment(summary.t_run)}. Figures and summary.json lie beside this page.</footer>",
     ]
     return (
@@ -198,3 +198,7 @@ def _samples(config: Config, s: RunSeries) -> str:
     texts = [pieces.text(printable(prompt + x.text)) for x in shown]
     inner = "".join(f"<h3>{head}</h3><pre>{wrote}</pre>" for head, wrote in zip(heads, texts, strict=True))
     return _section("Sample text", about, inner)
+
+
+def _trained_by(summary: RunState) -> str:
+    return f"The run itself was Windfall {', then '.join(map(pieces.text, summary.windfall))}." if summary.windfall else ""
