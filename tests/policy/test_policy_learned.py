@@ -1,349 +1,178 @@
-"""Learned and lookahead: what they remember, what they promise, and that nothing they are told makes them worse than break-even."""
+"""Learned: what it learns from, what it promises, and who decides until it has learned something."""
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windfall.config.signals import SignalTable
+from windfall.config.trigger import parse_trigger
 from windfall.grid.signal import Columns, Forecast, Reading, StepSignal
-from windfall.grid.trace import load_trace
 from windfall.policy.base import Decision, FleetView, PerSite, SiteView
 from windfall.policy.breakeven import Breakeven
-from windfall.policy.criterion import under
-from windfall.policy.learned import Learned
-from windfall.units import parse_utc
+from windfall.policy.criterion import Level, Several, under
+from windfall.policy.learned import Learned, on_by_breakeven, on_by_levels, value_of
 
 T = 1_768_150_800.0
 DT = 300.0
-SPIN_UP = 600.0
-HORIZON = 3 * 3600.0
-Foresight = Callable[[float], Forecast | None]
+DAY = 288
 
 
 @dataclass(frozen=True)
 class Outlook:
+    signal: StepSignal
     t: float
-    foresight: Foresight
 
     def forecast(self, horizon_s: float) -> Forecast | None:
-        return self.foresight(self.t)
+        return None
 
     def history(self, span_s: float) -> Columns:
-        none = np.empty(0)
-        return Columns(none, none, none)
+        return self.signal.history(self.t, span_s)
 
 
-def policy(name: str) -> PerSite:
-    criteria = {"s": under(100.0)}
-    match name:
-        case "breakeven":
-            return PerSite(Breakeven(), criteria)
-        case "learned":
-            return PerSite(Learned(name, Breakeven()), criteria)
-        case _:
-            return PerSite(Learned(name, Breakeven(), HORIZON), criteria)
-
-
-def nothing(t: float) -> Forecast | None:
-    return None
+def policy(criterion: Level | Several | None = None) -> PerSite:
+    criteria = {"s": criterion or under(100.0)}
+    return PerSite(Learned(Breakeven(), criteria), criteria)
 
 
 def play(
-    name: str, values: Sequence[float | None], *, foresight: Foresight = nothing, t0: float = T, quiet: bool = False,
-    looks: int = 1, unbounded: int = 0, spin_up_s: float = SPIN_UP,
+    values: Sequence[float | None], *, begin: int = 0, quiet: bool = False, delay: float = 0.0, spin_up_s: float = 600.0,
+    asked: PerSite | None = None,
 ) -> list[Decision]:  # fmt: skip
-    """Decisions over readings that come every five minutes; None is one that does not come (the last is then late, later stale).
-
-    ``looks``: how often each reading is looked at. ``quiet``: asked only when the last promise ends; what is told holds until then.
-    ``unbounded``: of so many readings one holds until the next, whenever that comes (0: none).
-    """
-    asked = policy(name)
-    on, since, memory = False, t0, {}
+    """Decisions from place ``begin`` on, at each reading as it becomes known; with ``quiet`` only when the last promise ends."""
+    asked = asked or policy()
+    kept = [(T + i * DT, v) for i, v in enumerate(values) if v is not None]
+    signal = StepSignal(
+        np.array([t for t, _ in kept]), np.array([v for _, v in kept]), unit="gCO2/kWh", source="test", publication_delay_s=delay
+    )
+    on, since, memory = False, T, {}
     told: list[Decision] = []
-    held: Reading | None = None
-    for i, value in enumerate(values):
-        start = t0 + i * DT
-        if value is not None:
-            end = math.inf if unbounded and i % unbounded == 0 else start + DT
-            held = Reading(value, "gCO2/kWh", start, start, start + DT, start + 3 * DT, "test", end)
-        for k in range(looks):
-            t = start + k * DT / looks
-            if quiet and told and held is not None and held.is_fresh(t):
-                d = told[-1]
-                kept = d.quiet is not None and d.quiet[0] <= held.value < d.quiet[1]
-                if kept and (d.until is None or t < d.until):
-                    told.append(d)
-                    continue
-            view = SiteView("s", held, on, since, spin_up_s, memory, outlook=Outlook(t, foresight))
-            d = asked.decide(FleetView(t, {"s": view}))["s"]
-            since = t if d.on != on else since
-            on, memory = d.on, dict(d.memory)
-            told.append(d)
+    for i in range(begin, len(values)):
+        t = T + i * DT + delay
+        reading = signal.at(t)
+        last = told[-1] if told else None
+        if quiet and last is not None and reading is not None and reading.is_fresh(t) and last.quiet is not None:
+            still = last.quiet[0] <= reading.value < last.quiet[1] and (last.until is None or t < last.until)
+            if still:
+                told.append(last)
+                continue
+        view = SiteView("s", reading, on, since, spin_up_s, memory, {"marginal_co2": reading}, Outlook(signal, t))
+        d = asked.decide(FleetView(t, {"s": view}))["s"]
+        since = t if d.on != on else since
+        on, memory = d.on, dict(d.memory)
+        told.append(d)
     return told
 
 
-def value_of(values: Sequence[float], on: Sequence[bool]) -> float:
-    """The value of a schedule, in seconds of full worth."""
-    total, spin = 0.0, 0.0
-    for i, (c, is_on) in enumerate(zip(values, on, strict=True)):
-        if is_on and (i == 0 or not on[i - 1]):
-            spin = SPIN_UP
-        if is_on:
-            starting = min(DT, spin)
-            spin -= starting
-            total += (100.0 - c) / 100.0 * (DT - starting) - c / 100.0 * starting
-    return total
+def flicker(days: int) -> list[float | None]:
+    """Single readings at 20 g among dirty ones, which pay for no start, and every eight hours an hour at 0."""
+    return [0.0 if i % 96 < 12 else 20.0 if i % 7 == 0 else 400.0 for i in range(DAY * days)]
 
 
-def told_by(function: Callable[[float, int], float]) -> Foresight:
-    """A forecast of three hours, made now: ``function`` of the instant and the place in the forecast."""
-
-    def forecast(t: float) -> Forecast:
-        return Forecast(t, t + DT * np.arange(36), np.array([function(t, i) for i in range(36)]), t + HORIZON)
-
-    return forecast
+def test_break_even_decides_until_a_day_is_known_and_says_so() -> None:
+    told = play(flicker(3))
+    assert told[0].reason.endswith("(too little of the past is known to learn from)")
+    assert not told[2 * DAY].reason.endswith(")")
+    assert "by what has paid" in told[2 * DAY].reason
 
 
-FEW = settings(max_examples=20)
+def test_with_a_past_it_decides_by_it_from_the_first_instant_on() -> None:
+    told = play(flicker(8), begin=7 * DAY, spin_up_s=420.0)
+    assert "by what has paid" in told[0].reason
+    values = np.array(flicker(8)[7 * DAY :]) / 100.0
+    on = np.array([d.on for d in told])
+    plain = on_by_breakeven(values, 1.4, Breakeven())
+    assert value_of(on, values, 1.4) > value_of(plain, values, 1.4) > 0
+    assert not on[values == 4.0].any()
+
+
 READINGS = st.lists(
-    st.tuples(st.sampled_from([0.0, 20.0, 60.0, 99.0, 100.0, 140.0, 249.0, 250.0, 260.0, 450.0, 900.0, None]), st.integers(1, 9)),
-    min_size=1, max_size=20,
-).map(lambda runs: [v for v, n in runs for _ in range(n)])  # fmt: skip
-SOME = told_by(lambda t, i: float((int(t // DT) + i) * 37 % 400))
-NAMES = ["learned", "lookahead"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-@FEW
-@given(values=READINGS)
-def test_what_it_remembers_is_numbers_and_does_not_grow(name: str, values: list[float | None]) -> None:
-    for d in play(name, values, foresight=SOME):
-        assert len(d.memory) <= 45
-        assert all(type(v) is float and math.isfinite(v) for v in d.memory.values())
-
-
-@pytest.mark.parametrize("name", NAMES)
-@FEW
-@given(values=READINGS, looks=st.integers(1, 3), unbounded=st.integers(0, 2))
-def test_equal_inputs_give_equal_decisions(name: str, values: list[float | None], looks: int, unbounded: int) -> None:
-    one, two = (play(name, values, foresight=SOME, looks=looks, unbounded=unbounded) for _ in range(2))
-    assert one == two
-
-
-@pytest.mark.parametrize("name", NAMES)
-@FEW
-@given(values=READINGS, shift=st.integers(-5_000_000, 5_000_000))
-def test_shifting_all_times_shifts_the_decisions(name: str, values: list[float | None], shift: int) -> None:
-    moved = T + shift * DT
-    ahead = told_by(lambda t, i: float((int((t - moved) // DT) + i) * 37 % 400))
-    still = told_by(lambda t, i: float((int((t - T) // DT) + i) * 37 % 400))
-    one, two = play(name, values, foresight=still), play(name, values, foresight=ahead, t0=moved)
-    assert [(d.on, d.reason) for d in one] == [(d.on, d.reason) for d in two]
-
-
-@pytest.mark.parametrize("name", NAMES)
-@FEW
-@given(values=READINGS, looks=st.integers(2, 5))
-def test_how_often_a_reading_is_looked_at_changes_nothing(name: str, values: list[float | None], looks: int) -> None:
-    often = play(name, values, foresight=SOME, looks=looks)
-    assert [d.on for d in often[::looks]] == [d.on for d in play(name, values, foresight=SOME)]
-
-
-#: Long stretches far over the worth, and windows between them.
-CALM = st.lists(
-    st.tuples(st.sampled_from([0.0, 30.0, 90.0, 120.0, 249.9, 250.0, 251.0, 400.0, 700.0, None]), st.integers(1, 40)),
-    min_size=2, max_size=14,
+    st.tuples(st.sampled_from([0.0, 30.0, 90.0, 100.0, 120.0, 250.0, 700.0, None]), st.integers(1, 40)), min_size=2, max_size=12,
 ).map(lambda runs: [v for v, n in runs for _ in range(n)])  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["breakeven", *NAMES])
-@FEW
-@given(values=CALM, looks=st.integers(1, 2), unbounded=st.integers(0, 1), spin_up_s=st.sampled_from([300.0, 900.0, 7200.0]))
-def test_asked_only_when_its_promise_ends_it_decides_and_remembers_as_if_asked_at_every_reading(
-    name: str, values: list[float | None], looks: int, unbounded: int, spin_up_s: float
-) -> None:
-    # A reading at the worth at the end, after which every promise is over and both are asked.
-    values = [*values, 0.0, 100.0]
-    always, seldom = (
-        play(name, values, looks=looks, unbounded=unbounded, spin_up_s=spin_up_s, quiet=quiet) for quiet in (False, True)
-    )
-    assert [d.on for d in seldom] == [d.on for d in always]
-    assert seldom[-1].memory == pytest.approx(dict(always[-1].memory), rel=1e-6, abs=1e-6)
-
-
-def test_it_does_promise_while_it_is_far_over_the_worth() -> None:
-    assert play("learned", [400.0] * 5)[-1].quiet == (250.0, math.inf)
-    assert play("lookahead", [400.0] * 5, foresight=SOME)[-1].quiet is None  # a forecast may change its mind
-
-
-def old(t: float) -> Forecast:
-    """A forecast that was made more than an hour ago."""
-    made = SOME(t)
-    assert made is not None
-    return replace(made, made_at=t - 3601.0)
-
-
-@pytest.mark.parametrize("foresight", [nothing, old])
-@FEW
-@given(values=READINGS, unbounded=st.integers(0, 3))
-def test_lookahead_without_a_forecast_that_is_at_most_an_hour_old_is_break_even(
-    foresight: Foresight, values: list[float | None], unbounded: int
-) -> None:
-    """Whatever was learned before, while there was one."""
-    before: list[float | None] = [0.0] * 10 + [400.0] * 10 + [20.0] * 10 + [300.0] * 10
-
-    def gone(t: float) -> Forecast | None:
-        return SOME(t) if t < T + len(before) * DT else foresight(t)
-
-    plain = play("breakeven", before + values, unbounded=unbounded)[len(before) :]
-    found = play("lookahead", before + values, foresight=gone, unbounded=unbounded)[len(before) :]
-    assert [d.on for d in found] == [d.on for d in plain]
-    for d, p in zip(found, plain, strict=True):
-        assert d.reason in (p.reason, f"{p.reason} (no forecast)")
-
-
-def test_an_hour_old_forecast_is_still_looked_at() -> None:
-    def hour(t: float) -> Forecast:
-        return replace(told_by(lambda _, i: 0.0)(t), made_at=t - 3600.0)  # type: ignore[type-var]
-
-    assert "to be on is expected to be worth" in play("lookahead", [80.0, 80.0], foresight=hour)[-1].reason
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_was_learned_survives_a_stale_reading_while_the_site_goes_off(name: str) -> None:
-    clean: list[float | None] = [0.0] * 12
-    # Window after window; the last one is open when readings stop.
-    history = ([*clean, *[500.0] * 12]) * 20 + clean
-    before = play(name, history, foresight=SOME)[-1]
-    assert before.on
-    gap: list[float | None] = [None] * 5
-    during = play(name, history + gap, foresight=SOME)[-1]
-    assert not during.on
-    learned = [k for k in before.memory if k[0] in "ch" and k[1:].isdigit()] + ["leads"]
-    assert {k: during.memory[k] for k in learned} == {k: before.memory[k] for k in learned}
-    assert during.memory["l_on"] == during.memory["b_on"] == 0.0
-    back = play(name, history + gap + [500.0], foresight=SOME)[-1]
-    assert not back.on
-    again = play(name, history + gap + clean, foresight=SOME)[-1]
-    assert again.on
-
-
-KEYS = st.sampled_from(["acc", "to", "crossed", "from", "seen", "x1", "b_acc", "b_to", "l_on", "b_on"])
-
-
-@FEW
-@given(st.sampled_from(NAMES), st.dictionaries(KEYS, st.floats(-1e3, 1e3)), st.floats(0, 500), st.booleans())
-def test_it_starts_afresh_from_what_an_older_version_remembered(
-    name: str, memory: dict[str, float], value: float, on: bool
-) -> None:
-    r = Reading(value, "gCO2/kWh", T, T, T + DT, T + 3 * DT, "test", T + DT)
-    for t in (T, T + 100.0):
-        d = policy(name).decide(FleetView(t, {"s": SiteView("s", r, on, T, SPIN_UP, memory, outlook=Outlook(t, SOME))}))["s"]
-        memory, on = dict(d.memory), d.on
-        assert d.reason
-
-
-def test_lookahead_takes_over_what_learned_remembered() -> None:
-    memory = play("learned", [0.0] * 5)[-1].memory
-    r = Reading(0.0, "gCO2/kWh", T + 10 * DT, T + 10 * DT, T + 11 * DT, T + 13 * DT, "test", T + 11 * DT)
-    view = SiteView("s", r, False, T, SPIN_UP, memory, outlook=Outlook(T + 10 * DT, SOME))
-    assert policy("lookahead").decide(FleetView(T + 10 * DT, {"s": view}))["s"].reason
-
-
-@functools.cache
-def california() -> StepSignal:
-    return load_trace(SignalTable(path="bundled:caiso", column="pge_moer_g"), "CAISO_NORTH").signal
-
-
-def weeks(start: str, n: int) -> list[float]:
-    t0 = parse_utc(start)
-    c = california().between(t0, t0 + n * 7 * 86400.0)
-    assert len(c.values) == n * 2016
-    return c.values.tolist()
-
-
-STEPS = np.arange(36)
-
-
-def series_of(values: Sequence[float]) -> Foresight:
-    """A forecast that says what ``values`` (from ``T`` on) say, whatever comes."""
-    padded = np.append(np.array(values), np.full(len(STEPS), values[-1]))
-
-    def forecast(t: float) -> Forecast:
-        i = int((t - T) // DT)
-        return Forecast(t, t + DT * STEPS, padded[i : i + len(STEPS)], t + HORIZON)
-
-    return forecast
-
-
-POISONS: dict[str, Callable[[list[float]], list[float]]] = {
-    "always clean": lambda values: [0.0] * len(values),
-    "always dirty": lambda values: [900.0] * len(values),
-    "mirrored": lambda values: [0.0 if v >= 100.0 else 600.0 for v in values],
-}
-
-
-@pytest.mark.parametrize("poison", POISONS)
-def test_a_poisoned_forecast_costs_at_most_two_percent_and_leads_only_where_it_is_better(poison: str) -> None:
-    values = weeks("2021-03-01T00:00Z", 2)
-    plain = value_of(values, [d.on for d in play("breakeven", values)])
-    told = play("lookahead", values, foresight=series_of(POISONS[poison](values)))
-    found = value_of(values, [d.on for d in told])
-    assert plain > 0
-    assert found >= 0.98 * plain
-    if found < plain:
-        assert told[-1].memory["leads"] == 0.0
-
-
-def test_a_true_forecast_brings_more_than_none() -> None:
-    values = weeks("2021-03-01T00:00Z", 2)
-    alone = value_of(values, [d.on for d in play("learned", values)])
-    found = value_of(values, [d.on for d in play("lookahead", values, foresight=series_of(values))])
-    assert found > alone > value_of(values, [d.on for d in play("breakeven", values)])
-
-
-def test_break_even_takes_over_where_the_learned_rule_would_never_start() -> None:
-    """Little under the worth for hours, and never far over it: no interval is worth a start, and all together are."""
-    values = ([95.0] * 30 + [105.0] * 3) * 60
-    told = play("learned", values)
-    assert told[-1].memory["leads"] == 0.0
-    assert told[-1].reason.endswith("(break-even has done better)")
-    plain = value_of(values, [d.on for d in play("breakeven", values)])
-    assert plain > 0
-    # Four starts' worth and one change of mind is what it costs to find out.
-    assert value_of(values, [d.on for d in told]) >= plain - 6 * SPIN_UP
-
-
-def test_the_learned_rule_takes_over_again_when_it_has_done_better() -> None:
-    slow: list[float] = ([95.0] * 30 + [105.0] * 3) * 20
-    flicker = ([0.0] + [150.0] * 3) * 150
-    told = play("learned", slow + flicker)
-    assert told[len(slow) - 1].memory["leads"] == 0.0
-    assert told[-1].memory["leads"] == 1.0
-
-
-@FEW
+@settings(max_examples=20)
 @given(
-    st.lists(
-        st.tuples(st.sampled_from([0.0, 60.0, 95.0, 105.0, 150.0, 240.0, 600.0]), st.integers(1, 30)), min_size=2, max_size=5
-    ),
-    st.booleans(),
-)  # fmt: skip
-def test_whatever_repeats_it_is_never_worse_than_break_even_by_more_than_eight_starts(
-    runs: list[tuple[float, int]], forecast: bool
+    values=READINGS,
+    known=st.booleans(),
+    delay=st.sampled_from([0.0, 60.0, 300.0, 900.0]),
+    spin=st.sampled_from([0.0, 300.0, 7200.0]),
+)
+def test_asked_only_when_its_promise_ends_it_decides_as_if_asked_at_every_reading(
+    values: list[float | None], known: bool, delay: float, spin: float
 ) -> None:
-    once = [v for v, n in runs for _ in range(n)]
-    values = (once * (600 // len(once) + 1))[:600]
-    ahead = series_of([0.0 if v >= 100.0 else 600.0 for v in values]) if forecast else nothing
-    name = "lookahead" if forecast else "learned"
-    found = value_of(values, [d.on for d in play(name, values, foresight=ahead)])
-    # Two margins until break-even takes over, and what is under way then.
-    assert found >= value_of(values, [d.on for d in play("breakeven", values)]) - 8 * SPIN_UP
+    past = flicker(2) if known else [400.0]
+    full = [*past, *values, 0.0, 100.0]
+    always, seldom = (play(full, begin=len(past), quiet=q, delay=delay, spin_up_s=spin) for q in (False, True))
+    assert [d.on for d in seldom] == [d.on for d in always]
+    assert seldom[-1].memory == pytest.approx(dict(always[-1].memory))
+    assert always == play(full, begin=len(past), delay=delay, spin_up_s=spin)
+    assert all(type(x) is float and not math.isnan(x) for d in always for x in d.memory.values())
+
+
+def test_readings_that_come_late_are_taken_for_what_they_say_of_now() -> None:
+    """A window that is over when it is heard of starts nothing."""
+    short: list[float | None] = [0.0 if i % 24 == 0 else 400.0 for i in range(DAY * 8)]
+    on_time, late = (play(short, begin=7 * DAY, delay=delay, spin_up_s=60.0) for delay in (0.0, 300.0))
+    assert any(d.on for d in on_time)
+    assert not any(d.on for d in late)
+    assert "5 min late" in late[0].reason
+
+
+def test_a_reading_that_never_comes_or_is_stale_starts_nothing_and_what_was_learned_stays() -> None:
+    values = [*flicker(8), *[None] * 12]
+    told = play(values, begin=8 * DAY - 1)
+    assert not told[-1].on
+    assert "start" in told[-1].memory
+    assert not any(b.on and not a.on for a, b in itertools.pairwise(told))
+
+
+def test_break_even_takes_over_where_it_does_better_and_says_so() -> None:
+    """First an hour is worth a start at 95 g never, then always: the levels come a week late, the gate does not wait."""
+    slow: list[float | None] = ([95.0] * 60 + [105.0] * 3) * 60
+    told = play([*flicker(10), *slow], begin=9 * DAY, spin_up_s=120.0)
+    values = np.array(slow) / 100.0
+    on = np.array([d.on for d in told[DAY:]])
+    plain = on_by_breakeven(values, 0.4, Breakeven())
+    assert value_of(on, values, 0.4) >= 0.6 * value_of(plain, values, 0.4)
+
+
+def test_a_trigger_of_several_signals_is_decided_by_break_even() -> None:
+    several = Several("any", (under(100.0), under(50.0)))
+    d = play([0.0, 0.0, 0.0], asked=policy(several))[-1]
+    assert "by what has paid" not in d.reason
+    assert d.on
+    assert parse_trigger("moer < 100") is not None
+
+
+@settings(max_examples=30)
+@given(
+    d=st.lists(st.sampled_from([0.0, 0.5, 0.99, 1.0, 1.5, 4.0, math.nan]), min_size=1, max_size=60),
+    start=st.floats(0, 1), stop=st.floats(1, 4),
+)  # fmt: skip
+def test_the_rules_carried_out_on_a_past_are_those_that_are_carried_out_step_by_step(
+    d: list[float], start: float, stop: float
+) -> None:
+    on, told = False, []
+    for x in d:
+        on = not math.isnan(x) and x < (stop if on else start)
+        told.append(on)
+    assert on_by_levels(np.array(d), start, stop).tolist() == told
+    level = {"s": under(1.0)}
+    on, memory, expected = False, {}, []
+    for i, x in enumerate(d):
+        r = (
+            None
+            if math.isnan(x)
+            else Reading(x, "gCO2/kWh", T + i * DT, T + i * DT, T + (i + 1) * DT, T + (i + 3) * DT, "", T + (i + 1) * DT)
+        )
+        found = PerSite(Breakeven(), level).decide(FleetView(T + i * DT, {"s": SiteView("s", r, on, T, 600.0, memory)}))["s"]
+        on, memory = found.on, dict(found.memory)
+        expected.append(on)
+    assert on_by_breakeven(np.array(d), 2.0, Breakeven()).tolist() == expected

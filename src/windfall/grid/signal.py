@@ -244,10 +244,8 @@ class StepSignal:
         first = max(0, int(np.searchsorted(self._times, t - span_s, side="right")) - 1)
         valid = self._times[first : last + 1]
         starts = np.maximum(valid, t - span_s)
-        # If no reading came for so long that the last one was stale, nothing was known.
-        limit = np.minimum(valid + self._stale * self._periods[first : last + 1], self._end)
-        if len(limit):  # the newest one is believed for as long as it is late besides
-            limit[-1] += self._delay
+        # If no reading came for so long that the last one was stale, nothing was known. One is believed until its ``stale_at``.
+        limit = np.minimum(valid + self._stale * self._periods[first : last + 1], self._end) + self._delay
         ends = np.minimum(np.minimum(np.append(starts[1:], t)[: len(starts)], limit), t)
         keep = ends > starts
         return Columns(starts[keep], ends[keep], self._values[first : last + 1][keep])

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
 from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError
 from windfall.policy.base import PerSite, Policy
@@ -11,6 +16,8 @@ from windfall.policy.criterion import criteria, intensity
 from windfall.policy.fixed import Always, RandomDuty
 from windfall.policy.learned import Learned
 from windfall.policy.limits import Limited, SiteLimits
+from windfall.policy.lookahead import Lookahead
+from windfall.policy.prior import prior_days
 from windfall.policy.programme import SpinUp
 from windfall.policy.threshold import Percentile, Threshold, paper
 from windfall.units import parse_utc
@@ -54,10 +61,10 @@ def _bare(config: Config, name: str, deadline_h: float | None) -> Policy:
         case "breakeven":
             return PerSite(Breakeven(table.a_on, table.a_off), found)
         case "learned":
-            return PerSite(Learned(name, Breakeven(table.a_on, table.a_off)), found)
+            return PerSite(Learned(Breakeven(table.a_on, table.a_off), found), found)
         case "lookahead":
             _need_one_falling_signal(config, name)
-            return PerSite(Learned(name, Breakeven(table.a_on, table.a_off), table.lookahead_h * 3600.0), found)
+            return PerSite(Lookahead(Breakeven(table.a_on, table.a_off), table.lookahead_h * 3600.0), found)
         case "budgeted":
             _need_one_falling_signal(config, name)
             return _budgeted(config, deadline_h)
@@ -78,8 +85,20 @@ def _budgeted(config: Config, deadline_h: float | None) -> Budgeted:
     return Budgeted(
         criteria(config, table), {s.name: spin_up(config, s.name) for s in config.site}, deadline=absolute,
         deadline_h=deadline_h if deadline_h is not None else table.deadline_h, climatology_s=table.climatology_days * 86400.0,
-        replan_s=table.replan_s, breakeven=Breakeven(table.a_on, table.a_off),
+        replan_s=table.replan_s, breakeven=Breakeven(table.a_on, table.a_off), prior=partial(_prior, config),
     )  # fmt: skip
+
+
+def _prior(config: Config, site: str) -> npt.NDArray[np.float64]:
+    """What a site's signal may be like of which nothing is known: days from all seasons of California (`prior`).
+
+    Where the signal is a price, days that are as far from the worth, on its scale.
+    """
+    signal, policy = config.site_named(site).signal, config.policy
+    values = prior_days()
+    if intensity(signal.type):
+        return values
+    return policy.worth_per_mwh + (values / 100.0 - 1.0) * policy.value_scale_per_mwh
 
 
 def spin_up(config: Config, site: str) -> SpinUp:

@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from windfall.config.policy import PolicyTable
 from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
@@ -84,6 +87,14 @@ class Level:
 def under(worth_g_per_kwh: float) -> Level:
     """The criterion of a site with one marginal intensity: it is under ``worth``."""
     return Level("marginal_co2", "marginal_co2", "", worth_g_per_kwh, 1.0, worth_g_per_kwh, lambda v: v < worth_g_per_kwh)
+
+
+def distances(level: Level, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """1 − gain of each of ``values`` [n], in units of which the scale is one: 0 is worth a whole second, over 1 nothing."""
+    if level.scale is None:
+        found = np.array([0.0 if level.holds(v) else 2.0 for v in values.tolist()])
+        return np.where(np.isnan(values), np.nan, found)
+    return np.asarray(1.0 - level.sign * (level.level - values) / level.scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,12 @@
-"""Two policies that learn while a run goes on: `learned` from the readings alone, and `lookahead` from forecasts too.
+"""Learned: starts and stops at readings where that has paid in the site's own past.
 
-Let D be the value of being on rather than off from the next interval on, in units of R, the cost of a start. For an interval of
-length dt with gain g the optimum is (by dynamic programming; starts that are given up half way apart)
+The belief (`belief`) says what being on is worth at each reading: over one start, and a site starts; under nothing, and it stops.
+It is learned anew from the trailing days as they grow, and between two times its two levels stand. So it learns what readings are
+good for there: how long windows last, how soon they end, what the newest reading says of now if readings are late.
 
-    v = g·dt / R + E[D of the next interval]        when off, start if v >= 1        when on, stop if v < 0
-
-and the D of the interval before it was clip(v, 0, 1). A policy therefore only needs an estimate of E[D of the next interval], a
-number from 0 to 1. Here the estimate is a logistic function of the distance between reading and worth. It is fitted online: in each
-interval one Newton step moves it towards the v that came of the interval before (temporal difference; Sutton and Barto,
-Reinforcement Learning, chapter 6), with slow forgetting and a prior. `lookahead` adds a feature: the same recursion run backwards
-over the provider's forecast. Its weight is learned too, and begins at zero.
-
-Break-even runs beside it as a shadow. The values of both schedules are added up, with forgetting, and whichever leads decides. So
-break-even decides where the estimate, or the forecast behind it, has been poor. On California's marginal intensities the learned
-rule reaches more of the oracle's value than break-even (benchmarks/RESULTS.md). It suits signals that are either near zero or far
-over the worth; on others the comparison with break-even keeps it from losing.
+Break-even is its gate. It decides while less than a day of the past is known. Then both rules are carried out on what is known, and
+later, each time the levels are learned anew, on what has come since the last time; whichever leads over the trailing weeks decides.
+Where no level says what a reading is worth (a trigger of several signals), break-even decides.
 """
 
 from __future__ import annotations
@@ -23,180 +15,138 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from windfall.grid.signal import Forecast
-from windfall.policy.base import Decision, Judged, Memory, SiteView
-from windfall.policy.breakeven import Breakeven
+import numpy as np
+import numpy.typing as npt
 
-_HALF_LIFE_S = 28 * 86400.0
-_RIDGE = 3.0
-#: Coefficients of (1, distance, forecast's D) before anything is learned: being on is worth most of a start at a reading of 0 and
-#: little at the worth, and forecasts count for nothing.
-_PRIOR = (3.0, -4.0, 0.0)
-#: Distances are cut off at `_FAR`. If both intervals of a pair are beyond `_TEACHES`, nothing is learned from them: so far over the
-#: worth no policy starts or stops.
-_FAR, _TEACHES = 2.5, 2.5
-#: One schedule takes over when its value is ahead by so many starts.
+from windfall.grid.signal import Columns
+from windfall.policy.base import Criterion, Decision, Judged, Memory, SiteView
+from windfall.policy.belief import Array, Chain, cadence_s, stepped
+from windfall.policy.breakeven import Breakeven
+from windfall.policy.criterion import Level, distances
+from windfall.units import duration_text
+
+_DAY_S = 86400.0
+#: The past that is learned from, and how fast the gate forgets.
+_PAST_S = 28 * _DAY_S
+#: Levels are learned anew when the past has grown by half, but no sooner and no later than this.
+_SOONEST_S, _LATEST_S = 6 * 3600.0, 7 * _DAY_S
+#: One rule takes over when it is ahead by so many starts.
 _MARGIN = 2.0
-#: A reading that holds until the next one is taken in this often, as intervals of this length (s).
+#: A reading that holds until the next one is taken in this often (s).
 _STEP_S = 300.0
-#: An older forecast (s) is not used.
-_FORECAST_STALE_S = 3600.0
+#: What it remembers of its levels, besides what break-even remembers.
+_KEYS = ("start", "stop", "due", "learned_at", "late", "restart", "step", "lead", "leads")
 
 
 class Learned:
-    """The learned rule, with break-even as its shadow. ``horizon_s``: how much of the forecast is used; None: no forecast."""
+    """The learned levels, with break-even as their gate."""
 
-    def __init__(self, name: str, breakeven: Breakeven, horizon_s: float | None = None) -> None:
-        self.name = name
+    name = "learned"
+
+    def __init__(self, breakeven: Breakeven, criteria: Mapping[str, Criterion]) -> None:
         self._breakeven = breakeven
-        self._horizon_s = horizon_s
-        self._size = 2 if horizon_s is None else 3
+        self._criteria = criteria
 
     def decide_site(self, t: float, site: SiteView, judged: Judged) -> Decision:
-        m = dict(site.memory)
-        bounded = math.isfinite(judged.valid_until)
-        seen = m.get("seen", -math.inf)
-        new = judged.valid_from > m.get("from", -math.inf) or (not bounded and t - seen >= _STEP_S) or "informed" not in m
-        shadow = self._shadow(t, site, judged, m)
-        ahead: float | None = 0.0
-        if new:
-            dt = judged.valid_until - judged.valid_from if bounded else _STEP_S
-            ahead = self._ahead(t, site, judged)
-            self._learn(t, m, site, judged, dt, shadow, ahead)
-            m["from"], m["seen"] = judged.valid_from, judged.valid_from if bounded else t
-        m |= {f"b_{k}": v for k, v in shadow.memory.items()}
-        m["b_on"] = float(shadow.on)
-        trusts = bool(m["leads"]) and bool(m["informed"])
-        on = bool(m["l_on"]) if trusts else shadow.on
-        numbers = {"value": judged.value, "worth": judged.level, "expected": m["v"], "lead": m["lead"]}
-        return Decision(on, self._reason(site, on, judged, m, shadow, trusts), numbers, None, m, self._quiet(judged, m, on))
+        level = self._criteria[site.name]
+        if not isinstance(level, Level) or not level.first or site.reading is None:
+            return self._breakeven.decide_site(t, site, judged)
+        m = {k: site.memory[k] for k in _KEYS if k in site.memory}
+        row_s = judged.valid_until - judged.valid_from if math.isfinite(judged.valid_until) else _STEP_S
+        step_s = m.get("step", row_s)
+        # How late readings are is told by the newest: from the instant that it is about to when it was heard.
+        late = float(max(0, math.floor((site.reading.known_at - judged.valid_from) / step_s + 0.5)))
+        restart = max(site.spin_up_s, 1e-9) / step_s
+        stands = len(m) == len(_KEYS) and t < m["due"] and m["late"] == late and abs(m["restart"] - restart) <= 0.1 * restart
+        if not stands:
+            m = self._learn(t, site, level, m, row_s)
+        if m["leads"] <= 0:
+            own = replace(site, memory={k: v for k, v in site.memory.items() if k in ("acc", "to", "gain")})
+            d = self._breakeven.decide_site(t, own, judged)
+            until = m["due"] if d.until is None else min(d.until, m["due"])
+            why = "break-even has done better" if m["leads"] else "too little of the past is known to learn from"
+            return replace(d, reason=f"{d.reason} ({why})", until=until, memory={**d.memory, **m})
+        distance = 1.0 - judged.gain / judged.scale
+        on = distance < (m["stop"] if site.on else m["start"])
+        levels = {k: judged.level + (m[k] - 1.0) * judged.scale for k in ("start", "stop")}
+        bound = levels["stop" if on else "start"]
+        verb = ("start" if on else "stop") if on != site.on else ("on" if on else "off")
+        how = "" if not late else f"; readings are {duration_text(late * step_s)} late"
+        what = f"stops at {levels['stop']:.0f}" if on else f"starts under {levels['start']:.0f}"
+        reason = f"{verb}: {judged.text}; here it {what}, by what has paid{how}"
+        quiet = ((-math.inf, bound) if on else (bound, math.inf)) if judged.single and math.isfinite(bound) else None
+        numbers = {"value": judged.value, "worth": judged.level, **{f"{k}_at": v for k, v in levels.items() if math.isfinite(v)}}
+        return Decision(on, reason, numbers, m["due"], m, quiet)
 
     def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
-        # What was learned stays. What was under way is forgotten, because nothing is known of the interval.
-        gone = {"x1", "x2", "seen", "b_gain"} | ({"l_on", "b_on", "b_acc", "b_to", "l_spin", "b_spin", "v"} if stale else set())
-        kept = {k: v for k, v in site.memory.items() if k not in gone}
-        return {**kept, "l_on": 0.0, "b_on": 0.0, "v": 0.0} if stale and kept else kept
+        return {k: v for k, v in site.memory.items() if k in _KEYS or (not stale and k in ("acc", "to"))}
 
-    def _shadow(self, t: float, site: SiteView, judged: Judged, m: dict[str, float]) -> Decision:
-        """What break-even decides, had it alone decided all along."""
-        own = {k: m[f"b_{k}"] for k in ("acc", "to", "gain") if f"b_{k}" in m}
-        m.pop("b_gain", None)
-        return self._breakeven.decide_site(t, replace(site, on=bool(m.get("b_on", 0.0)), memory=own), judged)
+    def _learn(self, t: float, site: SiteView, level: Level, was: Mapping[str, float], row_s: float) -> dict[str, float]:
+        """The levels anew, from the past that is known at ``t``; and who leads."""
+        assert site.reading is not None
+        none = np.empty(0)
+        past = site.outlook.history(_PAST_S).known() if site.outlook else Columns(none, none, none)
+        step_s = cadence_s(past, row_s)
+        times, values = stepped(past, step_s)
+        d = distances(level, values)
+        late = float(max(0, math.floor((site.reading.known_at - site.reading.valid_from) / step_s + 0.5)))
+        restart = max(site.spin_up_s, 1e-9) / step_s
+        start, stop = Chain(d, step_s).levels(restart, int(late))
+        span = t - float(times[0]) if len(times) else 0.0
+        now = {"start": start, "stop": stop, "late": late, "restart": restart, "step": step_s, "learned_at": t}
+        lead, leads = was.get("lead", 0.0), was.get("leads", 0.0)
+        if leads == 0.0 and span >= _DAY_S:
+            lead = self._ahead(d, now)
+            leads = math.copysign(1.0, lead)
+        elif leads != 0.0 and was["step"] == step_s:
+            new = np.append(np.full(int(was["late"]), np.nan), d[times >= was["learned_at"]])
+            lead = lead * 0.5 ** ((t - was["learned_at"]) / _PAST_S) + self._ahead(new, was)
+            leads = math.copysign(1.0, lead) if abs(lead) > _MARGIN else leads
+        due = t + min(max(0.5 * span, _SOONEST_S), _LATEST_S)
+        return {**now, "due": due, "lead": lead, "leads": leads}
 
-    def _learn(
-        self, t: float, m: dict[str, float], site: SiteView, judged: Judged, dt: float, shadow: Decision, ahead: float | None
-    ) -> None:
-        """Take in one interval: fit the estimate, let the learned rule start or stop, and add to both schedules' values."""
-        restart = max(site.spin_up_s, 1e-9)
-        gain = judged.gain / judged.scale
-        x = [1.0, min(max(1.0 - gain, -_FAR), _FAR), ahead or 0.0][: self._size]
-        if f"c{self._size - 1}" not in m:
-            m.pop("x1", None)
-            m |= {f"c{i}": _PRIOR[i] for i in range(self._size)} | {"lead": 0.0, "leads": 1.0, "l_on": 0.0, "seen": t}
-            m |= {f"h{i}{j}": _RIDGE * (i == j) for i in range(self._size) for j in range(i, self._size)}
-        guess = _sigmoid(sum(m[f"c{i}"] * x[i] for i in range(self._size)))
-        v = gain * dt / restart + guess
-        if "x1" in m and min(x[1], m["x1"]) < _TEACHES and (ahead is not None or self._size == 2):
-            self._fit(m, min(1.0, max(0.0, v)), dt)
-        m["informed"] = float(ahead is not None)
-        was = {"l": bool(m["l_on"]), "b": bool(m.get("b_on", 0.0))}
-        m["l_on"] = float(v >= 0.0 if was["l"] else v >= 1.0)
-        now = {"l": bool(m["l_on"]), "b": shadow.on}
-        # `lead` counts up to the interval before: who decides depends on the past alone. Where both schedules agree, changing from
-        # one to the other costs nothing. Where they differ it may cost a start, so the lead must be twice as large; they may never
-        # agree again, so it must be possible.
-        if abs(m["lead"]) > (_MARGIN if now["l"] == now["b"] else 2.0 * _MARGIN) * restart:
-            m["leads"] = float(m["lead"] > 0)
-        m["lead"] *= 0.5 ** (max(0.0, t - m.get("lead_at", t)) / _HALF_LIFE_S)
-        m["lead_at"] = t
-        for who, sign in (("l", 1.0), ("b", -1.0)):
-            m["lead"] += sign * _net(m, who, now[who], was[who], gain, dt, site.spin_up_s)
-        for i in range(1, self._size):
-            m[f"x{i}"] = x[i]
-        m["v"] = v
-
-    def _fit(self, m: dict[str, float], target: float, dt: float) -> None:
-        """One Newton step of the logistic fit (ridge, forgetting) towards ``target``, the value that followed the last interval."""
-        n = self._size
-        q = [1.0] + [m[f"x{i}"] for i in range(1, n)]
-        p = _sigmoid(sum(m[f"c{i}"] * q[i] for i in range(n)))
-        keep = 0.5 ** (dt / _HALF_LIFE_S)
-        anew = (1.0 - keep) * _RIDGE
-        rows = [[0.0] * n for _ in range(n)]
-        right = [q[i] * (target - p) + anew * (_PRIOR[i] - m[f"c{i}"]) for i in range(n)]
-        for i in range(n):
-            for j in range(i, n):
-                h = keep * m[f"h{i}{j}"] + p * (1.0 - p) * q[i] * q[j] + (anew if i == j else 0.0)
-                m[f"h{i}{j}"] = rows[i][j] = rows[j][i] = h
-        for i, step in enumerate(_solve(rows, right)):
-            m[f"c{i}"] += step
-
-    def _ahead(self, t: float, site: SiteView, judged: Judged) -> float | None:
-        """The D of the next interval (0 to 1) if the forecast comes true; None without a forecast."""
-        if self._horizon_s is None:
+    def _ahead(self, d: Array, was: Mapping[str, float]) -> float:
+        """By how many starts the levels did better than break-even over ``d``, both off at its begin."""
+        late, restart = int(was["late"]), was["restart"]
+        told, real = d[: len(d) - late], d[late:]
+        if not len(real):
             return 0.0
-        forecast = site.outlook.forecast(self._horizon_s) if site.outlook else None
-        if forecast is None or t - forecast.made_at > _FORECAST_STALE_S:
-            return None
-        begin = judged.valid_until if math.isfinite(judged.valid_until) else t
-        return programme(forecast, begin, judged, max(site.spin_up_s, 1e-9))
-
-    def _reason(self, site: SiteView, on: bool, judged: Judged, m: Mapping[str, float], shadow: Decision, trusts: bool) -> str:
-        if not trusts:
-            why = "no forecast" if not m["informed"] else "break-even has done better"
-            return f"{shadow.reason} ({why})"
-        verb = ("start" if on else "stop") if on != site.on else ("on" if on else "off")
-        return f"{verb}: {judged.text}; to be on is expected to be worth {m['v']:.2f} of a start (starts at 1, stops under 0)"
-
-    def _quiet(self, judged: Judged, m: Mapping[str, float], on: bool) -> tuple[float, float] | None:
-        """The range of readings that change nothing: far over the worth, while both schedules are off and add nothing up."""
-        far = judged.level + (_FAR - 1.0) * judged.scale
-        still = not on and not m["l_on"] and not m["b_on"] and m.get("b_acc", 0.0) == 0.0
-        last = m.get("x1", 0.0) >= _FAR and judged.value >= far
-        return (far, math.inf) if self._size == 2 and judged.single and still and last else None
+        rules = (on_by_levels(told, was["start"], was["stop"]), on_by_breakeven(told, restart, self._breakeven))
+        one, two = (value_of(on, real, restart) for on in rules)
+        return (one - two) / restart
 
 
-def programme(forecast: Forecast, begin: float, judged: Judged, restart_s: float) -> float:
-    """The D at ``begin`` if the forecast comes true: the recursion above, run backwards from the forecast's end, where D is 0."""
-    edges = [*forecast.times.tolist(), forecast.ends_at]
-    d = 0.0
-    for i in range(len(edges) - 2, -1, -1):
-        a, b = max(edges[i], begin), edges[i + 1]
-        if b <= a:
-            break
-        if math.isnan(forecast.values[i]):
-            d = 0.0  # no site stays on through unknown time, so being on before it is worth nothing more
-            continue
-        d = min(1.0, max(0.0, d + (judged.level - float(forecast.values[i])) / judged.scale * (b - a) / restart_s))
-    return d
+def on_by_levels(d: Array, start: float, stop: float) -> npt.NDArray[np.bool_]:
+    """Whether a site is on at each step, if it starts under one distance and stops at or over another; off where d is NaN."""
+    steps = np.arange(len(d))
+    gone = np.isnan(d)
+    off = np.maximum.accumulate(np.where(gone | (d >= stop), steps, -1))
+    return np.asarray(np.maximum.accumulate(np.where(d < start, steps, -1)) > off)
 
 
-def _net(m: dict[str, float], who: str, on: bool, was: bool, gain: float, dt: float, spin_up_s: float) -> float:
-    """What an interval adds to a schedule's value: its gain while the site trains, less the energy's cost while it starts."""
-    if on and not was:
-        m[f"{who}_spin"] = spin_up_s
-    if not on:
-        return 0.0
-    spin = min(dt, m.get(f"{who}_spin", 0.0))
-    m[f"{who}_spin"] = m.get(f"{who}_spin", 0.0) - spin
-    # 1 − gain is the signal's value over the worth, which is the cost of a second of starting.
-    return gain * (dt - spin) - (1.0 - gain) * spin
+def on_by_breakeven(d: Array, restart: float, breakeven: Breakeven) -> npt.NDArray[np.bool_]:
+    """The same by break-even; its accumulator is in steps of full gain."""
+    found = np.zeros(len(d), bool)
+    on, acc, starts, stops = False, 0.0, breakeven.a_on * restart, breakeven.a_off * restart
+    for i, distance in enumerate(d.tolist()):
+        if distance != distance:
+            on, acc = False, 0.0
+        elif on:
+            acc = max(0.0, acc + distance - 1.0)
+            on = distance < 1.0 or acc < stops
+        else:
+            acc = max(0.0, acc + 1.0 - distance)
+            on = distance < 1.0 and acc >= starts
+        if on != bool(i and found[i - 1]):
+            acc = 0.0
+        found[i] = on
+    return found
 
 
-def _sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x > -30.0 else 0.0
-
-
-def _solve(rows: list[list[float]], right: list[float]) -> list[float]:
-    """Solves a small positive definite system [n, n] by Gaussian elimination."""
-    n = len(right)
-    a = [[*row, y] for row, y in zip(rows, right, strict=True)]
-    for i in range(n):
-        for j in range(i + 1, n):
-            f = a[j][i] / a[i][i]
-            for k in range(i, n + 1):
-                a[j][k] -= f * a[i][k]
-    x = [0.0] * n
-    for i in reversed(range(n)):
-        x[i] = (a[i][n] - sum(a[i][k] * x[k] for k in range(i + 1, n))) / a[i][i]
-    return x
+def value_of(on: npt.NDArray[np.bool_], d: Array, restart: float) -> float:
+    """The value of a schedule, in steps of full gain: what training gains, less the energy of starts."""
+    steps = np.arange(len(on))
+    since = steps - np.maximum.accumulate(np.where(on, -1, steps))
+    starting = np.clip(restart - (since - 1.0), 0.0, 1.0)
+    each = np.where(on, (1.0 - d) * (1.0 - starting) - d * starting, 0.0)
+    return float(np.nansum(each))

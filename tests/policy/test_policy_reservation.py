@@ -1,0 +1,69 @@
+"""The reservation price: low while clean hours are likely in time, higher as the date nears, and never too late."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from windfall.grid.signal import Columns
+from windfall.policy.reservation import DAY_S, STEP_S, Source, reserve, steps_of
+
+HOUR = 3600.0
+#: Fourteen days, each clean from 10 to 14 h after now and dirty else; and the same with every other day dirty throughout.
+CLEAN = np.tile(np.where((np.arange(288) >= 120) & (np.arange(288) < 168), 20.0, 400.0), 14)
+EVERY_OTHER = np.where(np.arange(14 * 288) // 288 % 2 == 0, CLEAN, 400.0)
+
+
+def source(values: np.ndarray, **more: float) -> Source:
+    return Source(values, **{"spin_up_s": 0.0, "start_share": 0.0, "rate": 1.0, "kw": 1.0, **more})
+
+
+def price(values: np.ndarray, left_h: float, time_h: float, sites: int = 1) -> float:
+    made = reserve([source(values)] * sites, left_h * HOUR, 0.0, time_h * HOUR, HOUR)
+    return made.price(0.0, left_h * HOUR)
+
+
+def test_it_waits_where_waiting_is_usual_and_does_not_where_too_little_clean_time_is_left() -> None:
+    assert 20.0 <= price(CLEAN, 3.0, 24.0) < 40.0
+    assert price(CLEAN, 6.0, 24.0) >= 400.0
+    assert price(CLEAN, 3.0, 9.0) >= 400.0  # the clean hours come after the date
+    assert price(CLEAN, 6.0, 24.0, sites=2) < 40.0  # two sites share it
+
+
+def test_the_price_rises_with_what_is_left_and_falls_with_the_time() -> None:
+    by_left = [price(EVERY_OTHER, h, 96.0) for h in (2.0, 6.0, 10.0, 30.0)]
+    by_time = [price(EVERY_OTHER, 6.0, h) for h in (24.0, 48.0, 96.0, 192.0)]
+    assert all(a <= b + 10.0 for a, b in itertools.pairwise(by_left))
+    assert all(a >= b - 10.0 for a, b in itertools.pairwise(by_time))
+    assert by_left[0] < 60.0 < 300.0 < by_left[-1]
+
+
+def test_a_doubtful_day_costs_more_than_a_sure_one_and_less_than_a_dirty_one() -> None:
+    sure, doubtful, none = (price(v, 3.0, 24.0) for v in (CLEAN, EVERY_OTHER, np.full(14 * 288, 400.0)))
+    assert sure < doubtful <= none
+
+
+def test_what_is_left_when_the_rest_of_the_time_just_suffices_is_trained_at_any_price() -> None:
+    made = reserve([source(CLEAN)], 5.0 * HOUR, 0.0, 5.0 * HOUR, HOUR)
+    assert made.price(0.0, 5.0 * HOUR) > 400.0
+    assert made.cost > 0
+
+
+def test_a_site_with_twice_the_tokens_per_kwh_pays_twice_the_price() -> None:
+    one = reserve([source(EVERY_OTHER)], 6.0 * HOUR, 0.0, 48.0 * HOUR, HOUR)
+    two = reserve([source(EVERY_OTHER, rate=2.0)], 12.0 * HOUR, 0.0, 48.0 * HOUR, HOUR)
+    assert two.price(0.0, 12.0 * HOUR) * 2.0 == pytest.approx(one.price(0.0, 6.0 * HOUR), rel=1e-3)
+
+
+def test_the_past_in_steps_ends_now_and_keeps_its_holes() -> None:
+    starts = DAY_S + STEP_S * np.arange(288)
+    keep = np.ones(288, bool)
+    keep[100:110] = False
+    past = Columns(starts[keep], starts[keep] + STEP_S, np.arange(288.0)[keep])
+    values = steps_of(past, 2 * DAY_S, 2)
+    assert len(values) == 576
+    assert np.isnan(values[:288]).all()
+    assert np.isnan(values[388:398]).all()
+    assert values[-1] == 287.0
