@@ -1,11 +1,11 @@
 """What a token should cost at most now, if a budget is due at a date and the time until then is not forecast.
 
 A dynamic programme over the time left and the tokens left, on scenarios from the past. A scenario is the past from one of its days
-on, at the same hours of the day, day after day and around from its end to its begin. It says, hour by hour, how much all sites
-together would train under each price per token, and what that would cost. In each hour one price applies in all scenarios, because
-nobody knows which of them will come: it is what a token less to train from the next hour on is expected to save. So the price is
-low while clean hours are likely to come in time, and rises as the date nears and they have not come. Where the rest of the time
-would not suffice any more, every site trains at any price. Scenarios that follow days like the last ones count for more.
+on, at the same hours of the day, day after day and around from its end to its begin. It says, slot by slot, how much all sites
+together would train under each price per token, and what that would cost. In each slot one price applies in all scenarios, because
+nobody knows which of them will come: the one at which the rest is expected to cost least. So the price is low while clean hours are
+likely to come in time, and rises as the date nears and they have not come. Scenarios that follow days like the last ones count for
+more.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ STEP_S = 300.0
 #: Shares of the past's values at which prices are tried. Low values are few and matter most.
 _QUANTILES = np.array([0.005, 0.01, 0.02, 0.04, 0.06, 0.09, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 #: Points of tokens left.
-_POINTS = 41
+_POINTS = 25
 _MORE = 1.1
-#: At a price that is met but for so much, as a share of the dearest, a site trains: to wait would save nothing.
-_TIE = 0.002
+#: Costs that differ by less than this share of the dearest count as equal.
+_TIE = 0.001
+#: What a token that misses the date costs, in those of the dearest.
+_MISSED = 3.0
 #: Longest and shortest slots of time (s), and about how many of them are planned at least.
-_SLOTS_S, _LEAST_SLOTS = (7200.0, 3600.0, 1800.0, 900.0, 300.0), 24
+_SLOTS_S, _LEAST_SLOTS = (14400.0, 7200.0, 3600.0, 1800.0, 900.0, 300.0), 24
 #: How much a scenario counts that does not follow a day like the last one, besides one that does.
 _UNLIKE = 0.2
 
@@ -85,7 +87,9 @@ def reserve(sources: list[Source], left: float, t: float, end: float, hold_s: fl
     slots = max(1, int((end - t) / slot_s))
     each = np.concatenate([s.values[np.isfinite(s.values)] * (s.kw / s.rate) for s in sources])
     top = float(each.max()) + 1.0
-    levels = np.unique(np.append(np.quantile(each, _QUANTILES) + 1e-6 * (1.0 + abs(top)), top))
+    tries = np.quantile(each, _QUANTILES) + 1e-6 * (1.0 + abs(top))
+    # The lowest price is one at which nothing trains, the highest one at which all does.
+    levels = np.unique(np.concatenate(([each.min()], tries, [top])))
     tokens, costs = 0.0, 0.0
     for s in sources:
         seconds, cost = _supply(s, levels * (s.rate / s.kw), slot_s)
@@ -95,45 +99,33 @@ def reserve(sources: list[Source], left: float, t: float, end: float, hold_s: fl
     per_day = round(DAY_S / slot_s)
     begins = np.arange(0, len(tokens), per_day)
     weights = _weights(_mean(np.array([s.values * (s.kw / s.rate) for s in sources]), 0), len(begins))
-    capacity = sum(s.rate for s in sources) * slot_s
     # A little more than is left is planned for too, so that the last token's price has neighbours on both sides.
     points = np.linspace(0.0, left * _MORE, _POINTS)
     gap = points[1] - points[0]
-    after = np.tile(top * points, (len(begins), 1))
-    prices = np.zeros((slots + 1, _POINTS))
-    prices[slots] = top
-    lines = np.arange(len(begins))[:, None]
+    # The date is kept first of all: tokens that miss it cost more than any.
+    after = np.tile(_MISSED * abs(top) * points, (len(begins), 1))
+    chosen = np.full((slots + 1, _POINTS), len(levels) - 1)
+    lines = (np.arange(len(begins)) * _POINTS)[:, None, None]
     for k in reversed(range(slots)):
-        mean = weights @ after
-        price = _marginal(mean) / gap + _TIE * abs(top)
-        chosen = np.maximum(np.searchsorted(levels, price, side="right") - 1, 0)
-        chosen = np.where(price < levels[0], -1, chosen)
-        forced = points > capacity * (slots - k - 1)
-        chosen[forced] = len(levels) - 1
-        price[forced] = top
-        prices[k] = price
         rows = (begins + k) % len(tokens)
-        made = np.where(chosen >= 0, tokens[rows][:, chosen], 0.0)
-        paid = np.where(chosen >= 0, costs[rows][:, chosen], 0.0)
-        share = np.minimum(1.0, points / np.maximum(made, 1e-9))
-        place = (points - made * share) / gap
-        low = np.clip(place.astype(np.int64), 0, _POINTS - 2)
+        made, paid = tokens[rows][:, None, :], costs[rows][:, None, :]
+        share = np.minimum(1.0, points[:, None] / np.maximum(made, 1e-9))
+        place = (points[:, None] - made * share) / gap
+        low = np.minimum(place.astype(np.int64), _POINTS - 2)
         part = place - low
-        after = paid * share + after[lines, low] * (1.0 - part) + after[lines, low + 1] * part
+        flat = after.ravel()
+        cost = paid * share + flat[lines + low] * (1.0 - part) + flat[lines + low + 1] * part
+        mean = np.tensordot(weights, cost, 1)
+        # Of prices that are as good as the best it is the highest: what is trained early cannot be missed.
+        good = mean <= mean.min(axis=1, keepdims=True) + _TIE * abs(top) * np.minimum(points[:, None], tokens.max())
+        best = len(levels) - 1 - np.argmax(good[:, ::-1], axis=1)
+        best[0] = 0
+        best = np.maximum.accumulate(best)
+        chosen[k] = best
+        after = cost[:, np.arange(_POINTS), best]
+    prices = levels[chosen]
     later = min(slots, max(1, round(hold_s / slot_s)))
     return Reservation(t, t + later * slot_s, points, prices[[0, later]], float(np.interp(left, points, weights @ after)))
-
-
-def _marginal(cost: Array) -> Array:
-    """What the last point more costs at each point, if ``cost`` [n] is made convex from below; the first is like the second."""
-    y = cost.tolist()
-    hull = [0]
-    for i in range(1, len(y)):
-        while len(hull) > 1 and (y[hull[-1]] - y[hull[-2]]) * (i - hull[-1]) >= (y[i] - y[hull[-1]]) * (hull[-1] - hull[-2]):
-            hull.pop()
-        hull.append(i)
-    slopes = np.diff(np.interp(np.arange(len(y)), hull, cost[hull]))
-    return np.append(slopes[0], slopes)
 
 
 def _supply(source: Source, worths: Array, slot_s: float) -> tuple[Array, Array]:
