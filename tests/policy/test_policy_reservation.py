@@ -42,7 +42,7 @@ def test_the_price_rises_with_what_is_left_and_falls_with_the_time() -> None:
 
 def test_a_doubtful_day_costs_more_than_a_sure_one_and_less_than_a_dirty_one() -> None:
     sure, doubtful, none = (price(v, 3.0, 24.0) for v in (CLEAN, EVERY_OTHER, np.full(14 * 288, 400.0)))
-    assert sure < doubtful <= none
+    assert sure <= doubtful < none
 
 
 def test_what_is_left_when_the_rest_of_the_time_just_suffices_is_trained_at_any_price() -> None:

@@ -116,9 +116,12 @@ def reserve(sources: list[Source], left: float, t: float, end: float, hold_s: fl
         flat = after.ravel()
         cost = paid * share + flat[lines + low] * (1.0 - part) + flat[lines + low + 1] * part
         mean = np.tensordot(weights, cost, 1)
-        # Of prices that are as good as the best it is the highest: what is trained early cannot be missed.
+        # Of prices that are as good as the best it is the one that is nearest to what a token more costs from the next slot on: the
+        # scenarios may have no values between them just here.
         good = mean <= mean.min(axis=1, keepdims=True) + _TIE * abs(top) * np.minimum(points[:, None], tokens.max())
-        best = len(levels) - 1 - np.argmax(good[:, ::-1], axis=1)
+        saved = np.diff(weights @ after, prepend=0.0) / gap
+        near = np.searchsorted(levels, saved * (1.0 + _TIE) + _TIE * abs(top), side="right") - 1
+        best = np.clip(near, np.argmax(good, axis=1), len(levels) - 1 - np.argmax(good[:, ::-1], axis=1))
         best[0] = 0
         best = np.maximum.accumulate(best)
         chosen[k] = best
