@@ -23,8 +23,8 @@ from windfall.grid.build import Grid, build_grid, recorded
 from windfall.grid.signal import StepSignal
 from windfall.simulate.backtest import backtest
 from windfall.simulate.oracle import BudgetOracle
+from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import Simulation, TimeSpan
-from windfall.simulate.spread import quantiles
 from windfall.units import parse_utc
 
 BEGIN, WEEK_S, HOUR_S = "2020-09-01T00:00Z", 7 * 86400.0, 3600.0

@@ -43,7 +43,7 @@ def problems(text: str) -> dict[str, tuple[int, str]]:
 
 def test_a_small_file_is_enough() -> None:
     config = loads(GOOD, "x.toml", HERE)
-    assert config.policy.name == "breakeven"
+    assert config.policy.name == "learned"
     assert config.budget_blocks * config.tokens_per_block >= 1000
 
 

@@ -125,7 +125,7 @@ def test_what_decides_pays_and_shows_is_free() -> None:
         'run.name: "windfall" -> "other"',
         "run.threshold_g_per_kwh: 100.0 -> 90.0",
         "run.speed: 1.0 -> 7.0",
-        'policy.name: "breakeven" -> "threshold"',
+        'policy.name: "learned" -> "threshold"',
         "policy.start_g_per_kwh: 100.0 -> 80.0",
         "data.sample_tokens: 64 -> 5",
         "federation.round_s: 600.0 -> 60.0",
@@ -288,11 +288,11 @@ def train(run: RunDir, blocks: int) -> None:
 def test_a_change_is_kept_with_the_run_and_the_same_file_again_is_none(run: RunDir, file: Callable[..., Path]) -> None:
     first = run.config.read_bytes()
     assert take_up(file(), run) == []
-    assert kept(run) == ([[]], 200, [(0, 200, "free")], "breakeven")
+    assert kept(run) == ([[]], 200, [(0, 200, "free")], "learned")
     assert run.config.read_bytes() == first
     said = take_up(file('[policy]\nname = "threshold"\n', sites=("a", "c")), run)
     assert said == ["from now on: site.b: removed", "from now on: site.c: added",
-                    'from now on: policy.name: "breakeven" -> "threshold"']  # fmt: skip
+                    'from now on: policy.name: "learned" -> "threshold"']  # fmt: skip
     assert kept(run) == ([[], ["site.b", "site.c", "policy.name"]], 200, [(0, 200, "free")], "threshold")
     assert take_up(file('[policy]\nname = "threshold"\n', sites=("c", "a")), run) == []
     assert len(kept(run)[0]) == 2
@@ -390,7 +390,7 @@ def test_whoever_dies_between_ledger_and_file_has_changed_it_all_the_same(
         broken.setattr("windfall.run.resume.keep_config", dies)
         with pytest.raises(KeyboardInterrupt):
             take_up(longer, run)
-    assert kept(run)[1:] == (400, [(0, 400, "free")], "breakeven")
+    assert kept(run)[1:] == (400, [(0, 400, "free")], "learned")
     assert take_up(longer, run) == []
     assert kept(run) == ([[], ["run.budget_tokens", "policy.name"]], 400, [(0, 400, "free")], "threshold")
 
@@ -433,7 +433,7 @@ def test_a_run_that_goes_on_is_left_alone_and_what_would_change_is_said(run: Run
     lock.acquire()
     try:
         supervisor = Supervisor(load(file('[policy]\nname = "threshold"\n')), run, NoView(), lambda _: None)
-        with pytest.raises(StoreError, match=r'is running this run.*Nothing was changed; .*policy\.name: "breakeven" -> "thresh'):
+        with pytest.raises(StoreError, match=r'is running this run.*Nothing was changed; .*policy\.name: "learned" -> "thresh'):
             supervisor.prepare()
     finally:
         lock.release()

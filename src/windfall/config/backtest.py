@@ -47,7 +47,7 @@ class BacktestTable(Table):
     site_hours: Positive | None = Field(None, description="budget in site-hours (default: budget_tokens)")
     baseline_site_hours: Positive | None = Field(None, description="site-hours of the always-on baselines (default: site_hours)")
     tick_s: Positive | None = Field(None, description="step of the simulation (default: [run] tick_s)")
-    policies: list[PolicyName] = Field(["paper", "breakeven", "always", "oracle"], description="policies to compare")
+    policies: list[PolicyName] = Field(["paper", "breakeven", "learned", "always", "oracle"], description="policies to compare")
     deadlines_h: list[Positive] = Field(
         default_factory=list, description="budgeted and oracle: hours by which the budget must be trained, a row for each"
     )

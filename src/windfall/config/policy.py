@@ -18,7 +18,7 @@ BACKTEST_ONLY = ("oracle", "random_duty")
 class PolicyTable(Table):
     """`[policy]`: when a site is wanted on."""
 
-    name: PolicyName = Field("breakeven", description="which policy decides")
+    name: PolicyName = Field("learned", description="which policy decides")
     worth_g_per_kwh: Positive = Field(100.0, description="what a kWh of training is worth (lambda), against intensities")
     worth_per_mwh: float = Field(0.0, description="the same against prices: train while electricity costs less than this")
     value_scale_per_mwh: Positive = Field(20.0, description="how far under worth_per_mwh a price is worth as much as 0 g is")

@@ -27,7 +27,7 @@ _SET: dict[str, dict[str, Any]] = {
         "start": "2026-01-11T17:00Z",
         "tick_s": 60.0,
     },
-    "policy": {"name": "breakeven"},
+    "policy": {"name": "learned"},
     "model": {"depth": 2, "width": 64, "sequence_length": 128},
     "data": {"source": "stdlib"},
     "train": {"batch_sequences": 8, "block_sequences": 4},

@@ -90,12 +90,9 @@ def reserve(sources: list[Source], left: float, t: float, end: float, hold_s: fl
     tries = np.quantile(each, _QUANTILES) + 1e-6 * (1.0 + abs(top))
     # The lowest price is one at which nothing trains, the highest one at which all does.
     levels = np.unique(np.concatenate(([each.min()], tries, [top])))
-    tokens, costs = 0.0, 0.0
-    for s in sources:
-        seconds, cost = _supply(s, levels * (s.rate / s.kw), slot_s)
-        tokens, costs = tokens + seconds * s.rate, costs + cost * s.kw
-    assert isinstance(tokens, np.ndarray)
-    assert isinstance(costs, np.ndarray)
+    supplies = [(s, _supply(s, levels * (s.rate / s.kw), slot_s)) for s in sources]
+    tokens = np.sum([seconds * s.rate for s, (seconds, _) in supplies], axis=0)
+    costs = np.sum([cost * s.kw for s, (_, cost) in supplies], axis=0)
     per_day = round(DAY_S / slot_s)
     begins = np.arange(0, len(tokens), per_day)
     weights = _weights(_mean(np.array([s.values * (s.kw / s.rate) for s in sources]), 0), len(begins))
