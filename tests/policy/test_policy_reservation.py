@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from windfall.grid.signal import Columns
-from windfall.policy.reservation import DAY_S, STEP_S, Source, reserve, steps_of
+from windfall.policy.reservation import DAY_S, STEP_S, SiteSupply, reserve, steps_of
 
 HOUR = 3600.0
 #: Fourteen days, each clean from 10 to 14 h after now and dirty else; and the same with every other day dirty throughout.
@@ -16,8 +16,8 @@ CLEAN = np.tile(np.where((np.arange(288) >= 120) & (np.arange(288) < 168), 20.0,
 EVERY_OTHER = np.where(np.arange(14 * 288) // 288 % 2 == 0, CLEAN, 400.0)
 
 
-def source(values: np.ndarray, **more: float) -> Source:
-    return Source(values, **{"spin_up_s": 0.0, "start_share": 0.0, "rate": 1.0, "kw": 1.0, **more})
+def source(values: np.ndarray, **more: float) -> SiteSupply:
+    return SiteSupply(values, **{"spin_up_s": 0.0, "start_share": 0.0, "rate": 1.0, "kw": 1.0, **more})
 
 
 def price(values: np.ndarray, left_h: float, time_h: float, sites: int = 1) -> float:

@@ -20,7 +20,7 @@ from windfall.policy.base import Criterion, Decision, FleetView, Judged, SiteVie
 from windfall.policy.breakeven import Breakeven
 from windfall.policy.planner import PlannedSite, plan_budget
 from windfall.policy.programme import Programme, SpinUp, StepFunction
-from windfall.policy.reservation import DAY_S, STEP_S, Array, Source, reserve, steps_of
+from windfall.policy.reservation import DAY_S, STEP_S, Array, SiteSupply, reserve, steps_of
 from windfall.units import clock_text, duration_text
 
 #: Time kept free before the deadline, for the last commit and for starts that take longer than the last ones did: `_SPARE_S`
@@ -145,7 +145,7 @@ class Budgeted:
         days = {n: self._days(s, t) for n, s in able.items()}
         most = int(max(_LEAST_DAYS, *(known for _, known in days.values())))
         sources = [
-            Source(
+            SiteSupply(
                 values[-most * round(DAY_S / STEP_S) :], able[n].spin_up_s, self._start_share(n), able[n].rate, able[n].watts / 1e3
             )
             for n, (values, _) in days.items()

@@ -38,7 +38,7 @@ _UNLIKE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SiteSupply:
     """One site: the values of its past [n], a step each, to now; what a start takes; tokens per second; kW.
 
     ``start_share``: the power of a start, as a share of the training power.
@@ -81,7 +81,7 @@ def steps_of(past: Columns, t: float, days: int) -> Array:
     return np.where(known, past.values[at], np.nan)
 
 
-def reserve(sources: list[Source], left: float, t: float, end: float, hold_s: float) -> Reservation:
+def reserve(sources: list[SiteSupply], left: float, t: float, end: float, hold_s: float) -> Reservation:
     """The prices from ``t`` for ``hold_s``, if ``left`` tokens are due at ``end``; all sources have pasts of one length."""
     slot_s = next((s for s in _SLOTS_S if (end - t) / s >= _LEAST_SLOTS), _SLOTS_S[-1])
     slots = max(1, int((end - t) / slot_s))
@@ -128,7 +128,7 @@ def reserve(sources: list[Source], left: float, t: float, end: float, hold_s: fl
     return Reservation(t, t + later * slot_s, points, prices[[0, later]], float(np.interp(left, points, weights @ after)))
 
 
-def _supply(source: Source, worths: Array, slot_s: float) -> tuple[Array, Array]:
+def _supply(source: SiteSupply, worths: Array, slot_s: float) -> tuple[Array, Array]:
     """By slot of the past and worth, [slots, worths]: seconds trained if the site runs under that worth, and what they cost.
 
     At the highest worth the site runs all the time, and starts never.
