@@ -239,7 +239,7 @@ def test_limits_are_around_the_policy_only_where_there_are_any(tmp_path: Path) -
     limits = LimitsTable(max_sites=1)
     bounded = build_policy(c.model_copy(update={"limits": limits}))
     assert isinstance(bounded, Limited)
-    assert (bounded.name, bounded.whole) == ("breakeven", True)
+    assert (bounded.name, bounded.whole) == ("learned", True)
     own = c.site[0].model_copy(update={"max_starts_per_h": 1})
     assert isinstance(build_policy(c.model_copy(update={"site": [own]})), Limited)
 
