@@ -17,7 +17,7 @@ from windfall.grid.signal import Columns, Forecast, Reading, StepSignal
 from windfall.policy.base import Decision, FleetView, PerSite, SiteView
 from windfall.policy.breakeven import Breakeven
 from windfall.policy.criterion import Level, Several, under
-from windfall.policy.learned import Learned, on_by_breakeven, on_by_levels, value_of
+from windfall.policy.learned import Learned, on_by_breakeven, on_by_levels, start_share, value_of
 
 T = 1_768_150_800.0
 DT = 300.0
@@ -176,3 +176,25 @@ def test_the_rules_carried_out_on_a_past_are_those_that_are_carried_out_step_by_
         on, memory = found.on, dict(found.memory)
         expected.append(on)
     assert on_by_breakeven(np.array(d), 2.0, Breakeven()).tolist() == expected
+
+
+def price(worth: float) -> Level:
+    return Level("marginal_co2", "price", "AUD", worth, 1.0, 20.0, lambda v: v < worth)
+
+
+def test_a_start_costs_the_worth_that_it_does_not_bring() -> None:
+    assert start_share(under(100.0)) == 1.0
+    assert [start_share(price(w)) for w in (-5.0, 0.0, 5.0, 20.0)] == [0.0, 0.0, 0.25, 1.0]
+    # At a worth of 0 a start earns what training does, and where the price is over it costs as much.
+    on, d = np.array([True, True, True]), np.array([0.9, 0.9, 1.2])
+    assert value_of(on, d, 2.0, 0.0) == pytest.approx(0.0)
+    assert value_of(on, d, 2.0, 0.5) == pytest.approx(-1.0)
+    assert value_of(on, d, 2.0) == pytest.approx(-2.0)
+
+
+def test_where_a_start_costs_nothing_every_hour_under_the_worth_is_used() -> None:
+    """Hourly prices that are a little negative for an hour at a time: too little for break-even to start."""
+    hours = [-1.0 if h % 3 == 0 else 30.0 for h in range(24 * 4)]
+    values = [hours[i // 12] for i in range(DAY * 4)]
+    told = play(values, begin=2 * DAY, asked=policy(price(0.0)), spin_up_s=1200.0)
+    assert [d.on for d in told] == [v < 0 for v in values[2 * DAY :]]

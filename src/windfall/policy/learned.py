@@ -35,7 +35,7 @@ _MARGIN = 2.0
 #: A reading that holds until the next one is taken in this often (s).
 _STEP_S = 300.0
 #: What it remembers of its levels, besides what break-even remembers.
-_KEYS = ("start", "stop", "due", "learned_at", "late", "restart", "step", "lead", "leads")
+_KEYS = ("start", "stop", "due", "learned_at", "late", "restart", "share", "step", "lead", "leads")
 
 
 class Learned:
@@ -91,9 +91,10 @@ class Learned:
         d = distances(level, values)
         late = float(max(0, math.floor((site.reading.known_at - site.reading.valid_from) / step_s + 0.5)))
         restart = max(site.spin_up_s, 1e-9) / step_s
-        start, stop = Chain(d, step_s).levels(restart, int(late))
+        share = start_share(level)
+        start, stop = Chain(d, step_s).levels(max(restart * share, 1e-9), int(late))
         span = t - float(times[0]) if len(times) else 0.0
-        now = {"start": start, "stop": stop, "late": late, "restart": restart, "step": step_s, "learned_at": t}
+        now = {"start": start, "stop": stop, "late": late, "restart": restart, "share": share, "step": step_s, "learned_at": t}
         lead, leads = was.get("lead", 0.0), was.get("leads", 0.0)
         if leads == 0.0 and span >= _DAY_S:
             lead = self._ahead(d, now)
@@ -112,7 +113,7 @@ class Learned:
         if not len(real):
             return 0.0
         rules = (on_by_levels(told, was["start"], was["stop"]), on_by_breakeven(told, restart, self._breakeven))
-        one, two = (value_of(on, real, restart) for on in rules)
+        one, two = (value_of(on, real, restart, was["share"]) for on in rules)
         return (one - two) / restart
 
 
@@ -143,10 +144,14 @@ def on_by_breakeven(d: Array, restart: float, breakeven: Breakeven) -> npt.NDArr
     return found
 
 
-def value_of(on: npt.NDArray[np.bool_], d: Array, restart: float) -> float:
-    """The value of a schedule, in steps of full gain: what training gains, less the energy of starts."""
+def start_share(level: Level) -> float:
+    """What a second of a start costs, in seconds of full gain: it uses the energy that training would, and brings no worth."""
+    return 1.0 if level.scale is None else max(0.0, level.level / level.scale)
+
+
+def value_of(on: npt.NDArray[np.bool_], d: Array, restart: float, share: float = 1.0) -> float:
+    """The value of a schedule, in steps of full gain: what training gains, less what starts of ``restart`` steps cost."""
     steps = np.arange(len(on))
     since = steps - np.maximum.accumulate(np.where(on, -1, steps))
     starting = np.clip(restart - (since - 1.0), 0.0, 1.0)
-    each = np.where(on, (1.0 - d) * (1.0 - starting) - d * starting, 0.0)
-    return float(np.nansum(each))
+    return float(np.nansum(np.where(on, 1.0 - d - share * starting, 0.0)))
