@@ -39,7 +39,8 @@ def revision() -> Revision:
 
 def _of_checkout(folder: Path) -> Revision | None:
     """The commit of the repository that tracks the package, which is not any repository that it lies in."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    # Git is told where programs and its user's settings are, and nothing else: a run's environment may hold credentials.
+    env = {k: os.environ[k] for k in ("PATH", "HOME", "XDG_CONFIG_HOME") if k in os.environ}
 
     def git(*arguments: str) -> str | None:
         try:

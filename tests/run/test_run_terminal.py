@@ -130,7 +130,7 @@ def test_the_next_coordinator_lets_a_cut_happen_where_run_time_stands(tmp_path: 
     runs.append(r)
     wait_for("both sites to train", lambda: any(e.detail.get("mode") == "federated" for e in r.events("round")))
     late = next(
-        p for p in marked(r.run_id, r.run) if p.site == "b" and b"\0trainer\0" in Path(f"/proc/{p.pid}/cmdline").read_bytes()
+        p for p in marked(r.run_id, r.run) if p.site == "b" and b"\0faults.trainer\0" in Path(f"/proc/{p.pid}/cmdline").read_bytes()
     )
     os.kill(late.pid, signal.SIGSTOP)
     first = int((read_json(RunDir(r.run).beat) or {})["pid"])

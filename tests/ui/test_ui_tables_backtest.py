@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
-from backtests import STUDY, result, row
 from rich.console import Console
 
+from backtests import STUDY, result, row
 from windfall.energy.always_on import AlwaysOn
 from windfall.simulate.backtest import Backtest
 from windfall.ui.backtest_rows import columns, explained, labels
