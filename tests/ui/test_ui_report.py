@@ -75,12 +75,12 @@ def test_percentage_is_the_accounts(written: RunDir) -> None:
     kg = {
         r: always_on(grid.by_region[r], 2000.0, s["started_run"], s["training_hours"]).whole_kg for r in ("CAISO_NORTH", "NEM_SA")
     }
-    cheapest = min(kg, key=lambda r: kg[r] or 0.0)
+    cleanest = min(kg, key=lambda r: kg[r] or 0.0)
     text = page_of(written)
-    assert f"<b>{s['kg_co2'] / (kg[cheapest] or 0.0) * 100:.1f} %</b>" in text
+    assert f"<b>{s['kg_co2'] / (kg[cleanest] or 0.0) * 100:.1f} %</b>" in text
     stored = json.loads((written.report / "summary.json").read_text())
-    assert stored["headline"]["region"] == cheapest
-    assert stored["headline"]["run_share"] == s["kg_co2"] / (kg[cheapest] or 0.0)
+    assert stored["headline"]["region"] == cleanest
+    assert stored["headline"]["run_share"] == s["kg_co2"] / (kg[cleanest] or 0.0)
     assert stored["energy_kwh"] == s["energy_kwh"]
 
 

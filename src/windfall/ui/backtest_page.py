@@ -171,7 +171,7 @@ def _lead(result: Backtest) -> str:
     if base and best.kg_co2 is not None:
         kg, region = min(base)
         fine.append(
-            f"That is {pieces.percent(best.kg_co2 / kg)} of one site in {pieces.text(region)} always on, the cheapest region."
+            f"That is {pieces.percent(best.kg_co2 / kg)} of one site in {pieces.text(region)} always on, the cleanest region."
         )
     if best.kg_over_oracle is not None and best.deadline_h is not None:
         fine.append(

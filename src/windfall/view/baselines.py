@@ -85,7 +85,7 @@ def _heard(run: RunDir, at: Moment | None) -> dict[str, tuple[Array, Array]]:
 
 
 def baselines(config: Config, state: RunState, grid: Grid | None, why: str = "") -> list[Baseline]:
-    """Every region of the configuration, cheapest first; those that cannot be computed last."""
+    """Every region of the configuration, cleanest first; those that cannot be computed last."""
     hours = state.training_hours
     watts = state.mean_training_watts or config.site[0].train_power_w
     own = {s.region for s in config.site}

@@ -86,7 +86,7 @@ def lead(summary: RunState, found: Sequence[Baseline]) -> str:
     return (
         f'<div class="lead">{first}<p><b>{percent(best.share)}</b> of what the same training would have emitted in '
         f"{text(best.region)}, always on, at equal tokens ({carbon(best.kg)} kg).</p>"
-        f'<p class="fine">{text(best.region)} is the cheapest of this run’s own regions; all are in '
+        f'<p class="fine">{text(best.region)} is the cleanest of this run’s own regions; all are in '
         f"the table below. {percent(summary.share_inside)} of all energy was used inside "
         "curtailment windows.</p></div>"
     )
