@@ -89,7 +89,7 @@ def test_nvml_sums_the_counters_of_all_gpus_and_lets_go_of_the_library() -> None
     meter = NvmlMeter(time, 5.0, library=gpus)
     last = through(meter, time, 1800.0)[-1]
     assert last.joules == pytest.approx(3 * (used(2800.0) - used(1000.0)), rel=1e-9)
-    assert (last.basis, last.epoch, meter.notes()) == ("measured", 0, [])
+    assert (last.measured_joules, last.epoch, meter.notes()) == (pytest.approx(last.joules), 0, [])
     assert last.watts == pytest.approx(3 * load(2800.0))
     meter.close()
     assert not gpus.open
@@ -247,7 +247,6 @@ def test_parts_are_added_and_what_is_modelled_of_them_is_told_apart() -> None:
     measured = used(4600.0) - used(1000.0)
     assert last.measured_joules == pytest.approx(measured)
     assert last.joules == pytest.approx(1.1 * (measured + 200.0 * 3600.0))
-    assert last.basis == "measured and modelled"
     assert meter.what == "NVML, 1 GPU and 200 W by the configuration, times 1.1 for the building"
 
 

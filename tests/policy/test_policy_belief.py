@@ -15,9 +15,15 @@ from windfall.policy.learned import on_by_levels, value_of
 WINDOWS = np.tile(np.repeat([0.0, 4.0], [12, 36]), 168)
 
 
+def still_open(chain: Chain, *, was_open: bool, steps: int) -> float:
+    """How likely a value is under the worth, so many steps after a reading of 0 (open) or of 4 (shut)."""
+    row = chain.later(steps)[0 if was_open else -1]
+    return float(row[chain.means < 1.0].sum())
+
+
 def test_the_later_the_reading_the_less_it_says() -> None:
     chain = Chain(WINDOWS)
-    opened, shut = ([chain.open(d, steps) for steps in (0, 1, 3, 6, 400)] for d in (0.0, 4.0))
+    opened, shut = ([still_open(chain, was_open=o, steps=n) for n in (0, 1, 3, 6, 400)] for o in (True, False))
     assert opened[0] == 1.0
     assert shut[0] == 0.0
     assert all(a > b for a, b in itertools.pairwise(opened))
@@ -28,16 +34,17 @@ def test_the_later_the_reading_the_less_it_says() -> None:
 
 def test_what_has_not_been_seen_is_the_prior_and_what_has_been_outweighs_it() -> None:
     nothing, calm = Chain(np.empty(0)), Chain(np.repeat([0.0, 4.0], 4000))
-    assert 0.85 < nothing.open(0.0, 1) < 0.97
-    assert calm.open(0.0, 1) > 0.995
+    assert 0.85 < still_open(nothing, was_open=True, steps=1) < 0.97
+    assert still_open(calm, was_open=True, steps=1) > 0.995
 
 
 def test_holes_teach_nothing() -> None:
     holes = WINDOWS.copy()
     holes[5::12] = np.nan
     with_zeros = np.where(np.isnan(holes), 4.0, holes)
-    assert Chain(holes).open(0.0, 1) == pytest.approx(Chain(WINDOWS).open(0.0, 1), abs=0.02)
-    assert Chain(with_zeros).open(0.0, 1) < Chain(holes).open(0.0, 1) - 0.05
+    whole, holed, zeros = (still_open(Chain(d), was_open=True, steps=1) for d in (WINDOWS, holes, with_zeros))
+    assert holed == pytest.approx(whole, abs=0.02)
+    assert zeros < holed - 0.05
 
 
 def test_a_site_stops_at_a_higher_level_than_it_starts_under_and_dear_starts_move_both_apart() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +115,6 @@ class Told(agent.Agent):
 
     def end(self) -> None:
         self.happened.append(f"end after {self._looks}")
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("own_signals")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +23,6 @@ from windfall.site.start import clock_offset_s, main
 )
 def test_a_clock_that_is_off_is_taken_into_account(theirs: object, asked_at: float, answered_at: float, offset_s: float) -> None:
     assert clock_offset_s({"time": theirs}, asked_at, answered_at) == offset_s
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    """The verb takes signals over; whatever runs these tests gets its own back."""
-    kept = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("own_signals")

@@ -218,3 +218,19 @@ def test_an_old_run_is_read_as_it_is_and_upgraded_when_it_is_resumed(small: RunD
     energy(t, "california", "training", START + 2 * H, START + 3 * H, 2000.0, 65.4)
     t.close()
     assert run_account(small).total.joules == pytest.approx(before.total.joules + 7.2e6)
+
+
+def test_a_sites_count_that_is_short_is_told_and_not_filled_up_in_silence(small: RunDir) -> None:
+    run = measured_run(small)
+    whole = run_account(run).tokens
+    assert whole.uncounted == 0
+    for site in ("california", "adelaide"):
+        folder = run.sites / site / "trained"
+        folder.mkdir(parents=True, exist_ok=True)
+        for life in folder.iterdir():
+            life.unlink()
+        (folder / "1").write_text("7")
+    a = run_account(run)
+    closes(a)
+    assert (a.tokens.uncounted, a.tokens.repeated) == (whole.committed + whole.lost - 14, 0)
+    assert any("in no site's own count" in n for n in a.notes)

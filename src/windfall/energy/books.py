@@ -134,10 +134,6 @@ class Books:
         """Whether anything waits for a meter."""
         return bool(self._waiting)
 
-    def watermark(self, now: float) -> float:
-        """Up to which run time everything is booked."""
-        return min((w.t0 for w in self._waiting), default=now)
-
     def as_json(self) -> dict[str, Any]:
         """What the next coordinator needs to go on: what waits, what was stood in for, and the meters' last words."""
         meters = {name: said for name, m in self.meters.items() if (said := m.as_json()) is not None}

@@ -67,11 +67,6 @@ class Chain:
         """[classes, classes]: how likely each class holds ``steps`` after a reading of each."""
         return np.asarray(np.linalg.matrix_power(self.moves, steps))
 
-    def open(self, distance: float, steps: int) -> float:
-        """How likely the value is under the worth ``steps`` after a reading at ``distance``."""
-        under = int(np.searchsorted(_EDGES, 1.0)) + 1
-        return float(self.later(steps)[int(np.digitize(distance, _EDGES)), :under].sum())
-
     def advantage(self, restart: float, steps: int) -> tuple[Array, Array]:
         """What being on rather than off is worth, in starts, at each distance of `_GRID`; falling. Both [n].
 

@@ -66,7 +66,8 @@ class TokensPaid:
     """What the sites trained, and what became of it: ``paid`` is what they took steps on, by their own count.
 
     ``repeated`` was trained and never handed in (a crash), so that others trained it again. paid = committed + lost + repeated.
-    ``estimated``: sites whose own count is not here; theirs is estimated from their energy.
+    ``estimated``: sites whose own count is not here; theirs is estimated from their energy. ``uncounted``: tokens that were handed
+    in and are in no site's count, as where a disk was lost; they are part of ``paid``.
     """
 
     committed: int
@@ -74,6 +75,7 @@ class TokensPaid:
     repeated: int
     paid: int
     estimated: tuple[str, ...]
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,9 @@ def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyR
         paid += count
     committed, lost = state.tokens_committed, state.work_lost.tokens
     # A step under way is counted when it is done, and handed in later: what is open is neither lost nor repeated.
-    return TokensPaid(committed, lost, max(0, paid - committed - lost), max(paid, committed + lost), tuple(estimated))
+    uncounted = max(0, committed + lost - paid)
+    paid += uncounted
+    return TokensPaid(committed, lost, paid - committed - lost, paid, tuple(estimated), uncounted)
 
 
 def _own_count(run: RunDir, site: str) -> int | None:
@@ -327,5 +331,7 @@ def _notes(
         yield f"embodied emissions are not in it for {', '.join(without)}: [site.embodied] is not configured"
     if tokens.estimated:
         yield f"tokens trained at {', '.join(tokens.estimated)} are estimated from their energy: their own count is not here"
+    if tokens.uncounted:
+        yield f"{tokens.uncounted:,} tokens that were handed in are in no site's own count, so what was repeated is not known"
     if len(total.money) > 1:
         yield "costs are in several currencies, which are not added"

@@ -26,13 +26,6 @@ class PowerSample:
     measured_joules: float
     epoch: int = 0
 
-    @property
-    def basis(self) -> str:
-        """measured, modelled, or both."""
-        if self.measured_joules <= 0:
-            return "modelled"
-        return "measured" if self.measured_joules >= self.joules * (1 - 1e-9) else "measured and modelled"
-
 
 class PowerMeter(Protocol):
     """Measures the power of a site, or of a part of it."""
