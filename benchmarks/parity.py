@@ -3,6 +3,7 @@
     make bench-parity                                   (1 and 4 times the demo's tokens, three seeds, and the variants at 1)
     .venv/bin/python benchmarks/parity.py --times 16    (by hand: hours)
     .venv/bin/python benchmarks/parity.py --times 1 --seeds 1 --variants product,site-batch
+    .venv/bin/python benchmarks/parity.py --times 4 --only-seed 2 --threads 1 --variants control-1,control-2,control-3,exact,product
     .venv/bin/python benchmarks/parity.py --same-as runs/demo    (after `make demo`: the same versions without Flower, bit for bit)
 
 The elastic run is the demo's configuration with its real policy, loop, ledger, leases, cuts and merging, and real
@@ -11,8 +12,9 @@ sites are so many times as fast, and rounds have as many optimizer steps. The un
 through the same blocks in order, with nothing around it. Compared is the last value of the validation loss in nats per byte, seed
 by seed: on the demo's held-out sequences, and again on eight times as many, which is less noisy.
 
-Variants change something of the demo's configuration each. One is no elastic run at all: `control` is the uninterrupted run over
-the same blocks in another order. How far it is from 1 is what chance does here, and no elastic run can be told from 1 any better.
+Variants change something of the demo's configuration each. Some are no elastic run at all: `control` is the uninterrupted run over
+the same blocks in another order, and `control-1` to `control-3` in further ones. How far they are from 1 is what chance does here,
+and no elastic run can be told from 1 any better. These and the factors on the mean are run by their names alone.
 The exit status tells whether the demo's own configuration is within its marks.
 """
 
@@ -71,12 +73,17 @@ _T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31,
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "product": {},
     "control": {},
+    "control-1": {},
+    "control-2": {},
+    "control-3": {},
     "exact": {"federation": {"codec": "fp32", "overlap": False}},
     "no-overlap": {"federation": {"overlap": False}},
     "fp32": {"federation": {"codec": "fp32"}},
     "int4": {"federation": {"codec": "int4"}},
     "int2": {"federation": {"codec": "int2"}},
     "nesterov": {"federation": {"outer": "nesterov"}},
+    "mean-x1.25": {"federation": {"outer": "nesterov", "outer_lr": 1.25, "outer_momentum": 0.0}},
+    "mean-x1.41": {"federation": {"outer": "nesterov", "outer_lr": 1.41, "outer_momentum": 0.0}},
     "site-batch": {"train": {"batch": "site"}},
     "inner-averaged": {"federation": {"average_inner_every": 1}},
     "rounds-x2": {"federation": {"round_s": 480.0}},
@@ -84,6 +91,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rounds-x20": {"federation": {"round_s": 4800.0}},
     "as-before": {"train": {"batch": "site"}, "federation": {"codec": "fp32", "overlap": False, "round_s": 4800.0}},
 }
+#: What is run where nothing is named.
+_USUAL = [name for name in VARIANTS if not name.startswith(("control-", "mean-"))]
 
 
 @dataclass(frozen=True)
@@ -170,13 +179,13 @@ def losses_of(trainer: LocalTrainer, config: Config) -> Losses:
     return Losses(own, more.nats_per_byte)
 
 
-def uninterrupted(config: Config, run: RunDir, *, shuffled: bool = False) -> Losses:
-    """The same trainer over the same blocks, in order (or all but the first fifth in another one), alone."""
+def uninterrupted(config: Config, run: RunDir, *, order_seed: int | None = None) -> Losses:
+    """The same trainer over the same blocks, in order (or all but the first fifth in one that ``order_seed`` draws), alone."""
     trainer = LocalTrainer(trainer_spec(config, data_dir(config, run)))
     size, steps = trainer.blocks_per_step, config.budget_blocks // trainer.blocks_per_step
     order = list(range(steps))
-    if shuffled:
-        order[steps // 5 :] = random.Random(config.run.seed).sample(order[steps // 5 :], steps - steps // 5)
+    if order_seed is not None:
+        order[steps // 5 :] = random.Random(order_seed).sample(order[steps // 5 :], steps - steps // 5)
     for step, at in enumerate(order):
         trainer.step(list(range(at * size, (at + 1) * size)), step * trainer.tokens_per_step)
     return losses_of(trainer, config)
@@ -226,27 +235,32 @@ def main() -> None:
     """Print one line per seed and variant, one JSON line per variant, and the verdict on the demo's own configuration."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only-seed", type=int, help="instead of all: this one")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--times", default="1,4", help="how many times the demo's tokens, several with commas (default: 1,4)")
     parser.add_argument("--variants", default="", help=f"of {', '.join(VARIANTS)} (default: all at 1, else product and control)")
     parser.add_argument("--same-as", metavar="RUN", help="instead: a run directory, whose versions are to come out")
     given = parser.parse_args()
     if given.same_as:
         raise SystemExit(not same_versions(Path(given.same_as)))
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
+    seeds = range(given.seeds) if given.only_seed is None else [given.only_seed]
     base = loads(bundled("demo.toml"), "demo.toml", Path.cwd())
     failed = False
     for times in map(int, given.times.split(",")):
-        names = given.variants.split(",") if given.variants else list(VARIANTS) if times == 1 else ["product", "control"]
+        names = given.variants.split(",") if given.variants else _USUAL if times == 1 else ["product", "control"]
         plain: dict[int, Losses] = {}
         for name in names:
             ratios, more, versions = list[float](), list[float](), 0
-            for seed in range(given.seeds):
+            for seed in seeds:
                 config = configured(base, times, seed, VARIANTS[name])
                 begun = clock.monotonic()
                 with tempfile.TemporaryDirectory() as folder:
                     run = InProcess(config, Path(folder) / "run")
-                    if name == "control":
-                        found, what = uninterrupted(config, run.run, shuffled=True), "in another order"
+                    if name.startswith("control"):
+                        _, _, number = name.partition("-")
+                        drawn = 1000 + int(number) if number else config.run.seed
+                        found, what = uninterrupted(config, run.run, order_seed=drawn), "in another order"
                     else:
                         found, versions = run.losses(), run.ledger.head().version
                         what = f"elastic over {versions} versions ({run.share_federated():.0%} of the tokens federated)"
@@ -262,7 +276,7 @@ def main() -> None:
                 )
             figure = {
                 "figure": "elastic / uninterrupted", "variant": name, "tokens": times * base.run.budget_tokens,
-                "versions": versions, "seeds": given.seeds, "ratios": [round(r, 4) for r in ratios],
+                "versions": versions, "seeds": len(seeds), "ratios": [round(r, 4) for r in ratios],
                 "mean": round(statistics.mean(ratios), 4), "mean_on_more": round(statistics.mean(more), 4),
             }  # fmt: skip
             print(f"x{times} {name}: {interval(ratios)}; on more sequences {interval(more)}")
