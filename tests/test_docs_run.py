@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE_S, wait_for
-from tests.test_docs import COMMANDS
+
+from patience import PATIENCE_S, wait_for
+from test_docs import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -31,6 +32,8 @@ ELSEWHERE = {
     "backtest examples/california_year.toml --starts 12": "over a minute on a slow machine",
     "export-weights runs/my --out made --version 12": "a longer run has a version 12",
     "export-weights runs/my --out made --format nanochat": "a model of the tutorial's size is none of nanochat's: tests/train",
+    "track runs/my --to wandb": "asks the service: tests/ui/test_ui_trackers.py",
+    "track runs/my --to mlflow": "the same",
     "import-weights": "needs a checkpoint of nanochat: tests/train",
 }
 #: Words of the pages, and what stands for them here.

@@ -31,6 +31,7 @@ from windfall.config.meter import MeterTable
 from windfall.config.policy import BACKTEST_ONLY, PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.signals import LIVE, SignalTable
+from windfall.config.trackers import TrackerTable
 from windfall.config.trigger import parse_trigger
 
 
@@ -223,6 +224,7 @@ class Config(Table):
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
     site: list[SiteTable] = Field(min_length=1)
     counterfactual: list[CounterfactualTable] = Field(default_factory=list)
+    tracker: list[TrackerTable] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _unique(self) -> Config:

@@ -16,6 +16,7 @@ from windfall.config.policy import PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.schema import FleetTable, LimitsTable, RunTable, SiteTable
 from windfall.config.signals import SignalTable
+from windfall.config.trackers import TrackerTable
 
 #: What the template sets; everything else stands in it as a comment with its default.
 _SET: dict[str, dict[str, Any]] = {
@@ -100,6 +101,10 @@ def template() -> str:
         "", "# A region without a site, for comparison only.", "# [[counterfactual]]", '# region = "DE"',
         "# [counterfactual.signal]", *(f"# {k} = {json.dumps(v)}" for k, v in _SIGNAL.items()),
     ]  # fmt: skip
+    lines += [
+        line if not line or line.startswith("#") else f"# {line}"
+        for line in _table("[[tracker]]", TrackerTable, {"kind": "tensorboard"})
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -80,6 +80,19 @@ class EnergyTable(TelemetryFile):
         found = self.select("energy", EnergyRow._fields, f"{where[0]} ORDER BY t0, site, rowid", *where[1:])
         return [EnergyRow(*r)._replace(measured_joules=float(r[11] or 0.0), cause=str(r[12] or "")) for r in found]
 
+    def energy_until(self, t: float) -> tuple[float, float, float | None]:
+        """Joules, grams and money (None where nothing has a price) of the time up to ``t``, corrections in them.
+
+        Power and reading are constant within an entry, so that one which goes on at ``t`` counts by its part.
+        """
+        there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}
+        money = "money" if "money" in there else "NULL"
+        part = "MIN(1.0, (:t - t0) / MAX(t1 - t0, 1e-9))".replace(":t", repr(float(t)))
+        joules, grams, cost = self.rows(
+            f"SELECT TOTAL(joules * {part}), TOTAL(grams * {part}), SUM({money} * {part}) FROM energy WHERE t0 < ?", t
+        )[0]
+        return float(joules), float(grams), None if cost is None else float(cost)
+
     def energy_sums(self) -> list[EnergySums]:
         """Sums by site and phase."""
         there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}

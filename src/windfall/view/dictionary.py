@@ -199,7 +199,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "t_run": _RUN_TIME,
         "t_wall": _WALL,
         "site": _SITE,
-        "tokens": ("tokens", "trained in the step"),
+        "tokens": ("tokens", "progress of the budget at the step: committed, and expected to be under way"),
         "version": ("", "version that the site held"),
         "loss": ("nats/token", "training loss of the step"),
         "mode": ("", "local or federated"),
