@@ -12,7 +12,8 @@ from rich.console import Console
 
 from ui_runs import START, empty_run, mode, state, tell
 from windfall.config.load import load
-from windfall.run.operator import request
+from windfall.run.requests import Request
+from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold
 from windfall.store.rundir import RunDir
@@ -97,7 +98,8 @@ def test_a_hold_is_seen_on_the_screen_and_in_the_table(small: RunDir) -> None:
     ledger.hold(Hold("california", "hold", START, START + 7200, "ann@desk", "a [fuse]"))
     ledger.hold(Hold("adelaide", "drain", START, None, "bob@desk", "password: hunter2hunter2"))
     ledger.close()
-    request(small, "release", "adelaide", for_s=None, who="ann@desk", why="")
+    small.operator.mkdir()
+    write_json(small.operator / "1.5-x.json", Request("release", "adelaide", "ann@desk", id="x").as_json())
     found = run_state(small)
     assert [h["site"] for h in found.holds] == ["adelaide", "california"]
     assert found.sites["california"].state == "off"
