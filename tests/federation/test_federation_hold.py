@@ -12,8 +12,9 @@ from federation.fake import counting
 from federation.harness import BATCH, BLOCK, T0, Run
 from windfall import clock
 from windfall.policy.base import Decision
+from windfall.run.asking import ask
 from windfall.run.operator import Operator
-from windfall.run.requests import Request, ask
+from windfall.run.requests import Request
 from windfall.site.worker import SiteWorker
 
 STEPS = 60

@@ -18,8 +18,9 @@ from federation.fake import CountingTrainer
 from federation.harness import BATCH, BLOCK, SEQ, T0, TOKENS_PER_STEP, Calendar, Run
 from windfall import clock, faults
 from windfall.policy.base import Decision
+from windfall.run.asking import ask
 from windfall.run.operator import Operator
-from windfall.run.requests import Request, ask
+from windfall.run.requests import Request
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.files import Envelope

@@ -25,9 +25,10 @@ from windfall.fleet.machine import Patience, State
 from windfall.grid.build import build_grid
 from windfall.policy.base import Decision
 from windfall.policy.fixed import Always
+from windfall.run.asking import ask
 from windfall.run.compose import profiles
 from windfall.run.operator import Operator
-from windfall.run.requests import Request, ask, outcome, outcomes, pending, running, seconds
+from windfall.run.requests import Request, outcome, outcomes, pending, running, seconds
 from windfall.run.settings import LiveSettings
 from windfall.simulate.work import SimulatedWork, TrainerModel
 from windfall.store.files import write_json
@@ -357,7 +358,7 @@ def test_what_can_be_seen_at_once_to_be_wrong_is_not_even_left(desk: Desk, bad: 
 
 
 def test_so_many_wait_that_no_more_are_left(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windfall.run.requests._MOST_WAITING", 2)
+    monkeypatch.setattr("windfall.run.asking._MOST_WAITING", 2)
     desk.ask("hold")
     desk.ask("release")
     with pytest.raises(ConfigError, match="2 requests wait already"):

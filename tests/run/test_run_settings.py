@@ -13,8 +13,9 @@ from federation.fixtures import no_waiting_for_the_disk as no_waiting_for_the_di
 from federation.harness import BATCH, BLOCK, T0, Run
 from windfall.config.load import load, stored
 from windfall.policy.base import Decision
+from windfall.run.asking import ask
 from windfall.run.operator import Operator
-from windfall.run.requests import Request, ask, outcome
+from windfall.run.requests import Request, outcome
 from windfall.run.settings import LiveSettings, in_force
 from windfall.simulate.replay import replay
 from windfall.store.files import write_atomic
@@ -105,7 +106,8 @@ def test_what_became_impossible_between_asking_and_the_tick_is_refused_with_the_
     run.at = {8.0: both}
     assert run.serve() == "done"
     (one, two) = outcome(run.dir, "one"), outcome(run.dir, "two")
-    assert one and two
+    assert one is not None
+    assert two is not None
     assert (one.state, two.state, two.reason) == ("applied", "refused", "limits.max_sites is 1 already")
 
 

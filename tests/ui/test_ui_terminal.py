@@ -206,6 +206,11 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
     ("lease_ended", None, {"epoch": 4, "blocks": 1}, "lease 4 ended; 1 block of it can be lent again"),
     ("quarantined", None, {"block": 7, "reason": "three leases failed at it"}, "block 7 is quarantined: three leases failed at it"),
     ("refused", None, {"generation": 1, "cut": 2, "tokens": 1024, "reason": "too old"}, "refused cut 1.2 (1,024 tokens): too old"),
+    ("stop_asked", None, {"who": "ann", "reason": "night"}, "stop asked by ann: night"),
+    (
+        "request_refused", None, {"who": "ann", "what": "hold of a", "reason": "it is gone"},
+        "hold of a, asked by ann, is refused: it is gone",
+    ),
     ("refused", None, {"reason": "request 1.json: KeyError: 'site'"}, "refused: request 1.json: KeyError: 'site'"),
     ("discarded", None, {"generation": 1, "cut": 2, "reason": "its file is damaged"}, "discarded cut 1.2: its file is damaged"),
     ("clipped", None, {"generation": 1, "cut": 2, "reason": "its movement is long"}, "cut 1.2 is clipped: its movement is long"),

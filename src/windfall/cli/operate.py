@@ -10,11 +10,11 @@ from pathlib import Path
 
 from windfall import clock
 from windfall.cli.output import print_json
+from windfall.run.asking import ask
 from windfall.run.requests import (
     BUDGET,
     Request,
     RequestOutcome,
-    ask,
     live_key,
     outcome,
     outcomes,

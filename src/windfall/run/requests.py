@@ -5,26 +5,21 @@ The coordinator takes it up once, at a tick, into the ledger (`run.operator`); u
 request has an id of its asker's: asked again under that id, it is done no second time. With ``expect`` it says what its asker saw,
 and it is refused if that is not so any more.
 
-The command line and the page both ask through `ask`. Nothing that can be asked turns a site on: `release` only gives a site back to
-its policy. This file imports nothing heavy, as views read it.
+Nothing that can be asked turns a site on: `release` only gives a site back to its policy. The command line and the page both ask
+through `run.asking.ask`. This file imports nothing heavy, as views read it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
-import secrets
-import tomllib
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from windfall import clock
-from windfall.errors import ConfigError, StoreError
-from windfall.store.files import sync_dir, write_json
+from windfall.errors import ConfigError
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold, TakenRequest
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir
@@ -42,8 +37,8 @@ BUDGET = "run.budget_tokens"
 #: Ten years (s). A longer time is a mistake, and much longer ones are beyond what calendars can express.
 _MOST_S = 3650 * 86400.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-#: Bytes of a request's file, characters of its texts, and how many may wait.
-_LARGEST, _LONGEST, _MOST_WAITING = 8192, 500, 1000
+#: Bytes of a request's file, and characters of its texts.
+_LARGEST, _LONGEST = 8192, 500
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -130,50 +125,7 @@ class RequestOutcome:
         return {**self.request.as_json(), "state": self.state, "reason": self.reason, "t_run": self.t_run, "t_wall": self.t_wall}
 
 
-# -- asking --------------------------------------------------------------------------------------------------
-
-
-def ask(run: RunDir, asked: Request) -> str:
-    """Leave a request for the coordinator, durably. Returns its id. Asked again under the same id it is left once.
-
-    Raises:
-        ConfigError: it can be seen at once that it will be refused (no such site or value, the run is done), its id was used for
-            something else, or it cannot be written.
-        StoreError: no run there, or it cannot be read.
-    """
-    run.open_existing()
-    r = replace(asked, id=asked.id or secrets.token_hex(8), who=" ".join(asked.who.split()), why=" ".join(asked.why.split()))
-    if wrong := r.wrong():
-        raise ConfigError(f"{r.what()}: {wrong}")
-    names = _sites(run)
-    if r.site is not None and r.site not in names:
-        raise ConfigError(f"{r.site}: no such site in this run; there are {', '.join(names)}")
-    waiting = pending(run)
-    if (known := outcome(run, r.id, waiting)) is not None:
-        if replace(known.request, at=None) == replace(r, at=None):
-            return r.id
-        raise ConfigError(f"{r.id}: this id is of another request ({known.request.what()}); give a new one")
-    with closing(Ledger.open(run.ledger, read_only=True)) as ledger:
-        if ledger.complete():
-            raise ConfigError(f"{run.root}: the run is done, every block is settled; there is nothing left to {r.kind}")
-    if r.kind == "stop" and not (running(run) or running(run, SUPERVISOR_LOCK)):
-        raise ConfigError(f"{run.root}: the run is not running; there is nothing to stop")
-    if r.kind == "set":
-        from windfall.run.settings import change
-
-        change(run, r)
-    if len(waiting) >= _MOST_WAITING:
-        raise ConfigError(f"{run.operator}: {len(waiting)} requests wait already; start the run, which takes them up")
-    if not os.access(run.root, os.W_OK):
-        raise ConfigError(f"{run.root}: cannot be written, and that is where the coordinator finds the request; get write access")
-    try:
-        if not run.operator.is_dir():
-            run.operator.mkdir(exist_ok=True)
-            sync_dir(run.root)
-        write_json(run.operator / f"{clock.wall():020.6f}-{r.id}.json", r.as_json(), durable=True)
-    except OSError as e:
-        raise ConfigError(f"{run.operator}: the request cannot be written: {e.strerror}; make room or get write access") from None
-    return r.id
+# -- as it is typed -----------------------------------------------------------------------------------------
 
 
 def seconds(text: str, option: str = "--for") -> float:
@@ -303,14 +255,6 @@ def _span(value: Any) -> float | None:
     if not isinstance(value, int | float) or not 0 < value <= _MOST_S:
         raise ValueError(f"for_s = {value!r} is not between 0 and ten years")
     return float(value)
-
-
-def _sites(run: RunDir) -> list[str]:
-    try:
-        raw = tomllib.loads(run.config.read_text(encoding="utf-8"))
-        return [str(s["name"]) for s in raw["site"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StoreError(f"{run.config}: the run's sites cannot be read from it; restore it from a copy") from None
 
 
 def words(hold: Hold) -> str:

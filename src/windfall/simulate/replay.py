@@ -47,7 +47,8 @@ class ReplayReport:
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall backtest --replay --json` prints."""
         return {
-            "policy": self.policy, "ticks": self.ticks, "decisions": self.decisions, "holds": self.holds, "equal": not self.differences,
+            "policy": self.policy, "ticks": self.ticks, "decisions": self.decisions, "holds": self.holds,
+            "equal": not self.differences,
             "differences": [{"t": d.t, "site": d.site, "recorded": d.recorded, "now": d.now} for d in self.differences],
         }  # fmt: skip
 
