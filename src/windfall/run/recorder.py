@@ -44,6 +44,10 @@ class TelemetryRecorder:
         self._number = telemetry.next_entry()
         self._mode = ""
 
+    def under(self, configuration: int) -> None:
+        """From now on decisions are made under the configuration of this number."""
+        self._configuration = configuration
+
     def decided(self, view: FleetView, decisions: Mapping[str, Decision]) -> None:
         for name, d in decisions.items():
             s = view.sites[name]

@@ -181,7 +181,8 @@ class Supervisor:
             begun = clock.monotonic()
             code, served = self._once(superlink)
             outcome = read_json(self._run.logs / "outcome.json") or {}
-            final = code in (0, DISK_STATUS) or (bool(outcome.get("message")) and not outcome.get("again"))
+            stopped = outcome.get("outcome") == "interrupted"  # an operator has asked for it, by a request
+            final = stopped or code in (0, DISK_STATUS) or (bool(outcome.get("message")) and not outcome.get("again"))
             if final or self._asked:
                 return code, outcome
             stillborn = 0 if served else stillborn + 1
