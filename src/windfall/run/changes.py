@@ -96,6 +96,8 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "tracker.*": ("free", "where figures are sent, not what is trained"),
     "account.*": ("free", "how entries are shown; what is booked stays"),
     "backtest.*": ("free", "no part of a run"),
+    "economics": ("free", "no part of a run"),
+    "economics.*": ("free", "no part of a run"),
     "site": ("free", "a site more or fewer; what one has booked and trained stays"),
     "site.name": ("free", "another name is a site fewer and a site more"),
     "site.region": ("free", "readings and entries from now on"),
