@@ -33,4 +33,5 @@ class PowerModel:
             "evaluation": self.train_w,
             "stall": self.idle_w,
             "draining": self.idle_w,
+            "terminating": self.idle_w,
         }[phase]
