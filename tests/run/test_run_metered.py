@@ -18,8 +18,8 @@ from run.real import Living, events, status, wait_for, windfall, write_config
 from windfall import clock
 from windfall.energy.books import LATE
 from windfall.store.rundir import RunDir
-from windfall.store.telemetry import Telemetry
 from windfall.store.telemetry_energy import EnergyRow
+from windfall.view.moment import open_telemetry
 
 pytestmark = pytest.mark.slow
 WATTS = 1500.0
@@ -67,7 +67,9 @@ def serving(plug: Plug) -> Iterator[str]:
 
 def metered_config(folder: Path, url: str) -> Path:
     ten_years = 60.0 * 24 * 3650
-    config = write_config(folder, {"a": [(0, ten_years)]}, budget=128 * 200_000, tick_s=1, solo_cut_s=5, dead_man_s=30, until_min=ten_years)
+    config = write_config(
+        folder, {"a": [(0, ten_years)]}, budget=128 * 200_000, tick_s=1, solo_cut_s=5, dead_man_s=30, until_min=ten_years
+    )
     text = config.read_text(encoding="utf-8")
     for old, new in (('clock = "scaled"', 'clock = "real"'), ('start = "2026-01-01T00:00Z"\n', ""), ("speed = 100000\n", "")):
         text = text.replace(old, new)
@@ -86,9 +88,9 @@ network_kwh_per_gb = 0.05
 
 
 def entries(run: Path) -> list[EnergyRow]:
-    if not (run / "telemetry.db").is_file():
+    telemetry = open_telemetry(RunDir(run))
+    if telemetry is None:
         return []
-    telemetry = Telemetry.open(RunDir(run).telemetry, read_only=True)
     try:
         return telemetry.energy()
     finally:
@@ -108,6 +110,7 @@ def test_a_metered_run_measures_stands_in_corrects_and_names_what_stayed_modelle
         wait_for("a correction", lambda: any(e.cause for e in entries(run)) or living.over())
         wait_for("the word of it", lambda: living.events("meter_back") or living.over())
         before = status(run)["measured_share"]
+        counted = plug.joules() - 1e9
         plug.backwards = True
         wait_for("the word of a counter that falls", lambda: _falls(living) or living.over())
         living.send(signal.SIGINT)
@@ -115,13 +118,13 @@ def test_a_metered_run_measures_stands_in_corrects_and_names_what_stayed_modelle
 
     rows = entries(run)
     assert before > 0.0
-    measured = [e for e in rows if e.measured_joules and not e.cause]
-    assert math.fsum(e.joules for e in measured) == pytest.approx(WATTS * math.fsum(e.t1 - e.t0 for e in measured), rel=0.02)
+    # Within half a minute a delivery that is a second late weighs much: which time was measured is known to that, joules exactly.
+    measured = math.fsum(e.measured_joules for e in rows)
+    assert 0.5 * counted < measured <= counted
+    assert all(e.measured_joules == pytest.approx(e.joules) for e in rows if e.measured_joules and not e.cause)
     fixes = [e for e in rows if e.cause]
     assert {e.cause for e in fixes} == {LATE}
-    assert all(e.joules < 0 and e.measured_joules > 0 for e in fixes), "it took less than the model of 2,000 W says"
-    over = math.fsum(e.t1 - e.t0 for e in fixes)
-    assert math.fsum(e.measured_joules for e in fixes) == pytest.approx(WATTS * over, rel=0.02)
+    assert math.fsum(e.joules for e in fixes) < 0 < math.fsum(e.measured_joules for e in fixes), "it took less than the model says"
     assert [e["site"] for e in events(run, "meter_closed")] == ["a"], "its last second, of which nobody heard"
     told = json.loads(windfall("account", run, "--json").stdout)
     assert 0.0 < told["measured_share"] < 1.0
