@@ -192,7 +192,7 @@ class Simulation:
             policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
             unknown_kwh=kwh(unknown), kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
             starts=sum(s.starts for s in controller.sites.values()),
-            idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining")) / 3600,
+            idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining", "terminating")) / 3600,
             share_inside=account.share_inside(), value=self._value(lanes), tokens=trained, hours_by_site=hours, lanes=lanes,
             notes=self._notes(account),
             g_per_kwh_training=_intensity(account, [n for n in lanes if account.tariffs[n].method == shown]),

@@ -207,7 +207,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "energy": {
         "site": _SITE,
-        "phase": ("", "provisioning, idle, training or draining"),
+        "phase": ("", "off, provisioning, idle, training, evaluation, stall, draining, terminating or network"),
         "t0": (_UNIX, "begin of the interval (run time)"),
         "t1": (_UNIX, "its end"),
         "watts": ("W", "mean power"),
