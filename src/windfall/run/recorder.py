@@ -114,7 +114,8 @@ class TelemetryRecorder:
                     e, t0=last.t0, joules=joules, grams=last.grams + e.grams,
                     watts=joules / (e.t1 - last.t0) if e.measured_joules else e.watts,
                     average_grams=_sum(last.average_grams, e.average_grams), money=_sum(last.money, e.money),
-                    measured_joules=last.measured_joules + e.measured_joules,
+                    measured_joules=last.measured_joules + e.measured_joules, own_joules=last.own_joules + e.own_joules,
+                    stored_joules=last.stored_joules + e.stored_joules,
                 )  # fmt: skip
             else:
                 number, self._number = self._number, self._number + 1
@@ -123,7 +124,7 @@ class TelemetryRecorder:
             inside = -1 if e.inside is None else int(e.inside)
             row = EnergyRow(
                 e.site, e.phase, e.t0, e.t1, e.watts, e.g_per_kwh, e.joules, e.grams, inside, e.average_grams, e.money,
-                e.measured_joules, e.cause, e.booked_at,
+                e.measured_joules, e.cause, e.booked_at, e.own_joules, e.stored_joules,
             )  # fmt: skip
             self._t.book(row, number)
 
@@ -198,7 +199,9 @@ def _kind(e: Interval) -> tuple[object, ...]:
     """What neighbouring entries must have in common to be stored as one."""
     # What was measured is never quite the same: of several such entries the power is the mean.
     watts = None if e.measured_joules else e.watts
-    return e.phase, watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None
+    # What sun and battery give is hardly ever the same for longer than a step. Rounded, because a share of a sum is not exact.
+    of_plants, of_battery = (round(j / (e.t1 - e.t0), 6) for j in (e.own_joules, e.stored_joules))
+    return e.phase, watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None, of_plants, of_battery
 
 
 def _sum(a: float | None, b: float | None) -> float | None:
