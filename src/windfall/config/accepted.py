@@ -23,7 +23,7 @@ _UNITS = (
     ("_tokens", "tokens"), ("_sequences", "sequences"), ("_power_w", "watts"), ("_kwh", "kWh"), ("kg_co2", "kg CO2"),
     ("site_hours", "site-hours"), ("_days", "days"), ("days", "days"), ("_h", "hours"), ("_s", "seconds"), ("_w", "watts"),
     ("deadlines_h", "hours"), ("delays_s", "seconds"), ("latitude", "degrees"), ("longitude", "degrees"), ("percentile", "%"),
-    ("_min", "minutes"), ("_years", "years"), ("hours", "hours"),
+    ("_min", "minutes"), ("_years", "years"), ("_wh", "watt-hours"), ("hours", "hours"),
 )  # fmt: skip
 _INSTANT = "an instant in ISO 8601, as 2026-01-11T17:00Z"
 

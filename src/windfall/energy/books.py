@@ -50,7 +50,11 @@ class Books:
 
     def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
         """Book ``[t0, t1)`` of a site in a phase, now or, where it has a meter, when that has told."""
-        if site not in self.meters or (phase == "off" and self.account.watts(site, phase) == 0.0):
+        nothing = phase == "off" and self.account.watts(site, phase) == 0.0
+        # A microgrid has to be told of everything in order.
+        if site in self.account.microgrids and any(w.site == site for w in self._waiting):
+            nothing = False
+        if site not in self.meters or nothing:
             return self.account.book(site, phase, t0, t1)
         if t1 > t0:
             self._waiting.append(_Waiting(site, phase, t0, t1))
@@ -69,11 +73,14 @@ class Books:
         """What is due by run time ``now``. ``closing``: everything that waits, because nothing more will be told."""
         found: list[Interval] = []
         waiting, self._waiting = self._waiting, []
+        ordered: set[str] = set()
         for w in waiting:
             late = closing or now - w.t1 >= self._lag_s
             meter = self.meters[w.site]
-            if not late and meter.until < w.t1:
+            if w.site in ordered or (not late and meter.until < w.t1):
                 self._waiting.append(w)
+                if w.site in self.account.microgrids:
+                    ordered.add(w.site)
                 continue
             at = w.t0
             for used in meter.between(w.t0, w.t1):

@@ -61,6 +61,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "row": ("", "place of the row, from 0; lanes and seeds refer to it"),
         **_FIGURES,
         "kg_*": ("kg", "emissions by one kind of intensity: kg_marginal, kg_average"),
+        "kwh_*": ("kWh", "of sites with a microgrid: kwh_own of their plants, kwh_stored out of their battery, kwh_grid"),
         "money_*": ("currency", "cost in this currency"),
         "site_hours_*": ("h", "training at this site"),
         "notes": ("", "what the figures leave out"),
@@ -217,6 +218,8 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "inside": ("", "whether the region's reading met the criterion; empty: unknown"),
         "average_grams": ("g", "its emissions by average intensity, where the site has that signal"),
         "money": ("currency of the site's price", "its cost"),
+        "own_joules": ("J", "of joules, from the site's own plants; like those out of its battery in no grams and no cost"),
+        "stored_joules": ("J", "of joules, out of the site's battery"),
     },
     "states": {
         "site": _SITE,
