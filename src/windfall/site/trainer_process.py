@@ -199,8 +199,8 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
 def hand_out(files: BulkMailbox, look: Callable[[], None], asked: list[int], *, since: float, patience_s: float) -> None:
     """Let the last answer get out, for as long as it moves.
 
-    A site holds its machine meanwhile. One that has moved nothing for ``patience_s``, counted from when its coordinator was last heard
-    (``since``), stops, and its work is in its outbox (invariant 4). So does one that is told to end (``asked``).
+    A site holds its machine meanwhile. One that has moved nothing for ``patience_s``, counted from when its coordinator was last
+    heard (``since``), stops, and its work is in its outbox (invariant 4). So does one that is told to end (``asked``).
     """
     there = files.sent_bytes()
     while files.busy() and not asked and clock.monotonic() - since <= patience_s:
