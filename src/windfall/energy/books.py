@@ -84,7 +84,10 @@ class Books:
                 )
                 at = used.t1
             found += self._model(w, at, w.t1, now)
-        return found + self._corrections(now)
+        found += self._corrections(now)
+        if closing:
+            self._stood_in.clear()
+        return found
 
     def _model(self, w: _Waiting, t0: float, t1: float, now: float) -> list[Interval]:
         """Book a part by the model."""

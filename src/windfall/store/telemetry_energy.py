@@ -118,9 +118,8 @@ class EnergyTable(TelemetryFile):
 
     def newest_entry(self, site: str) -> EnergyRow | None:
         """A site's newest booking that takes time."""
-        rest = "WHERE site = ? AND t1 > t0 AND joules >= 0 ORDER BY t1 DESC LIMIT 1"
-        found = self.select("energy", EnergyRow._fields, rest, site)
-        return EnergyRow(*found[0]) if found else None
+        found = self.select("energy", EnergyRow._fields, "WHERE site = ? AND t1 > t0 ORDER BY t0 DESC LIMIT 20", site)
+        return next((r for r in (EnergyRow(*x) for x in found) if not r.cause), None)
 
     def energy_sums(self) -> list[EnergySums]:
         """Sums by site and phase."""
