@@ -209,7 +209,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "site": _SITE,
         "phase": ("", "off, provisioning, idle, training, evaluation, stall, draining, terminating or network"),
         "t0": (_UNIX, "begin of the interval (run time)"),
-        "t1": (_UNIX, "its end"),
+        "t1": (_UNIX, "its end; its begin where energy was used beside what the site did"),
         "watts": ("W", "mean power"),
         "g_per_kwh": ("g/kWh", "intensity by which it is accounted; empty: unknown"),
         "joules": ("J", "energy"),
@@ -217,6 +217,9 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "inside": ("", "whether the region's reading met the criterion; empty: unknown"),
         "average_grams": ("g", "its emissions by average intensity, where the site has that signal"),
         "money": ("currency of the site's price", "its cost"),
+        "measured_joules": ("J", "part of the energy that was measured; the rest is modelled"),
+        "cause": ("", "of a correction: why; its figures are signed, and change what was booked before over the same time"),
+        "booked_at": (_UNIX, "run time of a booking that had waited for a meter; empty: at once"),
     },
     "states": {
         "site": _SITE,
