@@ -50,7 +50,11 @@ class Books:
 
     def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
         """Book ``[t0, t1)`` of a site in a phase, now or, where it has a meter, when that has told."""
-        if site not in self.meters or (phase == "off" and self.account.watts(site, phase) == 0.0):
+        nothing = phase == "off" and self.account.watts(site, phase) == 0.0
+        # A microgrid has to be told of everything in order.
+        if site in self.account.microgrids and any(w.site == site for w in self._waiting):
+            nothing = False
+        if site not in self.meters or nothing:
             return self.account.book(site, phase, t0, t1)
         if t1 > t0:
             self._waiting.append(_Waiting(site, phase, t0, t1))
@@ -69,11 +73,14 @@ class Books:
         """What is due by run time ``now``. ``closing``: everything that waits, because nothing more will be told."""
         found: list[Interval] = []
         waiting, self._waiting = self._waiting, []
+        ordered: set[str] = set()
         for w in waiting:
             late = closing or now - w.t1 >= self._lag_s
             meter = self.meters[w.site]
-            if not late and meter.until < w.t1:
+            if w.site in ordered or (not late and meter.until < w.t1):
                 self._waiting.append(w)
+                if w.site in self.account.microgrids:
+                    ordered.add(w.site)
                 continue
             at = w.t0
             for used in meter.between(w.t0, w.t1):
@@ -178,7 +185,8 @@ def _part(e: Interval, t0: float, t1: float) -> Interval:
     return replace(
         e, t0=t0, t1=t1, joules=e.joules * share, grams=e.grams * share,
         average_grams=None if e.average_grams is None else e.average_grams * share,
-        money=None if e.money is None else e.money * share,
+        money=None if e.money is None else e.money * share, own_joules=e.own_joules * share,
+        stored_joules=e.stored_joules * share,
     )  # fmt: skip
 
 
@@ -186,7 +194,10 @@ def _joined(a: Interval, b: Interval) -> Interval | None:
     """Two entries of a model as one, where the second goes on with the first and nothing has changed."""
 
     def rates(e: Interval) -> tuple[object, ...]:
-        each = (None if x is None or not e.joules else round(x / e.joules, 15) for x in (e.average_grams, e.money))
+        each = (
+            None if x is None or not e.joules else round(x / e.joules, 15)
+            for x in (e.average_grams, e.money, e.own_joules, e.stored_joules)
+        )
         return e.phase, e.watts, e.g_per_kwh, e.inside, *each
 
     if a.t1 != b.t0 or rates(a) != rates(b):
@@ -195,4 +206,5 @@ def _joined(a: Interval, b: Interval) -> Interval | None:
         a, t1=b.t1, joules=a.joules + b.joules, grams=a.grams + b.grams,
         average_grams=None if a.average_grams is None else a.average_grams + (b.average_grams or 0.0),
         money=None if a.money is None else a.money + (b.money or 0.0), booked_at=b.booked_at,
+        own_joules=a.own_joules + b.own_joules, stored_joules=a.stored_joules + b.stored_joules,
     )  # fmt: skip

@@ -60,6 +60,10 @@ class Booking(Protocol):
 class OperatorHolds(Protocol):
     """What the operator holds off, whatever the policy decides."""
 
+    def begin(self, t: float) -> None:
+        """A tick begins at run time ``t``: what changes how it decides is changed now."""
+        ...
+
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         """The sites that must be off at run time ``t``, each with the reason. ``decisions``: the policy's own, by site."""
         ...
@@ -67,6 +71,9 @@ class OperatorHolds(Protocol):
 
 class NoHolds:
     """No operator, no holds. For the manual clock."""
+
+    def begin(self, t: float) -> None:
+        return None
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         return {}
@@ -267,7 +274,15 @@ class Loop:
             SignalOutlook(self._first[name], t), site.state.value, ready_in, profiles.rate, profiles.watts, starts.recent,
         )  # fmt: skip
 
+    def decide_by(self, policy: Policy, *, remembers: bool) -> None:
+        """From the next tick on another policy decides. ``remembers``: what the last one remembers has the same meaning to it."""
+        self._policy = policy
+        if not remembers:
+            for wanted in self.wanted.values():
+                wanted.memory = {}
+
     def _decide(self, t: float, names: Collection[str] | None) -> None:
+        self._holds.begin(t)
         view = self.view(t, None if self._policy.whole else names)
         fresh = self._policy.decide(view)
         self._recorder.decided(view, fresh)

@@ -15,6 +15,7 @@ from windfall.config.load import stored
 from windfall.config.schema import Config
 from windfall.energy.account import Account
 from windfall.energy.books import Books
+from windfall.energy.microgrid import microgrids
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.errors import ConfigError
@@ -87,16 +88,22 @@ def compose(
         if name in controller.sites:
             controller.sites[name].generation = generation
             controller.sites[name].starts = starts.get(name, 0)
+    metered = [s.name for s in config.site if s.meter is not None] if not clock.gated else []
+    behind = microgrids(config.site, grid.supplies, clock.now(), remember=bool(metered))
+    for name, said in telemetry.now().get("microgrids", {}).items():
+        if name in behind:
+            behind[name].restore(said)
     account = Account(
         {s.name: PowerModel.of(s) for s in config.site},
         {s.name: Tariff.of(s, grid.signals[s.name], config.run) for s in config.site},
+        behind,
     )
-    metered = [s.name for s in config.site if s.meter is not None] if not clock.gated else []
+    seen = {n: m.signals(config.site_named(n), grid.signals[n]) for n, m in behind.items()}
     books = Books(account, metered, config.account.meter_lag_s)
     loop = Loop(
-        clock=clock, signals=grid.signals, profiles=profiles(config), policy=build_policy(config), controller=controller, work=work,
-        account=books if metered else account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s,
-        holds=holds,
+        clock=clock, signals={**grid.signals, **seen}, profiles=profiles(config), policy=build_policy(config),
+        controller=controller, work=work, account=books if metered else account, recorder=recorder,
+        begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, holds=holds,
     )  # fmt: skip
     restore(telemetry, account, loop, carries_of(config, ledger))
     recorder.booked(books.restore(telemetry.now().get("books", {})))

@@ -110,9 +110,9 @@ def _count(config: Config, t: Telemetry | None) -> RunCounters:
 def _less(c: EnergyCounts, entries: list[Interval]) -> EnergyCounts:
     """The sums without entries that may still be corrected."""
     for e in entries:
-        average, money = e.average_grams or 0.0, e.money or 0.0
+        average, money, grid = e.average_grams or 0.0, e.money or 0.0, e.joules - e.own_joules - e.stored_joules
         c = replace(
-            c, joules=c.joules - e.joules, unpriced_joules=c.unpriced_joules - (e.joules if e.g_per_kwh is None else 0.0),
+            c, joules=c.joules - e.joules, unpriced_joules=c.unpriced_joules - (grid if e.g_per_kwh is None else 0.0),
             grams=c.grams - max(0.0, e.grams), avoided_grams=c.avoided_grams - max(0.0, -e.grams),
             average_grams=c.average_grams - max(0.0, average),
             avoided_average_grams=c.avoided_average_grams - max(0.0, -average),

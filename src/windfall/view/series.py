@@ -25,8 +25,9 @@ NOTABLE = (
     "warning", "error", "refused", "discarded", "clipped", "work_lost", "message_failed", "quarantined", "lease_ended",
     "stranger", "swept", "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked",
     "released", "bus_down", "bus_up", "signal_lost", "signal_back", "meter_lost", "meter_silent", "meter_back", "meter_closed",
+    "microgrid_trouble", "microgrid_back",
     "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving", "configuration_changed", "site_left",
-    "given_up", "driver_trouble", "driver_back", "out_of_reach",
+    "given_up", "driver_trouble", "driver_back", "out_of_reach", "stop_asked", "request_refused",
 )  # fmt: skip
 
 
