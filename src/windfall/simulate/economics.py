@@ -26,7 +26,7 @@ from windfall.simulate.simulation import TimeSpan
 
 #: Policies that no site could be run by: they know the future.
 _HINDSIGHT = ("oracle",)
-_MINIMAL = "[economics]\ncapex_per_gpu = 40_000\nrented_per_gpu_h = 2.5\n[[economics.tariff]]\nprice_per_mwh = 60"
+_MINIMAL = '[economics]\ncapex_per_gpu = 40_000\nrented_per_gpu_h = 2.5\n[[economics.tariff]]\nprice_per_mwh = 60'
 
 
 @dataclass(frozen=True)
