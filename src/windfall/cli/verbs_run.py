@@ -107,6 +107,14 @@ def account(
 
 
 @app.command()
+def metrics(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories")]) -> None:
+    """Print runs as Prometheus reads them, once (the dashboard has them at /metrics)."""
+    from windfall.cli import metrics as verb
+
+    verb.metrics(runs)
+
+
+@app.command()
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the tables; made if it is not there")],

@@ -53,6 +53,8 @@ class AccountLine:
     #: Of sites with a microgrid: what came from their own plants, and out of their batteries. Grams and money are of the rest.
     own_joules: float = 0.0
     stored_joules: float = 0.0
+    #: What moved between sites and coordinator: assumed by its bytes, neither measured nor modelled.
+    assumed_joules: float = 0.0
 
     @property
     def grid_joules(self) -> float:
@@ -275,6 +277,7 @@ def _line(name: str, rows: Sequence[EnergyRow], currencies: dict[str, str]) -> A
         {currency: math.fsum(parts) for currency, parts in money.items()},
         math.fsum(r.own_joules for r in rows),
         math.fsum(r.stored_joules for r in rows),
+        math.fsum(r.joules for r in rows if r.phase == "network"),
     )
 
 

@@ -200,7 +200,8 @@ def _steps(at: Moment) -> Frame:
 def _energy(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "site": "text", "phase": "text", "t0": "unix", "t1": "unix", "watts": "float", "g_per_kwh": "float", "joules": "float",
-        "grams": "float", "inside": "bool", "average_grams": "float", "money": "float",
+        "grams": "float", "inside": "bool", "average_grams": "float", "money": "float", "measured_joules": "float", "cause": "text",
+        "booked_at": "unix", "own_joules": "float", "stored_joules": "float",
     }  # fmt: skip
     return Frame(kinds, at.telemetry.energy() if at.telemetry else [])
 
