@@ -103,6 +103,10 @@ class Simulation:
         """Simulate the named policy. Raises ConfigError if it cannot decide on these signals."""
         return self._go(build_policy(self._config, policy, deadline_h=deadline_h), recorder, exact=False)
 
+    def decided_by(self, policy: Policy) -> SimulationResult:
+        """Simulate any policy."""
+        return self._go(policy, None, exact=False)
+
     def scheduled(self, on_periods: Mapping[str, Sequence[tuple[float, float]]]) -> SimulationResult:
         """Simulate a given schedule exactly.
 
@@ -113,8 +117,9 @@ class Simulation:
     def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> SimulationResult:
         config, span, model = self._config, self._span, self.model
         work = SimulatedWork(model, self.rates, self.budget)
+        power = {s.name: PowerModel.of(s) for s in config.site}
         account = Account(
-            {s.name: PowerModel.of(s) for s in config.site},
+            power,
             {s.name: Tariff.of(s, self._all[s.name], config.run) for s in config.site},
         )
         lanes: dict[str, list[tuple[float, float, str]]] = {s.name: [] for s in config.site}
@@ -122,7 +127,8 @@ class Simulation:
         booked: dict[str, float] = dict.fromkeys(lanes, span.start)
 
         def book(site: Site, state: State, t: float) -> None:
-            if t > booked[site.name] and state is not State.OFF:
+            # A machine that stays on takes power when its site is off.
+            if t > booked[site.name] and (state is not State.OFF or power[site.name].off_w > 0):
                 for phase, a, b in loop.phases(site, state, booked[site.name], t):
                     account.add(site.name, phase, a, b)
             booked[site.name] = t
