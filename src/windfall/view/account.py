@@ -281,7 +281,7 @@ def _sci(run: RunDir, config: Config, total: AccountLine, made: dict[str, Embodi
     units: dict[str, float] = {"million tokens": tokens.committed / 1e6}
     try:
         from windfall.train.manifest import Manifest
-        from windfall.train.model import flops_per_token, parameter_count  # torch takes a while to import
+        from windfall.train.shape import flops_per_token, parameter_count
         from windfall.train.spec import model_config
 
         folder = data_dir(config, run)
