@@ -84,8 +84,8 @@ class Request:
                 raise ValueError(f"its {name} is no text")
         found = cls(
             asked["kind"], asked.get("site") or None, plain(asked.get("who") or ""), plain(asked.get("why") or ""),
-            _span(asked.get("for_s")), asked.get("key") or "", asked.get("value"), asked.get("extend") or None, asked.get("expect") or None,
-            asked.get("id") or "", at,
+            _span(asked.get("for_s")), asked.get("key") or "", asked.get("value"), asked.get("extend") or None,
+            asked.get("expect") or None, asked.get("id") or "", at,
         )  # fmt: skip
         if wrong := found.wrong():
             raise ValueError(wrong)
