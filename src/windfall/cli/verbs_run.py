@@ -141,6 +141,33 @@ def export(
     verb.export(run, out, form, as_json)
 
 
+class TrackerKind(str, Enum):  # noqa: UP042 - typer takes its values
+    """Experiment trackers."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    mlflow = "mlflow"
+
+
+@app.command()
+def track(
+    run: RunArgument,
+    to: Annotated[Optional[TrackerKind], typer.Option("--to", help="which tracker (default: those of the configuration)")] = None,  # noqa: UP045
+    folder: Annotated[Optional[str], typer.Option(metavar="DIR", help="tensorboard, wandb: folder of its files")] = None,  # noqa: UP045
+    project: Annotated[Optional[str], typer.Option(metavar="NAME", help="wandb: project; mlflow: experiment")] = None,  # noqa: UP045
+    url: Annotated[Optional[str], typer.Option(metavar="URL", help="mlflow, wandb: server")] = None,  # noqa: UP045
+    follow: Annotated[bool, typer.Option("--follow", help="go on until told to end, whatever becomes of the run")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a run's figures to TensorBoard, Weights & Biases or MLflow, over tokens; a running one is followed to its end.
+
+    `windfall run` does it by itself for each [[tracker]] of its configuration. Nothing is sent twice.
+    """
+    from windfall.cli import track as verb
+
+    verb.track(run, to.value if to else None, folder, project, url, follow, as_json)
+
+
 @app.command()
 def hold(
     run: RunArgument, site: SiteArgument, span: ForOption = None, why: WhyOption = "", author: AuthorOption = None,

@@ -48,6 +48,10 @@ class Booking(Protocol):
         """Book ``[t0, t1)`` (run time) of a site in a phase; returns the entries that this makes."""
         ...
 
+    def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
+        """Book energy that was used at an instant, beside the phase that the site is in."""
+        ...
+
     def spent(self) -> float:
         """The cost of what has been booked."""
         ...
@@ -213,6 +217,9 @@ class Loop:
         sites = self.controller.sites
         self.work.tick(t, t_next, sites if names is None else {n: sites[n] for n in names})
         self.controller.reconcile(t, wall, self.decisions, self.work, names)
+        for name, phase, joules in self.work.beside():
+            if name in sites:
+                self._recorder.booked(self.account.book_at(name, phase, t, joules))
 
     def watch(self, t: float, wall: float) -> None:
         """Notice sites that fail while they work towards the next tick; hand out nothing."""
@@ -248,7 +255,8 @@ class Loop:
         """The energy phases of one site that was in ``state`` over ``[t0, t1)``."""
         return of_state(
             state.value, t0, t1, loads_at=site.started_at + max(0.0, site.patience.spin_up_s - self._profiles[site.name].load_s),
-            was_ready=site.ready_at is not None, adopted=site.adopted, work=partial(self.work.phases, site.name),
+            was_ready=site.ready_at is not None, adopted=site.adopted, ending=site.down_asked,
+            work=partial(self.work.phases, site.name),
         )  # fmt: skip
 
     def view(self, t: float, names: Collection[str] | None = None) -> FleetView:

@@ -30,13 +30,13 @@ from windfall.run.links import Links
 from windfall.run.merge_watch import MergeWatch
 from windfall.run.network import CertificateWatch
 from windfall.run.operator import Operator
-from windfall.run.present import Present
+from windfall.run.present import Present, microgrids_of
 from windfall.run.recorder import TelemetryRecorder, position
 from windfall.run.run_meters import RunMeters
 from windfall.run.settings import LiveSettings, in_force
 from windfall.run.sites import DataFiles, describe_elsewhere, describe_site, nursery_for
 from windfall.run.supervisor import DISK_STATUS
-from windfall.run.watch import SignalWatch
+from windfall.run.watch import MicrogridWatch, SignalWatch
 from windfall.store.bus_factory import open_bus
 from windfall.store.files import telling_of_the_disk, write_json
 from windfall.store.ledger import Ledger
@@ -146,6 +146,7 @@ class Coordinator:
                 self.loop.account, self.recorder, self.telemetry, lambda: max(self.clock.now(), clock.wall()), lag_s
             )
             self.work.hear_meters(self._meters.heard)
+        self._microgrids = MicrogridWatch(microgrids_of(self.loop), self.telemetry)
         self._links = Links(config, self.telemetry)
         self._present = Present(self.telemetry, self.bus, self.loop, self.work, files=self._files)
         self._adopt(now, booked_to)
@@ -296,6 +297,7 @@ class Coordinator:
         self._flushed_at = clock.monotonic()
         if self._meters is not None:
             self._meters.settle()
+        self._microgrids.look(t)
         self._present.write(t)
         self._look_at_links(t)
         if said := self._certificates.look(clock.wall()):

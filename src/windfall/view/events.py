@@ -48,6 +48,8 @@ TRANSITIONS = frozenset(
         "meter_silent",
         "meter_back",
         "meter_closed",
+        "microgrid_trouble",
+        "microgrid_back",
         "checkpoint_repaired",
         "checkpoint_damaged",
         "outer_state_lost",
@@ -186,7 +188,7 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return str(d.get("note", ""))
         case "given_up" | "driver_trouble" | "driver_back" | "out_of_reach" | "platform":
             return str(d.get("reason", ""))
-        case "meter_lost" | "meter_silent" | "meter_back" | "meter_closed":
+        case "meter_lost" | "meter_silent" | "meter_back" | "meter_closed" | "microgrid_trouble" | "microgrid_back":
             return str(d.get("reason", ""))
         case "meter":
             return f"its power is measured: {d.get('what', '')}"

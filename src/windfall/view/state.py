@@ -346,7 +346,8 @@ def _total(sums: Iterable[EnergySums]) -> EnergySums:
 
 def _kg(of: EnergySums) -> float | None:
     """kgCO2; None where the intensity of all the energy is unknown, as of a site that has prices alone."""
-    return None if of.joules > 0 and of.unpriced_joules >= of.joules * (1 - 1e-9) else of.grams / 1000.0
+    grid = of.joules - of.own_joules - of.stored_joules
+    return None if of.unpriced_joules > 0 and of.unpriced_joules >= grid * (1 - 1e-9) else of.grams / 1000.0
 
 
 def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], lost: dict[str, LostWork]) -> dict[str, SiteState]:
