@@ -244,6 +244,18 @@ def requests(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def alerts(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML), or a run directory")],
+    test: Annotated[bool, typer.Option("--test", help="send one to the webhook now, and say what it answers")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What a run tells people of ([alerts]), from when on, and where it is sent."""
+    from windfall.cli import alerts as verb
+
+    verb.alerts(file, test, as_json)
+
+
+@app.command()
 def gc(
     run: RunArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be ended and removed")] = False,
