@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from patience import PATIENCE_S, wait_for
-from test_docs import COMMANDS
+from test_docs import COMMANDS, blocks
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -104,6 +104,9 @@ def test_a_reader_types_every_command_of_the_documents(place: Path) -> None:
             windfall(place, *words)
     assert (place / "runs/my/report/index.html").is_file()
     assert list((place / "weights").glob("*.safetensors"))
+    (place / "page.py").write_text("\n".join(blocks((ROOT / "docs" / "python.md").read_text(encoding="utf-8"), ("python",))))
+    done = subprocess.run([sys.executable, "page.py"], cwd=place, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
     assert "california" in (place / "tables" / "energy.csv").read_text(encoding="utf-8")
 
 

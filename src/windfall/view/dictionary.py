@@ -208,7 +208,9 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "energy": {
         "site": _SITE,
-        "phase": ("", "off, provisioning, idle, training, evaluation, stall, draining, terminating or network"),
+        "phase": (
+            "", "off (a machine that stays on), provisioning, idle, training, evaluation, stall, draining, terminating or network",
+        ),
         "t0": (_UNIX, "begin of the interval (run time)"),
         "t1": (_UNIX, "its end; its begin where energy was used beside what the site did"),
         "watts": ("W", "mean power"),
@@ -238,6 +240,22 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "t_wall": _WALL,
         "mode": ("", "paused (no site trains), local (one) or federated (several)"),
     },
+    "counterfactuals": {
+        "name": ("", "the run, a region, or the alternative in words"),
+        "kind": ("", "run, region (one site there, always on), all_on, random, threshold, paper (the study's rule) or oracle"),
+        "kg_co2": ("kg", "its emissions for the tokens that the run has committed; of one that is drawn the median over seeds"),
+        "run_share": ("ratio", "the run's kg_co2 over it"),
+        "kg_low": ("kg", "10th percentile over seeds"),
+        "kg_high": ("kg", "90th percentile over seeds"),
+        "seeds": ("", "how many times it was drawn"),
+        "energy_kwh": ("kWh", "energy of all its sites and phases"),
+        "site_hours": ("h", "training: one site taking optimizer steps for one hour"),
+        "finish_h": ("h", "run time from the start until it had the tokens"),
+        "starts": ("", "starts of sites; empty where there are none"),
+        "unknown_h": ("h", "in which its sites were on without a reading, summed over sites; in no kg"),
+        "why_not": ("", "why there are no kg"),
+        "money_*": ("currency", "cost of its energy in this currency"),
+    },
 }
 
 #: What the tables are, for the page of all of them.
@@ -261,6 +279,7 @@ TABLES = {
     "energy": "A run: the account, a row for each interval of one site, phase and reading.",
     "states": "A run: states of sites.",
     "modes": "A run: modes.",
+    "counterfactuals": "A run beside its alternatives: the same tokens, at the run's own pace and power, under the same readings.",
 }
 
 
