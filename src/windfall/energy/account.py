@@ -136,6 +136,11 @@ class Account:
             for a, b, j, c, g, i, av, m, own, stored in zip(*(x.tolist() for x in found), strict=True)
         ]  # fmt: skip
 
+    def foresee(self, site: str, phase: str, t0: float, t1: float) -> None:
+        """``[t0, t1)`` has passed in that phase and will be booked later: a microgrid goes on, so that its signals are of now."""
+        if site in self.microgrids:
+            self.microgrids[site].advance(self._power[site].watts(phase), t0, t1)
+
     def add(self, site: str, phase: str, t0: float, t1: float) -> None:
         """Book as ``book`` does, without making the entries."""
         self._price(site, phase, self._power[site].watts(phase), t0, t1)
