@@ -40,7 +40,7 @@ def text(out: str) -> str:
 def test_a_request_is_left_and_said(run: RunDir, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     code, out, err = windfall(capsys, kind, run.root, "california", "--why", "a  fuse\nblew")
     assert (code, err) == (0, "")
-    assert out.startswith("noted; it takes effect when the run is started again: california ")
+    assert out.startswith("asked; no coordinator runs; it waits until the run is started again: california ")
     assert len(out.splitlines()) == 1
     (left,) = requests(run)
     assert left["who"].endswith(f"@{socket.gethostname()}")
@@ -53,7 +53,7 @@ def test_for_a_time_as_json(run: RunDir, capsys: pytest.CaptureFixture[str], kin
     found = json.loads(out)
     assert code == 0
     assert (found["kind"], found["site"], found["for_s"], found["running"]) == (kind, "adelaide", 7200.0, False)
-    assert Path(found["request"]).is_file()
+    assert (found["state"], found["id"]) == ("waiting", requests(run)[0]["id"])
     assert requests(run)[0]["for_s"] == 7200.0
 
 
@@ -68,7 +68,7 @@ def test_while_a_coordinator_runs_it_says_so(run: RunDir, capsys: pytest.Capture
     finally:
         lock.release()
     _, out, _ = windfall(capsys, "drain", run.root, "california")
-    assert "when the run is started again" in out
+    assert "until the run is started again" in out
 
 
 def test_release_of_a_site_that_is_not_held_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

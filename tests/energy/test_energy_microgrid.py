@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vessim.metrics import GridImportEmissions
 
-from windfall.config.microgrid import BatteryTable, MicrogridTable, SourceTable
+from windfall.config.microgrid import MicrogridBatteryTable, MicrogridTable, SourceTable
 from windfall.energy.account import Account
 from windfall.energy.books import Books
 from windfall.energy.microgrid import Microgrid
@@ -36,7 +36,7 @@ def co2(values: list[float], period: float = 300.0) -> StepSignal:
     return StepSignal(times, np.array(values), unit="gCO2/kWh", source="co2", period_s=period)
 
 
-def table(battery: BatteryTable | None = None, **keys: Any) -> MicrogridTable:
+def table(battery: MicrogridBatteryTable | None = None, **keys: Any) -> MicrogridTable:
     return MicrogridTable(source=[SourceTable(path="sun.csv", column="w")], battery=battery, **keys)
 
 
@@ -66,14 +66,14 @@ class Steps(vessim.Signal):  # type: ignore[misc]
 @pytest.mark.parametrize(
     ("policy", "battery", "step_s"),
     [
-        ("battery_first", BatteryTable(capacity_wh=4000.0, initial_soc=0.3), 60),
-        ("battery_first", BatteryTable(capacity_wh=900.0, initial_soc=1.0, min_soc=0.0, charge_rate_c=0.4), 300),
-        ("grid_first", BatteryTable(capacity_wh=4000.0), 60),
+        ("battery_first", MicrogridBatteryTable(capacity_wh=4000.0, initial_soc=0.3), 60),
+        ("battery_first", MicrogridBatteryTable(capacity_wh=900.0, initial_soc=1.0, min_soc=0.0, charge_rate_c=0.4), 300),
+        ("grid_first", MicrogridBatteryTable(capacity_wh=4000.0), 60),
         ("battery_first", None, 60),
     ],
 )
 def test_the_account_is_what_vessim_itself_says_of_the_same_traces_and_load(
-    policy: str, battery: BatteryTable | None, step_s: int
+    policy: str, battery: MicrogridBatteryTable | None, step_s: int
 ) -> None:
     """An environment of Vessim, run by Vessim, with its own metric of imported emissions."""
     sun, intensity = plants(sunny_day(2)), co2([250 + 200 * math.sin(i / 30) for i in range(2 * 288)])
@@ -120,7 +120,7 @@ def test_the_account_is_what_vessim_itself_says_of_the_same_traces_and_load(
 def test_kilowatt_hours_close_exactly_and_no_joule_of_the_plants_is_lost(
     cuts: list[tuple[float, str]], soc: float, export: float | None, policy: str
 ) -> None:
-    battery = BatteryTable(capacity_wh=1500.0, initial_soc=soc)
+    battery = MicrogridBatteryTable(capacity_wh=1500.0, initial_soc=soc)
     m = Microgrid(table(battery, max_export_w=export, policy=policy, step_s=300), plants(sunny_day()), START)
     account = one(m, co2([100.0, 300.0] * 200))
     t, entries = START, []
@@ -146,8 +146,9 @@ def test_kilowatt_hours_close_exactly_and_no_joule_of_the_plants_is_lost(
 
 def test_it_does_not_matter_how_time_is_cut_into_bookings() -> None:
     """A run books at each tick and a backtest from event to event: both must see one state of charge."""
+
     def simulated(ticks: list[float]) -> tuple[Account, Microgrid]:
-        m = Microgrid(table(BatteryTable(capacity_wh=700.0, initial_soc=0.2), max_export_w=0.0), plants(sunny_day()), START)
+        m = Microgrid(table(MicrogridBatteryTable(capacity_wh=700.0, initial_soc=0.2), max_export_w=0.0), plants(sunny_day()), START)
         account = one(m, co2([100.0] * 288))
         t = START
         for change, phase in ((7000.0, "off"), (7130.0, "idle"), (41000.0, "training"), (60000.0, "off"), (DAY, "training")):
@@ -199,7 +200,7 @@ def test_a_microgrid_that_cannot_balance_has_stale_signals_and_no_surplus_until_
 def test_where_nobody_knows_what_the_plants_deliver_the_grid_is_booked_and_the_battery_rests() -> None:
     times = START + np.array([0.0, 900.0, 7200.0])
     holed = StepSignal(times, np.array([3000.0, 3000.0, 3000.0]), unit="W", source="sun", period_s=900.0)
-    m = Microgrid(table(BatteryTable(capacity_wh=4000.0)), holed, START)
+    m = Microgrid(table(MicrogridBatteryTable(capacity_wh=4000.0)), holed, START)
     account = one(m, co2([100.0] * 96))
     entries = account.book("a", "training", START, START + 8100.0)
     # The second row holds for three periods: from 3,600 s to 7,200 s nothing is known.
@@ -213,7 +214,7 @@ def test_where_nobody_knows_what_the_plants_deliver_the_grid_is_booked_and_the_b
 
 
 def test_a_state_of_charge_is_known_from_step_to_step_and_grows_old() -> None:
-    m = Microgrid(table(BatteryTable(capacity_wh=1000.0, initial_soc=0.5, min_soc=0.0)), plants([0.0] * 96), START)
+    m = Microgrid(table(MicrogridBatteryTable(capacity_wh=1000.0, initial_soc=0.5, min_soc=0.0)), plants([0.0] * 96), START)
     charge = m.signals(_site(), {"surplus_power": m.supply})["state_of_charge"]
     first = charge.at(START)
     assert first is not None
@@ -235,7 +236,7 @@ def test_a_state_of_charge_is_known_from_step_to_step_and_grows_old() -> None:
 
 def test_what_a_meter_tells_late_is_of_what_the_load_was_made_of_then() -> None:
     """The model stood in; the site took half of that. The correction takes back own and grid energy as they were booked."""
-    m = Microgrid(table(), plants([1000.0] * 96), START, remember=True)
+    m = Microgrid(table(), plants([1000.0] * 96), START)
     account = one(m, co2([100.0] * 288))
     books = Books(account, ["a"], lag_s=30.0)
     assert books.book("a", "training", START, START + 100.0) == []
@@ -256,7 +257,7 @@ def test_what_a_meter_tells_late_is_of_what_the_load_was_made_of_then() -> None:
 
 def test_it_goes_on_after_a_restart_where_it_was() -> None:
     def made() -> Microgrid:
-        return Microgrid(table(BatteryTable(capacity_wh=3000.0), max_export_w=100.0), plants(sunny_day()), START)
+        return Microgrid(table(MicrogridBatteryTable(capacity_wh=3000.0), max_export_w=100.0), plants(sunny_day()), START)
 
     whole, first, second = made(), made(), made()
     whole.use(1200.0, START, START + DAY)

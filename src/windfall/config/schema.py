@@ -24,6 +24,7 @@ from windfall.config.drivers import (
     SlurmTable,
     is_loopback,
 )
+from windfall.config.economics import EconomicsTable
 from windfall.config.exalsius import ExalsiusTable
 from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
@@ -32,6 +33,7 @@ from windfall.config.microgrid import MicrogridTable
 from windfall.config.policy import BACKTEST_ONLY, PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.signals import LIVE, SignalTable
+from windfall.config.trackers import TrackerTable
 from windfall.config.trigger import parse_trigger
 
 
@@ -260,8 +262,10 @@ class Config(Table):
     network: NetworkTable = Field(default_factory=NetworkTable)  # type: ignore[arg-type]
     account: AccountTable = Field(default_factory=AccountTable)  # type: ignore[arg-type]
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
+    economics: EconomicsTable | None = Field(None, description="what sites cost, for `windfall economics`")
     site: list[SiteTable] = Field(min_length=1)
     counterfactual: list[CounterfactualTable] = Field(default_factory=list)
+    tracker: list[TrackerTable] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _unique(self) -> Config:
@@ -348,6 +352,42 @@ class Config(Table):
                 f"limits.{spending[0]} needs a price at every site, and {', '.join(unpriced)} has none; give it a price signal in "
                 "[[site.signals]]"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _costed(self) -> Config:
+        table = self.economics
+        if table is None:
+            return self
+        wrong: list[tuple[tuple[str | int, ...], str]] = []
+        places: list[tuple[tuple[str | int, ...], str, list[tuple[tuple[str | int, ...], SignalTable]]]] = []
+        for i, s in enumerate(self.site):
+            first: tuple[tuple[str | int, ...], SignalTable] = (("site", i, "signal"), s.signal)
+            more = [(("site", i, "signals", k), t) for k, t in enumerate(s.signals)]
+            places.append((("site", i), s.region, [first, *more]))
+        for i, c in enumerate(self.counterfactual):
+            places.append((("counterfactual", i), c.region, [(("counterfactual", i, "signal"), c.signal)]))
+        regions = sorted({region for _, region, _ in places})
+        for i, t in enumerate(table.tariff):
+            if t.region is not None and t.region not in regions:
+                told = f"no site or counterfactual is in {t.region}; the regions are {', '.join(regions)}"
+                wrong.append((("economics", "tariff", i, "region"), told))
+        for where, region, signals in places:
+            if table.tariffs_of(region):
+                continue
+            priced = [(path, t) for path, t in signals if t.type == "price"]
+            if not priced and where[0] == "site":
+                told = f"nothing says what energy costs in {region}; give it a price signal, or add [[economics.tariff]]"
+                wrong.append((where, told))
+            for path, t in priced[:1]:
+                if t.currency != table.currency:
+                    told = (
+                        f"its prices are in {t.currency} and [economics] is in {table.currency}, and currencies cannot be added; set "
+                        f'currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
+                    )
+                    wrong.append(((*path, "currency"), told))
+        if wrong:
+            raise Wrong(*wrong)
         return self
 
     @model_validator(mode="after")

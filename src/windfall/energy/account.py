@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,10 @@ class Interval:
     """One entry of the account: a site in one phase, under one reading of each of its signals (``t0``, ``t1`` in run time).
 
     None: that signal's value was unknown, or the site has no such signal. ``grams`` are 0 where ``g_per_kwh`` is None.
-    ``measured_joules`` were measured, the rest is modelled. An entry with a ``cause`` corrects what was booked before over the same
-    time: its figures are signed, and it has no seconds of its own. ``booked_at``: run time at which it was booked, if not at once.
-    ``own_joules`` came from the site's own plants and ``stored_joules`` out of its battery: grams and money are of the rest.
+    ``measured_joules`` were measured, the rest is modelled. One whose ``t0`` is its ``t1`` was used beside what the site did. One
+    with a ``cause`` corrects what was booked before over the same time: its figures are signed, and it has no seconds of its own.
+    ``booked_at``: run time at which it was booked, if not at once. ``own_joules`` came from the site's own plants and
+    ``stored_joules`` out of its battery: grams and money are of the rest.
     """
 
     t0: float
@@ -141,6 +142,51 @@ class Account:
         if site in self.microgrids:
             self.microgrids[site].advance(self._power[site].watts(phase), t0, t1)
 
+    def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
+        """Book ``joules`` of ``site`` at run time ``t``, under the readings of that instant; the entry takes no time."""
+        if joules == 0.0:
+            return []
+        tariff, kwh = self.tariffs[site], joules / J_PER_KWH
+        _, _, values = _together((tariff.first, tariff.emissions, tariff.average, tariff.price), t, t + 1.0)
+        first, g, average, price = (_known(float(v[0])) for v in values)
+        e = Interval(
+            t, t, site, phase, 0.0, g, joules, 0.0 if g is None else kwh * g,
+            None if first is None else bool(tariff.inside(np.array([first]))[0]),
+            None if average is None else kwh * average, None if price is None else kwh * price / 1000.0,
+        )  # fmt: skip
+        self._enter(e)
+        return [e]
+
+    def correct(
+        self, was: Interval, t0: float, t1: float, watts: float, *, measured: float, cause: str, booked_at: float
+    ) -> Interval:
+        """Correct the part ``[t0, t1)`` of an entry of a model: it took ``watts``, of which ``measured`` J were measured.
+
+        The readings stay those under which the entry was booked: a meter knows nothing of them. So does what it was made of, where
+        the site has a microgrid: plants and battery have gone on under the load that was booked.
+        """
+        joules = (watts - was.watts) * (t1 - t0)
+        part = joules / was.joules
+        e = replace(
+            was, t0=t0, t1=t1, watts=watts - was.watts, joules=joules, grams=was.grams * part,
+            average_grams=None if was.average_grams is None else was.average_grams * part,
+            money=None if was.money is None else was.money * part, measured_joules=measured, cause=cause,
+            booked_at=booked_at, own_joules=was.own_joules * part, stored_joules=was.stored_joules * part,
+        )  # fmt: skip
+        self._enter(e)
+        return e
+
+    def _enter(self, e: Interval) -> None:
+        """Add an entry without time of its own to the sums."""
+        grid = e.joules - e.own_joules - e.stored_joules
+        self.totals.setdefault((e.site, e.phase), Total()).add(
+            Total(
+                0.0, e.joules, e.grams, e.joules if e.inside else 0.0, grid if e.g_per_kwh is None else 0.0,
+                e.joules if e.inside is None else 0.0, grid if e.money is None else 0.0, e.average_grams or 0.0, e.money or 0.0,
+                e.measured_joules, e.own_joules, e.stored_joules,
+            )
+        )  # fmt: skip
+
     def add(self, site: str, phase: str, t0: float, t1: float) -> None:
         """Book as ``book`` does, without making the entries."""
         self._price(site, phase, self._power[site].watts(phase), t0, t1)
@@ -169,9 +215,8 @@ class Account:
         if flows is not None:
             i = np.maximum(np.searchsorted(flows.starts, starts, side="right") - 1, 0)
             own, stored = flows.own_w[i] * length, flows.stored_w[i] * length
-        else:  # a correction is of what the load was made of then
-            of_plants, of_battery = (0.0, 0.0) if microgrid is None else microgrid.shares(t0, t1)
-            own, stored = joules * of_plants, joules * of_battery
+        else:
+            own = stored = np.zeros(len(starts))
         grid = joules - own - stored
         known, judged = np.isfinite(intensity), np.isfinite(first)
         grams = np.where(known, grid / J_PER_KWH * intensity, 0.0)

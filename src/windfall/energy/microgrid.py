@@ -8,8 +8,8 @@ The battery is Vessim's own `ClcBattery`, stepped here. How power is shared out 
 `GridConnection` in a few lines: its own loop takes three times as long, too long for a year of minutes. A battery that rests is not
 stepped until something changes, for the same reason. A test compares with an `Environment` of Vessim on the same traces and load.
 
-Where power cannot be balanced, or nobody knows what the plants deliver, the site's load counts as taken from the grid, and both of the
-microgrid's signals are stale until it balances again (invariant 5): a failure is never a surplus.
+Where power cannot be balanced, or nobody knows what the plants deliver, what is lacking counts as taken from the grid, and both
+of the microgrid's signals are stale until it balances again (invariant 5): a failure is never a surplus.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from windfall.config.microgrid import BatteryTable, MicrogridTable
+from windfall.config.microgrid import MicrogridBatteryTable, MicrogridTable
 from windfall.config.schema import SiteTable
 from windfall.energy.charge import ChargeLog, StateOfCharge, Surplus
 from windfall.grid.signal import Signal
@@ -34,8 +34,6 @@ Array = npt.NDArray[np.float64]
 _CELL_WH = 19.14
 #: Less power than this is rounding.
 _NOTHING_W = 1e-6
-#: For so long (run time) it is remembered what loads were made of, for corrections of bookings.
-_REMEMBERED_S = 86400.0
 
 
 @dataclass
@@ -87,8 +85,8 @@ class _Held:
 class Microgrid:
     """One site's microgrid. It is told what the site takes, in order of time, and says where that came from."""
 
-    def __init__(self, table: MicrogridTable, supply: Signal, start: float, *, remember: bool = False) -> None:
-        """``supply``: what the plants deliver (W). ``remember``: keep what loads were made of, for corrections."""
+    def __init__(self, table: MicrogridTable, supply: Signal, start: float) -> None:
+        """``supply``: what the plants deliver (W)."""
         self.table = table
         self.supply = supply
         self.sums = Sums()
@@ -98,7 +96,6 @@ class Microgrid:
         self.healthy_until = start
         self.log = ChargeLog(float(table.step_s))
         self._step = float(table.step_s)
-        self._remember: deque[tuple[float, float, float, float, float]] | None = deque() if remember else None
         #: Where loads came from that have not been booked yet: (from, to, own W, stored W).
         self._waiting: deque[tuple[float, float, float, float]] = deque()
         self._begin(start, None if table.battery is None else table.battery.initial_soc)
@@ -164,21 +161,7 @@ class Microgrid:
                 found.append((max(a, t0), b, own, stored))
         if not found or found[0][0] > t0:
             found.insert(0, (t0, found[0][0] if found else t1, 0.0, 0.0))
-        if self._remember is not None:
-            self._remember += ((a, b, load_w, own, stored) for a, b, own, stored in found)
-            while self._remember and self._remember[0][1] < t1 - _REMEMBERED_S:
-                self._remember.popleft()
         return Flows(*np.array(found, np.float64).reshape(-1, 4).T)
-
-    def shares(self, t0: float, t1: float) -> tuple[float, float]:
-        """Which shares of the load over ``[t0, t1)`` were own and stored, for its corrections; none where that is forgotten."""
-        load = own = stored = 0.0
-        for a, b, watts, from_plants, from_battery in self._remember or ():
-            length = max(0.0, min(b, t1) - max(a, t0))
-            load += watts * length
-            own += from_plants * length
-            stored += from_battery * length
-        return (own / load, stored / load) if load > 0 else (0.0, 0.0)
 
     def _go(self, load: float, t1: float) -> None:
         waiting = self._waiting
@@ -280,7 +263,7 @@ class Microgrid:
         self._begin(float(said["t"]), min(1.0, max(0.0, float(said["soc"]))))
 
 
-def _battery(table: BatteryTable, soc: float) -> Any:
+def _battery(table: MicrogridBatteryTable, soc: float) -> Any:
     from vessim.dispatchable import ClcBattery
 
     cells = max(1, round(table.capacity_wh / _CELL_WH))
@@ -303,10 +286,6 @@ def _runs(supply: Signal, t0: float, t1: float) -> list[tuple[float, float, floa
     return list(zip(starts.tolist(), np.append(starts[1:], t1).tolist(), np.maximum(values[first], 0.0).tolist(), strict=True))
 
 
-def microgrids(
-    sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float, *, remember: bool = False
-) -> dict[str, Microgrid]:
-    """The microgrid of every site that has one, at the run's start; ``remember`` as `Microgrid` has it."""
-    return {
-        s.name: Microgrid(s.microgrid, supplies[s.name], start, remember=remember) for s in sites if s.microgrid is not None
-    }  # fmt: skip
+def microgrids(sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float) -> dict[str, Microgrid]:
+    """The microgrid of every site that has one, at the run's start."""
+    return {s.name: Microgrid(s.microgrid, supplies[s.name], start) for s in sites if s.microgrid is not None}

@@ -128,6 +128,10 @@ class Simulation:
         """Simulate the named policy. Raises ConfigError if it cannot decide on these signals."""
         return self._go(build_policy(self._config, policy, deadline_h=deadline_h), recorder, exact=False)
 
+    def decided_by(self, policy: Policy) -> SimulationResult:
+        """Simulate any policy."""
+        return self._go(policy, None, exact=False)
+
     def scheduled(self, on_periods: Mapping[str, Sequence[tuple[float, float]]]) -> SimulationResult:
         """Simulate a given schedule exactly.
 
@@ -143,8 +147,9 @@ class Simulation:
             **self._all,
             **{n: m.signals(config.site_named(n), self._all[n]) for n, m in own.items()},
         }
+        power = {s.name: PowerModel.of(s) for s in config.site}
         account = Account(
-            {s.name: PowerModel.of(s) for s in config.site},
+            power,
             {s.name: Tariff.of(s, self._all[s.name], config.run) for s in config.site},
             own,
         )
@@ -153,7 +158,8 @@ class Simulation:
         booked: dict[str, float] = dict.fromkeys(lanes, span.start)
 
         def book(site: Site, state: State, t: float) -> None:
-            if t > booked[site.name] and (state is not State.OFF or site.name in own):
+            # A machine that stays on takes power when its site is off, and a microgrid goes on without it.
+            if t > booked[site.name] and (state is not State.OFF or power[site.name].off_w > 0 or site.name in own):
                 for phase, a, b in loop.phases(site, state, booked[site.name], t):
                     account.add(site.name, phase, a, b)
             booked[site.name] = t
@@ -230,7 +236,7 @@ class Simulation:
             policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
             unknown_kwh=kwh(unknown), kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
             starts=sum(s.starts for s in controller.sites.values()),
-            idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining")) / 3600,
+            idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining", "terminating")) / 3600,
             share_inside=account.share_inside(), value=self._value(lanes), tokens=trained, hours_by_site=hours, lanes=lanes,
             notes=self._notes(account),
             g_per_kwh_training=_intensity(account, [n for n in lanes if account.tariffs[n].method == shown]),

@@ -64,6 +64,27 @@ class EnergySums:
     stored_joules: float
 
 
+@dataclass(frozen=True, slots=True)
+class EnergyCounts:
+    """Sums of one site and phase of which none falls as long as nothing is corrected: what fell below zero is summed apart.
+
+    ``avoided_grams``: at negative intensities; ``earned``: at negative prices. All are positive.
+    """
+
+    site: str
+    phase: str
+    seconds: float = 0.0
+    joules: float = 0.0
+    measured_joules: float = 0.0
+    unpriced_joules: float = 0.0
+    grams: float = 0.0
+    avoided_grams: float = 0.0
+    average_grams: float = 0.0
+    avoided_average_grams: float = 0.0
+    money: float = 0.0
+    earned: float = 0.0
+
+
 class EnergyTable(TelemetryFile):
     """Writes and reads the account."""
 
@@ -96,6 +117,40 @@ class EnergyTable(TelemetryFile):
             )
             for r in found
         ]  # fmt: skip
+
+    def energy_until(self, t: float) -> tuple[float, float, float | None]:
+        """Joules, grams and money (None where nothing has a price) of the time up to ``t``, corrections in them.
+
+        Power and reading are constant within an entry, so that one which goes on at ``t`` counts by its part.
+        """
+        there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}
+        money = "money" if "money" in there else "NULL"
+        part = f"MIN(1.0, ({float(t)!r} - t0) / MAX(t1 - t0, 1e-9))"
+        joules, grams, cost = self.rows(
+            f"SELECT TOTAL(joules * {part}), TOTAL(grams * {part}), SUM({money} * {part}) FROM energy WHERE t0 < ?", t
+        )[0]
+        return float(joules), float(grams), None if cost is None else float(cost)
+
+    def energy_counts(self) -> list[EnergyCounts]:
+        """The same sums as counters."""
+        there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}
+        average, money, measured, cause, own, stored = (c if c in there else "NULL" for c in _LATER)
+        grid = f"joules - COALESCE({own}, 0) - COALESCE({stored}, 0)"
+        # A correction is signed, and so is what it corrects: the sign of a quotient tells intensity and price.
+        split = ", ".join(
+            f"TOTAL(CASE WHEN {x} * joules >= 0 THEN {x} END), -TOTAL(CASE WHEN {x} * joules < 0 THEN {x} END)"
+            for x in ("grams", average, money)
+        )
+        found = self.rows(
+            f"SELECT site, phase, TOTAL(CASE WHEN COALESCE({cause}, '') = '' THEN t1 - t0 END), TOTAL(joules), TOTAL({measured}),"
+            f" TOTAL(CASE WHEN g_per_kwh IS NULL THEN {grid} END), {split} FROM energy GROUP BY site, phase ORDER BY site, phase"
+        )
+        return [EnergyCounts(str(site), str(phase), *(float(x) for x in rest)) for site, phase, *rest in found]
+
+    def newest_entry(self, site: str) -> EnergyRow | None:
+        """A site's newest booking that takes time."""
+        found = self.select("energy", EnergyRow._fields, "WHERE site = ? AND t1 > t0 ORDER BY t0 DESC LIMIT 20", site)
+        return next((r for r in (EnergyRow(*x) for x in found) if not r.cause), None)
 
     def energy_sums(self) -> list[EnergySums]:
         """Sums by site and phase."""
