@@ -187,16 +187,22 @@ class Simulation:
         )  # fmt: skip
 
         # Stalls depend on which sites train together, and some policies look at what has been spent: then everything is booked at
-        # each step. Else a site is booked only when it changes its state, unless it has a microgrid, whose signals depend on it.
-        eager = list(controller.sites) if model.stall_s > 0 or config.limits.max_spend is not None else list(own)
+        # each step. Else a site is booked only when it changes its state; but its microgrid, on which its signals depend, goes on.
+        eager = model.stall_s > 0 or config.limits.max_spend is not None
 
         def book_all(t: float) -> None:
-            for name in eager:
-                book(controller.sites[name], controller.sites[name].state, t)
+            for site in controller.sites.values():
+                book(site, site.state, t)
+
+        def foresee(t: float) -> None:
+            for name, m in own.items():
+                site = controller.sites[name]
+                for phase, a, b in loop.phases(site, site.state, max(m.t, booked[name]), t):
+                    account.foresee(name, phase, a, b)
 
         drive = Drive(
             loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
-            skip=self._skip, exact=exact, before=book_all if eager else None,
+            skip=self._skip, exact=exact, before=book_all if eager else foresee if own else None,
         )  # fmt: skip
         end = drive.run(span.end)
         for name, site in controller.sites.items():
