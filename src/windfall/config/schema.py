@@ -381,11 +381,11 @@ class Config(Table):
             if not priced and where[0] == "site":
                 told = f"nothing says what energy costs in {region}; give it a price signal, or add [[economics.tariff]]"
                 wrong.append((where, told))
-            for path, t in priced[:1]:
-                if t.currency != table.currency:
+            for path, price in priced[:1]:
+                if price.currency != table.currency:
                     told = (
-                        f"its prices are in {t.currency} and [economics] is in {table.currency}, and currencies cannot be added; set "
-                        f'currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
+                        f"its prices are in {price.currency} and [economics] is in {table.currency}, and currencies cannot be added; "
+                        f'set currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
                     )
                     wrong.append(((*path, "currency"), told))
         if wrong:
