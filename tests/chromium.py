@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from patience import wait_for
 from websockets.sync.client import ClientConnection, connect
+
+from patience import wait_for
 
 #: How long one answer of the browser may take (s): the machine may be busy with ten other things.
 PATIENCE_S = 120.0
@@ -53,9 +54,7 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.call(f"{domain}.enable")
         page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 640)
-        page.call(
-            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        )
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         if not scripts:
             page.call("Emulation.setScriptExecutionDisabled", value=True)
         page.call("Page.navigate", url=url)

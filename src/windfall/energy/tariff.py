@@ -56,7 +56,7 @@ def inside_of(site: SiteTable, run: RunTable) -> Callable[[Array], Mask]:
 
 
 def level_of(site: SiteTable, run: RunTable) -> tuple[float, bool]:
-    """The criterion as a level of the site's first signal, in its unit, and whether a window is under it (else at it or over it)."""
+    """The criterion as a level of the site's first signal, in its unit, and whether a window is under it (else at it and over)."""
     match site.signal.type:
         case "price":
             return run.threshold_price_per_mwh, True

@@ -11,7 +11,7 @@ from windfall import clock
 from windfall.store.files import to_json
 from windfall.store.telemetry_file import TelemetryFile
 
-_COLUMNS = "id, t_run, t_wall, kind, site, version, detail"
+COLUMNS = "id, t_run, t_wall, kind, site, version, detail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class EventTable(TelemetryFile):
 
     def events(self, after_id: int = 0) -> Iterator[tuple[int, Event]]:
         """Events in order, with their ids."""
-        yield from map(event_of, self.rows(f"SELECT {_COLUMNS} FROM events WHERE id > ? ORDER BY id", after_id))
+        yield from map(event_of, self.rows(f"SELECT {COLUMNS} FROM events WHERE id > ? ORDER BY id", after_id))
 
     def events_of(self, *kinds: str) -> list[tuple[int, Event]]:
         """Events of some kinds in order, with their ids."""
         marks = ",".join("?" * len(kinds))
-        return [event_of(r) for r in self.rows(f"SELECT {_COLUMNS} FROM events WHERE kind IN ({marks}) ORDER BY id", *kinds)]
+        return [event_of(r) for r in self.rows(f"SELECT {COLUMNS} FROM events WHERE kind IN ({marks}) ORDER BY id", *kinds)]
 
     def event_count(self) -> int:
         """How many events there are."""

@@ -1,4 +1,4 @@
-"""Long tables read as short ones: what a figure of so many pixels needs, thinned where the rows are. Least and greatest are kept."""
+"""Long tables read as short ones: what a figure of so many pixels needs, thinned where the rows are. Extremes are kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from windfall.store.telemetry_events import Event, event_of
+from windfall.store.telemetry_events import COLUMNS, Event, event_of
 from windfall.store.telemetry_file import TelemetryFile
 
 
@@ -21,7 +21,7 @@ class ReadingBin(NamedTuple):
 
 
 class EnergyBin(NamedTuple):
-    """What a site booked in one phase within one part of a time, clipped to it: from the first begin ``t0`` to the last end ``t1``."""
+    """What a site booked in one phase within one part of a time, clipped to it: from the first begin to the last end."""
 
     site: str
     phase: str
@@ -40,7 +40,7 @@ class LossBin(NamedTuple):
     low: float
     high: float
     mean: float
-    count: int
+    rows: int
     first: int
     last: int
 
@@ -115,7 +115,8 @@ class ThinnedTable(TelemetryFile):
         there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}
         booked = "COALESCE(cause, '') = ''" if "cause" in there else "1"
         found = self.rows(
-            f"""SELECT site, phase, MIN(MAX(t0, ?1)), MAX(MIN(t1, ?2)), TOTAL(CASE WHEN {booked} THEN MIN(t1, ?2) - MAX(t0, ?1) END),
+            f"""SELECT site, phase, MIN(MAX(t0, ?1)), MAX(MIN(t1, ?2)),
+              TOTAL(CASE WHEN {booked} THEN MIN(t1, ?2) - MAX(t0, ?1) END),
               TOTAL(joules * (MIN(t1, ?2) - MAX(t0, ?1)) / (t1 - t0)), TOTAL(grams * (MIN(t1, ?2) - MAX(t0, ?1)) / (t1 - t0))
             FROM energy WHERE t1 > ?1 AND t0 < ?2 AND t1 > t0
             GROUP BY site, phase, CAST((MAX(t0, ?1) - ?1) / ?3 AS INTEGER) ORDER BY 3""",
@@ -166,7 +167,8 @@ class ThinnedTable(TelemetryFile):
         self, before_id: int | None, most: int, *, kinds: Sequence[str] = (), site: str | None = None
     ) -> list[tuple[int, Event]]:
         """The newest events with an id under ``before_id`` (None: any), newest first; ``site`` "run" are those of no site."""
-        where, values = ["1"], []
+        where: list[str] = ["1"]
+        values: list[Any] = []
         if before_id is not None:
             where.append("id < ?")
             values.append(before_id)
@@ -178,7 +180,7 @@ class ThinnedTable(TelemetryFile):
             values += [] if site == "run" else [site]
         # With few kinds the index has them in order of id for each kind; the limit keeps what is read small either way.
         found = self.rows(
-            f"SELECT id, t_run, t_wall, kind, site, version, detail FROM events WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?",
+            f"SELECT {COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?",
             *values, most,
         )  # fmt: skip
         return [event_of(r) for r in found]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from windfall.store.ledger import Ledger
 from windfall.store.telemetry import Telemetry
 from windfall.store.telemetry_metrics import LOSS, VAL_BPB
+from windfall.store.telemetry_thinned import EnergyBin
 from windfall.view.lanes import now_of
 from windfall.view.moment import Moment
 
@@ -100,8 +101,8 @@ class LossCurve:
         for b in t.loss_bins(LOSS, self._read_upto, upto, 0, self.width):
             kept = self._parts.setdefault((b.bin, b.mode), [b.low, b.high, 0.0, 0.0])
             kept[0], kept[1] = min(kept[0], b.low), max(kept[1], b.high)
-            kept[2] += b.mean * b.count
-            kept[3] += b.count
+            kept[2] += b.mean * b.rows
+            kept[3] += b.rows
             first, final = self._rows.get(b.bin, (b.first, b.last))
             self._rows[b.bin] = (min(first, b.first), max(final, b.last))
         self._read_upto = upto
@@ -144,10 +145,12 @@ def evaluated(at: Moment) -> list[Evaluated]:
     ]  # fmt: skip
 
 
-def emitted(t: Telemetry, t0: float, t1: float, points: int) -> tuple[list[float], list[float]]:
-    """Run times, and kg of all sites since the run's begin, at borders of the account over ``[t0, t1]``."""
+def emitted(
+    t: Telemetry, bins: Sequence[EnergyBin], t0: float, t1: float, points: int
+) -> tuple[list[float], list[float]]:  # fmt: skip
+    """Run times, and kg of all sites since the run's begin, at borders of the account over ``[t0, t1]``, of which ``bins`` are."""
     slopes: dict[float, float] = {}
-    for b in t.energy_bins(t0, t1, points):
+    for b in bins:
         if b.t1 > b.t0:
             slopes[b.t0] = slopes.get(b.t0, 0.0) + b.grams / (b.t1 - b.t0)
             slopes[b.t1] = slopes.get(b.t1, 0.0) - b.grams / (b.t1 - b.t0)
@@ -166,8 +169,10 @@ def emitted(t: Telemetry, t0: float, t1: float, points: int) -> tuple[list[float
     return [round(x, 1) for x in times], [float(f"{x:.6g}") for x in kg]
 
 
-def rates(at: Moment, sites: Sequence[str], t0: float, t1: float, parts: int) -> Rates:
-    """Throughput, stalls and bytes of ``sites`` in ``parts`` equal parts of ``[t0, t1]``."""
+def rates(
+    at: Moment, bins: Sequence[EnergyBin], sites: Sequence[str], t0: float, t1: float, parts: int
+) -> Rates:  # fmt: skip
+    """Throughput, stalls and bytes of ``sites`` in ``parts`` equal parts of ``[t0, t1]``; ``bins``: the account of that time."""
     width = (t1 - t0) / parts
     if at.telemetry is None or width <= 0:
         return Rates([], 0.0, [])
@@ -175,7 +180,7 @@ def rates(at: Moment, sites: Sequence[str], t0: float, t1: float, parts: int) ->
     trained = {s: [0.0] * parts for s in sites}
     waited = {s: [0.0] * parts for s in sites}
     spans: dict[str, list[tuple[float, float]]] = {}
-    for b in t.energy_bins(t0, t1, 2 * parts):
+    for b in bins:
         if b.phase in _TRAINED and b.site in trained:
             _spread(trained[b.site], t0, width, b.t0, b.t1, b.seconds)
             spans.setdefault(b.site, []).append((b.t0, b.t1))
@@ -195,8 +200,8 @@ def rates(at: Moment, sites: Sequence[str], t0: float, t1: float, parts: int) ->
         if before < t0 and own[0][0] <= t0:  # it had begun before this time did
             own.insert(0, (before, t0))
         whole = math.fsum(b - a for a, b in own)
-        for a, b in own:
-            _spread(tokens[c.site], t0, width, a, b, c.tokens * (b - a) / whole if whole > 0 else 0.0)
+        for x, y in own:
+            _spread(tokens[c.site], t0, width, x, y, c.tokens * (y - x) / whole if whole > 0 else 0.0)
         last[c.site] = c.t1
         i = min(parts - 1, int((c.t1 - t0) / width))
         if c.bytes is not None:

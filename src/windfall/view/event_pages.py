@@ -52,7 +52,7 @@ def event_page(
     at: Moment, *, before: int | None, most: int, kinds: Sequence[str] = (), site: str | None = None, search: str = "",
     upto: float | None = None,
 ) -> EventPage:  # fmt: skip
-    """The newest ``most`` events before an id (or up to a run time) of some kinds and of one site whose words hold all of ``search``."""
+    """The newest ``most`` events before an id (or up to a run time), of some kinds and one site, whose words hold ``search``."""
     if at.telemetry is None:
         return EventPage([], None, 0, 0, {})
     t = at.telemetry

@@ -63,18 +63,11 @@ def instant(at: Moment, config: Config, t: float) -> Instant:
         reading = bins[-1] if bins and (bins[-1].stale_at is None or bins[-1].stale_at > t) else None
         decided = at.telemetry.decision_at(s.name, t) if at.telemetry is not None else None
         value = reading.low if reading is not None else None
-        sites.append(
-            SiteThen(
-                s.name,
-                states.get(s.name, "off"),
-                bool(decided[1]) if decided else None,
-                safe(str(decided[2])) if decided else "",
-                float(decided[0]) if decided else None,
-                value,
-                reading.unit if reading is not None else "",
-                level,
-                None if value is None else (value < level if under else value >= level),
-                dict(json.loads(decided[4])) if decided else {},
-            )  # fmt: skip
-        )
+        inside = None if value is None else (value < level if under else value >= level)
+        one = SiteThen(
+            s.name, states.get(s.name, "off"), bool(decided[1]) if decided else None, safe(str(decided[2])) if decided else "",
+            float(decided[0]) if decided else None, value, reading.unit if reading is not None else "", level, inside,
+            dict(json.loads(decided[4])) if decided else {},
+        )  # fmt: skip
+        sites.append(one)
     return Instant(t, mode, version, tokens, sites, event_page(at, before=None, most=_EVENTS, upto=t).events)

@@ -23,7 +23,7 @@ _KEPT_DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SignalLine:
     """A stepped line: at ``t`` [n] (run time) the least and the greatest value; None where nothing is known from there on.
 
     ``high`` is empty where it is the same as ``low``.
@@ -59,7 +59,7 @@ class Lane:
     unit: str
     level: float
     under: bool
-    signal: Line
+    signal: SignalLine
     forecast: Band | None
     blocks: list[tuple[float, float, int]]
 
@@ -175,7 +175,7 @@ def _lane(
     begin = _begin(t)
     blocks = merged(painted([x for x in layers if x[1] > begin], max(t0, begin), upto), (t1 - t0) / max(1, points))
     return Lane(
-        site.name, site.region, site.signal.type, unit, level, under, Line(at, low, [] if high == low else high),
+        site.name, site.region, site.signal.type, unit, level, under, SignalLine(at, low, [] if high == low else high),
         _forecast(t, site.name, t1), [(round(a, 1), round(b, 1), what) for a, b, what in blocks],
     )  # fmt: skip
 
@@ -183,7 +183,7 @@ def _lane(
 def _empty(site: SiteTable, config: Config) -> Lane:
     level, under = level_of(site, config.run)
     return Lane(
-        site.name, site.region, site.signal.type, UNITS[site.signal.type], level, under, Line([], [], []), None, []
+        site.name, site.region, site.signal.type, UNITS[site.signal.type], level, under, SignalLine([], [], []), None, []
     )  # fmt: skip
 
 

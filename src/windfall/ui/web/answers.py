@@ -21,7 +21,7 @@ _TIMES_ITS_COST = 4.0
 
 
 @dataclass(slots=True)
-class Answer:
+class KeptAnswer:
     """A body, and the same compressed. ``made``: monotonic time; ``cost_s``: how long it took; ``mark``: what it was made of."""
 
     body: bytes
@@ -46,22 +46,23 @@ class Answers:
     """All that are kept."""
 
     most_bytes: int = _KEPT_BYTES
-    _kept: OrderedDict[Hashable, Answer] = field(default_factory=OrderedDict)
-    _working: dict[Hashable, asyncio.Task[Answer]] = field(default_factory=dict)
+    _kept: OrderedDict[Hashable, KeptAnswer] = field(default_factory=OrderedDict)
+    _working: dict[Hashable, asyncio.Task[KeptAnswer]] = field(default_factory=dict)
     _bytes: int = 0
 
     async def get(
         self, key: Hashable, mark: Hashable, make: Callable[[], bytes], *, least_s: float = 0.3, most_s: float = 3600.0
-    ) -> Answer:
+    ) -> KeptAnswer:
         """The answer to ``key``, worked out in a thread by ``make`` unless the one that is kept still holds.
 
-        It holds while ``mark`` (of the files that it was made of) is the same, for ``most_s`` at most; and for ``least_s``, or a few
-        times what it cost, whatever has been written meanwhile. What ``make`` raises is raised to all who wait.
+        It holds while ``mark`` (of the files that it was made of) is the same, for ``most_s`` at most; and for ``least_s``, or
+        a few times what it cost, whatever has been written meanwhile (0: not at all). What
+        ``make`` raises is raised to all who wait.
         """
         old = self._kept.get(key)
         if old is not None:
             age = clock.monotonic() - old.made
-            if (old.mark == mark and age < most_s) or age < max(least_s, _TIMES_ITS_COST * old.cost_s):
+            if (old.mark == mark and age < most_s) or (least_s and age < max(least_s, _TIMES_ITS_COST * old.cost_s)):
                 self._kept.move_to_end(key)
                 return old
         task = self._working.get(key)
@@ -72,14 +73,14 @@ class Answers:
         # One who leaves must not end the work that others wait for.
         return await asyncio.shield(task)
 
-    async def _work(self, key: Hashable, mark: Hashable, make: Callable[[], bytes]) -> Answer:
+    async def _work(self, key: Hashable, mark: Hashable, make: Callable[[], bytes]) -> KeptAnswer:
         began = clock.monotonic()
         try:
             body = await run_in_threadpool(make)
         finally:
             self._working.pop(key, None)
         now = clock.monotonic()
-        answer = Answer(body, mark, now, now - began)
+        answer = KeptAnswer(body, mark, now, now - began)
         old = self._kept.pop(key, None)
         self._bytes += answer.size - (old.size if old else 0)
         self._kept[key] = answer

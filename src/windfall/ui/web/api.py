@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -13,9 +13,9 @@ from starlette.routing import Route
 
 from windfall.errors import StoreError, WindfallError
 from windfall.store.files import to_json
-from windfall.ui.web.answers import Answer
+from windfall.ui.web.answers import KeptAnswer
 from windfall.ui.web.guard import Bad
-from windfall.ui.web.look import as_json, unreadable
+from windfall.ui.web.look import RunLook, as_json, unreadable
 from windfall.ui.web.looks import Looks
 from windfall.ui.web.openapi import document
 from windfall.units import parse_utc
@@ -72,8 +72,9 @@ class Api:
             raise Bad(400, "from_tokens and to_tokens are given together, the second larger than the first")
         points = whole(request, "points", *POINTS, 600) or 600
         look = self._looks.get(request.path_params["run"])
-        most_s = 0.1 if look.loading else 3600.0
-        return await self._answer(request, ("loss", a, b, points), lambda x: x.loss(a, b, points), most_s=most_s)
+        # While there is more to read every question reads on.
+        least_s, most_s = (0.0, 0.0) if look.loading else (0.3, 3600.0)
+        return await self._answer(request, ("loss", a, b, points), lambda x: x.loss(a, b, points), least_s=least_s, most_s=most_s)
 
     async def _emissions(self, request: Request) -> Response:
         check(request, "from", "to", "points")
@@ -126,13 +127,20 @@ class Api:
         return Response(to_json(document()), media_type="application/json")
 
     async def _answer(
-        self, request: Request, key: tuple[Any, ...], make: Callable[[Any], Any], *, most_s: float = 3600.0
+        self, request: Request, key: tuple[Any, ...], make: Callable[[Any], Any], *, least_s: float = 0.3, most_s: float = 3600.0
     ) -> Response:  # fmt: skip
         look = self._looks.get(request.path_params["run"])
-        return sent(request, await self._looks.answer(look, key, lambda: make(look), most_s=most_s))
+        return sent(request, await self._looks.answer(look, key, lambda: make(look), least_s=least_s, most_s=most_s))
 
 
-def sent(request: Request, answer: Answer) -> Response:
+def warm(look: RunLook) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
+    """What a page of the whole run asks for first: keys, and how each is made."""
+    yield ("lanes", None, None, 800), lambda: look.lanes(None, None, 800, [])
+    yield ("rates", None, None, 140), lambda: look.rates(None, None, 140)
+    yield ("emissions", None, None, 600, look.against_mark), lambda: look.emissions(None, None, 600)
+
+
+def sent(request: Request, answer: KeptAnswer) -> Response:
     """An answer as a response: compressed where that is understood, nothing where the asker has it."""
     headers = {"ETag": answer.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if answer.etag in request.headers.get("if-none-match", ""):

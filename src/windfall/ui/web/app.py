@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import resource
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
@@ -9,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -17,18 +20,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from windfall.errors import WindfallError
 from windfall.ui.web import assets, page, page_list
-from windfall.ui.web.api import Api, check, refusal, sent, span, told, whole
-from windfall.ui.web.guard import Bad, Guard
+from windfall.ui.web.api import Api, check, refusal, sent, span, told, warm, whole
+from windfall.ui.web.guard import Bad, Gate
 from windfall.ui.web.looks import Looks
 from windfall.ui.web.said import said
 from windfall.ui.web.stream import Streams
 from windfall.view.run_folders import RunFolders
 
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
 _HEADERS = (
-    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY"),
-    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", _POLICY.encode()), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"), (b"cross-origin-resource-policy", b"same-origin"),
 )  # fmt: skip
 #: Open files that a thousand clients need.
 _FILES = 8192
@@ -37,7 +42,7 @@ _FILES = 8192
 class Dashboard:
     """Everything that `windfall dashboard` serves."""
 
-    def __init__(self, folders: RunFolders, guard: Guard) -> None:
+    def __init__(self, folders: RunFolders, guard: Gate) -> None:
         self.looks = Looks(folders)
         self.streams = Streams(self.looks)
         self.guard = guard
@@ -55,13 +60,27 @@ class Dashboard:
         @asynccontextmanager
         async def lives(_: Starlette) -> Any:
             _raise_files()
+            warming = asyncio.create_task(self._warm())
             yield
+            warming.cancel()
             await self.streams.close()
             await self.looks.close()
 
         handlers: Any = {HTTPException: _refused, WindfallError: _cannot}
         app = Starlette(routes=routes, lifespan=lives, exception_handlers=handlers)
         return _Guarded(app, self.guard)
+
+    async def _warm(self) -> None:
+        """Read what the page of a single run begins with before anybody has asked for it."""
+        if not self._folders.single:
+            return
+        with contextlib.suppress(WindfallError, HTTPException):
+            look = self.looks.get(self._folders.all()[0].name)
+            for key, make in warm(look):
+                await self.looks.answer(look, key, make)
+            while look.loading:
+                await run_in_threadpool(look.loss, None, None, 600)
+            await said(self.looks, look)
 
     async def _runs(self, request: Request) -> Response:
         if self._folders.single and not request.query_params:
@@ -127,7 +146,7 @@ async def _posted(request: Request) -> str:
 class _Guarded:
     """Adds what every response says to browsers, and refuses requests before anything looks at them."""
 
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, guard: Gate) -> None:
         self._app, self._guard = app, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

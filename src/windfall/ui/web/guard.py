@@ -41,13 +41,14 @@ def may_serve(host: str, certificates: str | None, insecure: str) -> None:
         raise ConfigError(f'--insecure {insecure}: the only word for it is "I know"')
     if not is_loopback(host) and certificates is None and not insecure:
         raise ConfigError(
-            f"--host {host} is no loopback address, and there are no certificates: anybody on the way could read the token and steer "
-            'the run; make some with `windfall certs init` and name their folder with --certificates, or say --insecure "I know"'
+            f"--host {host} is no loopback address, and there are no certificates: anybody on the way could read the token and "
+            "steer the run; make some with `windfall certs init` and name their folder with --certificates, or "
+            'say --insecure "I know"'
         )
 
 
 @dataclass(frozen=True)
-class Guard:
+class Gate:
     """Looks at every request. Reading on the loopback is free; reading from elsewhere, and acting from anywhere, takes the token.
 
     ``names``: hosts by which the dashboard may be asked for; a page of another site that makes its name point here is refused.
@@ -60,7 +61,7 @@ class Guard:
     free_reading: bool
 
     @classmethod
-    def of(cls, token: str, host: str, port: int, *, tls: bool, more: Iterable[str] = ()) -> Guard:
+    def of(cls, token: str, host: str, port: int, *, tls: bool, more: Iterable[str] = ()) -> Gate:
         """Raises ConfigError where the token is too short."""
         if len(token) < _LEAST_CHARACTERS:
             raise ConfigError(f"the dashboard's token has {len(token)} characters and needs {_LEAST_CHARACTERS} or more")

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from windfall import clock
@@ -19,6 +20,7 @@ from windfall.errors import StoreError, WindfallError
 from windfall.processes import die_with_parent
 from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
+from windfall.store.telemetry_thinned import EnergyBin
 from windfall.view import curves, lanes
 from windfall.view.event_pages import EventPage, event_page
 from windfall.view.instant import Instant, instant
@@ -28,6 +30,12 @@ from windfall.view.text import printable, safe
 
 #: A coordinator that lives writes how things stand every second or so; after so long (s) that is said to be stale.
 STALE_S = 20.0
+#: Training losses are read for so long (s) at one go; then what has been read is shown.
+_READ_S = 0.25
+#: Parts that the account of a time is read in.
+_PARTS = 600
+#: A state that was read holds for so long (s) while no file changes: a coordinator that is killed changes none.
+_MOMENT_S = 2.0
 #: What a run is measured against is worked out again after so long (s) at the earliest, and after so many times what it took.
 _AGAINST_S, _AGAINST_TIMES = 60.0, 20.0
 _AGAINST_TIMEOUT_S = 600.0
@@ -62,7 +70,7 @@ class Whole:
 
 
 @dataclass
-class Look:
+class RunLook:
     """Reads one run. Every method reads one moment, and may be called from any thread."""
 
     name: str
@@ -70,6 +78,10 @@ class Look:
     _config: tuple[Hashable, Config] | None = None
     _curve: curves.LossCurve | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _bins: tuple[Hashable, list[EnergyBin]] | None = None
+    _account_lock: threading.Lock = field(default_factory=threading.Lock)
+    _whole: tuple[Hashable, float, Whole] | None = None
+    _whole_lock: threading.Lock = field(default_factory=threading.Lock)
     #: What it is measured against: JSON, why not, and when (monotonic) and in what time (s) it was worked out.
     against: list[dict[str, Any]] | None = None
     against_why: str = ""
@@ -104,7 +116,14 @@ class Look:
     # -- JSON ------------------------------------------------------------------------------------------------
 
     def whole(self) -> Whole:
-        """Header and state."""
+        """Header and state. What a page, a stream and a poll ask for within a moment is read once."""
+        with self._whole_lock:
+            mark, now = self.mark(), clock.monotonic()
+            if self._whole is None or self._whole[0] != mark or now - self._whole[1] > _MOMENT_S:
+                self._whole = mark, now, self._read_whole()
+            return self._whole[2]
+
+    def _read_whole(self) -> Whole:
         config = self.config()
         with one_moment(self.run) as at:
             state = run_state(self.run, at)
@@ -138,7 +157,7 @@ class Look:
         strip = lanes.merged(lanes.painted(spans, a, min(b, end)), (b - a) / max(1, points)) if b > a else []
         return {
             "from": a, "to": b, "blocks": list(lanes.BLOCKS), "modes": list(kinds),
-            "mode": [(round(x, 1), round(y, 1), w) for x, y, w in strip], "lanes": [asdict(x) for x in found],
+            "mode": [(round(x, 1), round(y, 1), w) for x, y, w in strip], "lanes": found,
         }  # fmt: skip
 
     @property
@@ -158,21 +177,22 @@ class Look:
             if self._curve is None or self._curve.budget != budget:
                 self._curve = curves.LossCurve(budget)
             curve = self._curve
-            if at.telemetry is not None:
-                curve.advance(at.telemetry)
+            until = clock.monotonic() + _READ_S
+            while at.telemetry is not None and not curve.advance(at.telemetry) and clock.monotonic() < until:
+                pass
             read = curve.read if at.telemetry is not None else 1.0
             if at.telemetry is not None and a is not None and b is not None:
                 training = curve.within(at.telemetry, a, b, points)
             else:
                 training = curve.points()
             found = curves.Loss(read, training, curves.evaluated(at))
-        return {"budget": budget, **asdict(found)}
+        return {"budget": budget, **plain(found)}
 
     def emissions(self, t0: float | None, t1: float | None, points: int) -> dict[str, Any]:
         """Cumulative kg of the run, and of what it is measured against."""
         with one_moment(self.run) as at:
             a, b = self._span(at, t0, t1)
-            times, kg = curves.emitted(at.telemetry, a, b, points) if at.telemetry and b > a else ([], [])
+            times, kg = curves.emitted(at.telemetry, self._account(at, a, b), a, b, points) if at.telemetry and b > a else ([], [])
         return {
             "from": a, "to": b, "t": times, "kg": kg, "against": self.against or [],
             "against_state": "there" if self.against is not None else "not computable" if self.against_why else "loading",
@@ -184,7 +204,17 @@ class Look:
         names = [s.name for s in self.config().site]
         with one_moment(self.run) as at:
             a, b = self._span(at, t0, t1)
-            return {"from": a, "to": b, **asdict(curves.rates(at, names, a, b, parts))}
+            return {"from": a, "to": b, **plain(curves.rates(at, self._account(at, a, b), names, a, b, parts))}
+
+    def _account(self, at: Moment, a: float, b: float) -> list[EnergyBin]:
+        """The account over a time in parts; two figures are made of it, asked for at the same moment."""
+        if at.telemetry is None or b <= a:
+            return []
+        with self._account_lock:
+            key = (self.mark(), a, b)
+            if self._bins is None or self._bins[0] != key:
+                self._bins = key, at.telemetry.energy_bins(a, b, _PARTS)
+            return self._bins[1]
 
     def events(
         self, before: int | None, most: int, kinds: list[str], site: str | None, search: str, moment: float | None
@@ -225,7 +255,7 @@ class Look:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "windfall.view.against", str(self.run.root), stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=die_with_parent,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=_modestly,
             )  # fmt: skip
             try:
                 async with asyncio.timeout(_AGAINST_TIMEOUT_S):
@@ -255,21 +285,37 @@ class Look:
                 await self._against_task
 
 
+def _modestly() -> None:
+    """What takes long must not make the page wait."""
+    die_with_parent()
+    os.nice(10)
+
+
+def plain(value: Any) -> Any:
+    """Typed values as dictionaries; what is in lists of numbers is left as it is, which `asdict` would copy one by one."""
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple) and value and is_dataclass(value[0]):
+        return [plain(x) for x in value]
+    return value
+
+
 def as_json(make: Callable[[], Any]) -> Callable[[], bytes]:
     """The same as bytes of JSON."""
 
     def made() -> bytes:
-        found = make()
-        return to_json(asdict(found) if not isinstance(found, dict) else found, ensure_ascii=False).encode()
+        return to_json(plain(make()), ensure_ascii=False).encode()
 
     return made
 
 
 def _money(at: Moment, config: Config) -> dict[str, float]:
-    """What the energy cost, by currency."""
-    if at.telemetry is None:
-        return {}
+    """What the energy cost, by currency; nothing where no site has a price, which spares looking through a long account."""
     currency = {s.name: t.currency for s in config.site for t in s.all_signals if t.type == "price"}
+    if at.telemetry is None or not currency:
+        return {}
     found: dict[str, float] = {}
     for x in at.telemetry.energy_sums():
         if x.site in currency:

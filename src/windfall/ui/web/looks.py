@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from windfall.errors import StoreError, WindfallError
-from windfall.ui.web.answers import Answer, Answers
+from windfall.ui.web.answers import Answers, KeptAnswer
 from windfall.ui.web.guard import Bad
-from windfall.ui.web.look import Look, as_json, unreadable
+from windfall.ui.web.look import RunLook, as_json, unreadable
 from windfall.view.run_folders import RunFolders
 from windfall.view.state import run_state
 
@@ -44,28 +44,28 @@ class Looks:
     def __init__(self, folders: RunFolders) -> None:
         self.folders = folders
         self.answers = Answers()
-        self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._looks: OrderedDict[str, RunLook] = OrderedDict()
 
-    def get(self, name: str) -> Look:
+    def get(self, name: str) -> RunLook:
         """The look at a run. Raises Bad (404) where there is no such run."""
         run = self.folders.get(name)
         if run is None:
             raise Bad(404, "no run of that name is here (any more)")
         look = self._looks.get(name)
         if look is None or look.run != run:
-            look = self._looks[name] = Look(name, run)
+            look = self._looks[name] = RunLook(name, run)
         self._looks.move_to_end(name)
         while len(self._looks) > _MOST:
             self._looks.popitem(last=False)
         return look
 
     async def answer(
-        self, look: Look, key: tuple[Hashable, ...], make: Callable[[], Any], *, least_s: float = 0.3, most_s: float = 3600.0
-    ) -> Answer:  # fmt: skip
+        self, look: RunLook, key: tuple[Hashable, ...], make: Callable[[], Any], *, least_s: float = 0.3, most_s: float = 3600.0
+    ) -> KeptAnswer:  # fmt: skip
         """What ``make`` gives, as JSON, for all who ask for it at the same time."""
         return await self.answers.get((look.name, *key), look.mark(), as_json(make), least_s=least_s, most_s=most_s)
 
-    async def whole(self, name: str) -> Answer:
+    async def whole(self, name: str) -> KeptAnswer:
         """Header and state of a run."""
         look = self.get(name)
         return await self.answer(look, ("whole",), look.whole, most_s=_STATE_S)

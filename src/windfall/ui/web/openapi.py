@@ -48,12 +48,17 @@ def _instant(name: str, about: str, *, required: bool = False) -> dict[str, Any]
     )
 
 
+_REFUSALS = {
+    "400": "a parameter is wrong", "401": "the token is missing or wrong", "403": "from another site", "404": "it is not there",
+    "421": "asked for by another host's name", "503": "it cannot be read now",
+}  # fmt: skip
+
+
 def _get(about: str, parameters: list[dict[str, Any]], schema: dict[str, Any], *, of_run: bool = True) -> dict[str, Any]:
     run = [_parameter("run", "the run's name in the list of runs", {"type": "string", "minLength": 1}, of="path")] if of_run else []
     answers: dict[str, Any] = {"200": {"description": about, "content": {"application/json": {"schema": schema}}}}
     answers["304"] = {"description": "the asker has it already (If-None-Match)"}
-    for status, why in (("400", "a parameter is wrong"), ("401", "the token is missing or wrong"), ("403", "from another site"),
-                        ("404", "it is not there"), ("421", "asked for by another host's name"), ("503", "it cannot be read now")):  # fmt: skip
+    for status, why in _REFUSALS.items():
         answers[status] = {"description": why, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     return {"get": {"summary": about, "parameters": [*run, *parameters], "responses": answers}}
 
@@ -126,7 +131,8 @@ def document() -> dict[str, Any]:
             "What a version wrote",
             [_parameter("version", "the version", {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}, of="path")],
             _object(
-                version={"type": "integer"}, val_bpb={"type": ["number", "null"]}, prompt={"type": "string"}, text={"type": "string"}
+                version={"type": "integer"}, val_bpb={"type": ["number", "null"]}, prompt={"type": "string"},
+                text={"type": "string"},
             ),
         ),
         "/api/v1/openapi.json": _get("This document", [], {"type": "object"}, of_run=False),

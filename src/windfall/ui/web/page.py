@@ -11,7 +11,7 @@ from windfall.ui.page.pieces import text
 from windfall.ui.web import page_tables
 from windfall.ui.web.assets import address
 from windfall.ui.web.html import document, holder
-from windfall.ui.web.look import Look, Whole
+from windfall.ui.web.look import RunLook, Whole
 from windfall.ui.web.looks import Looks
 from windfall.ui.web.page_list import footer
 from windfall.ui.web.words import words
@@ -22,7 +22,7 @@ _EVENTS = 40
 
 
 async def made(
-    looks: Looks, look: Look, *, tables: bool, t0: float | None, t1: float | None, before: int | None, search: str, proof: str,
+    looks: Looks, look: RunLook, *, tables: bool, t0: float | None, t1: float | None, before: int | None, search: str, proof: str,
     many: bool,
 ) -> str:  # fmt: skip
     """The page. ``tables``: without scripts; ``proof``: what the page sends with what it asks to be done, if it may."""
@@ -83,7 +83,7 @@ def _hero(v: dict[str, str]) -> str:
         + fact("version", holder(v, "w-version", "strong"))
         + fact("tokens", holder(v, "w-tokens", "strong"), holder(v, "w-bar"), holder(v, "w-share", css="fine"))
         + fact(
-            "validation bits per byte",
+            "bits per byte",
             holder(v, "w-loss", "strong"),
             f'<span class="fine">training loss {holder(v, "w-train")}</span>',
         )
@@ -112,13 +112,13 @@ _EMISSIONS = (
     "ones have no site in this run. The dotted line is the least that was possible: the oracle."
 )
 _LANES = (
-    "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion (dashed), "
-    "and below it what the site did. Drag to zoom, double-click to zoom out; with the keyboard: arrows move, + and - zoom, Enter "
-    "says what was going on."
+    "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion "
+    "(dashed), and below it what the site did. Drag to zoom, double-click to zoom out; with the keyboard: arrows move, + and - zoom, "
+    "Enter says what was going on."
 )
 _RATES = (
-    "Tokens per second of run time, time within training that passed without a step, and bytes handed in, by site. What a cut holds is "
-    "spread over the training since the one before."
+    "Tokens per second of run time, time within training that passed without a step, and bytes handed in, by site. What a cut "
+    "holds is spread over the training since the one before."
 )
 
 
@@ -136,7 +136,8 @@ def _figure(
 ) -> str:  # fmt: skip
     inner = instead.get(chart) or _plot(chart, label, "tall")
     return (
-        f'<section id="{name}" aria-labelledby="h-{name}"><div class="head"><h2 id="h-{name}">{title}</h2>{"" if instead else tools}</div>'
+        f'<section id="{name}" aria-labelledby="h-{name}"><div class="head"><h2 id="h-{name}">{title}</h2>'
+        f"{'' if instead else tools}</div>"
         f'<p>{about}</p><figure aria-labelledby="h-{name}">{inner}</figure></section>'
     )
 
@@ -165,7 +166,8 @@ def _sites(w: Whole, v: dict[str, str], instead: dict[str, str], *, acts: bool) 
     sign = "" if acts or instead else '<p class="fine"><a href="/login">Sign in</a> to hold, release or drain a site.</p>'
     about = "" if instead else f"<p>{_LANES}</p>"
     return (
-        f'<section id="sites" aria-labelledby="h-sites" tabindex="-1"><div class="head"><h2 id="h-sites">Sites</h2>{stop}</div>{about}{sign}'
+        f'<section id="sites" aria-labelledby="h-sites" tabindex="-1"><div class="head"><h2 id="h-sites">Sites</h2>{stop}</div>'
+        f"{about}{sign}"
         f"{strip}{''.join(rows) or '<p>The configuration names no site.</p>'}</section>"
     )
 
@@ -190,20 +192,23 @@ def _rates(instead: dict[str, str]) -> str:
 
 
 def _events(events: EventPage, search: str, instead: dict[str, str]) -> str:
+    kinds = "".join(f'<option value="{text(k)}">{text(k.replace("_", " "))} ({n:,})</option>' for k, n in events.kinds.items())
+    more = f'<label>Kind <select name="kind"><option value="">all</option>{kinds}</select></label>'
+    if instead:
+        more = '<input type="hidden" name="tables" value="1">'
     form = (
         '<form class="find" method="get" role="search" id="find"><label>Search the events '
-        f'<input type="search" name="search" value="{text(search)}" maxlength="200"></label>'
-        + ('<input type="hidden" name="tables" value="1">' if instead else '<label>Kind <select name="kind"><option value="">all</option>'
-           + "".join(f'<option value="{text(k)}">{text(k.replace("_", " "))} ({n:,})</option>' for k, n in events.kinds.items())
-           + "</select></label>")
-        + " <button>Search</button></form>"
-    )  # fmt: skip
+        f'<input type="search" name="search" value="{text(search)}" maxlength="200"></label>{more} <button>Search</button></form>'
+    )
     older = ""
     if instead and events.next_before is not None:
-        more = f"&amp;search={quote(search)}" if search else ""
-        older = f'<p class="pages"><a href="?tables=1&amp;before={events.next_before}{more}#events">older</a></p>'
+        found = f"&amp;search={quote(search)}" if search else ""
+        older = f'<p class="pages"><a href="?tables=1&amp;before={events.next_before}{found}#events">older</a></p>'
     elif not instead:
-        older = f'<p class="pages"><button id="older" data-before="{events.next_before or ""}">Older</button> <span id="searched" role="status"></span></p>'
+        older = (
+            f'<p class="pages"><button id="older" data-before="{events.next_before or ""}">Older</button> '
+            '<span id="searched" role="status"></span></p>'
+        )
     return (
         '<section id="events" aria-labelledby="h-events" tabindex="-1"><h2 id="h-events">Events</h2>'
         f"{form}{page_tables.events(events)}{older}</section>"

@@ -32,8 +32,9 @@ async def made(looks: Looks, search: str, offset: int) -> str:
     if not rows:
         inner = f"<p>{'No run has that in its name.' if search else 'No run is here yet; one appears as soon as it begins.'}</p>"
     body = (
-        f'<main id="main"><header class="top"><h1>Runs</h1></header><p class="sub">{counted(total, "run")} here, the one last written '
-        f'to first.</p>{form}<section aria-label="runs" id="runs">{inner}{_pages(search, offset, total)}</section>{footer()}</main>'
+        f'<main id="main"><header class="top"><h1>Runs</h1></header><p class="sub">{counted(total, "run")} here, the '
+        f'one last written to first.</p>{form}<section aria-label="runs" id="runs">{inner}'
+        f"{_pages(search, offset, total)}</section>{footer()}</main>"
     )
     script = f'<script defer src="{address("dashboard.js")}"></script>'
     return document("Runs", body, head=script, attributes=' data-page="runs"')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from windfall.ui.page.pieces import carbon, dot, number, percent, table, text
-from windfall.ui.web.look import Look
+from windfall.ui.web.look import RunLook
 from windfall.units import clock_text
 from windfall.view.event_pages import EventPage
 
@@ -31,7 +31,7 @@ def events(found: EventPage) -> str:
     return table(("@run time, UTC", "site", "kind", "what"), rows).replace('class="scroll"', named, 1)
 
 
-def made(look: Look, t0: float | None, t1: float | None) -> dict[str, str]:
+def made(look: RunLook, t0: float | None, t1: float | None) -> dict[str, str]:
     """By name of the figure that each stands for."""
     lanes = look.lanes(t0, t1, _ROWS, [])
     while True:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from windfall.ui.web.answers import Answer
-from windfall.ui.web.look import Look
+from windfall.ui.web.answers import KeptAnswer
+from windfall.ui.web.look import RunLook
 from windfall.ui.web.looks import Looks
 from windfall.ui.web.words import words
 
@@ -13,7 +13,7 @@ from windfall.ui.web.words import words
 _AGAIN_S = 2.0
 
 
-async def said(looks: Looks, look: Look) -> Answer:
+async def said(looks: Looks, look: RunLook) -> KeptAnswer:
     """The newest, worked out once for all who look."""
     look.look_against()
 

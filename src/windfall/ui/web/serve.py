@@ -7,12 +7,13 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from windfall.errors import ConfigError
 from windfall.ui.web.app import Dashboard
-from windfall.ui.web.guard import Guard, is_loopback, may_serve
+from windfall.ui.web.guard import Gate, is_loopback, may_serve
 from windfall.view.run_folders import RunFolders
 from windfall.wire.certificates import Certificates
 
@@ -53,9 +54,9 @@ def serve(
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     more = [*names, *(found.names() if found is not None else [])]
-    guard = Guard.of(made, host, port, tls=found is not None, more=more)
+    guard = Gate.of(made, host, port, tls=found is not None, more=more)
     dashboard = Dashboard(folders, guard)
-    tls = {"ssl_certfile": str(found.endpoint), "ssl_keyfile": str(found.endpoint_key)} if found is not None else {}
+    tls: dict[str, Any] = {"ssl_certfile": str(found.endpoint), "ssl_keyfile": str(found.endpoint_key)} if found is not None else {}
     config = uvicorn.Config(
         dashboard.app(), access_log=False, log_level="error", lifespan="on", ws="none", server_header=False,
         timeout_graceful_shutdown=2, timeout_keep_alive=_IDLE_S, limit_concurrency=_CONNECTIONS, backlog=1024, **tls,

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from windfall import clock
 from windfall.errors import WindfallError
 from windfall.store.files import to_json
-from windfall.ui.web.look import Look, unreadable
+from windfall.ui.web.look import RunLook, unreadable
 from windfall.ui.web.looks import Looks
 from windfall.ui.web.said import said
 from windfall.view.event_pages import shown
@@ -45,7 +45,7 @@ def frame(kind: str, data: bytes, number: int | None = None) -> bytes:
 class Watcher:
     """Follows one run while somebody listens."""
 
-    def __init__(self, looks: Looks, look: Look) -> None:
+    def __init__(self, looks: Looks, look: RunLook) -> None:
         self._looks, self._look = looks, look
         self.state = b""
         self.state_number = 0
@@ -124,14 +124,14 @@ class Streams:
         self.listeners = 0
         self.closing = asyncio.Event()
 
-    def open(self, name: str, after: int | None) -> Stream | None:
+    def open(self, name: str, after: int | None) -> Listener | None:
         """A stream of a run from event ``after`` on (default: from now on); None where there are too many listeners."""
         look = self._looks.get(name)
         if self.listeners >= MOST_LISTENERS:
             return None
-        return Stream(self, look, after)
+        return Listener(self, look, after)
 
-    def watcher(self, look: Look) -> Watcher:
+    def watcher(self, look: RunLook) -> Watcher:
         """The watcher of a run, begun if there is none."""
         found = self._watchers.get(look.name)
         if found is None:
@@ -139,7 +139,7 @@ class Streams:
             found.start()
         return found
 
-    async def leave(self, look: Look, watcher: Watcher) -> None:
+    async def leave(self, look: RunLook, watcher: Watcher) -> None:
         """One listener less; the last one ends the watcher."""
         if watcher.listeners == 0 and self._watchers.get(look.name) is watcher:
             del self._watchers[look.name]
@@ -153,12 +153,12 @@ class Streams:
             await watcher.close()
 
 
-class Stream(Response):
+class Listener(Response):
     """One listener's stream."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, look: Look, after: int | None) -> None:
+    def __init__(self, streams: Streams, look: RunLook, after: int | None) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._streams, self._look, self._after = streams, look, after
@@ -172,7 +172,7 @@ class Stream(Response):
             gone = asyncio.create_task(_gone(receive))
             telling = asyncio.create_task(self._tell(watcher, send))
             ending = asyncio.create_task(self._streams.closing.wait())
-            _, rest = await asyncio.wait({gone, telling, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gone, telling, ending}, return_when=asyncio.FIRST_COMPLETED)
             for task in (gone, telling, ending):
                 task.cancel()
             await asyncio.gather(gone, telling, ending, return_exceptions=True)

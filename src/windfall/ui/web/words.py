@@ -1,4 +1,4 @@
-"""What the page says of a run, as pieces of HTML by the id of the element that holds each: for its first picture and every later one."""
+"""What the page says of a run: pieces of HTML by the id of the element that holds each, for its first picture and later ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def words(w: Whole, against: Sequence[dict[str, Any]] | None, why: str) -> dict[
         "w-notes": _notes(w),
         "w-mode": f'<span class="dot {mode_of(s)}" aria-hidden="true"></span>{text(s.mode)}',
         "w-version": "–" if s.version is None else f"{s.version:,}",
-        "w-tokens": f"{s.tokens_committed:,} <small>of {_large(s.tokens_budget)}</small>",
+        "w-tokens": f"{_large(s.tokens_committed)} <small>of {_large(s.tokens_budget)}</small>",
         "w-share": f"{share * 100:.1f} %",
         "w-bar": f'<progress max="1000" value="{round(share * 1000)}" aria-label="tokens committed">{share * 100:.1f} %</progress>',
         "w-loss": "–" if s.val_bpb is None else f"{s.val_bpb:.4f} <small>from {s.val_bpb_start:.2f}</small>",
@@ -65,7 +65,7 @@ def state_badge(s: RunState) -> str:
 
 def _large(n: int) -> str:
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if n >= 10 * size or (n >= size and n % (size / 100) == 0):
+        if n >= 10 * size:
             return f"{n / size:,.4g} {word}"
     return f"{n:,}"
 
@@ -82,7 +82,8 @@ def _now(w: Whole) -> str:
     when = "the run has not begun" if s.t_run is None else f"run time {clock_text(s.t_run)} UTC"
     if w.head.stale_since is not None:
         ago = duration_text(max(0.0, clock.wall() - w.head.stale_since))
-        return f'{when} · <b class="stale">stale since {clock_text(w.head.stale_since)} UTC</b> (its coordinator has said nothing for {ago})'
+        since = f'<b class="stale">stale since {clock_text(w.head.stale_since)} UTC</b>'
+        return f"{when} · {since} (its coordinator has said nothing for {ago})"
     if s.state == "running":
         return f"{when} · live"
     said = f"; last word {clock_text(s.t_wall)} UTC" if s.t_wall is not None else ""

@@ -299,7 +299,7 @@ class Loss extends Chart {
     const training = [xs, p.map((q) => q.low), p.map((q) => q.high), of("local"), of("federated")];
     const data = uPlot.join([training, [v.map((q) => q.tokens), v.map((q) => q.val_bpb)]]);
     const log = this.page.log;
-    const loss = { width: 1.3, paths: line, points: { show: false }, spanGaps: true };
+    const loss = { width: 0.9, alpha: 0.75, paths: line, points: { show: false }, spanGaps: true };
     const ranged = (u, lo, hi) => (lo == null ? [0.5, 10] : log ? [lo * 0.93, hi * 1.07] : [Math.max(0, lo - (hi - lo) * 0.06), hi + (hi - lo) * 0.06]);
     const ax = axes("nats per token", "tokens"), right = axes("bits per byte", "tokens")[1];
     this.draw(this.options({
@@ -316,17 +316,21 @@ class Loss extends Chart {
   /* Versions: dots where one site trained, squares where several did. */
   marks(u) {
     const g = u.ctx, size = (this.found.versions.length > 150 ? 1.6 : 3.2) * devicePixelRatio;
+    let before = null;
     g.save();
+    g.beginPath();
+    g.rect(u.bbox.left - size, u.bbox.top - size, u.bbox.width + 2 * size, u.bbox.height + 2 * size);
+    g.clip();
+    g.lineWidth = 1.6 * devicePixelRatio;
     for (const v of this.found.versions) {
-      if (v.tokens < u.scales.x.min || v.tokens > u.scales.x.max) continue;
       const [x, y] = [u.valToPos(v.tokens, "x", true), u.valToPos(v.val_bpb, "b", true)];
-      g.fillStyle = colour(v.mode === "federated" ? "c-federated" : v.mode === "local" ? "c-local" : "muted");
-      g.strokeStyle = colour("card");
+      g.fillStyle = g.strokeStyle = colour(v.mode === "federated" ? "c-federated" : v.mode === "local" ? "c-local" : "muted");
       g.beginPath();
+      if (before) { g.moveTo(...before); g.lineTo(x, y); g.stroke(); g.beginPath(); }
       if (v.mode === "federated") g.rect(x - size, y - size, 2 * size, 2 * size);
       else g.arc(x, y, size * 1.15, 0, 2 * Math.PI);
       g.fill();
-      g.stroke();
+      before = [x, y];
     }
     g.restore();
   }
@@ -352,7 +356,9 @@ class Loss extends Chart {
 class Emissions extends Chart {
   show(found) {
     this.found = found;
-    this.others = found.against.filter((o) => o.t.length);
+    // More lines than these nobody tells apart: what the run is compared with first, the oracle, regions without a site, the rest as there is room.
+    const drawn = found.against.filter((o) => o.t.length).sort((a, b) => (b.headline || b.kind === "oracle") - (a.headline || a.kind === "oracle") || a.own - b.own);
+    this.others = drawn.slice(0, 7);
     const tables = [[found.t, found.kg], ...this.others.map((o) => [o.t, o.kg])].filter((t) => t[0].length);
     const data = tables.length > 1 ? uPlot.join(tables) : tables[0] || [[], []];
     const line = { points: { show: false }, spanGaps: true };
@@ -371,10 +377,12 @@ class Emissions extends Chart {
     let list = this.host.parentNode.querySelector("ul.legend");
     if (!list) { list = document.createElement("ul"); list.className = "legend"; this.readout.after(list); }
     const item = (ink, css, text) => { const li = document.createElement("li"), s = document.createElement("i"); s.className = `line ${css}`; s.dataset.ink = ink; li.append(s, text); return li; };
-    const last = this.found.kg[this.found.kg.length - 1];
+    const last = this.found.kg[this.found.kg.length - 1], rest = this.found.against.filter((o) => !this.others.includes(o));
     list.replaceChildren(item("c-federated", "thick", last == null ? "this run" : `this run ${short(last)} kg`),
-      ...this.found.against.map((o) => item(this.ink(o, this.others.indexOf(o)), o.kind === "oracle" ? "dotted" : o.own ? "" : "dashed",
-        `${o.name} ${o.total_kg == null ? `not computable: ${o.why}` : `${short(o.total_kg)} kg`}`)));
+      ...this.others.map((o, i) => item(this.ink(o, i), o.kind === "oracle" ? "dotted" : o.own ? "" : "dashed", `${o.name} ${short(o.total_kg)} kg`)));
+    const whys = new Map();
+    for (const o of rest) { const why = o.why ? `not computable: ${o.why}` : "not drawn"; whys.set(why, [...(whys.get(why) || []), o.total_kg == null ? o.name : `${o.name} ${short(o.total_kg)} kg`]); }
+    for (const [why, names] of whys) list.append(Object.assign(document.createElement("li"), { textContent: `${names.length > 4 ? `${names.length} more` : names.join(", ")}: ${why}` }));
     if (this.found.against_state !== "there") list.append(item("muted", "dashed", this.found.against_state === "loading" ? "baselines and oracle: still working them out" : `no baselines: ${this.found.against_why}`));
     for (const s of list.querySelectorAll("i")) s.style.borderColor = colour(s.dataset.ink);
   }
@@ -441,7 +449,7 @@ class Heat extends Chart {
         if (!v) return;
         const [x0, x1] = [u.valToPos(f.t[i], "x", true), u.valToPos(f.t[i] + f.width_s, "x", true)];
         g.globalAlpha = 0.15 + 0.85 * Math.min(1, v / this.most);
-        g.fillRect(x0, y0, Math.max(devicePixelRatio, x1 - x0 - devicePixelRatio * 0.5), y1 - y0);
+        g.fillRect(x0, y0, Math.max(devicePixelRatio, x1 - x0), y1 - y0);
       });
     });
     g.restore();

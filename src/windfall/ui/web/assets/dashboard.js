@@ -106,7 +106,7 @@ class Page {
 
   async loadLanes() {
     const width = document.querySelector("[data-chart^=lane]")?.clientWidth || 800;
-    const found = await ask(`${this.base}/lanes?${this.query({ points: Math.min(1200, Math.max(120, Math.round(width))) })}`);
+    const found = await ask(`${this.base}/lanes?${this.query({ points: [200, 400, 800].find((n) => n >= width) || 1200 })}`);
     if (!this.view) this.span = [found.from, found.to];
     for (const lane of found.lanes) {
       const chart = this.charts[`lane ${this.sites.indexOf(lane.site)}`];
@@ -152,7 +152,8 @@ class Page {
     this.charts.loss.show(found);
     const readout = this.charts.loss.readout;
     readout.textContent = found.read < 1 ? `Still loading: ${(found.read * 100).toFixed(0)} % of the training losses are read` : "";
-    if (found.read < 1) setTimeout(() => this.loadLoss().catch(() => {}), 150);
+    clearTimeout(this.reading);
+    if (found.read < 1) this.reading = setTimeout(() => this.loadLoss().catch(() => {}), 300);
   }
 
   async pick(t, focus) {
@@ -192,7 +193,7 @@ class Page {
     this.heard = Date.now();
     this.connected(true);
     if (found.samples.length !== this.samples.length) { this.samples = found.samples; this.sampleChoices(); }
-    const moved = found.mark !== this.mark;
+    const moved = this.mark !== undefined && found.mark !== this.mark;
     this.mark = found.mark;
     // Figures follow at a distance: they cost more, and nobody sees a pixel in five seconds.
     if (moved && Date.now() - (this.drawn || 0) > 5000) this.refresh();
