@@ -42,8 +42,9 @@ _FILES = 8192
 class Dashboard:
     """Everything that `windfall dashboard` serves."""
 
-    def __init__(self, folders: RunFolders, guard: Gate) -> None:
-        self.looks = Looks(folders)
+    def __init__(self, folders: RunFolders, guard: Gate, *, compares: bool = True) -> None:
+        """``compares``: whether runs are measured against baselines and the oracle, by processes of their own."""
+        self.looks = Looks(folders, compares=compares)
         self.streams = Streams(self.looks)
         self.guard = guard
         self._folders = folders

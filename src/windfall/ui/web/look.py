@@ -71,10 +71,14 @@ class Whole:
 
 @dataclass
 class RunLook:
-    """Reads one run. Every method reads one moment, and may be called from any thread."""
+    """Reads one run. Every method reads one moment, and may be called from any thread.
+
+    ``compares``: whether it is measured against anything.
+    """
 
     name: str
     run: RunDir
+    compares: bool = True
     _config: tuple[Hashable, Config] | None = None
     _curve: curves.LossCurve | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -247,7 +251,7 @@ class RunLook:
     def look_against(self) -> None:
         """Have it worked out by a process of its own, if that is due. Call it from the event loop."""
         age = clock.monotonic() - self._against_at
-        if self._against_task is None and age >= max(_AGAINST_S, _AGAINST_TIMES * self._against_took):
+        if self.compares and self._against_task is None and age >= max(_AGAINST_S, _AGAINST_TIMES * self._against_took):
             self._against_task = asyncio.create_task(self._work_against())
 
     async def _work_against(self) -> None:

@@ -41,8 +41,9 @@ class ListedRun:
 class Looks:
     """Looks by name, and answers that several may ask for."""
 
-    def __init__(self, folders: RunFolders) -> None:
+    def __init__(self, folders: RunFolders, *, compares: bool = True) -> None:
         self.folders = folders
+        self._compares = compares
         self.answers = Answers()
         self._looks: OrderedDict[str, RunLook] = OrderedDict()
 
@@ -53,7 +54,7 @@ class Looks:
             raise Bad(404, "no run of that name is here (any more)")
         look = self._looks.get(name)
         if look is None or look.run != run:
-            look = self._looks[name] = RunLook(name, run)
+            look = self._looks[name] = RunLook(name, run, self._compares)
         self._looks.move_to_end(name)
         while len(self._looks) > _MOST:
             self._looks.popitem(last=False)

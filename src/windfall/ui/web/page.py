@@ -113,8 +113,8 @@ _EMISSIONS = (
 )
 _LANES = (
     "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion "
-    "(dashed), and below it what the site did. Drag to zoom, double-click to zoom out; with the keyboard: arrows move, + and - zoom, "
-    "Enter says what was going on."
+    "(dashed), and below it what the site did. Drag to zoom, double-click to zoom out; with the keyboard arrows move, + and - zoom, "
+    "and Enter says what was going on."
 )
 _RATES = (
     "Tokens per second of run time, time within training that passed without a step, and bytes handed in, by site. What a cut "

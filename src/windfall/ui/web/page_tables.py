@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from windfall.ui.page.pieces import carbon, dot, number, percent, table, text
-from windfall.ui.web.look import RunLook
+from windfall.ui.web.look import RunLook, plain
 from windfall.units import clock_text
 from windfall.view.event_pages import EventPage
 
@@ -33,7 +33,7 @@ def events(found: EventPage) -> str:
 
 def made(look: RunLook, t0: float | None, t1: float | None) -> dict[str, str]:
     """By name of the figure that each stands for."""
-    lanes = look.lanes(t0, t1, _ROWS, [])
+    lanes = plain(look.lanes(t0, t1, _ROWS, []))
     while True:
         loss = look.loss(None, None, 60)
         if loss["read"] >= 1.0:
