@@ -7,7 +7,7 @@ SOURCES := src tests benchmarks
 # Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-policies bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-policies bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 docs reference setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -83,6 +83,17 @@ chaos: setup setup-tests
 
 chaos-short: setup setup-tests
 	$(BIN)/python benchmarks/chaos.py --short
+
+# The documentation as a site: build/docs/index.html. A link that leads nowhere is a failure.
+docs: setup
+	$(BIN)/zensical build --strict
+
+# What is made from the code in docs/: tests compare.
+reference: setup
+	$(BIN)/python -m windfall.cli.reference configuration > docs/configuration.md
+	$(BIN)/python -m windfall.cli.reference command-line > docs/command-line.md
+	$(BIN)/python -m windfall.view.dictionary > docs/columns.md
+	$(BIN)/python docs/images/draw.py
 
 setup: $(VENV)/.done
 

@@ -48,6 +48,10 @@ class Booking(Protocol):
         """Book ``[t0, t1)`` (run time) of a site in a phase; returns the entries that this makes."""
         ...
 
+    def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
+        """Book energy that was used at an instant, beside the phase that the site is in."""
+        ...
+
     def spent(self) -> float:
         """The cost of what has been booked."""
         ...
@@ -56,6 +60,10 @@ class Booking(Protocol):
 class OperatorHolds(Protocol):
     """What the operator holds off, whatever the policy decides."""
 
+    def begin(self, t: float) -> None:
+        """A tick begins at run time ``t``: what changes how it decides is changed now."""
+        ...
+
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         """The sites that must be off at run time ``t``, each with the reason. ``decisions``: the policy's own, by site."""
         ...
@@ -63,6 +71,9 @@ class OperatorHolds(Protocol):
 
 class NoHolds:
     """No operator, no holds. For the manual clock."""
+
+    def begin(self, t: float) -> None:
+        return None
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         return {}
@@ -206,6 +217,9 @@ class Loop:
         sites = self.controller.sites
         self.work.tick(t, t_next, sites if names is None else {n: sites[n] for n in names})
         self.controller.reconcile(t, wall, self.decisions, self.work, names)
+        for name, phase, joules in self.work.beside():
+            if name in sites:
+                self._recorder.booked(self.account.book_at(name, phase, t, joules))
 
     def watch(self, t: float, wall: float) -> None:
         """Notice sites that fail while they work towards the next tick; hand out nothing."""
@@ -241,7 +255,8 @@ class Loop:
         """The energy phases of one site that was in ``state`` over ``[t0, t1)``."""
         return of_state(
             state.value, t0, t1, loads_at=site.started_at + max(0.0, site.patience.spin_up_s - self._profiles[site.name].load_s),
-            was_ready=site.ready_at is not None, adopted=site.adopted, work=partial(self.work.phases, site.name),
+            was_ready=site.ready_at is not None, adopted=site.adopted, ending=site.down_asked,
+            work=partial(self.work.phases, site.name),
         )  # fmt: skip
 
     def view(self, t: float, names: Collection[str] | None = None) -> FleetView:
@@ -259,7 +274,15 @@ class Loop:
             SignalOutlook(self._first[name], t), site.state.value, ready_in, profiles.rate, profiles.watts, starts.recent,
         )  # fmt: skip
 
+    def decide_by(self, policy: Policy, *, remembers: bool) -> None:
+        """From the next tick on another policy decides. ``remembers``: what the last one remembers has the same meaning to it."""
+        self._policy = policy
+        if not remembers:
+            for wanted in self.wanted.values():
+                wanted.memory = {}
+
     def _decide(self, t: float, names: Collection[str] | None) -> None:
+        self._holds.begin(t)
         view = self.view(t, None if self._policy.whole else names)
         fresh = self._policy.decide(view)
         self._recorder.decided(view, fresh)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from windfall.config.load import signals
 from windfall.config.schema import Config
+from windfall.config.trackers import SECRETS
 from windfall.errors import Unauthorized
 
 #: What each kind of signal needs. Its own package asks for nothing else.
@@ -27,9 +28,10 @@ WHERE = {
 
 
 def variables(config: Config) -> frozenset[str]:
-    """The environment's variables that hold credentials of what ``config`` asks: for the coordinator alone, and sites that watch a
-    signal by themselves."""
-    found = {s.exalsius.token_from.removeprefix("env:") for s in config.site if s.exalsius is not None}
+    """The environment's variables that hold credentials of what ``config`` asks, or sends to: for the coordinator alone, sites that
+    watch a signal by themselves, and what sends figures to trackers."""
+    found = {name for t in config.tracker for name in SECRETS[t.kind]}
+    found |= {s.exalsius.token_from.removeprefix("env:") for s in config.site if s.exalsius is not None}
     for _, table in signals(config):
         names = (*NEEDED.get(table.kind, ()), *table.headers_from_env.values())
         found.update(names, (_ALSO[n] for n in names if n in _ALSO))

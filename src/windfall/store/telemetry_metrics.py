@@ -49,6 +49,15 @@ class MetricTable(TelemetryFile):
         where = ("WHERE id % ? = 0", every) if name is None else ("WHERE name = ? AND id % ? = 0", name, every)
         return [MetricRow(*r) for r in self.select("metrics", MetricRow._fields, f"{where[0]} ORDER BY id", *where[1:])]
 
+    def metrics_after(self, number: int, most: int) -> list[MetricRow]:
+        """The figures after the one with this number, at most so many, in the order in which they came."""
+        return [MetricRow(*r) for r in self.select("metrics", MetricRow._fields, "WHERE id > ? ORDER BY id LIMIT ?", number, most)]
+
+    def metric_totals(self, name: str) -> dict[str, float]:
+        """By site, the sum of all figures of one name."""
+        found = self.rows("SELECT site, TOTAL(value) FROM metrics WHERE name = ? GROUP BY site", name)
+        return {str(site): float(total) for site, total in found}
+
     def metric_count(self, name: str) -> int:
         """How many figures have this name."""
         return int(self.rows("SELECT COUNT(*) FROM metrics WHERE name = ?", name)[0][0])

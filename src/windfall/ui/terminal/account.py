@@ -21,6 +21,11 @@ def print_account(a: RunAccount, by: str | None, console: Console) -> None:
     console.print()
     t = a.tokens
     _say(console, f"tokens     {t.paid:,} trained = {t.committed:,} committed + {t.lost:,} lost + {t.repeated:,} repeated")
+    if t.lost or t.repeated:
+        _say(
+            console,
+            f"           {a.lost_kwh:,.3f} kWh of training went into lost work, {a.repeated_kwh:,.3f} kWh into repeated work",
+        )
     for name, m in a.embodied.items():
         if m is not None:
             _say(
