@@ -19,9 +19,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from windfall.errors import WindfallError
-from windfall.ui.web import assets, page, page_list
-from windfall.ui.web.api import Api, check, refusal, sent, span, told, warm, whole
+from windfall.ui.web import assets, page, page_list, page_tables
+from windfall.ui.web.api import Api, check, number, refusal, sent, span, told, warm, whole
 from windfall.ui.web.guard import Bad, Gate
+from windfall.ui.web.hands import Hands
 from windfall.ui.web.looks import Looks
 from windfall.ui.web.said import said
 from windfall.ui.web.stream import Streams
@@ -55,7 +56,8 @@ class Dashboard:
             Route("/", self._runs, methods=["GET"]), Route("/runs/{run}", self._run, methods=["GET"]),
             Route("/runs/{run}/words", self._words, methods=["GET"]),
             Route("/login", self._login, methods=["GET", "POST"]), Route("/assets/{name}", assets.answer, methods=["GET"]),
-            *Api(self.looks).routes(), Route("/api/v1/runs/{run}/stream", self._stream, methods=["GET"]), *more,
+            Route("/runs/{run}/moment", self._moment, methods=["GET"]), *Api(self.looks).routes(),
+            *Hands(self.looks, self.guard).routes(), Route("/api/v1/runs/{run}/stream", self._stream, methods=["GET"]), *more,
         ]  # fmt: skip
 
         @asynccontextmanager
@@ -108,6 +110,14 @@ class Dashboard:
     async def _words(self, request: Request) -> Response:
         check(request)
         return sent(request, await said(self.looks, self.looks.get(request.path_params["run"])))
+
+    async def _moment(self, request: Request) -> Response:
+        check(request, "t")
+        t = number(request, "t")
+        if t is None:
+            raise Bad(400, "t is needed: a run time")
+        look = self.looks.get(request.path_params["run"])
+        return HTMLResponse(page_tables.moment(await run_in_threadpool(look.instant, t)), headers={"Cache-Control": "no-store"})
 
     async def _stream(self, request: Request) -> Response:
         check(request, "after")

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from windfall import __version__
+from windfall.run.requests import KINDS, LIVE_KEYS
 from windfall.ui.web.look import Whole
 from windfall.ui.web.looks import ListedRun
 from windfall.view.against import Other
@@ -61,6 +62,55 @@ def _get(about: str, parameters: list[dict[str, Any]], schema: dict[str, Any], *
     for status, why in _REFUSALS.items():
         answers[status] = {"description": why, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     return {"get": {"summary": about, "parameters": [*run, *parameters], "responses": answers}}
+
+
+def _asked() -> dict[str, Any]:
+    """A request with its outcome, as answers hold it."""
+    text, number = {"type": "string"}, {"type": ["number", "null"]}
+    maybe = {"type": ["string", "null"]}
+    return _object(
+        id=text, kind=text, site=maybe, who=text, why=text, for_s=number, key=text, value={}, extend=maybe, expect=maybe, at=number,
+        state={"enum": ["waiting", "applied", "refused"]}, reason=text, t_run=number, t_wall=number, what=text,
+    )  # fmt: skip
+
+
+def _ask() -> dict[str, Any]:
+    """A request as it is sent."""
+    texts = {
+        "site": "of hold, release and drain", "who": "who asks", "why": "the reason, kept with the run",
+        "for": "for how much run time: 90s, 30m, 2h, 1.5d", "key": "of set: " + ", ".join(LIVE_KEYS),
+        "expect": "what the asker saw; refused if that is not so any more",
+    }  # fmt: skip
+    more = {k: {"type": ["string", "null"], "maxLength": 500, "description": about} for k, about in texts.items()}
+    return {
+        "type": "object", "required": ["kind"], "additionalProperties": False,
+        "properties": {
+            "kind": {"enum": list(KINDS)}, **more, "for_s": {"type": ["number", "null"], "description": "the same in seconds"},
+            "value": {"description": "of set: a number, a text, or null to take it away"},
+            "extend": {"enum": ["warmdown", "hold", None], "description": "of a larger budget after its warm-down has begun"},
+            "id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "description": "the asker's: asked twice, done once"},
+        },
+    }  # fmt: skip
+
+
+def _post() -> dict[str, Any]:
+    answers = {
+        status: {"description": why, "content": {"application/json": {"schema": _ref("Error")}}}
+        for status, why in {
+            **_REFUSALS, "413": "it is too long", "415": "it is no JSON by its header",
+            "422": "it can be seen that it will be refused",
+        }.items()
+    }  # fmt: skip
+    taken = _object(request=_ref("Asked"), waits_for={"type": "string"})
+    return {
+        "post": {
+            "summary": "Ask something of the run: durable, done once, at a tick. Takes the token",
+            "parameters": [_parameter("run", "the run's name in the list of runs", {"type": "string", "minLength": 1}, of="path")],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Ask")}}},
+            "responses": {"202": {"description": "left", "content": {"application/json": {"schema": taken}}}, **answers},
+            "security": [{"token": []}],
+        }
+    }
 
 
 def _ref(kind: str) -> dict[str, Any]:
@@ -135,6 +185,19 @@ def document() -> dict[str, Any]:
                 text={"type": "string"},
             ),
         ),
+        f"{of}/requests": {
+            **_get(
+                "What was asked of the run, and what has become of it",
+                [_whole("limit", "the last so many that were taken up", 1, 500)],
+                _object(requests=_array(_ref("Asked")), waits_for={"type": "string"}),
+            ),
+            **_post(),
+        },
+        f"{of}/requests/{{id}}": _get(
+            "What has become of a request",
+            [_parameter("id", "the request's id", {"type": "string", "minLength": 1}, of="path")],
+            _object(request=_ref("Asked"), waits_for={"type": "string"}),
+        ),
         "/api/v1/openapi.json": _get("This document", [], {"type": "object"}, of_run=False),
     }  # fmt: skip
     return {
@@ -146,7 +209,7 @@ def document() -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Error": _ERROR},
+            "schemas": {**schemas, "Error": _ERROR, "Asked": _asked(), "Ask": _ask()},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],

@@ -67,7 +67,7 @@ def _body(
         _samples(w, instead),
         footer(),
         "</main>",
-        '<dialog id="ask" aria-labelledby="ask-title"></dialog>' if not instead else "",
+        _ASK if acts and not instead else "",
     ]
     return "".join(parts)
 
@@ -102,6 +102,14 @@ _TOOLS = (
     '<span id="shown" role="status"></span></div>'
     '<section id="moment" hidden aria-label="One moment" tabindex="-1"></section>'
 )
+_ASK = (
+    '<dialog id="ask" aria-labelledby="ask-title"><form method="dialog"><h2 id="ask-title">Ask</h2><p></p>'
+    '<label>For how much run time, as 30m or 2h (empty: no limit)<input type="text" name="for" pattern="[0-9.]+[smhd]"></label>'
+    '<label>Why<input type="text" name="why" maxlength="400"></label>'
+    '<label>Who asks<input type="text" name="who" maxlength="80"></label>'
+    '<p role="alert" class="stale"></p><div class="row"><button value="no" formnovalidate>Cancel</button>'
+    '<button value="yes" class="go">Ask</button></div></form></dialog>'
+)
 _LOG = '<label class="tool"><input type="checkbox" id="log"> logarithmic</label>'
 _LOSS = (
     "Training loss of single steps (band: least to greatest) and validation bits per byte of versions, over tokens. Blue, "
@@ -113,8 +121,8 @@ _EMISSIONS = (
 )
 _LANES = (
     "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion "
-    "(dashed), and below it what the site did. Drag to zoom, double-click to zoom out; with the keyboard arrows move, + and - zoom, "
-    "and Enter says what was going on."
+    "(dashed), and below it what the site did. Drag to zoom, double-click to zoom out; with the keyboard arrows move, + and - "
+    "zoom, and Enter says what was going on."
 )
 _RATES = (
     "Tokens per second of run time, time within training that passed without a step, and bytes handed in, by site. What a cut "

@@ -9,6 +9,7 @@ from windfall.ui.page.pieces import carbon, dot, number, percent, table, text
 from windfall.ui.web.look import RunLook, plain
 from windfall.units import clock_text
 from windfall.view.event_pages import EventPage
+from windfall.view.instant import Instant
 
 #: Rows of each.
 _ROWS = 24
@@ -29,6 +30,20 @@ def events(found: EventPage) -> str:
     ]
     named = 'class="scroll" tabindex="0" role="region" aria-label="events" id="event-rows"'
     return table(("@run time, UTC", "site", "kind", "what"), rows).replace('class="scroll"', named, 1)
+
+
+def moment(m: Instant) -> str:
+    """How things stood at an instant, as a part of a page."""
+    sites = ""
+    for s in m.sites:
+        reading = "no reading" if s.value is None else f"{s.value:,.4g} {s.unit}, {'a window' if s.inside else 'no window'}"
+        sites += f"<li><b>{text(s.site)}</b> {text(s.state)} · {text(reading)} · {text(s.reason or 'nothing was decided yet')}</li>"
+    before = "".join(f"<li>{clock_text(e.t_run)} {text(e.site or 'run')}: {text(e.what)}</li>" for e in m.events)
+    version = "no version yet" if m.version is None else f"version {m.version}"
+    return (
+        f"<h2>{clock_text(m.t)} UTC</h2><p>{text(m.mode)} · {version} · {m.tokens:,} tokens</p><ul>{sites}</ul>"
+        f'<h3>Just before</h3><ul class="fine">{before}</ul><button>Close</button>'
+    )
 
 
 def made(look: RunLook, t0: float | None, t1: float | None) -> dict[str, str]:

@@ -106,7 +106,7 @@ def _notes(w: Whole) -> str:
     if (lost := lost_text(s)) is not None:
         found.append(("lost", text(lost)))
     for a in s.asked:
-        found.append(("asked", text(f"{a['kind']} of {a['site']} by {a['who']}, not yet noted by a coordinator")))
+        found.append(("asked", text(f"{a['what']} by {a['who']}: waits for a coordinator")))
     if s.dropped:
         found.append(("telemetry", f"{counted(s.dropped, 'row')} could not be written"))
     if s.unpriced_kwh > 0:

@@ -121,27 +121,17 @@ class Chart {
   constructor(page, host, over, label) {
     Object.assign(this, { page, host, over, label, plot: null, data: null, at: null });
     host.tabIndex = 0;
-    host.setAttribute("role", "slider");
-    host.setAttribute("aria-label", label);
-    host.setAttribute("aria-valuemin", "0");
-    host.setAttribute("aria-valuemax", "0");
-    host.setAttribute("aria-valuenow", "0");
-    host.setAttribute("aria-valuetext", "still loading");
+    const aria = { role: "slider", "aria-label": label, "aria-valuemin": "0", "aria-valuemax": "0", "aria-valuenow": "0", "aria-valuetext": "still loading" };
+    for (const [k, v] of Object.entries(aria)) host.setAttribute(k, v);
     host.addEventListener("keydown", (e) => this.key(e));
-    this.readout = document.createElement("p");
-    this.readout.className = "readout";
-    this.readout.setAttribute("aria-hidden", "true");
+    this.readout = Object.assign(document.createElement("p"), { className: "readout", ariaHidden: "true" });
     const table = document.querySelector(`[data-table="${host.dataset.chart}"]`);
     host.after(this.readout);
     if (table) table.addEventListener("toggle", () => this.table());
     this.behind = table;
     new ResizeObserver(() => this.plot && this.plot.setSize(this.size())).observe(host);
   }
-
-  size() {
-    return { width: Math.max(200, this.host.clientWidth), height: this.host.clientHeight };
-  }
-
+  size() { return { width: Math.max(200, this.host.clientWidth), height: this.host.clientHeight }; }
   options(more) {
     const time = this.over === "t";
     return {
@@ -185,9 +175,11 @@ class Chart {
     if (this.at == null) this.host.setAttribute("aria-valuetext", n ? `${n} points, ${this.where(data[0][0])} to ${this.where(data[0][n - 1])}` : "nothing yet");
     if (this.behind && this.behind.open) this.table();
   }
-
-  where(x) {
-    return this.over === "t" ? `${clock(x)} UTC` : `${millions(Math.round(x))} tokens`;
+  where(x) { return this.over === "t" ? `${clock(x)} UTC` : `${millions(Math.round(x))} tokens`; }
+  /* What is at x, in words. */
+  say(x, i) {
+    const cells = this.cells(x, i);
+    return `${this.where(x)}: ${this.columns().map((c, j) => cells[j] && `${c} ${cells[j]}`).filter(Boolean).join(", ")}`;
   }
 
   rescale() {
@@ -229,10 +221,7 @@ class Chart {
     rows.filter((_, i) => i % step === 0).forEach((i) => line("td", [this.over === "t" ? clock(xs[i]) : xs[i].toLocaleString("en"), ...this.cells(xs[i], i)], body));
     this.behind.querySelector(".scroll").replaceChildren(t);
   }
-
-  range() {
-    return this.page.range(this.over);
-  }
+  range() { return this.page.range(this.over); }
 }
 
 class Lane extends Chart {
@@ -281,9 +270,7 @@ class Lane extends Chart {
     const block = this.lane.blocks.find(([a, b]) => a <= x && x < b) || this.lane.blocks.findLast(([a]) => a <= x);
     return [value, block ? WORDS[this.names[block[2]]] : ""];
   }
-
   columns() { return [this.lane.unit, "the site"]; }
-
   say(x) {
     const [value, what] = this.cells(x);
     return `${clock(x)} UTC: ${value} ${this.lane.unit}${what ? `, ${what}` : ""}`;
@@ -334,9 +321,7 @@ class Loss extends Chart {
     }
     g.restore();
   }
-
   columns() { return ["training loss", "mode", "validation bits per byte"]; }
-
   cells(x, i) {
     const d = this.plot.data, mean = d[3][i] ?? d[4][i];
     return [mean == null ? "" : short(mean), d[4][i] != null ? "together" : d[3][i] != null ? "alone" : "", d[5][i] == null ? "" : short(d[5][i], 5)];
@@ -346,11 +331,7 @@ class Loss extends Chart {
     const [loss, mode, bpb] = this.cells(x, i);
     return `${this.where(this.plot.data[0][i])}${loss && `: training loss ${loss}, ${mode}`}${bpb && `; validation ${bpb} bits per byte`}`;
   }
-
-  range() {
-    const r = this.page.range("tokens");
-    return r || [0, Math.max(1, this.found.budget)];
-  }
+  range() { return this.page.range("tokens") || [0, Math.max(1, this.found.budget)]; }
 }
 
 class Emissions extends Chart {
@@ -370,9 +351,7 @@ class Emissions extends Chart {
     }), data);
     this.legend();
   }
-
   ink(o, i) { return o.kind === "oracle" ? "accent" : BASELINES[i % BASELINES.length]; }
-
   legend() {
     let list = this.host.parentNode.querySelector("ul.legend");
     if (!list) { list = document.createElement("ul"); list.className = "legend"; this.readout.after(list); }
@@ -400,19 +379,12 @@ class Emissions extends Chart {
     if (i === t.length - 1) return kg[i];
     return kg[i] + ((kg[i + 1] - kg[i]) * (x - t[i])) / (t[i + 1] - t[i]);
   }
-
   columns() { return ["this run", ...this.others.map((o) => o.name)]; }
-
   cells(x) {
     return [[this.found.t, this.found.kg], ...this.others.map((o) => [o.t, o.kg])].map((t, i) => {
       const v = i === 0 && t[0].length && x > t[0][t[0].length - 1] + 1 ? null : this.value(t, x);
-      return v == null ? "" : short(v);
+      return v == null ? "" : `${short(v)} kg`;
     });
-  }
-
-  say(x) {
-    const cells = this.cells(x);
-    return `${clock(x)} UTC, kg CO2: ${this.columns().map((c, i) => cells[i] && `${c} ${cells[i]}`).filter(Boolean).join(", ")}`;
   }
 }
 
@@ -454,16 +426,9 @@ class Heat extends Chart {
     });
     g.restore();
   }
-
   columns() { return this.found.sites.map((s) => s.site); }
-
   cells(x) {
     const i = Math.min(this.found.t.length - 1, Math.max(0, Math.floor((x - this.found.t[0]) / this.found.width_s)));
     return this.found.sites.map((s) => this.unit(s[this.name][i]));
-  }
-
-  say(x) {
-    const cells = this.cells(x);
-    return `${clock(x)} UTC: ${this.columns().map((c, i) => `${c} ${cells[i]}`).join(", ")}`;
   }
 }

@@ -41,30 +41,18 @@ class Page {
 
   /* -- what is shown ------------------------------------------------------------------------------------- */
 
-  range(over) {
-    return over === "tokens" ? this.tokens : this.view || this.span || [0, 1];
-  }
-
+  range(over) { return over === "tokens" ? this.tokens : this.view || this.span || [0, 1]; }
   zoom(over, a, b) {
-    if (over === "tokens") {
-      this.tokens = [Math.max(0, Math.floor(a)), Math.ceil(b)];
-      this.loadLoss();
-      return;
-    }
-    if (b - a < 1) return;
-    this.before.push(this.view);
-    this.view = [a, b];
-    this.looked();
+    if (over === "t" && b - a < 1) return;
+    if (over === "t") this.before.push(this.view);
+    this.show(over, over === "t" ? [a, b] : [Math.max(0, Math.floor(a)), Math.ceil(b)]);
   }
-
-  zoomOut(over) {
-    if (over === "tokens") {
-      this.tokens = null;
-      this.loadLoss();
-    } else {
-      this.view = this.before.pop() || null;
-      this.looked();
-    }
+  zoomOut(over) { this.show(over, (over === "t" && this.before.pop()) || null); }
+  show(over, part) {
+    if (over === "t") this.view = part;
+    else this.tokens = part;
+    if (over === "t") this.looked();
+    else this.loadLoss();
   }
 
   /* Another time is looked at: at once with what is here, then with what the server has of it. */
@@ -156,25 +144,14 @@ class Page {
     if (found.read < 1) this.reading = setTimeout(() => this.loadLoss().catch(() => {}), 300);
   }
 
+  /* How things stood at an instant: the server says it, in words. */
   async pick(t, focus) {
-    const box = $("moment"), m = await ask(`${this.base}/moment?t=${Math.round(t)}`).catch((e) => ({ error: e.message }));
-    this.address(Math.round(t));
-    const make = (tag, text, css) => { const e = document.createElement(tag); e.textContent = text; if (css) e.className = css; return e; };
+    const box = $("moment"), r = await fetch(`/runs/${encodeURIComponent(this.run)}/moment?t=${Math.round(t)}`).catch(() => null);
+    if (!r?.ok) return;
+    box.innerHTML = await r.text();
     box.hidden = false;
-    const close = make("button", "Close");
-    close.onclick = () => { box.hidden = true; this.address(null); };
-    if (m.error) { box.replaceChildren(make("p", m.error), close); return; }
-    const list = document.createElement("ul");
-    for (const s of m.sites) {
-      const li = document.createElement("li");
-      const reading = s.value == null ? "no reading" : `${short(s.value)} ${s.unit}, ${s.inside ? "a window" : "no window"}`;
-      li.append(make("b", s.site), ` ${s.state} · ${reading} · ${s.reason || "nothing decided yet"}`);
-      list.append(li);
-    }
-    const events = document.createElement("ul");
-    events.className = "fine";
-    for (const e of m.events) events.append(make("li", `${clock(e.t_run)} ${e.site || "run"}: ${e.what}`));
-    box.replaceChildren(make("h2", `${clock(m.t)} UTC`), make("p", `${m.mode} · ${m.version == null ? "no version yet" : `version ${m.version}`} · ${m.tokens.toLocaleString("en")} tokens`), list, make("h3", "Just before"), events, close);
+    box.querySelector("button").onclick = () => { box.hidden = true; this.address(null); };
+    this.address(Math.round(t));
     if (focus) box.focus();
   }
 
@@ -192,7 +169,8 @@ class Page {
     }
     this.heard = Date.now();
     this.connected(true);
-    if (found.samples.length !== this.samples.length) { this.samples = found.samples; this.sampleChoices(); }
+    for (const n of found.samples.filter((v) => !this.samples.includes(v))) for (const k of ["a", "b"]) $(`sample-${k}`)?.prepend(new Option(n));
+    this.samples = found.samples;
     const moved = this.mark !== undefined && found.mark !== this.mark;
     this.mark = found.mark;
     // Figures follow at a distance: they cost more, and nobody sees a pixel in five seconds.
@@ -229,10 +207,7 @@ class Page {
     else delete box.dataset.lost;
   }
 
-  trouble(text) {
-    $("w-now").textContent = text;
-  }
-
+  trouble(text) { $("w-now").textContent = text; }
   /* Browsers allow six connections to an origin. Three pages at once hold a stream, the others and those behind ask again and again. */
   async follow() {
     setInterval(() => Date.now() - this.heard > 15000 && this.connected(false), 2000);
@@ -266,19 +241,17 @@ class Page {
 
   async poll() {
     try {
-      const found = await ask(`/runs/${encodeURIComponent(this.run)}/words`);
-      this.say(found);
-      if (found.last_event > this.last) {
-        const page = await ask(`${this.base}/events?limit=50`);
-        page.events.reverse().forEach((e) => this.happened(e));
-      }
-    } catch (e) {
+      const found = await this.sync();
+      if (found.last_event > this.last) (await ask(`${this.base}/events?limit=50`)).events.reverse().forEach((e) => this.happened(e));
+    } catch {
       this.connected(false);
     }
   }
 
   async sync() {
-    this.say(await ask(`/runs/${encodeURIComponent(this.run)}/words`));
+    const found = await ask(`/runs/${encodeURIComponent(this.run)}/words`);
+    this.say(found);
+    return found;
   }
 
   /* -- events ---------------------------------------------------------------------------------------------- */
@@ -324,24 +297,15 @@ class Page {
     $(`bpb-${k}`).textContent = s.val_bpb == null ? "" : `${s.val_bpb.toFixed(3)} bits per byte`;
   }
 
-  sampleChoices() {
-    if (!$("sample-a")) { location.reload(); return; }
-    for (const k of ["a", "b"]) {
-      const choice = $(`sample-${k}`), kept = choice.value;
-      choice.replaceChildren(...this.samples.slice().reverse().map((n) => new Option(n, n, false, String(n) === kept)));
-    }
-  }
-
   /* -- hands ------------------------------------------------------------------------------------------------ */
 
   controls() {
     document.querySelector(".tools").addEventListener("click", (e) => {
       const { span, do: what } = e.target.dataset;
       if (span) {
-        this.before.push(this.view);
         const end = (this.span || this.range("t"))[1];
-        this.view = span === "all" ? null : [end - Number(span), end];
-        this.looked();
+        this.before.push(this.view);
+        this.show("t", span === "all" ? null : [end - Number(span), end]);
       } else if (what === "out") this.zoomOut("t");
       else if (what === "link") navigator.clipboard?.writeText(location.href).then(() => ($("shown").textContent = "copied"), () => ($("shown").textContent = location.href));
     });
@@ -351,6 +315,40 @@ class Page {
     $("older").onclick = () => this.events($("older").dataset.before, false);
     document.addEventListener("click", (e) => e.target.dataset?.ask && this.confirm(e.target.dataset.ask, e.target.dataset.site));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(() => Object.values(this.charts).forEach((c) => { c.plot?.redraw(); c.legend?.(); }), 50));
+  }
+
+  /* What is to be asked is said first, and asked under an id of this page: asked again, it is done once. */
+  confirm(kind, site) {
+    const box = $("ask"), id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+    const said = {
+      hold: `${site} hands in its work and stays off, whatever its policy says, until it is released.`, stop: "All sites hand in their work; then the run stops. The same command resumes it.",
+      release: `${site} goes back to its policy, which decides whether it is on.`, drain: `${site} hands in its work and stops; its policy decides again after this on-period.`,
+    }[kind];
+    const form = box.querySelector("form"), answer = box.querySelector("[role=alert]"), [no, go] = box.querySelectorAll("button");
+    const name = `${kind[0].toUpperCase()}${kind.slice(1)} ${site || "the run"}`;
+    form.reset();
+    box.querySelector("h2").textContent = `${name}?`;
+    box.querySelector("p").textContent = said;
+    form.elements.for.closest("label").hidden = kind !== "hold" && kind !== "drain";
+    form.elements.who.value = localStorage.getItem("windfall-who") || "";
+    [go.textContent, go.hidden, no.textContent, answer.textContent] = [name, false, "Cancel", ""];
+    form.onsubmit = async (e) => {
+      if (e.submitter?.value !== "yes") return;
+      e.preventDefault();
+      const given = new FormData(form), body = { kind, id, why: given.get("why"), who: given.get("who") };
+      localStorage.setItem("windfall-who", body.who);
+      if (site) body.site = site;
+      if (given.get("for")) body.for = given.get("for");
+      try {
+        const left = await ask(`${this.base}/requests`, { method: "POST", headers: { "Content-Type": "application/json", "X-Windfall-Proof": this.proof }, body: JSON.stringify(body) });
+        answer.textContent = `Asked: ${left.request.what}; ${left.waits_for}.`;
+        [go.hidden, no.textContent] = [true, "Close"];
+        this.sync();
+      } catch (failed) {
+        answer.textContent = failed.message;
+      }
+    };
+    box.showModal();
   }
 }
 
