@@ -113,6 +113,38 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def dashboard(
+    runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(
+            metavar="[RUN|FOLDER]...", help="run directories, or folders of them (default: runs, or here)", show_default=False
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen at; others than this machine's own need certificates")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen at; 0 picks a free one")] = 8731,
+    token_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="the token that signs in (default: WINDFALL_DASHBOARD_TOKEN, or a new one each time)"),
+    ] = None,
+    certificates: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="folder of `windfall certs init`: serve over TLS")  # noqa: UP045
+    ] = None,
+    insecure: Annotated[
+        str, typer.Option(metavar="WORDS", help='"I know": without TLS although the address is no loopback one')
+    ] = "",
+    name: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="another name by which it may be asked for, as behind a proxy (repeat)"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A page about runs, going on or ended: what sites do and why, what was learned, what it cost; and a hand on the switch."""
+    from windfall.cli import dashboard as verb
+
+    verb.dashboard(runs or [], host, port, token_file, certificates, insecure, name or [], as_json)
+
+
+@app.command()
 def account(
     run: RunArgument,
     by: Annotated[Optional[By], typer.Option(help="a line for each (default: by site, and by phase)")] = None,  # noqa: UP045
