@@ -21,7 +21,7 @@ from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import iso_utc
 
-DAYS = 3
+DAYS = 2
 
 
 def farm(folder: Path, *, trigger: str = "", microgrid: str = "", battery: str = "capacity_wh = 3000", more: str = "") -> Config:
@@ -96,7 +96,7 @@ def simulated(c: Config, *, skip: bool = True):  # type: ignore[no-untyped-def]
 
 def test_a_site_that_trains_on_its_own_surplus_emits_nothing_and_the_battery_lengthens_its_day(tmp_path: Path) -> None:
     plain, longer = simulated(farm(tmp_path)), simulated(farm(tmp_path, trigger=BOTH))
-    assert plain.hours_by_site["farm"] > 10
+    assert plain.hours_by_site["farm"] > 8
     assert longer.hours_by_site["farm"] > plain.hours_by_site["farm"] + 2
     assert longer.kwh_by_origin["stored"] > plain.kwh_by_origin["stored"]
     own = longer.kwh_by_origin
@@ -132,7 +132,7 @@ def test_a_recorded_run_of_a_microgrid_decides_again_as_it_did(tmp_path: Path) -
     assert len(charges) > 50, "what a decision saw of the battery is in its record"
     telemetry.close()
     found = replay(run)
-    assert found.decisions > 1000
+    assert found.decisions > 500
     assert found.differences == []
 
 
