@@ -90,7 +90,9 @@ def day() -> tuple[list[DayRow], dict[str, float]]:
         finish = None if r.done_at is None else (r.done_at - span.start) / 3600
         return DayRow(rule, r.kg or 0.0, (r.kg or 0.0) / cleanest, finish, r.kwh, r.share_inside, mark, note=note)
 
-    def run(policy: str, *, g: Grid = grid, c: Config = config, preset: str = "windfall", late_s: float | None = None) -> SimulationResult:
+    def run(
+        policy: str, *, g: Grid = grid, c: Config = config, preset: str = "windfall", late_s: float | None = None
+    ) -> SimulationResult:
         deadline = DEADLINE_H if policy == "budgeted" else None
         return Simulation(c, g, span, preset, delay_s=late_s).run(policy, deadline_h=deadline)
 

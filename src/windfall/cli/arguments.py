@@ -16,6 +16,7 @@ ForOption = Annotated[
 ]
 WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="the reason, kept with the run")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+LinesOption = Annotated[bool, typer.Option("--jsonl", help="print what happens as JSON, an object a line")]
 AuthorOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--author", metavar="NAME", help="who asks (default: your user and host)"),

@@ -15,6 +15,7 @@ from windfall.cli.arguments import (
     ExpectValue,
     ForOption,
     JsonOption,
+    LinesOption,
     RunArgument,
     SiteArgument,
     WaitOption,
@@ -51,6 +52,7 @@ def run(
         typer.Option(help="a larger budget after the warm-down has begun: a new warm-down at the new end, or the rates held"),
     ] = None,
     as_json: JsonOption = False,
+    as_lines: LinesOption = False,
 ) -> None:
     """Start a run, or resume the one in its run directory. Ctrl-C lets sites hand in their work, then stops.
 
@@ -59,15 +61,35 @@ def run(
     """
     from windfall.cli import run as verb
 
-    raise typer.Exit(verb.run(file, run_dir, speed, quiet, as_json, extend.value if extend else None))
+    raise typer.Exit(verb.run(file, run_dir, speed, quiet, as_json, extend.value if extend else None, as_lines))
 
 
 @app.command()
-def status(run: RunArgument, as_json: JsonOption = False) -> None:
+def status(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="show it for as long as it runs, as `windfall top` does")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Where a run stands."""
+    if watch:
+        from windfall.cli import top as watching
+
+        watching.top(run, as_json)
+        return
     from windfall.cli import status as verb
 
     verb.status(run, as_json)
+
+
+@app.command()
+def top(run: RunArgument, as_lines: LinesOption = False) -> None:
+    """Show a run as its own terminal does, for as long as it runs. Ctrl-C ends the watching, not the run.
+
+    Into a pipe it prints how the run stands, and a line for each thing that happens.
+    """
+    from windfall.cli import top as verb
+
+    verb.top(run, as_lines)
 
 
 @app.command()
@@ -88,6 +110,38 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     from windfall.cli import report as verb
 
     verb.report(run, as_json)
+
+
+@app.command()
+def dashboard(
+    runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(
+            metavar="[RUN|FOLDER]...", help="run directories, or folders of them (default: runs, or here)", show_default=False
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen at; others than this machine's own need certificates")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen at; 0 picks a free one")] = 8731,
+    token_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="the token that signs in (default: WINDFALL_DASHBOARD_TOKEN, or a new one each time)"),
+    ] = None,
+    certificates: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="folder of `windfall certs init`: serve over TLS")  # noqa: UP045
+    ] = None,
+    insecure: Annotated[
+        str, typer.Option(metavar="WORDS", help='"I know": without TLS although the address is no loopback one')
+    ] = "",
+    name: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="another name by which it may be asked for, as behind a proxy (repeat)"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A page about runs, going on or ended: what sites do and why, what was learned, what it cost; and a hand on the switch."""
+    from windfall.cli import dashboard as verb
+
+    verb.dashboard(runs or [], host, port, token_file, certificates, insecure, name or [], as_json)
 
 
 @app.command()
@@ -227,6 +281,18 @@ def requests(run: RunArgument, as_json: JsonOption = False) -> None:
     from windfall.cli import operate as verb
 
     verb.requests(run, as_json)
+
+
+@app.command()
+def alerts(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML), or a run directory")],
+    test: Annotated[bool, typer.Option("--test", help="send one to the webhook now, and say what it answers")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What a run tells people of ([alerts]), from when on, and where it is sent."""
+    from windfall.cli import alerts as verb
+
+    verb.alerts(file, test, as_json)
 
 
 @app.command()

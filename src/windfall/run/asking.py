@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from windfall import clock
 from windfall.errors import ConfigError, StoreError
-from windfall.run.requests import Request, outcome, pending, running
+from windfall.run.requests import Request, outcome, pending, plain, running
 from windfall.store.files import sync_dir, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir
@@ -28,7 +28,7 @@ def ask(run: RunDir, asked: Request) -> str:
         StoreError: no run there, or it cannot be read.
     """
     run.open_existing()
-    r = replace(asked, id=asked.id or secrets.token_hex(8), who=" ".join(asked.who.split()), why=" ".join(asked.why.split()))
+    r = replace(asked, id=asked.id or secrets.token_hex(8), who=plain(asked.who), why=plain(asked.why))
     if wrong := r.wrong():
         raise ConfigError(f"{r.what()}: {wrong}")
     names = _sites(run)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import unicodedata
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,9 +83,9 @@ class Request:
             if not isinstance(asked.get(name), str | None):
                 raise ValueError(f"its {name} is no text")
         found = cls(
-            asked["kind"], asked.get("site") or None, asked.get("who") or "", asked.get("why") or "", _span(asked.get("for_s")),
-            asked.get("key") or "", asked.get("value"), asked.get("extend") or None, asked.get("expect") or None,
-            asked.get("id") or "", at,
+            asked["kind"], asked.get("site") or None, plain(asked.get("who") or ""), plain(asked.get("why") or ""),
+            _span(asked.get("for_s")), asked.get("key") or "", asked.get("value"), asked.get("extend") or None,
+            asked.get("expect") or None, asked.get("id") or "", at,
         )  # fmt: skip
         if wrong := found.wrong():
             raise ValueError(wrong)
@@ -246,6 +247,11 @@ def waits_for(run: RunDir) -> str:
 
 def _taken(t: TakenRequest) -> RequestOutcome:
     return RequestOutcome(Request(**{**t.asked, "id": t.id}), "applied" if t.applied else "refused", t.reason, t.t_run, t.t_wall)
+
+
+def plain(text: str) -> str:
+    """A text of one line without what a terminal would obey, as it is shown to others than who wrote it."""
+    return " ".join("".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf") and not c.isspace() else c for c in text).split())
 
 
 def _span(value: Any) -> float | None:

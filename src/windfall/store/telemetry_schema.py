@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS forecasts (
 CREATE TABLE IF NOT EXISTS states (
   site TEXT NOT NULL, t_run REAL NOT NULL, t_wall REAL NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS modes (t_run REAL NOT NULL, t_wall REAL NOT NULL, mode TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, id);
 CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (name, id);
 CREATE INDEX IF NOT EXISTS energy_by_site ON energy (site, t0);
 """

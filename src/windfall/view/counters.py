@@ -89,8 +89,8 @@ def _count(config: Config, t: Telemetry | None) -> RunCounters:
     on = {name: sum(c.seconds for c in energy if c.site == name and c.phase != "off") for name in names}
     useful = {name: sum(c.seconds for c in energy if c.site == name and c.phase == "training") for name in names}
     made = {
-        s.name: embodied(e.kg_co2, e.life_years, e.used_share, reserved_s=on[s.name], useful_s=useful[s.name]).reserved_g
-        for s in config.site if (e := s.embodied) is not None
+        s.name: embodied(m.kg_co2, m.life_years, m.used_share, reserved_s=on[s.name], useful_s=useful[s.name]).reserved_g
+        for s in config.site if (m := s.embodied) is not None
     }  # fmt: skip
     prices = {s.name: next((x.currency for x in s.all_signals if x.type == "price"), None) for s in config.site}
     return RunCounters(
