@@ -74,10 +74,11 @@ def stale(value: float, t: float = T) -> Reading:
     return Reading(value, "gCO2/kWh", t - 4000, t - 4000, t - 3700, t - 3100, "test", t - 3700)
 
 
-def budgeted(deadline_h: float = 24.0, replan_s: float = 900.0) -> Budgeted:
+def budgeted(deadline_h: float = 24.0, replan_s: float = 900.0, sure: bool = True) -> Budgeted:
     return Budgeted(
         defaultdict(lambda: under(100.0)), defaultdict(lambda: SpinUp(((300.0, 0.5),))), deadline=None, deadline_h=deadline_h,
         climatology_s=28 * DAY, replan_s=replan_s, breakeven=Breakeven(), prior=lambda site: prior_days(),
+        sure=_Every() if sure else (),
     )  # fmt: skip
 
 
@@ -88,6 +89,13 @@ def site(name: str = "a", value: float | Reading | None = 0.0, **more: object) -
 
 def view(*sites: SiteView, t: float = T, left: float = 6 * HOUR, tick_s: float = 60.0) -> FleetView:
     return FleetView(t, {s.name: s for s in sites}, T, left, 0.0, tick_s)
+
+
+class _Every:
+    """Has every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 class Told:
@@ -199,8 +207,8 @@ def test_a_site_that_failed_is_not_counted_on() -> None:
     past = behind(lambda hour: 10.0 if hour in (12, 13) else 400.0, days=28)
     found = {}
     for state in ("off", "failed"):
-        sites = [site("a", 400.0, outlook=Outlook(None, past)), site("b", 400.0, outlook=Outlook(None, past), state=state)]
-        found[state] = budgeted().decide(view(*sites, left=3.0 * HOUR))["a"].numbers["worth"]
+        sites = [site(n, 400.0, outlook=Outlook(None, past), state=state if n != "a" else "off") for n in "abc"]
+        found[state] = budgeted().decide(view(*sites, left=5.4 * HOUR))["a"].numbers["worth"]
     assert found["off"] < 30.0 < 400.0 <= found["failed"]
     alone = [site("a", 500.0), site("b", 500.0, state="failed")]
     d = budgeted().decide(view(*alone, left=23.95 * HOUR))["a"]
@@ -362,8 +370,8 @@ def test_prices_are_weighed_by_their_own_scale_and_named_in_their_own_unit(tmp_p
         reading = fresh(value, unit="AUD/MWh")
         d = policy.decide(view(site(value=reading, outlook=Outlook(None, past)), left=2 * HOUR))["a"]
         told.append(d)
-        assert d.numbers["restart_cost"] == pytest.approx(300.0 * 20.0)
-        assert abs(d.numbers["worth"]) <= 1.0  # it would make a restart cost nothing
+        assert d.numbers["restart_cost"] == pytest.approx(150.0 * max(0.0, value))  # a start's energy, which earns at -2
+        assert abs(d.numbers["worth"]) <= 1.0
     assert "AUD·s/MWh" in told[1].reason
     planned = policy.decide(view(site(value=fresh(5.0, unit="AUD/MWh"), outlook=Outlook(ahead([5.0] * 24))), left=2 * HOUR))["a"]
     assert "5.0 AUD/MWh" in planned.reason
