@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulate.days import STEP, config
+from simulate.days import START, STEP, config, write_trace
 from windfall.config.schema import Config
 from windfall.energy.account import Interval
 from windfall.errors import ConfigError
@@ -29,7 +29,7 @@ from windfall.policy.prior import prior_days
 from windfall.policy.programme import SpinUp
 from windfall.simulate.backtest import span_of
 from windfall.simulate.oracle import BudgetOracle
-from windfall.simulate.simulation import Simulation, SimulationResult
+from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 
 T = 1_768_176_000.0  # midnight
 HOUR, DAY = 3600.0, 86400.0
@@ -164,6 +164,51 @@ def test_without_a_forecast_it_goes_by_climatology_says_so_and_is_in_time(tmp_pa
     assert "0 days of its past and a prior" in reasons[0]
     assert any("climatology: 1 days of its past and a prior" in r for r in reasons)
     assert "planned to the deadline" not in "".join(reasons)
+
+
+def _days_with_chance(days: int, seed: int) -> np.ndarray:
+    """Days of which each is clean around noon, more or less and sooner or later, and dirty else."""
+    rng, hours = np.random.default_rng(seed), np.arange(288) / 12.0
+    found = []
+    for _ in range(days):
+        depth, noon = rng.uniform(50.0, 380.0), rng.uniform(10.0, 15.0)
+        found.append(400.0 - depth * np.exp(-(((hours - noon) / 2.5) ** 2)) + rng.normal(0.0, 10.0, 288))
+    return np.maximum(0.0, np.concatenate(found)).round(1)
+
+
+def _forecasts(kind: str, values: np.ndarray, steps: int) -> np.ndarray:
+    """What a forecast of a kind says in each row of the time so many steps later."""
+    true = np.append(values[steps:], np.full(steps, values[-1]))
+    noise = np.random.default_rng(1).uniform(0.0, 500.0, len(values))
+    turned = np.where(np.arange(len(values)) < 6 * 288, true, 700.0 - true)  # it was good until half a day into the run
+    return {"true": true, "upside down": 700.0 - true, "noise": noise, "nothing": np.zeros(len(values)), "turned": turned}[
+        kind
+    ].round(1)
+
+
+def test_a_bad_forecast_costs_next_to_nothing_and_a_good_one_is_worth_having(tmp_path: Path) -> None:
+    kg: dict[str, float] = {}
+    leads = {"f1": 3600, "f3": 10800, "f8": 28800}
+    for kind in ("none", "true", "upside down", "noise", "nothing", "turned"):
+        for seed in (0, 1):
+            values = _days_with_chance(10, seed)
+            columns = {"a": values.tolist()}
+            ahead = "forecast_columns = { " + ", ".join(f"{n} = {s}" for n, s in leads.items()) + " }" if kind != "none" else ""
+            c = config(
+                tmp_path, columns, spin_up_s=300, forecasts=ahead, idle_w=0.0, backtest="tick_s = 300\nsite_hours = 7",
+                policy="deadline_h = 66\nreplan_s = 3600\nclimatology_days = 7",
+            )  # fmt: skip
+            if kind != "none":
+                write_trace(
+                    tmp_path / "trace.csv", columns | {n: _forecasts(kind, values, s // 300).tolist() for n, s in leads.items()}
+                )
+            start = START + 5.5 * DAY
+            found = Simulation(c, build_grid(c), TimeSpan(start, start + 4 * DAY), "windfall").run("budgeted")
+            assert found.done_at is not None
+            assert found.done_at <= start + 66 * HOUR
+            kg[kind] = kg.get(kind, 0.0) + (found.kg or 0.0)
+    assert all(kg[x] <= 1.02 * kg["none"] for x in kg), kg
+    assert kg["true"] < 0.95 * kg["none"], kg
 
 
 def test_the_price_weighs_the_hours_that_are_still_to_come() -> None:

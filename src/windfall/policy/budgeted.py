@@ -34,7 +34,7 @@ _SPARE_SHARE = 0.002
 _LEAST_DAYS = 7
 _PER_DAY = round(DAY_S / STEP_S)
 #: For how long a price stands: a share of the time left, but no longer than this (s).
-_HOLDS_SHARE, _HOLDS_S = 1 / 56, 6 * 3600.0
+_HOLDS_SHARE, _HOLDS_S = 1 / 28, 6 * 3600.0
 #: Tokens left at which prices are remembered: as shares of what can be trained until prices are made anew.
 _TRAINED = (1.0, 0.5, 0.0)
 #: Of a plan, so many of the next switches are remembered.

@@ -266,16 +266,23 @@ def supplied(values: Array, source: SiteSupply, worths: Array) -> tuple[Array, A
     At the highest worth the site runs all the time, and starts never.
     """
     under = values[None, :] < worths[:, None]
-    steps = np.arange(len(values))
-    before = np.maximum.accumulate(np.where(under, -1, steps), axis=1)
-    after = np.minimum.accumulate(np.where(under, len(values), steps)[:, ::-1], axis=1)[:, ::-1]
-    into, length = (steps - before) * STEP_S, (after - before - 1) * STEP_S
-    trained = np.where(under, np.clip(into - source.spin_up_s, 0.0, STEP_S), 0.0)
+    # A window is a run of steps under the worth. Between two worths a step over it is put, so that no run goes on in the next.
+    n = len(values) + 1
+    flat = np.zeros((len(worths), n), np.int8)
+    flat[:, :-1] = under
+    change = np.diff(flat.ravel(), prepend=np.int8(0))
+    begins, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    lengths = ends - begins
+    place = np.flatnonzero(flat)
+    into = (place - np.repeat(begins, lengths)) * STEP_S
+    seconds = np.clip(into - (source.spin_up_s - STEP_S), 0.0, STEP_S)
     # What a start costs is part of what the tokens of its window cost. A window that ends before the site is ready is left out.
-    start = source.spin_up_s * source.start_share / np.maximum(length - source.spin_up_s, STEP_S)
-    paid = trained * (1.0 + start)
+    start = source.spin_up_s * source.start_share / np.maximum(lengths * STEP_S - source.spin_up_s, STEP_S)
+    trained, paid = np.zeros((len(worths), n)), np.zeros((len(worths), n))
+    trained.ravel()[place] = seconds
+    paid.ravel()[place] = seconds * (1.0 + np.repeat(start, lengths))
     trained[-1], paid[-1] = STEP_S, STEP_S
-    return trained, paid * values
+    return trained[:, :-1], paid[:, :-1] * values
 
 
 def _wait(days: Array, weights: Array, price: float) -> tuple[float, float]:
