@@ -26,7 +26,7 @@ import numpy.typing as npt
 from windfall.config.microgrid import MicrogridBatteryTable, MicrogridTable
 from windfall.config.schema import SiteTable
 from windfall.energy.charge import ChargeLog, StateOfCharge, Surplus
-from windfall.grid.signal import Signal
+from windfall.grid.signal import Signal, StepSignal
 
 Array = npt.NDArray[np.float64]
 
@@ -104,6 +104,8 @@ class Microgrid:
         #: Run time up to which it has been simulated, and up to which its battery has been stepped.
         self.t = self._stepped = t
         self._held: _Held | None = None
+        #: Runs of equal supply from now on: (from, to, W).
+        self._ahead: deque[tuple[float, float, float]] = deque()
         self._battery = None if self.table.battery is None or soc is None else _battery(self.table.battery, soc)
         self.healthy_until = t
         self.log.note(t, self.soc)
@@ -165,8 +167,8 @@ class Microgrid:
 
     def _go(self, load: float, t1: float) -> None:
         waiting = self._waiting
-        for a, b, supply in _runs(self.supply, self.t, t1):
-            t = a
+        while self.t < t1:
+            t, (b, supply) = self.t, self._delivers(t1)
             while t < b:
                 held = self._held
                 if held is None or t >= held.until or held.load != load or held.supply != supply:
@@ -185,6 +187,15 @@ class Microgrid:
             self.healthy_until = t1
             if t1 % self._step == 0.0:
                 self.log.note(t1, self.soc)
+
+    def _delivers(self, t1: float) -> tuple[float, float]:
+        """What the plants deliver now (W), and until when, at most until ``t1``. Of a trace a day is looked up at once."""
+        if not self._ahead or self._ahead[-1][1] <= self.t:
+            whole = isinstance(self.supply, StepSignal)
+            self._ahead = deque(_runs(self.supply, self.t, max(t1, self.t + 86400.0) if whole else t1))
+        while self._ahead[0][1] <= self.t:
+            self._ahead.popleft()
+        return min(self._ahead[0][1], t1), self._ahead[0][2]
 
     def _step_battery(self, t: float) -> None:
         if self._battery is not None and t > self._stepped:
@@ -276,8 +287,6 @@ def _battery(table: MicrogridBatteryTable, soc: float) -> Any:
 
 def _runs(supply: Signal, t0: float, t1: float) -> list[tuple[float, float, float]]:
     """The supply over ``[t0, t1)`` as runs of equal values: (from, to, W); NaN where it is not known."""
-    if t1 <= t0:
-        return []
     c = supply.between(t0, t1)
     values = c.values
     same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
