@@ -79,7 +79,8 @@ class Bill:
 
     def times(self, factor: float) -> Bill:
         """The bill of so many times the training."""
-        return replace(self, **{f.name: v * factor for f in fields(self) if isinstance(v := getattr(self, f.name), float)})
+        scaled: dict[str, Any] = {f.name: v * factor for f in fields(self) if isinstance(v := getattr(self, f.name), float)}
+        return replace(self, **scaled)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -325,10 +326,12 @@ def settled(bills: Sequence[Bill], config: Config, name: str) -> Bill:
     """Bills of several simulations as that of the run's budget."""
     total = bills[0]
     for b in bills[1:]:
-        parts = {f.name: getattr(total, f.name) + v for f in fields(b) if isinstance(v := getattr(b, f.name), float)}
+        parts: dict[str, Any] = {
+            f.name: getattr(total, f.name) + v for f in fields(b) if isinstance(v := getattr(b, f.name), float)
+        }  # fmt: skip
         # What one of them does not know is not known of the sum.
         unknown = {n: None for n in ("kg", "embodied_kg") if getattr(b, n) is None or getattr(total, n) is None}
-        total = replace(total, **{**parts, **unknown})  # type: ignore[arg-type]
+        total = replace(total, **{**parts, **unknown})
     return replace(total.times(config.run.budget_tokens / total.tokens), name=name)
 
 

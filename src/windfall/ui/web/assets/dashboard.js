@@ -33,6 +33,7 @@ class Page {
     this.controls();
     this.refresh();
     this.follow();
+    document.addEventListener("visibilitychange", () => !document.hidden && this.again && this.refresh());
     this.rows = document.querySelector("#event-rows tbody");
     this.sampled();
     if (at("at")) this.pick(at("at"));
@@ -81,13 +82,12 @@ class Page {
   }
 
   async refresh() {
-    if (this.loading) { this.again = true; return; }
+    if (this.loading || (document.hidden && this.drawn)) { this.again = true; return; }
     this.loading = true;
     const jobs = [this.loadLanes(), this.loadEmissions(), this.loadRates(), this.loadLoss()];
     const failed = (await Promise.allSettled(jobs)).find((j) => j.status === "rejected");
     if (failed) this.trouble(failed.reason.message);
-    this.loading = false;
-    this.drawn = Date.now();
+    [this.loading, this.drawn] = [false, Date.now()];
     document.documentElement.dataset.ready = "drawn";
     if (this.again) { this.again = false; this.refresh(); }
   }
@@ -167,8 +167,7 @@ class Page {
       if (e && id !== "w-shape") e.innerHTML = html;
       this.words[id] = html;
     }
-    this.heard = Date.now();
-    this.connected(true);
+    [this.heard] = [Date.now(), this.connected(true)];
     for (const n of found.samples.filter((v) => !this.samples.includes(v))) for (const k of ["a", "b"]) $(`sample-${k}`)?.prepend(new Option(n));
     this.samples = found.samples;
     const moved = this.mark !== undefined && found.mark !== this.mark;
@@ -212,16 +211,15 @@ class Page {
   async follow() {
     setInterval(() => Date.now() - this.heard > 15000 && this.connected(false), 2000);
     for (;;) {
-      if (document.hidden) { await new Promise((go) => document.addEventListener("visibilitychange", go, { once: true })); continue; }
       let streamed = false;
-      for (const i of navigator.locks ? [0, 1, 2] : []) {
+      for (const i of navigator.locks && !document.hidden ? [0, 1, 2] : []) {
         await navigator.locks.request(`windfall-stream-${i}`, { ifAvailable: true }, async (lock) => {
           if (lock && !streamed) { streamed = true; await this.stream(); }
         });
         if (streamed) break;
       }
       if (!streamed || !this.told) await this.poll();
-      await wait(streamed && this.told ? 300 : 1500);
+      await wait(streamed && this.told ? 300 : document.hidden ? 3000 : 1500);
     }
   }
 
@@ -338,6 +336,7 @@ class Page {
       const given = new FormData(form), body = { kind, id, why: given.get("why"), who: given.get("who") };
       localStorage.setItem("windfall-who", body.who);
       if (site) body.site = site;
+      if (kind === "drain") body.expect = $(`w-${this.sites.indexOf(site)}-chip`).firstElementChild.classList[1]; // what the asker sees
       if (given.get("for")) body.for = given.get("for");
       try {
         const left = await ask(`${this.base}/requests`, { method: "POST", headers: { "Content-Type": "application/json", "X-Windfall-Proof": this.proof }, body: JSON.stringify(body) });
