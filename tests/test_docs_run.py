@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from patience import PATIENCE_S, wait_for
-from test_docs import COMMANDS
+from test_docs import COMMANDS, blocks
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -34,11 +34,15 @@ ELSEWHERE = {
     "export-weights runs/my --out made --format nanochat": "a model of the tutorial's size is none of nanochat's: tests/train",
     "track runs/my --to wandb": "asks the service: tests/ui/test_ui_trackers.py",
     "track runs/my --to mlflow": "the same",
+    "run my.toml --run-dir runs/my --jsonl": "the run that is started is the tutorial's",
+    "hold runs/my california --expect training --wait 30s": "what it expects is not so there: tests/cli",
+    "set runs/my max_sites 2 --expect 1": "the same",
+    "alerts my.toml --test": "asks a service: tests/run/test_run_webhook.py",
     "import-weights": "needs a checkpoint of nanochat: tests/train",
 }
 #: Words of the pages, and what stands for them here.
 STANDS_FOR = {"RUN": "runs/my", "DIR": "made", "runs/demo": "runs/my"}
-WHILE_IT_RUNS = ("hold", "release", "drain")
+WHILE_IT_RUNS = ("hold", "release", "drain", "set", "stop")
 
 
 def words_of(line: str) -> list[str]:
@@ -104,6 +108,9 @@ def test_a_reader_types_every_command_of_the_documents(place: Path) -> None:
             windfall(place, *words)
     assert (place / "runs/my/report/index.html").is_file()
     assert list((place / "weights").glob("*.safetensors"))
+    (place / "page.py").write_text("\n".join(blocks((ROOT / "docs" / "python.md").read_text(encoding="utf-8"), ("python",))))
+    done = subprocess.run([sys.executable, "page.py"], cwd=place, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
     assert "california" in (place / "tables" / "energy.csv").read_text(encoding="utf-8")
 
 

@@ -206,6 +206,10 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
     ("lease_ended", None, {"epoch": 4, "blocks": 1}, "lease 4 ended; 1 block of it can be lent again"),
     ("quarantined", None, {"block": 7, "reason": "three leases failed at it"}, "block 7 is quarantined: three leases failed at it"),
     ("refused", None, {"generation": 1, "cut": 2, "tokens": 1024, "reason": "too old"}, "refused cut 1.2 (1,024 tokens): too old"),
+    ("alert", None, {"alert": "flapping", "reason": "a: 4 starts within an hour"}, "alert: a: 4 starts within an hour"),
+    ("alert_over", None, {"alert": "flapping", "reason": "a: 4 starts"}, "the alert is over: a: 4 starts"),
+    ("alerts_unsent", None, {"reason": "no connection"}, "alerts cannot be sent: no connection"),
+    ("alerts_sent_again", None, {}, "alerts are sent again"),
     ("stop_asked", None, {"who": "ann", "reason": "night"}, "stop asked by ann: night"),
     (
         "request_refused", None, {"who": "ann", "what": "hold of a", "reason": "it is gone"},

@@ -85,7 +85,7 @@ def test_tables_and_summary_of_an_export_are_of_one_moment(
     assert "federated" not in (tmp_path / "out" / "versions.csv").read_text()
     assert (tmp_path / "out" / "blocks.csv").read_text().splitlines()[1:] == ["0,4,4,committed", "4,8,4,free"]
     assert summary["version"] == 1
-    assert summary["energy_kwh"] == pytest.approx(sum(float(x.split(",")[-5]) for x in energies(tmp_path)) / 3.6e6)
+    assert summary["energy_kwh"] == pytest.approx(sum(float(x.split(",")[-9]) for x in energies(tmp_path)) / 3.6e6)
 
 
 def energies(folder: Path) -> list[str]:

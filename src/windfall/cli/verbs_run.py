@@ -161,6 +161,14 @@ def account(
 
 
 @app.command()
+def metrics(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories")]) -> None:
+    """Print runs as Prometheus reads them, once (the dashboard has them at /metrics)."""
+    from windfall.cli import metrics as verb
+
+    verb.metrics(runs)
+
+
+@app.command()
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for the tables; made if it is not there")],
@@ -273,6 +281,18 @@ def requests(run: RunArgument, as_json: JsonOption = False) -> None:
     from windfall.cli import operate as verb
 
     verb.requests(run, as_json)
+
+
+@app.command()
+def alerts(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="configuration (TOML), or a run directory")],
+    test: Annotated[bool, typer.Option("--test", help="send one to the webhook now, and say what it answers")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What a run tells people of ([alerts]), from when on, and where it is sent."""
+    from windfall.cli import alerts as verb
+
+    verb.alerts(file, test, as_json)
 
 
 @app.command()

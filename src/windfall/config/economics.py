@@ -1,4 +1,4 @@
-"""`[economics]`: what a site costs to own, to run and to wait for. Figures of one's own books; none has a default but life and link."""
+"""`[economics]`: what a site costs to own, to run and to wait for: figures of one's own books."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _SAME_H = 1 / 1800
 class TariffTable(Table):
     """`[[economics.tariff]]`: what energy costs in some hours of the day. Together they cover every hour once."""
 
-    from_h: Annotated[float, Field(ge=0, lt=24)] = Field(0.0, description="hour of the day from which it holds, on the tariff's clock")
+    from_h: Annotated[float, Field(ge=0, lt=24)] = Field(
+        0.0, description="hour of the day from which it holds, on the tariff's clock"
+    )
     until_h: Annotated[float, Field(gt=0, le=24)] = Field(24.0, description="until which it holds; before from_h: over midnight")
     days: Literal["all", "weekdays", "weekends"] = Field("all", description="on which days; weekends are Saturday and Sunday")
     region: str | None = Field(None, description="only in this region (default: in every region without tariffs of its own)")
@@ -51,7 +53,9 @@ class EconomicsTable(Table):
     used_share: Share | None = Field(
         None, description="share of that life in which it does useful work, this and other (default: only this run's)"
     )
-    interest_share_per_year: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="interest on what was paid for the hardware")
+    interest_share_per_year: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="interest on what was paid for the hardware"
+    )
     network_per_month: NonNegative = Field(0.0, description="rent of one site's link")
     network_per_gb: NonNegative = Field(0.0, description="price of a GB that leaves or enters a site")
     gb_per_site_hour: NonNegative = Field(0.0, description="GB that a site sends and receives in an hour of training")

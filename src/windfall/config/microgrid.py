@@ -59,7 +59,7 @@ class SourceTable(SignalTable):
         return SignalTable(**{**keys, "type": "surplus_power"})
 
 
-class BatteryTable(Table):
+class MicrogridBatteryTable(Table):
     """`[site.microgrid.battery]`: lithium-ion cells, by Vessim's C-L-C model."""
 
     capacity_wh: Positive = Field(description="what its cells hold")
@@ -73,7 +73,7 @@ class BatteryTable(Table):
     )
 
     @model_validator(mode="after")
-    def _order(self) -> BatteryTable:
+    def _order(self) -> MicrogridBatteryTable:
         if self.initial_soc < self.min_soc:
             raise ValueError(f"initial_soc = {self.initial_soc:g} is below min_soc = {self.min_soc:g}; raise it, or lower min_soc")
         return self
@@ -88,7 +88,7 @@ class MicrogridTable(Table):
     """`[site.microgrid]`: the site is the load of a microgrid, which Vessim simulates beside the run."""
 
     source: list[SourceTable] = Field(min_length=1, description="plants behind the meter: sun, wind")
-    battery: BatteryTable | None = Field(None, description="a battery (default: none)")
+    battery: MicrogridBatteryTable | None = Field(None, description="a battery (default: none)")
     policy: Literal["battery_first", "grid_first"] = Field(
         "battery_first", description="what takes a surplus and covers a deficit first; the battery is never charged from the grid"
     )

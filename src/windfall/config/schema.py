@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from windfall.config.account import AccountTable, EmbodiedTable
+from windfall.config.alerts import AlertsTable
 from windfall.config.backtest import BacktestTable
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
 from windfall.config.drivers import (
@@ -261,6 +262,7 @@ class Config(Table):
     limits: LimitsTable = Field(default_factory=LimitsTable)  # type: ignore[arg-type]
     network: NetworkTable = Field(default_factory=NetworkTable)  # type: ignore[arg-type]
     account: AccountTable = Field(default_factory=AccountTable)  # type: ignore[arg-type]
+    alerts: AlertsTable = Field(default_factory=AlertsTable)  # type: ignore[arg-type]
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
     economics: EconomicsTable | None = Field(None, description="what sites cost, for `windfall economics`")
     site: list[SiteTable] = Field(min_length=1)
@@ -379,11 +381,11 @@ class Config(Table):
             if not priced and where[0] == "site":
                 told = f"nothing says what energy costs in {region}; give it a price signal, or add [[economics.tariff]]"
                 wrong.append((where, told))
-            for path, t in priced[:1]:
-                if t.currency != table.currency:
+            for path, price in priced[:1]:
+                if price.currency != table.currency:
                     told = (
-                        f"its prices are in {t.currency} and [economics] is in {table.currency}, and currencies cannot be added; set "
-                        f'currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
+                        f"its prices are in {price.currency} and [economics] is in {table.currency}, and currencies cannot be "
+                        f'added; set currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
                     )
                     wrong.append(((*path, "currency"), told))
         if wrong:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from windfall.config.accepted import accepted, table_of
 from windfall.config.account import AccountTable
+from windfall.config.alerts import AlertsTable
 from windfall.config.backtest import BacktestTable, ReferenceTable, TrainerTable
 from windfall.config.economics import BatteryTable, EconomicsTable, TariffTable
 from windfall.config.federation import FederationTable
@@ -93,7 +94,7 @@ def template() -> str:
     for name, cls in (
         ("run", RunTable), ("policy", PolicyTable), ("model", ModelTable), ("data", DataTable),
         ("train", TrainTable), ("federation", FederationTable), ("fleet", FleetTable),
-        ("limits", LimitsTable), ("account", AccountTable), ("backtest", BacktestTable),
+        ("limits", LimitsTable), ("account", AccountTable), ("alerts", AlertsTable), ("backtest", BacktestTable),
     ):  # fmt: skip
         lines += _table(f"[{name}]", cls, _SET.get(name, {}))
     lines += _table("[backtest.trainer]", TrainerTable, {})

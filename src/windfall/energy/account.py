@@ -137,6 +137,11 @@ class Account:
             for a, b, j, c, g, i, av, m, own, stored in zip(*(x.tolist() for x in found), strict=True)
         ]  # fmt: skip
 
+    def foresee(self, site: str, phase: str, t0: float, t1: float) -> None:
+        """``[t0, t1)`` has passed in that phase and will be booked later: a microgrid goes on, so that its signals are of now."""
+        if site in self.microgrids:
+            self.microgrids[site].advance(self._power[site].watts(phase), t0, t1)
+
     def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
         """Book ``joules`` of ``site`` at run time ``t``, under the readings of that instant; the entry takes no time."""
         if joules == 0.0:
@@ -157,29 +162,28 @@ class Account:
     ) -> Interval:
         """Correct the part ``[t0, t1)`` of an entry of a model: it took ``watts``, of which ``measured`` J were measured.
 
-        The readings stay those under which the entry was booked: a meter knows nothing of them. Of a microgrid the difference is
-        the grid's, as plants and battery have gone on under the load that was booked.
+        The readings stay those under which the entry was booked: a meter knows nothing of them. So does what it was made of, where
+        the site has a microgrid: plants and battery have gone on under the load that was booked.
         """
         joules = (watts - was.watts) * (t1 - t0)
-        grid = was.joules - was.own_joules - was.stored_joules
-        part = joules / grid if grid > 0 else math.nan
-        grams = was.grams * part if grid > 0 else joules / J_PER_KWH * (was.g_per_kwh or 0.0)
+        part = joules / was.joules
         e = replace(
-            was, t0=t0, t1=t1, watts=watts - was.watts, joules=joules, grams=grams,
-            average_grams=None if was.average_grams is None else _known(was.average_grams * part),
-            money=None if was.money is None else _known(was.money * part), measured_joules=measured, cause=cause,
-            booked_at=booked_at, own_joules=0.0, stored_joules=0.0,
+            was, t0=t0, t1=t1, watts=watts - was.watts, joules=joules, grams=was.grams * part,
+            average_grams=None if was.average_grams is None else was.average_grams * part,
+            money=None if was.money is None else was.money * part, measured_joules=measured, cause=cause,
+            booked_at=booked_at, own_joules=was.own_joules * part, stored_joules=was.stored_joules * part,
         )  # fmt: skip
         self._enter(e)
         return e
 
     def _enter(self, e: Interval) -> None:
         """Add an entry without time of its own to the sums."""
+        grid = e.joules - e.own_joules - e.stored_joules
         self.totals.setdefault((e.site, e.phase), Total()).add(
             Total(
-                0.0, e.joules, e.grams, e.joules if e.inside else 0.0, e.joules if e.g_per_kwh is None else 0.0,
-                e.joules if e.inside is None else 0.0, e.joules if e.money is None else 0.0, e.average_grams or 0.0, e.money or 0.0,
-                e.measured_joules,
+                0.0, e.joules, e.grams, e.joules if e.inside else 0.0, grid if e.g_per_kwh is None else 0.0,
+                e.joules if e.inside is None else 0.0, grid if e.money is None else 0.0, e.average_grams or 0.0, e.money or 0.0,
+                e.measured_joules, e.own_joules, e.stored_joules,
             )
         )  # fmt: skip
 
@@ -211,9 +215,8 @@ class Account:
         if flows is not None:
             i = np.maximum(np.searchsorted(flows.starts, starts, side="right") - 1, 0)
             own, stored = flows.own_w[i] * length, flows.stored_w[i] * length
-        else:  # a correction is of what the load was made of then
-            of_plants, of_battery = (0.0, 0.0) if microgrid is None else microgrid.shares(t0, t1)
-            own, stored = joules * of_plants, joules * of_battery
+        else:
+            own = stored = np.zeros(len(starts))
         grid = joules - own - stored
         known, judged = np.isfinite(intensity), np.isfinite(first)
         grams = np.where(known, grid / J_PER_KWH * intensity, 0.0)

@@ -91,7 +91,10 @@ class Books:
                 )
                 at = used.t1
             found += self._model(w, at, w.t1, now)
-        return found + self._corrections(now)
+        found += self._corrections(now)
+        if closing:
+            self._stood_in.clear()
+        return found
 
     def _model(self, w: _Waiting, t0: float, t1: float, now: float) -> list[Interval]:
         """Book a part by the model."""
@@ -182,7 +185,8 @@ def _part(e: Interval, t0: float, t1: float) -> Interval:
     return replace(
         e, t0=t0, t1=t1, joules=e.joules * share, grams=e.grams * share,
         average_grams=None if e.average_grams is None else e.average_grams * share,
-        money=None if e.money is None else e.money * share,
+        money=None if e.money is None else e.money * share, own_joules=e.own_joules * share,
+        stored_joules=e.stored_joules * share,
     )  # fmt: skip
 
 
@@ -190,7 +194,10 @@ def _joined(a: Interval, b: Interval) -> Interval | None:
     """Two entries of a model as one, where the second goes on with the first and nothing has changed."""
 
     def rates(e: Interval) -> tuple[object, ...]:
-        each = (None if x is None or not e.joules else round(x / e.joules, 15) for x in (e.average_grams, e.money))
+        each = (
+            None if x is None or not e.joules else round(x / e.joules, 15)
+            for x in (e.average_grams, e.money, e.own_joules, e.stored_joules)
+        )
         return e.phase, e.watts, e.g_per_kwh, e.inside, *each
 
     if a.t1 != b.t0 or rates(a) != rates(b):
@@ -199,4 +206,5 @@ def _joined(a: Interval, b: Interval) -> Interval | None:
         a, t1=b.t1, joules=a.joules + b.joules, grams=a.grams + b.grams,
         average_grams=None if a.average_grams is None else a.average_grams + (b.average_grams or 0.0),
         money=None if a.money is None else a.money + (b.money or 0.0), booked_at=b.booked_at,
+        own_joules=a.own_joules + b.own_joules, stored_joules=a.stored_joules + b.stored_joules,
     )  # fmt: skip

@@ -1,13 +1,15 @@
-"""Microgrids: a site's own sun, wind and battery, stepped through run time by Vessim's own classes.
+"""Microgrids: a site's own sun, wind and battery, simulated beside the run as Vessim does.
 
-Every site with `[site.microgrid]` is a `vessim.microgrid.Microgrid` of a `ClcBattery` and a `GridConnection` under Vessim's
-dispatch policy. Its load is what the account books, so it is told of each phase as that is booked: on every clock, and in
-backtests. Power is balanced anew at each multiple of ``step_s`` (Unix time), and whenever load or generation changes; in between
-setpoints hold. So the result does not depend on how time is cut into bookings. A battery that rests is not stepped until something
-changes.
+The load is what the account books, so a microgrid is told of each phase as that is booked: on every clock, and in backtests. Power
+is balanced anew at each multiple of ``step_s`` (Unix time), and whenever load or generation changes; in between setpoints hold. So
+the result does not depend on how time is cut into bookings.
 
-Where Vessim cannot balance, or nobody knows what the plants deliver, the site's load counts as taken from the grid, and both of the
-microgrid's signals are stale until it balances again (invariant 5): a failure is never a surplus.
+The battery is Vessim's own `ClcBattery`, stepped here. How power is shared out is Vessim's `DefaultDispatchPolicy` over battery and
+`GridConnection` in a few lines: its own loop takes three times as long, too long for a year of minutes. A battery that rests is not
+stepped until something changes, for the same reason. A test compares with an `Environment` of Vessim on the same traces and load.
+
+Where power cannot be balanced, or nobody knows what the plants deliver, what is lacking counts as taken from the grid, and both
+of the microgrid's signals are stale until it balances again (invariant 5): a failure is never a surplus.
 """
 
 from __future__ import annotations
@@ -21,17 +23,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from windfall.config.microgrid import BatteryTable, MicrogridTable
+from windfall.config.microgrid import MicrogridBatteryTable, MicrogridTable
 from windfall.config.schema import SiteTable
 from windfall.energy.charge import ChargeLog, StateOfCharge, Surplus
-from windfall.grid.signal import Signal
+from windfall.grid.signal import Signal, StepSignal
 
 Array = npt.NDArray[np.float64]
 
 #: Capacity (Wh) of the cells that Vessim's battery has the parameters of.
 _CELL_WH = 19.14
-#: For so long (run time) it is remembered what loads were made of, for corrections of bookings.
-_REMEMBERED_S = 86400.0
+#: Less power than this is rounding.
+_NOTHING_W = 1e-6
 
 
 @dataclass
@@ -83,8 +85,8 @@ class _Held:
 class Microgrid:
     """One site's microgrid. It is told what the site takes, in order of time, and says where that came from."""
 
-    def __init__(self, table: MicrogridTable, supply: Signal, start: float, *, remember: bool = False) -> None:
-        """``supply``: what the plants deliver (W). ``remember``: keep what loads were made of, for corrections."""
+    def __init__(self, table: MicrogridTable, supply: Signal, start: float) -> None:
+        """``supply``: what the plants deliver (W)."""
         self.table = table
         self.supply = supply
         self.sums = Sums()
@@ -94,24 +96,17 @@ class Microgrid:
         self.healthy_until = start
         self.log = ChargeLog(float(table.step_s))
         self._step = float(table.step_s)
-        self._remember: deque[tuple[float, float, float, float, float]] | None = deque() if remember else None
+        #: Where loads came from that have not been booked yet: (from, to, own W, stored W).
+        self._waiting: deque[tuple[float, float, float, float]] = deque()
         self._begin(start, None if table.battery is None else table.battery.initial_soc)
 
     def _begin(self, t: float, soc: float | None) -> None:
-        from vessim.dispatch_policy import DefaultDispatchPolicy
-        from vessim.dispatchable import GridConnection
-        from vessim.microgrid import Microgrid as VessimMicrogrid
-
-        t_ = self.table
-        self._t = self._origin = t
+        #: Run time up to which it has been simulated, and up to which its battery has been stepped.
+        self.t = self._stepped = t
         self._held: _Held | None = None
-        self._battery = None if t_.battery is None or soc is None else _battery(t_.battery, soc)
-        self._connection = GridConnection("grid", max_import=t_.max_import_w, max_export=t_.max_export_w)
-        # Vessim has no curtailment: what may not be exported would be an error. A connection that only takes is one.
-        self._curtailed = None if t_.max_export_w is None else GridConnection("curtailed", max_import=0.0)
-        order = [self._battery, self._connection] if t_.policy == "battery_first" else [self._connection, self._battery]
-        parts = [d for d in (*order, self._curtailed) if d is not None]
-        self._vessim = VessimMicrogrid(t_.step_s, [], parts, DefaultDispatchPolicy())
+        #: Runs of equal supply from now on: (from, to, W).
+        self._ahead: deque[tuple[float, float, float]] = deque()
+        self._battery = None if self.table.battery is None or soc is None else _battery(self.table.battery, soc)
         self.healthy_until = t
         self.log.note(t, self.soc)
 
@@ -144,73 +139,98 @@ class Microgrid:
 
     # -- stepping
 
-    def use(self, load_w: float, t0: float, t1: float) -> Flows:
-        """The site takes ``load_w`` over ``[t0, t1)``. Time that was left out before is time without load.
+    def advance(self, load_w: float, t0: float, t1: float) -> None:
+        """The site takes ``load_w`` over ``[t0, t1)``, which will be booked later. Time that is left out is time without load."""
+        if t0 > self.t:
+            self._go(0.0, t0)
+        if t1 > self.t:
+            self._go(load_w, t1)
 
-        Of time that has been simulated already nothing can be changed: what is booked there later came from the grid.
+    def use(self, load_w: float, t0: float, t1: float) -> Flows:
+        """The site's load ``load_w`` over ``[t0, t1)`` is booked now: where it came from.
+
+        Of time that was booked before nothing can be changed: what is booked there again came from the grid.
         """
+        self.advance(load_w, t0, t1)
         found: list[tuple[float, float, float, float]] = []
-        if t0 < self._t:
-            found.append((t0, min(t1, self._t), 0.0, 0.0))
-        elif t0 > self._t:
-            self._go(0.0, t0, [])
-        if t1 > self._t:
-            self._go(load_w, t1, found)
-        if self._remember is not None:
-            self._remember += ((a, b, load_w, own, stored) for a, b, own, stored in found)
-            while self._remember and self._remember[0][1] < t1 - _REMEMBERED_S:
-                self._remember.popleft()
+        waiting = self._waiting
+        while waiting and waiting[0][0] < t1:
+            a, b, own, stored = waiting.popleft()
+            if b > t1:
+                waiting.appendleft((t1, b, own, stored))
+                b = t1
+            if b > t0:
+                found.append((max(a, t0), b, own, stored))
+        if not found or found[0][0] > t0:
+            found.insert(0, (t0, found[0][0] if found else t1, 0.0, 0.0))
         return Flows(*np.array(found, np.float64).reshape(-1, 4).T)
 
-    def shares(self, t0: float, t1: float) -> tuple[float, float]:
-        """Which shares of the load over ``[t0, t1)`` were own and stored, for its corrections; none where that is forgotten."""
-        load = own = stored = 0.0
-        for a, b, watts, from_plants, from_battery in self._remember or ():
-            length = max(0.0, min(b, t1) - max(a, t0))
-            load += watts * length
-            own += from_plants * length
-            stored += from_battery * length
-        return (own / load, stored / load) if load > 0 else (0.0, 0.0)
-
-    def _go(self, load: float, t1: float, found: list[tuple[float, float, float, float]]) -> None:
-        for a, b, supply in _runs(self.supply, self._t, t1):
-            t = a
+    def _go(self, load: float, t1: float) -> None:
+        waiting = self._waiting
+        while self.t < t1:
+            t, (b, supply) = self.t, self._delivers(t1)
             while t < b:
                 held = self._held
                 if held is None or t >= held.until or held.load != load or held.supply != supply:
                     held = self._held = self._dispatch(t, load, supply)
                 end = min(b, held.until)
                 self._sum(held, end - t)
-                found.append((t, end, held.own_w, held.stored_w))
+                last = waiting[-1] if waiting else None
+                if last is not None and last[1] == t and last[2] == held.own_w and last[3] == held.stored_w:
+                    waiting[-1] = (last[0], end, last[2], last[3])
+                else:
+                    waiting.append((t, end, held.own_w, held.stored_w))
                 t = end
-            self._t = b
-        self._vessim.finish(t1 - self._origin)
+            self.t = b
+        self._step_battery(t1)
         if not self.trouble:
             self.healthy_until = t1
             if t1 % self._step == 0.0:
                 self.log.note(t1, self.soc)
 
+    def _delivers(self, t1: float) -> tuple[float, float]:
+        """What the plants deliver now (W), and until when, at most until ``t1``. Of a trace a day is looked up at once."""
+        if not self._ahead or self._ahead[-1][1] <= self.t:
+            whole = isinstance(self.supply, StepSignal)
+            self._ahead = deque(_runs(self.supply, self.t, max(t1, self.t + 86400.0) if whole else t1))
+        while self._ahead[0][1] <= self.t:
+            self._ahead.popleft()
+        return min(self._ahead[0][1], t1), self._ahead[0][2]
+
+    def _step_battery(self, t: float) -> None:
+        if self._battery is not None and t > self._stepped:
+            self._battery.step(t - self._stepped)
+        self._stepped = t
+
     def _dispatch(self, t: float, load: float, supply: float) -> _Held:
         """Setpoints from ``t`` on."""
+        self._step_battery(t)
         ends = (math.floor(t / self._step) + 1.0) * self._step
-        duration = ends - t
-        known = math.isfinite(supply)
-        try:
-            self._vessim.advance(t - self._origin, supply - load if known else 0.0, duration)
-        except (RuntimeError, ValueError) as e:
-            return self._unbalanced(t, load, supply, ends, f"it cannot balance: {e}")
-        if not known:
+        if not math.isfinite(supply):
             return self._unbalanced(t, load, math.nan, ends, "what its plants deliver is not known")
+        table, battery = self.table, self._battery
+        least, most = (0.0, 0.0) if battery is None else battery.feasible_range(ends - t)
+        imports = -math.inf if table.max_import_w is None else -table.max_import_w
+        exports = math.inf if table.max_export_w is None else table.max_export_w
+        over = supply - load
+        if table.policy == "battery_first":
+            charge = float(min(max(over, least), most))
+            grid = min(max(over - charge, imports), exports)
+        else:
+            grid = min(max(over, imports), exports)
+            charge = float(min(max(over - grid, least), most))
+        left = over - charge - grid
+        if left < -_NOTHING_W:
+            return self._unbalanced(t, load, supply, ends, f"it cannot be balanced: {-left:,.0f} W are lacking")
+        if battery is not None:
+            battery.current_power = charge
         self.trouble = ""
         self.healthy_until = t
         self.log.note(t, self.soc)
-        charge = 0.0 if self._battery is None else float(self._battery.current_power)
-        if charge == 0.0 and duration == self._step:
+        if charge == 0.0 and ends - t == self._step:
             ends = math.inf  # nothing changes before load or supply does
         own = min(load, supply)
-        grid = float(self._connection.current_power)
-        curtail = 0.0 if self._curtailed is None else float(self._curtailed.current_power)
-        return _Held(load, supply, ends, charge, own, max(0.0, min(-charge, load - own)), max(0.0, grid), curtail, True)
+        return _Held(load, supply, ends, charge, own, max(0.0, min(-charge, load - own)), max(0.0, grid), max(0.0, left), True)
 
     def _unbalanced(self, t: float, load: float, supply: float, ends: float, why: str) -> _Held:
         """Setpoints where there are none that balance: the battery rests, and what is lacking counts as taken from the grid."""
@@ -244,7 +264,7 @@ class Microgrid:
     def as_json(self) -> dict[str, Any]:
         """What views show of it, and what the next coordinator needs to go on."""
         return {
-            "t": self._t, "soc": self.soc, "stored_j": self.stored_j, "lost_j": self.lost_j, "trouble": self.trouble,
+            "t": self.t, "soc": self.soc, "stored_j": self.stored_j, "lost_j": self.lost_j, "trouble": self.trouble,
             **asdict(self.sums),
         }  # fmt: skip
 
@@ -254,7 +274,7 @@ class Microgrid:
         self._begin(float(said["t"]), min(1.0, max(0.0, float(said["soc"]))))
 
 
-def _battery(table: BatteryTable, soc: float) -> Any:
+def _battery(table: MicrogridBatteryTable, soc: float) -> Any:
     from vessim.dispatchable import ClcBattery
 
     cells = max(1, round(table.capacity_wh / _CELL_WH))
@@ -267,8 +287,6 @@ def _battery(table: BatteryTable, soc: float) -> Any:
 
 def _runs(supply: Signal, t0: float, t1: float) -> list[tuple[float, float, float]]:
     """The supply over ``[t0, t1)`` as runs of equal values: (from, to, W); NaN where it is not known."""
-    if t1 <= t0:
-        return []
     c = supply.between(t0, t1)
     values = c.values
     same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
@@ -277,10 +295,6 @@ def _runs(supply: Signal, t0: float, t1: float) -> list[tuple[float, float, floa
     return list(zip(starts.tolist(), np.append(starts[1:], t1).tolist(), np.maximum(values[first], 0.0).tolist(), strict=True))
 
 
-def microgrids(
-    sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float, *, remember: bool = False
-) -> dict[str, Microgrid]:
-    """The microgrid of every site that has one, at the run's start; ``remember`` as `Microgrid` has it."""
-    return {
-        s.name: Microgrid(s.microgrid, supplies[s.name], start, remember=remember) for s in sites if s.microgrid is not None
-    }  # fmt: skip
+def microgrids(sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float) -> dict[str, Microgrid]:
+    """The microgrid of every site that has one, at the run's start."""
+    return {s.name: Microgrid(s.microgrid, supplies[s.name], start) for s in sites if s.microgrid is not None}

@@ -129,7 +129,7 @@ class Federation:
         self._reports.metered = take
 
     def beside(self) -> list[tuple[str, str, float]]:
-        return self._beside.take(self._t)
+        return self._beside.take(self._t, self.members.all())
 
     def left(self) -> float:
         counts = self._ledger.counts()

@@ -217,9 +217,6 @@ class Loop:
         sites = self.controller.sites
         self.work.tick(t, t_next, sites if names is None else {n: sites[n] for n in names})
         self.controller.reconcile(t, wall, self.decisions, self.work, names)
-        for name, phase, joules in self.work.beside():
-            if name in sites:
-                self._recorder.booked(self.account.book_at(name, phase, t, joules))
 
     def watch(self, t: float, wall: float) -> None:
         """Notice sites that fail while they work towards the next tick; hand out nothing."""
@@ -246,7 +243,10 @@ class Loop:
         return over and not self.work.merging() and all(s.state is State.OFF or n in lost for n, s in self.controller.sites.items())
 
     def book(self, t0: float, t1: float) -> None:
-        """Book the time from ``t0`` to ``t1``, in the phases that the sites are in."""
+        """Book the time from ``t0`` to ``t1``, in the phases that the sites are in, and what was used beside them by ``t0``."""
+        for name, phase, joules in self.work.beside():
+            if name in self.controller.sites:
+                self._recorder.booked(self.account.book_at(name, phase, t0, joules))
         for name, site in self.controller.sites.items():
             for phase, start, end in self.phases(site, site.state, t0, t1):
                 self._recorder.booked(self.account.book(name, phase, start, end))

@@ -35,9 +35,7 @@ def make_source(table: SourceTable, region: str, make: Make) -> tuple[Signal, li
     name = table.name or table.path
     if most <= 0.0 or least < -_NIGHT * most:
         what = "never above 0" if most <= 0.0 else f"as low as {least:,.0f}, and {most:,.0f} at most"
-        raise SignalError(
-            f"{name}: values of `{table.column}` are {what}: a plant delivers none below 0; check column and scale"
-        )
+        raise SignalError(f"{name}: values of `{table.column}` are {what}: a plant delivers none below 0; check column and scale")
     night = int((values < 0).sum())
     if night:
         said = [*said, f"{name}: {counted(night, 'row')} of `{table.column}` below 0 count as 0"]

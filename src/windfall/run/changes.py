@@ -95,6 +95,7 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "tracker": ("free", "where figures are sent, not what is trained"),
     "tracker.*": ("free", "where figures are sent, not what is trained"),
     "account.*": ("free", "how entries are shown; what is booked stays"),
+    "alerts.*": ("free", "what people are told"),
     "backtest.*": ("free", "no part of a run"),
     "economics": ("free", "no part of a run"),
     "economics.*": ("free", "no part of a run"),

@@ -23,6 +23,7 @@ from windfall.fleet.drivers.build import AGENT, Start, Starts, build_driver
 from windfall.fleet.machine import Action, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
+from windfall.run.alerts import AlertWatch, sender_of
 from windfall.run.compose import compose, redis_users, take_lease
 from windfall.run.endpoint import endpoint_port, endpoint_url
 from windfall.run.life import BEAT_S, begin, signs_of_life
@@ -147,6 +148,11 @@ class Coordinator:
             )
             self.work.hear_meters(self._meters.heard)
         self._microgrids = MicrogridWatch(microgrids_of(self.loop), self.telemetry)
+        self._sender = sender_of(config)
+        self._alerts = AlertWatch(
+            lambda: settings.config, self.telemetry, self.loop, self.grid, run_id=self.run_id, sender=self._sender
+        )
+        self._alerted_at = float("-inf")
         self._links = Links(config, self.telemetry)
         self._present = Present(self.telemetry, self.bus, self.loop, self.work, files=self._files)
         self._adopt(now, booked_to)
@@ -279,6 +285,9 @@ class Coordinator:
         if self.recorder.mode(t, mode):
             log.info("%s mode: %s", iso_utc(t), mode)
         now = clock.monotonic()
+        if self.gated or now - self._alerted_at >= _FLUSH_S:
+            self._alerted_at = now
+            self._alerts.look(t)
         if now - self._flushed_at >= _FLUSH_S:
             self._watch.look(t)
             self._flush(t)
@@ -367,6 +376,8 @@ class Coordinator:
         self._present.write(self.clock.now())  # what is booked and how far is written together, also when something went wrong
         self.telemetry.close()
         self.ledger.close()
+        if self._sender is not None:
+            self._sender.close()
 
 
 def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:

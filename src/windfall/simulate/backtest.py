@@ -16,7 +16,7 @@ from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
 from windfall.simulate.deadlines import deadlines_of, fitting_deadlines, past_the_end
-from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
+from windfall.simulate.oracle import BudgetOracle, best_value, gap, worth_of
 from windfall.simulate.provenance import Provenance, provenance
 from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
@@ -375,8 +375,8 @@ class _Judge:
             periods = {n: [(s.start, s.stop) for s in x] for n, x in made.on_periods.items()}
             row = self.row(self._again().scheduled(periods), delay, deadline)
             # A cost at or below zero cannot be a denominator.
-            slack = (made.cost - made.bound) / abs(made.cost) if made.cost and math.isfinite(made.bound) else 0.0
-            note = f"no schedule is cheaper by more than {slack * 100:.2f} %" if made.reachable else "cannot be met: every site on"
+            close = f"no schedule is cheaper by more than {gap(made) * 100:.2f} %"
+            note = close if made.reachable else "cannot be met: every site on"
             found.append(replace(row, notes=[*row.notes, note, *self._caveats()]))
         return found
 

@@ -97,11 +97,11 @@ def power_steps(doing: Sequence[Activity], power: PowerModel, start: float, end:
     edges = np.unique(np.concatenate(([start, end], borders, more)))
     edges = edges[(edges >= start) & (edges <= end)]
     if not doing:
-        return edges, np.zeros(len(edges) - 1)
+        return edges, np.full(len(edges) - 1, power.off_w)
     starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in doing), strict=True))
     watts = np.array([power.watts(phase.get(s.what, s.what)) for s in doing])
     i = np.searchsorted(starts, edges[:-1], side="right") - 1
-    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], 0.0)
+    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], power.off_w)
 
 
 def seconds_training(doing: Sequence[Activity]) -> Curve:

@@ -26,7 +26,7 @@ from windfall.simulate.simulation import TimeSpan
 
 #: Policies that no site could be run by: they know the future.
 _HINDSIGHT = ("oracle",)
-_MINIMAL = '[economics]\ncapex_per_gpu = 40_000\nrented_per_gpu_h = 2.5\n[[economics.tariff]]\nprice_per_mwh = 60'
+_MINIMAL = "[economics]\ncapex_per_gpu = 40_000\nrented_per_gpu_h = 2.5\n[[economics.tariff]]\nprice_per_mwh = 60"
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,22 @@ class Bill:
 
     def times(self, factor: float) -> Bill:
         """The bill of so many times the training."""
-        return replace(self, **{f.name: v * factor for f in fields(self) if isinstance(v := getattr(self, f.name), float)})
+        scaled: dict[str, Any] = {f.name: v * factor for f in fields(self) if isinstance(v := getattr(self, f.name), float)}
+        return replace(self, **scaled)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         o = self.outlay
         return {
-            **own, "network": self.network, "total": self.total, "duty": self.duty, "per_million_tokens": o.per_unit, "kg_per_million_tokens": o.kg_per_unit
+            **own, "network": self.network, "total": self.total, "duty": self.duty, "per_million_tokens": o.per_unit,
+            "kg_per_million_tokens": o.kg_per_unit,
         }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """When owning costs what renting the same hours costs, by hardware and energy (link and people are the same for both)."""
+    """When owning costs what renting the same hours costs. People, and what a later model costs, are the same for both."""
 
     #: Share of its life that the hardware must be useful; None: no rented price is given, or running alone costs as much.
     duty: float | None
@@ -157,6 +159,7 @@ class Economics:
     #: Sites of the run, and what share its bills' hardware counts by.
     sites: int = 1
     used_share: float | None = None
+    vary_share: float = 0.3
 
     @property
     def own(self) -> Bill:
@@ -164,8 +167,8 @@ class Economics:
         return self.bills[0]
 
     def at_duty(self, duty: float) -> float:
-        """What a million tokens would cost on own sites at another duty, all else equal."""
-        return _at_duty(self.own, self.used_share, duty)
+        """What a million tokens would cost on own sites at another duty, without people and what a later model costs."""
+        return _at_duty(replace(self.own, staff=0.0, waiting=0.0), self.used_share, duty)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall economics --json` prints."""
@@ -236,6 +239,7 @@ def economics_of(
         sensitivity=_sensitivity(own, table), fleet=fleet, open_share=table.open_share,
         battery=battery_sizes(own, lanes, config, table) if table.battery else [], notes=notes,
         provenance=provenance(config, grid, command), sites=len(config.site), used_share=table.used_share,
+        vary_share=table.vary_share,
     )  # fmt: skip
 
 
@@ -322,10 +326,12 @@ def settled(bills: Sequence[Bill], config: Config, name: str) -> Bill:
     """Bills of several simulations as that of the run's budget."""
     total = bills[0]
     for b in bills[1:]:
-        parts = {f.name: getattr(total, f.name) + v for f in fields(b) if isinstance(v := getattr(b, f.name), float)}
+        parts: dict[str, Any] = {
+            f.name: getattr(total, f.name) + v for f in fields(b) if isinstance(v := getattr(b, f.name), float)
+        }  # fmt: skip
         # What one of them does not know is not known of the sum.
         unknown = {n: None for n in ("kg", "embodied_kg") if getattr(b, n) is None or getattr(total, n) is None}
-        total = replace(total, **{**parts, **unknown})  # type: ignore[arg-type]
+        total = replace(total, **{**parts, **unknown})
     return replace(total.times(config.run.budget_tokens / total.tokens), name=name)
 
 
@@ -335,11 +341,13 @@ def _rented(own: Bill, per_gpu_h: float, name: str) -> Bill:
 
 
 def _break_even(own: Bill, config: Config, table: EconomicsTable) -> BreakEven:
-    per_h = capital_per_site_h(config, table)
-    running, gpu_h = own.power / own.useful_h, own.on_gpu_h / own.useful_h
+    per_h, link_h = capital_per_site_h(config, table), own.link / own.owned_h
+    running, gpu_h = (own.power + own.traffic) / own.useful_h, own.on_gpu_h / own.useful_h
     used = own.duty if table.used_share is None else max(table.used_share, own.duty)
-    price = break_even_price(per_h, running, used)
-    duty = None if table.rented_per_gpu_h is None else break_even_duty(per_h, running, table.rented_per_gpu_h * gpu_h)
+    price = break_even_price(per_h, running + link_h / own.duty, used)
+    # Hardware that is used otherwise too is not paid for while it waits, and its link is.
+    owned, all_else = (per_h + link_h, running) if table.used_share is None else (per_h, running + link_h / own.duty)
+    duty = None if table.rented_per_gpu_h is None else break_even_duty(owned, all_else, table.rented_per_gpu_h * gpu_h)
     return BreakEven(duty, None if price is None else price / gpu_h, used)
 
 

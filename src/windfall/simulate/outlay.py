@@ -51,7 +51,8 @@ class Outlay:
 def capital_per_h(capex: float, life_years: float, interest_share_per_year: float = 0.0) -> float:
     """What an hour of owning costs: equal payments over the life, with interest on what is not yet paid (an annuity)."""
     r = interest_share_per_year
-    a_year = capex * r / -math.expm1(-life_years * math.log1p(r)) if r > 0 else capex / life_years
+    # Below what a double can tell from 1 there is no interest.
+    a_year = capex * r / -math.expm1(-life_years * math.log1p(r)) if r > 1e-12 else capex / life_years
     return a_year / YEAR_H
 
 

@@ -128,6 +128,10 @@ class Simulation:
         """Simulate the named policy. Raises ConfigError if it cannot decide on these signals."""
         return self._go(build_policy(self._config, policy, deadline_h=deadline_h), recorder, exact=False)
 
+    def decided_by(self, policy: Policy) -> SimulationResult:
+        """Simulate any policy."""
+        return self._go(policy, None, exact=False)
+
     def scheduled(self, on_periods: Mapping[str, Sequence[tuple[float, float]]]) -> SimulationResult:
         """Simulate a given schedule exactly.
 
@@ -143,8 +147,9 @@ class Simulation:
             **self._all,
             **{n: m.signals(config.site_named(n), self._all[n]) for n, m in own.items()},
         }
+        power = {s.name: PowerModel.of(s) for s in config.site}
         account = Account(
-            {s.name: PowerModel.of(s) for s in config.site},
+            power,
             {s.name: Tariff.of(s, self._all[s.name], config.run) for s in config.site},
             own,
         )
@@ -153,7 +158,8 @@ class Simulation:
         booked: dict[str, float] = dict.fromkeys(lanes, span.start)
 
         def book(site: Site, state: State, t: float) -> None:
-            if t > booked[site.name] and (state is not State.OFF or site.name in own):
+            # A machine that stays on takes power when its site is off, and a microgrid goes on without it.
+            if t > booked[site.name] and (state is not State.OFF or power[site.name].off_w > 0 or site.name in own):
                 for phase, a, b in loop.phases(site, state, booked[site.name], t):
                     account.add(site.name, phase, a, b)
             booked[site.name] = t
@@ -181,16 +187,22 @@ class Simulation:
         )  # fmt: skip
 
         # Stalls depend on which sites train together, and some policies look at what has been spent: then everything is booked at
-        # each step. Else a site is booked only when it changes its state, unless it has a microgrid, whose signals depend on it.
-        eager = list(controller.sites) if model.stall_s > 0 or config.limits.max_spend is not None else list(own)
+        # each step. Else a site is booked only when it changes its state; but its microgrid, on which its signals depend, goes on.
+        eager = model.stall_s > 0 or config.limits.max_spend is not None
 
         def book_all(t: float) -> None:
-            for name in eager:
-                book(controller.sites[name], controller.sites[name].state, t)
+            for site in controller.sites.values():
+                book(site, site.state, t)
+
+        def foresee(t: float) -> None:
+            for name, m in own.items():
+                site = controller.sites[name]
+                for phase, a, b in loop.phases(site, site.state, max(m.t, booked[name]), t):
+                    account.foresee(name, phase, a, b)
 
         drive = Drive(
             loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
-            skip=self._skip, exact=exact, before=book_all if eager else None,
+            skip=self._skip, exact=exact, before=book_all if eager else foresee if own else None,
         )  # fmt: skip
         end = drive.run(span.end)
         for name, site in controller.sites.items():

@@ -134,7 +134,8 @@ class EnergyTable(TelemetryFile):
     def energy_counts(self) -> list[EnergyCounts]:
         """The same sums as counters."""
         there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}
-        average, money, measured, cause = (c if c in there else "NULL" for c in _LATER)
+        average, money, measured, cause, own, stored = (c if c in there else "NULL" for c in _LATER)
+        grid = f"joules - COALESCE({own}, 0) - COALESCE({stored}, 0)"
         # A correction is signed, and so is what it corrects: the sign of a quotient tells intensity and price.
         split = ", ".join(
             f"TOTAL(CASE WHEN {x} * joules >= 0 THEN {x} END), -TOTAL(CASE WHEN {x} * joules < 0 THEN {x} END)"
@@ -142,15 +143,14 @@ class EnergyTable(TelemetryFile):
         )
         found = self.rows(
             f"SELECT site, phase, TOTAL(CASE WHEN COALESCE({cause}, '') = '' THEN t1 - t0 END), TOTAL(joules), TOTAL({measured}),"
-            f" TOTAL(CASE WHEN g_per_kwh IS NULL THEN joules END), {split} FROM energy GROUP BY site, phase ORDER BY site, phase"
+            f" TOTAL(CASE WHEN g_per_kwh IS NULL THEN {grid} END), {split} FROM energy GROUP BY site, phase ORDER BY site, phase"
         )
         return [EnergyCounts(str(site), str(phase), *(float(x) for x in rest)) for site, phase, *rest in found]
 
     def newest_entry(self, site: str) -> EnergyRow | None:
         """A site's newest booking that takes time."""
-        rest = "WHERE site = ? AND t1 > t0 AND joules >= 0 ORDER BY t1 DESC LIMIT 1"
-        found = self.select("energy", EnergyRow._fields, rest, site)
-        return EnergyRow(*found[0]) if found else None
+        found = self.select("energy", EnergyRow._fields, "WHERE site = ? AND t1 > t0 ORDER BY t0 DESC LIMIT 20", site)
+        return next((r for r in (EnergyRow(*x) for x in found) if not r.cause), None)
 
     def energy_sums(self) -> list[EnergySums]:
         """Sums by site and phase."""

@@ -10,6 +10,8 @@ from windfall.store.files import to_json
 from windfall.store.telemetry_file import TelemetryFile
 
 LOSS, VAL_BPB = "loss", "val_bpb"
+#: What moved between the coordinator and a site, both ways.
+NETWORK_BYTES = "network_bytes"
 
 
 class MetricRow(NamedTuple):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from windfall.config.load import load
 from windfall.config.microgrid import MicrogridTable
 from windfall.config.schema import Config
 from windfall.energy.embodied import Embodied, embodied
@@ -26,6 +25,7 @@ from windfall.store.rundir import RunDir
 from windfall.store.telemetry_energy import EnergyRow
 from windfall.units import J_PER_KWH, duration_text, iso_utc
 from windfall.view.moment import Moment, one_moment
+from windfall.view.recorded import configuration
 from windfall.view.state import RunState, run_state
 
 BY = ("site", "phase", "version", "hour")
@@ -53,6 +53,8 @@ class AccountLine:
     #: Of sites with a microgrid: what came from their own plants, and out of their batteries. Grams and money are of the rest.
     own_joules: float = 0.0
     stored_joules: float = 0.0
+    #: What moved between sites and coordinator: assumed by its bytes, neither measured nor modelled.
+    assumed_joules: float = 0.0
 
     @property
     def grid_joules(self) -> float:
@@ -207,7 +209,7 @@ def run_account(run: RunDir, at: Moment | None = None) -> RunAccount:
         StoreError: there is no run, or its databases cannot be read.
         ConfigError: its configuration cannot be read.
     """
-    config = load(run.open_existing().config)
+    config = configuration(run)
     with one_moment(run, at) as now:
         state = run_state(run, now)
         rows = tuple(now.telemetry.energy()) if now.telemetry else ()
@@ -275,6 +277,7 @@ def _line(name: str, rows: Sequence[EnergyRow], currencies: dict[str, str]) -> A
         {currency: math.fsum(parts) for currency, parts in money.items()},
         math.fsum(r.own_joules for r in rows),
         math.fsum(r.stored_joules for r in rows),
+        math.fsum(r.joules for r in rows if r.phase == "network"),
     )
 
 
@@ -335,7 +338,7 @@ def _embodied(table: Any, rows: Sequence[EnergyRow]) -> Embodied | None:
 def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyRow], lives: dict[str, int]) -> TokensPaid:
     paid, estimated = 0, []
     for name in state.sites:
-        count = _own_count(run, name)
+        count = own_count(run, name)
         if count is None and name not in lives:
             continue
         if count is None:
@@ -351,7 +354,7 @@ def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyR
     return TokensPaid(committed, lost, paid - committed - lost, paid, tuple(estimated), uncounted)
 
 
-def _own_count(run: RunDir, site: str) -> int | None:
+def own_count(run: RunDir, site: str) -> int | None:
     """How many tokens all lives of a site have trained, by its own files; None where they are not here."""
     folder = run.sites / site / "trained"
     try:
@@ -369,7 +372,7 @@ def _sci(run: RunDir, config: Config, total: AccountLine, made: dict[str, Embodi
     units: dict[str, float] = {"million tokens": tokens.committed / 1e6}
     try:
         from windfall.train.manifest import Manifest
-        from windfall.train.model import flops_per_token, parameter_count  # torch takes a while to import
+        from windfall.train.shape import flops_per_token, parameter_count
         from windfall.train.spec import model_config
 
         folder = data_dir(config, run)

@@ -41,6 +41,10 @@ TRANSITIONS = frozenset(
         "request_refused",
         "bus_down",
         "bus_up",
+        "alert",
+        "alert_over",
+        "alerts_unsent",
+        "alerts_sent_again",
         "signal_lost",
         "signal_back",
         "meter",
@@ -198,6 +202,14 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"the bus is down{_because(d)}"
         case "bus_up":
             return "the bus is up again"
+        case "alert":
+            return f"alert{_because(d)}"
+        case "alert_over":
+            return f"the alert is over{_because(d)}"
+        case "alerts_unsent":
+            return f"alerts cannot be sent{_because(d)}"
+        case "alerts_sent_again":
+            return "alerts are sent again"
         case "signal_lost":
             return f"a live signal is not heard{_because(d)}"
         case "signal_back":

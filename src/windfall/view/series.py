@@ -28,6 +28,7 @@ NOTABLE = (
     "microgrid_trouble", "microgrid_back",
     "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving", "configuration_changed", "site_left",
     "given_up", "driver_trouble", "driver_back", "out_of_reach", "stop_asked", "request_refused",
+    "alert", "alert_over", "alerts_unsent", "alerts_sent_again",
 )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class SiteState:
     energy_kwh: float
     kg_co2: float | None
     training_hours: float
+    mean_training_watts: float | None
     starts: int
     wanted: bool
     reason: str
@@ -363,6 +364,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], l
     for name in names:
         own = [x for x in story.sums if x.site == name]
         energy = _total(own)
+        trained = _total([x for x in own if x.phase == "training"])
         last = story.newest_decision(name)
         numbers = last.numbers if last else {}
         sites[name] = SiteState(
@@ -373,7 +375,8 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], l
             work_lost=lost.get(name, LostWork()),
             energy_kwh=energy.joules / J_PER_KWH,
             kg_co2=_kg(energy),
-            training_hours=sum(x.seconds for x in own if x.phase == "training") / 3600.0,
+            training_hours=trained.seconds / 3600.0,
+            mean_training_watts=trained.joules / trained.seconds if trained.seconds > 0 else None,
             starts=starts.get(name, 0),
             wanted=last is not None and last.wanted,
             reason="no part of the run any more" if name in gone else last.reason if last else "",
