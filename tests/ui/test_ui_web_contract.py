@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from asgi import Asked
@@ -20,6 +19,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis, a
 
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402 - where it is there
 
+pytestmark = pytest.mark.slow  # importing schemathesis takes seconds
 TOKEN = "a-token-of-many-characters"
 #: Cases for each operation; by hand many more (`WINDFALL_LONG=1`).
 CASES = 400 if os.environ.get("WINDFALL_LONG") else 12

@@ -118,7 +118,7 @@ class LossCurve:
 
     def within(self, t: Telemetry, a: int, b: int, points: int) -> list[LossPoint]:
         """Those of tokens in ``[a, b)``, closer than ``points`` would show them where they are kept so."""
-        rows = [self._rows[i] for i in range(int(a / self.width), int(b / self.width) + 1) if i in self._rows]
+        rows = [r for i, r in self._rows.items() if int(a / self.width) <= i <= int(b / self.width)]
         if not rows or b <= a:
             return []
         width = max(1.0, (b - a) / points)
