@@ -209,7 +209,8 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "energy": {
         "site": _SITE,
         "phase": (
-            "", "off (a machine that stays on), provisioning, idle, training, evaluation, stall, draining, terminating or network",
+            "",
+            "off (a machine that stays on), provisioning, idle, training, evaluation, stall, draining, terminating or network",
         ),
         "t0": (_UNIX, "begin of the interval (run time)"),
         "t1": (_UNIX, "its end; its begin where energy was used beside what the site did"),
