@@ -12,7 +12,7 @@ import torch
 from windfall.cli.model import model as print_model
 from windfall.errors import ConfigError
 from windfall.train import sizes
-from windfall.train.model import GPTConfig, build_model, flops_per_token, parameter_count
+from windfall.train.model import GPTConfig, build_model, empty_model, flops_per_token, parameter_count
 from windfall.train.muon import NorMuonGroup, PlainMuonGroup
 from windfall.train.optim import AdamWGroup, InnerOptimizer, Kind, OptimConfig
 from windfall.train.precision import Precision, autocast
@@ -35,6 +35,12 @@ def test_each_depth_has_its_exact_parameters_and_flops(depth: int, parameters: i
     assert parameter_count(config) == parameters
     assert flops_per_token(config) == flops
     assert memory_bytes(config).weights == 4 * parameters
+
+
+@pytest.mark.parametrize("vocab_size", [65_536, 1000])
+def test_parameters_are_counted_as_the_model_has_them(vocab_size: int) -> None:
+    config = GPTConfig(depth=3, width=256, head_dim=128, vocab_size=vocab_size, sequence_length=128)
+    assert parameter_count(config) == sum(p.numel() for p in empty_model(config, "meta").parameters())
 
 
 def test_windows_cost_fewer_flops() -> None:

@@ -27,7 +27,20 @@ from windfall.view.frame import Frame
 from windfall.view.frames import RunFrames
 from windfall.view.state import summarise
 
-EVERY = {"versions", "blocks", "events", "decisions", "readings", "forecasts", "metrics", "steps", "energy", "states", "modes"}
+EVERY = {
+    "versions",
+    "blocks",
+    "events",
+    "decisions",
+    "readings",
+    "forecasts",
+    "metrics",
+    "steps",
+    "energy",
+    "states",
+    "modes",
+    "counterfactuals",
+}
 
 
 @pytest.fixture
@@ -141,7 +154,7 @@ def test_csv_has_empty_cells_where_there_is_nothing(run: RunDir, tmp_path: Path)
 def test_a_run_without_telemetry_has_empty_tables(empty: RunDir) -> None:
     found = RunFrames(empty.root).frames()
     assert set(found) == EVERY
-    assert {n for n, f in found.items() if len(f)} == {"blocks"}
+    assert {n for n, f in found.items() if len(f)} == {"blocks", "counterfactuals"}
     assert "joules" in found["energy"].columns
     assert len(found["energy"].to_pandas()) == 0
 

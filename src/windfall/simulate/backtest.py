@@ -16,7 +16,7 @@ from windfall.grid.signal import StepSignal
 from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
 from windfall.simulate.deadlines import deadlines_of, fitting_deadlines, past_the_end
-from windfall.simulate.oracle import BudgetOracle, best_value, worth_of
+from windfall.simulate.oracle import BudgetOracle, best_value, gap, worth_of
 from windfall.simulate.provenance import Provenance, provenance
 from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
@@ -65,6 +65,8 @@ class Row:
     span_h: float
     unknown_kwh: float = 0.0
     g_per_kwh_training: float | None = None
+    #: Of sites with a microgrid, where their energy came from: own, stored, grid (kWh).
+    kwh_by_origin: dict[str, float] = field(default_factory=dict)
     seeds: int = 1
     over_seeds: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -353,7 +355,7 @@ class _Judge:
             money_by_currency=o.money_by_currency, starts=o.starts, idle_h=o.idle_h, share_inside=o.share_inside,
             share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site,
             span_h=((o.done_at or self._span.end) - self._span.start) / 3600, unknown_kwh=o.unknown_kwh, notes=o.notes,
-            lanes=o.lanes, g_per_kwh_training=o.g_per_kwh_training,
+            lanes=o.lanes, g_per_kwh_training=o.g_per_kwh_training, kwh_by_origin=o.kwh_by_origin,
         )  # fmt: skip
 
     def oracles(self, delay: float | None) -> list[Row]:
@@ -373,8 +375,8 @@ class _Judge:
             periods = {n: [(s.start, s.stop) for s in x] for n, x in made.on_periods.items()}
             row = self.row(self._again().scheduled(periods), delay, deadline)
             # A cost at or below zero cannot be a denominator.
-            slack = (made.cost - made.bound) / abs(made.cost) if made.cost and math.isfinite(made.bound) else 0.0
-            note = f"no schedule is cheaper by more than {slack * 100:.2f} %" if made.reachable else "cannot be met: every site on"
+            close = f"no schedule is cheaper by more than {gap(made) * 100:.2f} %"
+            note = close if made.reachable else "cannot be met: every site on"
             found.append(replace(row, notes=[*row.notes, note, *self._caveats()]))
         return found
 

@@ -80,7 +80,7 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
             continue
         lane, power = row.lanes[site.name], PowerModel.of(site)
         columns = tariff.emissions.between(lane[0][0], lane[-1][1])
-        edges, watts = _power(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts)
+        edges, watts = power_steps(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts)
         values = columns.values[np.searchsorted(columns.starts, edges[:-1], side="right") - 1]
         grams = np.nan_to_num(watts * np.diff(edges) / J_PER_KWH * values, nan=0.0)
         parts.append(Curve(edges, np.concatenate(([0.0], np.cumsum(grams))) / 1000.0))
@@ -88,6 +88,20 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
         return None
     times = np.unique(np.concatenate([c.times for c in parts]))
     return Curve(times, np.sum([c.at(times) for c in parts], axis=0))
+
+
+def power_steps(doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
+    """Instants in ``[start, end]`` [n + 1] between which neither phase nor reading changes, and the watts between them [n]."""
+    phase = {"local": "training", "federated": "training"}
+    borders = np.array([b for s in doing for b in (s.t0, s.t1)])
+    edges = np.unique(np.concatenate(([start, end], borders, more)))
+    edges = edges[(edges >= start) & (edges <= end)]
+    if not doing:
+        return edges, np.full(len(edges) - 1, power.off_w)
+    starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in doing), strict=True))
+    watts = np.array([power.watts(phase.get(s.what, s.what)) for s in doing])
+    i = np.searchsorted(starts, edges[:-1], side="right") - 1
+    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], power.off_w)
 
 
 def seconds_training(doing: Sequence[Activity]) -> Curve:
@@ -101,20 +115,6 @@ def seconds_training(doing: Sequence[Activity]) -> Curve:
     times, first = np.unique(np.column_stack([starts, ends]).ravel(), return_index=True)
     values = np.column_stack([np.concatenate(([0.0], done[:-1])), done]).ravel()
     return Curve(times, values[first])
-
-
-def _power(doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
-    """Instants in ``[start, end]`` [n + 1] between which neither phase nor reading changes, and the watts between them [n]."""
-    phase = {"local": "training", "federated": "training"}
-    borders = np.array([b for s in doing for b in (s.t0, s.t1)])
-    edges = np.unique(np.concatenate(([start, end], borders, more)))
-    edges = edges[(edges >= start) & (edges <= end)]
-    if not doing:
-        return edges, np.zeros(len(edges) - 1)
-    starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in doing), strict=True))
-    watts = np.array([power.watts(phase.get(s.what, s.what)) for s in doing])
-    i = np.searchsorted(starts, edges[:-1], side="right") - 1
-    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], 0.0)
 
 
 def _joint(row: Row) -> list[tuple[float, float]]:

@@ -9,6 +9,7 @@ The oracle does not know what nobody could know: in the holes of a signal it nei
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
-from windfall.grid.signal import StepSignal
+from windfall.grid.signal import Signal, StepSignal
 from windfall.policy.criterion import intensity
 from windfall.policy.exact import exact
 from windfall.policy.planner import BudgetSchedule, PlannedSite, plan_budget
@@ -51,7 +52,7 @@ def same_unit(config: Config) -> bool:
     return len(kinds) == 1 and tables[0].type in ("marginal_co2", "average_co2", "price")
 
 
-def step_function_of(signal: StepSignal, start: float, end: float) -> StepFunction | None:
+def step_function_of(signal: Signal, start: float, end: float) -> StepFunction | None:
     """A signal's values over a time, NaN where nothing is known; None if nothing is known of any of it."""
     c = signal.between(start, end)
     if not len(c.values) or not np.isfinite(c.values).any():
@@ -112,19 +113,32 @@ class BudgetOracle:
     def _solve(self, deadline_h: float) -> BudgetSchedule | None:
         if not same_unit(self._config):
             return None
-        sites = {}
-        for s in self._config.site:
-            signal = step_function_of(self._signals[s.name], self._start, self._start + deadline_h * 3600)
-            if signal is None:
-                continue
-            begun, train = self._model.starts[s.name], s.train_power_w
-            parts = ((begun.provision_s, s.provisioning_power_w / train), (begun.load_s, s.idle_power_w / train))
-            spin = SpinUp(tuple(p for p in parts if p[0] > 0))
-            sites[s.name] = PlannedSite(Programme(signal, spin), self._rates[s.name], train / 1000.0)
+        end = self._start + deadline_h * 3600
+        sites = planned_sites(self._config, self._signals, self._model, self._start, end, self._rates)
         if not sites:
             return None
         made = plan_budget(sites, self._budget)
-        gap = (made.cost - made.bound) / abs(made.cost) if made.cost else 0.0
         # With few on-periods a multiplier may miss the optimum by much. Then `exact` tries every amount of training, if these are
         # not too many.
-        return exact(sites, self._budget, made) if gap > _GAP else made
+        return exact(sites, self._budget, made) if gap(made) > _GAP else made
+
+
+def planned_sites(
+    config: Config, signals: Mapping[str, Signal], model: TrainerModel, start: float, end: float, rates: Mapping[str, float]
+) -> dict[str, PlannedSite]:  # fmt: skip
+    """The sites of which something is known between ``start`` and ``end``, as the planner sees them; ``signals`` are what costs."""
+    sites = {}
+    for s in config.site:
+        signal = step_function_of(signals[s.name], start, end)
+        if signal is None:
+            continue
+        begun, train = model.starts[s.name], s.train_power_w
+        parts = ((begun.provision_s, s.provisioning_power_w / train), (begun.load_s, s.idle_power_w / train))
+        spin = SpinUp(tuple(p for p in parts if p[0] > 0))
+        sites[s.name] = PlannedSite(Programme(signal, spin), rates[s.name], train / 1000.0)
+    return sites
+
+
+def gap(made: BudgetSchedule) -> float:
+    """By which share of its cost a schedule may be dearer than the best one."""
+    return (made.cost - made.bound) / abs(made.cost) if made.cost and math.isfinite(made.bound) else 0.0

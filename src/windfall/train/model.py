@@ -19,6 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from windfall.train.shape import LOSS_CHUNKS
 from windfall.train.shape import GPTConfig as GPTConfig
+from windfall.train.shape import flops_per_token as flops_per_token
+from windfall.train.shape import parameter_count as parameter_count
 
 ROTARY_BASE = 10_000.0
 LOGIT_SOFTCAP = 15.0
@@ -307,20 +309,3 @@ def empty_model(config: GPTConfig, device: torch.device | str = "cpu") -> GPT:
     model.to_empty(device=device)
     model.init_buffers()
     return model
-
-
-def parameter_count(config: GPTConfig) -> int:
-    """Number of parameters, padding of the vocabulary included. Instant: nothing is allocated."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in GPT(config).parameters())
-
-
-def flops_per_token(config: GPTConfig) -> int:
-    """Floating-point operations of forward and backward per trained token, by the usual estimate.
-
-    6 per parameter that takes part in a matrix product (the head does; the embedding and the scalars do
-    not) plus, per layer, 12 · heads · head_dim · the tokens in view for attention (arXiv 2204.02311, appendix B). What
-    activation checkpointing computes twice is not counted, as usual for MFU.
-    """
-    in_products = parameter_count(config) - config.padded_vocab_size * config.width - 2 * config.depth
-    return 6 * in_products + sum(12 * config.heads * config.head_dim * window for window in config.windows)

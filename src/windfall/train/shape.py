@@ -95,3 +95,22 @@ class GPTConfig:
         """Per layer, how many earlier tokens a token sees at most."""
         tiled = [self.window_pattern[layer % len(self.window_pattern)] for layer in range(self.depth - 1)] + ["L"]
         return tuple(self.sequence_length if kind == "L" else self.sequence_length // 2 for kind in tiled)
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """Number of parameters, padding of the vocabulary included.
+
+    Of each layer twelve squares of the width (four of attention, eight of the MLP) and two scalars, and the embedding and the head.
+    """
+    return config.depth * (12 * config.width**2 + 2) + 2 * config.padded_vocab_size * config.width
+
+
+def flops_per_token(config: GPTConfig) -> int:
+    """Floating-point operations of forward and backward per trained token, by the usual estimate.
+
+    6 per parameter that takes part in a matrix product (the head does; the embedding and the scalars do
+    not) plus, per layer, 12 · heads · head_dim · the tokens in view for attention (arXiv 2204.02311, appendix B). What
+    activation checkpointing computes twice is not counted, as usual for MFU.
+    """
+    in_products = parameter_count(config) - config.padded_vocab_size * config.width - 2 * config.depth
+    return 6 * in_products + sum(12 * config.heads * config.head_dim * window for window in config.windows)

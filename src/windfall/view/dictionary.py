@@ -61,6 +61,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "row": ("", "place of the row, from 0; lanes and seeds refer to it"),
         **_FIGURES,
         "kg_*": ("kg", "emissions by one kind of intensity: kg_marginal, kg_average"),
+        "kwh_*": ("kWh", "of sites with a microgrid: kwh_own of their plants, kwh_stored out of their battery, kwh_grid"),
         "money_*": ("currency", "cost in this currency"),
         "site_hours_*": ("h", "training at this site"),
         "notes": ("", "what the figures leave out"),
@@ -199,7 +200,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "t_run": _RUN_TIME,
         "t_wall": _WALL,
         "site": _SITE,
-        "tokens": ("tokens", "trained in the step"),
+        "tokens": ("tokens", "progress of the budget at the step: committed, and expected to be under way"),
         "version": ("", "version that the site held"),
         "loss": ("nats/token", "training loss of the step"),
         "mode": ("", "local or federated"),
@@ -207,9 +208,12 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "energy": {
         "site": _SITE,
-        "phase": ("", "provisioning, idle, training or draining"),
+        "phase": (
+            "",
+            "off (a machine that stays on), provisioning, idle, training, evaluation, stall, draining, terminating or network",
+        ),
         "t0": (_UNIX, "begin of the interval (run time)"),
-        "t1": (_UNIX, "its end"),
+        "t1": (_UNIX, "its end; its begin where energy was used beside what the site did"),
         "watts": ("W", "mean power"),
         "g_per_kwh": ("g/kWh", "intensity by which it is accounted; empty: unknown"),
         "joules": ("J", "energy"),
@@ -217,6 +221,11 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "inside": ("", "whether the region's reading met the criterion; empty: unknown"),
         "average_grams": ("g", "its emissions by average intensity, where the site has that signal"),
         "money": ("currency of the site's price", "its cost"),
+        "measured_joules": ("J", "part of the energy that was measured; the rest is modelled"),
+        "cause": ("", "of a correction: why; its figures are signed, and change what was booked before over the same time"),
+        "booked_at": (_UNIX, "run time of a booking that had waited for a meter; empty: at once"),
+        "own_joules": ("J", "of joules, from the site's own plants; like those out of its battery in no grams and no cost"),
+        "stored_joules": ("J", "of joules, out of the site's battery"),
     },
     "states": {
         "site": _SITE,
@@ -231,6 +240,22 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "until": (_UNIX, "run time of the next mode"),
         "t_wall": _WALL,
         "mode": ("", "paused (no site trains), local (one) or federated (several)"),
+    },
+    "counterfactuals": {
+        "name": ("", "the run, a region, or the alternative in words"),
+        "kind": ("", "run, region (one site there, always on), all_on, random, threshold, paper (the study's rule) or oracle"),
+        "kg_co2": ("kg", "its emissions for the tokens that the run has committed; of one that is drawn the median over seeds"),
+        "run_share": ("ratio", "the run's kg_co2 over it"),
+        "kg_low": ("kg", "10th percentile over seeds"),
+        "kg_high": ("kg", "90th percentile over seeds"),
+        "seeds": ("", "how many times it was drawn"),
+        "energy_kwh": ("kWh", "energy of all its sites and phases"),
+        "site_hours": ("h", "training: one site taking optimizer steps for one hour"),
+        "finish_h": ("h", "run time from the start until it had the tokens"),
+        "starts": ("", "starts of sites; empty where there are none"),
+        "unknown_h": ("h", "in which its sites were on without a reading, summed over sites; in no kg"),
+        "why_not": ("", "why there are no kg"),
+        "money_*": ("currency", "cost of its energy in this currency"),
     },
 }
 
@@ -255,6 +280,7 @@ TABLES = {
     "energy": "A run: the account, a row for each interval of one site, phase and reading.",
     "states": "A run: states of sites.",
     "modes": "A run: modes.",
+    "counterfactuals": "A run beside its alternatives: the same tokens, at the run's own pace and power, under the same readings.",
 }
 
 

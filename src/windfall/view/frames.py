@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from windfall.errors import ConfigError
 from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry_metrics import LOSS, VAL_BPB
@@ -83,6 +84,10 @@ class RunFrames:
     def modes(self) -> Frame:
         """Modes of the run (paused, local, federated), each until the next."""
         return self._of(_modes)
+
+    def counterfactuals(self) -> Frame:
+        """The run beside what every alternative would have cost at the same tokens: regions, random times, rules, the oracle."""
+        return self._of(_counterfactuals)
 
     def summary(self) -> dict[str, Any]:
         """Everything about the run that fits on a page, as `windfall status --json` prints it."""
@@ -200,9 +205,11 @@ def _steps(at: Moment) -> Frame:
 def _energy(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "site": "text", "phase": "text", "t0": "unix", "t1": "unix", "watts": "float", "g_per_kwh": "float", "joules": "float",
-        "grams": "float", "inside": "bool", "average_grams": "float", "money": "float",
+        "grams": "float", "inside": "bool", "average_grams": "float", "money": "float", "measured_joules": "float", "cause": "text",
+        "booked_at": "unix", "own_joules": "float", "stored_joules": "float",
     }  # fmt: skip
-    return Frame(kinds, at.telemetry.energy() if at.telemetry else [])
+    rows = at.telemetry.energy() if at.telemetry else []
+    return Frame(kinds, [(*e[:8], None if e.inside == -1 else e.inside, *e[9:]) for e in rows])
 
 
 def _states(at: Moment) -> Frame:
@@ -223,7 +230,33 @@ def _modes(at: Moment) -> Frame:
     return Frame({"t_run": "unix", "until": "unix", "t_wall": "unix", "mode": "text"}, rows)
 
 
+def _counterfactuals(at: Moment) -> Frame:
+    from windfall.view.counterfactuals import run_counterfactuals  # simulates, which the other tables do without
+
+    kinds: dict[str, Kind] = {
+        "name": "text", "kind": "text", "kg_co2": "float", "run_share": "float", "kg_low": "float", "kg_high": "float",
+        "seeds": "int", "energy_kwh": "float", "site_hours": "float", "finish_h": "float", "starts": "int", "unknown_h": "float",
+        "why_not": "text",
+    }  # fmt: skip
+    try:
+        c = run_counterfactuals(at.run, at)
+    except ConfigError:  # the other tables do without the configuration
+        return Frame(kinds, [])
+    more, money = unpacked("money_", [c.money, *(r.money for r in c.rows)])
+    starts = sum(at.ledger.starts().values())
+    own = ("this run", "run", c.kg, None, None, None, None, c.kwh, c.site_hours, c.hours, starts, c.unknown_h, "", *money[0])
+    rows = [
+        (
+            r.name, r.kind, r.kg, r.share, r.kg_low, r.kg_high, r.seeds, r.kwh, r.site_hours, r.finish_h, r.starts, r.unknown_h,
+            safe(r.why), *paid,
+        )
+        for r, paid in zip(c.rows, money[1:], strict=True)
+    ]  # fmt: skip
+    return Frame({**kinds, **dict.fromkeys(more, "float")}, [own, *rows])
+
+
 _ALL: dict[str, Callable[[Moment], Frame]] = {
     "versions": _versions, "blocks": _blocks, "events": _events, "decisions": _decisions, "readings": _readings,
     "forecasts": _forecasts, "metrics": _metrics, "steps": _steps, "energy": _energy, "states": _states, "modes": _modes,
+    "counterfactuals": _counterfactuals,
 }  # fmt: skip

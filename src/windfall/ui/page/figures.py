@@ -19,9 +19,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FormatStrFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from windfall.view.baselines import Baseline
+from windfall.view.baselines import Counterfactual
+from windfall.view.counterfactuals import Counterfactuals
 from windfall.view.series import RunSeries, thin
 from windfall.view.state import SiteState
 
@@ -53,6 +54,8 @@ _VARIABLES = {
 }
 _BASELINE_COLOURS = ("#56606b", "#8a6d3b", "#7b5ea7", "#a3473f", "#4f7a5b", "#2f6f8f")
 _VARIABLES |= {c: f"--b-{i}" for i, c in enumerate(_BASELINE_COLOURS)}
+_BAR_COLOURS = {"oracle": COLOURS["idle"], "threshold": COLOURS["local"], "paper": COLOURS["local"]}
+_SHORT = {"all_on": "all always on", "random": "random times", "threshold": "plain threshold", "paper": "study's rule"}
 _RC = {
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -190,7 +193,7 @@ def loss(s: RunSeries) -> Draw:
     return draw
 
 
-def emissions(s: RunSeries, baselines: Sequence[Baseline]) -> Draw:
+def emissions(s: RunSeries, baselines: Sequence[Counterfactual]) -> Draw:
     """kg of the run, against each region always on, over run time."""
 
     def draw(inches: float) -> Figure:
@@ -198,7 +201,7 @@ def emissions(s: RunSeries, baselines: Sequence[Baseline]) -> Draw:
         ax = figure.subplots()
         ends: list[tuple[float, float, str, str]] = []
         for b, colour in zip((b for b in baselines if b.curve), _BASELINE_COLOURS * 9, strict=False):
-            curve = thin(b.curve)
+            curve = thin(list(b.curve))
             xs = [(t - s.start) / 3600 for t, _ in curve]
             ax.plot(xs, [k for _, k in curve], color=colour, linewidth=1.3, linestyle="-" if b.own else (0, (4, 2)))
             ends.append((xs[-1], curve[-1][1], f"{b.region}  {curve[-1][1]:.1f}", colour))
@@ -216,6 +219,51 @@ def emissions(s: RunSeries, baselines: Sequence[Baseline]) -> Draw:
         return figure
 
     return draw
+
+
+def counterfactuals(found: Counterfactuals) -> Draw:
+    """kg of the run and of every alternative, as bars; of what is drawn at random the 10th to the 90th percentile."""
+    rows = sorted((r for r in found.rows if r.kg is not None), key=lambda r: r.kg or 0.0)
+
+    def draw(inches: float) -> Figure:
+        wide = inches >= 7
+        bars = [(_bar_name(r, wide), r.kg or 0.0, r.kg_low, r.kg_high, _BAR_COLOURS.get(r.kind, MUTED)) for r in rows]
+        if found.kg is not None:
+            bars.append(("this run", found.kg, None, None, COLOURS["federated"]))
+        bars.sort(key=lambda b: -b[1])
+        figure = Figure(figsize=(inches, 0.75 + 0.33 * max(2, len(bars))), layout="constrained")
+        ax = figure.subplots()
+        top = max([abs(v) for _, kg, low, high, _ in bars for v in (kg, low or 0.0, high or 0.0)], default=1.0) or 1.0
+        for i, (_, kg, low, high, colour) in enumerate(bars):
+            ax.barh(i, kg, height=0.62, color=colour, linewidth=0)
+            if low is not None and high is not None:
+                ax.plot([low, high], [i, i], color=INK, linewidth=1.1, solid_capstyle="butt")
+            at = max(kg, high or kg, 0.0)
+            ax.annotate(_kg(kg), (at, i), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK)
+        ax.set_yticks(range(len(bars)), [b[0] for b in bars])
+        ax.tick_params(axis="y", length=0, labelsize=8.5)
+        for label, bar in zip(ax.get_yticklabels(), bars, strict=True):
+            label.set_color(INK if bar[0] == "this run" else MUTED)
+        ax.grid(axis="y", visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(6 if wide else 4))
+        ax.set_xlim(min([0.0, *(b[1] for b in bars)]) * 1.1, top * (1.1 if wide else 1.25))
+        ax.set_xlabel("kg CO2")
+        if not rows:
+            ax.set_yticks([])
+            ax.text(0.5, 0.5, "nothing to compare yet", ha="center", va="center", transform=ax.transAxes, color=MUTED)
+        return figure
+
+    return draw
+
+
+def _bar_name(r: Counterfactual, wide: bool) -> str:
+    if r.kind == "region":
+        return f"{r.region}, always on" if wide else f"{r.region}, always"
+    return r.name if wide else _SHORT.get(r.kind, r.name)
+
+
+def _kg(kg: float) -> str:
+    return f"{kg:.3f}" if abs(kg) < 1 else f"{kg:.2f}" if abs(kg) < 100 else f"{kg:,.0f}"
 
 
 def _mode_strip(ax: Any, s: RunSeries) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import PurePath
 
@@ -11,7 +11,7 @@ from windfall.config.signals import SignalTable
 from windfall.energy.phases import PHASES
 from windfall.store.configurations import change_text
 from windfall.units import J_PER_KWH, clock_text, duration_text, iso_utc
-from windfall.view.baselines import Baseline, headline
+from windfall.view.counterfactuals import Counterfactuals
 from windfall.view.events import what_happened
 from windfall.view.series import RunSeries
 from windfall.view.state import LostWork, RunState
@@ -69,9 +69,9 @@ def dot(mode: str) -> str:
     return f'<span class="dot" style="background:var(--c-{known})"></span>'
 
 
-def lead(summary: RunState, found: Sequence[Baseline]) -> str:
+def lead(summary: RunState, found: Counterfactuals) -> str:
     """The first thing on the page: emissions, and what they are compared with."""
-    best = headline(found)
+    best = found.headline
     kg = summary.kg_co2
     first = f'<p class="big">{carbon(kg)} <small>kg CO2</small></p>'
     unknown = summary.unpriced_kwh
@@ -80,7 +80,7 @@ def lead(summary: RunState, found: Sequence[Baseline]) -> str:
     elif unknown > 0:
         first += f'<p class="fine">{number(unknown, 2, "kWh")} were used in hours without a reading, and are in no kg.</p>'
     if best is None:
-        why = next((b.why for b in found if b.why), "no region of this run can be computed")
+        why = next((b.why for b in found.regions if b.why), "no region of this run can be computed")
         why = f"The comparison with a site that is always on is not computable: {text(why)}."
         return f'<div class="lead">{first}<p>{why}</p></div>'
     return (
@@ -144,15 +144,39 @@ def _source(signal: SignalTable) -> str:
     return path if path.startswith("bundled:") else PurePath(path).name
 
 
-def comparison(summary: RunState, found: Sequence[Baseline]) -> str:
-    """Every region, always on, at equal tokens."""
-    rows = []
-    for b in found:
-        kind = "site of this run" if b.own else "comparison only"
-        share = percent(b.share) if b.kg is not None else f"not computable: {text(b.why)}"
-        rows.append(("", (text(b.region), kind, number(b.kwh, 2) if b.kg is not None else "–", carbon(b.kg), share)))
-    rows.append(("sum", ("this run", "curtailment-aware", number(summary.energy_kwh, 2), carbon(summary.kg_co2), "")))
-    return table(("region", "", ">kWh", ">kg CO2", ">this run, of it"), rows)
+def comparison(summary: RunState, found: Counterfactuals) -> str:
+    """The run and every alternative, at the same tokens."""
+    dark = found.unknown_h > 0 or any(r.unknown_h > 0 for r in found.rows)
+    paid = list(dict.fromkeys(c for money in (found.money, *(r.money for r in found.rows)) for c in money))
+    starts = sum(x.starts for x in summary.sites.values())
+
+    def more(unknown_h: float, money: Mapping[str, float]) -> list[str]:
+        return [*([number(unknown_h, 1)] if dark else []), *(number(money.get(c), 2) for c in paid)]
+
+    own = [
+        "this run", carbon(found.kg), "", number(found.kwh, 2), number(found.site_hours, 1), number(found.hours, 1), str(starts),
+        *more(found.unknown_h, found.money),
+    ]  # fmt: skip
+    rows: list[tuple[str, Sequence[str]]] = [("sum", own)]
+    for r in found.rows:
+        name = f"{text(r.name)}, always on" if r.kind == "region" else text(r.name)
+        if r.kind == "region" and not r.own:
+            name += " (no site there)"
+        kg = carbon(r.kg)
+        if r.kg_low is not None and r.kg_high is not None:
+            kg += f" ({carbon(r.kg_low)} to {carbon(r.kg_high)})"
+        share = percent(r.share) if r.kg is not None else f'<span class="why">not computable: {text(r.why)}</span>'
+        cells = [
+            name, kg, share, number(r.kwh, 2), number(r.site_hours, 1), number(r.finish_h, 1),
+            "–" if r.starts is None else str(r.starts), *more(r.unknown_h, r.money),
+        ]  # fmt: skip
+        rows.append(("", cells))
+    heads = [
+        "the same tokens by", ">kg CO2", ">this run, of it", ">kWh", ">site-hours", ">done after, h", ">starts",
+        *([">hours without a reading"] if dark else []), *(f">{c}" for c in paid),
+    ]  # fmt: skip
+    notes = "".join(f"<p>{text(n)}.</p>" for n in found.notes)
+    return table(heads, rows) + notes
 
 
 def accounts(summary: RunState, s: RunSeries) -> str:

@@ -5,12 +5,11 @@ The page loads nothing: style and figures are in it. It can be written at any ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import StoreError
 from windfall.simulate.provenance import Provenance, provenance
@@ -19,9 +18,10 @@ from windfall.store.rundir import RunDir
 from windfall.ui.page import figures, pieces
 from windfall.ui.page.computed_with import computed_with
 from windfall.units import clock_text, kwh
-from windfall.view.baselines import Baseline, baselines, headline, load_grid
+from windfall.view.counterfactuals import Counterfactuals, counterfactuals, own_counts
 from windfall.view.frames import without_secrets
 from windfall.view.moment import one_moment
+from windfall.view.recorded import configuration, load_grid
 from windfall.view.series import RunSeries, run_series
 from windfall.view.state import RunState, run_state
 from windfall.view.text import printable
@@ -38,19 +38,22 @@ def write_report(run: RunDir) -> Path:
     """
     with one_moment(run) as at:
         summary = run_state(run, at)
-        config = load(run.config)
+        config = configuration(run)
         s = run_series(run, at)
-        grid, why = load_grid(config, run, at)
-    found = baselines(config, summary, grid, why)
+        readings = load_grid(config, run, at)
+        tables = at.telemetry
+        rows, states = (tables.energy(), tables.states()) if tables else ([], [])
+    found = counterfactuals(config, summary, readings, rows, s.costs, states, own_counts(run, summary))
     criterion = config.run.threshold_g_per_kwh
     draws = {
         "lanes": figures.lanes(s, summary.sites, criterion),
         "loss": figures.loss(s),
-        "emissions": figures.emissions(s, found),
+        "emissions": figures.emissions(s, found.regions),
+        "counterfactuals": figures.counterfactuals(found),
     }
     documents = {name: figures.svg(draw, _WIDE) for name, draw in draws.items()}
     narrow = {name: figures.svg(draw, _NARROW) for name, draw in draws.items()}
-    made = provenance(config, grid)
+    made = provenance(config, readings.grid if readings.traced else None)
     page = _page(run, config, summary, s, found, documents, narrow, made)
     files = {f"{name}.svg": document.encode() for name, document in documents.items()}
     files |= {f"{name}.pdf": figures.pdf(draw, _WIDE) for name, draw in draws.items()}
@@ -66,22 +69,21 @@ def write_report(run: RunDir) -> Path:
     return run.report / "index.html"
 
 
-def _as_json(summary: RunState, found: Sequence[Baseline], s: RunSeries, made: Provenance) -> dict[str, Any]:
+def _as_json(summary: RunState, found: Counterfactuals, s: RunSeries, made: Provenance) -> dict[str, Any]:
     """The summary with the comparison that the page leads with, and what it was computed with."""
     training = [c for c in s.costs if c.phase == "training"]
     priced = sum(c.joules - c.unpriced_joules for c in training)
     intensity = sum(c.grams for c in training) / kwh(priced) if priced > 0 else None
-    best = headline(found)
-    rows = [{"region": b.region, "own": b.own, "kg_co2": b.kg, "run_share": b.share, "why_not": b.why or None} for b in found]
+    best = found.headline
     lead = None if best is None else {"region": best.region, "kg_co2": best.kg, "run_share": best.share}
     return {
-        **summary.as_json(), "g_per_kwh_training": intensity, "always_on": rows, "headline": lead,
-        "provenance": without_secrets(made.as_json()),
+        **summary.as_json(), "g_per_kwh_training": intensity, "headline": lead,
+        "counterfactuals": without_secrets(found.as_json()), "provenance": without_secrets(made.as_json()),
     }  # fmt: skip
 
 
 def _page(
-    run: RunDir, config: Config, summary: RunState, s: RunSeries, found: Sequence[Baseline],
+    run: RunDir, config: Config, summary: RunState, s: RunSeries, found: Counterfactuals,
     wide: Mapping[str, str], narrow: Mapping[str, str], made: Provenance,
 ) -> str:  # fmt: skip
     css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
@@ -105,6 +107,7 @@ def _page(
             "Emissions against one site that is always on",
             _equal_tokens(summary),
             figure("emissions", "Cumulative kg CO2 of the run and of each region always on", _EMISSIONS)
+            + figure("counterfactuals", "kg CO2 of the run and of each alternative at the same tokens", _COUNTER)
             + pieces.comparison(summary, found),
         ),
         _section("Energy account", _ACCOUNT, pieces.accounts(summary, s)),
@@ -144,6 +147,10 @@ _EMISSIONS = (
     "The thick line is this run, all sites and phases together; it climbs only while a site draws power. Each thin "
     "line is the same training in one region that never stops; dashed regions have no site in this run. Numbers at "
     "the ends are kg CO2."
+)
+_COUNTER = (
+    "The same tokens, in every other way: thin lines span the 10th to the 90th percentile of random times. Rules and oracle train "
+    "at this run’s own measured pace and power, with its own starts."
 )
 _ACCOUNT = (
     "Power of each phase times the region’s reading, interval by interval. Hours count what drew power: provisioning "

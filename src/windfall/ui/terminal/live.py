@@ -47,7 +47,8 @@ class LiveView:
     before starting the coordinator.
     """
 
-    def __init__(self, run: RunDir, config: Config, console: Console) -> None:
+    def __init__(self, run: RunDir, config: Config, console: Console, *, joined: bool = False) -> None:
+        """``joined``: the run has been going on, or is over; nobody waits for its coordinator to start."""
         self._run = run
         self._config = config
         self._console = console
@@ -63,7 +64,7 @@ class LiveView:
         self._emitted = ""
         self._begun = self._told_at = clock.monotonic()
         #: Whether this life of the coordinator has said anything yet.
-        self._heard = False
+        self._heard = joined
         self._grid: Grid | None = None
         self._grid_tried = False
         self._live: Live | None = None
@@ -213,11 +214,12 @@ class LiveView:
         text = f"{s.energy_kwh:.2f} kWh" if s.kg_co2 is None else f"{s.kg_co2:.3f} kg CO2, {s.energy_kwh:.2f} kWh"
         # numpy and the traces are loaded with the first training to compare, not at start.
         if s.training_hours > 0:
-            from windfall.view.baselines import baselines, headline, load_grid
+            from windfall.view.baselines import baselines, headline
+            from windfall.view.recorded import load_grid
 
             if not self._grid_tried:
                 self._grid_tried = True
-                self._grid, _ = load_grid(self._config, self._run)
+                self._grid = load_grid(self._config, self._run).grid
             best = headline(baselines(self._config, s, self._grid))
             if best is not None and best.share is not None:
                 text += f"; {best.share * 100:.1f} % of {best.region} always on"
