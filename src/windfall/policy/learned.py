@@ -172,7 +172,12 @@ def start_share(level: Level) -> float:
 
 def value_of(on: npt.NDArray[np.bool_], d: Array, restart: float, share: float = 1.0) -> float:
     """The value of a schedule, in steps of full gain: what training gains, less what starts of ``restart`` steps cost."""
+    return float(np.nansum(gains_of(on, d, restart, share)))
+
+
+def gains_of(on: npt.NDArray[np.bool_], d: Array, restart: float, share: float = 1.0) -> Array:
+    """What each step adds to that [n]; NaN where a site is on and ``d`` is."""
     steps = np.arange(len(on))
     since = steps - np.maximum.accumulate(np.where(on, -1, steps))
     starting = np.clip(restart - (since - 1.0), 0.0, 1.0)
-    return float(np.nansum(np.where(on, 1.0 - d - share * starting, 0.0)))
+    return np.where(on, 1.0 - d - share * starting, 0.0)
