@@ -156,16 +156,14 @@ def _perplexity(losses: Sequence[float]) -> tuple[float, float]:
     return math.exp(least), math.exp(mean / weight) if weight else math.inf
 
 
-def trained(base: Config, seed: int, folder: Path | None, threads: int) -> list[Outcome]:
-    """The three scenarios with one seed: with real processes below ``folder``, or without a folder in this process."""
+def trained(base: Config, name: str, seed: int, folder: Path | None, threads: int) -> Outcome:
+    """One scenario with one seed: with real processes below ``folder``, or without a folder in this process."""
     torch.set_num_threads(threads)
-    made = []
-    for name in ("single", "federated", "aware"):
-        config = scenario(base, name, seed)
-        if folder is not None:
-            made.append(with_processes(config, name, folder / f"seed-{seed}-{name}"))
-        else:
-            made.append(uninterrupted(config) if name == "single" else in_process(config, name))
-        o = made[-1]
-        print(f"{name}, seed {seed}, {o.how}: {o.val_last:.4f} nats/byte (best {o.val_best:.4f}), {o.wall_s:.0f} s", flush=True)
-    return made
+    config = scenario(base, name, seed)
+    if folder is not None:
+        o = with_processes(config, name, folder / f"seed-{seed}-{name}")
+    else:
+        o = uninterrupted(config) if name == "single" else in_process(config, name)
+    told = f"{o.val_last:.4f} nats/byte (best {o.val_best:.4f}), {o.wall_s:.0f} s"
+    print(f"{name}, seed {seed}, {o.how}: {told}", flush=True)
+    return o
