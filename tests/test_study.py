@@ -76,7 +76,8 @@ def outcome(scenario: str, seed: int, loss: float, kwh: dict[str, float]) -> dic
     return {
         "scenario": scenario, "seed": seed, "how": "in process", "tokens": 1000, "val_last": loss, "val_best": loss,
         "perplexity_last": 5.0, "perplexity_least": 4.0, "runtime_h": 14.0, "site_hours": 17.9, "versions": 3,
-        "share_federated": 0.5, "kwh": kwh, "kg": {}, "share_inside": 0.9, "curve": [(0.0, 5.0), (1000.0, loss)], "wall_s": 1.0, "root": None,
+        "share_federated": 0.5, "kwh": kwh, "kg": {}, "share_inside": 0.9, "curve": [(0.0, 5.0), (1000.0, loss)],
+        "wall_s": 1.0, "root": None,
     }  # fmt: skip
 
 
