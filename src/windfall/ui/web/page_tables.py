@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from windfall.ui.page.pieces import carbon, dot, number, percent, table, text
+from windfall.ui.page.pieces import carbon, number, percent, table, text
 from windfall.ui.web.look import RunLook, plain
 from windfall.units import clock_text
 from windfall.view.event_pages import EventPage
@@ -32,6 +32,11 @@ def events(found: EventPage) -> str:
     return table(("@run time, UTC", "site", "kind", "what"), rows).replace('class="scroll"', named, 1)
 
 
+def _dot(mode: str) -> str:
+    """A mark in a mode's colour, by its class: the page's policy refuses inline styles."""
+    return f'<span class="dot {mode if mode in ("local", "federated") else "paused"}" aria-hidden="true"></span>'
+
+
 def moment(m: Instant) -> str:
     """How things stood at an instant, as a part of a page."""
     sites = ""
@@ -56,7 +61,7 @@ def made(look: RunLook, t0: float | None, t1: float | None) -> dict[str, str]:
     found = {f"lane {x['site']}": _lane(x, lanes["blocks"]) for x in lanes["lanes"]}
     found["modes"] = _scrolled(
         "modes", ("@from, UTC", "@to", "mode of the run"),
-        [("", (clock_text(a), clock_text(b), dot(lanes["modes"][w]) + lanes["modes"][w])) for a, b, w in lanes["mode"]],
+        [("", (clock_text(a), clock_text(b), _dot(lanes["modes"][w]) + lanes["modes"][w])) for a, b, w in lanes["mode"]],
     )  # fmt: skip
     found["loss"] = _loss(loss)
     found["emissions"] = _emissions(look.emissions(t0, t1, _ROWS))
@@ -92,7 +97,7 @@ def _loss(loss: dict[str, Any]) -> str:
             (
                 str(v["version"]),
                 clock_text(v["t_run"]),
-                dot(v["mode"]) + text(v["mode"]),
+                _dot(v["mode"]) + text(v["mode"]),
                 f"{v['tokens']:,}",
                 number(v["val_bpb"], 4),
             ),
