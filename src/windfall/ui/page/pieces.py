@@ -10,6 +10,7 @@ from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
 from windfall.energy.phases import PHASES
 from windfall.store.configurations import change_text
+from windfall.store.telemetry_energy import EnergySums
 from windfall.units import J_PER_KWH, clock_text, duration_text, iso_utc
 from windfall.view.counterfactuals import Counterfactuals
 from windfall.view.events import what_happened
@@ -184,6 +185,13 @@ def accounts(summary: RunState, s: RunSeries) -> str:
     rows: list[tuple[str, Sequence[str]]] = []
     total = {"seconds": 0.0, "inside": 0.0}
     late = bool(summary.work_lost.tokens)
+    behind = any(c.own_joules or c.stored_joules for c in s.costs)
+
+    def origins(parts: Sequence[EnergySums]) -> tuple[str, ...]:
+        """kWh from own plants and out of batteries, where a site has any."""
+        sums = (sum(c.own_joules for c in parts), sum(c.stored_joules for c in parts))
+        return tuple(number(j / J_PER_KWH, 2) for j in sums) if behind else ()
+
     for name, site in summary.sites.items():
         parts = sorted((c for c in s.costs if c.site == name), key=lambda c: PHASES.index(c.phase) if c.phase in PHASES else 9)
         judged = sum(c.joules - c.unjudged_joules for c in parts)
@@ -198,6 +206,7 @@ def accounts(summary: RunState, s: RunSeries) -> str:
                     text(site.region or ""),
                     number(sum(c.seconds for c in parts) / 3600, 2),
                     number(site.energy_kwh, 2),
+                    *origins(parts),
                     carbon(site.kg_co2),
                     percent(inside / judged if judged > 0 else None),
                     f"{site.tokens:,}",
@@ -214,6 +223,7 @@ def accounts(summary: RunState, s: RunSeries) -> str:
                     "",
                     number(c.seconds / 3600, 2),
                     number(c.joules / J_PER_KWH, 2),
+                    *origins([c]),
                     carbon(c.grams / 1000),
                     percent(c.inside_joules / (c.joules - c.unjudged_joules) if c.joules > c.unjudged_joules else None),
                     "",
@@ -231,6 +241,7 @@ def accounts(summary: RunState, s: RunSeries) -> str:
                 "",
                 number(total["seconds"] / 3600, 2),
                 number(summary.energy_kwh, 2),
+                *origins(s.costs),
                 carbon(summary.kg_co2),
                 percent(summary.share_inside),
                 f"{summary.tokens_committed:,}",
@@ -245,6 +256,7 @@ def accounts(summary: RunState, s: RunSeries) -> str:
             "region",
             ">hours drawing power",
             ">kWh",
+            *((">of them own", ">stored") if behind else ()),
             ">kg CO2",
             ">inside windows",
             ">tokens",
