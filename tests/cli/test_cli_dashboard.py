@@ -46,7 +46,7 @@ def test_an_address_that_is_taken_or_none_of_this_machine_is_named(tmp_path: Pat
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port {port}"):
             _typed(run.root, port=port)
-    with pytest.raises(ConfigError, match="192.0.2.1"):
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         _typed(run.root, host="192.0.2.1", insecure="I know")
 
 
