@@ -181,11 +181,10 @@ def _sites(w: Whole, v: dict[str, str], instead: dict[str, str], *, acts: bool) 
 
 
 def _legend() -> str:
-    names = (
-        ("local", "training alone"), ("federated", "training together"), ("provisioning", "provisioning"), ("idle", "on and idle"),
-        ("draining", "draining"), ("held", "held"), ("missed", "window missed"), ("failed", "failed"), ("off", "off"),
-    )  # fmt: skip
-    return '<ul class="legend">' + "".join(f'<li><i class="swatch {k}"></i>{n}</li>' for k, n in names) + "</ul>"
+    order = ("local", "federated", "provisioning", "idle", "draining", "held", "missed", "failed", "off")
+    return (
+        '<ul class="legend">' + "".join(f'<li><i class="swatch {k}"></i>{page_tables.BLOCK_WORDS[k]}</li>' for k in order) + "</ul>"
+    )
 
 
 def _rates(instead: dict[str, str]) -> str:
