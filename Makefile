@@ -7,7 +7,7 @@ SOURCES := src tests benchmarks
 # Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-parity bench-backtest bench-policies bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 setup setup-tests clean
+.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-meters bench-parity bench-backtest bench-policies bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 docs reference setup setup-tests clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -29,6 +29,10 @@ bench: bench-backtest bench-parity bench-long-run bench-training bench-data benc
 
 bench-backtest: setup
 	$(BIN)/python benchmarks/backtest.py
+
+# What reading a meter once a second costs a step.
+bench-meters: setup
+	$(BIN)/python benchmarks/meters.py
 
 # Policies beside the oracle, on the bundled year and on prices where the data are: some twenty minutes.
 bench-policies: setup
@@ -83,6 +87,17 @@ chaos: setup setup-tests
 
 chaos-short: setup setup-tests
 	$(BIN)/python benchmarks/chaos.py --short
+
+# The documentation as a site: build/docs/index.html. A link that leads nowhere is a failure.
+docs: setup
+	$(BIN)/zensical build --strict
+
+# What is made from the code in docs/: tests compare.
+reference: setup
+	$(BIN)/python -m windfall.cli.reference configuration > docs/configuration.md
+	$(BIN)/python -m windfall.cli.reference command-line > docs/command-line.md
+	$(BIN)/python -m windfall.view.dictionary > docs/columns.md
+	$(BIN)/python docs/images/draw.py
 
 setup: $(VENV)/.done
 

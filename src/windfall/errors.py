@@ -73,6 +73,10 @@ class MeterError(WindfallError):
     """A meter of power is not there, cannot be read or says what cannot be; the model of the site's power stands in for it."""
 
 
+class TrackerError(WindfallError):
+    """An experiment tracker is not there, refuses or cannot be reached; the run goes on, and what is missing is sent later."""
+
+
 class RankError(WindfallError):
     """One of a site's ranks could not start or has ended. The site's trainer ends too; its work is kept."""
 

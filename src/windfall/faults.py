@@ -31,6 +31,8 @@ POINTS = {
     "after-weights": "the weights file is written and no version names it",
     "during-commit": "inside the commit transaction",
     "after-commit": "the version is committed and what it replaces has not been cleared away",
+    "during-request": "inside the transaction that takes up an operator's request",
+    "after-request": "an operator's request has been taken up and its file is still there",
     "during-evaluation": "a trainer is evaluating",
 }
 ACTIONS = ("kill", "hang", "raise", "truncate", "corrupt", "kill-parent", "stop-parent")

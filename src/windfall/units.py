@@ -19,6 +19,7 @@ UNITS = {
     "price": "currency/MWh",
     "curtailed_power": "MW",
     "surplus_power": "W",
+    "state_of_charge": "share",
 }
 
 
@@ -101,6 +102,7 @@ _GRAMS = {
 }  # fmt: skip
 _KWH = {"wh": 1e-3, "kwh": 1.0, "mwh": 1e3, "gwh": 1e6, "twh": 1e9, "j": 1 / J_PER_KWH, "mj": 1 / 3.6, "gj": 1e3 / 3.6}
 _WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e6, "gw": 1e9}
+_SHARES = {"share": 1.0, "%": 0.01, "percent": 0.01}
 _CENTS = frozenset(
     {"ct", "cts", "cent", "cents", "c", "¢", "p", "pence", "penny", "ore", "øre", "öre", "snt", "centime", "centimes"}
 )
@@ -123,12 +125,13 @@ ACCEPTED = {
     "price": "EUR/MWh, EUR/kWh, ct/kWh (any currency's three letters, or its cents; per kWh, MWh or GWh)",
     "curtailed_power": "W, kW, MW, GW",
     "surplus_power": "W, kW, MW, GW",
+    "state_of_charge": "share (0 to 1), %",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A unit that a text names: ``carbon`` (``factor`` to g/kWh), ``price`` (to currency/MWh) or ``power`` (to W).
+    """A unit that a text names: ``carbon`` (``factor`` to g/kWh), ``price`` (to currency/MWh), ``power`` (to W) or ``share``.
 
     ``currency`` is three capital letters, or nothing where none is named.
     """
@@ -146,7 +149,7 @@ class Quantity:
 
 
 def _quantity_of(signal_type: str) -> str:
-    return "carbon" if signal_type in _INTENSITY else "price" if signal_type == "price" else "power"
+    return "carbon" if signal_type in _INTENSITY else {"price": "price", "state_of_charge": "share"}.get(signal_type, "power")
 
 
 def quantity(text: str) -> Quantity | None:
@@ -155,6 +158,8 @@ def quantity(text: str) -> Quantity | None:
     plain = re.sub(r"co2(eq|e)?", "", plain)
     if plain in _WATTS:
         return Quantity("power", _WATTS[plain], text.strip())
+    if plain in _SHARES:
+        return Quantity("share", _SHARES[plain], text.strip())
     above, slash, below = plain.partition("/")
     energy = _KWH.get(below) or _KWH.get(re.sub(r"hr?(e|el)?$", "h", below))  # MWhe and kWhel mean electric energy
     if not slash or energy is None:

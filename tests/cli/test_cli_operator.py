@@ -17,10 +17,13 @@ import pytest
 from cli.test_cli import windfall
 from patience import PATIENCE_S
 from ui_runs import START, empty_run, finished_run
+from windfall import clock
 from windfall.processes import mark
+from windfall.run.operator import Operator
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold
 from windfall.store.rundir import RunDir, RunLock
+from windfall.store.telemetry import Telemetry
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def text(out: str) -> str:
 def test_a_request_is_left_and_said(run: RunDir, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     code, out, err = windfall(capsys, kind, run.root, "california", "--why", "a  fuse\nblew")
     assert (code, err) == (0, "")
-    assert out.startswith("noted; it takes effect when the run is started again: california ")
+    assert out.startswith("asked; no coordinator runs; it waits until the run is started again: california ")
     assert len(out.splitlines()) == 1
     (left,) = requests(run)
     assert left["who"].endswith(f"@{socket.gethostname()}")
@@ -53,7 +56,7 @@ def test_for_a_time_as_json(run: RunDir, capsys: pytest.CaptureFixture[str], kin
     found = json.loads(out)
     assert code == 0
     assert (found["kind"], found["site"], found["for_s"], found["running"]) == (kind, "adelaide", 7200.0, False)
-    assert Path(found["request"]).is_file()
+    assert (found["state"], found["id"]) == ("waiting", requests(run)[0]["id"])
     assert requests(run)[0]["for_s"] == 7200.0
 
 
@@ -68,7 +71,7 @@ def test_while_a_coordinator_runs_it_says_so(run: RunDir, capsys: pytest.Capture
     finally:
         lock.release()
     _, out, _ = windfall(capsys, "drain", run.root, "california")
-    assert "when the run is started again" in out
+    assert "until the run is started again" in out
 
 
 def test_release_of_a_site_that_is_not_held_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +163,97 @@ def test_status_shows_what_is_held_and_what_was_asked(
     said = text(windfall(capsys, "status", run.root)[1])
     assert "held california: held by ann@desk: a fuse (until 2026-01-11T19:00:00Z), since Jan 11 17:00 UTC" in said
     assert "for 2 h 00 min: noise (asked, not yet noted)" in said
+
+
+# -- stop, set, requests -------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_not_running_cannot_be_stopped(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = windfall(capsys, "stop", run.root)
+    assert (code, err) == (2, f"windfall: {run.root}: the run is not running; there is nothing to stop\n")
+    lock = RunLock(run)
+    lock.acquire()
+    code, out, _ = windfall(capsys, "stop", run.root, "--why", "night", "--author", "ann", "--expect", "paused")
+    lock.release()
+    assert code == 0
+    assert out.startswith("asked; the coordinator acts at its next tick: sites hand in their work and the run stops")
+    (left,) = requests(run)
+    assert (left["kind"], left["who"], left["why"], left["expect"]) == ("stop", "ann", "night", "paused")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kept"), [("max_sites", "1", 1), ("limits.max_power_w", "2.5e3", 2500.0), ("budget_tokens", "16_384", 16384)]
+)
+def test_a_key_is_changed_with_or_without_its_table(
+    run: RunDir, capsys: pytest.CaptureFixture[str], key: str, value: str, kept: float
+) -> None:
+    ledger = Ledger.open(run.ledger)
+    ledger.commit(t_run=START, t_wall=0.0, file="v0", sha256="0", mode="initial", contributions=[])
+    ledger.close()
+    code, out, err = windfall(capsys, "set", run.root, key, value)
+    assert (code, err) == (0, "")
+    assert "Write it into the configuration, too" in out
+    assert requests(run)[0]["value"] == kept
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("speed", "3"), "speed: cannot be changed while the run goes on; there are run.budget_tokens, policy.deadline"),
+        (("max_sites", "many"), "limits.max_sites: Input should be a valid integer"),
+        (("budget_tokens", "99999999", "--extend", "hold", "--expect", "5"), "run.budget_tokens is 8192, and not 5"),
+        (("max_sites", "none"), "limits.max_sites is none already"),
+    ],
+)
+def test_what_cannot_be_changed_says_why(
+    run: RunDir, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    ledger = Ledger.open(run.ledger)
+    ledger.commit(t_run=START, t_wall=0.0, file="v0", sha256="0", mode="initial", contributions=[])
+    ledger.close()
+    code, _, err = windfall(capsys, "set", run.root, *words)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert said in err
+    assert requests(run) == []
+
+
+def test_requests_lists_what_was_asked_and_what_became_of_it(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert windfall(capsys, "requests", run.root)[:2] == (0, "")
+    windfall(capsys, "hold", run.root, "california", "--for", "2h", "--why", "a \x1b[31mfuse", "--author", "ann")
+    windfall(capsys, "release", run.root, "adelaide", "--expect", "held", "--author", "bob")
+    ledger, telemetry = Ledger.open(run.ledger), Telemetry.open(run.telemetry)
+    Operator(run, ledger, telemetry, sites={"california", "adelaide"}).look(START)
+    telemetry.close()
+    ledger.close()
+    windfall(capsys, "drain", run.root, "adelaide", "--author", "eve")
+    code, out, _ = windfall(capsys, "requests", run.root)
+    assert code == 0
+    held, refused, waits = out.splitlines()
+    assert "applied at Jan 11 17:00" in held
+    assert "hold of california for 2 h 00 min, by ann: a" in held
+    assert "\x1b" not in held
+    assert refused.endswith("release of adelaide, if it is held, by bob (adelaide is free, and not held as its asker saw it)")
+    assert "waiting" in waits
+    found = [json.loads(line) for line in windfall(capsys, "requests", run.root, "--json")[1].splitlines()]
+    assert [(f["kind"], f["site"], f["state"]) for f in found] == [
+        ("hold", "california", "applied"), ("release", "adelaide", "refused"), ("drain", "adelaide", "waiting"),
+    ]  # fmt: skip
+
+
+def test_wait_tells_what_became_of_it(run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, telemetry = Ledger.open(run.ledger), Telemetry.open(run.telemetry)
+    desk = Operator(run, ledger, telemetry, sites={"california", "adelaide"})
+    monkeypatch.setattr(clock, "pause", lambda _: desk.look(START))  # a coordinator acts meanwhile
+    code, out, _ = windfall(capsys, "hold", run.root, "california", "--wait", "1d")
+    assert (code, out) == (0, "done: california stays off, until it is released\n")
+    code, out, _ = windfall(capsys, "release", run.root, "adelaide", "--expect", "held", "--wait", "1d")
+    assert code == 1
+    assert out == "refused: release of adelaide: adelaide is free, and not held as its asker saw it\n"
+    code, out, _ = windfall(capsys, "hold", run.root, "adelaide", "--expect", "held", "--wait", "1d", "--json")
+    assert (code, json.loads(out)["state"]) == (1, "refused")
+    assert windfall(capsys, "hold", run.root, "adelaide", "--wait", "soon")[0] == 2
+    telemetry.close()
+    ledger.close()
 
 
 # -- gc ------------------------------------------------------------------------------------------------------

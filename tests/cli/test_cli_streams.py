@@ -66,18 +66,21 @@ def heard(config: Path) -> Heard:
     return [(*case, *answer) for case, answer in zip(cases, asked(cases), strict=True)]
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_any_verb_is_one_message(heard: Heard) -> None:
     for arguments, where, code, _, err in heard:
         if where == "full":
             assert (code, err) == (1, FULL), arguments
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_and_a_closed_output_are_no_failure(heard: Heard) -> None:
     for arguments, where, code, _, err in heard:
         if where in ("gone", "closed"):
             assert (code, err) == (0, ""), (arguments, where)
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_is_written_in_ascii_and_json_stays_json(heard: Heard) -> None:
     for arguments, where, code, out, err in heard:
         if where != "ascii":

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from windfall.energy.account import Account
 from windfall.energy.always_on import always_on
-from windfall.energy.phases import PHASES
+from windfall.energy.phases import PHASES, of_state
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.grid.signal import StepSignal
@@ -98,3 +98,23 @@ def test_an_always_on_site_has_whole_kg_only_where_every_hour_is_known() -> None
     beyond = always_on(signal([100.0] * 12), 1000.0, 0.0, 2.0)
     assert (beyond.whole_kg, beyond.kg, beyond.unknown_h) == (None, pytest.approx(0.1), pytest.approx(1.0))
     assert always_on(signal([100.0] * 12), 1000.0, 7200.0, 2.0).kg is None
+
+
+def test_what_is_used_at_an_instant_is_priced_by_its_readings_and_takes_no_time() -> None:
+    account = Account({"a": POWER}, {"a": Tariff.plain(signal([50.0, 150.0]), 100.0)})
+    (e,) = account.book_at("a", "network", 299.9999, 7200.0)
+    assert (e.t0, e.t1, e.g_per_kwh, e.inside, e.grams) == (299.9999, 299.9999, 50.0, True, pytest.approx(0.1))
+    (late,) = account.book_at("a", "network", 300.0, 3600.0)
+    (unknown,) = account.book_at("a", "network", 601.0, 1800.0)
+    assert (late.inside, unknown.g_per_kwh, unknown.grams, unknown.inside) == (False, None, 0.0, None)
+    assert account.book_at("a", "network", 0.0, 0.0) == []
+    total = account.total("a", "network")
+    assert (total.seconds, total.joules, total.unpriced_joules, total.inside_joules) == (0.0, 12600.0, 1800.0, 7200.0)
+    assert total.grams == pytest.approx(0.1 + 0.15)
+
+
+def test_a_draining_site_whose_driver_has_been_asked_is_terminating() -> None:
+    assert of_state("draining", 0.0, 5.0) == [("draining", 0.0, 5.0)]
+    assert of_state("draining", 0.0, 5.0, ending=True) == [("terminating", 0.0, 5.0)]
+    assert of_state("off", 0.0, 5.0, ending=True) == [("off", 0.0, 5.0)]
+    assert POWER.watts("terminating") == POWER.watts("draining")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from windfall.energy.account import Account, Interval
 from windfall.energy.books import LATE, Books
 from windfall.energy.measured import SiteMeter
+from windfall.energy.meters.base import Counter
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.grid.signal import StepSignal
@@ -173,3 +176,108 @@ def test_a_sample_that_is_told_twice_or_runs_backwards_is_left_alone() -> None:
         meter.heard("boot", at, joules, joules, now=at)
     found = meter.between(0.0, 40.0)
     assert [(u.t0, u.t1, u.joules) for u in found] == [(0.0, 10.0, 100.0), (20.0, 30.0, 160.0)]
+
+
+DAY_S = 20_000.0
+
+
+def true_joules(t: float) -> float:
+    """Of a site that trains for twenty minutes of each half hour, and waits for the rest."""
+    whole, rest = divmod(t, 1800.0)
+    return whole * (1900.0 * 1200.0 + 380.0 * 600.0) + 1900.0 * min(rest, 1200.0) + 380.0 * max(0.0, rest - 1200.0)
+
+
+@pytest.mark.parametrize(
+    ("wraps_at_j", "begins_anew_at", "unread", "unheard"),
+    [
+        (None, (), (), ()),
+        (262_143.0, (), (), ()),  # a counter as RAPL has it: it wraps every two minutes
+        (262_143.0, (), ((4000.0, 4060.0),), ((9000.0, 9400.0),)),
+        (None, (3000.0, 3100.0, 15_000.0), (), ()),  # its machine is started again, its driver loaded again
+        (None, (), ((5000.0, 5900.0),), ()),  # nobody could read it for a quarter of an hour; it counted on
+        (None, (), (), ((6000.0, 7000.0), (12_000.0, 12_200.0))),  # read, and heard of late: the model had stood in
+        (262_143.0, (8000.0,), ((2000.0, 2050.0),), ((10_000.0, 11_500.0),)),
+    ],
+)
+def test_a_recorded_counter_with_wraps_gaps_resets_and_late_samples_is_met_to_a_thousandth(
+    wraps_at_j: float | None, begins_anew_at: tuple[float, ...], unread: tuple[tuple[float, float], ...],
+    unheard: tuple[tuple[float, float], ...],
+) -> None:  # fmt: skip
+    """From the raw counter to the account. ``unread``: the meter could not be read; ``unheard``: what it told came afterwards."""
+    rng = random.Random(3)
+    counter, epoch, boot, zero, at = Counter(wraps_at_j, most_w=2100.0), 0, 0, 0.0, 0.0
+    samples: list[tuple[float, str, float, float]] = []
+    while at <= DAY_S:
+        if boot < len(begins_anew_at) and at >= begins_anew_at[boot]:
+            zero, boot = true_joules(begins_anew_at[boot]), boot + 1
+        if not any(a < at < b for a, b in unread):
+            raw = true_joules(at) - zero
+            epoch += not counter.add(at, raw if wraps_at_j is None else raw % wraps_at_j)
+            heard = next((b for a, b in unheard if a < at < b), at) + rng.uniform(0.05, 1.5)
+            samples += [(heard, f"boot/1/{epoch}", 300.0 + at, counter.joules)] * rng.choice([1, 1, 1, 2])
+        at += 5.0
+    samples.sort()
+    b, entries, t = books(lag_s=60.0), [], 0.0
+    while t < DAY_S:
+        upto = t + 10.0
+        while samples and samples[0][0] <= upto:
+            heard, name, taken, joules = samples.pop(0)
+            b.heard("a", name, taken, joules, joules, now=heard)
+        entries += b.book("a", "training" if t % 1800.0 < 1200.0 else "idle", t, upto)
+        entries += b.settle(upto)
+        t = upto
+    for heard, name, taken, joules in samples:
+        b.heard("a", name, taken, joules, joules, now=heard)
+    entries += b.settle(DAY_S + 30.0, closing=True)
+    joules, _, measured = sums(entries)
+    assert joules == pytest.approx(true_joules(DAY_S), rel=1e-3)
+    assert measured > 0.97 * joules
+    assert any(e.cause for e in entries) == any(b - a > 60.0 for a, b in (*unread, *unheard)), "it was waited for 60 s"
+    assert math.fsum(e.t1 - e.t0 for e in entries if not e.cause) == pytest.approx(DAY_S)
+
+
+def test_a_correction_keeps_the_readings_under_which_its_energy_was_booked() -> None:
+    """What a signal says later of that time, or no longer says, changes nothing of it."""
+    b = books(lag_s=0.0)
+    b.heard("a", "boot/1", 0.0, 0.0, 0.0, now=0.0)
+    b.book("a", "training", 0.0, 900.0)
+    first = b.settle(900.0)
+    b.account.tariffs = {
+        n: Tariff.plain(StepSignal(np.array([0.0]), np.array([900.0]), unit="gCO2/kWh", source="t", period_s=0.0), 100.0)
+        for n in "ab"
+    }
+    b.heard("a", "boot/1", 900.0, 900.0 * 1500.0, 900.0 * 1500.0, now=950.0)
+    fixes = b.settle(1000.0)
+    assert [(e.t0, e.t1, e.g_per_kwh) for e in fixes] == [(e.t0, e.t1, e.g_per_kwh) for e in first]
+    assert sums(first + fixes)[1] == pytest.approx(300.0 * 1500.0 / 3.6e6 * (0 + 20 + 40))
+
+
+@given(seed=st.integers(0, 10_000))
+def test_what_lies_behind_the_watermark_never_falls(seed: int) -> None:
+    """All that is booked less what may still be corrected: by phase, joules and grams, whatever meters do and however late."""
+    rng = random.Random(seed)
+    b = books(lag_s=rng.choice([0.0, 20.0]))
+    highest: dict[tuple[str, str], float] = {}
+    t = told = 0.0
+    for _ in range(60):
+        upto = t + rng.choice([5.0, 60.0, 600.0, 4000.0])
+        watts = rng.uniform(0.0, 3000.0)
+        told += watts * (upto - t)
+        if rng.random() < 0.5:
+            b.heard("a", rng.choice(["boot/1", "boot/1", "boot/1", f"boot/{t:.0f}"]), upto, told, 0.8 * told, now=upto)
+        b.book("a", rng.choice(["training", "idle", "provisioning"]), t, upto)
+        b.settle(upto)
+        if rng.random() < 0.1:
+            after = Books(b.account, ["a"], 20.0)  # the next coordinator, with the same account
+            after.restore(json.loads(json.dumps(b.as_json())))
+            b = after
+        now = {
+            (phase, figure): getattr(b.account.total("a", phase), figure)
+            - math.fsum(getattr(e, figure) for e in b.open_by_site().get("a", ()) if e.phase == phase)
+            for phase in ("training", "idle", "provisioning")
+            for figure in ("joules", "grams")
+        }
+        for key, value in now.items():
+            assert value >= highest.get(key, 0.0) * (1 - 1e-9) - 1e-6, (key, value)
+        highest = now
+        t = upto

@@ -200,7 +200,7 @@ def test_a_renewal_that_does_not_help_is_told_and_not_tried_at_once_again(plane:
     ("rest", "told"),
     [
         ({"token_from": "env:WINDFALL_TEST_NO_TOKEN"}, "the variable WINDFALL_TEST_NO_TOKEN, which token_from names, is not set"),
-        ({"token_from": "file:/nowhere/token"}, "the token cannot be read from /nowhere/token: No such file"),
+        ({"token_from": "file:/nowhere/token"}, "/nowhere/token, which token_from names, cannot be read: No such file"),
         (
             {"renew_command": [sys.executable, "-S", "-c", "import sys; sys.exit('log in again')"]},
             "renew_command ended with status 1: log in again",

@@ -21,6 +21,7 @@ from patience import PATIENCE_S
 from windfall import faults
 from windfall.processes import marked
 from windfall.store.ledger import Ledger
+from windfall.store.telemetry import Telemetry
 from windfall.store.tensors import load_file
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.slow
 COORDINATOR = {
     "before-lease": (3, False), "after-send": (3, True), "received": (3, False), "during-merge": (3, False),
     "after-weights": (2, True), "during-commit": (2, False), "after-commit": (2, True),
+    "during-request": (1, False), "after-request": (1, False),
 }  # fmt: skip
 SITE = {
     "mid-step": (12, False), "before-snapshot": (9, False), "during-snapshot": (9, True), "before-send": (2, False),
@@ -118,5 +120,10 @@ def test_whatever_happens_wherever_every_block_is_committed_once(case: Case, str
     assert ledger.counts().committed == ledger.budget_blocks
     for v in ledger.retained():
         load_file(run.checkpoints / v.file, v.sha256)
+    assert [(r.id, r.applied) for r in ledger.last_requests(10)] == [(tree.ASKED, True)], "what was asked is done once"
     ledger.close()
+    telemetry = Telemetry.open(run.telemetry, read_only=True)
+    assert [e.detail["request"] for _, e in telemetry.events_of("released")] == [tree.ASKED]
+    telemetry.close()
+    assert not list(run.operator.iterdir())
     assert marked(tree.run_id(root), run.root) == [], "nothing is left running"

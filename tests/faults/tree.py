@@ -17,7 +17,9 @@ from federation.sizes import BATCH, BLOCK, SEQ, TOKENS_PER_STEP
 from windfall.cli import streams
 from windfall.config.load import load
 from windfall.errors import WindfallError
+from windfall.run.asking import ask
 from windfall.run.prepare import begin_run
+from windfall.run.requests import Request
 from windfall.run.superlink import SuperLink
 from windfall.run.supervisor import NoView, Supervisor
 from windfall.store.ledger import Ledger
@@ -26,6 +28,8 @@ from windfall.units import iso_utc, parse_utc
 
 T0 = parse_utc("2026-01-01T00:00Z")
 STEPS = 60
+#: What is asked of every tree: it changes nothing there, and must be done once.
+ASKED = "asked-once"
 #: By site, the minute from which it is in a window.
 WINDOWS = {"a": 0, "b": 4}
 
@@ -88,6 +92,7 @@ def make(root: Path) -> RunDir:
     run.make()
     weights = {"count": np.zeros(config.budget_blocks, np.float32)}
     begin_run(config, run, weights, manifest=CountingTrainer.manifest, folder=root, start=T0)
+    ask(run, Request("release", "a", "ann@desk", id=ASKED))
     return run
 
 

@@ -12,7 +12,9 @@ from federation.fake import counting
 from federation.harness import BATCH, BLOCK, T0, Run
 from windfall import clock
 from windfall.policy.base import Decision
-from windfall.run.operator import Operator, request
+from windfall.run.asking import ask
+from windfall.run.operator import Operator
+from windfall.run.requests import Request
 from windfall.site.worker import SiteWorker
 
 STEPS = 60
@@ -33,6 +35,10 @@ class Held(Run):
         super().__init__(root, data, windows, holds=self, trainer=counting(BLOCKS), **{"steps": STEPS, **options})
         self._desk = Operator(self.dir, self.ledger, self.telemetry, sites=set(windows))
 
+    def begin(self, t: float) -> None:
+        assert self._desk
+        self._desk.begin(t)
+
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         assert self._desk
         return self._desk.keeps_off(t, decisions)
@@ -52,7 +58,7 @@ class Held(Run):
             worker.pump()
 
     def ask(self, kind: str, site: str) -> Callable[[], None]:
-        return lambda: void(request(self.dir, kind, site, for_s=None, who="ann@desk", why="a fuse"))
+        return lambda: void(ask(self.dir, Request(kind, site, "ann@desk", "a fuse")))
 
     def states(self, site: str) -> list[tuple[float, str, str]]:
         return [(t, d["now"], d["reason"]) for t, _, s, d in self.events("state") if s == site]

@@ -18,7 +18,9 @@ from federation.fake import CountingTrainer
 from federation.harness import BATCH, BLOCK, SEQ, T0, TOKENS_PER_STEP, Calendar, Run
 from windfall import clock, faults
 from windfall.policy.base import Decision
-from windfall.run.operator import Operator, request
+from windfall.run.asking import ask
+from windfall.run.operator import Operator
+from windfall.run.requests import Request
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.files import Envelope
@@ -224,6 +226,9 @@ class Switch:
         self.run: Run | None = None
         self._operator: Operator | None = None
 
+    def begin(self, t: float) -> None:
+        return None
+
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         if self._operator is None:
             assert self.run
@@ -242,7 +247,7 @@ def test_a_hold_outlasts_a_restart_and_a_weeks_pause(tmp_path: Path, data: Path,
 
     run = begin()
     run.serve(until_min=20)
-    request(run.dir, "hold", "a", for_s=None if for_days is None else for_days * 86400, who="ann@desk", why="a fuse")
+    ask(run.dir, Request("hold", "a", "ann@desk", "a fuse", None if for_days is None else for_days * 86400))
     run.serve(until_min=12 * 60)
     held = run.ledger.head()
     assert held.version >= 1, "what it had trained was handed in"
@@ -258,7 +263,7 @@ def test_a_hold_outlasts_a_restart_and_a_weeks_pause(tmp_path: Path, data: Path,
     if for_days is None:
         run.serve(until_min=7 * 24 * 60)
         assert run.ledger.head() == held
-        request(run.dir, "release", "a", for_s=None, who="bob@desk", why="mended")
+        ask(run.dir, Request("release", "a", "bob@desk", "mended"))
     assert run.serve() == "done"
     ((released, _, _, by),) = run.events("released")
     if for_days is None:

@@ -107,8 +107,11 @@ def test_the_record_of_a_calm_run_gives_its_weights_again(
     assert_replays(run, outer)
 
 
-@pytest.mark.parametrize("how", [{}, {"overlap": True, "codec": "int8", "batch": "global"}], ids=["waits", "overlaps"])
-@pytest.mark.parametrize("calendar", [False, True])
+@pytest.mark.parametrize(
+    ("calendar", "how"),
+    [(False, {"overlap": True, "codec": "int8", "batch": "global"}), (True, {})],
+    ids=["gated-overlaps", "calendar-waits"],
+)
 def test_the_record_of_a_stormy_run_gives_its_weights_again(
     tmp_path: Path, data: Path, calendar: bool, how: dict[str, Any]
 ) -> None:

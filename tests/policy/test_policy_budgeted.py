@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulate.days import STEP, config
+from simulate.days import START, STEP, config, write_trace
 from windfall.config.schema import Config
 from windfall.energy.account import Interval
 from windfall.errors import ConfigError
@@ -29,7 +29,7 @@ from windfall.policy.prior import prior_days
 from windfall.policy.programme import SpinUp
 from windfall.simulate.backtest import span_of
 from windfall.simulate.oracle import BudgetOracle
-from windfall.simulate.simulation import Simulation, SimulationResult
+from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 
 T = 1_768_176_000.0  # midnight
 HOUR, DAY = 3600.0, 86400.0
@@ -74,10 +74,11 @@ def stale(value: float, t: float = T) -> Reading:
     return Reading(value, "gCO2/kWh", t - 4000, t - 4000, t - 3700, t - 3100, "test", t - 3700)
 
 
-def budgeted(deadline_h: float = 24.0, replan_s: float = 900.0) -> Budgeted:
+def budgeted(deadline_h: float = 24.0, replan_s: float = 900.0, sure: bool = True) -> Budgeted:
     return Budgeted(
         defaultdict(lambda: under(100.0)), defaultdict(lambda: SpinUp(((300.0, 0.5),))), deadline=None, deadline_h=deadline_h,
         climatology_s=28 * DAY, replan_s=replan_s, breakeven=Breakeven(), prior=lambda site: prior_days(),
+        sure=_Every() if sure else (),
     )  # fmt: skip
 
 
@@ -88,6 +89,13 @@ def site(name: str = "a", value: float | Reading | None = 0.0, **more: object) -
 
 def view(*sites: SiteView, t: float = T, left: float = 6 * HOUR, tick_s: float = 60.0) -> FleetView:
     return FleetView(t, {s.name: s for s in sites}, T, left, 0.0, tick_s)
+
+
+class _Every:
+    """Has every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 class Told:
@@ -158,6 +166,51 @@ def test_without_a_forecast_it_goes_by_climatology_says_so_and_is_in_time(tmp_pa
     assert "planned to the deadline" not in "".join(reasons)
 
 
+def _days_with_chance(days: int, seed: int) -> np.ndarray:
+    """Days of which each is clean around noon, more or less and sooner or later, and dirty else."""
+    rng, hours = np.random.default_rng(seed), np.arange(288) / 12.0
+    found = []
+    for _ in range(days):
+        depth, noon = rng.uniform(50.0, 380.0), rng.uniform(10.0, 15.0)
+        found.append(400.0 - depth * np.exp(-(((hours - noon) / 2.5) ** 2)) + rng.normal(0.0, 10.0, 288))
+    return np.maximum(0.0, np.concatenate(found)).round(1)
+
+
+def _forecasts(kind: str, values: np.ndarray, steps: int) -> np.ndarray:
+    """What a forecast of a kind says in each row of the time so many steps later."""
+    true = np.append(values[steps:], np.full(steps, values[-1]))
+    noise = np.random.default_rng(1).uniform(0.0, 500.0, len(values))
+    turned = np.where(np.arange(len(values)) < 6 * 288, true, 700.0 - true)  # it was good until half a day into the run
+    return {"true": true, "upside down": 700.0 - true, "noise": noise, "nothing": np.zeros(len(values)), "turned": turned}[
+        kind
+    ].round(1)
+
+
+def test_a_bad_forecast_costs_next_to_nothing_and_a_good_one_is_worth_having(tmp_path: Path) -> None:
+    kg: dict[str, float] = {}
+    leads = {"f1": 3600, "f3": 10800, "f8": 28800}
+    for kind in ("none", "true", "upside down", "noise", "nothing", "turned"):
+        for seed in (0, 1):
+            values = _days_with_chance(10, seed)
+            columns = {"a": values.tolist()}
+            ahead = "forecast_columns = { " + ", ".join(f"{n} = {s}" for n, s in leads.items()) + " }" if kind != "none" else ""
+            c = config(
+                tmp_path, columns, spin_up_s=300, forecasts=ahead, idle_w=0.0, backtest="tick_s = 300\nsite_hours = 7",
+                policy="deadline_h = 66\nreplan_s = 3600\nclimatology_days = 7",
+            )  # fmt: skip
+            if kind != "none":
+                write_trace(
+                    tmp_path / "trace.csv", columns | {n: _forecasts(kind, values, s // 300).tolist() for n, s in leads.items()}
+                )
+            start = START + 5.5 * DAY
+            found = Simulation(c, build_grid(c), TimeSpan(start, start + 4 * DAY), "windfall").run("budgeted")
+            assert found.done_at is not None
+            assert found.done_at <= start + 66 * HOUR
+            kg[kind] = kg.get(kind, 0.0) + (found.kg or 0.0)
+    assert all(kg[x] <= 1.02 * kg["none"] for x in kg), kg
+    assert kg["true"] < 0.95 * kg["none"], kg
+
+
 def test_the_price_weighs_the_hours_that_are_still_to_come() -> None:
     """Two clean hours a day at noon: at midnight they are awaited; once noon is past the date, the next best must do."""
     past = behind(lambda hour: 10.0 if hour in (12, 13) else 50.0 if hour in (2, 3, 4) else 400.0, days=28)
@@ -199,8 +252,8 @@ def test_a_site_that_failed_is_not_counted_on() -> None:
     past = behind(lambda hour: 10.0 if hour in (12, 13) else 400.0, days=28)
     found = {}
     for state in ("off", "failed"):
-        sites = [site("a", 400.0, outlook=Outlook(None, past)), site("b", 400.0, outlook=Outlook(None, past), state=state)]
-        found[state] = budgeted().decide(view(*sites, left=3.0 * HOUR))["a"].numbers["worth"]
+        sites = [site(n, 400.0, outlook=Outlook(None, past), state=state if n != "a" else "off") for n in "abc"]
+        found[state] = budgeted().decide(view(*sites, left=5.4 * HOUR))["a"].numbers["worth"]
     assert found["off"] < 30.0 < 400.0 <= found["failed"]
     alone = [site("a", 500.0), site("b", 500.0, state="failed")]
     d = budgeted().decide(view(*alone, left=23.95 * HOUR))["a"]
@@ -362,8 +415,8 @@ def test_prices_are_weighed_by_their_own_scale_and_named_in_their_own_unit(tmp_p
         reading = fresh(value, unit="AUD/MWh")
         d = policy.decide(view(site(value=reading, outlook=Outlook(None, past)), left=2 * HOUR))["a"]
         told.append(d)
-        assert d.numbers["restart_cost"] == pytest.approx(300.0 * 20.0)
-        assert abs(d.numbers["worth"]) <= 1.0  # it would make a restart cost nothing
+        assert d.numbers["restart_cost"] == pytest.approx(150.0 * max(0.0, value))  # a start's energy, which earns at -2
+        assert abs(d.numbers["worth"]) <= 1.0
     assert "AUD·s/MWh" in told[1].reason
     planned = policy.decide(view(site(value=fresh(5.0, unit="AUD/MWh"), outlook=Outlook(ahead([5.0] * 24))), left=2 * HOUR))["a"]
     assert "5.0 AUD/MWh" in planned.reason

@@ -21,8 +21,8 @@ def source(values: np.ndarray, **more: float) -> SiteSupply:
 
 
 def price(values: np.ndarray, left_h: float, time_h: float, sites: int = 1) -> float:
-    made = reserve([source(values)] * sites, left_h * HOUR, 0.0, time_h * HOUR, HOUR)
-    return made.price(0.0, left_h * HOUR)
+    made = reserve([source(values)] * sites, left_h * HOUR, time_h * HOUR)
+    return made.price(left_h * HOUR)
 
 
 def test_it_waits_where_waiting_is_usual_and_does_not_where_too_little_clean_time_is_left() -> None:
@@ -46,15 +46,15 @@ def test_a_doubtful_day_costs_more_than_a_sure_one_and_less_than_a_dirty_one() -
 
 
 def test_what_is_left_when_the_rest_of_the_time_just_suffices_is_trained_at_any_price() -> None:
-    made = reserve([source(CLEAN)], 5.0 * HOUR, 0.0, 5.0 * HOUR, HOUR)
-    assert made.price(0.0, 5.0 * HOUR) > 400.0
+    made = reserve([source(CLEAN)], 5.0 * HOUR, 5.0 * HOUR)
+    assert made.price(5.0 * HOUR) > 400.0
     assert made.cost > 0
 
 
 def test_a_site_with_twice_the_tokens_per_kwh_pays_twice_the_price() -> None:
-    one = reserve([source(EVERY_OTHER)], 6.0 * HOUR, 0.0, 48.0 * HOUR, HOUR)
-    two = reserve([source(EVERY_OTHER, rate=2.0)], 12.0 * HOUR, 0.0, 48.0 * HOUR, HOUR)
-    assert two.price(0.0, 12.0 * HOUR) * 2.0 == pytest.approx(one.price(0.0, 6.0 * HOUR), rel=1e-3)
+    one = reserve([source(EVERY_OTHER)], 6.0 * HOUR, 48.0 * HOUR)
+    two = reserve([source(EVERY_OTHER, rate=2.0)], 12.0 * HOUR, 48.0 * HOUR)
+    assert two.price(12.0 * HOUR) * 2.0 == pytest.approx(one.price(6.0 * HOUR), rel=1e-3)
 
 
 def test_the_past_in_steps_ends_now_and_keeps_its_holes() -> None:

@@ -363,3 +363,10 @@ class Living:
     def beat(self) -> dict[str, Any]:
         """The coordinator's last sign of life."""
         return dict(read_json(RunDir(self.run).beat) or {})
+
+
+def events_of(folder: Path) -> Any:
+    """What TensorBoard reads in a folder: its `EventAccumulator`, loaded."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()

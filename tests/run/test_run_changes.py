@@ -400,7 +400,7 @@ def test_a_run_of_before_configurations_were_kept_goes_on(run: RunDir, file: Cal
 
     db = sqlite3.connect(run.ledger)
     db.executescript(
-        "DROP TABLE configurations; DROP TABLE tokens; UPDATE meta SET value = '3' WHERE key = 'schema';"
+        "DROP TABLE configurations; DROP TABLE tokens; DROP TABLE requests; UPDATE meta SET value = '3' WHERE key = 'schema';"
         "ALTER TABLE inner_states DROP COLUMN generation; ALTER TABLE inner_states DROP COLUMN cut;"
     )
     db.close()

@@ -71,12 +71,15 @@ def test_the_federation_is_told_every_setting_of_its_configuration(run: RunDir, 
         federation={"quorum": 0.75}, fleet={"heartbeat_timeout_s": 13.0}, run={"tick_s": 17.0}, data={"eval_every_tokens": 19},
         site={"ranks": 2, "transfer_s": 23.0}, train={"micro_batch_sequences": 2},
     )  # fmt: skip
+    evaluated_s = config.data.eval_sequences * SEQ / 3 / (TOKENS_PER_STEP / 60)  # a third of a step's work, at a step a minute
     assert settings(config, ledger, gated=gated) == Settings(
         round_s=420.0, round_min_s=70.0, solo_cut_s=540.0, quorum=0.75, grace_s=11.0, heartbeat_timeout_s=13.0, tick_s=17.0,
         gated=gated, codec="int4", blocks_per_step=BATCH // BLOCK, tokens_per_block=SEQ * BLOCK, overlap=True, batch="global",
         transfer_s={"a": 23.0}, eval_every_tokens=19, inline_bytes=3_500_000, blocks_at_once={"a": 2, "b": 1},
         budget_tokens=STEPS * TOKENS_PER_STEP, manifest="of the data", round_blocks=5 * BATCH // BLOCK,
         tokens_per_s={"a": 2 * TOKENS_PER_STEP / 60, "b": TOKENS_PER_STEP / 60},
+        network_j_per_byte=pytest.approx(0.002 * 3.6e6 / 1e9),
+        evaluation_j=pytest.approx({"a": 1000.0 * evaluated_s, "b": 2000.0 * evaluated_s}) if gated else {},
     )  # fmt: skip
 
 

@@ -21,10 +21,13 @@ from windfall.errors import FederationError, HandOver, RunError
 from windfall.fleet.machine import Action, State
 from windfall.processes import marked
 from windfall.run import coordinator
+from windfall.run.asking import ask
 from windfall.run.coordinator import Coordinator
 from windfall.run.endpoint import EndpointProcess
 from windfall.run.prepare import begin_run
 from windfall.run.recorder import LedgerJournal
+from windfall.run.requests import Request, outcome
+from windfall.run.settings import in_force
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.records import Consumed
@@ -156,6 +159,56 @@ def test_of_a_sites_token_it_keeps_the_hash_alone(run: RunDir, begun: Callable[.
     (known,) = one.ledger.tokens()
     assert (known.site, known.generation, known.sha256) == ("a", 1, hashlib.sha256(token.encode()).hexdigest())
     assert token.encode() not in run.ledger.read_bytes() + run.telemetry.read_bytes()
+
+
+# -- what is asked of it -------------------------------------------------------------------------------------
+
+
+def test_a_stop_that_is_asked_for_ends_it_as_ctrl_c_does(
+    run: RunDir, begun: Callable[..., Config], life: Callable[..., Looked]
+) -> None:
+    one = life(begun())
+    lock = RunLock(run)
+    lock.acquire()
+    id = ask(run, Request("stop", None, "ann@desk", "night", expect="paused"))
+    lock.release()
+    assert one.serve() == "interrupted"
+    found = outcome(run, id)
+    assert found is not None
+    assert found.state == "applied"
+    assert "stop_asked" in kinds(run)
+
+
+def test_a_larger_budget_is_begun_by_the_next_one(run: RunDir, begun: Callable[..., Config], life: Callable[..., Looked]) -> None:
+    config = begun()
+    one = life(config)
+    more = config.run.budget_tokens + 5 * config.tokens_per_step
+    id = ask(run, Request("set", None, "ann@desk", key="run.budget_tokens", value=more, expect=str(config.run.budget_tokens)))
+    with pytest.raises(HandOver, match=f"run.budget_tokens = {more}, as ann@desk has asked"):
+        one.serve()
+    one.close(end_sites=False)
+    found = outcome(run, id)
+    assert found is not None
+    assert found.state == "applied"
+    assert "configuration_changed" in kinds(run)
+    second = life(in_force(config, run))
+    assert second.config.run.budget_tokens == more
+    assert second.loop.work.left() == more
+    assert second.operator.pausing == ""
+
+
+def test_a_stop_that_comes_with_a_larger_budget_leaves_the_budget_to_the_next_run(
+    run: RunDir, begun: Callable[..., Config], life: Callable[..., Looked]
+) -> None:
+    config = begun()
+    one = life(config)
+    more = config.run.budget_tokens + 5 * config.tokens_per_step
+    ask(run, Request("set", None, "ann@desk", key="run.budget_tokens", value=more))
+    one.leave_when(lambda: False)
+    one.interrupted = "stopped by the operator"
+    assert one.serve() == "interrupted"
+    one.close(end_sites=True)
+    assert in_force(config, run).run.budget_tokens == more
 
 
 # -- what it shows -------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from run.real import (
     assert_replays,
     assert_whole,
     events,
+    events_of,
     processes,
     start,
     status,
@@ -40,6 +41,8 @@ def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> N
     """In a folder with a name that shells, TOML and addresses read otherwise, and with a proxy that would refuse everything."""
     run = tmp_path / "o'brien's \"run\" $HOME %20 #é ?x"
     config = write_config(tmp_path, JOIN_AND_LEAVE)
+    with open(config, "a", encoding="utf-8") as f:  # one that takes figures, and one that never will
+        f.write('\n[[tracker]]\nkind = "tensorboard"\nevery_s = 0.5\n[[tracker]]\nkind = "mlflow"\nurl = "http://127.0.0.1:9"\n')
     with refusing_proxy() as proxy:
         done = windfall("run", config, "--run-dir", run, "--quiet", environment=proxy.environment())
     assert done.returncode == 0, done.stderr + (run / "logs" / "coordinator.log").read_text()
@@ -63,6 +66,9 @@ def test_a_run_over_flower_pauses_joins_leaves_and_finishes(tmp_path: Path) -> N
     assert [(e["t_run"] - T0) / 60 for e in drained] == [25.0]
     page = (run / "report" / "index.html").read_text()
     assert "Training is real" in page
+    told = events_of(run / "trackers" / "tensorboard" / summary["run_id"])
+    assert [e.step for e in told.Scalars("validation/bits_per_byte")][-1] == summary["tokens_committed"]
+    assert "mlflow" in (run / "logs" / "track.log").read_text()
     text = windfall("generate", run, "--prompt", "the ", "--tokens", 20)
     assert text.returncode == 0
     assert text.stdout.startswith("the ")

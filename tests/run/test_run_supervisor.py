@@ -225,6 +225,11 @@ def test_ctrl_c_is_passed_on_and_the_coordinator_hands_in_what_there_is(stage: S
     assert stage.lives == 1
 
 
+def test_one_that_an_operator_stopped_is_not_followed_by_another(stage: Stage) -> None:
+    assert stage.serve(ends("interrupted", 130), DIES) == 130
+    assert (stage.folder / "count").read_text() == "1\n"
+
+
 def test_the_second_ctrl_c_ends_it_at_once(stage: Stage) -> None:
     heard = stage.run.logs / "heard"
     strikes(stage, stage.run.logs / "waits", heard)

@@ -19,7 +19,7 @@ from windfall.store.records import Consumed, Received, StoredInner
 
 #: What makes a new ledger one of schema 5.
 OF_SCHEMA_5 = (
-    "ALTER TABLE inner_states DROP COLUMN generation; ALTER TABLE inner_states DROP COLUMN cut;"
+    "DROP TABLE requests; ALTER TABLE inner_states DROP COLUMN generation; ALTER TABLE inner_states DROP COLUMN cut;"
     "UPDATE meta SET value = '5' WHERE key = 'schema';"
 )
 BLOCKS = 24

@@ -179,6 +179,7 @@ def test_the_verb_writes_the_same(config: Config, tmp_path: Path, capsys: pytest
     assert (tmp_path / "f" / "lanes.pdf").exists()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Cell by cell, the last expression of each shown as a notebook does."""
     pytest.importorskip("pandas")

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from ui_runs import START, empty_run, mode, state, tell
 from windfall.config.load import load
-from windfall.run.operator import request
+from windfall.run.requests import Request
+from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold
 from windfall.store.rundir import RunDir
@@ -97,7 +98,8 @@ def test_a_hold_is_seen_on_the_screen_and_in_the_table(small: RunDir) -> None:
     ledger.hold(Hold("california", "hold", START, START + 7200, "ann@desk", "a [fuse]"))
     ledger.hold(Hold("adelaide", "drain", START, None, "bob@desk", "password: hunter2hunter2"))
     ledger.close()
-    request(small, "release", "adelaide", for_s=None, who="ann@desk", why="")
+    small.operator.mkdir()
+    write_json(small.operator / "1.5-x.json", Request("release", "adelaide", "ann@desk", id="x").as_json())
     found = run_state(small)
     assert [h["site"] for h in found.holds] == ["adelaide", "california"]
     assert found.sites["california"].state == "off"
@@ -204,6 +206,15 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
     ("lease_ended", None, {"epoch": 4, "blocks": 1}, "lease 4 ended; 1 block of it can be lent again"),
     ("quarantined", None, {"block": 7, "reason": "three leases failed at it"}, "block 7 is quarantined: three leases failed at it"),
     ("refused", None, {"generation": 1, "cut": 2, "tokens": 1024, "reason": "too old"}, "refused cut 1.2 (1,024 tokens): too old"),
+    ("alert", None, {"alert": "flapping", "reason": "a: 4 starts within an hour"}, "alert: a: 4 starts within an hour"),
+    ("alert_over", None, {"alert": "flapping", "reason": "a: 4 starts"}, "the alert is over: a: 4 starts"),
+    ("alerts_unsent", None, {"reason": "no connection"}, "alerts cannot be sent: no connection"),
+    ("alerts_sent_again", None, {}, "alerts are sent again"),
+    ("stop_asked", None, {"who": "ann", "reason": "night"}, "stop asked by ann: night"),
+    (
+        "request_refused", None, {"who": "ann", "what": "hold of a", "reason": "it is gone"},
+        "hold of a, asked by ann, is refused: it is gone",
+    ),
     ("refused", None, {"reason": "request 1.json: KeyError: 'site'"}, "refused: request 1.json: KeyError: 'site'"),
     ("discarded", None, {"generation": 1, "cut": 2, "reason": "its file is damaged"}, "discarded cut 1.2: its file is damaged"),
     ("clipped", None, {"generation": 1, "cut": 2, "reason": "its movement is long"}, "cut 1.2 is clipped: its movement is long"),

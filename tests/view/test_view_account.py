@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from ui_runs import START, energy
 from windfall.cli.account import account
 from windfall.errors import ConfigError
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.store.telemetry_energy import EnergyRow
 from windfall.view.account import BY, RunAccount, run_account
 from windfall.view.codecarbon import COLUMNS, emissions_csv
+from windfall.view.series import run_series
 from windfall.view.state import run_state
 
 H = 3600.0
@@ -234,3 +236,58 @@ def test_a_sites_count_that_is_short_is_told_and_not_filled_up_in_silence(small:
     closes(a)
     assert (a.tokens.uncounted, a.tokens.repeated) == (whole.committed + whole.lost - 14, 0)
     assert any("in no site's own count" in n for n in a.notes)
+
+
+def test_work_of_a_site_whose_disk_is_gone_is_estimated_from_its_energy_and_named(small: RunDir) -> None:
+    """At 2,000 W for 20 tokens/s: what was measured to take less has trained less."""
+    folder = small.sites / "california" / "trained"
+    folder.mkdir(parents=True)
+    (folder / "1").write_text("5000")
+    ledger = Ledger.open(small.ledger)
+    ledger.asked(START, 0.0, "adelaide", 1, "ensure_up", "start")
+    ledger.close()
+    t = Telemetry.open(small.telemetry)
+    t.event(START + H, "work_lost", site="california", generation=1, cut=3, tokens=500, kwh=0.1, reason="too late")
+    at = (START + H, START + 2 * H)
+    t.book(EnergyRow("adelaide", "training", *at, -400.0, 875.4, -1.44e6, -350.16, 0, None, None, 5.76e6, "late"))
+    t.close()
+    a = run_account(small)
+    closes(a)
+    trained = round((7.2e6 - 1.44e6) / 2000.0 * 20.0)
+    assert trained == 57_600
+    assert a.tokens.estimated == ("adelaide",)
+    assert a.tokens.paid == 5000 + trained
+    assert any("adelaide are estimated from their energy" in n for n in a.notes)
+    whole = (13.2e6 + 7.2e6 - 1.44e6) / 3.6e6
+    assert a.lost_kwh == pytest.approx(whole * 500 / a.tokens.paid)
+    assert a.repeated_kwh == pytest.approx(whole * a.tokens.repeated / a.tokens.paid)
+    assert a.lost_kwh + a.repeated_kwh < whole, "part of training's, and added nowhere"
+
+
+def test_what_is_used_at_an_instant_is_in_one_line_also_on_the_border_of_an_hour(small: RunDir) -> None:
+    t = Telemetry.open(small.telemetry)
+    for at in (START + H, START + 1.5 * H):
+        t.book(EnergyRow("adelaide", "network", at, at, 0.0, 50.0, 7200.0, 0.1, 1, None, None))
+    t.close()
+    a = run_account(small)
+    closes(a)
+    (network,) = (x for x in a.lines("phase") if x.name == "network")
+    assert (network.joules, network.seconds) == (14_400.0, 0.0)
+    assert any("energy of the network is assumed: 0.002 kWh a GB" in n for n in a.notes)
+    assert a.range is not None
+    assert "energy of the network" in {f.name for f in a.range.factors}
+    assert run_series(small).emissions[-1][1] == pytest.approx(a.total.grams / 1000)
+
+
+def test_for_how_long_a_metered_site_stayed_modelled_is_named(small: RunDir) -> None:
+    text = small.config.read_text().replace('clock = "scaled"\nspeed = 600\nstart = "2026-01-11T17:00Z"', 'clock = "real"')
+    meter = '[site.meter]\nsources = ["http"]\nurl = "http://127.0.0.1:9"\npower_path = "a"\n[site.signal]'
+    small.config.write_text(text.replace("[site.signal]", meter, 1))
+    t = Telemetry.open(small.telemetry)
+    hour = EnergyRow("california", "training", START + 2 * H, START + 3 * H, 1500.0, 50.0, 5.4e6, 75.0, 1, None, None, 5.4e6)
+    t.book(hour)
+    t.book(hour._replace(t0=START + 600, t1=START + 1200, joules=-3e5, grams=-5.4, measured_joules=9e5, cause="late"))
+    t.close()
+    a = run_account(small)
+    assert a.stayed_modelled_s == {"california": pytest.approx(100.0 + 6600.0 - 600.0)}
+    assert any("stayed modelled: california 1 h 42" in n for n in a.notes), a.notes

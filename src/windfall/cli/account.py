@@ -13,6 +13,7 @@ from windfall.view.account import AccountLine, RunAccount, run_account
 
 _COLUMNS = (
     "name", "seconds", "kwh", "measured_kwh", "corrected_kwh", "kg_co2", "average_kg_co2", "unpriced_kwh", "inside_kwh",
+    "assumed_kwh", "own_kwh", "stored_kwh",
 )  # fmt: skip
 
 
@@ -55,4 +56,7 @@ def _cells(x: AccountLine) -> list[object]:
         x.average_grams / 1000,
         x.unpriced_joules / 3.6e6,
         x.inside_joules / 3.6e6,
+        x.assumed_joules / 3.6e6,
+        x.own_joules / 3.6e6,
+        x.stored_joules / 3.6e6,
     ]

@@ -16,3 +16,24 @@ ForOption = Annotated[
 ]
 WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="the reason, kept with the run")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+LinesOption = Annotated[bool, typer.Option("--jsonl", help="print what happens as JSON, an object a line")]
+AuthorOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--author", metavar="NAME", help="who asks (default: your user and host)"),
+]
+WaitOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--wait", metavar="TIME", help="wait so long for what becomes of it: 30s, 5m (wall time)"),
+]
+ExpectSite = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--expect", metavar="STATE", help="refuse it unless the site is so: off, training, ..., held or free"),
+]
+ExpectMode = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--expect", metavar="MODE", help="refuse it unless the run is paused, local or federated"),
+]
+ExpectValue = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--expect", metavar="VALUE", help="refuse it unless the value so far is this"),
+]

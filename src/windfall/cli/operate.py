@@ -1,54 +1,116 @@
-"""`windfall hold`, `release` and `drain`: an operator's requests about a site."""
+"""`windfall hold`, `release`, `drain`, `stop`, `set` and `requests`: what people ask of a run."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import socket
-import tomllib
+from contextlib import closing
 from pathlib import Path
 
+from windfall import clock
 from windfall.cli.output import print_json
-from windfall.errors import ConfigError, StoreError
-from windfall.run.operator import pending, request, running, seconds
+from windfall.run.asking import ask
+from windfall.run.requests import (
+    BUDGET,
+    Request,
+    RequestOutcome,
+    live_key,
+    outcome,
+    outcomes,
+    pending,
+    running,
+    seconds,
+    value_of,
+    waits_for,
+)
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
-from windfall.units import duration_text
+from windfall.units import clock_text, duration_text, iso_utc
+from windfall.view.text import safe
+
+_LOOK_S = 0.2
 
 
-def operate(kind: str, root: Path, site: str, span: str | None, why: str, as_json: bool) -> None:
-    """Leave a request of ``kind`` (hold, release or drain) with the run in ``root``, and say what will come of it.
-
-    Raises:
-        ConfigError: no such site, a time that is none, a run that is done, a run directory that cannot be written.
-        StoreError: no run there, or it cannot be read.
-    """
+def of_site(
+    kind: str,
+    root: Path,
+    site: str,
+    span: str | None,
+    why: str,
+    who: str | None,
+    expect: str | None,
+    wait: str | None,
+    as_json: bool,
+) -> int:
+    """Ask for ``kind`` (hold, release or drain) of a site of the run in ``root``, and say what will come of it. The exit code."""
     for_s = None if span is None else seconds(span)
     run = RunDir(root).open_existing()
-    names = _sites(run)
-    if site not in names:
-        raise ConfigError(f"{site}: no such site in this run; there are {', '.join(names)}")
-    if not os.access(run.root, os.W_OK):
-        raise ConfigError(f"{run.root}: cannot be written, and that is where the coordinator finds the request; get write access")
-    held, complete = _stands(run, site)
-    if complete:
-        raise ConfigError(f"{run.root}: the run is done, every block is settled; there is nothing left to {kind}")
-    try:
-        path = request(run, kind, site, for_s=for_s, who=whoever(), why=" ".join(why.split()))
-    except OSError as e:
-        raise ConfigError(f"{run.operator}: the request cannot be written: {e.strerror}; make room or get write access") from None
+    note = f"{site} is not held; the request does no harm" if kind == "release" and not _held(run, site) else ""
+    return _ask(run, Request(kind, site, who or whoever(), why, for_s, expect=expect), wait, as_json, note)
+
+
+def stop(root: Path, why: str, who: str | None, expect: str | None, wait: str | None, as_json: bool) -> int:
+    """Ask that the run in ``root`` stops. The exit code."""
+    return _ask(RunDir(root), Request("stop", None, who or whoever(), why, expect=expect), wait, as_json)
+
+
+def change(
+    root: Path, key: str, value: str, extend: str | None, why: str, who: str | None, expect: str | None, wait: str | None,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Ask for another value of ``key``. The exit code."""
+    asked = Request("set", None, who or whoever(), why, key=live_key(key), value=value_of(value), extend=extend, expect=expect)
+    return _ask(RunDir(root), asked, wait, as_json)
+
+
+def requests(root: Path, as_json: bool) -> None:
+    """Print what was asked of a run and what became of it, oldest first."""
+    for one in outcomes(RunDir(root).open_existing()):
+        if as_json:
+            print_json(one.as_json(), line=True)
+            continue
+        r = one.request
+        asked = iso_utc(r.at).replace("T", " ").removesuffix("Z") if r.at is not None else "at an unknown time"
+        expects = f", if it is {r.expect}" if r.expect is not None else ""
+        for_s = f" for {duration_text(r.for_s)}" if r.for_s is not None else ""
+        what = f"{r.what()}{for_s}{expects}, by {r.who}" + (f": {r.why}" if r.why else "")
+        print(safe(f"{asked}  {r.id}  {_became(one):<28}  {what}" + (f" ({one.reason})" if one.reason else "")))
+
+
+def _became(one: RequestOutcome) -> str:
+    return one.state if one.t_run is None else f"{one.state} at {clock_text(one.t_run)}"
+
+
+def _ask(run: RunDir, asked: Request, wait: str | None, as_json: bool, note: str = "") -> int:
+    wait_s = None if wait is None else seconds(wait, "--wait")
+    id = ask(run, asked)
     led = running(run)
-    note = f"{site} is not held; the request does no harm" if kind == "release" and not held else ""
+    found = _wait(run, id, wait_s) if wait_s is not None else outcome(run, id)
+    state, reason = (found.state, found.reason) if found else ("waiting", "")
     if as_json:
         print_json(
             {
-                "site": site, "kind": kind, "for_s": for_s, "why": " ".join(why.split()), "request": str(path),
-                "running": led, "note": note,
+                "id": id, "site": asked.site, "kind": asked.kind, "for_s": asked.for_s, "key": asked.key or None,
+                "value": asked.value, "who": asked.who, "why": " ".join(asked.why.split()), "expect": asked.expect,
+                "running": led, "state": state, "reason": reason, "note": note,
             }
         )  # fmt: skip
-        return
-    begins = "asked; the coordinator acts at its next tick" if led else "noted; it takes effect when the run is started again"
-    print(f"{begins}: {_comes(kind, site, for_s, led)}" + (f" ({note})" if note else ""))
+        return int(state == "refused")
+    if state == "refused":
+        print(f"refused: {asked.what()}: {reason}")
+        return 1
+    said = {"applied": "done", "waiting": "asked; " + waits_for(run)}[state]
+    print(f"{said}: {_comes(asked, led)}" + (f" ({note})" if note else ""))
+    return 0
+
+
+def _wait(run: RunDir, id: str, wait_s: float) -> RequestOutcome | None:
+    """What becomes of a request within ``wait_s`` of wall time."""
+    until = clock.monotonic() + wait_s
+    while (found := outcome(run, id)) is not None and found.state == "waiting" and clock.monotonic() < until:
+        clock.pause(_LOOK_S)
+    return found
 
 
 def whoever() -> str:
@@ -60,34 +122,32 @@ def whoever() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _comes(kind: str, site: str, for_s: float | None, led: bool) -> str:
-    """What will come of the request."""
-    if kind == "release":
-        return f"{site} goes back to its policy"
+def _comes(asked: Request, led: bool) -> str:
+    """What comes of a request."""
+    site = asked.site
+    match asked.kind:
+        case "release":
+            return f"{site} goes back to its policy"
+        case "stop":
+            return "sites hand in their work and the run stops; `windfall run` resumes it"
+        case "set" if asked.key == BUDGET:
+            goes = "sites hand in their work and start again under the new schedule" if led else "it counts from then on"
+            return f"{asked.what()}; {goes}. Write it into the configuration, too, or resume with the run directory"
+        case "set":
+            return f"{asked.what()} from then on. Write it into the configuration, too, or resume with the run directory"
     goes = f"{site} hands in its work and stops" if led else f"{site} stays off"
-    if for_s is not None:
-        return f"{goes}, for {duration_text(for_s)} of run time from {'now' if led else 'then'} on, unless released before"
-    if kind == "hold":
+    if asked.for_s is not None:
+        return f"{goes}, for {duration_text(asked.for_s)} of run time from {'now' if led else 'then'} on, unless released before"
+    if asked.kind == "hold":
         return f"{goes}, until it is released"
     return f"{goes}, until the on-period is over that this cuts short; then its policy decides again"
 
 
-def _sites(run: RunDir) -> list[str]:
-    try:
-        raw = tomllib.loads(run.config.read_text(encoding="utf-8"))
-        return [str(s["name"]) for s in raw["site"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StoreError(f"{run.config}: the run's sites cannot be read from it; restore it from a copy") from None
-
-
-def _stands(run: RunDir, site: str) -> tuple[bool, bool]:
-    """Whether the site is held, or asked to be, and whether the run is done."""
-    ledger = Ledger.open(run.ledger, read_only=True)
-    try:
-        held, complete = site in ledger.holds(), ledger.complete()
-    finally:
-        ledger.close()
+def _held(run: RunDir, site: str) -> bool:
+    """Whether the site is held, or asked to be."""
+    with closing(Ledger.open(run.ledger, read_only=True)) as ledger:
+        held = site in ledger.holds()
     for asked in pending(run):
         if asked.site == site:
             held = asked.kind != "release"
-    return held, complete
+    return held

@@ -19,6 +19,12 @@ def print_json(value: Any, *, line: bool = False) -> None:
     print(to_json(value, indent=None if line else 2, ensure_ascii=not whole))
 
 
+def print_line(value: Any) -> None:
+    """One JSON object on a line that is on its way at once."""
+    print_json(value, line=True)
+    sys.stdout.flush()
+
+
 def typed() -> list[str]:
     """The command line: the program's name without its folder, and the arguments."""
     return [Path(sys.argv[0]).name.replace("__main__.py", "windfall"), *sys.argv[1:]]

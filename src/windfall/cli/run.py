@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from windfall.cli import streams
-from windfall.cli.output import print_json, say, typed
+from windfall.cli.output import print_json, print_line, say, typed
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import ConfigError
+from windfall.errors import ConfigError, WindfallError
 from windfall.store.rundir import RunDir
+from windfall.ui.terminal.lines import JsonLines
 from windfall.ui.terminal.progress import Progress
 from windfall.units import clock_text, iso_utc
 from windfall.view.state import run_state
@@ -19,8 +20,13 @@ from windfall.view.state import run_state
 # Whatever takes long to import is imported where it is used, after the first word to the user.
 
 
-def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool, extend: str | None = None) -> int:
-    """Run ``file``; the exit code."""
+def run(
+    file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_json: bool, extend: str | None = None,
+    as_lines: bool = False,
+) -> int:  # fmt: skip
+    """Run ``file``; the exit code. ``as_lines``: what happens goes to standard output as JSON, an object a line."""
+    if as_json and as_lines:
+        raise ConfigError("--json and --jsonl: the first prints the last state alone, the second all that happens; give one")
     if file.is_dir() and RunDir(file).exists():  # resumed as it is
         if run_dir is not None and run_dir.resolve() != file.resolve():
             raise ConfigError(
@@ -30,7 +36,17 @@ def run(file: Path, run_dir: Path | None, speed: float | None, quiet: bool, as_j
     config = with_speed(load(file), speed)
     root = run_dir or Path("runs") / config.run.name
     streams.be_patient()  # a run goes on whoever still looks at it
-    code = serve(config, root, quiet=quiet or as_json, say_to_user=not as_json, extend=extend)
+    lines = JsonLines(RunDir(root), print_line) if as_lines else None
+    try:
+        code = serve(config, root, quiet=quiet or as_json, say_to_user=not (as_json or as_lines), extend=extend, lines=lines)
+    except WindfallError as e:
+        if lines is not None:
+            lines.say(str(e))
+            lines.end(e.exit_code)
+        raise
+    if lines is not None:
+        streams.be_strict()
+        lines.end(code)
     if as_json:
         streams.be_strict()
         print_json(run_state(RunDir(root)).as_json())
@@ -50,9 +66,9 @@ def with_speed(config: Config, speed: float | None) -> Config:
 
 def serve(
     config: Config, root: Path, *, quiet: bool, say_to_user: bool = True, meanwhile: Callable[[], None] | None = None,
-    extend: str | None = None,
+    extend: str | None = None, lines: JsonLines | None = None,
 ) -> int:  # fmt: skip
-    """Run to the end, then write the report; the exit code."""
+    """Run to the end, then write the report; the exit code. ``lines`` tells of it in place of the live view."""
     run = RunDir(root)
     as_written = config
     if say_to_user:
@@ -75,11 +91,13 @@ def serve(
         config = with_start(config, grid)
         if not run.exists():
             grid.require_from(run_start(config))
-        live = None if quiet else LiveView(run, config, Console())
-        view: View = live or NoView()
+        live = None if quiet or lines is not None else LiveView(run, config, Console())
+        view: View = live or lines or NoView()
 
         def tell(text: str) -> None:
             """To the user: above whatever is being shown."""
+            if lines is not None:
+                lines.say(text)
             if not say_to_user:
                 return
             if progress.open:

@@ -113,7 +113,7 @@ def _configured(config: Config, grid: Grid, region: str | None, now: float, at: 
 
     shown = []
     for site in config.site:
-        for table in site.all_signals:
+        for table in (t for t in site.all_signals if not t.simulated):  # before a run nothing has charged or emptied a battery
             signal = grid.signals[site.name][table.label]
             shown.append(ShownSignal(site.name, site.region, table, signal, t(signal)))
     sites = {s.region for s in config.site}

@@ -1,9 +1,9 @@
-"""Verbs about grids and policies: backtest, plan, signals."""
+"""Verbs about grids, policies and money: backtest, economics, plan, signals."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -52,6 +52,35 @@ def backtest(
         policy or [], begin, until, starts, span_days, sweep or [], html, csv, jobs, details, figures, typed()
     )
     (verb.rank_verb if rank_regions else verb.backtest_verb)(file, asked, as_json)
+
+
+@app.command()
+def economics(
+    file: FileArgument,
+    policy: Annotated[Optional[str], typer.Option(help="policy of the sites (default: the configuration's)")] = None,  # noqa: UP045
+    starts: Annotated[int, typer.Option(metavar="N", help="from so many start dates, spread over the time")] = 1,
+    span_days: Annotated[Optional[float], typer.Option(metavar="DAYS", help="length of each simulation with --starts")] = None,  # noqa: UP045
+    rank_regions: Annotated[bool, typer.Option("--rank-regions", help="where to build: the same site in each region")] = False,
+    by: Annotated[
+        Literal["money", "kg", "years"], typer.Option("--by", help="with --rank-regions: what regions are ranked by")
+    ] = "money",
+    csv: Annotated[Optional[Path], typer.Option(metavar="DIR", help="write tables as CSV, and what their columns mean")] = None,  # noqa: UP045
+    figures: Annotated[Optional[Path], typer.Option(metavar="DIR", help="write figures as SVG and PDF: cost, tornado")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """Whether training on surplus pays: the run's bill owned and rented, in windows and always on, by `[economics]`.
+
+    With the duty and the rent at which owning breaks even, the price of waiting, how many sites it takes for one to be nearly
+    always open, which battery pays, and what moves the result most.
+    """
+    from windfall.cli import economics as verb
+    from windfall.cli.output import typed
+
+    asked = verb.EconomicsRequest(policy, starts, span_days, csv, figures, typed())
+    if rank_regions:
+        verb.siting(file, asked, by, as_json)
+    else:
+        verb.economics(file, asked, as_json)
 
 
 @app.command()

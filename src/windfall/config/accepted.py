@@ -15,12 +15,15 @@ from windfall.config.base import Instant, Name
 
 #: Units by the end of a key's name. A longer ending comes before one that it ends with.
 _UNITS = (
+    ("_per_gpu_h", "currency per GPU-hour"), ("capex_per_gpu", "currency"), ("capex_per_kwh", "currency per kWh"),
+    ("_per_month", "currency per month"), ("_per_gb", "currency per GB"), ("staff_per_year", "currency per year"),
+    ("_per_day", "currency per day"), ("gb_per_site_hour", "GB per hour"),
     ("_w_per_min", "watts per minute"), ("_g_per_kwh", "g CO2/kWh"), ("_per_mwh", "currency per MWh"), ("tokens_per_s", "tokens/s"),
     ("spend_per_h", "currency per hour"), ("starts_per_h", "per hour"), ("max_spend", "currency"), ("_periods", "periods"),
     ("_tokens", "tokens"), ("_sequences", "sequences"), ("_power_w", "watts"), ("_kwh", "kWh"), ("kg_co2", "kg CO2"),
     ("site_hours", "site-hours"), ("_days", "days"), ("days", "days"), ("_h", "hours"), ("_s", "seconds"), ("_w", "watts"),
     ("deadlines_h", "hours"), ("delays_s", "seconds"), ("latitude", "degrees"), ("longitude", "degrees"), ("percentile", "%"),
-    ("_min", "minutes"), ("_years", "years"),
+    ("_min", "minutes"), ("_years", "years"), ("_wh", "watt-hours"), ("hours", "hours"),
 )  # fmt: skip
 _INSTANT = "an instant in ISO 8601, as 2026-01-11T17:00Z"
 

@@ -23,6 +23,10 @@ class AccountTable(Table):
     signal_error: Error = Field(0.1, description="assumed: share by which readings of the intensity may be off")
     pue_low: float = Field(1.0, ge=1.0, description="assumed: overhead of the buildings, where it is not in the sites' power")
     pue_high: float = Field(1.3, ge=1.0, description="assumed: the same at most")
+    network_kwh_per_gb: NonNegative = Field(
+        0.002, description="assumed: energy of moving a GB between a site and the coordinator, on top of what meters see"
+    )
+    network_error: Error = Field(0.9, description="assumed: share by which that may be off")
     embodied_error: Error = Field(0.3, description="assumed: share by which embodied emissions may be off")
 
     @model_validator(mode="after")

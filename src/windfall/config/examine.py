@@ -215,6 +215,8 @@ def shown(value: Any) -> str:
 
 
 def _safe(path: Path, value: Any) -> str:
+    if "headers" in path:
+        return "a value that is not told, as it may be a secret"
     # An address is not repeated, because a secret in it may be the mistake.
     return "an address" if path == ("run", "bus") or (isinstance(value, str) and "://" in value) else shown(value)
 

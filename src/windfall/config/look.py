@@ -103,11 +103,15 @@ def without_gone_keys(tables: dict[str, Any]) -> None:
 
 
 def signals(config: Config) -> list[tuple[places.Path, SignalTable]]:
-    """Every signal of a configuration with its place in the file. Of one that is wrong, those that are there."""
+    """Every signal of a configuration, and every source of a microgrid, with its place in the file. Of one that is wrong, those
+    that are there."""
     found: list[tuple[places.Path, SignalTable | None]] = []
     sites, others = list(getattr(config, "site", ())), list(getattr(config, "counterfactual", ()))
     found += [(("site", i, "signal"), getattr(s, "signal", None)) for i, s in enumerate(sites)]
     found += [(("site", i, "signals", k), more) for i, s in enumerate(sites) for k, more in enumerate(getattr(s, "signals", ()))]
+    for i, s in enumerate(sites):
+        behind = getattr(getattr(s, "microgrid", None), "source", ())
+        found += [(("site", i, "microgrid", "source", k), source) for k, source in enumerate(behind)]
     found += [(("counterfactual", i, "signal"), getattr(c, "signal", None)) for i, c in enumerate(others)]
     return [(path, table) for path, table in found if table is not None]
 
@@ -142,7 +146,8 @@ def _absolute(tables: dict[str, Any], base: Path) -> None:
             table[key] = str(_resolved(value, base))
 
     for row in (*_rows(tables, "site"), *_rows(tables, "counterfactual")):
-        for signal in (row.get("signal"), *_rows(row, "signals")):
+        grid = row.get("microgrid")
+        for signal in (row.get("signal"), *_rows(row, "signals"), *(_rows(grid, "source") if isinstance(grid, dict) else ())):
             fix(signal, "path", prefixes=("bundled:",))
             fix(signal, "credentials_file")
         fix(row.get("kubernetes"), "kubeconfig")

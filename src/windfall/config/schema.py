@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from windfall.config.account import AccountTable, EmbodiedTable
+from windfall.config.alerts import AlertsTable
 from windfall.config.backtest import BacktestTable
 from windfall.config.base import Instant, Name, NonNegative, Positive, Table, Wrong
 from windfall.config.drivers import (
@@ -24,13 +25,16 @@ from windfall.config.drivers import (
     SlurmTable,
     is_loopback,
 )
+from windfall.config.economics import EconomicsTable
 from windfall.config.exalsius import ExalsiusTable
 from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
 from windfall.config.meter import MeterTable
+from windfall.config.microgrid import MicrogridTable
 from windfall.config.policy import BACKTEST_ONLY, PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.signals import LIVE, SignalTable
+from windfall.config.trackers import TrackerTable
 from windfall.config.trigger import parse_trigger
 
 
@@ -151,6 +155,7 @@ class SiteTable(Table):
     exalsius: ExalsiusTable | None = Field(None, description='settings of driver = "exalsius"')
     meter: MeterTable | None = Field(None, description="what measures its power (default: modelled from its phases)")
     embodied: EmbodiedTable | None = Field(None, description="emissions of making it (default: not known, and said so)")
+    microgrid: MicrogridTable | None = Field(None, description="sun, wind and a battery behind its meter (default: the grid alone)")
     signal: SignalTable
     signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 
@@ -194,6 +199,43 @@ class SiteTable(Table):
                 raise Wrong((("trigger",), told))
         return self
 
+    @model_validator(mode="after")
+    def _own_power(self) -> SiteTable:
+        wrong: list[tuple[tuple[str | int, ...], str]] = []
+        places: list[tuple[str | int, ...]] = [("signal",), *(("signals", i) for i in range(len(self.signals)))]
+        for place, table in zip(places, self.all_signals, strict=True):
+            if table.kind == "microgrid" and self.microgrid is None:
+                told = 'kind = "microgrid" needs a table [site.microgrid]: what stands behind the site\'s meter; add it'
+                wrong.append(((*place, "kind"), told))
+        if self.signal.type == "state_of_charge":
+            told = (
+                "a state of charge does not say when the region has power to spare; put it into [[site.signals]], where trigger "
+                "can name it, and another signal here"
+            )
+            wrong.append((("signal", "type"), told))
+        if self.own_signal and self.signal.kind == "microgrid":
+            told = "the microgrid is simulated by the coordinator, so the site cannot watch it by itself; leave own_signal out"
+            wrong.append((("own_signal",), told))
+        if wrong:
+            raise Wrong(*wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _balances(self) -> SiteTable:
+        if self.microgrid is not None:
+            load = max(self.train_power_w, self.idle_power_w, self.provisioning_power_w)
+            short = self.microgrid.lacking_w(load)
+            if short > 0:
+                battery = self.microgrid.battery
+                stored = f" and {battery.discharge_w:,.0f} W from the battery" if battery is not None else ""
+                told = (
+                    f"the microgrid cannot balance: the site takes up to {load:,.0f} W, and without sun and wind there are "
+                    f"{self.microgrid.max_import_w:,.0f} W from the grid{stored}; raise max_import_w by {short:,.0f}"
+                )
+                told += ", or capacity_wh of the battery" if battery is not None else ", or add [site.microgrid.battery]"
+                raise Wrong((("microgrid", "max_import_w"), told))
+        return self
+
     @property
     def all_signals(self) -> list[SignalTable]:
         """The first signal and the others."""
@@ -220,9 +262,12 @@ class Config(Table):
     limits: LimitsTable = Field(default_factory=LimitsTable)  # type: ignore[arg-type]
     network: NetworkTable = Field(default_factory=NetworkTable)  # type: ignore[arg-type]
     account: AccountTable = Field(default_factory=AccountTable)  # type: ignore[arg-type]
+    alerts: AlertsTable = Field(default_factory=AlertsTable)  # type: ignore[arg-type]
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
+    economics: EconomicsTable | None = Field(None, description="what sites cost, for `windfall economics`")
     site: list[SiteTable] = Field(min_length=1)
     counterfactual: list[CounterfactualTable] = Field(default_factory=list)
+    tracker: list[TrackerTable] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _unique(self) -> Config:
@@ -233,6 +278,17 @@ class Config(Table):
                 double.append((("site", i, "name"), f"two sites are named {name}; give each site a name of its own"))
         if double:
             raise Wrong(*double)
+        return self
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> Config:
+        told = "a region without a site has no microgrid; give it a trace or a provider"
+        wrong = [
+            (("counterfactual", i, "signal", "kind"), told)
+            for i, c in enumerate(self.counterfactual) if getattr(getattr(c, "signal", None), "kind", "") == "microgrid"
+        ]  # fmt: skip
+        if wrong:
+            raise Wrong(*wrong)
         return self
 
     @model_validator(mode="after")
@@ -301,6 +357,42 @@ class Config(Table):
         return self
 
     @model_validator(mode="after")
+    def _costed(self) -> Config:
+        table = self.economics
+        if table is None:
+            return self
+        wrong: list[tuple[tuple[str | int, ...], str]] = []
+        places: list[tuple[tuple[str | int, ...], str, list[tuple[tuple[str | int, ...], SignalTable]]]] = []
+        for i, s in enumerate(self.site):
+            first: tuple[tuple[str | int, ...], SignalTable] = (("site", i, "signal"), s.signal)
+            more = [(("site", i, "signals", k), t) for k, t in enumerate(s.signals)]
+            places.append((("site", i), s.region, [first, *more]))
+        for i, c in enumerate(self.counterfactual):
+            places.append((("counterfactual", i), c.region, [(("counterfactual", i, "signal"), c.signal)]))
+        regions = sorted({region for _, region, _ in places})
+        for i, t in enumerate(table.tariff):
+            if t.region is not None and t.region not in regions:
+                told = f"no site or counterfactual is in {t.region}; the regions are {', '.join(regions)}"
+                wrong.append((("economics", "tariff", i, "region"), told))
+        for where, region, signals in places:
+            if table.tariffs_of(region):
+                continue
+            priced = [(path, t) for path, t in signals if t.type == "price"]
+            if not priced and where[0] == "site":
+                told = f"nothing says what energy costs in {region}; give it a price signal, or add [[economics.tariff]]"
+                wrong.append((where, told))
+            for path, price in priced[:1]:
+                if price.currency != table.currency:
+                    told = (
+                        f"its prices are in {price.currency} and [economics] is in {table.currency}, and currencies cannot be "
+                        f'added; set currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
+                    )
+                    wrong.append(((*path, "currency"), told))
+        if wrong:
+            raise Wrong(*wrong)
+        return self
+
+    @model_validator(mode="after")
     def _rounds(self) -> Config:
         tokens = self.federation.round_tokens
         if tokens is not None and tokens % self.tokens_per_step:
@@ -349,5 +441,9 @@ class Config(Table):
 
 def _kinds(config: Config) -> list[str]:
     """Where the sites' readings come from, as far as it is known: a rule is asked of tables that lack what is wrong in them."""
-    tables = [t for s in config.site for t in (getattr(s, "signal", None), *getattr(s, "signals", ())) if t is not None]
+    tables = [
+        t for s in config.site
+        for t in (getattr(s, "signal", None), *getattr(s, "signals", ()), *getattr(getattr(s, "microgrid", None), "source", ()))
+        if t is not None
+    ]  # fmt: skip
     return [kind for t in tables if (kind := getattr(t, "kind", None)) is not None]

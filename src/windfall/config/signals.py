@@ -13,9 +13,11 @@ from windfall.units import conversion, quantity, time_zone
 #: A text. A number is taken as it is written.
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v)]
 
-SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power"]
+SignalType = Literal["marginal_co2", "average_co2", "price", "curtailed_power", "surplus_power", "state_of_charge"]
 LayoutName = Literal["watttime", "electricity_maps", "entsoe", "caiso_oasis", "aemo", "gridstatus"]
-SignalKind = Literal["trace", "synthetic", "watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim"]
+SignalKind = Literal[
+    "trace", "synthetic", "watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim", "microgrid"
+]
 #: Kinds that are asked over a network while a run goes on.
 LIVE = ("watttime", "electricity_maps", "openelectricity", "gridstatus", "http", "vessim")
 
@@ -47,6 +49,7 @@ _KEYS: dict[str, set[str]] = {
         "timezone", "trust_offset", "stamp", "time_format",
     },
     "vessim": {*_REQUEST, "url", "microgrid", "field", "unit", "scale"},
+    "microgrid": set(),
 }  # fmt: skip
 _COMMON = {"kind", "name", "type", "currency", "period_s", "publication_delay_s", "stale_periods", "forecast"}
 #: What each kind can deliver.
@@ -55,13 +58,16 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "electricity_maps": ("average_co2",),
     "openelectricity": ("price", "curtailed_power"),
     "gridstatus": ("price",),
+    "microgrid": ("surplus_power", "state_of_charge"),
 }
 
 
 class SignalTable(Table):
     """`[site.signal]`: where a region's readings come from."""
 
-    kind: SignalKind = Field("trace", description="trace (a file), generated, a provider, or any HTTP address with JSON")
+    kind: SignalKind = Field(
+        "trace", description="trace (a file), generated, a provider, any HTTP address with JSON, or the site's own microgrid"
+    )
     name: Name | None = Field(None, description="what triggers call it (default: its type)")
     type: SignalType = Field("marginal_co2", description="what the values mean")
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field("USD", description="price: of the values, as three letters")
@@ -85,7 +91,7 @@ class SignalTable(Table):
     )
     unit: str | None = Field(
         None, description="trace, http, vessim: of the values, converted to the type's own: g/kWh, kg/MWh, t/MWh, lb/MWh; "
-        "EUR/MWh, EUR/kWh, ct/kWh; W, kW, MW, GW (default: what a trace's column says, else g/kWh, currency/MWh, MW "
+        "EUR/MWh, EUR/kWh, ct/kWh; W, kW, MW, GW; share, % (default: what a trace's column says, else g/kWh, currency/MWh, MW "
         "curtailed, W surplus)",
     )  # fmt: skip
     timezone: str | None = Field(
@@ -182,7 +188,7 @@ class SignalTable(Table):
         # A resolved configuration has every key, so a key of another kind is allowed at its default.
         fields = type(self).model_fields
         strangers = sorted(
-            k for k in self.model_fields_set - _COMMON - _KEYS[self.kind]
+            k for k in self.model_fields_set & set(SignalTable.model_fields) - _COMMON - _KEYS[self.kind]
             if getattr(self, k) != fields[k].get_default(call_default_factory=True)
         )  # fmt: skip
         if strangers:
@@ -271,6 +277,11 @@ class SignalTable(Table):
     def live(self) -> bool:
         """Whether readings arrive while the run goes on."""
         return self.kind in LIVE
+
+    @property
+    def simulated(self) -> bool:
+        """Whether readings are made by what the run itself does: the state of charge of a site's own battery."""
+        return self.kind == "microgrid" and self.type == "state_of_charge"
 
     @property
     def factor(self) -> float:

@@ -8,14 +8,17 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from windfall.config.accepted import accepted
+from windfall.config.accepted import accepted, table_of
 from windfall.config.account import AccountTable
+from windfall.config.alerts import AlertsTable
 from windfall.config.backtest import BacktestTable, ReferenceTable, TrainerTable
+from windfall.config.economics import BatteryTable, EconomicsTable, TariffTable
 from windfall.config.federation import FederationTable
 from windfall.config.policy import PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.schema import FleetTable, LimitsTable, RunTable, SiteTable
 from windfall.config.signals import SignalTable
+from windfall.config.trackers import TrackerTable
 
 #: What the template sets; everything else stands in it as a comment with its default.
 _SET: dict[str, dict[str, Any]] = {
@@ -75,6 +78,12 @@ def _table(name: str, cls: type[BaseModel], chosen: dict[str, Any]) -> list[str]
     return lines
 
 
+def _optional(name: str, cls: type[BaseModel]) -> list[str]:
+    """A table that a run need not have, as comments."""
+    own = [(k, f) for k, f in cls.model_fields.items() if table_of(f.annotation) is None]
+    return [f"# [{name}]", *(_line(key, field, {}) for key, field in own)]
+
+
 def template() -> str:
     """The text."""
     lines = [
@@ -85,7 +94,7 @@ def template() -> str:
     for name, cls in (
         ("run", RunTable), ("policy", PolicyTable), ("model", ModelTable), ("data", DataTable),
         ("train", TrainTable), ("federation", FederationTable), ("fleet", FleetTable),
-        ("limits", LimitsTable), ("account", AccountTable), ("backtest", BacktestTable),
+        ("limits", LimitsTable), ("account", AccountTable), ("alerts", AlertsTable), ("backtest", BacktestTable),
     ):  # fmt: skip
         lines += _table(f"[{name}]", cls, _SET.get(name, {}))
     lines += _table("[backtest.trainer]", TrainerTable, {})
@@ -97,9 +106,15 @@ def template() -> str:
             lines += ["", "[[site]]", *(f"{k} = {json.dumps(v)}" for k, v in {**site, **_SITE}.items())]
             lines += ["", "[site.signal]", *(f"{k} = {json.dumps(v)}" for k, v in _SIGNAL.items())]
     lines += [
+        "", f"# {(EconomicsTable.__doc__ or '').split('`: ', 1)[-1]}", *_optional("economics", EconomicsTable),
+        *_optional("[economics.tariff]", TariffTable), *_optional("economics.battery", BatteryTable),
         "", "# A region without a site, for comparison only.", "# [[counterfactual]]", '# region = "DE"',
         "# [counterfactual.signal]", *(f"# {k} = {json.dumps(v)}" for k, v in _SIGNAL.items()),
     ]  # fmt: skip
+    lines += [
+        line if not line or line.startswith("#") else f"# {line}"
+        for line in _table("[[tracker]]", TrackerTable, {"kind": "tensorboard"})
+    ]
     return "\n".join(lines) + "\n"
 
 

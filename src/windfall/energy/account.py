@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from windfall.energy.microgrid import Microgrid
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Array, Tariff
 from windfall.grid.signal import Signal
@@ -39,6 +40,10 @@ class Total:
     money: float = 0.0
     #: Joules that a meter has measured; the others are modelled.
     measured_joules: float = 0.0
+    #: Of a site with a microgrid: joules from its own plants, and out of its battery. The others are from the grid, and they alone
+    #: carry grams and cost, or are unpriced and uncosted.
+    own_joules: float = 0.0
+    stored_joules: float = 0.0
 
     def add(self, other: Total) -> None:
         """Add another sum to this one."""
@@ -52,6 +57,18 @@ class Total:
         self.average_grams += other.average_grams
         self.money += other.money
         self.measured_joules += other.measured_joules
+        self.own_joules += other.own_joules
+        self.stored_joules += other.stored_joules
+
+    @property
+    def grid_joules(self) -> float:
+        """Joules from the grid."""
+        return self.joules - self.own_joules - self.stored_joules
+
+    @property
+    def priced(self) -> bool:
+        """Whether its grams are known, at least in part: no energy, all of it own or stored, or an intensity."""
+        return self.unpriced_joules <= 0.0 or self.unpriced_joules < self.grid_joules * (1 - 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +76,10 @@ class Interval:
     """One entry of the account: a site in one phase, under one reading of each of its signals (``t0``, ``t1`` in run time).
 
     None: that signal's value was unknown, or the site has no such signal. ``grams`` are 0 where ``g_per_kwh`` is None.
-    ``measured_joules`` were measured, the rest is modelled. An entry with a ``cause`` corrects what was booked before over the same
-    time: its figures are signed, and it has no seconds of its own. ``booked_at``: run time at which it was booked, if not at once.
+    ``measured_joules`` were measured, the rest is modelled. One whose ``t0`` is its ``t1`` was used beside what the site did. One
+    with a ``cause`` corrects what was booked before over the same time: its figures are signed, and it has no seconds of its own.
+    ``booked_at``: run time at which it was booked, if not at once. ``own_joules`` came from the site's own plants and
+    ``stored_joules`` out of its battery: grams and money are of the rest.
     """
 
     t0: float
@@ -77,14 +96,20 @@ class Interval:
     measured_joules: float = 0.0
     cause: str = ""
     booked_at: float | None = None
+    own_joules: float = 0.0
+    stored_joules: float = 0.0
 
 
 class Account:
     """Books intervals and keeps the sums by site and phase."""
 
-    def __init__(self, power: Mapping[str, PowerModel], tariffs: Mapping[str, Tariff]) -> None:
+    def __init__(
+        self, power: Mapping[str, PowerModel], tariffs: Mapping[str, Tariff], microgrids: Mapping[str, Microgrid] | None = None
+    ) -> None:
+        """``microgrids``: of the sites that have one; they are told of every phase that is booked."""
         self._power = power
         self.tariffs = tariffs
+        self.microgrids = microgrids or {}
         self.totals: dict[tuple[str, str], Total] = {}
 
     def watts(self, site: str, phase: str) -> float:
@@ -107,10 +132,60 @@ class Account:
         return [
             Interval(
                 a, b, site, phase, power, _known(c), j, g, None if math.isnan(i) else bool(i), _known(av), _known(m),
-                measured * (b - a) / (t1 - t0), cause, booked_at,
+                measured * (b - a) / (t1 - t0), cause, booked_at, own, stored,
             )
-            for a, b, j, c, g, i, av, m in zip(*(x.tolist() for x in found), strict=True)
+            for a, b, j, c, g, i, av, m, own, stored in zip(*(x.tolist() for x in found), strict=True)
         ]  # fmt: skip
+
+    def foresee(self, site: str, phase: str, t0: float, t1: float) -> None:
+        """``[t0, t1)`` has passed in that phase and will be booked later: a microgrid goes on, so that its signals are of now."""
+        if site in self.microgrids:
+            self.microgrids[site].advance(self._power[site].watts(phase), t0, t1)
+
+    def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
+        """Book ``joules`` of ``site`` at run time ``t``, under the readings of that instant; the entry takes no time."""
+        if joules == 0.0:
+            return []
+        tariff, kwh = self.tariffs[site], joules / J_PER_KWH
+        _, _, values = _together((tariff.first, tariff.emissions, tariff.average, tariff.price), t, t + 1.0)
+        first, g, average, price = (_known(float(v[0])) for v in values)
+        e = Interval(
+            t, t, site, phase, 0.0, g, joules, 0.0 if g is None else kwh * g,
+            None if first is None else bool(tariff.inside(np.array([first]))[0]),
+            None if average is None else kwh * average, None if price is None else kwh * price / 1000.0,
+        )  # fmt: skip
+        self._enter(e)
+        return [e]
+
+    def correct(
+        self, was: Interval, t0: float, t1: float, watts: float, *, measured: float, cause: str, booked_at: float
+    ) -> Interval:
+        """Correct the part ``[t0, t1)`` of an entry of a model: it took ``watts``, of which ``measured`` J were measured.
+
+        The readings stay those under which the entry was booked: a meter knows nothing of them. So does what it was made of, where
+        the site has a microgrid: plants and battery have gone on under the load that was booked.
+        """
+        joules = (watts - was.watts) * (t1 - t0)
+        part = joules / was.joules
+        e = replace(
+            was, t0=t0, t1=t1, watts=watts - was.watts, joules=joules, grams=was.grams * part,
+            average_grams=None if was.average_grams is None else was.average_grams * part,
+            money=None if was.money is None else was.money * part, measured_joules=measured, cause=cause,
+            booked_at=booked_at, own_joules=was.own_joules * part, stored_joules=was.stored_joules * part,
+        )  # fmt: skip
+        self._enter(e)
+        return e
+
+    def _enter(self, e: Interval) -> None:
+        """Add an entry without time of its own to the sums."""
+        grid = e.joules - e.own_joules - e.stored_joules
+        self.totals.setdefault((e.site, e.phase), Total()).add(
+            Total(
+                0.0, e.joules, e.grams, e.joules if e.inside else 0.0, grid if e.g_per_kwh is None else 0.0,
+                e.joules if e.inside is None else 0.0, grid if e.money is None else 0.0, e.average_grams or 0.0, e.money or 0.0,
+                e.measured_joules, e.own_joules, e.stored_joules,
+            )
+        )  # fmt: skip
 
     def add(self, site: str, phase: str, t0: float, t1: float) -> None:
         """Book as ``book`` does, without making the entries."""
@@ -123,6 +198,8 @@ class Account:
         if t1 <= t0:
             return None
         total = self.totals.setdefault((site, phase), Total())
+        microgrid = self.microgrids.get(site)
+        flows = None if microgrid is None or corrects else microgrid.use(watts, t0, t1)
         if watts == 0.0 and measured == 0.0:
             total.seconds += 0.0 if corrects else t1 - t0
             return None
@@ -130,21 +207,31 @@ class Account:
         starts, ends, (first, intensity, average, price) = _together(
             (tariff.first, tariff.emissions, tariff.average, tariff.price), t0, t1
         )
+        if flows is not None:
+            starts, ends, values = _cut_at(starts, ends, flows.starts, [first, intensity, average, price])
+            first, intensity, average, price = values
         length = ends - starts
         joules = watts * length
+        if flows is not None:
+            i = np.maximum(np.searchsorted(flows.starts, starts, side="right") - 1, 0)
+            own, stored = flows.own_w[i] * length, flows.stored_w[i] * length
+        else:
+            own = stored = np.zeros(len(starts))
+        grid = joules - own - stored
         known, judged = np.isfinite(intensity), np.isfinite(first)
-        grams = np.where(known, joules / J_PER_KWH * intensity, 0.0)
+        grams = np.where(known, grid / J_PER_KWH * intensity, 0.0)
         inside = np.where(judged, tariff.inside(first), np.nan)
-        by_average = joules / J_PER_KWH * average
-        money = joules / J_PER_KWH * price / 1000.0
+        by_average = grid / J_PER_KWH * average
+        money = grid / J_PER_KWH * price / 1000.0
         total.add(
             Total(
                 0.0 if corrects else float(length.sum()), float(joules.sum()), float(grams.sum()),
-                float(joules[inside == 1.0].sum()), float(joules[~known].sum()), float(joules[~judged].sum()),
-                float(joules[~np.isfinite(price)].sum()), float(np.nansum(by_average)), float(np.nansum(money)), measured,
+                float(joules[inside == 1.0].sum()), float(grid[~known].sum()), float(joules[~judged].sum()),
+                float(grid[~np.isfinite(price)].sum()), float(np.nansum(by_average)), float(np.nansum(money)), measured,
+                float(own.sum()), float(stored.sum()),
             )
         )  # fmt: skip
-        return starts, ends, joules, intensity, grams, inside, by_average, money
+        return starts, ends, joules, intensity, grams, inside, by_average, money, own, stored
 
     def restore(self, site: str, phase: str, total: Total) -> None:
         """Take over sums that were booked before a restart."""
@@ -167,6 +254,13 @@ class Account:
         total = self.total()
         judged = total.joules - total.unjudged_joules
         return total.inside_joules / judged if judged > 0 else None
+
+
+def _cut_at(starts: Array, ends: Array, cuts: Array, values: list[Array]) -> tuple[Array, Array, list[Array]]:
+    """Intervals with their values, cut at further instants."""
+    found = np.union1d(starts, cuts[(cuts > starts[0]) & (cuts < ends[-1])])
+    i = np.searchsorted(starts, found, side="right") - 1
+    return found, np.append(found[1:], ends[-1]), [v[i] for v in values]
 
 
 def _known(value: float) -> float | None:

@@ -1,7 +1,7 @@
 """What sites' meters say, on the run's time: from cumulative joules at instants of a machine's uptime to joules between run times.
 
 A sample says when it was taken on its own machine's uptime. It cannot have been heard before it was taken, so the least of
-(heard − taken) over the last minutes is how far that uptime is from run time, up to the quickest delivery. The site's calendar is
+(heard − taken) over the last hour is how far that uptime is from run time, up to the quickest delivery. The site's calendar is
 never asked. Joules between two samples of one identity are spread evenly between their instants; between two identities nobody
 knows what was used.
 """
@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: Over so long (s) the quickest delivery is looked for: long enough to have had one, and short against the drift of clocks.
-_WINDOW_S = 900.0
+#: Over so long (s) the quickest delivery is looked for: long enough to have had one, longer than most links are cut, and short
+#: against the drift of clocks.
+_WINDOW_S = 3600.0
 #: What is older than this (run time) is forgotten: by then it has been booked, or nobody will correct it any more.
 _KEPT_S = 7 * 86400.0
 

@@ -24,7 +24,10 @@ class PowerModel:
         return cls(site.train_power_w, site.idle_power_w, site.provisioning_power_w, site.idle_power_w if stays_on else 0.0)
 
     def watts(self, phase: str) -> float:
-        """Power (W) in ``phase``. A draining site writes files and waits for the network, which takes idle power."""
+        """Power (W) in ``phase``. A draining site writes files and waits for the network, which takes idle power.
+
+        What moves between sites is booked by its bytes.
+        """
         return {
             "off": self.off_w,
             "provisioning": self.provisioning_w,
@@ -33,4 +36,6 @@ class PowerModel:
             "evaluation": self.train_w,
             "stall": self.idle_w,
             "draining": self.idle_w,
+            "terminating": self.idle_w,
+            "network": 0.0,
         }[phase]

@@ -51,11 +51,16 @@ class Tariff:
 
 def inside_of(site: SiteTable, run: RunTable) -> Callable[[Array], Mask]:
     """The curtailment criterion: from values [n] of the site's first signal to whether each is inside. NaN (unknown) is outside."""
+    level, under = level_of(site, run)
+    return (lambda v: v < level) if under else (lambda v: v >= level)
+
+
+def level_of(site: SiteTable, run: RunTable) -> tuple[float, bool]:
+    """The criterion as a level of the site's first signal, in its unit, and whether a window is under it (else at it and over)."""
     match site.signal.type:
         case "price":
-            return lambda v: v < run.threshold_price_per_mwh
+            return run.threshold_price_per_mwh, True
         case "curtailed_power" | "surplus_power":
-            demand = site.train_power_w / (1e6 if site.signal.type == "curtailed_power" else 1.0)
-            return lambda v: v >= demand
+            return site.train_power_w / (1e6 if site.signal.type == "curtailed_power" else 1.0), False
         case _:
-            return lambda v: v < run.threshold_g_per_kwh
+            return run.threshold_g_per_kwh, True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from windfall.federation.beside import Beside
 from windfall.federation.evaluations import Evaluations
 from windfall.federation.members import Member
 from windfall.federation.nodes import Nodes
@@ -19,13 +20,12 @@ from windfall.wire.messages import RoundOrder
 class Dispatch:
     """Makes orders and sends them. A member has one message at a time."""
 
-    def __init__(self, ledger: Ledger, orders: Orders, nodes: Nodes, evaluations: Evaluations) -> None:
+    def __init__(self, ledger: Ledger, orders: Orders, nodes: Nodes, evaluations: Evaluations, beside: Beside) -> None:
         self._ledger = ledger
         self._orders = orders
         self._nodes = nodes
         self._evaluations = evaluations
-        #: Bytes of blobs that have been sent.
-        self.sent_bytes = 0
+        self._beside = beside
 
     def begin(self, t: float, r: Round, members: Mapping[str, Member], lent: Mapping[str, list[Lease]]) -> None:
         """Send everybody what has been lent for a round that begins. One of them evaluates its version, if that is due."""
@@ -86,7 +86,9 @@ class Dispatch:
         m.takes_in_at = -math.inf if m.first_order else order.apply_at
         m.first_order = m.first_order and (first or order.drain)
         m.fetching_since = None
-        self.sent_bytes += sum(b.size for b in blobs.values())
+        self._beside.sent(m.site, blobs)
+        if order.evaluate:
+            self._beside.evaluates(m.site)
         m.round = order.round
         if order.model != "none":
             m.held = order.version

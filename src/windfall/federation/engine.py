@@ -13,6 +13,7 @@ from typing import Any
 
 from windfall import clock
 from windfall.energy.phases import Span
+from windfall.federation.beside import Beside
 from windfall.federation.checkpoints import Checkpoints
 from windfall.federation.dispatch import Dispatch
 from windfall.federation.evaluations import Evaluations
@@ -65,10 +66,11 @@ class Federation:
         self._evaluations = Evaluations(ledger, events, every_tokens=settings.eval_every_tokens)
         self._reports = SiteReports(bus, events, self._evaluations, settings.heartbeat_timeout_s)
         nodes = Nodes(transport, fence)
-        self._dispatch = Dispatch(ledger, self._orders, nodes, self._evaluations)
+        self._beside = Beside(settings, events)
+        self._dispatch = Dispatch(ledger, self._orders, nodes, self._evaluations, self._beside)
         self.members = Membership(
             ledger=ledger, intake=intake, bus=bus, nodes=nodes, events=events, settings=settings, fence=fence, sites=sites,
-            generations=generations, orders=self._orders, dispatch=self._dispatch, rounds=self._rounds,
+            generations=generations, orders=self._orders, dispatch=self._dispatch, beside=self._beside, rounds=self._rounds,
             reports=self._reports, kept=self._kept, registered=registered,
         )  # fmt: skip
 
@@ -125,6 +127,9 @@ class Federation:
     def hear_meters(self, take: Callable[[str, Metered], None]) -> None:
         """From now on ``take`` is told what sites' meters say."""
         self._reports.metered = take
+
+    def beside(self) -> list[tuple[str, str, float]]:
+        return self._beside.take(self._t, self.members.all())
 
     def left(self) -> float:
         counts = self._ledger.counts()
@@ -311,7 +316,7 @@ class Federation:
             self._events.event(t, "round_length", round=r.number, length_s=length_s, reason=command.reason)
         if self._together is None or self._together.sites != company:
             self._tell(t)
-            sent, received = self._dispatch.sent_bytes, self.members.received_bytes
+            sent, received = self._beside.sent_bytes, self._beside.received_bytes
             self._together = Together(frozenset(company), t, head.tokens_total, sent, received)
         self._together.rounds += 1
         self._dispatch.begin(t, r, members, lent)
@@ -320,7 +325,7 @@ class Federation:
         """What the sites of the last rounds have come to together."""
         so_far, self._together = self._together, None
         if so_far is not None:
-            told = so_far.told(t, self._ledger.head().tokens_total, self._dispatch.sent_bytes, self.members.received_bytes)
+            told = so_far.told(t, self._ledger.head().tokens_total, self._beside.sent_bytes, self._beside.received_bytes)
             self._events.event(t, "together", **told)
 
     # -- the end ---------------------------------------------------------------------------------------------

@@ -48,6 +48,10 @@ class Settings:
     blocks_at_once: Mapping[str, int] = field(default_factory=dict)
     #: Of so many versions, of one the inner states of those who make it together are averaged; 0: never.
     average_inner_every: int = 0
+    #: What a byte between coordinator and site is assumed to take on its way (J).
+    network_j_per_byte: float = 0.0
+    #: By site: what an evaluation takes (J), where it takes no run time of its own.
+    evaluation_j: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

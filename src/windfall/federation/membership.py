@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from windfall.errors import DataError, Refused
+from windfall.federation.beside import Beside
 from windfall.federation.dispatch import Dispatch
 from windfall.federation.fixed_rounds import KeptRound
 from windfall.federation.greetings import Stranger, read_hello, unread
@@ -45,7 +46,7 @@ class Membership:
 
     def __init__(
         self, *, ledger: Ledger, intake: Intake, bus: Bus, nodes: Nodes, events: Events, settings: Settings, fence: int,
-        sites: list[str], generations: Mapping[str, int], orders: Orders, dispatch: Dispatch, rounds: Rounds,
+        sites: list[str], generations: Mapping[str, int], orders: Orders, dispatch: Dispatch, beside: Beside, rounds: Rounds,
         reports: SiteReports, kept: KeptRound | None, registered: Registered | None = None,
     ) -> None:  # fmt: skip
         """``registered``: whether a node may be that of the site that it says it is; without it every one may."""
@@ -61,6 +62,7 @@ class Membership:
         self._generations: dict[str, int] = dict(generations)
         self._orders = orders
         self._dispatch = dispatch
+        self._beside = beside
         self._rounds = rounds
         self._reports = reports
         self._kept = kept
@@ -69,8 +71,6 @@ class Membership:
         self.fatal = reports.fatal
         #: By site: why its platform ends it.
         self.leaving = reports.leaving
-        #: Bytes of contributions that have been taken in.
-        self.received_bytes = 0
         #: How long each site was sent the version with which it joins, since somebody asked (run time).
         self.fetched: list[float] = []
         #: Sites whose work has been taken since somebody asked: their failures are forgotten.
@@ -156,6 +156,8 @@ class Membership:
 
     def _on_reply(self, t: float, wall: float, node: str, site: str, reply: Reply) -> None:
         site = site or next((m.site for m in self._by_site.values() if m.message == reply.message_id), "")
+        if site and reply.envelope:
+            self._beside.received(site, reply.envelope.all_blobs())
         m = self._by_site.get(site)
         if m is None:
             # The site has been given up in the meantime; its late work is judged by the ledger all the same.
@@ -220,6 +222,7 @@ class Membership:
         m.node, m.message, m.gone_since, m.fetching_since = node, None, None, None
         m.unsure = False
         blobs = reply.envelope.all_blobs() if reply.envelope else {}
+        self._beside.received(site, blobs)
         if known is None:
             self._by_site[site] = m
             self._reports.begin(site, wall)
@@ -298,7 +301,6 @@ class Membership:
         if m and header and mine and (ack is None or ack.accepted) and header.cut not in m.counted:
             self._count(t, m, header)
         if ack is None:
-            self.received_bytes += sum(b.size for n, b in blobs.items() if n not in late)
             # Work that an earlier life left behind proves nothing of this one.
             if mine:
                 self.proven.add(site)

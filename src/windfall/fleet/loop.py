@@ -48,6 +48,10 @@ class Booking(Protocol):
         """Book ``[t0, t1)`` (run time) of a site in a phase; returns the entries that this makes."""
         ...
 
+    def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
+        """Book energy that was used at an instant, beside the phase that the site is in."""
+        ...
+
     def spent(self) -> float:
         """The cost of what has been booked."""
         ...
@@ -56,6 +60,10 @@ class Booking(Protocol):
 class OperatorHolds(Protocol):
     """What the operator holds off, whatever the policy decides."""
 
+    def begin(self, t: float) -> None:
+        """A tick begins at run time ``t``: what changes how it decides is changed now."""
+        ...
+
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         """The sites that must be off at run time ``t``, each with the reason. ``decisions``: the policy's own, by site."""
         ...
@@ -63,6 +71,9 @@ class OperatorHolds(Protocol):
 
 class NoHolds:
     """No operator, no holds. For the manual clock."""
+
+    def begin(self, t: float) -> None:
+        return None
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         return {}
@@ -232,7 +243,10 @@ class Loop:
         return over and not self.work.merging() and all(s.state is State.OFF or n in lost for n, s in self.controller.sites.items())
 
     def book(self, t0: float, t1: float) -> None:
-        """Book the time from ``t0`` to ``t1``, in the phases that the sites are in."""
+        """Book the time from ``t0`` to ``t1``, in the phases that the sites are in, and what was used beside them by ``t0``."""
+        for name, phase, joules in self.work.beside():
+            if name in self.controller.sites:
+                self._recorder.booked(self.account.book_at(name, phase, t0, joules))
         for name, site in self.controller.sites.items():
             for phase, start, end in self.phases(site, site.state, t0, t1):
                 self._recorder.booked(self.account.book(name, phase, start, end))
@@ -241,7 +255,8 @@ class Loop:
         """The energy phases of one site that was in ``state`` over ``[t0, t1)``."""
         return of_state(
             state.value, t0, t1, loads_at=site.started_at + max(0.0, site.patience.spin_up_s - self._profiles[site.name].load_s),
-            was_ready=site.ready_at is not None, adopted=site.adopted, work=partial(self.work.phases, site.name),
+            was_ready=site.ready_at is not None, adopted=site.adopted, ending=site.down_asked,
+            work=partial(self.work.phases, site.name),
         )  # fmt: skip
 
     def view(self, t: float, names: Collection[str] | None = None) -> FleetView:
@@ -259,7 +274,15 @@ class Loop:
             SignalOutlook(self._first[name], t), site.state.value, ready_in, profiles.rate, profiles.watts, starts.recent,
         )  # fmt: skip
 
+    def decide_by(self, policy: Policy, *, remembers: bool) -> None:
+        """From the next tick on another policy decides. ``remembers``: what the last one remembers has the same meaning to it."""
+        self._policy = policy
+        if not remembers:
+            for wanted in self.wanted.values():
+                wanted.memory = {}
+
     def _decide(self, t: float, names: Collection[str] | None) -> None:
+        self._holds.begin(t)
         view = self.view(t, None if self._policy.whole else names)
         fresh = self._policy.decide(view)
         self._recorder.decided(view, fresh)

@@ -56,6 +56,7 @@ def serve(loop: Loop, tick_s: float, host: Host, *, until: float | None = None) 
         host.noted(t)
         if loop.done():
             loop.work.tick(t, t, loop.controller.sites)  # sites that are off give their leases back
+            loop.book(t, t)
             return "done" if loop.work.complete() else "interrupted"
         loop.clock.move_to(t_next)
         loop.book(t, loop.clock.now())

@@ -60,6 +60,10 @@ class Workload(Protocol):
         """The energy phases over ``[t0, t1)`` of a site that trains, evaluates or stalls: (phase, from, to) each, in order."""
         ...
 
+    def beside(self) -> list[tuple[str, str, float]]:
+        """What was used beside the sites' phases since this was last asked: (site, phase, joules) each. It took no run time."""
+        ...
+
     def left(self) -> float:
         """What has still to be trained: tokens, or where a backtest counts hours, seconds of a site's training."""
         ...

@@ -12,6 +12,7 @@ from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.signal import Signal, StepSignal
+from windfall.grid.supply import supply
 from windfall.grid.synthetic import synthetic
 from windfall.grid.trace import load_trace
 from windfall.units import iso_utc, parse_utc
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 class Grid:
     """The first signal of each site, and the signal of each counterfactual region.
 
-    ``signals`` holds every signal of a site by its label. Live ones are asked for news between ``start`` and ``close``.
+    ``signals`` holds every signal of a site by its label, except the state of charge of its microgrid, which is made by what
+    the run does. Live ones are asked for news between ``start`` and ``close``.
     """
 
     by_site: dict[str, Signal] = field(default_factory=dict)
     by_region: dict[str, Signal] = field(default_factory=dict)
     signals: dict[str, dict[str, Signal]] = field(default_factory=dict)
+    #: What the plants of a site's microgrid deliver (W), by site.
+    supplies: dict[str, Signal] = field(default_factory=dict)
     #: Warnings about their sources.
     warnings: list[str] = field(default_factory=list)
     #: How much of the past live signals are asked for at the start (s), because policies look back so far.
@@ -75,6 +79,7 @@ class Grid:
         yield from self.by_site.values()
         for signals in self.signals.values():
             yield from signals.values()
+        yield from self.supplies.values()
         yield from self.by_region.values()
 
     def require_from(self, t: float) -> None:
@@ -116,7 +121,8 @@ def with_start(config: Config, grid: Grid) -> Config:
     """The configuration with the start of its replayed time: where none is given, the first instant that all sites' traces have."""
     if config.run.clock != "scaled" or config.run.start is not None:
         return config
-    first = max(recorded(s).starts_at() for found in grid.signals.values() for s in found.values())
+    own = [*(s for found in grid.signals.values() for s in found.values()), *grid.supplies.values()]
+    first = max(recorded(s).starts_at() for s in own)
     return config.model_copy(update={"run": config.run.model_copy(update={"start": iso_utc(math.ceil(first))})})
 
 
@@ -165,8 +171,17 @@ def build_grid(config: Config) -> Grid:
             grid.warnings += [w for w in warnings if w not in grid.warnings]  # two sites may share a file
         return made[key]
 
+    def plain(table: SignalTable, region: str) -> tuple[Signal, list[str]]:
+        return make_signal(table, region, start)
+
     for site in config.site:
-        grid.signals[site.name] = {t.label: make(t, site.region) for t in site.all_signals}
+        if site.microgrid is not None:
+            grid.supplies[site.name], warnings = supply(site.microgrid.source, site.region, plain)
+            grid.warnings += [w for w in warnings if w not in grid.warnings]
+        grid.signals[site.name] = {
+            t.label: grid.supplies[site.name] if t.kind == "microgrid" else make(t, site.region)
+            for t in site.all_signals if not t.simulated
+        }  # fmt: skip
         grid.by_site[site.name] = grid.signals[site.name][site.signal.label]
         grid.by_region.setdefault(site.region, grid.by_site[site.name])
     for extra in config.counterfactual:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from windfall.config.load import signals
 from windfall.config.schema import Config
+from windfall.config.trackers import SECRETS
 from windfall.errors import Unauthorized
 
 #: What each kind of signal needs. Its own package asks for nothing else.
@@ -27,13 +28,39 @@ WHERE = {
 
 
 def variables(config: Config) -> frozenset[str]:
-    """The environment's variables that hold credentials of what ``config`` asks: for the coordinator alone, and sites that watch a
-    signal by themselves."""
-    found = {s.exalsius.token_from.removeprefix("env:") for s in config.site if s.exalsius is not None}
+    """The environment's variables that hold credentials of what ``config`` asks, or sends to: for the coordinator alone, sites that
+    watch a signal by themselves, and what sends figures to trackers."""
+    found = {name for t in config.tracker for name in SECRETS[t.kind]}
+    found |= {s.exalsius.token_from.removeprefix("env:") for s in config.site if s.exalsius is not None}
+    found |= config.alerts.variables
     for _, table in signals(config):
         names = (*NEEDED.get(table.kind, ()), *table.headers_from_env.values())
         found.update(names, (_ALSO[n] for n in names if n in _ALSO))
     return frozenset(found)
+
+
+def by_reference(reference: str, named_by: str) -> str:
+    """The secret that `env:NAME` or `file:PATH` names; ``named_by`` is the key that does, for messages.
+
+    Raises:
+        Unauthorized: there is none, it cannot be read, or it is not one line of ASCII.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        value = os.environ.get(name, "").strip()
+        if not value:
+            raise Unauthorized(f"the variable {name}, which {named_by} names, is not set")
+    else:
+        try:
+            value = Path(name).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as e:
+            why = e.strerror if isinstance(e, OSError) else "it is no text"
+            raise Unauthorized(f"{name}, which {named_by} names, cannot be read: {why}") from None
+        if not value:
+            raise Unauthorized(f"{name}, which {named_by} names, is empty")
+    if not value.isascii() or not value.isprintable():
+        raise Unauthorized(f"what {reference} has, which {named_by} names, is more than one line, or not ASCII")
+    return value
 
 
 class Credentials:

@@ -217,6 +217,12 @@ class Http:
                 self._pause(delay)
         raise AssertionError("unreachable")
 
+    def post(
+        self, url: str, value: Any, *, headers: Mapping[str, str] | None = None, limit: tuple[str, int, float] = ("posts", 60, 60.0)
+    ) -> None:
+        """Send ``value`` as JSON, once; whatever is answered with success will do. Raises as ``get``."""
+        self._answer(url, None, headers or {}, None, limit, json.dumps(value).encode())
+
     def _once(
         self,
         url: str,
@@ -225,6 +231,20 @@ class Http:
         auth: tuple[str, str] | None,
         limit: tuple[str, int, float],
     ) -> Any:
+        body, kind, status = self._answer(url, params, headers, auth, limit, None)
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            what = f"{kind} that is not JSON" if body.strip() else "nothing, which is not JSON"
+            said = self.public(said_of(body))[:200]
+            answer = f"HTTP {status}" + (f": {said}" if said else "")
+            raise SignalError(f"{self.who}: {host_of(url)} answers {what} ({answer}); check the address") from None
+
+    def _answer(
+        self, url: str, params: Params | None, headers: Mapping[str, str], auth: tuple[str, str] | None,
+        limit: tuple[str, int, float], content: bytes | None,
+    ) -> tuple[bytes, str, int]:  # fmt: skip
+        """Body, content type and status of an answer that is a success. With ``content`` it is sent (POST)."""
         host = host_of(url)
         if auth:
             self.hide(base64.b64encode(":".join(auth).encode()).decode())
@@ -252,7 +272,7 @@ class Http:
                     f"({e.strerror or e}); correct it, or unset it"
                 ) from None
         try:
-            status, told, body = self._read(url, params, headers, auth)
+            status, told, body = self._read(url, params, headers, auth, content)
         except httpx.TimeoutException:
             raise TryLater(f"{self.who}: no answer from {host}{by_proxy} within {self._timeout_s:g} s; it is asked again") from None
         except UnicodeEncodeError:
@@ -279,22 +299,21 @@ class Http:
                 "if it is right, set the address in the configuration to that one", status, answer,
             )  # fmt: skip
         if not 200 <= status < 300:
-            raise NotFound(f"{self.who}: {host} answers {answer}; check zone and address", status, answer)
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            kind = told.get("content-type", "").partition(";")[0] or "something"
-            what = f"{kind} that is not JSON" if body.strip() else "nothing, which is not JSON"
-            raise SignalError(f"{self.who}: {host} answers {what} ({answer}); check the address") from None
+            check = "check zone and address" if content is None else "check the address, and what it takes"
+            raise NotFound(f"{self.who}: {host} answers {answer}; {check}", status, answer)
+        return body, told.get("content-type", "").partition(";")[0] or "something", status
 
     def _read(
-        self, url: str, params: Params | None, headers: Mapping[str, str], auth: tuple[str, str] | None
+        self, url: str, params: Params | None, headers: Mapping[str, str], auth: tuple[str, str] | None, content: bytes | None
     ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._client is not None
         begun = self._now()
         # The URL may have a query of its own, which httpx's `params` would replace.
         target = httpx.URL(url).copy_merge_params(dict(params or {}))
-        with self._client.stream("GET", target, headers=dict(headers), auth=auth or httpx.USE_CLIENT_DEFAULT) as answer:
+        method, more = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
+        with self._client.stream(
+            method, target, content=content, headers={**headers, **more}, auth=auth or httpx.USE_CLIENT_DEFAULT
+        ) as answer:
             parts, size = [], 0
             for part in answer.iter_bytes():
                 parts.append(part)

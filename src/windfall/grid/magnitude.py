@@ -51,7 +51,10 @@ def factor_of(sheet: Sheet, table: SignalTable) -> Factor:
         odd = _not_understood(sheet, table) if found is None and table.scale == 1.0 else ""
         return Factor(table.scale, found.text if found else "", tuple([*said, odd] if odd else said))
     if named is None:
-        other = {"carbon": "marginal_co2 or average_co2", "price": "price", "power": "curtailed_power or surplus_power"}[found.kind]
+        other = {
+            "carbon": "marginal_co2 or average_co2", "price": "price", "power": "curtailed_power or surplus_power",
+            "share": "state_of_charge",
+        }[found.kind]  # fmt: skip
         if found.kind != "power":
             said.append(
                 f"{where} is in {found.text}, and was taken as {table.type} in {own}: set type ({other}), or unit if the name is "
@@ -138,7 +141,7 @@ def unlikely(values: Array, table: SignalTable, sheet: Sheet) -> str:
     elif table.type == "curtailed_power":
         if float(size.max()) > 50_000.0:
             hint = _likely(middle, own, "kW or W", 'unit = "kW"')
-    elif float(size.max()) < 100.0:
+    elif table.type == "surplus_power" and float(size.max()) < 100.0:
         hint = _likely(middle, own, "kW or MW", 'unit = "kW"')
     return f"{begin} {hint}" if hint else ""
 

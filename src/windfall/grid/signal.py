@@ -138,11 +138,11 @@ class StepSignal:
         self.source = source
         self._times = times
         self._values = values
-        self._period = period_s
-        self._delay = publication_delay_s
+        self._period = self.period_s = period_s
+        self._delay = self.delay_s = publication_delay_s
         self._stale = stale_periods
         self._leads = leads
-        self._perfect = perfect
+        self._perfect = self.perfect = perfect
         self._leaving: dict[tuple[float, float], npt.NDArray[np.float64]] = {}
         # A row without a period holds until the next row, so it has no end of its own.
         each = np.full(len(times), float(period_s)) if periods is None or period_s == 0 else periods
@@ -165,6 +165,18 @@ class StepSignal:
         return StepSignal(
             self._times, self._values, unit=self.unit, source=self.source, period_s=self._period, until=self._end,
             publication_delay_s=publication_delay_s, stale_periods=self._stale, leads=self._leads, perfect=self._perfect,
+            periods=self._periods if self._period > 0 else None,
+        )  # fmt: skip
+
+    def rows(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The instants and the values of its rows, [n] each."""
+        return self._times, self._values
+
+    def with_values(self, values: npt.NDArray[np.float64]) -> StepSignal:
+        """The same rows with other values [n]; forecasts that came with it are left out."""
+        return StepSignal(
+            self._times, values, unit=self.unit, source=self.source, period_s=self._period, until=self._end,
+            publication_delay_s=self._delay, stale_periods=self._stale, perfect=self._perfect,
             periods=self._periods if self._period > 0 else None,
         )  # fmt: skip
 

@@ -28,6 +28,7 @@ PLAUSIBLE = {
     "price": (-100_000.0, 100_000.0),
     "curtailed_power": (-1000.0, 1e6),
     "surplus_power": (-1e12, 1e12),
+    "state_of_charge": (0.0, 1.0),
 }
 
 

@@ -1,8 +1,9 @@
 """Budgeted: trains a number of tokens by a deadline, at the cheapest times.
 
-If the forecasts reach the deadline, the planner (`planner`) plans on them exactly, and sites follow that plan. If they do not,
-sites share a reservation price (`reservation`): what a token may cost now, from what the past says of the time until the deadline,
-or from a prior where there is little past. Each site then decides by break-even at that price, and its reasons say so.
+Sites share a reservation price (`reservation`): what a token may cost now, from what the past says of the time until the deadline,
+from a prior where there is little past, and from forecasts as far as they have come true (`skill`). Each site then decides by
+break-even at that price, and its reasons say so. Where every site's forecast is sure and reaches the deadline (backtests with
+`forecast = "perfect"`), the planner (`planner`) plans on them exactly, and sites follow that plan.
 
 If every site must run from now on to meet the deadline, every site runs. If even that is too late they run too, with an alarm.
 """
@@ -10,12 +11,13 @@ If every site must run from now on to meet the deadline, every site runs. If eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from windfall.grid.signal import Forecast
+from windfall.grid.signal import Columns, Forecast
+from windfall.policy import skill
 from windfall.policy.base import Criterion, Decision, FleetView, Judged, SiteView, Unknown, unknown
 from windfall.policy.breakeven import Breakeven
 from windfall.policy.planner import PlannedSite, plan_budget
@@ -30,12 +32,24 @@ _SPARE_WHOLE_S = 7200.0
 _SPARE_SHARE = 0.002
 #: With fewer days of past than this, days of the prior stand before them.
 _LEAST_DAYS = 7
+_PER_DAY = round(DAY_S / STEP_S)
 #: For how long a price stands: a share of the time left, but no longer than this (s).
-_HOLDS_SHARE, _HOLDS_S = 1 / 24, 6 * 3600.0
+_HOLDS_SHARE, _HOLDS_S = 1 / 28, 6 * 3600.0
 #: Tokens left at which prices are remembered: as shares of what can be trained until prices are made anew.
 _TRAINED = (1.0, 0.5, 0.0)
 #: Of a plan, so many of the next switches are remembered.
 _EDGES = 8
+#: What break-even remembers.
+_BREAKEVENS = ("acc", "to", "gain")
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """A site's past in steps, whole days to now; how many of the days are its own; and what is known of it as it came."""
+
+    values: Array
+    known: int
+    columns: Columns
 
 
 class Budgeted:
@@ -47,10 +61,12 @@ class Budgeted:
     def __init__(
         self, criteria: Mapping[str, Criterion], spins: Mapping[str, SpinUp], *, deadline: float | None, deadline_h: float | None,
         climatology_s: float, replan_s: float, breakeven: Breakeven, prior: Callable[[str], Array],
+        sure: Container[str] = frozenset(),
     ) -> None:  # fmt: skip
         """``deadline`` in Unix seconds, or ``deadline_h`` hours from the run's begin; ``spins``: starts and their power by site.
 
         ``prior``: values of a site of which nothing is known, whole days from midnight (UTC) in steps of `STEP_S`.
+        ``sure``: sites whose forecasts are what will be. Others' count by what came true of them.
         """
         self._criteria = criteria
         self._spins = spins
@@ -60,6 +76,7 @@ class Budgeted:
         self._replan_s = replan_s
         self._breakeven = breakeven
         self._prior = prior
+        self._sure = sure
 
     def deadline(self, view: FleetView) -> float:
         """When the budget must be trained."""
@@ -120,8 +137,8 @@ class Budgeted:
         # Towards the deadline less can go wrong, so less time is kept free: small delays must not cost an extra start.
         left = deadline - t
         end = max(t + 60.0, deadline - view.tick_s - _SPARE_S * min(1.0, left / _SPARE_WHOLE_S) - _SPARE_SHARE * left)
-        if any(f is None or f.ends_at < deadline - 1.0 for f in forecasts.values()):
-            return self._reserve(view, end)
+        if any(n not in self._sure or f is None or f.ends_at < deadline - 1.0 for n, f in forecasts.items()):
+            return self._reserve(view, end, forecasts)
         sites = {n: s for n, s in ((n, self._site(view.sites[n], f, t, end)) for n, f in forecasts.items()) if s is not None}
         scale = {n: s.rate / s.watts for n, s in view.sites.items()}
         made = plan_budget(sites, view.left)
@@ -138,48 +155,61 @@ class Budgeted:
             found[name] = self._carry_on(view, site, memory)
         return found
 
-    def _reserve(self, view: FleetView, end: float) -> dict[str, Decision]:
+    def _reserve(self, view: FleetView, end: float, forecasts: Mapping[str, Forecast | None]) -> dict[str, Decision]:
         """Make prices anew, and decide by them."""
         t = view.t
         able = self._able(view)
         days = {n: self._days(s, t) for n, s in able.items()}
-        most = int(max(_LEAST_DAYS, *(known for _, known in days.values())))
-        sources = [
-            SiteSupply(
-                values[-most * round(DAY_S / STEP_S) :], able[n].spin_up_s, self._start_share(n), able[n].rate, able[n].watts / 1e3
-            )
-            for n, (values, _) in days.items()
-        ]
-        hold_s = min(_HOLDS_S, max(self._replan_s, _HOLDS_SHARE * (end - t)))
+        most = int(max(_LEAST_DAYS, *(d.known for d in days.values())))
+        sources, skills, told = [], {}, {}
+        for name, past in days.items():
+            site, skills[name] = able[name], skill.learned(able[name].memory, past.columns, t)
+            ahead, weight = _told(forecasts[name], skills[name], t, sure=name in self._sure)
+            sources.append(SiteSupply(
+                past.values[-most * _PER_DAY :], site.spin_up_s, self._start_share(name), site.rate, site.watts / 1e3, ahead, weight
+            ))  # fmt: skip
         most_left = sum(s.rate for s in sources) * (end - t)
         left = min(max(view.left, 1e-3 * most_left), most_left)
-        made = reserve(sources, left, t, end, hold_s)
-        trained = sum(s.rate for s in sources) * (made.until - t)
+        made = reserve(sources, left, end - t)
+        for i, (name, source) in enumerate(zip(days, sources, strict=True)):
+            if (forecast := forecasts[name]) is not None:
+                skills[name] = skill.noted(skills[name], forecast, made.likely[i], STEP_S, t)
+            told[name] = {
+                "trusted": float(source.weight.max(initial=0.0)), "chance": float(made.chance[i]), "wait": float(made.wait_s[i])
+            }  # fmt: skip
+        hold_s = min(_HOLDS_S, max(self._replan_s, _HOLDS_SHARE * (end - t)))
+        trained = sum(s.rate for s in sources) * hold_s
         tokens = [max(0.0, left - share * trained) for share in _TRAINED]
-        plan = {"plan_at": t, "plan_until": made.until, "blind": 1.0, "known": float(min((k for _, k in days.values()), default=0))}
+        plan = {"plan_at": t, "plan_until": t + hold_s, "blind": 1.0, "known": float(min(d.known for d in days.values()))}
         plan |= {f"left{i}": x for i, x in enumerate(tokens)}
         found = {}
         for name, site in view.sites.items():
             own = site.rate / site.watts * 1000.0
-            memory = {**plan, "expected": made.cost / max(left, 1e-9) * own}
-            for when, at in (("now", made.at), ("then", made.until)):
-                memory |= {f"{when}{i}": made.price(at, x) * own for i, x in enumerate(tokens)}
-            memory |= {k: v for k, v in site.memory.items() if k in ("acc", "to", "gain")}
-            found[name] = self._carry_on(view, site, memory)
+            memory = {**plan, **told.get(name, {}), "expected": made.cost * own / max(left, 1e-9)}
+            values = np.sort(days[name].values if name in days else sources[0].values)
+            for i, x in enumerate(tokens):
+                memory[f"worth{i}"] = worth = made.price(x) * own
+                # What training has cost on average when it cost less than that.
+                memory[f"under{i}"] = float(values[: max(1, int(np.searchsorted(values, worth)))].mean())
+            memory |= {k: v for k, v in site.memory.items() if k in _BREAKEVENS}
+            found[name] = self._carry_on(view, site, memory | skills.get(name, skill.kept(site.memory)))
         return found
 
-    def _days(self, site: SiteView, t: float) -> tuple[Array, int]:
-        """A site's past in steps, its days without readings filled from the prior; and how many whole days are its own."""
+    def _days(self, site: SiteView, t: float) -> _Past:
+        """A site's past, its days without readings filled from the prior."""
         days = max(_LEAST_DAYS, round(self._climatology_s / DAY_S))
-        past = site.outlook.history(days * DAY_S).known() if site.outlook else None
-        per_day = round(DAY_S / STEP_S)
-        prior = np.roll(self._prior(site.name), -round(t % DAY_S / STEP_S)).reshape(-1, per_day)
+        none = np.empty(0)
+        past = site.outlook.history(days * DAY_S).known() if site.outlook else Columns(none, none, none)
+        prior = np.roll(self._prior(site.name), -round(t % DAY_S / STEP_S)).reshape(-1, _PER_DAY)
         filled = prior[(np.arange(days) - days) % len(prior)]
-        if past is None or not len(past.values):
-            return filled.ravel(), 0
-        own = steps_of(past, t, days).reshape(-1, per_day)
+        own = steps_of(past, t, days).reshape(-1, _PER_DAY)
         known = np.isfinite(own).mean(axis=1) > 0.5
-        return np.where(known[:, None], own, filled).ravel(), int(known.sum())
+        # Short holes are bridged.
+        flat, steps = own.ravel(), np.arange(own.size)
+        whole = np.isfinite(flat)
+        if whole.any():
+            own = np.interp(steps, steps[whole], flat[whole]).reshape(own.shape)
+        return _Past(np.where(known[:, None], own, filled).ravel(), int(known.sum()), past)
 
     def _start_share(self, name: str) -> float:
         spin = self._spins[name]
@@ -207,28 +237,31 @@ class Budgeted:
     def _by_price(self, view: FleetView, site: SiteView, memory: Mapping[str, float]) -> Decision:
         """What break-even decides at the price in ``memory``."""
         t = view.t
-        plan = {k: v for k, v in memory.items() if k not in ("acc", "to", "gain")}
+        plan = {k: v for k, v in memory.items() if k not in _BREAKEVENS}
         judged = self._criteria[site.name].judge(t, site)
         if isinstance(judged, Unknown):
             return unknown(site, judged, {**plan, **self._breakeven.hold_site(t, replace(site, memory=memory), judged.stale)})
-        tokens = [memory[f"left{i}"] for i in range(len(_TRAINED))]
-        ends = [float(np.interp(view.left, tokens, [memory[f"{w}{i}"] for i in range(len(_TRAINED))])) for w in ("now", "then")]
-        passed = min(1.0, max(0.0, (t - memory["plan_at"]) / max(1.0, memory["plan_until"] - memory["plan_at"])))
-        worth = ends[0] + (ends[1] - ends[0]) * passed
-        under = judged.value < worth
+        tokens, worths, unders = ([memory[f"{x}{i}"] for i in range(len(_TRAINED))] for x in ("left", "worth", "under"))
+        worth, usual = float(np.interp(view.left, tokens, worths)), float(np.interp(view.left, tokens, unders))
+        value, under = judged.value, judged.value < worth
         unit = site.reading.unit.replace("gCO2", "g") if site.reading else "g/kWh"
-        text = f"{judged.value:.0f} is {'under' if under else 'at or over'} {worth:.0f} {unit}, what it may cost now"
-        # The scale of an intensity is the worth itself; a price has a scale of its own.
-        scale = max(1e-9, abs(worth)) if judged.unit == "g·s/kWh" else judged.scale
+        # A start costs its energy. A stop costs a start later, and what training would have brought over its price meanwhile.
+        scale = self._start_share(site.name) * max(0.0, value) + (max(0.0, worth - usual) if site.on else 0.0)
+        text = f"{value:.0f} {unit} is {'under' if under else 'at or over'} {worth:.0f}, what it may cost now"
+        if not under and memory.get("chance", 0.0) > 0:
+            text += f" ({memory['chance']:.0%} of days like this are under it within {duration_text(DAY_S)}, "
+            text += f"half of them within {duration_text(memory['wait'])})"
         at_worth = Judged(
-            under, worth - judged.value, scale, judged.value, worth, text, judged.valid_from, judged.valid_until, False, judged.unit
+            under, worth - value, scale, value, worth, text, judged.valid_from, judged.valid_until, False, judged.unit
         )
-        rest = {k: v for k, v in memory.items() if k in ("acc", "to", "gain")}
+        rest = {k: v for k, v in memory.items() if k in _BREAKEVENS}
         d = self._breakeven.decide_site(t, replace(site, memory=rest), at_worth)
         days = int(memory["known"])
         how = f"{days} days of its past" if days >= _LEAST_DAYS else f"{days} days of its past and a prior"
+        if memory.get("trusted", 0.0) > 0:
+            how += f", and its forecast, trusted by {memory['trusted']:.0%}"
         reason = f"{d.reason} (climatology: {how}; what is left should cost {memory['expected']:.0f} {unit})"
-        numbers = {**d.numbers, "expected": memory["expected"]}
+        numbers = {**d.numbers, "expected": memory["expected"], "wait_saves": max(0.0, value - worth)}
         until = memory["plan_until"] if d.until is None else min(d.until, memory["plan_until"])
         return Decision(d.on, reason, numbers, until, {**d.memory, **plan})
 
@@ -249,6 +282,17 @@ class Budgeted:
         learned = SpinUp(tuple((s * site.spin_up_s / shape, share) for s, share in parts if site.spin_up_s > 0))
         programme = Programme(StepFunction(edges, values), learned, on=running, ready_in_s=site.ready_in_s)
         return PlannedSite(programme, site.rate, site.watts / 1000.0)
+
+
+def _told(forecast: Forecast | None, memory: Mapping[str, float], t: float, *, sure: bool) -> tuple[Array, Array]:
+    """What a forecast says of each step from ``t`` on (NaN: nothing), and how much that counts; both [n]."""
+    if forecast is None or not len(forecast.values) or forecast.ends_at <= t:
+        return np.empty(0), np.empty(0)
+    times = np.arange(t + 0.5 * STEP_S, forecast.ends_at, STEP_S)
+    place = np.searchsorted(forecast.times, times, side="right") - 1
+    ahead = np.where(place >= 0, forecast.values[np.maximum(place, 0)], np.nan)
+    weight = np.ones(len(times)) if sure else skill.weights(memory, times - forecast.made_at)
+    return ahead, weight
 
 
 def _warm_s(site: SiteView) -> float:

@@ -86,6 +86,7 @@ def _budgeted(config: Config, deadline_h: float | None) -> Budgeted:
         criteria(config, table), {s.name: spin_up(config, s.name) for s in config.site}, deadline=absolute,
         deadline_h=deadline_h if deadline_h is not None else table.deadline_h, climatology_s=table.climatology_days * 86400.0,
         replan_s=table.replan_s, breakeven=Breakeven(table.a_on, table.a_off), prior=partial(_prior, config),
+        sure={s.name for s in config.site if s.signal.forecast == "perfect"},
     )  # fmt: skip
 
 

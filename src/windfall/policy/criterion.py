@@ -32,6 +32,8 @@ def quantity(value: float, kind: str, currency: str = "") -> str:
             return f"{value:.3g} MW"
         case "surplus_power":
             return f"{value:.0f} W"
+        case "state_of_charge":
+            return f"{value * 100:.0f} %"
         case _:
             return f"{value:.0f} g"
 
@@ -45,7 +47,7 @@ def intensity(kind: str) -> bool:
 class Level:
     """Compares one signal with one level. ``sign`` is 1 if low values are good, −1 if high values are.
 
-    ``scale`` is the gain at which a second of training is worth a whole second. None: only the gain's sign counts (power).
+    ``scale`` is the gain at which a second of training is worth a whole second. None: only the gain's sign counts (power, charge).
     """
 
     label: str
@@ -76,7 +78,7 @@ class Level:
         shown = quantity(value, self.kind, self.currency)
         level = quantity(self.level, self.kind, self.currency)
         side = ("under" if open_ else "at or over") if self.sign > 0 else ("at or over" if open_ else "under")
-        name = "the demand" if self.scale is None else "worth"
+        name = "worth" if self.scale is not None else "the charge" if self.kind == "state_of_charge" else "the demand"
         unit = "s" if self.scale is None else f"{self.currency}·s/MWh" if self.kind == "price" else "g·s/kWh"
         return Judged(
             open_, gain, scale, value, self.level, f"{shown} is {side} {name} {level}", reading.valid_from,
@@ -178,9 +180,9 @@ def _joined(trigger: Trigger, tables: dict[str, SignalTable], site: SiteTable, p
 
 
 def _compared(c: Comparison, table: SignalTable, site: SiteTable, policy: PolicyTable) -> Level:
-    # The scale of an intensity is its level; a price has the configured scale; of a power only the sign counts.
+    # The scale of an intensity is its level; a price has the configured scale; of a power or a charge only the sign counts.
     scale = (abs(c.level) or policy.worth_g_per_kwh) if intensity(table.type) else policy.value_scale_per_mwh
-    power = table.type in ("curtailed_power", "surplus_power")
+    power = table.type in ("curtailed_power", "surplus_power", "state_of_charge")
     first = table.label == site.signal.label
     return Level(
         table.label, table.type, table.currency, c.level, 1.0 if c.below else -1.0, None if power else scale, c.holds, first

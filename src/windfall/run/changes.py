@@ -92,8 +92,13 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "federation.port": ("free", "where this machine listens"),
     "fleet.*": ("free", "patience"),
     "network.*": ("free", "how sites elsewhere reach it, from their next starts on"),
+    "tracker": ("free", "where figures are sent, not what is trained"),
+    "tracker.*": ("free", "where figures are sent, not what is trained"),
     "account.*": ("free", "how entries are shown; what is booked stays"),
+    "alerts.*": ("free", "what people are told"),
     "backtest.*": ("free", "no part of a run"),
+    "economics": ("free", "no part of a run"),
+    "economics.*": ("free", "no part of a run"),
     "site": ("free", "a site more or fewer; what one has booked and trained stays"),
     "site.name": ("free", "another name is a site fewer and a site more"),
     "site.region": ("free", "readings and entries from now on"),
@@ -118,6 +123,10 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "site.meter.*": ("free", "measured from its next start on"),
     "site.embodied": ("free", "no entry depends on it"),
     "site.embodied.*": ("free", "no entry depends on it"),
+    "site.microgrid": ("free", "simulated so from now on; what is booked stays"),
+    "site.microgrid.*": ("free", "simulated so from now on; what is booked stays"),
+    "site.microgrid.source": ("free", "simulated so from now on; what is booked stays"),
+    "site.microgrid.source.*": ("free", "simulated so from now on; what is booked stays"),
     "site.tokens_per_s": ("free", "what it is taken to train from now on"),
     "site.threads": ("free", "how its steps are computed"),
     "site.ranks": ("free", "how its steps are computed"),
@@ -245,7 +254,7 @@ def _leaves(table: BaseModel, shown: str = "", key: str = "") -> Iterator[tuple[
         elif isinstance(value, list) and (not value or isinstance(value[0], BaseModel)) and of in RULES:
             seen: list[str] = []
             for row in value:
-                label = str(getattr(row, "label", None) or getattr(row, "name", None) or row.region)
+                label = str(next(v for k in ("label", "name", "region", "kind") if (v := getattr(row, k, None))))
                 seen.append(label)
                 label += f"#{seen.count(label)}" if seen.count(label) > 1 else ""
                 yield f"{at}.{label}", (of, _ROW)

@@ -15,6 +15,7 @@ from windfall.config.load import stored
 from windfall.config.schema import Config
 from windfall.energy.account import Account
 from windfall.energy.books import Books
+from windfall.energy.microgrid import microgrids
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.errors import ConfigError
@@ -87,16 +88,22 @@ def compose(
         if name in controller.sites:
             controller.sites[name].generation = generation
             controller.sites[name].starts = starts.get(name, 0)
+    metered = [s.name for s in config.site if s.meter is not None] if not clock.gated else []
+    behind = microgrids(config.site, grid.supplies, clock.now())
+    for name, said in telemetry.now().get("microgrids", {}).items():
+        if name in behind:
+            behind[name].restore(said)
     account = Account(
         {s.name: PowerModel.of(s) for s in config.site},
         {s.name: Tariff.of(s, grid.signals[s.name], config.run) for s in config.site},
+        behind,
     )
-    metered = [s.name for s in config.site if s.meter is not None] if not clock.gated else []
+    seen = {n: m.signals(config.site_named(n), grid.signals[n]) for n, m in behind.items()}
     books = Books(account, metered, config.account.meter_lag_s)
     loop = Loop(
-        clock=clock, signals=grid.signals, profiles=profiles(config), policy=build_policy(config), controller=controller, work=work,
-        account=books if metered else account, recorder=recorder, begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s,
-        holds=holds,
+        clock=clock, signals={**grid.signals, **seen}, profiles=profiles(config), policy=build_policy(config),
+        controller=controller, work=work, account=books if metered else account, recorder=recorder,
+        begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, holds=holds,
     )  # fmt: skip
     restore(telemetry, account, loop, carries_of(config, ledger))
     recorder.booked(books.restore(telemetry.now().get("books", {})))
@@ -151,6 +158,8 @@ def work_kwh(config: Config, *, gated: bool) -> WorkKwh:
 def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
     """What is configured that the federation needs."""
     f, t = config.federation, config.train
+    # Forward alone, which is a third of a step's work.
+    evaluated = config.data.eval_sequences * config.model.sequence_length / 3.0
     return Settings(
         round_s=f.round_s, round_min_s=f.round_min_s, inline_bytes=f.inline_limit_bytes,
         solo_cut_s=f.solo_cut_s, quorum=f.quorum, grace_s=f.grace_s,
@@ -164,6 +173,9 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
         tokens_per_s={s.name: s.tokens_per_s for s in config.site},
         round_blocks=f.round_tokens // config.tokens_per_block if f.round_tokens else None,
         average_inner_every=f.average_inner_every, inner_max_age=f.inner_max_age,
+        network_j_per_byte=config.account.network_kwh_per_gb * J_PER_KWH / 1e9,
+        # On the calendar an evaluation takes time, and is a phase of its own.
+        evaluation_j={s.name: s.train_power_w * evaluated / s.tokens_per_s for s in config.site} if gated else {},
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from windfall.fleet.drivers.build import AGENT, Start, Starts, build_driver
 from windfall.fleet.machine import Action, Site, State
 from windfall.fleet.serve import serve
 from windfall.grid.build import Grid, build_grid
+from windfall.run.alerts import AlertWatch, sender_of
 from windfall.run.compose import compose, redis_users, take_lease
 from windfall.run.endpoint import endpoint_port, endpoint_url
 from windfall.run.life import BEAT_S, begin, signs_of_life
@@ -30,12 +31,13 @@ from windfall.run.links import Links
 from windfall.run.merge_watch import MergeWatch
 from windfall.run.network import CertificateWatch
 from windfall.run.operator import Operator
-from windfall.run.present import Present
+from windfall.run.present import Present, microgrids_of
 from windfall.run.recorder import TelemetryRecorder, position
 from windfall.run.run_meters import RunMeters
+from windfall.run.settings import LiveSettings, in_force
 from windfall.run.sites import DataFiles, describe_elsewhere, describe_site, nursery_for
 from windfall.run.supervisor import DISK_STATUS
-from windfall.run.watch import SignalWatch
+from windfall.run.watch import MicrogridWatch, SignalWatch
 from windfall.store.bus_factory import open_bus
 from windfall.store.files import telling_of_the_disk, write_json
 from windfall.store.ledger import Ledger
@@ -127,12 +129,16 @@ class Coordinator:
             self.telemetry.event(now, "warning", reason=w)
         self.transport = self._with_files(connect(f"127.0.0.1:{port}"), now)
         self.bus = open_bus(config.run.bus, run.sites, self.run_id, gated=self.gated, users=self._users)
-        self.operator = Operator(run, self.ledger, self.telemetry, sites={s.name for s in config.site})
+        settings = LiveSettings(config, run, self.ledger, self.recorder)
+        self.operator = Operator(
+            run, self.ledger, self.telemetry, sites={s.name for s in config.site}, stands=self._stands, settings=settings
+        )
         self.loop, self.work = compose(
             config, run, ledger=self.ledger, telemetry=self.telemetry, grid=self.grid, clock=self.clock, driver=self.driver,
             bus=self.bus, transport=self.transport, recorder=self.recorder, fence=self.fence, observer=self._moved,
             holds=self.operator, executor=ThreadPoolExecutor(1, "merge"), registrations=Registrations(run.registrations),
         )  # fmt: skip
+        settings.of(self.loop)
         self._meters: RunMeters | None = None
         if isinstance(self.loop.account, Books):
             lag_s = config.account.meter_lag_s
@@ -141,9 +147,20 @@ class Coordinator:
                 self.loop.account, self.recorder, self.telemetry, lambda: max(self.clock.now(), clock.wall()), lag_s
             )
             self.work.hear_meters(self._meters.heard)
+        self._microgrids = MicrogridWatch(microgrids_of(self.loop), self.telemetry)
+        self._sender = sender_of(config)
+        self._alerts = AlertWatch(
+            lambda: settings.config, self.telemetry, self.loop, self.grid, run_id=self.run_id, sender=self._sender
+        )
+        self._alerted_at = float("-inf")
         self._links = Links(config, self.telemetry)
         self._present = Present(self.telemetry, self.bus, self.loop, self.work, files=self._files)
         self._adopt(now, booked_to)
+
+    def _stands(self) -> dict[str, str]:
+        """The sites' states, and under "" the mode: what who asks for something may have seen."""
+        c = self.loop.controller
+        return {"": c.mode(), **{name: site.state.value for name, site in c.sites.items()}}
 
     def _adopt(self, now: float, booked_to: float | None) -> None:
         """Go on with sites that an earlier coordinator started, and book the time since it last did."""
@@ -220,7 +237,14 @@ class Coordinator:
         result = serve(self.loop, self.config.run.tick_s, self)
         if self._meters is not None:
             self._meters.close(self.loop.poll)
-        self._flush(self.clock.now())
+        now, said = self.clock.now(), ""
+        if result == "done":
+            self.operator.over(now)
+        elif self.operator.pausing:
+            said = self.operator.go_on_with_budget(now)
+        self._flush(now)
+        if said and not (self.interrupted or self.operator.stopped):
+            raise HandOver(said)
         return result
 
     # The next methods make the coordinator the `Host` of `fleet.serve`.
@@ -254,13 +278,16 @@ class Coordinator:
         write_json(self.run.beat, {"pid": os.getpid(), "fence": self.fence, "beat": self._beat, "serves": True})
 
     def stop_asked(self) -> str:
-        return self.interrupted
+        return self.interrupted or self.operator.stopped or self.operator.pausing
 
     def noted(self, t: float) -> None:
         mode = self.loop.controller.mode()
         if self.recorder.mode(t, mode):
             log.info("%s mode: %s", iso_utc(t), mode)
         now = clock.monotonic()
+        if self.gated or now - self._alerted_at >= _FLUSH_S:
+            self._alerted_at = now
+            self._alerts.look(t)
         if now - self._flushed_at >= _FLUSH_S:
             self._watch.look(t)
             self._flush(t)
@@ -279,6 +306,7 @@ class Coordinator:
         self._flushed_at = clock.monotonic()
         if self._meters is not None:
             self._meters.settle()
+        self._microgrids.look(t)
         self._present.write(t)
         self._look_at_links(t)
         if said := self._certificates.look(clock.wall()):
@@ -348,6 +376,8 @@ class Coordinator:
         self._present.write(self.clock.now())  # what is booked and how far is written together, also when something went wrong
         self.telemetry.close()
         self.ledger.close()
+        if self._sender is not None:
+            self._sender.close()
 
 
 def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:
@@ -375,6 +405,7 @@ def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent
         with telling_of_the_disk(run.root):
             config = load(run.config)
             lock.acquire()
+            config = in_force(config, run)
             with signs_of_life(run, config.fleet.step_timeout_s):
                 coordinator = Coordinator(config, run, int(port), connect=connect, agent=agent)
             for earlier in list(asked):

@@ -20,7 +20,7 @@ from windfall import clock
 from windfall.errors import StoreError
 from windfall.federation.checkpoints import Checkpoints
 from windfall.processes import Marked, group_members, marked, signal_group, start_time
-from windfall.run.operator import running
+from windfall.run.requests import running
 from windfall.store.bus_factory import with_users
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock

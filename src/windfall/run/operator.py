@@ -1,157 +1,251 @@
-"""What operators ask for: hold, release and drain. It is durable and overrides every policy.
+"""The coordinator's end of what people ask (`run.requests`): it takes each request up once, in the order in which they were asked.
 
-The command line leaves a request in the run directory. The coordinator, running or started later, records it in the ledger, tells
-of it in an event with who and why, and obeys it until the site is released or the time is over.
+A request and what it does are one transaction of the ledger, under the request's id, so that one whose file was not removed in time
+is not done again. What was done is told in an event with who and why; an event that a crash has kept from being written is told by
+the next coordinator. A hold, a drain and a stop take effect at once; what changes decisions (`set`) takes effect as a tick begins;
+a larger budget when the sites have handed in their work, as each is to start again under the new schedule.
 """
 
 from __future__ import annotations
 
-import fcntl
-import re
-import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windfall import clock
+from windfall import clock, faults
 from windfall.errors import ConfigError
-from windfall.store.files import read_json, sync_dir, write_json
+from windfall.run.requests import BUDGET, OF_SITES, Request, read, words
 from windfall.store.ledger import Ledger
-from windfall.store.records import Hold
-from windfall.store.rundir import RunDir
+from windfall.store.records import Hold, TakenRequest
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.units import iso_utc
 
-if TYPE_CHECKING:  # views read holds too, and import nothing heavy
+if TYPE_CHECKING:
     from windfall.policy.base import Decision
+    from windfall.run.settings import LiveSettings
 
-KINDS = ("hold", "release", "drain")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-#: Ten years (s). A longer time is a mistake, and much longer ones are beyond what calendars can express.
-_MOST_S = 3650 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorRequest:
-    """A request that no coordinator has recorded yet. ``at``: wall time (Unix seconds) at which it was made."""
-
-    kind: str
-    site: str
-    for_s: float | None
-    who: str
-    why: str
-    at: float | None
-
-
-def seconds(text: str) -> float:
-    """`90s`, `30m`, `2h`, `1.5d` in seconds.
-
-    Raises:
-        ConfigError: it is none of these, not above 0, or beyond ten years.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found or float(found[1]) <= 0:
-        raise ConfigError(f"--for {text}: give a number and s, m, h or d, as in 90s, 30m, 2h or 1.5d")
-    found_s = float(found[1]) * _UNITS[found[2]]
-    if found_s > _MOST_S:
-        raise ConfigError(f"--for {text}: more than ten years; without --for it is until it is released")
-    return found_s
-
-
-def request(run: RunDir, kind: str, site: str, *, for_s: float | None, who: str, why: str) -> Path:
-    """Leave a request for the coordinator, durably. Returns its file. Raises OSError if it cannot be written."""
-    if not run.operator.is_dir():
-        run.operator.mkdir(exist_ok=True)
-        sync_dir(run.root)
-    path = run.operator / f"{clock.wall():020.6f}-{secrets.token_hex(3)}.json"
-    write_json(path, {"kind": kind, "site": site, "for_s": for_s, "who": who, "why": why}, durable=True)
-    return path
-
-
-def pending(run: RunDir) -> list[OperatorRequest]:
-    """Requests that the coordinator has not recorded yet, oldest first, without those that it will refuse."""
-    found = []
-    for path in sorted(run.operator.glob("*.json")):
-        try:
-            asked = dict(read_json(path) or {})
-            kind, site, for_s = asked["kind"], asked["site"], _span(asked["for_s"])
-            at = float(path.name.split("-")[0]) if re.match(r"\d+\.\d+-", path.name) else None
-        except (OSError, KeyError, TypeError, ValueError):
-            continue  # it was recorded a moment ago, or is malformed
-        if kind in KINDS and isinstance(site, str):
-            found.append(OperatorRequest(kind, site, for_s, str(asked.get("who", "")), str(asked.get("why", "")), at))
-    return found
-
-
-def running(run: RunDir, lock: str = "lock") -> bool:
-    """Whether a coordinator of this run is running: its lock is held. With another ``lock`` it is the supervisor.
-
-    It writes nothing, and takes the lock only for a moment.
-    """
-    try:
-        with open(run.root / lock, "rb") as f:
-            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # there is no lock file, so there has never been a coordinator
-    return False
-
-
-def _span(value: Any) -> float | None:
-    """A request's time in seconds. Raises ValueError or TypeError for a value that `seconds` does not return."""
-    if value is None:
-        return None
-    if not 0 < float(value) <= _MOST_S:
-        raise ValueError(f"for_s = {value!r} is not between 0 and ten years")
-    return float(value)
+#: So many requests are taken up at a time, so that no flood of them keeps a tick waiting.
+_AT_A_TIME = 100
+#: Of so many that were taken up last it is looked whether their events were written.
+_LOOKED_BACK = 200
 
 
 class Operator:
-    """The coordinator's end: records requests and says which sites they keep off (a `fleet.loop.OperatorHolds`)."""
+    """Takes requests up, and says which sites they keep off (a `fleet.loop.OperatorHolds`)."""
 
-    def __init__(self, run: RunDir, ledger: Ledger, telemetry: Telemetry, *, sites: set[str]) -> None:
+    def __init__(
+        self, run: RunDir, ledger: Ledger, telemetry: Telemetry, *, sites: set[str],
+        stands: Callable[[], Mapping[str, str]] = dict, settings: LiveSettings | None = None,
+    ) -> None:  # fmt: skip
+        """``stands``: the sites' states now, and under "" the run's mode; ``settings`` makes what is `set`."""
+        self._run = run
         self._folder = run.operator
         self._ledger = ledger
         self._telemetry = telemetry
         self._sites = sites
+        self._stands = stands
+        self._settings = settings
         self._holds = {name: hold for name, hold in ledger.holds().items() if name in sites}
+        #: Files that are done with and could not be removed.
         self._seen: set[str] = set()
+        #: Why the run is to end, or empty.
+        self.stopped = ""
+        #: Why sites are to hand in their work, so that the run can go on with another budget; or empty.
+        self.pausing = ""
+        #: The request for that, and its file.
+        self._budget: tuple[Path, Request] | None = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on where the last coordinator ended: a stop that it took up still counts, and what it did not tell is told."""
+        taken = self._ledger.last_requests(_LOOKED_BACK)
+        for one in taken:
+            began = self._run_began()
+            if one.asked.get("kind") == "stop" and one.applied and began is not None and one.t_wall >= began:
+                self.stopped = self._stop_words(Request.of(one.asked))
+        if not taken:
+            return
+        told = {e.detail.get("request") for _, e in self._telemetry.events_of(*_TOLD)}
+        first = self._telemetry.events_of("started", "resumed")
+        for one in taken:  # of a telemetry that was begun anew, what was before it is not told again
+            if one.id not in told and first and one.t_wall >= first[0][1].t_wall:
+                self._tell(one, Request.of(one.asked))
+
+    # -- taking up -------------------------------------------------------------------------------------------
+
+    def begin(self, t: float) -> None:
+        """A tick begins: what changes decisions is taken up too."""
+        self._look(t, tick=True)
 
     def look(self, t: float) -> None:
-        """Record what has been asked since the last look."""
+        """Take up what has been asked since the last look, except what waits for a tick."""
+        self._look(t, tick=False)
+
+    def _look(self, t: float, *, tick: bool) -> None:
         if not self._folder.is_dir():
             return
-        for path in sorted(self._folder.glob("*.json")):
-            if path.name in self._seen:
+        waiting = [p for p in sorted(self._folder.glob("*.json")) if p.name not in self._seen]
+        for path in waiting[:_AT_A_TIME]:
+            try:
+                asked = read(path)
+            except FileNotFoundError:
                 continue
-            try:
-                self._take(t, dict(read_json(path) or {}))
-            except (KeyError, TypeError, ValueError, AttributeError, OSError) as e:
+            except (ValueError, OSError) as e:
                 self._telemetry.event(t, "refused", reason=f"operator request {path.name}: {type(e).__name__}: {e}")
-            self._seen.add(path.name)
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as e:  # it is another user's file: that must not end the run
-                self._telemetry.event(t, "warning", reason=f"operator request {path.name} cannot be removed: {e.strerror}")
+                self._remove(t, path)
+                continue
+            if self._ledger.request(asked.id) is None:
+                if asked.kind == "set" and (not tick or (self._budget and self._budget[0] == path)):
+                    continue
+                if not self._take(t, asked, path):
+                    continue
+            self._remove(t, path)
 
-    def _take(self, t: float, asked: dict[str, Any]) -> None:
-        kind, site, who, why = asked["kind"], asked["site"], str(asked["who"]), str(asked["why"])
-        if kind not in KINDS or site not in self._sites:
-            raise ValueError(f"{kind!r} of {site!r} is not known")
-        if kind == "release":
-            self._ledger.unhold(site)
-            self._holds.pop(site, None)
-            self._telemetry.event(t, "released", site=site, who=who, reason=why or "no reason given")
+    def _take(self, t: float, asked: Request, path: Path) -> bool:
+        """Take a request up; False if it waits on."""
+        try:
+            if asked.kind == "set":
+                return self._set(t, asked, path)
+            self._expect(asked)
+            if asked.kind == "stop":
+                self._stop(t, asked)
+            else:
+                self._site(t, asked)
+        except ConfigError as e:
+            self._refuse(t, asked, str(e))
+        faults.reach("after-request", path)
+        return True
+
+    def _remove(self, t: float, path: Path) -> None:
+        self._seen.add(path.name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as e:  # it is another user's file: that must not end the run
+            self._telemetry.event(t, "warning", reason=f"operator request {path.name} cannot be removed: {e.strerror}")
+
+    def _expect(self, asked: Request) -> None:
+        """Raise ConfigError unless things stand as the asker saw them."""
+        if asked.kind in OF_SITES and asked.site not in self._sites:
+            raise ConfigError(f"{asked.site}: no such site in this run")
+        if asked.expect is None:
             return
-        for_s = _span(asked["for_s"])
-        until = None if for_s is None else t + for_s
-        hold = Hold(site, kind, t, until, who, why)
-        self._ledger.hold(hold)
-        self._holds[site] = hold
-        self._telemetry.event(t, "held" if kind == "hold" else "drain_asked", site=site, who=who, reason=why or "no reason given",
-                              until=until)  # fmt: skip
+        state = self._stands().get(asked.site or "", "")
+        now = {state} if asked.site is None else {state, "held" if asked.site in self._holds else "free"}
+        if asked.expect not in now:
+            so = ", ".join(sorted(now - {""})) or "unknown"
+            raise ConfigError(f"{asked.site or 'the run'} is {so}, and not {asked.expect} as its asker saw it")
+
+    def _site(self, t: float, asked: Request) -> None:
+        site = asked.site or ""
+        if asked.kind == "release":
+            self._ledger.unhold(site, taken := _taken(t, asked))
+            self._holds.pop(site, None)
+        else:
+            hold = Hold(site, asked.kind, t, None if asked.for_s is None else t + asked.for_s, asked.who, asked.why)
+            self._ledger.hold(hold, taken := _taken(t, asked))
+            self._holds[site] = hold
+        self._tell(taken, asked)
+
+    def _stop(self, t: float, asked: Request) -> None:
+        began = self._run_began()
+        if asked.at is not None and began is not None and asked.at < began:
+            raise ConfigError("the run has been started again since")
+        self._ledger.take(taken := _taken(t, asked))
+        self.stopped = self._stop_words(asked)
+        self._tell(taken, asked)
+
+    def _set(self, t: float, asked: Request, path: Path) -> bool:
+        if self._settings is None:
+            raise ConfigError("nothing can be set here")
+        self._settings.check(t, asked)
+        if asked.key == BUDGET and self._budget is None:
+            # The sites end first: each begins again under the schedule that the new budget has. The file stays until then.
+            self._budget = (path, asked)
+            self.pausing = f"{asked.who} has asked for {asked.what()}: sites hand in their work and start again"
+            return False
+        if asked.key == BUDGET:
+            return False  # one after the other
+        self._make(t, asked)
+        return True
+
+    def go_on_with_budget(self, t: float) -> str:
+        """All sites have ended, for another budget: make it so. What came of it, in words."""
+        assert self._budget is not None
+        path, asked = self._budget
+        self._budget, self.pausing = None, ""
+        try:
+            self._make(t, asked)
+            said = f"{asked.what()}, as {asked.who} has asked"
+        except ConfigError as e:
+            self._refuse(t, asked, str(e))
+            said = f"{asked.what()} is refused: {e}"
+        faults.reach("after-request", path)
+        self._remove(t, path)
+        return said
+
+    def _make(self, t: float, asked: Request) -> None:
+        assert self._settings is not None
+        taken = _taken(t, asked)
+        warning = self._settings.apply(t, asked, taken)
+        self._tell(taken, asked)
+        if warning:
+            self._telemetry.event(t, "warning", reason=warning)
+
+    def _refuse(self, t: float, asked: Request, why: str) -> None:
+        self._ledger.take(taken := _taken(t, asked, refused=why))
+        self._tell(taken, asked)
+
+    def over(self, t: float) -> None:
+        """The run is done: what still waits is refused."""
+        for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else ():
+            try:
+                asked = read(path)
+            except (ValueError, OSError):
+                continue
+            if self._ledger.request(asked.id) is None:
+                self._refuse(t, asked, "the run is done")
+            self._remove(t, path)
+
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    def _tell(self, taken: TakenRequest, asked: Request) -> None:
+        """The event of a request that has been taken up."""
+        said: dict[str, Any] = {"who": asked.who, "request": asked.id}
+        if not taken.applied:
+            self._telemetry.event(taken.t_run, "request_refused", site=asked.site, what=asked.what(), reason=taken.reason, **said)
+            return
+        said["reason"] = asked.why or "no reason given"
+        until = None if asked.for_s is None else taken.t_run + asked.for_s
+        match asked.kind:
+            case "hold":
+                self._telemetry.event(taken.t_run, "held", site=asked.site, until=until, **said)
+            case "drain":
+                self._telemetry.event(taken.t_run, "drain_asked", site=asked.site, until=until, **said)
+            case "release":
+                self._telemetry.event(taken.t_run, "released", site=asked.site, **said)
+            case "stop":
+                self._telemetry.event(taken.t_run, "stop_asked", **said)
+            case "set":
+                for c in self._ledger.configurations():
+                    made = c.t_run == taken.t_run and any((x["key"], x["new"]) == (asked.key, asked.value) for x in c.changes)
+                    for x in c.changes if made else ():
+                        self._telemetry.event(
+                            taken.t_run, "configuration_changed", site=x["site"], number=c.number, key=x["key"], old=x["old"],
+                            new=x["new"], **said,
+                        )  # fmt: skip
+
+    def _run_began(self) -> float | None:
+        """Wall time at which the present `windfall run` began, if that is known. A stop asked before that is of an earlier one."""
+        try:
+            return (self._run.root / SUPERVISOR_LOCK).stat().st_mtime
+        except OSError:
+            return None
+
+    @staticmethod
+    def _stop_words(asked: Request) -> str:
+        return f"stopped by {asked.who}" + (f": {asked.why}" if asked.why else "")
+
+    # -- keeping off -----------------------------------------------------------------------------------------
 
     def keeps_off(self, t: float, decisions: Mapping[str, Decision]) -> dict[str, str]:
         """Sites that must be off whatever their policy says, each with the reason."""
@@ -167,8 +261,9 @@ class Operator:
         return {site: words(hold) for site, hold in self._holds.items()}
 
 
-def words(hold: Hold) -> str:
-    """What a hold says, for reasons."""
-    text = f"{'held' if hold.kind == 'hold' else 'drained'} by {hold.who}"
-    text += f": {hold.why}" if hold.why else ""
-    return text + (f" (until {iso_utc(hold.until)})" if hold.until is not None else "")
+#: The kinds of events that tell of a request.
+_TOLD = ("held", "drain_asked", "released", "stop_asked", "request_refused", "configuration_changed")
+
+
+def _taken(t: float, asked: Request, *, refused: str = "") -> TakenRequest:
+    return TakenRequest(asked.id, t, clock.wall(), asked.as_json(), not refused, refused)

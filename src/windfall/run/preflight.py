@@ -15,18 +15,22 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from windfall.config.alerts import AlertsTable
 from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import dotted, signals
+from windfall.config.microgrid import SourceTable
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError, DataError, SignalError
 from windfall.grid.build import make_signal
-from windfall.grid.signal import StepSignal
+from windfall.grid.signal import Signal, StepSignal
+from windfall.grid.supply import make_source
 from windfall.policy.build import build_policy
 from windfall.run.disk_need import too_little
 from windfall.run.network import network_faults
 from windfall.run.sharing import averaged_states, shared_steps, short_notices, slow_leaves
 from windfall.run.training_inputs import prepared_source, trainer_spec
+from windfall.run.webhook import missing
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
 from windfall.train.manifest import Manifest
@@ -86,6 +90,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
             if whole:
                 raise
             continue  # this part needs a value that is wrong in itself
+    heard.warnings += missing(partial.alerts) if isinstance(getattr(partial, "alerts", None), AlertsTable) else []
     return list(dict.fromkeys(found)), heard.warnings
 
 
@@ -105,16 +110,18 @@ def listen(partial: Config) -> HeardSignals:
         owner = partial.site[key[1]] if key[0] == "site" else partial.counterfactual[key[1]]  # type: ignore[index]
         region = getattr(owner, "region", None)
         try:
-            whole = SignalTable.model_validate(dict(table.__dict__))
+            whole = type(table).model_validate(dict(table.__dict__))
         except ValidationError:
             continue  # told already
+        if whole.kind == "microgrid":
+            continue  # it is what the sources of the microgrid say, which are told of themselves
         path = whole.path or "bundled:"
         if not isinstance(region, str) or not (path.startswith("bundled:") or Path(path).is_file()):
             continue
         same = f"{region} {whole.model_dump_json(exclude={'name'})}"
         if same not in read:
             try:
-                signal, warnings = make_signal(whole, region, begins)
+                signal, warnings = _made(whole, region, begins)
                 read[same] = signal if isinstance(signal, StepSignal) else None
                 heard.warnings += warnings
             except (SignalError, ConfigError) as e:
@@ -127,11 +134,19 @@ def listen(partial: Config) -> HeardSignals:
     return heard
 
 
+def _made(table: SignalTable, region: str, begins: float) -> tuple[Signal, list[str]]:
+    """A signal, or the power of a microgrid's source."""
+    if isinstance(table, SourceTable):
+        return make_source(table, region, lambda t, r: make_signal(t, r, begins))
+    return make_signal(table, region, begins)
+
+
 def _start(config: Config, heard: HeardSignals) -> Iterator[Finding]:
     """Findings and warnings about a start of replayed time that lies outside of all traces, or of some."""
     if config.run.clock != "scaled":
         return
-    first = {key: s for key, s in heard.signals.items() if key[0] == "site" and key[-1] == "signal"}
+    behind = {("site", i, "microgrid", "source", 0) for i, s in enumerate(config.site) if s.signal.kind == "microgrid"}
+    first = {key: s for key, s in heard.signals.items() if key[0] == "site" and (key[-1] == "signal" or key in behind)}
     if not first:
         return
     own = {key: s for key, s in heard.signals.items() if key[0] == "site"}

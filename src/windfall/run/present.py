@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from windfall import clock
+from windfall.energy.account import Account
 from windfall.energy.books import Books
+from windfall.energy.microgrid import Microgrid
 from windfall.federation.engine import Federation
 from windfall.fleet.loop import Loop
 from windfall.fleet.machine import State
@@ -16,6 +19,13 @@ from windfall.wire.bulk_transport import transfers
 
 #: What a site is at for longer than this is shown.
 _MOMENT_S = 3.0
+
+
+def microgrids_of(loop: Loop) -> Mapping[str, Microgrid]:
+    """The microgrids of a loop's sites, by site."""
+    booking = loop.account
+    account = booking.account if isinstance(booking, Books) else booking
+    return account.microgrids if isinstance(account, Account) else {}
 
 
 class Present:
@@ -45,6 +55,8 @@ class Present:
         }  # fmt: skip
         if isinstance(self._loop.account, Books):
             said["books"] = self._loop.account.as_json()
+        if behind := microgrids_of(self._loop):
+            said["microgrids"] = {name: m.as_json() for name, m in behind.items()}
         if self._loop.waiting and self._waits:
             said["waiting"] = {"for": self._waits, "since_wall": self._waits_since}
         self._telemetry.present(said)

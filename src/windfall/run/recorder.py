@@ -44,6 +44,10 @@ class TelemetryRecorder:
         self._number = telemetry.next_entry()
         self._mode = ""
 
+    def under(self, configuration: int) -> None:
+        """From now on decisions are made under the configuration of this number."""
+        self._configuration = configuration
+
     def decided(self, view: FleetView, decisions: Mapping[str, Decision]) -> None:
         for name, d in decisions.items():
             s = view.sites[name]
@@ -108,22 +112,25 @@ class TelemetryRecorder:
         """Append entries to the account. A booking that begins where the site's last one ended, with nothing changed, goes on."""
         for e in entries:
             number, last = self._open.get(e.site, (0, None))
-            if last is not None and not e.cause and last.t1 == e.t0 and _kind(last) == _kind(e):
+            if e.t1 == e.t0:  # used at an instant: what the site is in goes on
+                number, self._number = self._number, self._number + 1
+            elif last is not None and not e.cause and last.t1 == e.t0 and _kind(last) == _kind(e):
                 joules = last.joules + e.joules
                 e = replace(
                     e, t0=last.t0, joules=joules, grams=last.grams + e.grams,
                     watts=joules / (e.t1 - last.t0) if e.measured_joules else e.watts,
                     average_grams=_sum(last.average_grams, e.average_grams), money=_sum(last.money, e.money),
-                    measured_joules=last.measured_joules + e.measured_joules,
+                    measured_joules=last.measured_joules + e.measured_joules, own_joules=last.own_joules + e.own_joules,
+                    stored_joules=last.stored_joules + e.stored_joules,
                 )  # fmt: skip
             else:
                 number, self._number = self._number, self._number + 1
-            if not e.cause:
+            if not e.cause and e.t1 > e.t0:
                 self._open[e.site] = (number, e)
             inside = -1 if e.inside is None else int(e.inside)
             row = EnergyRow(
                 e.site, e.phase, e.t0, e.t1, e.watts, e.g_per_kwh, e.joules, e.grams, inside, e.average_grams, e.money,
-                e.measured_joules, e.cause, e.booked_at,
+                e.measured_joules, e.cause, e.booked_at, e.own_joules, e.stored_joules,
             )  # fmt: skip
             self._t.book(row, number)
 
@@ -198,7 +205,12 @@ def _kind(e: Interval) -> tuple[object, ...]:
     """What neighbouring entries must have in common to be stored as one."""
     # What was measured is never quite the same: of several such entries the power is the mean.
     watts = None if e.measured_joules else e.watts
-    return e.phase, watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None
+    # Nor are quotients of what was multiplied before.
+    rates = (None if x is None or not e.joules else round(x / e.joules, 15) for x in (e.average_grams, e.money))
+    # What sun and battery give is hardly ever the same for longer than a step. Rounded, because a share of a sum is not exact.
+    lasts = e.t1 - e.t0
+    supply = (round(j / lasts, 6) if lasts > 0 else j for j in (e.own_joules, e.stored_joules))
+    return e.phase, watts, e.g_per_kwh, e.inside, e.average_grams is None, e.money is None, *rates, *supply
 
 
 def _sum(a: float | None, b: float | None) -> float | None:

@@ -9,7 +9,7 @@ from windfall.config.load import stored
 from windfall.config.schema import Config, SiteTable
 from windfall.errors import ConfigError
 from windfall.run.endpoint import endpoint_url
-from windfall.run.operator import running
+from windfall.run.requests import running
 from windfall.store.bus_factory import with_users
 from windfall.store.ledger import Ledger
 from windfall.store.residents import Resident, revoke_lives

@@ -38,7 +38,7 @@ def resume(config: Config, run: RunDir, say: Say, extend: str | None = None) -> 
     ledger = Ledger.open(run.ledger)
     try:
         kept = ledger.configurations()
-        known = _known(run, ledger)
+        known = known_config(run, ledger)
         if known is None:  # the run is older than the table of configurations, and its file is gone
             if ledger.meta("fingerprint") != fingerprint(config):
                 raise ConfigError(
@@ -74,8 +74,8 @@ def differing(config: Config, run: RunDir) -> list[str]:
     """What ``config`` would change in a run that is running. It changes nothing."""
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
-        known = _known(run, ledger)
-        found = compare(known, config, _stage(run, ledger)) if known else ConfigComparison([], [])
+        known = known_config(run, ledger)
+        found = compare(known, config, run_so_far(run, ledger)) if known else ConfigComparison([], [])
     finally:
         ledger.close()
     return [c.text() for c in (*found.changes, *(c for c, _ in found.refused))]
@@ -91,8 +91,8 @@ def keep_config(config: Config, run: RunDir) -> None:
         raise StoreError(f"{run.config}: cannot be written: {e.strerror}") from None
 
 
-def _known(run: RunDir, ledger: Ledger) -> Config | None:
-    """The run's configuration so far."""
+def known_config(run: RunDir, ledger: Ledger) -> Config | None:
+    """The run's configuration so far; None if it cannot be read."""
     kept = ledger.configurations()
     try:
         return stored(kept[-1].text if kept else run.config.read_text(encoding="utf-8"))
@@ -100,7 +100,8 @@ def _known(run: RunDir, ledger: Ledger) -> Config | None:
         return None
 
 
-def _stage(run: RunDir, ledger: Ledger, extend: str | None = None) -> RunSoFar:
+def run_so_far(run: RunDir, ledger: Ledger, extend: str | None = None) -> RunSoFar:
+    """What the run has done, for judging a changed configuration."""
     budgets = [Extent(*e) for e in extents(ledger.configurations())]  # type: ignore[arg-type]
     budgets = budgets or [Extent(0.0, ledger.budget_blocks * ledger.tokens_per_block)]
     own = (run.data / "manifest.json").exists()
@@ -108,7 +109,7 @@ def _stage(run: RunDir, ledger: Ledger, extend: str | None = None) -> RunSoFar:
 
 
 def _compared(known: Config, config: Config, run: RunDir, ledger: Ledger, extend: str | None) -> ConfigComparison:
-    stage = _stage(run, ledger, extend)
+    stage = run_so_far(run, ledger, extend)
     found = compare(known, config, stage)
     if found.refused:
         raise ConfigError(

@@ -20,8 +20,10 @@ from windfall.run.network import require_network
 from windfall.run.prepare import Say, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
+from windfall.run.tracking import TrackingProcess
 from windfall.run.training_inputs import data_dir
 from windfall.run.version0 import mend_version0
+from windfall.run.webhook import missing
 from windfall.store.files import read_json, telling_of_the_disk
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
@@ -78,6 +80,7 @@ class Supervisor:
         self._child: subprocess.Popen[bytes] | None = None
         self._superlink: SuperLink | None = None
         self._bulk: EndpointProcess | None = None
+        self._tracking: TrackingProcess | None = None
         self._lock = RunLock(run, SUPERVISOR_LOCK)
         self._run_id = ""
 
@@ -106,8 +109,12 @@ class Supervisor:
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
         require_network(self._config, self._say)
+        for untold in missing(self._config.alerts):
+            self._say(untold)
         if needs_endpoint(self._config, self._run):
             self._bulk = EndpointProcess(self._run, self._run_id, self._config, self._superlink.port)
+        if self._config.tracker:
+            self._tracking = TrackingProcess(self._run, self._run_id, self._config)
         for kept in (self._superlink, self._bulk):
             if kept is not None:
                 kept.withheld = variables(self._config)
@@ -142,6 +149,8 @@ class Supervisor:
         self._superlink.start()
         if self._bulk is not None:
             self._bulk.start()
+        if self._tracking is not None:
+            self._tell(self._tracking.start())
         try:
             with telling_of_the_disk(self._run.root):
                 code, outcome = self._serve(self._superlink)
@@ -152,6 +161,8 @@ class Supervisor:
             self._superlink.stop()
             if self._bulk is not None:
                 self._bulk.stop()
+            if self._tracking is not None:
+                self._tell(self._tracking.stop())
             self._view.finish()
         if code in (0, 130):
             return code
@@ -173,7 +184,8 @@ class Supervisor:
             begun = clock.monotonic()
             code, served = self._once(superlink)
             outcome = read_json(self._run.logs / "outcome.json") or {}
-            final = code in (0, DISK_STATUS) or (bool(outcome.get("message")) and not outcome.get("again"))
+            stopped = outcome.get("outcome") == "interrupted"  # an operator has asked for it, by a request
+            final = stopped or code in (0, DISK_STATUS) or (bool(outcome.get("message")) and not outcome.get("again"))
             if final or self._asked:
                 return code, outcome
             stillborn = 0 if served else stillborn + 1
@@ -206,9 +218,9 @@ class Supervisor:
         while child.poll() is None:
             self._mention_the_request()
             self._view.update()
-            for kept in (superlink, self._bulk):
-                if kept is not None and (happened := kept.keep()):
-                    self._say(happened)
+            for kept in (superlink, self._bulk, self._tracking):
+                if kept is not None:
+                    self._tell(kept.keep())
             now = read_json(self._run.beat)
             if now != beat:
                 beat, heard = now, clock.monotonic()
@@ -219,6 +231,10 @@ class Supervisor:
         self._view.update()
         self._child = None
         return child.returncode, bool(beat and beat.get("serves"))
+
+    def _tell(self, happened: str) -> None:
+        if happened:
+            self._say(happened)
 
     def _version(self) -> int:
         ledger = Ledger.open(self._run.ledger, read_only=True)

@@ -1,9 +1,11 @@
-"""Watches live signals. Trouble with a source becomes an event, once for each reason, and so does its recovery."""
+"""Watches live signals and microgrids. Trouble becomes an event, once for each reason, and so does its end."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from windfall.energy.microgrid import Microgrid
 from windfall.grid.build import Grid
 from windfall.store.telemetry import Telemetry
 
@@ -37,3 +39,23 @@ class SignalWatch:
             elif told and not now:
                 told.clear()
                 self._telemetry.event(t, "signal_back", source=status.source, reason=f"{status.source} answers again")
+
+
+class MicrogridWatch:
+    """Looks at the microgrids of a run."""
+
+    def __init__(self, microgrids: Mapping[str, Microgrid], telemetry: Telemetry) -> None:
+        self._microgrids = microgrids
+        self._telemetry = telemetry
+        self._told: dict[str, str] = {}
+
+    def look(self, t: float) -> None:
+        """Tell of what has begun or ended since the last look; ``t`` is run time."""
+        for site, m in self._microgrids.items():
+            kind = re.sub(r"[0-9.e+-]+", "#", m.trouble)  # how many watts are lacking changes all the time
+            if kind and kind != self._told.get(site):
+                why = f"{m.trouble}; its signals are stale until it balances again, and what is lacking counts as from the grid"
+                self._telemetry.event(t, "microgrid_trouble", site=site, reason=why)
+            elif not kind and self._told.get(site):
+                self._telemetry.event(t, "microgrid_back", site=site, reason="its microgrid balances again")
+            self._told[site] = kind

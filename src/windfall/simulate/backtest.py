@@ -65,6 +65,8 @@ class Row:
     span_h: float
     unknown_kwh: float = 0.0
     g_per_kwh_training: float | None = None
+    #: Of sites with a microgrid, where their energy came from: own, stored, grid (kWh).
+    kwh_by_origin: dict[str, float] = field(default_factory=dict)
     seeds: int = 1
     over_seeds: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -353,7 +355,7 @@ class _Judge:
             money_by_currency=o.money_by_currency, starts=o.starts, idle_h=o.idle_h, share_inside=o.share_inside,
             share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site,
             span_h=((o.done_at or self._span.end) - self._span.start) / 3600, unknown_kwh=o.unknown_kwh, notes=o.notes,
-            lanes=o.lanes, g_per_kwh_training=o.g_per_kwh_training,
+            lanes=o.lanes, g_per_kwh_training=o.g_per_kwh_training, kwh_by_origin=o.kwh_by_origin,
         )  # fmt: skip
 
     def oracles(self, delay: float | None) -> list[Row]:

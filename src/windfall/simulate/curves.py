@@ -6,8 +6,9 @@ The last value of ``emissions`` is the row's ``kg_co2``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,6 @@ from windfall.energy.phases import of_state, with_stalls
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.grid.build import Grid
-from windfall.simulate.backtest import Row
 from windfall.simulate.work import TrainerModel
 from windfall.units import J_PER_KWH
 
@@ -47,7 +47,18 @@ class Curve:
         return np.interp(t, self.times, self.values)
 
 
-def activities(row: Row, config: Config) -> dict[str, list[Activity]]:
+class Drawn(Protocol):
+    """What curves are made of: a row of a backtest, or a simulation's result."""
+
+    @property
+    def preset(self) -> str: ...
+    @property
+    def lanes(self) -> Mapping[str, Sequence[tuple[float, float, str]]]: ...
+    @property
+    def kg_by_method(self) -> Mapping[str, float]: ...
+
+
+def activities(row: Drawn, config: Config) -> dict[str, list[Activity]]:
     """By site, what it was doing over a row's time, in order. Time off is left out."""
     model = TrainerModel.of(config, row.preset)
     joint = _joint(row)
@@ -66,9 +77,9 @@ def activities(row: Row, config: Config) -> dict[str, list[Activity]]:
     return found
 
 
-def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
+def emissions(row: Drawn, config: Config, grid: Grid) -> Curve | None:
     """kgCO2 of all sites since the start of a row; None where it has no emissions."""
-    if row.kg_co2 is None:
+    if not row.kg_by_method:
         return None
     method = "marginal" if "marginal" in row.kg_by_method else "average"
     doing = activities(row, config)
@@ -80,7 +91,7 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
             continue
         lane, power = row.lanes[site.name], PowerModel.of(site)
         columns = tariff.emissions.between(lane[0][0], lane[-1][1])
-        edges, watts = _power(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts)
+        edges, watts = power_steps(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts)
         values = columns.values[np.searchsorted(columns.starts, edges[:-1], side="right") - 1]
         grams = np.nan_to_num(watts * np.diff(edges) / J_PER_KWH * values, nan=0.0)
         parts.append(Curve(edges, np.concatenate(([0.0], np.cumsum(grams))) / 1000.0))
@@ -88,6 +99,20 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
         return None
     times = np.unique(np.concatenate([c.times for c in parts]))
     return Curve(times, np.sum([c.at(times) for c in parts], axis=0))
+
+
+def power_steps(doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
+    """Instants in ``[start, end]`` [n + 1] between which neither phase nor reading changes, and the watts between them [n]."""
+    phase = {"local": "training", "federated": "training"}
+    borders = np.array([b for s in doing for b in (s.t0, s.t1)])
+    edges = np.unique(np.concatenate(([start, end], borders, more)))
+    edges = edges[(edges >= start) & (edges <= end)]
+    if not doing:
+        return edges, np.full(len(edges) - 1, power.off_w)
+    starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in doing), strict=True))
+    watts = np.array([power.watts(phase.get(s.what, s.what)) for s in doing])
+    i = np.searchsorted(starts, edges[:-1], side="right") - 1
+    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], power.off_w)
 
 
 def seconds_training(doing: Sequence[Activity]) -> Curve:
@@ -103,21 +128,7 @@ def seconds_training(doing: Sequence[Activity]) -> Curve:
     return Curve(times, values[first])
 
 
-def _power(doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
-    """Instants in ``[start, end]`` [n + 1] between which neither phase nor reading changes, and the watts between them [n]."""
-    phase = {"local": "training", "federated": "training"}
-    borders = np.array([b for s in doing for b in (s.t0, s.t1)])
-    edges = np.unique(np.concatenate(([start, end], borders, more)))
-    edges = edges[(edges >= start) & (edges <= end)]
-    if not doing:
-        return edges, np.full(len(edges) - 1, power.off_w)
-    starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in doing), strict=True))
-    watts = np.array([power.watts(phase.get(s.what, s.what)) for s in doing])
-    i = np.searchsorted(starts, edges[:-1], side="right") - 1
-    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], power.off_w)
-
-
-def _joint(row: Row) -> list[tuple[float, float]]:
+def _joint(row: Drawn) -> list[tuple[float, float]]:
     """The times in which two or more sites of a row worked, in order. The stall's cycle begins anew with each."""
     changes: dict[float, list[tuple[str, bool]]] = {}
     for site, lane in row.lanes.items():  # in the order of sites, in which the loop places them

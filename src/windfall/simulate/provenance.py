@@ -81,7 +81,15 @@ def provenance(config: Config, grid: Grid | None, command: Sequence[str] = ()) -
     traces = []
     if grid is not None:
         own = {s.region for s in config.site}
-        traces = [_used(s.name, s.region, t, grid.signals[s.name][t.label]) for s in config.site for t in s.all_signals]
+        traces = [
+            _used(s.name, s.region, t, grid.signals[s.name][t.label])
+            for s in config.site
+            for t in s.all_signals
+            if t.kind != "microgrid"
+        ]
+        traces += [
+            _used(s.name, s.region, t, grid.supplies[s.name]) for s in config.site if s.microgrid for t in s.microgrid.source
+        ]
         traces += [_used("", c.region, c.signal, grid.by_region[c.region]) for c in config.counterfactual if c.region not in own]
     text = to_toml(config)
     keys, digest = config.model_dump(mode="json", exclude_none=True), hashlib.sha256(text.encode()).hexdigest()

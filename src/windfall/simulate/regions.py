@@ -72,18 +72,7 @@ def rank_regions(
         SignalError: a region's signal is live, or cannot be used.
     """
     found = []
-    sites = _moved(config)
-    alone = [config.model_copy(update={"site": [site], "counterfactual": []}) for site in sites]
-    spans = []
-    for site, one in zip(sites, alone, strict=True):
-        try:
-            spans.append(span_of(one, build_grid(one)))
-        except SignalError as e:
-            raise SignalError(f"{site.region}: {e}") from None
-    # All simulations have the same length, because a longer one has more of everything.
-    common = TimeSpan(max(s.start for s in spans), min(s.end for s in spans))
-    if common.end <= common.start:
-        raise RunError("--rank-regions: the regions' signals have no time in common; give traces that overlap")
+    sites, alone, common = apart(config)
     for i, (site, one) in enumerate(zip(sites, alone, strict=True)):
 
         def part(fraction: float, what: str, i: int = i, region: str = site.region) -> None:
@@ -97,6 +86,28 @@ def rank_regions(
     if config.backtest.target == "none":
         return sorted(found, key=lambda r: (-_middle(r.net_value_h, -math.inf), -_middle(r.hours, -math.inf)))
     return sorted(found, key=lambda r: (r.hours is None, *(_middle(x, math.inf) for x in (r.kg_co2, r.money, r.hours))))
+
+
+def apart(config: Config) -> tuple[list[SiteTable], list[Config], TimeSpan]:
+    """The first site in every region, a configuration of each of them alone, and the time that all regions' signals have.
+
+    Raises:
+        SignalError: a region's signal is live, or cannot be used.
+        RunError: they have no time in common.
+    """
+    sites = moved(config)
+    alone = [config.model_copy(update={"site": [site], "counterfactual": []}) for site in sites]
+    spans = []
+    for site, one in zip(sites, alone, strict=True):
+        try:
+            spans.append(span_of(one, build_grid(one)))
+        except SignalError as e:
+            raise SignalError(f"{site.region}: {e}") from None
+    # All simulations have the same length, because a longer one has more of everything.
+    common = TimeSpan(max(s.start for s in spans), min(s.end for s in spans))
+    if common.end <= common.start:
+        raise RunError("--rank-regions: the regions' signals have no time in common; give traces that overlap")
+    return sites, alone, common
 
 
 def ranked_by(config: Config) -> str:
@@ -155,7 +166,7 @@ def _least_s(config: Config) -> float:
     return hours * 3600 / len(config.site) if hours else config.run.budget_tokens / rate
 
 
-def _moved(config: Config) -> list[SiteTable]:
+def moved(config: Config) -> list[SiteTable]:
     """The first site in every region: its machine, the region's signals."""
     found: dict[str, SiteTable] = {}
     like = config.site[0]

@@ -1,4 +1,7 @@
-"""Replays a run's recorded readings through its policy, which must give the recorded decisions again (invariant 7)."""
+"""Replays a run's recorded readings through its policy, which must give the recorded decisions again (invariant 7).
+
+What operators changed on the way is part of the record: a changed limit is a configuration of its own, and a hold is an event.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,15 @@ class ReplayReport:
     policy: str
     ticks: int = 0
     decisions: int = 0
+    #: Holds and drains that operators asked for, while which their sites may not have started.
+    holds: int = 0
     differences: list[Difference] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall backtest --replay --json` prints."""
         return {
-            "policy": self.policy, "ticks": self.ticks, "decisions": self.decisions, "equal": not self.differences,
+            "policy": self.policy, "ticks": self.ticks, "decisions": self.decisions, "holds": self.holds,
+            "equal": not self.differences,
             "differences": [{"t": d.t, "site": d.site, "recorded": d.recorded, "now": d.now} for d in self.differences],
         }  # fmt: skip
 
@@ -87,9 +93,27 @@ def replay(run: RunDir) -> ReplayReport:
                 if not same:
                     recorded = f"{'on' if was.wanted else 'off'} ({was.reason})"
                     found.differences.append(Difference(t, was.site, recorded, _words(d)))
+        _holds(telemetry, found)
         return found
     finally:
         telemetry.close()
+
+
+def _holds(telemetry: Telemetry, found: ReplayReport) -> None:
+    """What operators held off must have stayed off: no site may have begun to start between a hold and its end."""
+    spans: dict[str, list[tuple[float, float, str]]] = {}
+    for _, e in telemetry.events_of("held", "drain_asked", "released"):
+        own = spans.setdefault(str(e.site), [])
+        if own and own[-1][1] == math.inf:
+            own[-1] = (own[-1][0], e.t_run, own[-1][2])
+        if e.kind != "released":
+            found.holds += 1
+            own.append((e.t_run, math.inf, f"{'held' if e.kind == 'held' else 'drained'} by {e.detail.get('who')}"))
+    for row in telemetry.states() if spans else ():
+        # At the instant of the hold itself a site may have been starting already.
+        why = next((w for t0, t1, w in spans.get(row.site, ()) if t0 < row.t_run < t1), "")
+        if why and row.state == "provisioning":
+            found.differences.append(Difference(row.t_run, row.site, f"provisioning ({row.reason})", f"off ({why})"))
 
 
 def _policies(run: RunDir) -> dict[int, Policy]:

@@ -11,6 +11,7 @@ import numpy as np
 from windfall.clock import ManualClock
 from windfall.config.schema import Config
 from windfall.energy.account import Account
+from windfall.energy.microgrid import Microgrid, microgrids
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.fleet.controller import Controller, NullJournal
@@ -18,7 +19,7 @@ from windfall.fleet.driver import MemoryDriver
 from windfall.fleet.loop import Loop, NullRecorder, Recorder, SiteProfile
 from windfall.fleet.machine import Patience, Site, State
 from windfall.grid.build import Grid, recorded
-from windfall.grid.signal import StepSignal
+from windfall.grid.signal import Signal, StepSignal
 from windfall.policy.base import Policy
 from windfall.policy.build import build_policy
 from windfall.policy.fixed import Scheduled
@@ -62,6 +63,8 @@ class SimulationResult:
     notes: list[str] = field(default_factory=list)
     #: Mean intensity of the energy of training, without starts and stalls (g/kWh); None where it is unknown.
     g_per_kwh_training: float | None = None
+    #: Where the energy of sites with a microgrid came from (kWh): own, stored, grid; empty without such a site.
+    kwh_by_origin: dict[str, float] = field(default_factory=dict)
 
 
 def _intensity(account: Account, sites: Sequence[str]) -> float | None:
@@ -69,6 +72,28 @@ def _intensity(account: Account, sites: Sequence[str]) -> float | None:
     found = [account.total(n, "training") for n in sites]
     joules = sum(t.joules - t.unpriced_joules for t in found)
     return sum(t.grams for t in found) / kwh(joules) if joules > 0 else None
+
+
+def _origins(account: Account) -> dict[str, float]:
+    """kWh of sites with a microgrid by origin."""
+    found = [account.total(n) for n in account.microgrids]
+    return {
+        "own": kwh(sum(t.own_joules for t in found)), "stored": kwh(sum(t.stored_joules for t in found)),
+        "grid": kwh(sum(t.grid_joules for t in found)),
+    } if found else {}  # fmt: skip
+
+
+def _behind_the_meter(name: str, account: Account, m: Microgrid) -> str:
+    """What a site's microgrid did, in words."""
+    t, s, b = account.total(name), m.sums, m.table.battery
+    took = f"{name}: {kwh(t.own_joules):,.2f} kWh own, {kwh(t.stored_joules):,.2f} stored, {kwh(t.grid_joules):,.2f} from the grid"
+    left = f"{kwh(s.exported):,.2f} exported, {kwh(s.curtailed):,.2f} curtailed"
+    charged = (
+        "" if b is None else f", battery {b.initial_soc * 100:.0f} to {m.soc * 100:.0f} %, {kwh(m.lost_j):,.2f} kWh lost in it"
+    )
+    short = f"; {kwh(s.unserved):,.2f} kWh were more than its grid connection lets through" if s.unserved > 1.0 else ""
+    blind = f"; for {kwh(s.unknown):,.2f} kWh nobody knew what its plants delivered" if s.unknown > 1.0 else ""
+    return f"{took}; {left}{charged}{short}{blind}"
 
 
 class Simulation:
@@ -117,18 +142,24 @@ class Simulation:
     def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> SimulationResult:
         config, span, model = self._config, self._span, self.model
         work = SimulatedWork(model, self.rates, self.budget)
+        own = microgrids(config.site, self._grid.supplies, span.start)
+        seen: dict[str, Mapping[str, Signal]] = {
+            **self._all,
+            **{n: m.signals(config.site_named(n), self._all[n]) for n, m in own.items()},
+        }
         power = {s.name: PowerModel.of(s) for s in config.site}
         account = Account(
             power,
             {s.name: Tariff.of(s, self._all[s.name], config.run) for s in config.site},
+            own,
         )
         lanes: dict[str, list[tuple[float, float, str]]] = {s.name: [] for s in config.site}
         opened: dict[str, tuple[float, State]] = {s.name: (span.start, State.OFF) for s in config.site}
         booked: dict[str, float] = dict.fromkeys(lanes, span.start)
 
         def book(site: Site, state: State, t: float) -> None:
-            # A machine that stays on takes power when its site is off.
-            if t > booked[site.name] and (state is not State.OFF or power[site.name].off_w > 0):
+            # A machine that stays on takes power when its site is off, and a microgrid goes on without it.
+            if t > booked[site.name] and (state is not State.OFF or power[site.name].off_w > 0 or site.name in own):
                 for phase, a, b in loop.phases(site, state, booked[site.name], t):
                     account.add(site.name, phase, a, b)
             booked[site.name] = t
@@ -146,7 +177,7 @@ class Simulation:
             MemoryDriver(), NullJournal(), gated=True, seed=config.run.seed, observer=moved,
         )  # fmt: skip
         loop = Loop(
-            clock=time, signals=self._all, policy=policy, controller=controller, work=work, account=account,
+            clock=time, signals=seen, policy=policy, controller=controller, work=work, account=account,
             # The policy is told the configured spin-up, as in a real run, whatever the preset's starts take.
             profiles={
                 s.name: SiteProfile(s.spin_up_s, model.starts[s.name].load_s, self.rates[s.name], s.train_power_w)
@@ -155,16 +186,23 @@ class Simulation:
             recorder=recorder or NullRecorder(), tick_s=config.backtest.tick_s or config.run.tick_s,
         )  # fmt: skip
 
+        # Stalls depend on which sites train together, and some policies look at what has been spent: then everything is booked at
+        # each step. Else a site is booked only when it changes its state; but its microgrid, on which its signals depend, goes on.
+        eager = model.stall_s > 0 or config.limits.max_spend is not None
+
         def book_all(t: float) -> None:
             for site in controller.sites.values():
                 book(site, site.state, t)
 
-        # Stalls depend on which sites train together, and some policies look at what has been spent: then everything is booked at
-        # each step. Else a site is booked only when it changes its state.
-        eager = model.stall_s > 0 or config.limits.max_spend is not None
+        def foresee(t: float) -> None:
+            for name, m in own.items():
+                site = controller.sites[name]
+                for phase, a, b in loop.phases(site, site.state, max(m.t, booked[name]), t):
+                    account.foresee(name, phase, a, b)
+
         drive = Drive(
             loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
-            skip=self._skip, exact=exact, before=book_all if eager else None,
+            skip=self._skip, exact=exact, before=book_all if eager else foresee if own else None,
         )  # fmt: skip
         end = drive.run(span.end)
         for name, site in controller.sites.items():
@@ -186,7 +224,7 @@ class Simulation:
             # For a site without an intensity, unknown energy is that used while its first signal was unknown.
             unknown += own.unpriced_joules if tariff.method != "none" else own.unjudged_joules
             # If the intensity was unknown for all of the energy, the kg are unknown too, and not 0.
-            if tariff.method != "none" and (own.joules == 0 or own.unpriced_joules < own.joules):
+            if tariff.method != "none" and own.priced:
                 kg[tariff.method] = kg.get(tariff.method, 0.0) + own.grams / 1000
             if tariff.method == "marginal" and tariff.average is not None:
                 kg["average"] = kg.get("average", 0.0) + own.average_grams / 1000
@@ -198,10 +236,11 @@ class Simulation:
             policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
             unknown_kwh=kwh(unknown), kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
             starts=sum(s.starts for s in controller.sites.values()),
-            idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining")) / 3600,
+            idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining", "terminating")) / 3600,
             share_inside=account.share_inside(), value=self._value(lanes), tokens=trained, hours_by_site=hours, lanes=lanes,
             notes=self._notes(account),
             g_per_kwh_training=_intensity(account, [n for n in lanes if account.tariffs[n].method == shown]),
+            kwh_by_origin=_origins(account),
         )  # fmt: skip
 
     def _notes(self, account: Account) -> list[str]:
@@ -214,6 +253,7 @@ class Simulation:
                 unknown["kg"].append(f"{n} {kwh(own.unpriced_joules):,.2f} kWh")
             if tariff.price is not None and own.uncosted_joules > 1.0:
                 unknown["cost"].append(f"{n} {kwh(own.uncosted_joules):,.2f} kWh")
+        found += [_behind_the_meter(n, account, m) for n, m in account.microgrids.items()]
         found += [f"used in hours without a reading, and in no {what}: {', '.join(x)}" for what, x in unknown.items() if x]
         return [n for n in found if n]
 

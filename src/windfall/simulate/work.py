@@ -180,6 +180,9 @@ class SimulatedWork:
         alone: list[Span] = [("training", t0, since)] if t0 < since else []
         return [*alone, *with_stalls(max(t0, since), t1, since, self._model.cycle_s, self._model.stall_s)]
 
+    def beside(self) -> list[tuple[str, str, float]]:
+        return []  # nothing moves, and nothing is evaluated
+
     def left(self) -> float:
         return self._left
 

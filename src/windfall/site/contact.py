@@ -34,9 +34,14 @@ class Contact:
         if beat != self._beat:
             self._beat, self._heard = beat, now
 
+    @property
+    def last(self) -> float:
+        """When the coordinator, or the SuperLink, was last heard."""
+        return max(self._heard, self._link())
+
     def lost(self, now: float, run_time: Callable[[], float]) -> str:
         """Why the site has to stop by itself, or an empty string."""
-        silent = now - max(self._heard, self._link())
+        silent = now - self.last
         if silent > self.dead_man_s:
             # Nobody can tell this site to stop any more.
             return f"nothing heard from the coordinator for {silent:.0f} s"

@@ -23,7 +23,7 @@ from windfall.store.files import to_json
 
 #: In the site's folder.
 METER_NAME = "meter.jsonl"
-#: Between two tries of a meter that is not there, and two looks of the trainer into the file.
+#: At most between two tries of a meter that is not there, and between two looks of the trainer into the file.
 _RETRY_S, _RELAY_S = 15.0, 1.0
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -87,12 +87,13 @@ class Metering:
         return True
 
     def _run(self) -> None:
-        interval_s = float(self._told["interval_s"])
+        interval_s = wait_s = float(self._told["interval_s"])
         while True:
-            done = self.sample()
+            # What fails once answers the next time, most often; what goes on failing is asked more seldom.
+            wait_s = interval_s if self.sample() else min(2.0 * wait_s, max(interval_s, _RETRY_S))
             if self._ended.is_set():
                 break
-            self._ended.wait(interval_s if done else max(interval_s, _RETRY_S))
+            self._ended.wait(wait_s)
         if self._meter is not None:
             self._meter.close()
 

@@ -175,10 +175,8 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
                 clock.pause(_IDLE_S)
         if not worker.parked:
             worker.park("told to end")
-        while files and files.busy() and not asked:
-            mailbox.take()  # its last answer is on its way
-            look()
-            clock.pause(_IDLE_S)
+        if files is not None:
+            hand_out(files, look, asked, since=worker.contact.last, patience_s=float(site["dead_man_s"]))
         trainer.close()
         print(f"{site['site']}: {worker.parked}; its work is in its outbox", flush=True)
         return 0
@@ -196,6 +194,23 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
         if files:
             files.close()
         bus.close()
+
+
+def hand_out(files: BulkMailbox, look: Callable[[], None], asked: list[int], *, since: float, patience_s: float) -> None:
+    """Let the last answer get out, for as long as it moves.
+
+    A site holds its machine meanwhile. One that has moved nothing for ``patience_s``, counted from when its coordinator was last
+    heard (``since``), stops, and its work is in its outbox (invariant 4). So does one that is told to end (``asked``).
+    """
+    there = files.sent_bytes()
+    while files.busy() and not asked and clock.monotonic() - since <= patience_s:
+        files.take()
+        look()
+        now_there = files.sent_bytes()
+        if now_there > there:
+            since = clock.monotonic()
+        there = now_there
+        clock.pause(_IDLE_S)
 
 
 def own_bus(site: Mapping[str, Any], folder: Path, token: str) -> SiteBus:

@@ -83,7 +83,7 @@ class SiteWorker:
         self._when_written: Callable[[], None] | None = None
         self._trained = TrainedTokens(folder / "trained", generation)
         self._snapshot_s = snapshot_s
-        self._contact = Contact(clock.monotonic(), dead_man_s, link=link, own_window=own_window)
+        self.contact = Contact(clock.monotonic(), dead_man_s, link=link, own_window=own_window)
         self._calendar = calendar
         self._fence = 0
         self._cut = 0
@@ -150,7 +150,7 @@ class SiteWorker:
             self._written()
             taken = self._mailbox.take()
             if taken:
-                self._contact.message(clock.monotonic())
+                self.contact.message(clock.monotonic())
                 with self.liveness.doing("a message", quick=True):
                     self._on_message(*taken)
                 return True
@@ -197,13 +197,13 @@ class SiteWorker:
 
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
-        self._contact.beat(now, said.get("beat"))
+        self.contact.beat(now, said.get("beat"))
         fence = said.get("fence")
         if is_count(fence) and fence > self._fence and self._message:
             # A new coordinator: whoever sent this message is gone, and the SuperNode can carry no other one before it
             # has been answered. The order stays in force until the new one speaks.
             self._answer(Envelope({"kind": "void"}))
-        if not self.parked and (why := self._contact.lost(now, self._calendar)):
+        if not self.parked and (why := self.contact.lost(now, self._calendar)):
             self.park(why)
 
     def park(self, why: str) -> None:

@@ -20,7 +20,7 @@ from windfall import faults
 from windfall.errors import Refused, StoreError, TakenOver
 from windfall.store.ledger_reader import LedgerReader
 from windfall.store.ledger_schema import SCHEMA, SCHEMA_VERSION, check_schema, connect, writing
-from windfall.store.records import Consumed, Hold, Lease, Received, StoredInner, Version
+from windfall.store.records import Consumed, Hold, Lease, Received, StoredInner, TakenRequest, Version
 
 #: Leases that may fail at a block before it is quarantined.
 MAX_FAILURES = 3
@@ -85,11 +85,12 @@ class Ledger(LedgerReader):
 
     def configure(
         self, text: str, fingerprint: str, *, changes: Sequence[dict[str, Any]] = (), budget_blocks: int, how: str = "warmdown",
-        t_run: float | None = None, t_wall: float,
+        t_run: float | None = None, t_wall: float, request: TakenRequest | None = None,
     ) -> None:  # fmt: skip
         """Go on under a new configuration (resolved, as TOML), in one transaction with what it changes in the ledger.
 
-        A larger budget adds free blocks at the end; the other blocks stay as they are. Raises StoreError for a smaller one.
+        ``request``: the operator's that asked for it. A larger budget adds free blocks at the end; the other blocks stay as they
+        are. Raises StoreError for a smaller one.
         """
         with self._transaction() as db:
             if budget_blocks < self.budget_blocks:
@@ -105,6 +106,7 @@ class Ledger(LedgerReader):
                 t_run=t_run, t_wall=t_wall, text=text, changes=changes, budget_tokens=budget_blocks * self.tokens_per_block,
                 from_tokens=int(done or 0), how=how, generations=self.generations(),
             )  # fmt: skip
+            self._keep_request(request)
         self.budget_blocks = budget_blocks
 
     def begun_under(self, number: int, t_run: float) -> None:
@@ -313,20 +315,36 @@ class Ledger(LedgerReader):
             db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (site, generation, sha256))
             db.execute("DELETE FROM tokens WHERE site = ? AND generation <= ?", (site, generation - _TOKENS_KEPT))
 
-    # -- the operator's holds --------------------------------------------------------------------------------
+    # -- what operators ask for ------------------------------------------------------------------------------
 
-    def hold(self, hold: Hold) -> None:
-        """Keep a site off, durably. Replaces an earlier hold."""
+    def take(self, request: TakenRequest) -> None:
+        """Note an operator's request and what became of it: one that is refused, or changes nothing here."""
+        with self._transaction():
+            self._keep_request(request)
+
+    def hold(self, hold: Hold, request: TakenRequest | None = None) -> None:
+        """Keep a site off, durably, and note the ``request`` for it. Replaces an earlier hold."""
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO holds VALUES (?,?,?,?,?,?)",
                 (hold.site, hold.kind, hold.t_run, hold.until, hold.who, hold.why),
             )
+            self._keep_request(request)
 
-    def unhold(self, site: str) -> None:
-        """Give a site back to its policy."""
+    def unhold(self, site: str, request: TakenRequest | None = None) -> None:
+        """Give a site back to its policy, and note the ``request`` for it; without one its hold is over."""
         with self._transaction() as db:
             db.execute("DELETE FROM holds WHERE site = ?", (site,))
+            self._keep_request(request)
+
+    def _keep_request(self, r: TakenRequest | None) -> None:
+        if r is None:
+            return
+        self._db.execute(
+            "INSERT INTO requests (id, t_run, t_wall, asked, applied, reason) VALUES (?,?,?,?,?,?)",
+            (r.id, r.t_run, r.t_wall, json.dumps(r.asked), int(r.applied), r.reason),
+        )
+        faults.reach("during-request")
 
     # -- inside ----------------------------------------------------------------------------------------------
 

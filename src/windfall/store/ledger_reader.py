@@ -11,7 +11,7 @@ from typing import Any
 
 from windfall.errors import StoreError
 from windfall.store.configurations import Configurations
-from windfall.store.records import Configured, Counts, Hold, InnerMean, Lease, Received, StoredInner, Token, Version
+from windfall.store.records import Configured, Counts, Hold, InnerMean, Lease, Received, StoredInner, TakenRequest, Token, Version
 from windfall.store.spans import Spans
 
 
@@ -177,6 +177,21 @@ class LedgerReader:
         except sqlite3.OperationalError:
             return {}  # a ledger of schema 1, opened for reading
         return {r[0]: Hold(*r) for r in rows}
+
+    def request(self, id: str) -> TakenRequest | None:
+        """An operator's request that has been taken up; None if it has not (yet)."""
+        return next(iter(self._requests("WHERE id = ?", id)), None)
+
+    def last_requests(self, most: int) -> list[TakenRequest]:
+        """The operators' requests that were taken up last, at most so many, oldest first."""
+        return self._requests("ORDER BY number DESC LIMIT ?", most)[::-1]
+
+    def _requests(self, tail: str, *values: Any) -> list[TakenRequest]:
+        try:
+            rows = self._db.execute(f"SELECT id, t_run, t_wall, asked, applied, reason FROM requests {tail}", values).fetchall()
+        except sqlite3.OperationalError:
+            return []  # a ledger of schema 6, opened for reading
+        return [TakenRequest(a, b, c, json.loads(d), bool(e), f) for a, b, c, d, e, f in rows]
 
     def _versions(self, tail: str) -> list[Version]:
         rows = self._db.execute(

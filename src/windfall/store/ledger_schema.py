@@ -10,7 +10,7 @@ from pathlib import Path
 from windfall.errors import StoreError
 from windfall.store.reading import open_for_reading
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _CONFIGURATIONS = """
 CREATE TABLE configurations (
@@ -21,6 +21,13 @@ CREATE TABLE configurations (
 #: Of a token nothing is kept but its SHA-256.
 _TOKENS = """
 CREATE TABLE tokens (site TEXT NOT NULL, generation INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (site, generation));
+"""
+
+#: What operators have asked for and what became of it. ``id`` is the asker's own, so nothing is done twice.
+_REQUESTS = """
+CREATE TABLE requests (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, t_run REAL NOT NULL, t_wall REAL NOT NULL, asked TEXT NOT NULL,
+  applied INTEGER NOT NULL, reason TEXT NOT NULL);
 """
 
 SCHEMA = (
@@ -57,6 +64,7 @@ CREATE INDEX journal_by_site ON journal (site);
 """
     + _CONFIGURATIONS
     + _TOKENS
+    + _REQUESTS
 )
 
 #: What leads from a schema to the next one.
@@ -78,6 +86,7 @@ CREATE INDEX journal_by_site ON journal (site);
 ALTER TABLE inner_states ADD COLUMN generation INTEGER;
 ALTER TABLE inner_states ADD COLUMN cut INTEGER;
 """,
+    6: _REQUESTS,
 }
 
 

@@ -160,6 +160,21 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenRequest:
+    """An operator's request that the coordinator has taken up: applied, or refused with a reason.
+
+    ``asked``: the request as it was left (`run.requests`). ``t_run``, ``t_wall``: when it was taken up.
+    """
+
+    id: str
+    t_run: float
+    t_wall: float
+    asked: dict[str, Any]
+    applied: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """What is known of a site's bearer token: its SHA-256, and whether its generation is the site's current one.
 

@@ -14,6 +14,7 @@ from windfall.store.telemetry_events import Event as Event
 from windfall.store.telemetry_events import EventTable
 from windfall.store.telemetry_metrics import MetricTable
 from windfall.store.telemetry_states import StateTable
+from windfall.store.telemetry_thinned import ThinnedTable
 
 
 class Events(Protocol):
@@ -27,5 +28,5 @@ class Events(Protocol):
     ) -> None: ...  # fmt: skip
 
 
-class Telemetry(EventTable, DecisionTable, MetricTable, EnergyTable, StateTable):
+class Telemetry(EventTable, DecisionTable, MetricTable, EnergyTable, StateTable, ThinnedTable):
     """One run's telemetry, all of its tables. Writes are queued; ``flush`` stores them."""

@@ -92,11 +92,6 @@ class DecisionTable(TelemetryFile):
         found = self.rows(f"SELECT {_COLUMNS} FROM decisions WHERE site = ? ORDER BY t_run DESC LIMIT 1", site)
         return _decision(found[0]) if found else None
 
-    def decision_at(self, site: str, t: float) -> DecisionRow | None:
-        """A site's decision that was in force at run time ``t``."""
-        found = self.rows(f"SELECT {_COLUMNS} FROM decisions WHERE site = ? AND t_run <= ? ORDER BY t_run DESC LIMIT 1", site, t)
-        return _decision(found[0]) if found else None
-
     def reading(
         self, t_run: float, site: str, value: float, unit: str, *, valid_from: float, known_at: float, source: str,
         stale_at: float | None,

@@ -11,7 +11,7 @@ from windfall import clock
 from windfall.store.files import to_json
 from windfall.store.telemetry_file import TelemetryFile
 
-_COLUMNS = "id, t_run, t_wall, kind, site, version, detail"
+COLUMNS = "id, t_run, t_wall, kind, site, version, detail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class EventTable(TelemetryFile):
 
     def events(self, after_id: int = 0) -> Iterator[tuple[int, Event]]:
         """Events in order, with their ids."""
-        yield from map(_event, self.rows(f"SELECT {_COLUMNS} FROM events WHERE id > ? ORDER BY id", after_id))
+        yield from map(event_of, self.rows(f"SELECT {COLUMNS} FROM events WHERE id > ? ORDER BY id", after_id))
 
     def events_of(self, *kinds: str) -> list[tuple[int, Event]]:
         """Events of some kinds in order, with their ids."""
         marks = ",".join("?" * len(kinds))
-        return [_event(r) for r in self.rows(f"SELECT {_COLUMNS} FROM events WHERE kind IN ({marks}) ORDER BY id", *kinds)]
+        return [event_of(r) for r in self.rows(f"SELECT {COLUMNS} FROM events WHERE kind IN ({marks}) ORDER BY id", *kinds)]
 
     def event_count(self) -> int:
         """How many events there are."""
@@ -54,11 +54,17 @@ class EventTable(TelemetryFile):
         return int(self.rows("SELECT COALESCE(MAX(id), 0) FROM events")[0][0])
 
     def wall_span(self, first_id: int = 0, before_id: int | None = None) -> tuple[float, float] | None:
-        """Wall times of the first and the last event among those from ``first_id`` to before ``before_id``; None without any."""
+        """Wall times of the first and the last event among those from ``first_id`` to before ``before_id``; None without any.
+
+        By the table's key, because a long run has a million events. Where the calendar was set back the last is the first.
+        """
         until = "" if before_id is None else f" AND id < {int(before_id)}"
-        ((a, b),) = self.rows(f"SELECT MIN(t_wall), MAX(t_wall) FROM events WHERE id >= ?{until}", first_id)
-        return None if a is None else (float(a), float(b))
+        first, last = (
+            self.rows(f"SELECT t_wall FROM events WHERE id >= ?{until} ORDER BY id {way} LIMIT 1", first_id) for way in ("", "DESC")
+        )
+        return None if not first else (float(first[0][0]), max(float(first[0][0]), float(last[0][0])))
 
 
-def _event(r: tuple[Any, ...]) -> tuple[int, Event]:
+def event_of(r: tuple[Any, ...]) -> tuple[int, Event]:
+    """An id and an event of a row of all columns."""
     return int(r[0]), Event(r[1], r[2], r[3], r[4], r[5], json.loads(r[6]))

@@ -10,6 +10,8 @@ from windfall.store.files import to_json
 from windfall.store.telemetry_file import TelemetryFile
 
 LOSS, VAL_BPB = "loss", "val_bpb"
+#: What moved between the coordinator and a site, both ways.
+NETWORK_BYTES = "network_bytes"
 
 
 class MetricRow(NamedTuple):
@@ -48,6 +50,15 @@ class MetricTable(TelemetryFile):
         """Figures in the order in which they came, all or those of one name. ``every``: each n-th alone (a run has millions)."""
         where = ("WHERE id % ? = 0", every) if name is None else ("WHERE name = ? AND id % ? = 0", name, every)
         return [MetricRow(*r) for r in self.select("metrics", MetricRow._fields, f"{where[0]} ORDER BY id", *where[1:])]
+
+    def metrics_after(self, number: int, most: int) -> list[MetricRow]:
+        """The figures after the one with this number, at most so many, in the order in which they came."""
+        return [MetricRow(*r) for r in self.select("metrics", MetricRow._fields, "WHERE id > ? ORDER BY id LIMIT ?", number, most)]
+
+    def metric_totals(self, name: str) -> dict[str, float]:
+        """By site, the sum of all figures of one name."""
+        found = self.rows("SELECT site, TOTAL(value) FROM metrics WHERE name = ? GROUP BY site", name)
+        return {str(site): float(total) for site, total in found}
 
     def metric_count(self, name: str) -> int:
         """How many figures have this name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -25,19 +25,23 @@ CREATE TABLE IF NOT EXISTS metrics (
 CREATE TABLE IF NOT EXISTS energy (
   number INTEGER PRIMARY KEY, site TEXT NOT NULL, phase TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, t_wall REAL NOT NULL,
   watts REAL NOT NULL, g_per_kwh REAL, joules REAL NOT NULL, grams REAL NOT NULL, inside INTEGER NOT NULL, average_grams REAL,
-  money REAL, measured_joules REAL NOT NULL DEFAULT 0, cause TEXT NOT NULL DEFAULT '', booked_at REAL);
+  money REAL, measured_joules REAL NOT NULL DEFAULT 0, cause TEXT NOT NULL DEFAULT '', booked_at REAL,
+  own_joules REAL NOT NULL DEFAULT 0, stored_joules REAL NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS forecasts (
   site TEXT NOT NULL, made_at REAL NOT NULL, times TEXT NOT NULL, vals TEXT NOT NULL, ends_at REAL NOT NULL,
   PRIMARY KEY (site, made_at));
 CREATE TABLE IF NOT EXISTS states (
   site TEXT NOT NULL, t_run REAL NOT NULL, t_wall REAL NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS modes (t_run REAL NOT NULL, t_wall REAL NOT NULL, mode TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, id);
 CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (name, id);
 CREATE INDEX IF NOT EXISTS energy_by_site ON energy (site, t0);
 """
 
 #: Columns that tables of older schemas lack.
 _ADDED = (("energy", "average_grams"), ("energy", "money"), ("readings", "stale_at"))
+#: Columns that its table of energy lacks before schema 4, with microgrids.
+_OWN_POWER = ("own_joules", "stored_joules")
 #: Until schema 3 a site had one entry at an instant, by which it was known.
 _NUMBERED = """
 ALTER TABLE energy RENAME TO energy_before;
@@ -63,7 +67,10 @@ def upgrade(db: sqlite3.Connection) -> None:
         if column not in _columns(db, table):
             db.execute(f"ALTER TABLE {table} ADD COLUMN {column} REAL")
     if "number" not in _columns(db, "energy"):
-        db.executescript(f"BEGIN; {_NUMBERED} UPDATE meta SET value = '{SCHEMA_VERSION}' WHERE key = 'schema'; COMMIT;")
+        db.executescript(f"BEGIN; {_NUMBERED} UPDATE meta SET value = '3' WHERE key = 'schema'; COMMIT;")
+    for column in _OWN_POWER:
+        if column not in _columns(db, "energy"):
+            db.execute(f"ALTER TABLE energy ADD COLUMN {column} REAL NOT NULL DEFAULT 0")
     db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
 
 

@@ -65,6 +65,11 @@ class StateTable(TelemetryFile):
         """By site, the instant of its last change of state."""
         return {str(s): float(t) for s, t in self.rows("SELECT site, MAX(t_run) FROM states GROUP BY site")}
 
+    def failures(self) -> dict[str, int]:
+        """By site, how often it has failed."""
+        found = self.rows("SELECT site, COUNT(*) FROM states WHERE state = 'failed' GROUP BY site")
+        return {str(site): int(n) for site, n in found}
+
     def modes(self) -> list[ModeRow]:
         """Modes in the order in which they came."""
         return [ModeRow(*r) for r in self.select("modes", ModeRow._fields, "ORDER BY rowid")]

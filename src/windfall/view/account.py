@@ -10,9 +10,10 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from windfall.config.microgrid import MicrogridTable
 from windfall.config.schema import Config
 from windfall.energy.embodied import Embodied, embodied
 from windfall.energy.phases import PHASES
@@ -22,7 +23,7 @@ from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.store.records import Version
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry_energy import EnergyRow
-from windfall.units import J_PER_KWH, iso_utc
+from windfall.units import J_PER_KWH, duration_text, iso_utc
 from windfall.view.moment import Moment, one_moment
 from windfall.view.recorded import configuration
 from windfall.view.state import RunState, run_state
@@ -49,6 +50,16 @@ class AccountLine:
     inside_joules: float
     unjudged_joules: float
     money: dict[str, float]
+    #: Of sites with a microgrid: what came from their own plants, and out of their batteries. Grams and money are of the rest.
+    own_joules: float = 0.0
+    stored_joules: float = 0.0
+    #: What moved between sites and coordinator: assumed by its bytes, neither measured nor modelled.
+    assumed_joules: float = 0.0
+
+    @property
+    def grid_joules(self) -> float:
+        """Joules from the grid."""
+        return self.joules - self.own_joules - self.stored_joules
 
     @property
     def kwh(self) -> float:
@@ -58,7 +69,8 @@ class AccountLine:
     @property
     def kg(self) -> float | None:
         """kgCO2 by the main method; None where no intensity was known."""
-        return None if self.joules > 0 and self.unpriced_joules >= self.joules * (1 - 1e-9) else self.grams / 1000.0
+        unknown = self.unpriced_joules > 0 and self.unpriced_joules >= self.grid_joules * (1 - 1e-9)
+        return None if unknown else self.grams / 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,32 @@ class Sci:
 
 
 @dataclass(frozen=True, slots=True)
+class MicrogridAccount:
+    """What became of a microgrid's energy (J), by its co-simulation.
+
+    generated = own + charged + exported + curtailed; charged = discharged + lost + stored_after − stored_before. ``unserved``: more
+    than the grid connection lets through, and ``unknown``: taken while nobody knew what the plants delivered; both are booked as
+    taken from the grid.
+    """
+
+    generated: float
+    own: float
+    charged: float
+    discharged: float
+    imported: float
+    exported: float
+    curtailed: float
+    unserved: float
+    unknown: float
+    lost: float
+    soc_before: float | None
+    soc: float | None
+    stored_before: float
+    stored_after: float
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunAccount:
     """A run's account at a moment. ``open``: it goes on, or crashed, so that more may be booked."""
 
@@ -108,6 +146,13 @@ class RunAccount:
     sci: Sci
     range: Range | None
     notes: tuple[str, ...]
+    #: By site: what its microgrid did.
+    microgrids: dict[str, MicrogridAccount]
+    #: kWh of work that came too late, and of work that was trained again: part of training's, and added nowhere.
+    lost_kwh: float = 0.0
+    repeated_kwh: float = 0.0
+    #: By site with a meter: seconds for which nothing measured it, so that its model stands.
+    stayed_modelled_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def measured_share(self) -> float:
@@ -170,18 +215,47 @@ def run_account(run: RunDir, at: Moment | None = None) -> RunAccount:
         rows = tuple(now.telemetry.energy()) if now.telemetry else ()
         versions = tuple(now.ledger.versions())
         starts = now.ledger.generations()
+        said = now.telemetry.now().get("microgrids", {}) if now.telemetry else {}
+    behind = {s.name: _behind(s.microgrid, said[s.name]) for s in config.site if s.microgrid is not None and s.name in said}
     currencies = {
         s.name: price.currency for s in config.site if (price := next((t for t in s.all_signals if t.type == "price"), None))
     }
     total = _line("all", rows, currencies)
     made = {s.name: _embodied(s.embodied, [r for r in rows if r.site == s.name]) for s in config.site}
     tokens = _tokens(run, config, state, rows, starts)
-    notes = _notes(config, state, total, made, tokens)
+    trained_kwh = math.fsum(r.joules for r in rows if r.phase == "training") / J_PER_KWH
+    wasted = [trained_kwh * n / tokens.paid if tokens.paid else 0.0 for n in (tokens.lost, tokens.repeated)]
+    modelled = _stayed_modelled(config, rows)
+    notes = [*_notes(config, state, total, made, tokens, modelled), *_microgrid_notes(behind)]
     return RunAccount(
         run_id=state.run_id, state=state.state, open=state.state not in ("done", "interrupted"), start=state.started_run,
         end=state.t_run, method=_method(config), total=total, rows=rows, versions=versions, currencies=currencies, tokens=tokens,
         embodied=made, sci=_sci(run, config, total, made, tokens), range=_range(config, rows, total, made), notes=tuple(notes),
+        lost_kwh=wasted[0], repeated_kwh=wasted[1], stayed_modelled_s=modelled,
+        microgrids=behind,
     )  # fmt: skip
+
+
+def _behind(table: MicrogridTable, said: dict[str, Any]) -> MicrogridAccount:
+    before = None if table.battery is None else table.battery.initial_soc
+    stored = 0.0 if table.battery is None else table.battery.initial_soc * table.battery.capacity_wh * 3600.0
+    names = ("generated", "own", "charged", "discharged", "imported", "exported", "curtailed", "unserved", "unknown")
+    return MicrogridAccount(
+        **{n: float(said.get(n, 0.0)) for n in names}, lost=float(said.get("lost_j", 0.0)), soc_before=before,
+        soc=None if before is None else float(said["soc"]), stored_before=stored, stored_after=float(said.get("stored_j", 0.0)),
+        trouble=str(said.get("trouble", "")),
+    )  # fmt: skip
+
+
+def _microgrid_notes(found: dict[str, MicrogridAccount]) -> Iterator[str]:
+    for name, m in found.items():
+        if m.unserved > 1.0:
+            more = f"{m.unserved / J_PER_KWH:,.3g} kWh were more than its grid connection lets through"
+            yield f"{name}: {more}, and count as from the grid"
+        if m.unknown > 1.0:
+            yield f"{name}: for {m.unknown / J_PER_KWH:,.3g} kWh nobody knew what its plants delivered; they count as from the grid"
+        if m.trouble:
+            yield f"{name}: its microgrid is in trouble: {m.trouble}"
 
 
 def _line(name: str, rows: Sequence[EnergyRow], currencies: dict[str, str]) -> AccountLine:
@@ -197,20 +271,26 @@ def _line(name: str, rows: Sequence[EnergyRow], currencies: dict[str, str]) -> A
         math.fsum(r.joules for r in rows if r.cause),
         math.fsum(r.grams for r in rows),
         math.fsum(r.average_grams for r in rows if r.average_grams is not None),
-        math.fsum(r.joules for r in rows if r.g_per_kwh is None),
+        math.fsum(r.grid_joules for r in rows if r.g_per_kwh is None),
         math.fsum(r.joules for r in rows if r.inside == 1),
         math.fsum(r.joules for r in rows if r.inside == -1),
         {currency: math.fsum(parts) for currency, parts in money.items()},
+        math.fsum(r.own_joules for r in rows),
+        math.fsum(r.stored_joules for r in rows),
+        math.fsum(r.joules for r in rows if r.phase == "network"),
     )
 
 
 def _share(r: EnergyRow, t0: float, t1: float) -> EnergyRow:
     """The part of an entry in ``[t0, t1)``: within an entry power and reading are constant."""
+    if r.t1 == r.t0:
+        return r
     share = (t1 - t0) / (r.t1 - r.t0)
     return r._replace(
         t0=t0, t1=t1, joules=r.joules * share, grams=r.grams * share, measured_joules=r.measured_joules * share,
         average_grams=None if r.average_grams is None else r.average_grams * share,
-        money=None if r.money is None else r.money * share,
+        money=None if r.money is None else r.money * share, own_joules=r.own_joules * share,
+        stored_joules=r.stored_joules * share,
     )  # fmt: skip
 
 
@@ -227,13 +307,24 @@ def _cut(rows: Iterable[EnergyRow], borders: Sequence[float], name: Callable[[in
 def _by_hour(rows: Iterable[EnergyRow]) -> Iterator[tuple[str, EnergyRow]]:
     for r in sorted(rows, key=lambda r: r.t0):
         first = math.floor(r.t0 / 3600.0)
-        for hour in range(first, math.ceil(r.t1 / 3600.0)):
+        for hour in range(first, max(first + 1, math.ceil(r.t1 / 3600.0))):
             yield iso_utc(hour * 3600.0), _share(r, max(r.t0, hour * 3600.0), min(r.t1, hour * 3600.0 + 3600.0))
 
 
 def _method(config: Config) -> str:
     kinds = {t.type for s in config.site for t in s.all_signals}
     return "marginal" if "marginal_co2" in kinds else "average" if "average_co2" in kinds else "none"
+
+
+def _stayed_modelled(config: Config, rows: Sequence[EnergyRow]) -> dict[str, float]:
+    """By site with a meter: for how long (s) its model stands, because nothing was measured then."""
+    if config.run.clock == "scaled":
+        return {}
+    found = {s.name: 0.0 for s in config.site if s.meter is not None}
+    for r in rows:
+        if r.site in found and (r.cause or not r.measured_joules):
+            found[r.site] += (r.t0 - r.t1) if r.cause else r.t1 - r.t0
+    return found
 
 
 def _embodied(table: Any, rows: Sequence[EnergyRow]) -> Embodied | None:
@@ -253,8 +344,8 @@ def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyR
         if count is None:
             estimated.append(name)
             site = next((s for s in config.site if s.name == name), None)
-            seconds = math.fsum(r.t1 - r.t0 for r in rows if r.site == name and r.phase == "training" and not r.cause)
-            count = max(state.sites[name].tokens, round(seconds * site.tokens_per_s) if site else 0)
+            joules = math.fsum(r.joules for r in rows if r.site == name and r.phase == "training")
+            count = max(state.sites[name].tokens, round(joules / site.train_power_w * site.tokens_per_s) if site else 0)
         paid += count
     committed, lost = state.tokens_committed, state.work_lost.tokens
     # A step under way is counted when it is done, and handed in later: what is open is neither lost nor repeated.
@@ -300,21 +391,27 @@ def _range(config: Config, rows: Sequence[EnergyRow], total: AccountLine, made: 
     known = total.joules - total.unpriced_joules
     if known <= 0:
         return None
-    measured = math.fsum(r.measured_joules / J_PER_KWH * r.g_per_kwh for r in rows if r.g_per_kwh is not None)
+    measured = math.fsum(
+        r.measured_joules * (r.grid_joules / r.joules) / J_PER_KWH * r.g_per_kwh
+        for r in rows if r.g_per_kwh is not None and r.joules
+    )  # fmt: skip
+    network = math.fsum(r.grams for r in rows if r.phase == "network")
     a = config.account
     return emissions_range(
-        measured_g=measured, modelled_g=total.grams - measured, embodied_g=math.fsum(m.reserved_g for m in made.values() if m),
+        measured_g=measured, modelled_g=total.grams - measured - network, network_g=network,
+        embodied_g=math.fsum(m.reserved_g for m in made.values() if m),
         unknown_j=total.unpriced_joules, known_g_per_j=total.grams / known,
         errors={
             "measured": a.measured_error, "modelled": a.modelled_error, "signal": a.signal_error, "embodied": a.embodied_error,
-            "pue_low": a.pue_low, "pue_high": a.pue_high,
+            "pue_low": a.pue_low, "pue_high": a.pue_high, "network": a.network_error,
         },
     )  # fmt: skip
 
 
 def _notes(
-    config: Config, state: RunState, total: AccountLine, made: dict[str, Embodied | None], tokens: TokensPaid
-) -> Iterator[str]:
+    config: Config, state: RunState, total: AccountLine, made: dict[str, Embodied | None], tokens: TokensPaid,
+    modelled: dict[str, float],
+) -> Iterator[str]:  # fmt: skip
     """What the figures rest on and leave out, in words."""
     if state.state not in ("done", "interrupted"):
         yield f"the run is {state.state}: more may be booked"
@@ -322,6 +419,10 @@ def _notes(
         yield "time is replayed, so all energy is modelled"
     elif total.measured_joules <= 0 < total.joules:
         yield "no site's power was measured: all energy is modelled"
+    elif any(s >= 1.0 for s in modelled.values()):
+        each = ", ".join(f"{name} {duration_text(s)}" for name, s in modelled.items() if s >= 1.0)
+        yield f"what meters did not tell stayed modelled: {each}"
+    yield f"energy of the network is assumed: {config.account.network_kwh_per_gb:g} kWh a GB of weights and work that moved"
     if total.corrected_joules:
         yield f"late measurements have corrected {total.corrected_joules / J_PER_KWH:+.3g} kWh"
     if total.unpriced_joules > 1.0:

@@ -13,7 +13,7 @@ from windfall.view.dictionary import SET
 from windfall.view.frame import Frame, Kind, unpacked
 
 #: Parts of a row that are columns of their own for each key.
-_MAPS = {"kg_by_method": "kg_", "money_by_currency": "money_", "site_hours_by_site": "site_hours_"}
+_MAPS = {"kg_by_method": "kg_", "money_by_currency": "money_", "site_hours_by_site": "site_hours_", "kwh_by_origin": "kwh_"}
 _TEXTS, _COUNTS = ("policy", "preset"), ("starts", "seeds")
 
 

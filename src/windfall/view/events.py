@@ -37,8 +37,14 @@ TRANSITIONS = frozenset(
         "held",
         "drain_asked",
         "released",
+        "stop_asked",
+        "request_refused",
         "bus_down",
         "bus_up",
+        "alert",
+        "alert_over",
+        "alerts_unsent",
+        "alerts_sent_again",
         "signal_lost",
         "signal_back",
         "meter",
@@ -46,6 +52,8 @@ TRANSITIONS = frozenset(
         "meter_silent",
         "meter_back",
         "meter_closed",
+        "microgrid_trouble",
+        "microgrid_back",
         "checkpoint_repaired",
         "checkpoint_damaged",
         "outer_state_lost",
@@ -96,7 +104,8 @@ def _life(event: Event, d: Mapping[str, Any]) -> str:
         case "resumed":
             return f"run {d.get('run_id', '')} resumed at version {event.version}"
         case "configuration_changed":
-            return f"from now on: {change_text(str(d.get('key')), d.get('old'), d.get('new'))}"
+            by = f"; asked by {d['who']}" if d.get("who") else ""
+            return f"from now on: {change_text(str(d.get('key')), d.get('old'), d.get('new'))}{by}{_because(d)}"
         case "site_left":
             left = f"{counted(d.get('contributions'), 'contribution')} of it taken in, {counted(d.get('blocks'), 'block')}"
             return f"is no part of the run any more: {left} can be lent again"
@@ -183,7 +192,7 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return str(d.get("note", ""))
         case "given_up" | "driver_trouble" | "driver_back" | "out_of_reach" | "platform":
             return str(d.get("reason", ""))
-        case "meter_lost" | "meter_silent" | "meter_back" | "meter_closed":
+        case "meter_lost" | "meter_silent" | "meter_back" | "meter_closed" | "microgrid_trouble" | "microgrid_back":
             return str(d.get("reason", ""))
         case "meter":
             return f"its power is measured: {d.get('what', '')}"
@@ -193,6 +202,14 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"the bus is down{_because(d)}"
         case "bus_up":
             return "the bus is up again"
+        case "alert":
+            return f"alert{_because(d)}"
+        case "alert_over":
+            return f"the alert is over{_because(d)}"
+        case "alerts_unsent":
+            return f"alerts cannot be sent{_because(d)}"
+        case "alerts_sent_again":
+            return "alerts are sent again"
         case "signal_lost":
             return f"a live signal is not heard{_because(d)}"
         case "signal_back":
@@ -219,6 +236,10 @@ def _hand(event: Event, d: Mapping[str, Any]) -> str:
             return f"held by {d.get('who')}{until}{_because(d)}"
         case "drain_asked":
             return f"drain asked by {d.get('who')}{until}{_because(d)}"
+        case "stop_asked":
+            return f"stop asked by {d.get('who')}{_because(d)}"
+        case "request_refused":
+            return f"{d.get('what')}, asked by {d.get('who')}, is refused{_because(d)}"
         case "released" if str(d.get("reason", "")) in ("the hold is over", "the drain is over"):
             return f"{d['reason']}: it was asked by {d.get('who')}, and the policy decides again"
         case "released":

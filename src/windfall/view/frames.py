@@ -206,7 +206,7 @@ def _energy(at: Moment) -> Frame:
     kinds: dict[str, Kind] = {
         "site": "text", "phase": "text", "t0": "unix", "t1": "unix", "watts": "float", "g_per_kwh": "float", "joules": "float",
         "grams": "float", "inside": "bool", "average_grams": "float", "money": "float", "measured_joules": "float", "cause": "text",
-        "booked_at": "unix",
+        "booked_at": "unix", "own_joules": "float", "stored_joules": "float",
     }  # fmt: skip
     rows = at.telemetry.energy() if at.telemetry else []
     return Frame(kinds, [(*e[:8], None if e.inside == -1 else e.inside, *e[9:]) for e in rows])

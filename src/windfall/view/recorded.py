@@ -85,14 +85,25 @@ def load_grid(config: Config, run: RunDir | None = None, at: Moment | None = Non
 def known_part(config: Config, grid: Grid) -> tuple[Config, Grid]:
     """Configuration and grid with the signals alone that are known from end to end.
 
-    Of a live signal that is not a site's first one nothing is recorded.
+    Of a live signal that is not a site's first one nothing is recorded, nor of what a site's own plants delivered: such a site is
+    taken without its microgrid.
     """
     signals: dict[str, dict[str, Signal]] = {
         s.name: {t.label: x for t in s.all_signals if isinstance(x := grid.signals[s.name].get(t.label), StepSignal)}
         for s in config.site
     }
-    sites = [s.model_copy(update={"signals": [t for t in s.signals if t.label in signals[s.name]]}) for s in config.site]
-    return config.model_copy(update={"site": sites}), Grid(dict(grid.by_site), dict(grid.by_region), signals)
+    supplies: dict[str, Signal] = {n: x for n, x in grid.supplies.items() if isinstance(x, StepSignal)}
+    sites = [
+        s.model_copy(
+            update={
+                "signals": [t for t in s.signals if t.label in signals[s.name]],
+                "microgrid": s.microgrid if s.name in supplies else None,
+            }
+        )
+        for s in config.site
+    ]  # fmt: skip
+    known = Grid(dict(grid.by_site), dict(grid.by_region), signals, supplies=supplies)
+    return config.model_copy(update={"site": sites}), known
 
 
 def _as_recorded(site: SiteTable, rows: Sequence[ReadingRow]) -> StepSignal:

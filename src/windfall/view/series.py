@@ -25,8 +25,10 @@ NOTABLE = (
     "warning", "error", "refused", "discarded", "clipped", "work_lost", "message_failed", "quarantined", "lease_ended",
     "stranger", "swept", "round_closed_without", "site_note", "resumed", "interrupted", "adopted", "held", "drain_asked",
     "released", "bus_down", "bus_up", "signal_lost", "signal_back", "meter_lost", "meter_silent", "meter_back", "meter_closed",
+    "microgrid_trouble", "microgrid_back",
     "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving", "configuration_changed", "site_left",
-    "given_up", "driver_trouble", "driver_back", "out_of_reach",
+    "given_up", "driver_trouble", "driver_back", "out_of_reach", "stop_asked", "request_refused",
+    "alert", "alert_over", "alerts_unsent", "alerts_sent_again",
 )  # fmt: skip
 
 
@@ -205,15 +207,19 @@ def _lanes(s: RunSeries, t: Telemetry) -> None:
 def _cumulative(rows: list[EnergyRow], start: float) -> list[tuple[float, float]]:
     """Emissions since the start at every border of the account's intervals. Within one, power and reading are constant."""
     slopes: dict[float, float] = {}
+    jumps: dict[float, float] = {}
     for e in rows:
-        if e.t1 > e.t0:
+        if e.t1 == e.t0:
+            slopes.setdefault(e.t0, 0.0)
+            jumps[e.t0] = jumps.get(e.t0, 0.0) + e.grams
+        else:
             rate = e.grams / (e.t1 - e.t0)
             slopes[e.t0] = slopes.get(e.t0, 0.0) + rate
             slopes[e.t1] = slopes.get(e.t1, 0.0) - rate
     found = [(start, 0.0)]
     rate = total = 0.0
     for t in sorted(slopes):
-        total += rate * (t - found[-1][0])
+        total += rate * (t - found[-1][0]) + jumps.get(t, 0.0)
         found.append((t, total / 1000.0))
         rate += slopes[t]
     return thin(found)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from windfall import clock
-from windfall.run.operator import pending, words
+from windfall.run.requests import pending, words
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -196,7 +196,7 @@ def _read(run: RunDir, ledger: Ledger, telemetry: Telemetry | None) -> RunState:
             {"site": h.site, "kind": h.kind, "until": h.until, "who": h.who, "why": h.why, "since": h.t_run}
             for _, h in sorted(ledger.holds().items())
         ],
-        asked=[asdict(a) for a in pending(run)],
+        asked=[{**a.as_json(), "what": a.what()} for a in pending(run)],
         changes=[{"t_run": c.t_run, "number": c.number, **x} for c in ledger.configurations() for x in c.changes],
         signals_lost=story.signals_lost(),
         tokens_by_mode=tokens_by_mode,
@@ -347,7 +347,8 @@ def _total(sums: Iterable[EnergySums]) -> EnergySums:
 
 def _kg(of: EnergySums) -> float | None:
     """kgCO2; None where the intensity of all the energy is unknown, as of a site that has prices alone."""
-    return None if of.joules > 0 and of.unpriced_joules >= of.joules * (1 - 1e-9) else of.grams / 1000.0
+    grid = of.joules - of.own_joules - of.stored_joules
+    return None if of.unpriced_joules > 0 and of.unpriced_joules >= grid * (1 - 1e-9) else of.grams / 1000.0
 
 
 def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], lost: dict[str, LostWork]) -> dict[str, SiteState]:
@@ -358,7 +359,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], l
     names = list(dict.fromkeys([*configured, *(n for n in reported if n not in gone), *since, *tokens, *lost, *gone]))
     starts = ledger.starts()
     held = {name: words(hold) for name, hold in ledger.holds().items()}
-    asked = {a.site: f"{a.kind} asked by {a.who}, not yet noted" for a in pending(run)}
+    asked = {a.site: f"{a.kind} asked by {a.who}, not yet noted" for a in pending(run) if a.site is not None}
     sites: dict[str, SiteState] = {}
     for name in names:
         own = [x for x in story.sums if x.site == name]

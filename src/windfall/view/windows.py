@@ -13,6 +13,7 @@ from windfall.energy.tariff import Tariff
 from windfall.grid.build import Grid
 from windfall.store.telemetry import Event, Telemetry
 from windfall.store.telemetry_states import StateRow
+from windfall.view.recorded import known_part
 
 #: States in which a site is on, or is about to be.
 _ON = ("provisioning", "ready", "training", "draining")
@@ -85,9 +86,10 @@ def site_windows(
     if grid is None or t is None or end <= start:
         return []
     states = t.states()
+    config, grid = known_part(config, grid)
     found = []
     for s in config.site:
-        tariff = Tariff.of(s, {**grid.signals[s.name]}, config.run)
+        tariff = Tariff.of(s, grid.signals[s.name], config.run)
         c = tariff.first.between(start, end)
         inside = np.isfinite(c.values) & tariff.inside(np.nan_to_num(c.values, nan=math.inf))
         windows = _joined(zip(c.starts[inside].tolist(), c.ends[inside].tolist(), strict=True))
@@ -117,8 +119,8 @@ def site_windows(
 
 def _said(t: Telemetry, site: str, t0: float, t1: float) -> str:
     """What the policy said of a site in the middle of a time."""
-    d = t.decision_at(site, 0.5 * (t0 + t1))
-    return d.reason if d is not None else "nothing had been decided yet"
+    decided = t.decision_at(site, 0.5 * (t0 + t1))
+    return str(decided[2]) if decided is not None else "nothing had been decided yet"
 
 
 def _held_by(holds: Sequence[HeldSpan], site: str, at: float) -> str:

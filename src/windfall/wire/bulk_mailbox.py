@@ -231,6 +231,10 @@ class BulkMailbox:
         """Whether answers are still to be sent. It goes on only while ``take`` is called."""
         return bool(self._sending)
 
+    def sent_bytes(self) -> int:
+        """How much there is at the other end of the answers that are under way."""
+        return sum(job.before + job.here for job in self._sending)
+
     def close(self) -> None:
         """End what is under way. What has been transferred is kept."""
         self._client.close()

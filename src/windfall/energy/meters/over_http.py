@@ -6,10 +6,14 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from windfall import proxies
 from windfall.energy.meters.base import Checked, Counter, Integral, PowerSample, Uptime
 from windfall.errors import MeterError
+
+if TYPE_CHECKING:
+    import httpx
 
 #: From a URL and headers to the answer's text. Raises MeterError.
 Ask = Callable[[str, Mapping[str, str]], str]
@@ -23,20 +27,37 @@ _TIMEOUT_S = 10.0
 _MOST_BYTES = 8_000_000
 
 
-def ask(url: str, headers: Mapping[str, str]) -> str:
-    """Ask over the network. Raises MeterError, without what may be secret in the address."""
-    import httpx  # takes a moment to import, and most sites have no such meter
+class Asking:
+    """Asks over the network, on a connection that is kept: a new one for each reading costs more than the reading."""
 
-    where = url.split("?")[0].split("@")[-1]
-    try:
-        answer = httpx.get(url, headers=dict(headers), timeout=_TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as e:
-        raise MeterError(f"the meter at {where} does not answer ({type(e).__name__})") from None
-    if answer.status_code != 200:
-        raise MeterError(f"the meter at {where} answers with status {answer.status_code}")
-    if len(answer.content) > _MOST_BYTES:
-        raise MeterError(f"the meter at {where} answers with {len(answer.content) / 1e6:.0f} MB; name a smaller page")
-    return answer.text
+    def __init__(self) -> None:
+        self._client: httpx.Client | None = None
+
+    def __call__(self, url: str, headers: Mapping[str, str]) -> str:
+        """The answer's text. Raises MeterError, without what may be secret in the address."""
+        import httpx  # takes a moment to import, and most sites have no such meter
+
+        where = url.split("?")[0].split("@")[-1]
+        if self._client is None:
+            way = proxies.way(url)
+            if way.fault:
+                raise MeterError(f"the meter at {where} cannot be asked: {way.fault}")
+            secure = url.startswith("https:")
+            self._client = httpx.Client(timeout=_TIMEOUT_S, proxy=way.proxy, trust_env=False, verify=secure)
+        try:
+            answer = self._client.get(url, headers=dict(headers))
+        except (httpx.HTTPError, httpx.InvalidURL) as e:
+            raise MeterError(f"the meter at {where} does not answer ({type(e).__name__})") from None
+        if answer.status_code != 200:
+            raise MeterError(f"the meter at {where} answers with status {answer.status_code}")
+        if len(answer.content) > _MOST_BYTES:
+            raise MeterError(f"the meter at {where} answers with {len(answer.content) / 1e6:.0f} MB; name a smaller page")
+        return answer.text
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
 
 
 class ExporterMeter:
@@ -45,10 +66,12 @@ class ExporterMeter:
     def __init__(
         self, uptime: Uptime, interval_s: float, url: str, *, host: str | None = None,
         energy: str = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", energy_unit: str = "mJ",
-        power: str = "DCGM_FI_DEV_POWER_USAGE", power_unit: str = "W", ask: Ask = ask,
+        power: str = "DCGM_FI_DEV_POWER_USAGE", power_unit: str = "W", ask: Ask | None = None,
     ) -> None:  # fmt: skip
         """``host``: only its rows, where the page has several machines'."""
-        self._uptime, self._interval_s, self._url, self._host, self._ask = uptime, interval_s, url, host, ask
+        self._uptime, self._interval_s, self._url, self._host = uptime, interval_s, url, host
+        self._asking = Asking()
+        self._ask: Ask = ask or self._asking
         self._energy, self._power = (energy, _ENERGY_J[energy_unit]), (power, _POWER_W[power_unit])
         self._each: dict[str, Checked] = {}
         self._epoch = 0
@@ -100,7 +123,7 @@ class ExporterMeter:
         return found
 
     def close(self) -> None:
-        return None
+        self._asking.close()
 
 
 class JsonMeter:
@@ -109,10 +132,12 @@ class JsonMeter:
     def __init__(
         self, uptime: Uptime, interval_s: float, url: str, *, energy_path: str | None = None, energy_unit: str = "Wh",
         power_path: str | None = None, power_unit: str = "W", headers_from_env: Mapping[str, str] | None = None,
-        environ: Mapping[str, str] = os.environ, ask: Ask = ask,
+        environ: Mapping[str, str] = os.environ, ask: Ask | None = None,
     ) -> None:  # fmt: skip
         """Raises MeterError if a header's variable is not set."""
-        self._uptime, self._url, self._ask = uptime, url, ask
+        self._uptime, self._url = uptime, url
+        self._asking = Asking()
+        self._ask: Ask = ask or self._asking
         self._energy = (energy_path, _ENERGY_J[energy_unit])
         self._power = (power_path, _POWER_W[power_unit])
         missing = sorted(v for v in (headers_from_env or {}).values() if not environ.get(v))
@@ -167,7 +192,7 @@ class JsonMeter:
         return [self._told]
 
     def close(self) -> None:
-        return None
+        self._asking.close()
 
 
 def _figure(value: Any) -> float | None:

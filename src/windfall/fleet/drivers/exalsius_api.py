@@ -10,7 +10,6 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -23,6 +22,7 @@ from windfall import clock, proxies
 from windfall.config.exalsius import ExalsiusTable
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.drivers.asking import ask, last_line
+from windfall.grid.credentials import by_reference
 
 Json = dict[str, Any]
 _PATIENCE_MAX_S = 60.0
@@ -147,22 +147,7 @@ class ControlPlane:
             return self._client
 
     def _token(self) -> str:
-        kind, _, name = self._table.token_from.partition(":")
-        if kind == "env":
-            token = os.environ.get(name, "").strip()
-            if not token:
-                raise Unauthorized(f"the variable {name}, which token_from names, is not set")
-        else:
-            try:
-                token = Path(name).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as e:
-                why = e.strerror if isinstance(e, OSError) else "it is no text"
-                raise Unauthorized(f"the token cannot be read from {name}: {why}") from None
-            if not token:
-                raise Unauthorized(f"{name}, which token_from names, is empty")
-        if not token.isascii() or not token.isprintable():
-            raise Unauthorized(f"what {self._table.token_from} has is no token: it is more than one line, or not ASCII")
-        return token
+        return by_reference(self._table.token_from, "token_from")
 
     def _renew(self) -> None:
         answer = ask(self._table.renew_command, timeout_s=self._table.timeout_s, env=os.environ)

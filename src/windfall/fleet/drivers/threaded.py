@@ -27,7 +27,7 @@ class LookIntervals:
 
 
 @dataclass(frozen=True)
-class _Request:
+class _Errand:
     what: str
     do: Callable[[], None]
 
@@ -40,7 +40,7 @@ class ThreadedDriver:
         self._site = site
         self._pace = pace or LookIntervals()
         self._wake = threading.Condition()
-        self._request: _Request | None = None
+        self._request: _Errand | None = None
         self._seen = Observation(Observed.UNKNOWN)
         self._seen_at: float | None = None
         self._begun = clock.monotonic()
@@ -55,11 +55,11 @@ class ThreadedDriver:
     # -- the loop's side -------------------------------------------------------------------------------------
 
     def ensure_up(self, site: str, generation: int) -> None:
-        self._ask(_Request("up", lambda: self._driver.ensure_up(site, generation)), Observed.STARTING)
+        self._ask(_Errand("up", lambda: self._driver.ensure_up(site, generation)), Observed.STARTING)
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
         """Raises what the request before this one has failed with."""
-        self._ask(_Request("down", lambda: self._driver.ensure_down(site, grace_s, reason)), Observed.STOPPING)
+        self._ask(_Errand("down", lambda: self._driver.ensure_down(site, grace_s, reason)), Observed.STOPPING)
         with self._wake:
             failed, self._unstopped = self._unstopped, None
         if failed is not None:
@@ -84,7 +84,7 @@ class ThreadedDriver:
             self._closed = True
             self._wake.notify_all()
 
-    def _ask(self, request: _Request, meanwhile: Observed) -> None:
+    def _ask(self, request: _Errand, meanwhile: Observed) -> None:
         self._start()
         with self._wake:
             # The newest request counts: who is to be off need not be started first.
@@ -115,7 +115,7 @@ class ThreadedDriver:
                 self._carry_out(request)
             self._look()
 
-    def _carry_out(self, request: _Request) -> None:
+    def _carry_out(self, request: _Errand) -> None:
         try:
             request.do()
         except DriverError as e:

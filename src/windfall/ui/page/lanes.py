@@ -30,7 +30,7 @@ _LETTER = 0.068
 
 
 @dataclass(frozen=True, slots=True)
-class Criterion:
+class LaneCriterion:
     """The level that a site's signal is judged by, in the signal's unit; windows are under it, or of a power over it."""
 
     level: float
@@ -38,7 +38,7 @@ class Criterion:
 
 
 def lanes(
-    s: RunSeries, sites: Mapping[str, SiteState], criteria: Mapping[str, Criterion], windows: Sequence[SiteWindows],
+    s: RunSeries, sites: Mapping[str, SiteState], criteria: Mapping[str, LaneCriterion], windows: Sequence[SiteWindows],
     holds: Sequence[HeldSpan],
 ) -> Draw:  # fmt: skip
     """A strip of the run's mode, then a lane per site."""
@@ -83,7 +83,7 @@ def _mode_strip(ax: Any, s: RunSeries) -> None:
     ax.set_title("run: paused (grey), local (blue), federated (green)", loc="left", fontsize=9, color=MUTED, pad=3)
 
 
-def _lane(ax: Any, s: RunSeries, name: str, site: SiteState, criterion: Criterion | None, inches: float) -> None:
+def _lane(ax: Any, s: RunSeries, name: str, site: SiteState, criterion: LaneCriterion | None, inches: float) -> None:
     level = criterion.level if criterion is not None else None
     points = [p for p in s.readings.get(name, []) if p[0] < s.end]
     times = [_when(max(t, s.start)) for t, _ in points] + ([_when(s.end)] if points else [])

@@ -19,7 +19,7 @@ from windfall.store.files import to_json, write_atomic
 from windfall.store.rundir import RunDir
 from windfall.ui.page import bars, costs, figures, headline, pieces
 from windfall.ui.page.computed_with import computed_with
-from windfall.ui.page.lanes import Criterion, lanes
+from windfall.ui.page.lanes import LaneCriterion, lanes
 from windfall.units import UNITS, clock_text, kwh
 from windfall.view.account import RunAccount, run_account
 from windfall.view.counterfactuals import Counterfactuals, counterfactuals, own_counts
@@ -35,7 +35,7 @@ _WIDE, _NARROW = 1040.0, 440.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _Material:
     """Everything that a report is made of, of one moment of the run."""
 
     config: Config
@@ -78,7 +78,7 @@ def write_report(run: RunDir, command: Sequence[str] = ()) -> Path:
     return run.report / "index.html"
 
 
-def _read(run: RunDir, command: Sequence[str]) -> _Read:
+def _read(run: RunDir, command: Sequence[str]) -> _Material:
     with one_moment(run) as at:
         config = configuration(run)
         summary = run_state(run, at)
@@ -93,10 +93,10 @@ def _read(run: RunDir, command: Sequence[str]) -> _Read:
         states = t.states() if t else []
     found = counterfactuals(config, summary, readings, account.rows, s.costs, states, own_counts(run, summary))
     made = provenance(config, readings.grid if readings.traced else None, command)
-    return _Read(config, summary, s, account, found, windows, holds, made)
+    return _Material(config, summary, s, account, found, windows, holds, made)
 
 
-def _criteria(config: Config) -> dict[str, Criterion]:
+def _criteria(config: Config) -> dict[str, LaneCriterion]:
     """By site, what its first signal is judged by, as windows are."""
     found = {}
     for s in config.site:
@@ -106,11 +106,11 @@ def _criteria(config: Config) -> dict[str, Criterion]:
             level = config.run.threshold_price_per_mwh
         elif not intensity(s.signal.type):
             level = s.train_power_w / (1e6 if s.signal.type == "curtailed_power" else 1.0)
-        found[s.name] = Criterion(level, unit)
+        found[s.name] = LaneCriterion(level, unit)
     return found
 
 
-def _as_json(r: _Read) -> dict[str, Any]:
+def _as_json(r: _Material) -> dict[str, Any]:
     """The summary with the comparison that the page leads with, every alternative, and what it was computed with."""
     training = [c for c in r.series.costs if c.phase == "training"]
     priced = sum(c.joules - c.unpriced_joules for c in training)
@@ -133,7 +133,7 @@ def _as_json(r: _Read) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _page(r: _Read, wide: Mapping[str, str], narrow: Mapping[str, str]) -> str:
+def _page(r: _Material, wide: Mapping[str, str], narrow: Mapping[str, str]) -> str:
     css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
     summary, config, s = r.summary, r.config, r.series
     title = pieces.text(summary.run_id or config.run.name)
@@ -218,7 +218,7 @@ _CHANGES = (
 )
 
 
-def _lanes_caption(r: _Read) -> str:
+def _lanes_caption(r: _Material) -> str:
     criteria = _criteria(r.config)
     levels = {(c.level, c.unit) for c in criteria.values()}
     if len(levels) == 1:
@@ -233,7 +233,7 @@ def _lanes_caption(r: _Read) -> str:
     )
 
 
-def _equal_tokens(r: _Read) -> str:
+def _equal_tokens(r: _Material) -> str:
     hours, watts = r.summary.training_hours, r.summary.mean_training_watts
     own = f"{hours:,.2f} site-hours at {watts:,.0f} W" if watts else "site-hours, of which there are none yet"
     return (
@@ -242,10 +242,10 @@ def _equal_tokens(r: _Read) -> str:
     )
 
 
-def _limits(r: _Read) -> str:
+def _limits(r: _Material) -> str:
     """What the figures rest on and leave out."""
     notes = [*r.account.notes, *r.found.notes]
-    notes.append("energy of the network, of the coordinator and of storage is in no figure")
+    notes.append("energy of the coordinator and of storage is in no figure")
     notes.append("alternatives are computed, not run; the quality of what they would have trained is not known")
     return f"<ul>{''.join(f'<li>{pieces.text(n[:1].upper() + n[1:])}.</li>' for n in dict.fromkeys(notes))}</ul>"
 
@@ -276,7 +276,7 @@ def _samples(config: Config, s: RunSeries) -> str:
     return _section("Sample text", about, inner, "long")
 
 
-def _trained_by(r: _Read) -> str:
+def _trained_by(r: _Material) -> str:
     by = f"The run itself was Windfall {', then '.join(map(pieces.text, r.summary.windfall))}." if r.summary.windfall else ""
     head = r.account.versions[-1] if r.account.versions else None
     weights = f" Weights of version {head.version}: SHA-256 {pieces.text(head.sha256[:16])}." if head is not None else ""

@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 def print_account(a: RunAccount, by: str | None, console: Console) -> None:
     """Lines by site and by phase (or as asked), what became of the tokens, embodied emissions, intensity, the range, and notes."""
     state = f"{a.run_id}: {a.state}" + (", and more may be booked" if a.open else "")
-    _say(console, f"{state}. {a.measured_share * 100:.1f} % of all joules measured, the rest modelled. {_method(a)}")
+    assumed = f", {_share(a.total.assumed_joules, a.total.joules)} assumed (network)" if a.total.assumed_joules else ""
+    _say(console, f"{state}. {a.measured_share * 100:.1f} % of all joules measured{assumed}, the rest modelled. {_method(a)}")
     for kind in (by,) if by else ("site", "phase"):
         console.print()
         _lines(a, kind, console)
     console.print()
     t = a.tokens
     _say(console, f"tokens     {t.paid:,} trained = {t.committed:,} committed + {t.lost:,} lost + {t.repeated:,} repeated")
+    if t.lost or t.repeated:
+        _say(
+            console,
+            f"           {a.lost_kwh:,.3f} kWh of training went into lost work, {a.repeated_kwh:,.3f} kWh into repeated work",
+        )
     for name, m in a.embodied.items():
         if m is not None:
             _say(
@@ -33,7 +39,7 @@ def print_account(a: RunAccount, by: str | None, console: Console) -> None:
         _say(console, f"SCI        E {s.energy_kwh:,.3f} kWh, I {s.g_per_kwh:,.1f} g/kWh, M {made}")
         each = ", ".join(f"{v:,.4g} g per {name}" for name, v in s.per.items() if v is not None)
         if each:
-            _say(console, f"           {each}")
+            _say(console, f"           {each}: all energy, that of lost and repeated work too, over what is committed")
     r = a.range
     if r is not None:
         moved = f"; {r.moved_most_by} moves it most" if r.moved_most_by else ""

@@ -47,7 +47,8 @@ class LiveView:
     before starting the coordinator.
     """
 
-    def __init__(self, run: RunDir, config: Config, console: Console) -> None:
+    def __init__(self, run: RunDir, config: Config, console: Console, *, joined: bool = False) -> None:
+        """``joined``: the run has been going on, or is over; nobody waits for its coordinator to start."""
         self._run = run
         self._config = config
         self._console = console
@@ -63,7 +64,7 @@ class LiveView:
         self._emitted = ""
         self._begun = self._told_at = clock.monotonic()
         #: Whether this life of the coordinator has said anything yet.
-        self._heard = False
+        self._heard = joined
         self._grid: Grid | None = None
         self._grid_tried = False
         self._live: Live | None = None

@@ -63,7 +63,8 @@ def draw(p: Picture, width: int, height: int) -> list[Text]:
 def _facts(p: Picture, room: int) -> list[tuple[str, Text]]:
     s = p.state
     done, budget = int(s.tokens_committed), max(1, int(s.tokens_budget))
-    found = [("run time", Text(_run_time(p))), ("mode", Text(s.mode, style=_MODE_STYLES.get(s.mode, "dim")))]
+    found = [("run", _stands(s))] if s.state != "running" else []
+    found += [("run time", Text(_run_time(p))), ("mode", Text(s.mode, style=_MODE_STYLES.get(s.mode, "dim")))]
     if (waits := waiting_text(s)) is not None:
         found.append(("waiting", Text(f"for {waits}", style="yellow")))
     found += [("files", Text(text)) for text in transfer_texts(s)]
@@ -91,6 +92,13 @@ def _fact(label: str, value: Text, room: int) -> list[Text]:
         Text(f"{label if i == 0 else '':<{_LABEL}}  ", style="dim").append(part, style=f"not dim {value.style}".strip())
         for i, part in enumerate(parts)
     ]
+
+
+def _stands(s: RunState) -> Text:
+    """How a run stands that does not run."""
+    said = "its coordinator has ended without a word; `windfall run` goes on with it" if s.state == "stopped" else s.message
+    style = {"done": "green", "failed": "bold red"}.get(s.state, "yellow")
+    return Text(s.state + (f": {safe(said)}" if said else ""), style=style)
 
 
 def _run_time(p: Picture) -> str:

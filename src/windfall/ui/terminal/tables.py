@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from windfall.run.operator import words
+from windfall.run.requests import words
 from windfall.store.configurations import change_text
 from windfall.store.records import Hold
 from windfall.ui.backtest_late import beside
@@ -252,7 +252,7 @@ def _hands(s: RunState) -> list[tuple[str, str]]:
         hold = Hold(h["site"], h["kind"], h["since"], h["until"], h["who"], h["why"])
         found.append(("held", f"{h['site']}: {safe(words(hold))}, since {clock_text(h['since'])} UTC"))
     for a in s.asked:
-        what = f"{a['kind']} of {a['site']} by {a['who']}"
+        what = f"{a['what']} by {a['who']}"
         what += f" for {duration_text(a['for_s'])}" if a["for_s"] is not None else ""
         found.append(("asked", safe(what + (f": {a['why']}" if a["why"] else "")) + " (asked, not yet noted)"))
     for lost in s.signals_lost:

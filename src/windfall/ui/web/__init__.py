@@ -1,0 +1,1 @@
+"""The dashboard: pages, the JSON behind them, and streams of what changes, over HTTP."""
