@@ -167,7 +167,8 @@ def emissions(s: RunSeries, baselines: Sequence[Counterfactual]) -> Draw:
         _label_ends(ax, ends)
         ax.set_ylabel("kg CO2 since the start")
         ax.set_xlabel("hours of run time")
-        ax.set_ylim(bottom=0)
+        least = min((y for line in ax.get_lines() for y in line.get_ydata()), default=0.0)
+        ax.set_ylim(bottom=least * 1.05 if least < 0 else 0)  # under a negative intensity using power takes emissions away
         right = max((e[0] for e in ends), default=1.0) or 1.0
         ax.set_xlim(0, right * (1.22 if inches >= 7 else 1.5))
         return figure
@@ -232,7 +233,8 @@ def _label_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
     """Names at the ends of lines, moved apart where they would cover each other."""
     if not ends:
         return
-    gap = max(y for _, y, _, _ in ends) * 0.065
+    values = [y for _, y, _, _ in ends]
+    gap = (max(*values, 0.0) - min(*values, 0.0)) * 0.075
     last = float("-inf")
     for x, y, text, colour in sorted(ends, key=lambda e: e[1]):
         at = max(y, last + gap)
