@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 #: What is not run here, by how its words begin, and why.
 ELSEWHERE = {
+    "dashboard": "serves until it is stopped: tests/ui/test_ui_web_browser.py",
     "demo": "four minutes of training",
     "site": "joins, invites or changes machines elsewhere: tests/run/test_run_hosts.py types it as it stands",
     "certs": "the same",

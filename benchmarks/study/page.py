@@ -18,6 +18,7 @@ from windfall.store.files import write_json
 from windfall.ui.backtest_page import document, figure, section, write_page
 from windfall.ui.page import pieces
 from windfall.ui.page.figures import pdf, svg
+from windfall.units import counted
 
 #: Elastic over centralised validation loss, mean over seeds; energy over the centralised run's.
 MARK_LOSS, MARK_ENERGY = 1.010, 1.01
@@ -109,7 +110,7 @@ def write(folder: Path, result: Result) -> Path:
         section("Quality", _ABOUT_QUALITY, _quality(result)) if result.outcomes else "",
         section("The day at the study’s size", _ABOUT_DAY, _day(result)) if result.rows else "",
         section("Regions always on", _ABOUT_REGIONS, _regions(result)) if result.rows else "",
-        *(section("", "", figure(name, draw, title, caption)) for name, (draw, title, caption) in drawn.items()),
+        *(section(title, "", figure(name, draw, title, caption)) for name, (draw, title, caption) in drawn.items()),
         "<footer>python -m benchmarks.study; study.json has every figure.</footer>",
     ]  # fmt: skip
     page = folder / "index.html"
@@ -142,7 +143,7 @@ def _marks(result: Result) -> str:
     for f in result.figures():
         value = f["value"] if isinstance(f["value"], str) else f"{f['value']:.4f}"
         if "by_seed" in f:
-            value += f" ({min(f['by_seed']):.4f} to {max(f['by_seed']):.4f}, {len(f['by_seed'])} seeds)"
+            value += f" ({min(f['by_seed']):.4f} to {max(f['by_seed']):.4f}, {counted(len(f['by_seed']), 'seed')})"
         if f.get("least") is not None:
             value += f" (median {f['median']:.4f}, {f['least']:.4f} to {f['largest']:.4f})"
         met = {True: "met", False: "missed", None: ""}[f["met"]]

@@ -27,9 +27,9 @@ def price(values: np.ndarray, left_h: float, time_h: float, sites: int = 1) -> f
 
 def test_it_waits_where_waiting_is_usual_and_does_not_where_too_little_clean_time_is_left() -> None:
     assert 20.0 <= price(CLEAN, 3.0, 24.0) < 40.0
-    assert price(CLEAN, 6.0, 24.0) >= 400.0
+    assert price(CLEAN, 6.5, 24.0) >= 400.0
     assert price(CLEAN, 3.0, 9.0) >= 400.0  # the clean hours come after the date
-    assert price(CLEAN, 6.0, 24.0, sites=2) < 40.0  # two sites share it
+    assert price(CLEAN, 6.5, 24.0, sites=2) < 40.0  # two sites share it
 
 
 def test_the_price_rises_with_what_is_left_and_falls_with_the_time() -> None:

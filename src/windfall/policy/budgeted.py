@@ -33,8 +33,8 @@ _SPARE_SHARE = 0.002
 #: With fewer days of past than this, days of the prior stand before them.
 _LEAST_DAYS = 7
 _PER_DAY = round(DAY_S / STEP_S)
-#: For how long a price stands: a share of the time left, but no longer than this (s).
-_HOLDS_SHARE, _HOLDS_S = 1 / 28, 6 * 3600.0
+#: For how long a price stands: a part of the time left, but no longer than some hours (s), more of them if the date is weeks away.
+_HOLDS_PART, _HOLDS_FAR_PART, _HOLDS_S = 28, 168, (7200.0, 21600.0)
 #: Tokens left at which prices are remembered: as shares of what can be trained until prices are made anew.
 _TRAINED = (1.0, 0.5, 0.0)
 #: Of a plan, so many of the next switches are remembered.
@@ -177,7 +177,7 @@ class Budgeted:
             told[name] = {
                 "trusted": float(source.weight.max(initial=0.0)), "chance": float(made.chance[i]), "wait": float(made.wait_s[i])
             }  # fmt: skip
-        hold_s = min(_HOLDS_S, max(self._replan_s, _HOLDS_SHARE * (end - t)))
+        hold_s = max(self._replan_s, min((end - t) / _HOLDS_PART, max(_HOLDS_S[0], min(_HOLDS_S[1], (end - t) / _HOLDS_FAR_PART))))
         trained = sum(s.rate for s in sources) * hold_s
         tokens = [max(0.0, left - share * trained) for share in _TRAINED]
         plan = {"plan_at": t, "plan_until": t + hold_s, "blind": 1.0, "known": float(min(d.known for d in days.values()))}

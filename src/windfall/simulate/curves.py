@@ -6,9 +6,8 @@ The last value of ``emissions`` is the row's ``kg_co2``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from windfall.energy.phases import of_state, with_stalls
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
 from windfall.grid.build import Grid
+from windfall.simulate.backtest import Row
 from windfall.simulate.work import TrainerModel
 from windfall.units import J_PER_KWH
 
@@ -47,18 +47,7 @@ class Curve:
         return np.interp(t, self.times, self.values)
 
 
-class Drawn(Protocol):
-    """What curves are made of: a row of a backtest, or a simulation's result."""
-
-    @property
-    def preset(self) -> str: ...
-    @property
-    def lanes(self) -> Mapping[str, Sequence[tuple[float, float, str]]]: ...
-    @property
-    def kg_by_method(self) -> Mapping[str, float]: ...
-
-
-def activities(row: Drawn, config: Config) -> dict[str, list[Activity]]:
+def activities(row: Row, config: Config) -> dict[str, list[Activity]]:
     """By site, what it was doing over a row's time, in order. Time off is left out."""
     model = TrainerModel.of(config, row.preset)
     joint = _joint(row)
@@ -77,9 +66,9 @@ def activities(row: Drawn, config: Config) -> dict[str, list[Activity]]:
     return found
 
 
-def emissions(row: Drawn, config: Config, grid: Grid) -> Curve | None:
+def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
     """kgCO2 of all sites since the start of a row; None where it has no emissions."""
-    if not row.kg_by_method:
+    if row.kg_co2 is None:
         return None
     method = "marginal" if "marginal" in row.kg_by_method else "average"
     doing = activities(row, config)
@@ -128,7 +117,7 @@ def seconds_training(doing: Sequence[Activity]) -> Curve:
     return Curve(times, values[first])
 
 
-def _joint(row: Drawn) -> list[tuple[float, float]]:
+def _joint(row: Row) -> list[tuple[float, float]]:
     """The times in which two or more sites of a row worked, in order. The stall's cycle begins anew with each."""
     changes: dict[float, list[tuple[str, bool]]] = {}
     for site, lane in row.lanes.items():  # in the order of sites, in which the loop places them

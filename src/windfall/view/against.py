@@ -1,19 +1,23 @@
-"""What a run's emissions are measured against, as curves over run time: each region always on, and the oracle.
+"""What a run's emissions are measured against, as lines over run time: each region always on, and the oracle's level.
 
-It reads whole signals and simulates, which takes seconds for a long run. So faces that have to stay quick ask a process
+It reads whole signals and solves a schedule, which takes seconds for a long run. So faces that have to stay quick ask a process
 of its own: ``python -m windfall.view.against RUN`` prints it as JSON.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from windfall.errors import WindfallError
 from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
+from windfall.view.baselines import Counterfactual
 from windfall.view.counterfactuals import run_counterfactuals
+from windfall.view.curves import span_of
+from windfall.view.moment import one_moment
 from windfall.view.text import safe
 
 #: Points of a curve.
@@ -24,8 +28,8 @@ _POINTS = 300
 class Other:
     """What the same tokens would have emitted otherwise: ``kg`` at run times ``t``. ``total_kg`` is None where ``why`` says why.
 
-    ``kind``: region (one site there, always on) or oracle. ``own``: whether the run has a site there. ``headline``: whether the run
-    is compared with this one first.
+    ``kind``: region (one site there, always on), oracle (``kg`` is its whole, at any time) or another of `view.counterfactuals`,
+    without a line. ``own``: whether the run has a site there. ``headline``: whether the run is compared with this one first.
     """
 
     name: str
@@ -39,25 +43,29 @@ class Other:
 
 
 def against(run: RunDir) -> list[Other]:
-    """Every region of the configuration always on, cleanest first, and the oracle.
+    """Every alternative of a run.
 
     Raises:
         StoreError: there is no run, or it cannot be read.
         ConfigError: its configuration cannot be read.
     """
-    found = run_counterfactuals(run)
+    with one_moment(run) as at:
+        found = run_counterfactuals(run, at)
+        t0, t1 = span_of(at)
     best = found.headline
-    return [
-        Other(r.name, r.kind, r.own, r is best, r.kg, *_thin([t for t, _ in r.curve], [k for _, k in r.curve]), safe(r.why))
-        for r in found.rows
-        if r.kind in ("region", "oracle")
-    ]
+    return [_other(r, r is best, t0, t1) for r in found.rows]
 
 
-def _thin(times: list[float], kg: list[float]) -> tuple[list[float], list[float]]:
-    step = max(1, -(-len(times) // _POINTS))
-    kept = sorted({*range(0, len(times), step), len(times) - 1} - {-1})
-    return [round(times[i], 1) for i in kept], [float(f"{kg[i]:.6g}") for i in kept]
+def _other(r: Counterfactual, best: bool, t0: float, t1: float) -> Other:
+    curve: Sequence[tuple[float, float]] = r.curve
+    if r.kind == "oracle" and r.kg is not None:
+        curve = ((t0, r.kg), (t1, r.kg))
+    step = max(1, -(-len(curve) // _POINTS))
+    kept = [*curve[:-1:step], *curve[-1:]]
+    return Other(
+        r.region or r.name, r.kind, r.own, best, r.kg, [round(t, 1) for t, _ in kept], [float(f"{kg:.6g}") for _, kg in kept],
+        safe(r.why),
+    )  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

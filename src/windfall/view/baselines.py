@@ -61,7 +61,7 @@ class Counterfactual:
     #: Of a region: its name, and whether the run has a site there.
     region: str | None = None
     own: bool = False
-    #: (run time, kg so far) at every change of reading or power; of what is drawn, and of all sites always on, there is none.
+    #: Of a region: (run time, kg so far) at every change of the reading.
     curve: tuple[tuple[float, float], ...] = ()
 
 

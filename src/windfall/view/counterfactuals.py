@@ -23,7 +23,6 @@ from windfall.grid.signal import Signal
 from windfall.policy.base import Policy
 from windfall.policy.build import build_policy
 from windfall.policy.planner import plan_budget
-from windfall.simulate.curves import emissions
 from windfall.simulate.oracle import gap, planned_sites, same_unit
 from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.store.rundir import RunDir
@@ -339,16 +338,8 @@ def _row(ways: _Ways, kind: str, o: SimulationResult, end: float, whole: float =
     kg = None if said else o.kg
     return Counterfactual(
         name, kind, kg, share(state, kg), o.kwh if done else None, o.money_by_currency if done else {}, o.site_hours,
-        finish / 3600.0 if done else None, o.starts, unknown, why=said, curve=() if kg is None else _curve(ways, o, kg),
+        finish / 3600.0 if done else None, o.starts, unknown, why=said,
     )  # fmt: skip
-
-
-def _curve(ways: _Ways, o: SimulationResult, kg: float) -> tuple[tuple[float, float], ...]:
-    """(run time, kg so far) of a simulation. Own plants and batteries are in its end alone, and shared out over all of it."""
-    curve = emissions(o, ways.config, ways.grid)
-    if curve is None or not len(curve.values) or curve.values[-1] == 0.0:
-        return ()
-    return tuple(zip(curve.times.tolist(), (curve.values * (kg / curve.values[-1])).tolist(), strict=True))
 
 
 def _dark_hours(ways: _Ways, o: SimulationResult) -> float:

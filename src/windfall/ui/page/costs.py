@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from windfall.energy.phases import PHASES
+from windfall.store.telemetry_energy import EnergySums
 from windfall.ui.page.pieces import carbon, folded, number, percent, table, text
 from windfall.units import J_PER_KWH, clock_text
 from windfall.view.account import RunAccount
@@ -55,6 +56,13 @@ def accounts(summary: RunState, s: RunSeries) -> str:
     rows: list[tuple[str, Sequence[str]]] = []
     total = {"seconds": 0.0, "inside": 0.0}
     late = bool(summary.work_lost.tokens)
+    behind = any(c.own_joules or c.stored_joules for c in s.costs)
+
+    def origins(parts: Sequence[EnergySums]) -> tuple[str, ...]:
+        """kWh from own plants and out of batteries, where a site has any."""
+        sums = (sum(c.own_joules for c in parts), sum(c.stored_joules for c in parts))
+        return tuple(number(j / J_PER_KWH, 2) for j in sums) if behind else ()
+
     for name, site in summary.sites.items():
         parts = sorted((c for c in s.costs if c.site == name), key=lambda c: PHASES.index(c.phase) if c.phase in PHASES else 9)
         judged = sum(c.joules - c.unjudged_joules for c in parts)
@@ -63,26 +71,26 @@ def accounts(summary: RunState, s: RunSeries) -> str:
         total["inside"] += inside
         cells = [
             f"<b>{text(name)}</b>", text(site.region or ""), number(sum(c.seconds for c in parts) / 3600, 2),
-            number(site.energy_kwh, 2), carbon(site.kg_co2), percent(inside / judged if judged > 0 else None),
+            number(site.energy_kwh, 2), *origins(parts), carbon(site.kg_co2), percent(inside / judged if judged > 0 else None),
             f"{site.tokens:,}", str(site.starts), *(_lost(site.work_lost) if late else ()),
         ]  # fmt: skip
         rows.append(("", cells))
         for c in parts:
             known = c.joules - c.unjudged_joules
             cells = [
-                c.phase, "", number(c.seconds / 3600, 2), number(c.joules / J_PER_KWH, 2), carbon(c.grams / 1000),
+                c.phase, "", number(c.seconds / 3600, 2), number(c.joules / J_PER_KWH, 2), *origins([c]), carbon(c.grams / 1000),
                 percent(c.inside_joules / known if known > 0 else None), "", "", *(("", "") if late else ()),
             ]  # fmt: skip
             rows.append(("phase", cells))
     cells = [
-        "all", "", number(total["seconds"] / 3600, 2), number(summary.energy_kwh, 2), carbon(summary.kg_co2),
+        "all", "", number(total["seconds"] / 3600, 2), number(summary.energy_kwh, 2), *origins(s.costs), carbon(summary.kg_co2),
         percent(summary.share_inside), f"{summary.tokens_committed:,}", str(sum(x.starts for x in summary.sites.values())),
         *(_lost(summary.work_lost) if late else ()),
     ]  # fmt: skip
     rows.append(("sum", cells))
     heads = [
-        "site and phase", "region", ">hours drawing power", ">kWh", ">kg CO2", ">inside windows", ">tokens", ">starts",
-        *((">tokens too late", ">kWh for them") if late else ()),
+        "site and phase", "region", ">hours drawing power", ">kWh", *((">of them own", ">stored") if behind else ()), ">kg CO2",
+        ">inside windows", ">tokens", ">starts", *((">tokens too late", ">kWh for them") if late else ()),
     ]  # fmt: skip
     return table(heads, rows)
 

@@ -167,7 +167,8 @@ def emissions(s: RunSeries, baselines: Sequence[Counterfactual]) -> Draw:
         _label_ends(ax, ends)
         ax.set_ylabel("kg CO2 since the start")
         ax.set_xlabel("hours of run time")
-        least = min((y for line in ax.get_lines() for y in line.get_ydata()), default=0.0)
+        drawn = [k for b in baselines for _, k in b.curve] + [k for _, k in s.emissions]
+        least = min(drawn, default=0.0)
         ax.set_ylim(bottom=least * 1.05 if least < 0 else 0)  # under a negative intensity using power takes emissions away
         right = max((e[0] for e in ends), default=1.0) or 1.0
         ax.set_xlim(0, right * (1.22 if inches >= 7 else 1.5))

@@ -117,7 +117,7 @@ _LOSS = (
 )
 _EMISSIONS = (
     "The thick line is this run, all sites and phases. Each thin line is the same training in one region that never stops; dashed "
-    "ones have no site in this run. The dotted line is the least that was possible: the oracle."
+    "ones have no site in this run. The dotted level is the least that the whole could have been: the oracle."
 )
 _LANES = (
     "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion "
@@ -125,7 +125,7 @@ _LANES = (
     "zoom, and Enter says what was going on."
 )
 _RATES = (
-    "Tokens per second of run time, time within training that passed without a step, and bytes handed in, by site. What a cut "
+    "Tokens per second of run time, time within training that passed without a step, and bytes that moved, by site. What a cut "
     "holds is spread over the training since the one before."
 )
 
@@ -189,7 +189,7 @@ def _legend() -> str:
 
 
 def _rates(instead: dict[str, str]) -> str:
-    charts = (("tokens", "Tokens per second"), ("stall", "Stalls, share of training time"), ("bytes", "Bytes handed in"))
+    charts = (("tokens", "Tokens per second"), ("stall", "Stalls, share of training time"), ("bytes", "Bytes moved to and from it"))
     inner = instead.get("rates") or "".join(
         f'<figure aria-labelledby="h-{c}"><h3 id="h-{c}">{label}</h3>{_plot(c, label, "low")}</figure>' for c, label in charts
     )

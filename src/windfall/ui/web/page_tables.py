@@ -143,4 +143,4 @@ def _rates(found: dict[str, Any]) -> str:
                         ),
                     )
                 )
-    return _scrolled("rates", ("@from, UTC", "site", ">tokens/s", ">stalled", ">bytes handed in"), rows)
+    return _scrolled("rates", ("@from, UTC", "site", ">tokens/s", ">stalled", ">bytes moved"), rows)
