@@ -42,8 +42,11 @@ def carbon(kg: float | None) -> str:
 _NARROW = 3
 
 
-def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A table. A column named ``>kg`` is right-aligned, ``@time`` is quiet; a row is (class, cells of HTML)."""
+def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], label: str = "", name: str = "") -> str:
+    """A table. A column named ``>kg`` is right-aligned, ``@time`` is quiet; a row is (class, cells of HTML).
+
+    ``label``: what it is, for those who do not see it (default: its first column). ``name``: the id of what scrolls.
+    """
     kinds = [{">": "n", "@": "t"}.get(c[:1], "") for c in columns]
     head = "".join(f'<th class="{k}">{escape(c.lstrip(">@"))}</th>' for c, k in zip(columns, kinds, strict=True))
     body = "".join(
@@ -52,8 +55,9 @@ def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> 
     )
     says = '<p class="moves" aria-hidden="true">↔ this table can be scrolled sideways</p>' if len(columns) > _NARROW else ""
     inner = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    label = escape(columns[0].lstrip(">@"), quote=True)
-    return f'{says}<div class="scroll" tabindex="0" role="region" aria-label="table: {label}">{inner}</div>'
+    label = text(label or f"table: {columns[0].lstrip('>@')}")
+    known = f' id="{name}"' if name else ""
+    return f'{says}<div class="scroll" tabindex="0" role="region" aria-label="{label}"{known}>{inner}</div>'
 
 
 def folded(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], what: str) -> str:
