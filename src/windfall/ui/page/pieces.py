@@ -72,7 +72,7 @@ def folded(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], wh
 def dot(mode: str) -> str:
     """A mark in a mode's colour."""
     known = mode if mode in ("local", "federated") else "paused"
-    return f'<span class="dot" style="background:var(--c-{known})"></span>'
+    return f'<span class="dot {known}"></span>'
 
 
 def versions(s: RunSeries) -> str:
