@@ -11,9 +11,6 @@ unexport PYTHONDONTWRITEBYTECODE
   bench-differences bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 \
   study bench-dashboard verify-dashboard bench-long-run chaos chaos-short docs reference setup setup-tests clean
 
-  bench-differences bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 \
-  study bench-dashboard verify-dashboard bench-long-run chaos chaos-short docs reference setup setup-tests clean
-
 demo: setup
 	$(BIN)/windfall demo
 
