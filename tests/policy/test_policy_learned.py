@@ -138,7 +138,9 @@ def test_a_reading_that_never_comes_or_is_stale_starts_nothing_and_what_was_lear
 
 
 @settings(max_examples=15)
-@given(holes=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), min_size=1, max_size=5), delay=st.sampled_from([0.0, 600.0]))
+@given(
+    holes=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), min_size=1, max_size=5), delay=st.sampled_from([0.0, 600.0])
+)
 def test_no_belief_starts_a_site_without_a_fresh_reading_or_keeps_it_on_past_the_staleness_limit(
     holes: list[tuple[int, int]], delay: float
 ) -> None:
