@@ -79,11 +79,12 @@ def flicker(days: int) -> list[float | None]:
     return [0.0 if i % 96 < 12 else 20.0 if i % 7 == 0 else 400.0 for i in range(DAY * days)]
 
 
-def test_break_even_decides_until_a_day_is_known_and_says_so() -> None:
-    told = play(flicker(3))
+def test_break_even_decides_until_the_levels_have_shown_that_they_are_better_and_says_so() -> None:
+    windows: list[float | None] = [5.0 if i % 97 < 12 else 400.0 for i in range(4 * DAY)]
+    told = play(windows, spin_up_s=1200.0)  # break-even waits for the third reading of each
     assert told[0].reason.endswith("(too little of the past is known to learn from)")
-    assert not told[2 * DAY].reason.endswith(")")
-    assert "by what has paid" in told[2 * DAY].reason
+    assert told[DAY + 72].reason.endswith("(nothing better has been shown yet)")
+    assert "by what has paid" in told[-1].reason
 
 
 def test_with_a_past_it_decides_by_it_from_the_first_instant_on() -> None:
@@ -138,7 +139,9 @@ def test_a_reading_that_never_comes_or_is_stale_starts_nothing_and_what_was_lear
 
 
 @settings(max_examples=15)
-@given(holes=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), min_size=1, max_size=5), delay=st.sampled_from([0.0, 600.0]))
+@given(
+    holes=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), min_size=1, max_size=5), delay=st.sampled_from([0.0, 600.0])
+)
 def test_no_belief_starts_a_site_without_a_fresh_reading_or_keeps_it_on_past_the_staleness_limit(
     holes: list[tuple[int, int]], delay: float
 ) -> None:
