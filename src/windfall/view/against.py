@@ -61,7 +61,7 @@ def _other(r: Counterfactual, best: bool, t0: float, t1: float) -> Other:
     if r.kind == "oracle" and r.kg is not None:
         curve = ((t0, r.kg), (t1, r.kg))
     step = max(1, -(-len(curve) // _POINTS))
-    kept = [*curve[: -1 : step], *curve[-1:]]
+    kept = [*curve[:-1:step], *curve[-1:]]
     return Other(
         r.region or r.name, r.kind, r.own, best, r.kg, [round(t, 1) for t, _ in kept], [float(f"{kg:.6g}") for _, kg in kept],
         safe(r.why),
