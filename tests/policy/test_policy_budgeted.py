@@ -415,10 +415,12 @@ def test_prices_are_weighed_by_their_own_scale_and_named_in_their_own_unit(tmp_p
         reading = fresh(value, unit="AUD/MWh")
         d = policy.decide(view(site(value=reading, outlook=Outlook(None, past)), left=2 * HOUR))["a"]
         told.append(d)
-        assert d.numbers["restart_cost"] == pytest.approx(150.0 * max(0.0, value))  # a start's energy, which earns at -2
+        assert d.numbers["restart_cost"] == pytest.approx(300.0 * max(0.0, value))  # a start's energy, which earns at -2
         assert abs(d.numbers["worth"]) <= 1.0
     assert "AUD·s/MWh" in told[1].reason
-    planned = policy.decide(view(site(value=fresh(5.0, unit="AUD/MWh"), outlook=Outlook(ahead([5.0] * 24))), left=2 * HOUR))["a"]
+    planned = budgeted().decide(view(site(value=fresh(5.0, unit="AUD/MWh"), outlook=Outlook(ahead([5.0] * 24))), left=2 * HOUR))[
+        "a"
+    ]
     assert "5.0 AUD/MWh" in planned.reason
 
 

@@ -23,8 +23,7 @@ _ROWS = 24
 def _scrolled(label: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     if not rows:
         return "<p>Nothing yet.</p>"
-    named = f'class="scroll" tabindex="0" role="region" aria-label="{text(label)}"'
-    return table(columns, rows).replace('class="scroll"', named, 1)
+    return table(columns, rows, label)
 
 
 def events(found: EventPage) -> str:
@@ -33,8 +32,7 @@ def events(found: EventPage) -> str:
         ("" if e.notable else "quiet", (clock_text(e.t_run), text(e.site or "run"), text(e.kind.replace("_", " ")), text(e.what)))
         for e in found.events
     ]
-    named = 'class="scroll" tabindex="0" role="region" aria-label="events" id="event-rows"'
-    return table(("@run time, UTC", "site", "kind", "what"), rows).replace('class="scroll"', named, 1)
+    return table(("@run time, UTC", "site", "kind", "what"), rows, "events", "event-rows")
 
 
 def _dot(mode: str) -> str:
