@@ -197,6 +197,13 @@ def test_a_site_is_held_from_the_page_once_it_is_signed_in_and_confirmed(site: S
     (asked,) = pending(site.live)
     assert (asked.kind, asked.site, asked.for_s, asked.why) == ("hold", "adelaide", 7200.0, "storm warning")
     page.until("document.getElementById('w-notes').textContent.includes('hold of adelaide')")
+    page.run("document.getElementById('ask').close()")
+    page.run("document.querySelector('[data-ask=set]').click()")
+    page.run("document.querySelector('#ask [name=key]').value = 'limits.max_sites'")
+    page.run("document.querySelector('#ask [name=value]').value = '1'")
+    page.run("document.querySelector('#ask .go').click()")
+    page.until("document.querySelector('#ask [role=alert]').textContent.startsWith('Asked: limits.max_sites = 1')")
+    assert [r.kind for r in pending(site.live)] == ["hold", "set"]
     page.close()
 
 
