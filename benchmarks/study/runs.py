@@ -161,7 +161,8 @@ def perplexity(steps: Iterable[tuple[float, float]], tokens_per_step: int) -> tu
     mean, weight, least = 0.0, 0.0, math.inf
     for tokens, following in itertools.pairwise([*order, math.inf]):
         kept = _EMA ** min(1.0, (following - tokens) / tokens_per_step)
-        mean, weight = kept * mean + (1 - kept) * statistics.mean(places[tokens]), kept * weight + (1 - kept)
+        mean = kept * mean + (1 - kept) * statistics.mean(places[tokens])
+        weight = kept * weight + (1 - kept)
         least = min(least, mean / weight)
     return math.exp(least), math.exp(mean / weight) if weight else math.inf
 
