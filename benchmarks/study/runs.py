@@ -152,7 +152,7 @@ def _federated(series: RunSeries) -> float:
 def perplexity(steps: Iterable[tuple[float, float]], tokens_per_step: int) -> tuple[float, float]:
     """The least and the last of exp(moving mean of the training loss), without bias at the beginning.
 
-    ``steps``: (tokens before it, loss). Where sites share a step's batch each has its own loss at the same place: these are one step.
+    ``steps``: (tokens before it, loss). Where sites share a step's batch, each has a loss at the same place: these are one step.
     """
     places: dict[float, list[float]] = {}
     for tokens, loss in steps:
