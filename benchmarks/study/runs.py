@@ -152,8 +152,7 @@ def _federated(series: RunSeries) -> float:
 def perplexity(steps: Iterable[tuple[float, float]], tokens_per_step: int) -> tuple[float, float]:
     """The least and the last of exp(moving mean of the training loss), without bias at the beginning.
 
-    ``steps``: (tokens before it, loss). Where sites share a step's batch each has its own loss at the same place: these are
-    one step.
+    ``steps``: (tokens before it, loss). Where sites share a step's batch, each has a loss at the same place: these are one step.
     """
     places: dict[float, list[float]] = {}
     for tokens, loss in steps:
@@ -162,7 +161,8 @@ def perplexity(steps: Iterable[tuple[float, float]], tokens_per_step: int) -> tu
     mean, weight, least = 0.0, 0.0, math.inf
     for tokens, following in itertools.pairwise([*order, math.inf]):
         kept = _EMA ** min(1.0, (following - tokens) / tokens_per_step)
-        mean, weight = kept * mean + (1 - kept) * statistics.mean(places[tokens]), kept * weight + (1 - kept)
+        mean = kept * mean + (1 - kept) * statistics.mean(places[tokens])
+        weight = kept * weight + (1 - kept)
         least = min(least, mean / weight)
     return math.exp(least), math.exp(mean / weight) if weight else math.inf
 
