@@ -46,12 +46,15 @@ def farm(folder: Path, watts: list[float], *, more: dict[str, Any] | None = None
     }  # fmt: skip
 
 
-def lived(root: Path, data: Path, watts: list[float], *, earlier: Run | None = None, **keys: Any) -> Run:
+def lived(
+    root: Path, data: Path, watts: list[float], *, earlier: Run | None = None, calendar: bool = False, **keys: Any
+) -> Run:  # fmt: skip
     root.parent.mkdir(parents=True, exist_ok=True)
     sites = {"a": ALWAYS, "b": [(20.0, 1e5)]}
     return Run(
-        root, data, sites, steps=STEPS, trainer=counting(BLOCKS), earlier=earlier, more=farm(root.parent, watts, more=keys or None)
-    )
+        root, data, sites, steps=STEPS, trainer=counting(BLOCKS), earlier=earlier, calendar=calendar,
+        more=farm(root.parent, watts, more=keys or None),
+    )  # fmt: skip
 
 
 def noted(run: Run) -> None:
@@ -108,6 +111,22 @@ def test_a_run_trains_on_its_own_surplus_and_closes_over_two_coordinators(
     assert "kWh generated = " in told
     assert "lost in it" in told
     assert "of them own" in write_report(RunDir(folder)).read_text(encoding="utf-8")
+
+
+def test_on_the_calendar_it_is_told_of_time_as_that_passes(tmp_path: Path, data: Path) -> None:
+    run = lived(tmp_path / "r", data, [2500.0] * 3 + [0.0] * 60, calendar=True)
+    try:
+        run.serve(until_min=25)
+        m, kept = microgrids_of(run.loop)["a"], run.loop.account
+        assert isinstance(kept, Account)
+        assert m.t == run.clock.now()
+        assert kept.total("a").own_joules == pytest.approx(m.sums.own)
+        assert m.sums.own > 0
+        assert m.sums.discharged > 0, "after a quarter of an hour the sun is gone"
+        assert m.sums.generated == pytest.approx(2500.0 * 900.0)
+        assert kept.total("a").joules == pytest.approx(m.sums.own + m.sums.discharged + m.sums.imported)
+    finally:
+        run.crash()
 
 
 def test_a_microgrid_in_trouble_is_told_of_once_and_so_is_its_end(tmp_path: Path, data: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from chromium import Browser, Page, browser, chromium
-from ui_runs import START, finished_run, now_row
+from ui_runs import START, commit_all, empty_run, finished_run, now_row, tell
 from windfall.run.requests import pending
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 
@@ -48,7 +49,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     runs = tmp_path_factory.mktemp("runs")
     finished_run(runs / "done")
-    live = finished_run(runs / "live")
+    live = _going_on(runs / "live")
     _alive(live)
     with dashboard(runs) as url, browser(tmp_path_factory.mktemp("profile") / "p") as driven:
         yield Site(url, driven, live)
@@ -66,6 +67,18 @@ def dashboard(root: Path, port: int = 0) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+def _going_on(root: Path) -> RunDir:
+    """A run of which half is trained."""
+    run = empty_run(root)
+    ledger = Ledger.open(run.ledger)
+    commit_all(ledger, "california", 4, "local", START + 3600)
+    ledger.close()
+    telemetry = Telemetry.open(run.telemetry)
+    tell(telemetry)
+    telemetry.close()
+    return run
 
 
 def _alive(run: RunDir) -> None:
@@ -155,6 +168,7 @@ def test_what_happens_comes_to_every_open_page_also_to_the_twelfth(site: Site) -
 
 
 def test_a_coordinator_that_falls_silent_is_told_on_the_open_page(site: Site) -> None:
+    _alive(site.live)
     page = site.drawn()
     page.until("document.getElementById('w-now').textContent.includes('live')")
     t = Telemetry.open(site.live.telemetry)
@@ -183,6 +197,13 @@ def test_a_site_is_held_from_the_page_once_it_is_signed_in_and_confirmed(site: S
     (asked,) = pending(site.live)
     assert (asked.kind, asked.site, asked.for_s, asked.why) == ("hold", "adelaide", 7200.0, "storm warning")
     page.until("document.getElementById('w-notes').textContent.includes('hold of adelaide')")
+    page.run("document.getElementById('ask').close()")
+    page.run("document.querySelector('[data-ask=set]').click()")
+    page.run("document.querySelector('#ask [name=key]').value = 'limits.max_sites'")
+    page.run("document.querySelector('#ask [name=value]').value = '1'")
+    page.run("document.querySelector('#ask .go').click()")
+    page.until("document.querySelector('#ask [role=alert]').textContent.startsWith('Asked: limits.max_sites = 1')")
+    assert [r.kind for r in pending(site.live)] == ["hold", "set"]
     page.close()
 
 

@@ -85,8 +85,8 @@ class _Held:
 class Microgrid:
     """One site's microgrid. It is told what the site takes, in order of time, and says where that came from."""
 
-    def __init__(self, table: MicrogridTable, supply: Signal, start: float) -> None:
-        """``supply``: what the plants deliver (W)."""
+    def __init__(self, table: MicrogridTable, supply: Signal, start: float, lag_s: float = 0.0) -> None:
+        """``supply``: what the plants deliver (W). ``lag_s``: how long the load is waited for, where it is measured."""
         self.table = table
         self.supply = supply
         self.sums = Sums()
@@ -95,6 +95,7 @@ class Microgrid:
         #: The last instant at which it balanced what was known: signals know nothing newer.
         self.healthy_until = start
         self.log = ChargeLog(float(table.step_s))
+        self.lag_s = lag_s
         self._step = float(table.step_s)
         #: Where loads came from that have not been booked yet: (from, to, own W, stored W).
         self._waiting: deque[tuple[float, float, float, float]] = deque()
@@ -295,6 +296,11 @@ def _runs(supply: Signal, t0: float, t1: float) -> list[tuple[float, float, floa
     return list(zip(starts.tolist(), np.append(starts[1:], t1).tolist(), np.maximum(values[first], 0.0).tolist(), strict=True))
 
 
-def microgrids(sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float) -> dict[str, Microgrid]:
-    """The microgrid of every site that has one, at the run's start."""
-    return {s.name: Microgrid(s.microgrid, supplies[s.name], start) for s in sites if s.microgrid is not None}
+def microgrids(
+    sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float, lags_s: Mapping[str, float] | None = None
+) -> dict[str, Microgrid]:
+    """The microgrid of every site that has one, at the run's start; ``lags_s``: by site, how long its meter is waited for."""
+    return {
+        s.name: Microgrid(s.microgrid, supplies[s.name], start, (lags_s or {}).get(s.name, 0.0))
+        for s in sites if s.microgrid is not None
+    }  # fmt: skip

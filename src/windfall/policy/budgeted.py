@@ -34,7 +34,7 @@ _SPARE_SHARE = 0.002
 _LEAST_DAYS = 7
 _PER_DAY = round(DAY_S / STEP_S)
 #: For how long a price stands: a part of the time left, but no longer than some hours (s), more of them if the date is weeks away.
-_HOLDS_PART, _HOLDS_FAR_PART, _HOLDS_S = 28, 168, (7200.0, 21600.0)
+_HOLDS_PART, _HOLDS_FAR_PART, _HOLDS_S, _HOLDS_FORECAST_S = 28, 168, (7200.0, 21600.0), 3600.0
 #: Tokens left at which prices are remembered: as shares of what can be trained until prices are made anew.
 _TRAINED = (1.0, 0.5, 0.0)
 #: Of a plan, so many of the next switches are remembered.
@@ -87,6 +87,8 @@ class Budgeted:
         found = self._urgent(view, deadline)
         if found is None:
             found = self._planned(view, deadline)
+            if not self._in_time(view, deadline, found):
+                found = self._everything(view, deadline, found)
         for name, site in view.sites.items():
             judged = self._criteria[name].judge(view.t, site)
             if isinstance(judged, Unknown) and (found[name].on or judged.stale):
@@ -107,13 +109,35 @@ class Budgeted:
             return None
         rate = sum(s.rate for s in view.sites.values())
         late = (view.left - capacity(left, view.sites)) / rate if rate else math.inf
+        if late <= 0 or view.left <= 0:
+            return self._everything(view, deadline, {})
         numbers = {"left_tokens": view.left, "left_s": left, "late_s": late}
-        if late > 0 and view.left > 0:
-            reason = f"on: {duration_text(late)} too little is left before {clock_text(deadline)} UTC even with every site on"
-            alarm = f"the deadline {clock_text(deadline)} UTC cannot be met any more; every site trains"
-        else:
-            reason, alarm = f"on: every site is needed from now to {clock_text(deadline)} UTC", ""
+        reason = f"on: {duration_text(late)} too little is left before {clock_text(deadline)} UTC even with every site on"
+        alarm = f"the deadline {clock_text(deadline)} UTC cannot be met any more; every site trains"
         return {n: Decision(True, reason, numbers, None, {"worth": math.inf}, None, alarm) for n in view.sites}
+
+    def _everything(self, view: FleetView, deadline: float, found: Mapping[str, Decision]) -> dict[str, Decision]:
+        """Every site on, to keep the date. What ``found`` would remember is remembered."""
+        reason = f"on: every site is needed from now to {clock_text(deadline)} UTC"
+        numbers = {"left_tokens": view.left, "left_s": deadline - view.t}
+        memories = {
+            n: found[n].memory if n in found else {"worth": math.inf, **skill.kept(s.memory)} for n, s in view.sites.items()
+        }
+        return {n: Decision(True, reason, numbers, None, memory) for n, memory in memories.items()}
+
+    def _in_time(self, view: FleetView, deadline: float, found: Mapping[str, Decision]) -> bool:
+        """Whether every site from the next decision on would still be enough, after ``found``: a site that is off must start first.
+
+        A plan on sure forecasts knows of its starts.
+        """
+        if math.isinf(view.left) or not all(d.memory.get("blind", 0.0) for d in found.values()):
+            return True
+        left, more, time_s = view.left, 0.0, _end(view, deadline) - view.t - view.tick_s
+        for name, site in self._able(view).items():
+            on, warm = found[name].on, _warm_s(site)
+            left -= site.rate * max(0.0, view.tick_s - warm) * on
+            more += site.rate * max(0.0, time_s - (max(0.0, warm - view.tick_s) if on else site.spin_up_s))
+        return more >= left
 
     def _able(self, view: FleetView) -> dict[str, SiteView]:
         """The sites that can be counted on: those that have not failed and have a reading; all, if there are none."""
@@ -134,9 +158,7 @@ class Budgeted:
     def _replan(self, view: FleetView, deadline: float) -> dict[str, Decision]:
         t = view.t
         forecasts = {n: s.outlook.forecast(deadline - t) if s.outlook else None for n, s in view.sites.items()}
-        # Towards the deadline less can go wrong, so less time is kept free: small delays must not cost an extra start.
-        left = deadline - t
-        end = max(t + 60.0, deadline - view.tick_s - _SPARE_S * min(1.0, left / _SPARE_WHOLE_S) - _SPARE_SHARE * left)
+        end = _end(view, deadline)
         if any(n not in self._sure or f is None or f.ends_at < deadline - 1.0 for n, f in forecasts.items()):
             return self._reserve(view, end, forecasts)
         sites = {n: s for n, s in ((n, self._site(view.sites[n], f, t, end)) for n, f in forecasts.items()) if s is not None}
@@ -161,7 +183,9 @@ class Budgeted:
         able = self._able(view)
         days = {n: self._days(s, t) for n, s in able.items()}
         most = int(max(_LEAST_DAYS, *(d.known for d in days.values())))
-        sources, skills, told = [], {}, {}
+        sources: list[SiteSupply] = []
+        skills: dict[str, dict[str, float]] = {}
+        told: dict[str, dict[str, float]] = {}
         for name, past in days.items():
             site, skills[name] = able[name], skill.learned(able[name].memory, past.columns, t)
             ahead, weight = _told(forecasts[name], skills[name], t, sure=name in self._sure)
@@ -177,7 +201,9 @@ class Budgeted:
             told[name] = {
                 "trusted": float(source.weight.max(initial=0.0)), "chance": float(made.chance[i]), "wait": float(made.wait_s[i])
             }  # fmt: skip
-        hold_s = max(self._replan_s, min((end - t) / _HOLDS_PART, max(_HOLDS_S[0], min(_HOLDS_S[1], (end - t) / _HOLDS_FAR_PART))))
+        # A forecast is worth looking at more often than the past.
+        least, most_s = _HOLDS_S if not any(forecasts.values()) else (_HOLDS_FORECAST_S, _HOLDS_S[1])
+        hold_s = max(self._replan_s, min((end - t) / _HOLDS_PART, max(least, min(most_s, (end - t) / _HOLDS_FAR_PART))))
         trained = sum(s.rate for s in sources) * hold_s
         tokens = [max(0.0, left - share * trained) for share in _TRAINED]
         plan = {"plan_at": t, "plan_until": t + hold_s, "blind": 1.0, "known": float(min(d.known for d in days.values()))}
@@ -282,6 +308,15 @@ class Budgeted:
         learned = SpinUp(tuple((s * site.spin_up_s / shape, share) for s, share in parts if site.spin_up_s > 0))
         programme = Programme(StepFunction(edges, values), learned, on=running, ready_in_s=site.ready_in_s)
         return PlannedSite(programme, site.rate, site.watts / 1000.0)
+
+
+def _end(view: FleetView, deadline: float) -> float:
+    """By when the budget should be trained. Towards the deadline less can go wrong, so less time is kept free.
+
+    Small delays must not cost an extra start.
+    """
+    left = deadline - view.t
+    return max(view.t + 60.0, deadline - view.tick_s - _SPARE_S * min(1.0, left / _SPARE_WHOLE_S) - _SPARE_SHARE * left)
 
 
 def _told(forecast: Forecast | None, memory: Mapping[str, float], t: float, *, sure: bool) -> tuple[Array, Array]:

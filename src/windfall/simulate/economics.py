@@ -227,6 +227,11 @@ def economics_of(
     dark = sum(b.unknown_kwh for b in owns)
     if dark > 0:
         notes.append(f"{dark:,.2f} kWh were used while nothing was known of their price, and are in no bill")
+    behind = sum(kwh for o in used for origin, kwh in o[1].row.kwh_by_origin.items() if origin != "grid")
+    if behind > 0:
+        share = behind / sum(b.kwh for b in owns) * 100
+        told = "came from behind the meter, and is billed like the grid's: let the region's tariff be what it costs you"
+        notes.append(f"{share:.1f} % of the energy {told}")
     if all(b.embodied_kg is None for b in bills):
         notes.append("kg are of running it: no site has [site.embodied], so those of making it are not known")
     fleet = fleet_sizes(config, grid, span, capital_per_site_h(config, table))

@@ -207,8 +207,10 @@ def rates(
         if before < t0 and own[0][0] <= t0:  # it had begun before this time did
             own.insert(0, (before, t0))
         whole = math.fsum(b - a for a, b in own)
-        for x, y in own:
-            _spread(tokens[c.site], t0, width, x, y, c.tokens * (y - x) / whole if whole > 0 else 0.0)
+        for x, y in own if whole > 0 else ():
+            _spread(tokens[c.site], t0, width, x, y, c.tokens * (y - x) / whole)
+        if whole <= 0:  # several at one instant
+            tokens[c.site][min(parts - 1, int((c.t1 - t0) / width))] += c.tokens
         last[c.site] = c.t1
     return Rates(
         [round(t0 + i * width, 1) for i in range(parts)], width,

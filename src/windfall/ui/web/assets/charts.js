@@ -309,6 +309,7 @@ class Loss extends Chart {
     g.rect(u.bbox.left - size, u.bbox.top - size, u.bbox.width + 2 * size, u.bbox.height + 2 * size);
     g.clip();
     g.lineWidth = 1.6 * devicePixelRatio;
+    g.setLineDash([]);
     for (const v of this.found.versions) {
       const [x, y] = [u.valToPos(v.tokens, "x", true), u.valToPos(v.val_bpb, "b", true)];
       g.fillStyle = g.strokeStyle = colour(v.mode === "federated" ? "c-federated" : v.mode === "local" ? "c-local" : "muted");

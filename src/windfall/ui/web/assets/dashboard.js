@@ -311,23 +311,20 @@ class Page {
     $("log").onchange = (e) => { this.log = e.target.checked; this.address(); this.loadLoss(); };
     $("find").onsubmit = (e) => { e.preventDefault(); this.events(null, true); };
     $("older").onclick = () => this.events($("older").dataset.before, false);
-    document.addEventListener("click", (e) => e.target.dataset?.ask && this.confirm(e.target.dataset.ask, e.target.dataset.site));
+    document.addEventListener("click", (e) => e.target.dataset?.ask && this.confirm(e.target.dataset));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(() => Object.values(this.charts).forEach((c) => { c.plot?.redraw(); c.legend?.(); }), 50));
   }
 
   /* What is to be asked is said first, and asked under an id of this page: asked again, it is done once. */
-  confirm(kind, site) {
+  confirm({ ask: kind, site, said }) {
     const box = $("ask"), id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
-    const said = {
-      hold: `${site} hands in its work and stays off, whatever its policy says, until it is released.`, stop: "All sites hand in their work; then the run stops. The same command resumes it.",
-      release: `${site} goes back to its policy, which decides whether it is on.`, drain: `${site} hands in its work and stops; its policy decides again after this on-period.`,
-    }[kind];
     const form = box.querySelector("form"), answer = box.querySelector("[role=alert]"), [no, go] = box.querySelectorAll("button");
-    const name = `${kind[0].toUpperCase()}${kind.slice(1)} ${site || "the run"}`;
+    const name = kind === "set" ? "Change it" : `${kind[0].toUpperCase()}${kind.slice(1)} ${site || "the run"}`;
     form.reset();
     box.querySelector("h2").textContent = `${name}?`;
     box.querySelector("p").textContent = said;
     form.elements.for.closest("label").hidden = kind !== "hold" && kind !== "drain";
+    for (const k of ["key", "value"]) form.elements[k].closest("label").hidden = kind !== "set";
     form.elements.who.value = localStorage.getItem("windfall-who") || "";
     [go.textContent, go.hidden, no.textContent, answer.textContent] = [name, false, "Cancel", ""];
     form.onsubmit = async (e) => {
@@ -338,6 +335,8 @@ class Page {
       if (site) body.site = site;
       if (kind === "drain") body.expect = $(`w-${this.sites.indexOf(site)}-chip`).firstElementChild.classList[1]; // what the asker sees
       if (given.get("for")) body.for = given.get("for");
+      const value = given.get("value").trim();
+      if (kind === "set") Object.assign(body, { key: given.get("key"), value: value === "none" ? null : value === "" || isNaN(value) ? value : Number(value) });
       try {
         const left = await ask(`${this.base}/requests`, { method: "POST", headers: { "Content-Type": "application/json", "X-Windfall-Proof": this.proof }, body: JSON.stringify(body) });
         answer.textContent = `Asked: ${left.request.what}; ${left.waits_for}.`;
