@@ -53,7 +53,7 @@ function strip(u, blocks, names, top, height, tint) {
       g.fillRect(x0, u.bbox.top, width, top - u.bbox.top);
       g.globalAlpha = 1;
     }
-    const label = { local: "local", federated: "federated" }[names[w]];
+    const label = names[w] === "local" || names[w] === "federated" ? names[w] : "";
     if (label && g.measureText(label).width + 8 * devicePixelRatio < width) {
       g.fillStyle = colour("on-mode");
       g.fillText(label, x0 + 4 * devicePixelRatio, top + height / 2 + devicePixelRatio / 2);
