@@ -7,7 +7,8 @@ SOURCES := src tests benchmarks
 # Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check bench bench-backtest bench-microgrid bench-meters bench-policies bench-parity bench-training bench-data \
+.PHONY: demo test test-fast check bench bench-backtest bench-microgrid bench-meters bench-policies bench-parity \
+  bench-training bench-data \
   bench-differences bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 \
   study bench-dashboard verify-dashboard bench-long-run chaos chaos-short docs reference setup setup-tests clean
 
@@ -27,14 +28,10 @@ check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-bench: bench-backtest bench-microgrid bench-parity bench-long-run bench-training bench-data bench-messages
+bench: bench-backtest bench-parity bench-long-run bench-training bench-data bench-messages
 
 bench-backtest: setup
 	$(BIN)/python benchmarks/backtest.py
-
-# A year with a microgrid, battery and three sites; under a minute.
-bench-microgrid: setup
-	$(BIN)/python benchmarks/microgrid_year.py
 
 # What reading a meter once a second costs a step.
 bench-meters: setup

@@ -1,7 +1,8 @@
 """A second integration of what a run emitted, from its raw trace files and its exported tables alone.
 
 Nothing of Windfall computes here: files are read with the standard library. Of the exported account only power over time is taken
-(site, phase, watts, from, to); neighbours of equal power are joined first, so that where readings change is known from the trace alone.
+(site, phase, watts, from, to); neighbours of equal power are joined first, so that where readings change is known from the
+trace alone.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from asgi import Asked
 from hypothesis import HealthCheck, given, seed, settings
-from ui_runs import finished_run
 
+from asgi import Asked
+from ui_runs import finished_run
 from windfall.ui.web.app import Dashboard
 from windfall.ui.web.guard import Gate
 from windfall.view.run_folders import RunFolders
