@@ -7,7 +7,10 @@ SOURCES := src tests benchmarks
 # Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check chaos chaos-short bench bench-differences bench-meters bench-parity bench-backtest bench-policies bench-long-run bench-training bench-data bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu verify-d20 docs reference setup setup-tests clean
+.PHONY: demo test test-fast check bench bench-backtest bench-microgrid bench-meters bench-policies bench-parity bench-training \
+  bench-data bench-differences bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu \
+  verify-d20 study bench-dashboard verify-dashboard bench-long-run chaos chaos-short docs reference setup setup-tests \
+  clean
 
 demo: setup
 	$(BIN)/windfall demo
@@ -25,10 +28,14 @@ check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-bench: bench-backtest bench-parity bench-long-run bench-training bench-data bench-messages
+bench: bench-backtest bench-microgrid bench-parity bench-long-run bench-training bench-data bench-messages
 
 bench-backtest: setup
 	$(BIN)/python benchmarks/backtest.py
+
+# A year with a microgrid, battery and three sites; under a minute.
+bench-microgrid: setup
+	$(BIN)/python benchmarks/microgrid_year.py
 
 # What reading a meter once a second costs a step.
 bench-meters: setup
@@ -77,6 +84,19 @@ bench-gpu: setup
 # A real d20 with default time-outs, its trainer killed in its second step: 15 minutes or more, 12 GB of memory, 25 GB of disk.
 verify-d20: setup
 	$(BIN)/python benchmarks/d20.py
+
+# The study's scenarios with real training at CPU scale, its day and its figures beside ours: a page in runs/study, 25 minutes.
+study: setup
+	$(BIN)/python -m benchmarks.study
+
+# The dashboard over a generated run of 30 days, 20 sites and a million events: size, first load, memory, events, many pages. Ten minutes.
+bench-dashboard: setup setup-tests
+	$(BIN)/python -m benchmarks.dashboard
+
+# The same at length, a thousand clients and slow ones among them, and schemathesis with many cases.
+verify-dashboard: setup setup-tests
+	$(BIN)/python -m benchmarks.dashboard --all
+	WINDFALL_LONG=1 $(BIN)/python -m pytest -m slow tests/ui/test_ui_web_browser.py tests/ui/test_ui_web_contract.py
 
 bench-long-run: setup
 	$(BIN)/python benchmarks/long_run.py

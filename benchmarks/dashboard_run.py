@@ -251,7 +251,7 @@ def _steps_and_cuts(
                     "contribution",
                     name,
                     i,
-                    json.dumps({"generation": 1, "cut": i, "tokens": n, "drained": False, "bytes": 560_000}),
+                    json.dumps({"generation": 1, "cut": i, "tokens": n, "drained": False}),
                 )
             )
         if i % 40 == 0:

@@ -1,9 +1,11 @@
-"""Policies on the bundled year, and on prices where the three-region data are: nearness to the oracle.
+"""Policies on the bundled year, and on prices where the three-region data are: nearness to the oracle, and what readings allow.
 
 make bench-policies
-python benchmarks/policies.py [--every WEEKS] [--data DIR]
+python benchmarks/policies.py [--only PART ...] [--every WEEKS] [--data DIR]
 
-The rows of budgets with a date are those of `dates.py`; `--every` takes every so manieth week of their start dates.
+What readings allow is told by `policy_bounds`. The gate's losses are told by month: as shares of the oracle's value in that month
+where they are over .003, and the largest as a share of its value in a mean month. The rows of budgets with a date are those of
+`dates.py`; `--every` takes every so manieth week of their start dates.
 """
 
 from __future__ import annotations
@@ -11,44 +13,104 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from backtest import study, timed, year
 from dates import no_history, rows
+from policy_bounds import STEP_S, Case, bounds, by_month, oracle
 
 from windfall.config.load import loads
-from windfall.simulate.backtest import backtest
+from windfall.config.schema import Config
+from windfall.grid.build import build_grid
+from windfall.simulate.backtest import backtest, span_of
+from windfall.simulate.simulation import Simulation, TimeSpan
 
 PRICES = "aligned_3site_caiso_ercot_sa_5min_2021-01_2021-08.csv"
+PARTS = ("california", "day", "prices", "speed", "dates")
+#: The marks: region, minutes of a start, minutes that readings are late.
+MARKS = {
+    ("PG&E", 5, 0): 0.975, ("PG&E", 10, 0): 0.955, ("PG&E", 20, 0): 0.915,
+    ("SCE", 5, 0): 0.98, ("SCE", 10, 0): 0.96, ("SCE", 20, 0): 0.925,
+    ("PG&E", 5, 5): 0.90, ("PG&E", 10, 5): 0.87, ("PG&E", 20, 5): 0.82,
+}  # fmt: skip
+PRICE_MARK = 0.985
 
 
 def main() -> None:
     """Print every row."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
     parser.add_argument("--every", type=int, default=1, help="take every so manieth week of start dates")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="where the three-region data are")
     asked = parser.parse_args()
-    shares()
-    study()
-    prices(asked.data / PRICES)
+    if "california" in asked.only:
+        california()
+    if "day" in asked.only:
+        study()
+    if "prices" in asked.only:
+        prices(asked.data / PRICES)
+    if "speed" in asked.only:
+        speed()
+    if "dates" in asked.only:
+        rows(asked.every, (7, 14), (5, 10, 20), ("none", "bundled"))
+        no_history()
+
+
+def speed() -> None:
+    """A hundred sites beside three, and `learned` beside break-even, each pair in this run."""
     three, hundred = timed(3, "breakeven"), timed(100, "breakeven")
     print(
         f"a year, breakeven: 3 sites {three:.2f} s, 100 sites {hundred:.1f} s: {hundred / three:.1f} times for 33.3 times the sites"
     )
     three, learned = timed(3, "breakeven"), timed(3, "learned")
-    print(f"a year, 3 sites: learned {learned:.2f} s, {learned / three:.1f} times breakeven's {three:.2f} s")
-    rows(asked.every, (7, 14), (5, 10, 20), ("none", "bundled"))
-    no_history()
+    print(f"a year, 3 sites: learned {learned:.2f} s, {learned / three:.1f} times breakeven's {three:.2f} s", flush=True)
 
 
-def shares() -> None:
-    """Share of the oracle's value over the year, readings on time, 5 and 15 min late."""
+def california() -> None:
+    """Share of the oracle's value over the year, readings on time, 5 and 15 min late; by month against break-even; the bound."""
     for region, column in (("PG&E", "pge_moer_g"), ("SCE", "sce_moer_g")):
         for minutes in (5, 10, 20):
-            found = backtest(
-                year(1, minutes * 60.0, (column,), more="publication_delays_s = [0, 300, 900]"), ["breakeven", "learned"]
-            )
-            for row in [*found.rows, *found.late]:
-                late = f"{(row.publication_delay_s or 0) / 60:.0f} min late"
-                print(f"{region:4} start {minutes:2} min, {late:11} {row.policy:10} {row.share_of_oracle or 0:.3f} of the oracle")
+            config = year(1, minutes * 60.0, (column,))
+            grid = build_grid(config)
+            span = span_of(config, grid)
+            d = grid.by_site["s0"].between(span.start, span.end).values / config.policy.worth_g_per_kwh
+            restart = minutes * 60.0 / STEP_S
+            case = Case(d, round(restart))
+            best, monthly = oracle(case), _best_by_month(case, span.start)
+            for late in (0, 5, 15):
+                value = {}
+                for policy in ("breakeven", "learned"):
+                    result = Simulation(config, grid, span, "windfall", delay_s=late * 60.0).run(policy)
+                    value[policy] = by_month(_on(result.lanes["s0"], span, len(d)), d, span.start, restart)
+                shares = ", ".join(f"{p} {v.sum() / best:.3f}" for p, v in value.items())
+                what = f"{region:4} start {minutes:2} min, {late:2} min late"
+                print(f"{what}: {shares} of the oracle; {_months(value['learned'] - value['breakeven'], monthly)}")
+                allowed = bounds(Case(d, round(restart), round(late * 60.0 / STEP_S)), MARKS.get((region, minutes, late)))
+                print(f"{'':30} what readings allow: {allowed}", flush=True)
+
+
+def _on(lane: list[tuple[float, float, str]], span: TimeSpan, n: int) -> npt.NDArray[np.bool_]:
+    """Whether a site was on at each step of a simulation."""
+    on = np.zeros(n, bool)
+    for a, b, state in lane:
+        if state in ("provisioning", "ready", "training"):
+            on[round((a - span.start) / STEP_S) : round((b - span.start) / STEP_S)] = True
+    return on
+
+
+def _best_by_month(case: Case, begin: float) -> npt.NDArray[np.float64]:
+    """The oracle's value in each month, had it that month alone."""
+    month = by_month(np.ones(len(case.distances), bool), case.distances * 0.0, begin, 0.0)
+    cuts = np.cumsum(np.rint(month).astype(int))[:-1]
+    return np.array([oracle(Case(x, case.restart)) for x in np.split(case.distances, cuts)])
+
+
+def _months(ahead: npt.NDArray[np.float64], best: npt.NDArray[np.float64]) -> str:
+    """The months in which `learned` lost over .003 of the oracle's value to break-even, and the worst against the mean month."""
+    lost = [f"{-a / b:.3f} of {b:.0f}" for a, b in zip(ahead, best, strict=True) if -a > 0.003 * b]
+    worst = max(0.0, float(-ahead.min())) / float(best.mean())
+    some = "; ".join(lost) if lost else "none"
+    return f"months with over .003 of the month's oracle lost to breakeven: {some} (steps); most of a mean month's {worst:.3f}"
 
 
 def prices(file: Path) -> None:
@@ -88,9 +150,20 @@ path = '{file.resolve()}'
 column = "{column}"
 """, "prices.toml", Path.cwd(),
                 )  # fmt: skip
-                rows = backtest(config, ["threshold", "breakeven", "learned"]).rows
-                told = ", ".join(f"{r.policy} {r.share_of_oracle or 0:.3f}" for r in rows)
+                found = backtest(config, ["threshold", "breakeven", "learned"]).rows
+                told = ", ".join(f"{r.policy} {r.share_of_oracle or 0:.3f}" for r in found)
                 print(f"{region:9} worth {worth:2} {currency}, start {minutes:2} min: {told} of the oracle")
+                if max(r.share_of_oracle or 0.0 for r in found if r.policy == "learned") < PRICE_MARK:
+                    print(f"{'':30} what readings allow: {_allowed(config, minutes, worth)}", flush=True)
+
+
+def _allowed(config: Config, minutes: int, worth: float) -> str:
+    grid = build_grid(config)
+    span = span_of(config, grid)
+    values = grid.by_site["s"].between(span.start, span.end).values
+    scale = config.policy.value_scale_per_mwh
+    case = Case(1.0 - (worth - values) / scale, round(minutes * 60.0 / STEP_S), 0, worth / scale, hourly=True)
+    return bounds(case, PRICE_MARK)
 
 
 if __name__ == "__main__":

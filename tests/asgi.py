@@ -24,6 +24,10 @@ class Asked:
         self._runner.run(self._client.aclose())
         self._runner.close()
 
+    def request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        """Any request."""
+        return self._runner.run(self._client.request(method, url, **more))
+
     def get(self, path: str, **more: Any) -> httpx.Response:
         """GET."""
         return self._runner.run(self._client.get(path, **more))

@@ -1,7 +1,7 @@
 """A second integration of what a run emitted, from its raw trace files and its exported tables alone.
 
 Nothing of Windfall computes here: files are read with the standard library. Of the exported account only power over time is taken
-(site, phase, watts, from, to); neighbours of equal power are joined first, so that where readings change is known from the trace alone.
+(site, phase, watts, from, to); neighbours of equal power are joined first, so that the trace alone says where readings change.
 """
 
 from __future__ import annotations
@@ -35,9 +35,12 @@ def integrate(export: Path, config: Path, traces: Path) -> dict[str, Integrated]
         rows = list(csv.DictReader(file))
     found = {}
     for site in sites:
-        power = _joined((r["phase"], float(r["t0"]), float(r["t1"]), float(r["watts"])) for r in rows if r["site"] == site["name"])
+        own = [r for r in rows if r["site"] == site["name"]]
+        power = _joined((r["phase"], float(r["t0"]), float(r["t1"]), float(r["watts"])) for r in own if r["t0"] != r["t1"])
+        # What was used beside what the site did, as by the network, takes no time.
+        at_once = [(float(r["t0"]), float(r["joules"])) for r in own if r["t0"] == r["t1"]]
         table = next(s for s in [site["signal"], *site.get("signals", [])] if s.get("type", "marginal_co2") == "marginal_co2")
-        found[site["name"]] = _integral(power, *_trace(table, site["region"], traces))
+        found[site["name"]] = _integral(power, at_once, *_trace(table, site["region"], traces))
     return found
 
 
@@ -81,7 +84,9 @@ def _instant(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=UTC).timestamp()
 
 
-def _integral(power: list[tuple[float, float, float]], instants: list[float], values: list[float | None]) -> Integrated:
+def _integral(
+    power: list[tuple[float, float, float]], at_once: list[tuple[float, float]], instants: list[float], values: list[float | None]
+) -> Integrated:  # fmt: skip
     grams, joules, dark = [], [], []
     for t0, t1, watts in power:
         at, i = t0, bisect.bisect_right(instants, t0)
@@ -94,4 +99,12 @@ def _integral(power: list[tuple[float, float, float]], instants: list[float], va
             else:
                 grams.append(watts * (end - at) / J_PER_KWH * value)
             at, i = end, i + 1
+    for t, used in at_once:
+        i = bisect.bisect_right(instants, t)
+        value = values[i - 1] if i > 0 else None
+        joules.append(used)
+        if value is None:
+            dark.append(used)
+        else:
+            grams.append(used / J_PER_KWH * value)
     return Integrated(math.fsum(grams), math.fsum(joules), math.fsum(dark))

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 #: What is not run here, by how its words begin, and why.
 ELSEWHERE = {
+    "dashboard": "serves until it is stopped: tests/ui/test_ui_web_browser.py",
     "demo": "four minutes of training",
     "site": "joins, invites or changes machines elsewhere: tests/run/test_run_hosts.py types it as it stands",
     "certs": "the same",
@@ -34,11 +35,15 @@ ELSEWHERE = {
     "export-weights runs/my --out made --format nanochat": "a model of the tutorial's size is none of nanochat's: tests/train",
     "track runs/my --to wandb": "asks the service: tests/ui/test_ui_trackers.py",
     "track runs/my --to mlflow": "the same",
+    "run my.toml --run-dir runs/my --jsonl": "the run that is started is the tutorial's",
+    "hold runs/my california --expect training --wait 30s": "what it expects is not so there: tests/cli",
+    "set runs/my max_sites 2 --expect 1": "the same",
+    "alerts my.toml --test": "asks a service: tests/run/test_run_webhook.py",
     "import-weights": "needs a checkpoint of nanochat: tests/train",
 }
 #: Words of the pages, and what stands for them here.
 STANDS_FOR = {"RUN": "runs/my", "DIR": "made", "runs/demo": "runs/my"}
-WHILE_IT_RUNS = ("hold", "release", "drain")
+WHILE_IT_RUNS = ("hold", "release", "drain", "set", "stop")
 
 
 def words_of(line: str) -> list[str]:

@@ -12,6 +12,7 @@ trainers. A page, JSON and figures (SVG, PDF) are written to --out. Exit code: 0
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from benchmarks.study.scenarios import demo, write_full
+from benchmarks.study.scenarios import SCENARIOS, demo, write_full
 
 from windfall.errors import WindfallError
 from windfall.store.files import read_json, write_json
@@ -54,14 +55,14 @@ def study(given: argparse.Namespace) -> int:
     if given.only != "day":
         from benchmarks.study.runs import trained
 
-        for seed in range(given.seeds):
-            kept = given.out / f"seed-{seed}.json"
+        for seed, name in itertools.product(range(given.seeds), SCENARIOS):
+            kept = given.out / f"seed-{seed}-{name}.json"
             found = read_json(kept)
             if found is None:
                 folder = given.out if seed == 0 and not given.in_process else None
-                found = {"outcomes": [o.as_json() for o in trained(demo(), seed, folder, given.threads)]}
+                found = trained(demo(), name, seed, folder, given.threads).as_json()
                 write_json(kept, found)
-            outcomes += found["outcomes"]
+            outcomes.append(found)
     from benchmarks.study.emissions import day
     from benchmarks.study.page import Result, write
 

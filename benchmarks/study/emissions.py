@@ -34,6 +34,7 @@ class DayRow:
     mark: float | None = None
     least: float | None = None
     largest: float | None = None
+    median: float | None = None
     note: str = ""
 
     def as_json(self) -> dict[str, object]:
@@ -109,7 +110,8 @@ def day() -> tuple[list[DayRow], dict[str, float]]:
     rows.append(DayRow(
         f"budgeted by {DEADLINE_H:g} h, windows 20 min off, 10 % not foreseen", statistics.mean(s * cleanest for s in shares),
         statistics.mean(shares), max(finishes) if len(finishes) == SEEDS else None, statistics.mean(r.kwh for r in draws),
-        statistics.mean(inside) if inside else None, None, min(shares), max(shares), f"{SEEDS} draws; the latest finish",
+        statistics.mean(inside) if inside else None, None, min(shares), max(shares), statistics.median(shares),
+        f"{SEEDS} draws; the latest finish",
     ))  # fmt: skip
     blind = _blind(config)
     rows.append(row(f"budgeted by {DEADLINE_H:g} h, no forecast", run("budgeted", g=build_grid(blind), c=blind)))

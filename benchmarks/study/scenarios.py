@@ -11,8 +11,8 @@ from windfall.config.schema import Config, SiteTable
 #: By scenario: the sites that take part (of the demo's and the study's, which have the same names), and the policy (None: its own).
 SCENARIOS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "single": (("california",), "always"),
-    "federated": (("california", "south_australia"), "always"),
     "aware": (("california", "texas", "south_australia"), None),
+    "federated": (("california", "south_australia"), "always"),
 }
 NAMES = {"single": "centralised", "federated": "two-site federated", "aware": "curtailment-aware"}
 

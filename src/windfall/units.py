@@ -28,6 +28,12 @@ def kwh(joules: float) -> float:
     return joules / J_PER_KWH
 
 
+def from_grid(joules: float, own: float, stored: float) -> float:
+    """What is left of an energy without what is ``own`` and ``stored``; 0 where nothing but rounding is."""
+    left = joules - own - stored
+    return left if abs(left) > 1e-9 * abs(joules) else 0.0
+
+
 def parse_utc(text: str) -> float:
     """Unix seconds of an ISO 8601 instant. A missing offset is read as UTC.
 

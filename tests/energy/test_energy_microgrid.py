@@ -148,7 +148,8 @@ def test_it_does_not_matter_how_time_is_cut_into_bookings() -> None:
     """A run books at each tick and a backtest from event to event: both must see one state of charge."""
 
     def simulated(ticks: list[float]) -> tuple[Account, Microgrid]:
-        m = Microgrid(table(MicrogridBatteryTable(capacity_wh=700.0, initial_soc=0.2), max_export_w=0.0), plants(sunny_day()), START)
+        battery = MicrogridBatteryTable(capacity_wh=700.0, initial_soc=0.2)
+        m = Microgrid(table(battery, max_export_w=0.0), plants(sunny_day()), START)
         account = one(m, co2([100.0] * 288))
         t = START
         for change, phase in ((7000.0, "off"), (7130.0, "idle"), (41000.0, "training"), (60000.0, "off"), (DAY, "training")):

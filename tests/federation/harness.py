@@ -255,11 +255,11 @@ def configured(
     round_steps: int | None = None, batch: str = "site", overlap: bool = False,
     transfer_s: float | None = None, grace_s: float = 5.0, round_min_s: float = 60.0, inline_limit_mb: float = 64.0,
     base_max_age: float = 0.005, inner_max_age: float = 0.02, average_inner_every: int = 0, optimizer: str = "adamw",
-    clip_delta_norm: float | None = None,
+    clip_delta_norm: float | None = None, more: dict[str, dict[str, Any]] | None = None,
 ) -> Config:  # fmt: skip
     """The configuration of a run of tiny steps, whose sites' signals lie beside it as traces.
 
-    ``optimizer``: the cheapest one, except where its state is what a test is about.
+    ``optimizer``: the cheapest one, except where its state is what a test is about. ``more``: by site, more keys of its table.
     """
     outer = outer or Outer()
     signals = run.root.with_name(f"{run.root.name}-signals")
@@ -273,7 +273,7 @@ def configured(
             {
                 "name": name, "region": name, "spin_up_s": spin_up_s, "train_power_w": 2000.0, "idle_power_w": 400.0,
                 "tokens_per_s": rates[name] * TOKENS_PER_STEP / 60, "transfer_s": transfer_s,
-                "signal": {"path": str(trace), "column": "g_per_kwh", "period_s": 0.0},
+                "signal": {"path": str(trace), "column": "g_per_kwh", "period_s": 0.0}, **(more or {}).get(name, {}),
             }
         )  # fmt: skip
     return Config.model_validate(

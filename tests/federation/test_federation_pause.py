@@ -513,7 +513,7 @@ def test_sites_whose_coordinator_is_gone_park_and_the_next_one_finishes_the_run(
     first = Weeks(tmp_path / "r", data, {"a": [(0.0, 100_000.0)]}, **options)
     first.serve(until_min=10)
     worker = first.workers["a"]
-    worker._contact.dead_man_s = DEAD_MAN_S
+    worker.contact.dead_man_s = DEAD_MAN_S
     first.crash()
     while not worker.parked:
         wall[0] += 1

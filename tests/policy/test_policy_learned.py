@@ -41,16 +41,20 @@ def policy(criterion: Level | Several | None = None) -> PerSite:
     return PerSite(Learned(Breakeven(), criteria), criteria)
 
 
+def signal_of(values: Sequence[float | None], delay: float) -> StepSignal:
+    kept = [(T + i * DT, v) for i, v in enumerate(values) if v is not None]
+    return StepSignal(
+        np.array([t for t, _ in kept]), np.array([v for _, v in kept]), unit="gCO2/kWh", source="test", publication_delay_s=delay
+    )
+
+
 def play(
     values: Sequence[float | None], *, begin: int = 0, quiet: bool = False, delay: float = 0.0, spin_up_s: float = 600.0,
     asked: PerSite | None = None,
 ) -> list[Decision]:  # fmt: skip
     """Decisions from place ``begin`` on, at each reading as it becomes known; with ``quiet`` only when the last promise ends."""
     asked = asked or policy()
-    kept = [(T + i * DT, v) for i, v in enumerate(values) if v is not None]
-    signal = StepSignal(
-        np.array([t for t, _ in kept]), np.array([v for _, v in kept]), unit="gCO2/kWh", source="test", publication_delay_s=delay
-    )
+    signal = signal_of(values, delay)
     on, since, memory = False, T, {}
     told: list[Decision] = []
     for i in range(begin, len(values)):
@@ -75,11 +79,12 @@ def flicker(days: int) -> list[float | None]:
     return [0.0 if i % 96 < 12 else 20.0 if i % 7 == 0 else 400.0 for i in range(DAY * days)]
 
 
-def test_break_even_decides_until_a_day_is_known_and_says_so() -> None:
-    told = play(flicker(3))
+def test_break_even_decides_until_the_levels_have_shown_that_they_are_better_and_says_so() -> None:
+    windows: list[float | None] = [5.0 if i % 97 < 12 else 400.0 for i in range(4 * DAY)]
+    told = play(windows, spin_up_s=1200.0)  # break-even waits for the third reading of each
     assert told[0].reason.endswith("(too little of the past is known to learn from)")
-    assert not told[2 * DAY].reason.endswith(")")
-    assert "by what has paid" in told[2 * DAY].reason
+    assert told[DAY + 72].reason.endswith("(nothing better has been shown yet)")
+    assert "by what has paid" in told[-1].reason
 
 
 def test_with_a_past_it_decides_by_it_from_the_first_instant_on() -> None:
@@ -129,8 +134,46 @@ def test_a_reading_that_never_comes_or_is_stale_starts_nothing_and_what_was_lear
     values = [*flicker(8), *[None] * 12]
     told = play(values, begin=8 * DAY - 1)
     assert not told[-1].on
-    assert "start" in told[-1].memory
+    assert "start_12" in told[-1].memory
     assert not any(b.on and not a.on for a, b in itertools.pairwise(told))
+
+
+@settings(max_examples=15)
+@given(
+    holes=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), min_size=1, max_size=5), delay=st.sampled_from([0.0, 600.0])
+)
+def test_no_belief_starts_a_site_without_a_fresh_reading_or_keeps_it_on_past_the_staleness_limit(
+    holes: list[tuple[int, int]], delay: float
+) -> None:
+    """Windows by the clock, from eight till noon: it is sure that one is open, but readings are missing."""
+    usual = [0.0 if 96 <= i % DAY < 144 else 120.0 + i % 90 for i in range(7 * DAY)]
+    begin = 6 * DAY + 90
+    full: list[float | None] = usual[: begin + 60]
+    for at, length in holes:
+        full[begin + at : begin + at + length] = [None] * len(full[begin + at : begin + at + length])
+    told = play(full, begin=begin, delay=delay, spin_up_s=60.0)
+    signal = signal_of(full, delay)
+    on = False
+    for i, d in enumerate(told):
+        t = T + (begin + i) * DT + delay
+        reading = signal.at(t)
+        if reading is None or not reading.is_fresh(t):
+            assert on or not d.on
+        if reading is None or reading.is_stale(t):
+            assert not d.on
+        on = d.on
+
+
+def test_a_good_past_covers_no_bad_week() -> None:
+    """Windows that lasted an hour last one reading from now on: a start lost every day, where break-even starts nothing."""
+    good = [5.0 if i % 97 < 12 else 400.0 for i in range(28 * DAY)]
+    bad = [5.0 if i % DAY == 40 else 120.0 if 40 < i % DAY < 44 else 400.0 for i in range(8 * DAY)]
+    told = play([*good, *bad], begin=28 * DAY, spin_up_s=1200.0)
+    assert told[0].memory["lead"] == 2.0  # of some forty starts that it has been ahead by
+    assert sum(b.on and not a.on for a, b in itertools.pairwise(told)) == 7
+    assert "by what has paid" in told[6 * DAY].reason
+    assert told[-1].reason.endswith("(break-even has done better)")
+    assert told[-1].memory["lead"] == -2.0
 
 
 def test_break_even_takes_over_where_it_does_better_and_says_so() -> None:

@@ -144,6 +144,23 @@ def test_a_stale_signal(tower: Tower) -> None:
     assert "no reading of its signal counts any more (the newest is of Jan 1" in tower.reason()
 
 
+def test_a_signal_that_has_not_been_heard_yet_has_a_while_for_it(tower: Tower) -> None:
+    before = START - 48 * H  # long before the traces begin
+    for i in range(8):
+        tower.watch.look(before + i * MIN)
+    assert {t for t, _, what, _ in tower.told() if what == "stale_signal"} == {-48 * 60 + 5.0}
+    assert "there is none" in tower.reason()
+
+
+def test_a_missed_window_goes_on_when_a_coordinator_is_followed_by_another(tower: Tower) -> None:
+    tower.settings(missed_window_s=1800.0)
+    for i in range(80):
+        if i == 50:
+            tower.watch = tower.another()
+        tower.watch.look(START + i * MIN)
+    assert tower.told() == [(35.0, "alert", "missed_window", "california")]
+
+
 def test_a_window_that_is_missed_but_not_one_that_an_operator_holds_off(tower: Tower) -> None:
     tower.settings(missed_window_s=1800.0)
     site = tower.loop.controller.sites["california"]  # its region is in a window, and the other's is not

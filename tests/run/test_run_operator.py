@@ -289,7 +289,9 @@ def test_asked_twice_under_one_id_it_is_done_once(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("kind", "site", "expect", "applied"),
     [
-        ("hold", "california", "training", True), ("hold", "california", "free", True), ("hold", "california", "held", False),
+        ("hold", "california", "training", True), ("hold", "california", "free", True),
+        ("hold", "california", "ready, training", True), ("hold", "california", "off,held", False),
+        ("hold", "california", "held", False),
         ("drain", "adelaide", "training", False), ("release", "adelaide", "off", True), ("hold", "california", "", True),
         ("stop", None, "local", True), ("stop", None, "federated", False),
     ],

@@ -230,6 +230,11 @@ def test_one_that_an_operator_stopped_is_not_followed_by_another(stage: Stage) -
     assert (stage.folder / "count").read_text() == "1\n"
 
 
+def test_an_address_for_alerts_that_is_not_there_is_said_before_anything_starts(stage: Stage) -> None:
+    stage.supervisor(alerts={"webhook": "env:NOT_THERE"}).prepare()
+    assert "the variable NOT_THERE, which alerts.webhook names, is not set; alerts are kept as events, and not sent" in stage.said
+
+
 def test_the_second_ctrl_c_ends_it_at_once(stage: Stage) -> None:
     heard = stage.run.logs / "heard"
     strikes(stage, stage.run.logs / "waits", heard)

@@ -19,9 +19,11 @@ from faults import tree
 from run.real import versions, wait_for
 from windfall import clock
 from windfall.processes import marked
+from windfall.run.asking import ask
+from windfall.run.requests import Request, outcome, running
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
-from windfall.store.rundir import RunDir
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir
 from windfall.store.telemetry import Event, Telemetry
 
 pytestmark = pytest.mark.slow
@@ -142,3 +144,29 @@ def test_the_next_coordinator_lets_a_cut_happen_where_run_time_stands(tmp_path: 
     assert r.end() == 0
     assert {e.site for e in r.events("adopted")} == {"a", "b"}
     assert [e.detail for e in r.events("state") if e.detail["now"] == "failed"] == []
+
+
+def test_a_run_that_is_asked_to_stop_ends_as_by_ctrl_c_and_the_next_start_goes_on_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "t"
+    # Nobody hangs here, however slow the machine is.
+    monkeypatch.setattr(tree, "CONFIG", tree.CONFIG.replace("coordinator_timeout_s = 6", "coordinator_timeout_s = 300"))
+    run = tree.make(root)
+    first = tree.start(root)
+    wait_for("a supervisor", lambda: running(run, SUPERVISOR_LOCK))
+    # No coordinator runs yet: it waits for the one that is being started.
+    id = ask(run, Request("stop", None, "ann@desk", "night"))
+    said = first.communicate(timeout=120)[0]
+    assert first.returncode == 130, said
+    found = outcome(run, id)
+    assert found is not None
+    assert found.state == "applied"
+    assert marked(tree.run_id(root), run.root) == []
+    second = tree.start(root)
+    said = second.communicate(timeout=240)[0]
+    assert second.returncode == 0, said
+    telemetry = Telemetry.open(run.telemetry, read_only=True)
+    kinds = [e.kind for _, e in telemetry.events() if e.kind in ("started", "stop_asked", "interrupted", "resumed", "done")]
+    telemetry.close()
+    assert kinds == ["started", "stop_asked", "interrupted", "resumed", "done"]

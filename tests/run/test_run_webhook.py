@@ -218,6 +218,14 @@ def test_without_a_webhook_alerts_are_events_and_no_test_can_be_sent(tmp_path: P
     assert (found["webhook"], found["sent"], found["alerts"]["slow_start"]) == (None, None, "after 2 times spin_up_s")
 
 
+def test_check_warns_of_an_address_that_is_not_where_it_should_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = config(tmp_path, '\n[alerts]\nwebhook = "env:NOT_THERE"\nheaders = { X = "file:/nowhere" }\n')
+    code, out, _ = windfall(capsys, "check", file)
+    assert code == 0
+    assert "warning: the variable NOT_THERE, which alerts.webhook names, is not set; alerts are kept as events" in out
+    assert "warning: /nowhere, which alerts.headers.X names, cannot be read: No such file" in out
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

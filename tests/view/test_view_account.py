@@ -18,6 +18,7 @@ from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.store.telemetry_energy import EnergyRow
+from windfall.store.telemetry_schema import SCHEMA_VERSION
 from windfall.view.account import BY, RunAccount, run_account
 from windfall.view.codecarbon import COLUMNS, emissions_csv
 from windfall.view.series import run_series
@@ -139,7 +140,7 @@ def test_whatever_is_booked_is_in_exactly_one_line(
     )
     a = RunAccount(
         "x", "done", False, START, None, "marginal", _line("all", rows, {}), tuple(rows), versions, {},
-        TokensPaid(3, 2, 1, 6, ()), {}, Sci(0.0, None, None, {}, {}), None, (),
+        TokensPaid(3, 2, 1, 6, ()), {}, Sci(0.0, None, None, {}, {}), None, (), {},
     )  # fmt: skip
     closes(a)
 
@@ -212,7 +213,7 @@ def test_an_old_run_is_read_as_it_is_and_upgraded_when_it_is_resumed(small: RunD
     assert (old.total, old.lines("site")) == (before.total, before.lines("site"))
     assert run_state(small).energy_kwh == pytest.approx(before.total.kwh)
     telemetry = Telemetry.open(small.telemetry)
-    assert telemetry.rows("SELECT value FROM meta WHERE key = 'schema'") == [("3",)]
+    assert telemetry.rows("SELECT value FROM meta WHERE key = 'schema'") == [(str(SCHEMA_VERSION),)]
     assert telemetry.next_entry() == 4
     telemetry.close()
     assert run_account(small).total == before.total

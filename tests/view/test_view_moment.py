@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -85,8 +86,9 @@ def test_tables_and_summary_of_an_export_are_of_one_moment(
     assert "federated" not in (tmp_path / "out" / "versions.csv").read_text()
     assert (tmp_path / "out" / "blocks.csv").read_text().splitlines()[1:] == ["0,4,4,committed", "4,8,4,free"]
     assert summary["version"] == 1
-    assert summary["energy_kwh"] == pytest.approx(sum(float(x.split(",")[-9]) for x in energies(tmp_path)) / 3.6e6)
+    assert summary["energy_kwh"] == pytest.approx(sum(float(x["joules"]) for x in energies(tmp_path)) / 3.6e6)
 
 
-def energies(folder: Path) -> list[str]:
-    return (folder / "out" / "energy.csv").read_text().splitlines()[1:]
+def energies(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "out" / "energy.csv", encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))

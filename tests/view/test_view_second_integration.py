@@ -74,7 +74,8 @@ def booked(folder: Path) -> RunDir:
     config = load(run.config)
     grid = build_grid(config)
     account = Account(
-        {s.name: PowerModel.of(s) for s in config.site}, {s.name: Tariff.of(s, grid.signals[s.name], config.run) for s in config.site}
+        {s.name: PowerModel.of(s) for s in config.site},
+        {s.name: Tariff.of(s, grid.signals[s.name], config.run) for s in config.site},
     )
     books, telemetry = Books(account, ["metered"], lag_s=120.0), Telemetry.open(run.telemetry)
     recorder = TelemetryRecorder(telemetry)

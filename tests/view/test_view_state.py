@@ -61,7 +61,7 @@ def test_energy_without_a_reading_is_told_apart_and_nothing_known_is_no_zero(sma
 
 
 def test_work_that_came_too_late_is_told_by_site_and_in_all_where_there_is_any(small: RunDir) -> None:
-    assert "lost" not in status_text(run_state(small)) + write_report(small).read_text(encoding="utf-8")
+    assert "too late" not in status_text(run_state(small)) + write_report(small).read_text(encoding="utf-8")
     telemetry = Telemetry.open(small.telemetry)
     late = (("adelaide", 1, 4096, {"kwh": 0.25}), ("adelaide", 2, 1024, {}), ("removed", 1, 512, {"kwh": 0.5}))
     for site, cut, tokens, used in late:

@@ -27,7 +27,9 @@ WaitOption = Annotated[
 ]
 ExpectSite = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--expect", metavar="STATE", help="refuse it unless the site is so: off, training, ..., held or free"),
+    typer.Option(
+        "--expect", metavar="STATE", help="refuse it unless the site is so: off, training, ..., held, free; several with commas"
+    ),
 ]
 ExpectMode = Annotated[
     Optional[str],  # noqa: UP045

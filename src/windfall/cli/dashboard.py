@@ -43,8 +43,10 @@ def _token(path: Path | None) -> str | None:
         return os.environ.get(TOKEN) or None
     try:
         found = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as e:
-        raise ConfigError(f"--token-file {path}: cannot be read ({e})") from None
+    except OSError as e:
+        raise ConfigError(f"--token-file {path}: cannot be read: {e.strerror}") from None
+    except UnicodeError:
+        raise ConfigError(f"--token-file {path}: holds no text; write a token of 16 characters or more into it") from None
     if not found:
         raise ConfigError(f"--token-file {path}: is empty; write a token of 16 characters or more into it")
     return found

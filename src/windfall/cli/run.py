@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from windfall.cli import streams
-from windfall.cli.output import print_json, print_line, say
+from windfall.cli.output import print_json, print_line, say, typed
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, WindfallError
@@ -121,7 +121,7 @@ def _finish(config: Config, run: RunDir, code: int, say_to_user: bool) -> int:
         from windfall.run.speeds import cache_file
         from windfall.ui.page.report import write_report
 
-        page = write_report(run)
+        page = write_report(run, typed())
         note(config, run, done=code == 0, file=cache_file())
     if say_to_user:
         what = "interrupted; run again to resume" if code else "done"

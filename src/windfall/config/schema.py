@@ -384,8 +384,8 @@ class Config(Table):
             for path, price in priced[:1]:
                 if price.currency != table.currency:
                     told = (
-                        f"its prices are in {price.currency} and [economics] is in {table.currency}, and currencies cannot be added; "
-                        f'set currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
+                        f"its prices are in {price.currency} and [economics] is in {table.currency}, and currencies cannot be "
+                        f'added; set currency = "{table.currency}" here, without unit, and scale to the rate of exchange'
                     )
                     wrong.append(((*path, "currency"), told))
         if wrong:

@@ -18,7 +18,7 @@ from windfall.energy.microgrid import Microgrid
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Array, Tariff
 from windfall.grid.signal import Signal
-from windfall.units import J_PER_KWH
+from windfall.units import J_PER_KWH, from_grid
 
 
 @dataclass
@@ -63,12 +63,12 @@ class Total:
     @property
     def grid_joules(self) -> float:
         """Joules from the grid."""
-        return self.joules - self.own_joules - self.stored_joules
+        return from_grid(self.joules, self.own_joules, self.stored_joules)
 
     @property
     def priced(self) -> bool:
         """Whether its grams are known, at least in part: no energy, all of it own or stored, or an intensity."""
-        return self.unpriced_joules <= 0.0 or self.unpriced_joules < self.grid_joules * (1 - 1e-9)
+        return self.unpriced_joules <= 1e-9 * self.joules or self.unpriced_joules < self.grid_joules * (1 - 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Account:
 
     def _enter(self, e: Interval) -> None:
         """Add an entry without time of its own to the sums."""
-        grid = e.joules - e.own_joules - e.stored_joules
+        grid = from_grid(e.joules, e.own_joules, e.stored_joules)
         self.totals.setdefault((e.site, e.phase), Total()).add(
             Total(
                 0.0, e.joules, e.grams, e.joules if e.inside else 0.0, grid if e.g_per_kwh is None else 0.0,
@@ -218,6 +218,7 @@ class Account:
         else:
             own = stored = np.zeros(len(starts))
         grid = joules - own - stored
+        grid = np.where(np.abs(grid) > 1e-9 * np.abs(joules), grid, 0.0)
         known, judged = np.isfinite(intensity), np.isfinite(first)
         grams = np.where(known, grid / J_PER_KWH * intensity, 0.0)
         inside = np.where(judged, tariff.inside(first), np.nan)

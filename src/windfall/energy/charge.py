@@ -17,10 +17,12 @@ _STALE_STEPS = 3.0
 
 
 class Simulated(Protocol):
-    """What a signal asks of its microgrid: what is wrong with it, if anything is, and until when it was simulated well."""
+    """What a signal asks of its microgrid: what is wrong with it, if anything is, until when it was simulated
+    well, and how long its load is waited for."""
 
     trouble: str
     healthy_until: float
+    lag_s: float
 
 
 def _as_it_is(found: Reading | None, microgrid: Simulated) -> Reading | None:
@@ -68,8 +70,8 @@ class StateOfCharge:
         if found is None:
             return None
         valid, soc = found
-        # The next one is known once it is booked, which may take until the next tick.
-        fresh = valid + 2.0 * self._log.step_s
+        # The next one is known once it is booked, which may take until the next tick, or until a meter has told.
+        fresh = valid + 2.0 * self._log.step_s + self._microgrid.lag_s
         made = Reading(soc, self.unit, valid, valid, fresh, fresh + _STALE_STEPS * self._log.step_s, "microgrid")
         return _as_it_is(made, self._microgrid)
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from windfall.config.microgrid import MicrogridBatteryTable, MicrogridTable
 from windfall.config.schema import SiteTable
 from windfall.energy.charge import ChargeLog, StateOfCharge, Surplus
-from windfall.grid.signal import Signal
+from windfall.grid.signal import Signal, StepSignal
 
 Array = npt.NDArray[np.float64]
 
@@ -85,8 +85,8 @@ class _Held:
 class Microgrid:
     """One site's microgrid. It is told what the site takes, in order of time, and says where that came from."""
 
-    def __init__(self, table: MicrogridTable, supply: Signal, start: float) -> None:
-        """``supply``: what the plants deliver (W)."""
+    def __init__(self, table: MicrogridTable, supply: Signal, start: float, lag_s: float = 0.0) -> None:
+        """``supply``: what the plants deliver (W). ``lag_s``: how long the load is waited for, where it is measured."""
         self.table = table
         self.supply = supply
         self.sums = Sums()
@@ -95,6 +95,7 @@ class Microgrid:
         #: The last instant at which it balanced what was known: signals know nothing newer.
         self.healthy_until = start
         self.log = ChargeLog(float(table.step_s))
+        self.lag_s = lag_s
         self._step = float(table.step_s)
         #: Where loads came from that have not been booked yet: (from, to, own W, stored W).
         self._waiting: deque[tuple[float, float, float, float]] = deque()
@@ -104,6 +105,8 @@ class Microgrid:
         #: Run time up to which it has been simulated, and up to which its battery has been stepped.
         self.t = self._stepped = t
         self._held: _Held | None = None
+        #: Runs of equal supply from now on: (from, to, W).
+        self._ahead: deque[tuple[float, float, float]] = deque()
         self._battery = None if self.table.battery is None or soc is None else _battery(self.table.battery, soc)
         self.healthy_until = t
         self.log.note(t, self.soc)
@@ -165,8 +168,8 @@ class Microgrid:
 
     def _go(self, load: float, t1: float) -> None:
         waiting = self._waiting
-        for a, b, supply in _runs(self.supply, self.t, t1):
-            t = a
+        while self.t < t1:
+            t, (b, supply) = self.t, self._delivers(t1)
             while t < b:
                 held = self._held
                 if held is None or t >= held.until or held.load != load or held.supply != supply:
@@ -185,6 +188,15 @@ class Microgrid:
             self.healthy_until = t1
             if t1 % self._step == 0.0:
                 self.log.note(t1, self.soc)
+
+    def _delivers(self, t1: float) -> tuple[float, float]:
+        """What the plants deliver now (W), and until when, at most until ``t1``. Of a trace a day is looked up at once."""
+        if not self._ahead or self._ahead[-1][1] <= self.t:
+            whole = isinstance(self.supply, StepSignal)
+            self._ahead = deque(_runs(self.supply, self.t, max(t1, self.t + 86400.0) if whole else t1))
+        while self._ahead[0][1] <= self.t:
+            self._ahead.popleft()
+        return min(self._ahead[0][1], t1), self._ahead[0][2]
 
     def _step_battery(self, t: float) -> None:
         if self._battery is not None and t > self._stepped:
@@ -276,8 +288,6 @@ def _battery(table: MicrogridBatteryTable, soc: float) -> Any:
 
 def _runs(supply: Signal, t0: float, t1: float) -> list[tuple[float, float, float]]:
     """The supply over ``[t0, t1)`` as runs of equal values: (from, to, W); NaN where it is not known."""
-    if t1 <= t0:
-        return []
     c = supply.between(t0, t1)
     values = c.values
     same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
@@ -286,6 +296,11 @@ def _runs(supply: Signal, t0: float, t1: float) -> list[tuple[float, float, floa
     return list(zip(starts.tolist(), np.append(starts[1:], t1).tolist(), np.maximum(values[first], 0.0).tolist(), strict=True))
 
 
-def microgrids(sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float) -> dict[str, Microgrid]:
-    """The microgrid of every site that has one, at the run's start."""
-    return {s.name: Microgrid(s.microgrid, supplies[s.name], start) for s in sites if s.microgrid is not None}
+def microgrids(
+    sites: Sequence[SiteTable], supplies: Mapping[str, Signal], start: float, lags_s: Mapping[str, float] | None = None
+) -> dict[str, Microgrid]:
+    """The microgrid of every site that has one, at the run's start; ``lags_s``: by site, how long its meter is waited for."""
+    return {
+        s.name: Microgrid(s.microgrid, supplies[s.name], start, (lags_s or {}).get(s.name, 0.0))
+        for s in sites if s.microgrid is not None
+    }  # fmt: skip

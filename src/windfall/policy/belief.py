@@ -1,9 +1,11 @@
-"""What is likely to follow a reading: a Markov chain of a signal's values, learned from the site's own past.
+"""What is likely to follow a reading: Markov chains of a signal's values, learned from the site's own past.
 
 Values are told by their distance, 1 − gain: 0 is worth a whole second of training, 1 is the worth, more is over it. Distances fall
 into `_EDGES`' classes, and the past says how often each class follows each. A matrix of a year of California stands for what the
-past has not shown yet, with the weight of `_WEIGHT` readings a class. The chain is the belief that policies share: `later` is what
-a reading says of the time now if it is known late, and `advantage` what being on is worth.
+past has not shown yet, with the weight of `_WEIGHT` readings a class. What follows depends on the time of day, as sun and load do,
+so each hour has a chain of its own; the chain of the whole day stands for what the hour has not shown, with the same weight.
+
+`Chain.later` is what a reading says of the time now if it is known late, and `Belief.advantage` what being on is worth.
 """
 
 from __future__ import annotations
@@ -42,8 +44,7 @@ _PRIOR_STEP_S = 300.0
 _WEIGHT = 30.0
 #: If so much of a signal's changes come on the half hour or the hour, its values hold for that long, whatever its rows say.
 _CADENCES_S, _CADENCE_SHARE, _LEAST_CHANGES = (3600.0, 1800.0), 0.95, 6
-#: Where advantages are sought for a level; beyond, they only go on falling.
-_GRID = np.arange(-3.0, 6.0, 0.01)
+HOURS = 24
 
 
 class Chain:
@@ -67,39 +68,103 @@ class Chain:
         """[classes, classes]: how likely each class holds ``steps`` after a reading of each."""
         return np.asarray(np.linalg.matrix_power(self.moves, steps))
 
-    def advantage(self, restart: float, steps: int) -> tuple[Array, Array]:
-        """What being on rather than off is worth, in starts, at each distance of `_GRID`; falling. Both [n].
 
-        ``restart``: how many steps of full gain a start costs. ``steps``: how late the reading is. With g the gain and D the worth
-        of being on at the next step, both as expected after the reading, it is v = g / restart + D, and the D of a step is v
-        clipped to 0 and 1: under 0 it is better to stop, over 1 to start (dynamic programming; starts that are given up half way
-        apart).
+class Belief:
+    """A chain for each hour of the day (UTC), from ``distances`` [n] at ``times`` [n] (Unix seconds, ``step_s`` apart)."""
+
+    def __init__(self, times: Array, distances: Array, step_s: float = _PRIOR_STEP_S) -> None:
+        self.day = Chain(distances, step_s)
+        self.means = self.day.means
+        known = np.isfinite(distances)
+        self._distances = distances
+        #: [n]: hour and class of each, as one number; −1 where nothing is known.
+        self._cells = np.where(known, hours_of(times) * _CLASSES + np.digitize(np.where(known, distances, 0.0), _EDGES), -1)
+        pairs = known[:-1] & known[1:]
+        flat = self._cells[:-1][pairs] * _CLASSES + self._cells[1:][pairs] % _CLASSES
+        counts = np.bincount(flat, minlength=HOURS * _CLASSES**2).reshape(HOURS, _CLASSES, _CLASSES) + _WEIGHT * self.day.moves
+        #: [hours, classes]: how often each was seen.
+        self._often = np.bincount(self._cells[known], minlength=HOURS * _CLASSES).reshape(HOURS, _CLASSES).astype(float)
+        #: [hours, classes, classes]: how likely each class (column) follows each (row).
+        self.moves = counts / counts.sum(axis=2, keepdims=True)
+        #: How much of an hour a step is: so often the next reading is one of the next hour.
+        self._crosses = min(1.0, step_s / 3600.0)
+
+    def gain(self, late: int) -> Array:
+        """[hours, classes]: the mean gain at the time when a reading of that hour and class is known, ``late`` steps after it."""
+        found = np.tile(self.day.later(late) @ (1.0 - self.means), (HOURS, 1))
+        if late == 0 or len(self._distances) <= late:
+            return found
+        then = self._distances[late:]
+        both = (self._cells[:-late] >= 0) & np.isfinite(then)
+        cells = self._cells[:-late][both]
+        sums = np.bincount(cells, 1.0 - then[both], HOURS * _CLASSES).reshape(HOURS, _CLASSES)
+        often = np.bincount(cells, minlength=HOURS * _CLASSES).reshape(HOURS, _CLASSES)
+        return (sums + _WEIGHT * found) / (often + _WEIGHT)
+
+    def advantage(self, restart: float, late: int) -> tuple[Array, Array]:
+        """Of what being on rather than off is worth, in starts: what this step brings, and what the next ones do; [hours, classes].
+
+        ``restart``: how many steps of full gain a start costs. ``late``: how many steps late readings are. With g the gain and D
+        the worth of being on at the next step, both as expected after the reading, being on is worth v = g / restart + D, and the
+        D of a step is v clipped to 0 and 1: under 0 it is better to stop, over 1 to start (dynamic programming; starts that are
+        given up half way apart).
         """
-        gain = self.later(steps) @ (1.0 - self.means) / restart
-        v, ahead = gain, np.zeros(_CLASSES)
+        gain = self.gain(late) / restart
+        v, ahead = gain, np.zeros_like(gain)
         for _ in range(400):
-            ahead = self.moves @ np.clip(v, 0.0, 1.0)
-            if np.abs(gain + ahead - v).max() < 1e-4:
+            next_ = np.clip(v, 0.0, 1.0)
+            next_ = (1.0 - self._crosses) * next_ + self._crosses * np.roll(next_, -1, axis=0)
+            ahead = np.matmul(self.moves, next_[:, :, None])[:, :, 0]
+            if np.abs(gain + ahead - v).max() < 1e-3:
                 break
             v = gain + ahead
+        return gain, ahead
+
+    def levels(self, restart: float, late: int) -> tuple[Array, Array]:
+        """The distances under which it is better to start, and at or over which to stop; both [hours], infinite where none is."""
+        gain, ahead = self.advantage(restart, late)
         # A reading that is not late says exactly what the gain is now.
-        now = (1.0 - _GRID) / restart if steps == 0 else np.interp(_GRID, self.means, gain)
-        return _GRID, np.minimum.accumulate(now + np.interp(_GRID, self.means, ahead))
+        now = np.broadcast_to((1.0 - self.means) / restart, gain.shape) if late == 0 else gain
+        v = falling(now + ahead, self._often + 1.0)
+        knots = np.concatenate([[min(-3.0, self.means[0] - 1.0)], self.means, [max(6.0, self.means[-1] + 1.0)]])
+        v = np.pad(v, ((0, 0), (1, 1)), mode="edge")
+        if late == 0:
+            v[:, [0, -1]] += (knots[[1, -2]] - knots[[0, -1]]) / restart
+        return _falls_below(knots, v, 1.0), _falls_below(knots, v, 0.0)
 
-    def levels(self, restart: float, steps: int) -> tuple[float, float]:
-        """The distances under which it is better to start, and at or over which to stop."""
-        grid, v = self.advantage(restart, steps)
-        return _falls_below(grid, v, 1.0), _falls_below(grid, v, 0.0)
+
+def falling(v: Array, weights: Array) -> Array:
+    """The rows nearest to those of ``v`` that nowhere rise: weighted isotonic regression by its min-max formula; [rows, columns].
+
+    The higher a distance, the less being on is worth, so what says otherwise is chance, the more so the less often it was seen.
+    """
+    n = v.shape[1]
+    sums, totals = (np.pad(np.cumsum(x, axis=1), ((0, 0), (1, 0))) for x in (v * weights, weights))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (sums[:, None, 1:] - sums[:, :-1, None]) / (totals[:, None, 1:] - totals[:, :-1, None])
+    mean = np.where(np.tri(n, k=-1, dtype=bool), -np.inf, mean)
+    most = np.maximum.accumulate(mean[:, :, ::-1], axis=2)[:, :, ::-1]
+    least = np.minimum.accumulate(most, axis=1)
+    return np.asarray(np.diagonal(least, axis1=1, axis2=2))
 
 
-def _falls_below(grid: Array, v: Array, level: float) -> float:
-    """Where a falling ``v`` falls below ``level``; infinite where it does not, minus infinity where it is below everywhere."""
-    i = int(np.searchsorted(-v, -level, side="right"))
-    if i == 0:
-        return -np.inf
-    if i == len(v):
-        return np.inf
-    return float(grid[i - 1] + (grid[i] - grid[i - 1]) * (v[i - 1] - level) / (v[i - 1] - v[i]))
+def hours_of(times: Array) -> npt.NDArray[np.int64]:
+    """The hour of the day (UTC) of each of ``times`` (Unix seconds)."""
+    return np.asarray(times // 3600 % HOURS).astype(np.int64)
+
+
+def _falls_below(knots: Array, v: Array, level: float) -> Array:
+    """Where each row of ``v``, falling and straight between ``knots``, falls below ``level``; [rows].
+
+    Infinite where it does not, minus infinity where it is below everywhere.
+    """
+    below = v < level
+    i = np.clip(np.argmax(below, axis=1), 1, None)
+    rows = np.arange(len(v))
+    high, low = v[rows, i - 1], v[rows, i]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = knots[i - 1] + (knots[i] - knots[i - 1]) * (high - level) / (high - low)
+    return np.where(below[:, 0], -np.inf, np.where(below.any(axis=1), found, np.inf))
 
 
 @functools.cache

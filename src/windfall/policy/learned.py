@@ -1,12 +1,16 @@
 """Learned: starts and stops at readings where that has paid in the site's own past.
 
-The belief (`belief`) says what being on is worth at each reading: over one start, and a site starts; under nothing, and it stops.
-It is learned anew from the trailing days as they grow, and between two times its two levels stand. So it learns what readings are
-good for there: how long windows last, how soon they end, what the newest reading says of now if readings are late.
+The belief (`belief`) says what being on is worth at each reading and hour of the day: over one start, and a site starts; under
+nothing, and it stops. It is learned anew from the trailing days as they grow, and between two times its two levels an hour stand.
+So it learns what readings are good for there: how long windows last, how soon they end and when, what the newest reading says of
+now if readings are late. Where windows begin and end by the clock, late readings are so made up for: it starts before it hears that
+one is open, and stops before it hears that it is not.
 
-Break-even is its gate. It decides while less than a day of the past is known. Then both rules are carried out on what is known, and
-later, each time the levels are learned anew, on what has come since the last time; whichever leads over the trailing weeks decides.
-Where no level says what a reading is worth (a trigger of several signals), break-even decides.
+Break-even is its gate, and decides first. Once a day of the past is known, both rules are carried out on what is known, and later,
+each time the levels are learned anew, on what has come since the last time. Their lead is counted no further than `_MARGIN` starts
+either way, and the rule that reaches it decides. So twice that, and what comes within a week, is the most that is lost to
+break-even before it takes over, however well the levels did before (a cumulative sum test; Page 1954). Where no level says what a
+reading is worth (a trigger of several signals), break-even decides.
 """
 
 from __future__ import annotations
@@ -20,22 +24,24 @@ import numpy.typing as npt
 
 from windfall.grid.signal import Columns
 from windfall.policy.base import Criterion, Decision, Judged, Memory, SiteView
-from windfall.policy.belief import Array, Chain, cadence_s, stepped
+from windfall.policy.belief import HOURS, Array, Belief, cadence_s, hours_of, stepped
 from windfall.policy.breakeven import Breakeven
 from windfall.policy.criterion import Level, distances
 from windfall.units import duration_text
 
 _DAY_S = 86400.0
-#: The past that is learned from, and how fast the gate forgets.
-_PAST_S = 28 * _DAY_S
+#: The past that is learned from.
+_PAST_S = 56 * _DAY_S
 #: Levels are learned anew when the past has grown by half, but no sooner and no later than this.
 _SOONEST_S, _LATEST_S = 6 * 3600.0, 7 * _DAY_S
-#: One rule takes over when it is ahead by so many starts.
+#: One rule takes over when it is ahead by so many starts, and no more are counted.
 _MARGIN = 2.0
 #: A reading that holds until the next one is taken in this often (s).
 _STEP_S = 300.0
-#: What it remembers of its levels, besides what break-even remembers.
-_KEYS = ("start", "stop", "due", "learned_at", "late", "restart", "share", "step", "lead", "leads")
+#: What it remembers of its levels, besides what break-even remembers; the levels have an hour each.
+_STARTS, _STOPS = (tuple(f"{what}_{h:02}" for h in range(HOURS)) for what in ("start", "stop"))
+_KEYS = frozenset((*_STARTS, *_STOPS, "due", "learned_at", "late", "restart", "share", "step", "lead", "leads"))
+_OWN = ("acc", "to", "gain")
 
 
 class Learned:
@@ -51,32 +57,43 @@ class Learned:
         level = self._criteria[site.name]
         if not isinstance(level, Level) or not level.first or site.reading is None:
             return self._breakeven.decide_site(t, site, judged)
-        m = {k: site.memory[k] for k in _KEYS if k in site.memory}
+        m = {k: v for k, v in site.memory.items() if k in _KEYS}
         row_s = judged.valid_until - judged.valid_from if math.isfinite(judged.valid_until) else _STEP_S
         step_s = m.get("step", row_s)
         # How late readings are is told by the newest: from the instant that it is about to when it was heard.
-        late = float(max(0, math.floor((site.reading.known_at - judged.valid_from) / step_s + 0.5)))
+        delay_s = max(0.0, site.reading.known_at - judged.valid_from)
+        late = float(math.floor(delay_s / step_s + 0.5))
         restart = max(site.spin_up_s, 1e-9) / step_s
         stands = len(m) == len(_KEYS) and t < m["due"] and m["late"] == late and abs(m["restart"] - restart) <= 0.1 * restart
         if not stands:
-            m = self._learn(t, site, level, m, row_s)
+            m = self._learn(t, site, level, m if len(m) == len(_KEYS) else {}, row_s)
         if m["leads"] <= 0:
-            own = replace(site, memory={k: v for k, v in site.memory.items() if k in ("acc", "to", "gain")})
+            own = replace(site, memory={k: v for k, v in site.memory.items() if k in _OWN})
             d = self._breakeven.decide_site(t, own, judged)
             until = m["due"] if d.until is None else min(d.until, m["due"])
-            why = "break-even has done better" if m["leads"] else "too little of the past is known to learn from"
+            why = "too little of the past is known to learn from"
+            if m["leads"]:
+                why = "break-even has done better" if m["lead"] < 0.0 else "nothing better has been shown yet"
             return replace(d, reason=f"{d.reason} ({why})", until=until, memory={**d.memory, **m})
         distance = 1.0 - judged.gain / judged.scale
-        on = distance < (m["stop"] if site.on else m["start"])
-        levels = {k: judged.level + (m[k] - 1.0) * judged.scale for k in ("start", "stop")}
-        bound = levels["stop" if on else "start"]
+        hour = int((t - delay_s) // 3600) % HOURS
+        on = distance < m[(_STOPS if site.on else _STARTS)[hour]]
+        levels = {k: judged.level + (m[f"{k}_{hour:02}"] - 1.0) * judged.scale for k in ("start", "stop")}
         verb = ("start" if on else "stop") if on != site.on else ("on" if on else "off")
-        how = "" if not late else f"; readings are {duration_text(late * step_s)} late"
+        how = "" if not late else f"; readings are {duration_text(m['late'] * m['step'])} late"
         what = f"stops at {levels['stop']:.0f}" if on else f"starts under {levels['start']:.0f}"
-        reason = f"{verb}: {judged.text}; here it {what}, by what has paid{how}"
-        quiet = ((-math.inf, bound) if on else (bound, math.inf)) if judged.single and math.isfinite(bound) else None
+        reason = f"{verb}: {judged.text}; here it {what} between {hour} and {hour + 1} h UTC, by what has paid{how}"
         numbers = {"value": judged.value, "worth": judged.level, **{f"{k}_at": v for k, v in levels.items() if math.isfinite(v)}}
-        return Decision(on, reason, numbers, m["due"], m, quiet)
+        quiet, until = None, m["due"]
+        if judged.single:
+            # What the same reading would bring at any hour is promised until the levels are learned anew, else until the hour ends.
+            bound = min(m[k] for k in _STOPS) if on else max(m[k] for k in _STARTS)
+            if (distance < bound) != on:
+                bound = m[(_STOPS if on else _STARTS)[hour]]
+                until = min(until, (math.floor((t - delay_s) / 3600.0) + 1) * 3600.0 + delay_s)
+            edge = judged.level + (bound - 1.0) * judged.scale
+            quiet = (-math.inf, edge) if on else (edge, math.inf)
+        return Decision(on, reason, numbers, until, m, quiet)
 
     def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
         return {k: v for k, v in site.memory.items() if k in _KEYS or (not stale and k in ("acc", "to"))}
@@ -92,33 +109,39 @@ class Learned:
         late = float(max(0, math.floor((site.reading.known_at - site.reading.valid_from) / step_s + 0.5)))
         restart = max(site.spin_up_s, 1e-9) / step_s
         share = start_share(level)
-        start, stop = Chain(d, step_s).levels(max(restart * share, 1e-9), int(late))
+        starts, stops = Belief(times, d, step_s).levels(max(restart * share, 1e-9), int(late))
         span = t - float(times[0]) if len(times) else 0.0
-        now = {"start": start, "stop": stop, "late": late, "restart": restart, "share": share, "step": step_s, "learned_at": t}
+        now = {"late": late, "restart": restart, "share": share, "step": step_s, "learned_at": t}
+        now |= dict(zip((*_STARTS, *_STOPS), (*starts.tolist(), *stops.tolist()), strict=True))
         lead, leads = was.get("lead", 0.0), was.get("leads", 0.0)
         if leads == 0.0 and span >= _DAY_S:
-            lead = self._ahead(d, now)
-            leads = math.copysign(1.0, lead)
+            lead, leads = self._ahead(times, d, now), -1.0
         elif leads != 0.0 and was["step"] == step_s:
-            new = np.append(np.full(int(was["late"]), np.nan), d[times >= was["learned_at"]])
-            lead = lead * 0.5 ** ((t - was["learned_at"]) / _PAST_S) + self._ahead(new, was)
-            leads = math.copysign(1.0, lead) if abs(lead) > _MARGIN else leads
+            new = times >= was["learned_at"] - was["late"] * step_s
+            lead += self._ahead(times[new], d[new], was)
+        if leads != 0.0 and abs(lead) >= _MARGIN:
+            leads = math.copysign(1.0, lead)
         due = t + min(max(0.5 * span, _SOONEST_S), _LATEST_S)
-        return {**now, "due": due, "lead": lead, "leads": leads}
+        return {**now, "due": due, "lead": min(max(lead, -_MARGIN), _MARGIN), "leads": leads}
 
-    def _ahead(self, d: Array, was: Mapping[str, float]) -> float:
-        """By how many starts the levels did better than break-even over ``d``, both off at its begin."""
+    def _ahead(self, times: Array, d: Array, was: Mapping[str, float]) -> float:
+        """By how many starts the levels did better than break-even over ``d`` at ``times``, both off at its begin."""
         late, restart = int(was["late"]), was["restart"]
         told, real = d[: len(d) - late], d[late:]
         if not len(real):
             return 0.0
-        rules = (on_by_levels(told, was["start"], was["stop"]), on_by_breakeven(told, restart, self._breakeven))
+        hours = hours_of(times[: len(told)])
+        start, stop = (np.array([was[k] for k in keys])[hours] for keys in (_STARTS, _STOPS))
+        rules = (on_by_levels(told, start, stop), on_by_breakeven(told, restart, self._breakeven))
         one, two = (value_of(on, real, restart, was["share"]) for on in rules)
         return (one - two) / restart
 
 
-def on_by_levels(d: Array, start: float, stop: float) -> npt.NDArray[np.bool_]:
-    """Whether a site is on at each step, if it starts under one distance and stops at or over another; off where d is NaN."""
+def on_by_levels(d: Array, start: Array | float, stop: Array | float) -> npt.NDArray[np.bool_]:
+    """Whether a site is on at each step, if it starts under one distance and stops at or over another; off where d is NaN.
+
+    ``start`` and ``stop``: the same for all of ``d`` [n], or [n].
+    """
     steps = np.arange(len(d))
     gone = np.isnan(d)
     off = np.maximum.accumulate(np.where(gone | (d >= stop), steps, -1))
@@ -151,7 +174,12 @@ def start_share(level: Level) -> float:
 
 def value_of(on: npt.NDArray[np.bool_], d: Array, restart: float, share: float = 1.0) -> float:
     """The value of a schedule, in steps of full gain: what training gains, less what starts of ``restart`` steps cost."""
+    return float(np.nansum(gains_of(on, d, restart, share)))
+
+
+def gains_of(on: npt.NDArray[np.bool_], d: Array, restart: float, share: float = 1.0) -> Array:
+    """What each step adds to that [n]; NaN where a site is on and ``d`` is."""
     steps = np.arange(len(on))
     since = steps - np.maximum.accumulate(np.where(on, -1, steps))
     starting = np.clip(restart - (since - 1.0), 0.0, 1.0)
-    return float(np.nansum(np.where(on, 1.0 - d - share * starting, 0.0)))
+    return np.where(on, 1.0 - d - share * starting, 0.0)

@@ -40,6 +40,8 @@ KINDS = {
 }
 #: Optimizer steps whose mean loss is compared, before and after a site joins; and after how many it is looked at no more.
 _STEPS, _STEPS_MOST = 20, 400
+#: A live source may take so long (run time) until it is heard for the first time.
+_UNHEARD_S = 300.0
 #: How often the certificates are looked at (wall time).
 _CERTIFICATES_S = 3600.0
 
@@ -88,7 +90,9 @@ class AlertWatch:
         self._sender = sender
         self._wall, self._monotonic = wall, monotonic
         self._active: dict[tuple[str, str | None], _Active] = {}
+        #: By site: since when its window has been open and missed, and since when there is no reading at all.
         self._open_since: dict[str, float] = {}
+        self._unheard_since: dict[str, float] = {}
         self._training: set[str] | None = None
         self._join: _Join | None = None
         self._certificate: Alert | None = None
@@ -106,6 +110,8 @@ class AlertWatch:
             key = (str(e.detail.get("alert")), e.site)
             if e.kind == "alert":
                 self._active[key] = _Active(Alert(*key, str(e.detail.get("reason"))), e.t_run, e.t_run, e.t_wall)
+                if key[0] == "missed_window" and e.site is not None:
+                    self._open_since[e.site] = e.t_run - self._config().alerts.missed_window_s
             else:
                 self._active.pop(key, None)
 
@@ -166,7 +172,10 @@ class AlertWatch:
         site, wall = self._loop.controller.sites[name], self._monotonic()
         reading = self._grid.by_site[name].at(t)
         stale = reading is None or reading.is_stale(t)
-        if a.stale_signal and stale:
+        unheard = t - self._unheard_since.setdefault(name, t) if reading is None else 0.0
+        if reading is not None:
+            self._unheard_since.pop(name, None)
+        if a.stale_signal and stale and (reading is not None or unheard >= _UNHEARD_S):
             since = "there is none" if reading is None else f"the newest is of {clock_text(reading.valid_from)} UTC"
             yield Alert("stale_signal", name, f"{name}: no reading of its signal counts any more ({since}); it stays off")
         recent = [s for s in self._loop.starts[name].recent if t - s < 3600.0]

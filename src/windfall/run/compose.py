@@ -89,7 +89,7 @@ def compose(
             controller.sites[name].generation = generation
             controller.sites[name].starts = starts.get(name, 0)
     metered = [s.name for s in config.site if s.meter is not None] if not clock.gated else []
-    behind = microgrids(config.site, grid.supplies, clock.now())
+    behind = microgrids(config.site, grid.supplies, clock.now(), dict.fromkeys(metered, config.account.meter_lag_s))
     for name, said in telemetry.now().get("microgrids", {}).items():
         if name in behind:
             behind[name].restore(said)

@@ -131,9 +131,10 @@ class Operator:
             return
         state = self._stands().get(asked.site or "", "")
         now = {state} if asked.site is None else {state, "held" if asked.site in self._holds else "free"}
-        if asked.expect not in now:
+        seen = [word.strip() for word in asked.expect.split(",")]
+        if not now & set(seen):
             so = ", ".join(sorted(now - {""})) or "unknown"
-            raise ConfigError(f"{asked.site or 'the run'} is {so}, and not {asked.expect} as its asker saw it")
+            raise ConfigError(f"{asked.site or 'the run'} is {so}, and not {' or '.join(seen)} as its asker saw it")
 
     def _site(self, t: float, asked: Request) -> None:
         site = asked.site or ""

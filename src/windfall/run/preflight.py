@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from windfall.config.alerts import AlertsTable
 from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import dotted, signals
 from windfall.config.microgrid import SourceTable
@@ -29,6 +30,7 @@ from windfall.run.disk_need import too_little
 from windfall.run.network import network_faults
 from windfall.run.sharing import averaged_states, shared_steps, short_notices, slow_leaves
 from windfall.run.training_inputs import prepared_source, trainer_spec
+from windfall.run.webhook import missing
 from windfall.train.corpus import HUB, open_corpus
 from windfall.train.hub import split_name
 from windfall.train.manifest import Manifest
@@ -88,6 +90,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
             if whole:
                 raise
             continue  # this part needs a value that is wrong in itself
+    heard.warnings += missing(partial.alerts) if isinstance(getattr(partial, "alerts", None), AlertsTable) else []
     return list(dict.fromkeys(found)), heard.warnings
 
 

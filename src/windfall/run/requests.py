@@ -48,8 +48,9 @@ class Request:
     """Something asked of a run.
 
     ``site`` and ``for_s`` (run time) belong to a hold or drain, ``key``, ``value`` (None takes it away) and ``extend`` (of a larger
-    budget: warmdown or hold) to `set`. ``who``: its author. ``expect``: of a site its state, `held` or `free`; of a stop the mode;
-    of `set` the value so far. ``id``: the asker's (made up if empty). ``at``: wall time at which it was asked.
+    budget: warmdown or hold) to `set`. ``who``: its author. ``expect``: of a site its state, `held` or `free`; of a stop the mode
+    (several with commas: any of them); of `set` the value so far. ``id``: the asker's (made up if empty). ``at``: wall time at
+    which it was asked.
     """
 
     kind: str

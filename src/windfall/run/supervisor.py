@@ -23,6 +23,7 @@ from windfall.run.superlink import SuperLink
 from windfall.run.tracking import TrackingProcess
 from windfall.run.training_inputs import data_dir
 from windfall.run.version0 import mend_version0
+from windfall.run.webhook import missing
 from windfall.store.files import read_json, telling_of_the_disk
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
@@ -108,6 +109,8 @@ class Supervisor:
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
         require_network(self._config, self._say)
+        for untold in missing(self._config.alerts):
+            self._say(untold)
         if needs_endpoint(self._config, self._run):
             self._bulk = EndpointProcess(self._run, self._run_id, self._config, self._superlink.port)
         if self._config.tracker:

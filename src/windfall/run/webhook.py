@@ -58,6 +58,19 @@ class Webhook:
         self._http.close()
 
 
+def missing(table: AlertsTable) -> list[str]:
+    """What `[alerts]` names and is not there, a sentence each."""
+    named = {"alerts.webhook": table.webhook or "", **{f"alerts.headers.{name}": where for name, where in table.headers.items()}}
+    found = []
+    for key, where in named.items():
+        try:
+            if where.startswith(("env:", "file:")):
+                by_reference(where, key)
+        except Unauthorized as e:
+            found.append(f"{e}; alerts are kept as events, and not sent")
+    return found
+
+
 def slack_text(message: Message) -> str:
     """The text of a message, in which nothing means more to Slack than it says."""
     text = f"{message['name']}: {message['text']}"

@@ -79,7 +79,8 @@ class Bill:
 
     def times(self, factor: float) -> Bill:
         """The bill of so many times the training."""
-        return replace(self, **{f.name: v * factor for f in fields(self) if isinstance(v := getattr(self, f.name), float)})
+        scaled: dict[str, Any] = {f.name: v * factor for f in fields(self) if isinstance(v := getattr(self, f.name), float)}
+        return replace(self, **scaled)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -226,6 +227,11 @@ def economics_of(
     dark = sum(b.unknown_kwh for b in owns)
     if dark > 0:
         notes.append(f"{dark:,.2f} kWh were used while nothing was known of their price, and are in no bill")
+    behind = sum(kwh for o in used for origin, kwh in o[1].row.kwh_by_origin.items() if origin != "grid")
+    if behind > 0:
+        share = behind / sum(b.kwh for b in owns) * 100
+        told = "came from behind the meter, and is billed like the grid's: let the region's tariff be what it costs you"
+        notes.append(f"{share:.1f} % of the energy {told}")
     if all(b.embodied_kg is None for b in bills):
         notes.append("kg are of running it: no site has [site.embodied], so those of making it are not known")
     fleet = fleet_sizes(config, grid, span, capital_per_site_h(config, table))
@@ -325,10 +331,12 @@ def settled(bills: Sequence[Bill], config: Config, name: str) -> Bill:
     """Bills of several simulations as that of the run's budget."""
     total = bills[0]
     for b in bills[1:]:
-        parts = {f.name: getattr(total, f.name) + v for f in fields(b) if isinstance(v := getattr(b, f.name), float)}
+        parts: dict[str, Any] = {
+            f.name: getattr(total, f.name) + v for f in fields(b) if isinstance(v := getattr(b, f.name), float)
+        }  # fmt: skip
         # What one of them does not know is not known of the sum.
         unknown = {n: None for n in ("kg", "embodied_kg") if getattr(b, n) is None or getattr(total, n) is None}
-        total = replace(total, **{**parts, **unknown})  # type: ignore[arg-type]
+        total = replace(total, **{**parts, **unknown})
     return replace(total.times(config.run.budget_tokens / total.tokens), name=name)
 
 

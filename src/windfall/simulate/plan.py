@@ -100,7 +100,7 @@ def make_plan(
         RunError: less than two days of some signal are known before ``at``.
     """
     policy = config.policy.name
-    past = {id(s): _past_days(s, at, config.policy.climatology_days) for found in grid.signals.values() for s in found.values()}
+    past = {id(s): _past_days(s, at, config.policy.climatology_days) for _, s in _drawn_from(grid)}
     over = [n for n, s in grid.by_site.items() if s.ends_at() <= at - _DAY_S]
     if over and len(over) < len(grid.by_site):
         ends = iso_utc(grid.by_site[over[0]].ends_at())
@@ -110,7 +110,7 @@ def make_plan(
         )
     known = min((len(p) for p in past.values()), default=0)
     if known < _LEAST_DAYS:
-        name = next(n for n, found in grid.signals.items() for s in found.values() if len(past[id(s)]) < _LEAST_DAYS)
+        name = next(n for n, s in _drawn_from(grid) if len(past[id(s)]) < _LEAST_DAYS)
         if at >= min(s.ends_at() for s in grid.by_site.values()) + _DAY_S:
             ends = iso_utc(min(s.ends_at() for s in grid.by_site.values()))
             raise RunError(f"the signals end at {ends}, before the plan would begin ({iso_utc(at)}); plan from earlier (--at)")
@@ -137,10 +137,16 @@ def make_plan(
         drawn = Grid(
             {n: made[id(s)] for n, s in grid.by_site.items()}, {},
             {n: {label: made[id(s)] for label, s in found.items()} for n, found in grid.signals.items()},
+            {n: made[id(s)] for n, s in grid.supplies.items()},
         )  # fmt: skip
         rows += compare(one, drawn, TimeSpan(at, at + length * _DAY_S), [policy], judged=False)
         grids.append({n: made[id(s)] for n, s in grid.by_site.items()})
     return _summed(config, grid, at, days, rows, grids, known)
+
+
+def _drawn_from(grid: Grid) -> list[tuple[str, Signal]]:
+    """Every signal whose future is drawn, with its site: those of policies and accounts, and what plants behind meters deliver."""
+    return [*((n, s) for n, found in grid.signals.items() for s in found.values()), *grid.supplies.items()]
 
 
 def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
@@ -162,7 +168,7 @@ def _past_days(signal: Signal, at: float, most: float) -> list[Columns]:
 
 def _future(grid: Grid, key: int, past: Sequence[Columns], order: Sequence[int], at: float, begin: float) -> StepSignal:
     """One drawn future of a signal: history as it was, then the forecast where it has values, else the drawn past days."""
-    signal = next(s for found in grid.signals.values() for s in found.values() if id(s) == key)
+    signal = next(s for _, s in _drawn_from(grid) if id(s) == key)
     days = [(begin + d * _DAY_S, past[k]) for d, k in enumerate(order)]
     drawn = Columns(
         np.concatenate([t + c.starts for t, c in days]), np.concatenate([t + c.ends for t, c in days]),

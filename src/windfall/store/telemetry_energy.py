@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from windfall import clock
 from windfall.store.telemetry_file import TelemetryFile
+from windfall.units import from_grid
 
 #: Columns that older schemas lack.
 _LATER = ("average_grams", "money", "measured_joules", "cause", "own_joules", "stored_joules")
@@ -40,7 +41,7 @@ class EnergyRow(NamedTuple):
     @property
     def grid_joules(self) -> float:
         """Joules from the grid."""
-        return self.joules - self.own_joules - self.stored_joules
+        return from_grid(self.joules, self.own_joules, self.stored_joules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,11 @@ class LossBin(NamedTuple):
 
 
 class CutBin(NamedTuple):
-    """What a site handed in within one part of a time, the last of it at ``t1``. Bytes are None where nobody has counted them."""
+    """What a site handed in within one part of a time, the last of it at ``t1``."""
 
     site: str
     t1: float
     tokens: int
-    bytes: int | None
 
 
 class ThinnedTable(TelemetryFile):
@@ -114,11 +113,12 @@ class ThinnedTable(TelemetryFile):
         """The account over ``[t0, t1)`` by site, phase and part of it; entries across a border count by their share of time."""
         there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}
         booked = "COALESCE(cause, '') = ''" if "cause" in there else "1"
+        # An entry that takes no time (bytes that moved) is whole where it stands.
+        share = "(CASE WHEN t1 > t0 THEN (MIN(t1, ?2) - MAX(t0, ?1)) / (t1 - t0) ELSE 1.0 END)"
         found = self.rows(
             f"""SELECT site, phase, MIN(MAX(t0, ?1)), MAX(MIN(t1, ?2)),
-              TOTAL(CASE WHEN {booked} THEN MIN(t1, ?2) - MAX(t0, ?1) END),
-              TOTAL(joules * (MIN(t1, ?2) - MAX(t0, ?1)) / (t1 - t0)), TOTAL(grams * (MIN(t1, ?2) - MAX(t0, ?1)) / (t1 - t0))
-            FROM energy WHERE t1 > ?1 AND t0 < ?2 AND t1 > t0
+              TOTAL(CASE WHEN {booked} THEN MIN(t1, ?2) - MAX(t0, ?1) END), TOTAL(joules * {share}), TOTAL(grams * {share})
+            FROM energy WHERE t0 < ?2 AND (t1 > ?1 OR t0 = t1 AND t0 >= ?1)
             GROUP BY site, phase, CAST((MAX(t0, ?1) - ?1) / ?3 AS INTEGER) ORDER BY 3""",
             t0, t1, (t1 - t0) / parts,
         )  # fmt: skip
@@ -148,12 +148,21 @@ class ThinnedTable(TelemetryFile):
     def cut_bins(self, t0: float, t1: float, parts: int) -> list[CutBin]:
         """What sites handed in within ``[t0, t1]``, by site and part of it, in order."""
         found = self.rows(
-            """SELECT site, MAX(t_run), TOTAL(json_extract(detail, '$.tokens')), SUM(json_extract(detail, '$.bytes')) FROM events
+            """SELECT site, MAX(t_run), TOTAL(json_extract(detail, '$.tokens')) FROM events
             WHERE kind = 'contribution' AND t_run >= ?1 AND t_run <= ?2 AND site IS NOT NULL
             GROUP BY site, CAST((t_run - ?1) / ?3 AS INTEGER) ORDER BY 2""",
             t0, t1, (t1 - t0) / parts,
         )  # fmt: skip
-        return [CutBin(str(s), float(t), int(n), None if b is None else int(b)) for s, t, n, b in found]
+        return [CutBin(str(s), float(t), int(n)) for s, t, n in found]
+
+    def metric_bins(self, name: str, t0: float, t1: float, parts: int) -> list[tuple[str, int, float]]:
+        """Sums of figures of one name within ``[t0, t1]``: site, number of the part, sum."""
+        found = self.rows(
+            """SELECT site, CAST((t_run - ?1) / ?3 AS INTEGER), TOTAL(value) FROM metrics
+            WHERE name = ?4 AND t_run >= ?1 AND t_run <= ?2 GROUP BY 1, 2""",
+            t0, t1, (t1 - t0) / parts, name,
+        )  # fmt: skip
+        return [(str(s), min(parts - 1, int(i)), float(v)) for s, i, v in found]
 
     def last_cuts(self, before: float) -> dict[str, float]:
         """By site, when it handed in something for the last time before run time ``before``."""

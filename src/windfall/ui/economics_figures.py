@@ -92,7 +92,7 @@ def _duty(ax: Any, e: Economics) -> None:
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.set_xticks([], minor=True)
     ax.set_ylim(bottom=0)
-    ax.set_xlabel("duty: share of the owned hours in training, %")
+    ax.set_xlabel("duty: % of the owned hours in training")
     people = ", people apart" if e.own.staff or e.own.waiting else ""
     ax.set_title(f"Own or rent: {e.currency} a million tokens{people}", loc="left", fontsize=9.5, pad=6)
 

@@ -23,7 +23,7 @@ from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.store.records import Version
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry_energy import EnergyRow
-from windfall.units import J_PER_KWH, duration_text, iso_utc
+from windfall.units import J_PER_KWH, duration_text, from_grid, iso_utc
 from windfall.view.moment import Moment, one_moment
 from windfall.view.recorded import configuration
 from windfall.view.state import RunState, run_state
@@ -59,7 +59,7 @@ class AccountLine:
     @property
     def grid_joules(self) -> float:
         """Joules from the grid."""
-        return self.joules - self.own_joules - self.stored_joules
+        return from_grid(self.joules, self.own_joules, self.stored_joules)
 
     @property
     def kwh(self) -> float:
@@ -69,7 +69,7 @@ class AccountLine:
     @property
     def kg(self) -> float | None:
         """kgCO2 by the main method; None where no intensity was known."""
-        unknown = self.unpriced_joules > 0 and self.unpriced_joules >= self.grid_joules * (1 - 1e-9)
+        unknown = self.unpriced_joules > 1e-9 * self.joules and self.unpriced_joules >= self.grid_joules * (1 - 1e-9)
         return None if unknown else self.grams / 1000.0
 
 
@@ -147,7 +147,7 @@ class RunAccount:
     range: Range | None
     notes: tuple[str, ...]
     #: By site: what its microgrid did.
-    microgrids: dict[str, MicrogridAccount]
+    microgrids: dict[str, MicrogridAccount] = field(default_factory=dict)
     #: kWh of work that came too late, and of work that was trained again: part of training's, and added nowhere.
     lost_kwh: float = 0.0
     repeated_kwh: float = 0.0

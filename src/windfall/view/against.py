@@ -1,4 +1,4 @@
-"""What a run's emissions are measured against, as curves over run time: each region always on, and the oracle.
+"""What a run's emissions are measured against, as lines over run time: each region always on, and the oracle's level.
 
 It reads whole signals and solves a schedule, which takes seconds for a long run. So faces that have to stay quick ask a process
 of its own: ``python -m windfall.view.against RUN`` prints it as JSON.
@@ -7,24 +7,18 @@ of its own: ``python -m windfall.view.against RUN`` prints it as JSON.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from windfall.config.load import stored
-from windfall.config.schema import Config
-from windfall.errors import StoreError, WindfallError
-from windfall.grid.build import Grid, recorded
-from windfall.policy.criterion import intensity
-from windfall.simulate.oracle import BudgetOracle
-from windfall.simulate.work import TrainerModel
+from windfall.errors import WindfallError
 from windfall.store.files import to_json
 from windfall.store.rundir import RunDir
-from windfall.units import J_PER_KWH
-from windfall.view.baselines import baselines, headline, load_grid
+from windfall.view.baselines import Counterfactual
+from windfall.view.counterfactuals import run_counterfactuals
+from windfall.view.curves import span_of
 from windfall.view.moment import one_moment
-from windfall.view.state import RunState, run_state
+from windfall.view.text import safe
 
 #: Points of a curve.
 _POINTS = 300
@@ -34,8 +28,8 @@ _POINTS = 300
 class Other:
     """What the same tokens would have emitted otherwise: ``kg`` at run times ``t``. ``total_kg`` is None where ``why`` says why.
 
-    ``kind``: region (one site there, always on) or oracle. ``own``: whether the run has a site there. ``headline``: whether the run
-    is compared with this one first.
+    ``kind``: region (one site there, always on), oracle (``kg`` is its whole, at any time) or another of `view.counterfactuals`,
+    without a line. ``own``: whether the run has a site there. ``headline``: whether the run is compared with this one first.
     """
 
     name: str
@@ -49,73 +43,29 @@ class Other:
 
 
 def against(run: RunDir) -> list[Other]:
-    """Every region of the configuration always on, cleanest first, and the oracle.
+    """Every alternative of a run.
 
     Raises:
         StoreError: there is no run, or it cannot be read.
         ConfigError: its configuration cannot be read.
     """
-    config = stored(_text(run.open_existing().config))
     with one_moment(run) as at:
-        state = run_state(run, at)
-        grid, why = load_grid(config, run, at)
-    found = baselines(config, state, grid, why)
-    best = headline(found)
-    others = [
-        Other(b.region, "region", b.own, b is best, b.kg, *_thin([t for t, _ in b.curve], [k for _, k in b.curve]), b.why)
-        for b in found
-    ]
-    return [*others, _oracle(config, state, grid, why)]
+        found = run_counterfactuals(run, at)
+        t0, t1 = span_of(at)
+    best = found.headline
+    return [_other(r, r is best, t0, t1) for r in found.rows]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as e:
-        raise StoreError(f"{path}: cannot be read ({e})") from None
-
-
-def _oracle(config: Config, state: RunState, grid: Grid | None, why: str) -> Other:
-    """The least that the tokens committed so far could have cost in the time that the run took."""
-
-    def without(reason: str) -> Other:
-        return Other("oracle", "oracle", False, False, None, [], [], reason)
-
-    start = state.started_run
-    if start is None or state.tokens_committed <= 0 or state.run_hours <= 0:
-        return without("nothing has been trained yet")
-    if grid is None:
-        return without(why)
-    if not all(intensity(s.signal.type) for s in config.site):
-        return without("a site's first signal is no intensity of emissions")
-    signals = {s.name: recorded(grid.by_site[s.name]) for s in config.site}
-    rates = {s.name: s.tokens_per_s for s in config.site}
-    made = BudgetOracle(
-        config, signals, TrainerModel.of(config, "windfall"), start, rates, float(state.tokens_committed)
-    ).schedule(state.run_hours)  # fmt: skip
-    if made is None:
-        return without("signals of several kinds cannot be summed, or nothing is known of them in this time")
-    if not made.reachable:
-        return without("the sites' configured speeds do not reach these tokens in this time")
-    times: list[float] = [start]
-    steps: list[float] = [0.0]
-    for s in config.site:
-        for on in made.on_periods.get(s.name, []):
-            c = signals[s.name].between(on.start, on.stop)
-            times += c.ends.tolist()
-            steps += (np.nan_to_num(c.values) * (c.ends - c.starts) * s.train_power_w).tolist()
-    order = np.argsort(times, kind="stable")
-    kg = np.cumsum(np.array(steps)[order]) / J_PER_KWH / 1000.0
-    total = made.cost / 3.6e6
-    if kg[-1] > 0:  # a start takes less power than training: the schedule's own cost counts
-        kg *= total / kg[-1]
-    return Other("oracle", "oracle", False, False, total, *_thin(np.array(times)[order].tolist(), kg.tolist()), "")
-
-
-def _thin(times: list[float], kg: list[float]) -> tuple[list[float], list[float]]:
-    step = max(1, -(-len(times) // _POINTS))
-    kept = sorted({*range(0, len(times), step), len(times) - 1} - {-1})
-    return [round(times[i], 1) for i in kept], [float(f"{kg[i]:.6g}") for i in kept]
+def _other(r: Counterfactual, best: bool, t0: float, t1: float) -> Other:
+    curve: Sequence[tuple[float, float]] = r.curve
+    if r.kind == "oracle" and r.kg is not None:
+        curve = ((t0, r.kg), (t1, r.kg))
+    step = max(1, -(-len(curve) // _POINTS))
+    kept = [*curve[:-1:step], *curve[-1:]]
+    return Other(
+        r.region or r.name, r.kind, r.own, best, r.kg, [round(t, 1) for t, _ in kept], [float(f"{kg:.6g}") for _, kg in kept],
+        safe(r.why),
+    )  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from windfall.energy.tariff import Tariff
 from windfall.grid.build import Grid
 from windfall.grid.signal import Signal
 from windfall.units import J_PER_KWH, clock_text
+from windfall.view.recorded import known_part
 from windfall.view.state import RunState
 
 NOTHING = "nothing has been trained yet"
@@ -100,6 +101,8 @@ def baselines(
 ) -> list[Counterfactual]:  # fmt: skip
     """Every region of the configuration, cleanest first; those that cannot be computed last."""
     paced = paces(state, trained)
+    if grid is not None:
+        config, grid = known_part(config, grid)
     regions = list(dict.fromkeys([*(s.region for s in config.site), *(c.region for c in config.counterfactual)]))
     found = [_region(config, state, grid, region, paced, why) for region in regions]
     return sorted(found, key=lambda b: (b.kg is None, b.kg or 0.0))

@@ -30,6 +30,7 @@ from windfall.store.telemetry_energy import EnergyRow, EnergySums
 from windfall.store.telemetry_states import StateRow
 from windfall.units import clock_text
 from windfall.view.account import own_count
+from windfall.view.as_it_ran import as_it_ran
 from windfall.view.baselines import (
     NOTHING,
     Counterfactual,
@@ -140,6 +141,9 @@ def counterfactuals(
     if state.kg_co2 is not None and unknown > _UNKNOWN * state.energy_kwh:
         used = f"{unknown:,.3g} kWh of the run itself were used in hours without a reading"
         notes.append(f"{used}: its kg and its shares are too low")
+    behind = [s.name for s in config.site if s.microgrid is not None]
+    if behind:
+        notes.append(f"alternatives that are always on take all of their energy from the grid, also at {', '.join(behind)}")
     if state.state not in ("done", "interrupted") and state.tokens_committed > 0:
         notes.append(f"the run is {state.state}: only what is committed by now is compared")
     money: dict[str, float] = {}
@@ -188,7 +192,7 @@ def _others(
     if why or mean is None or readings.grid is None or state.started_run is None:
         return [Counterfactual(name, kind, why=why or NOTHING) for kind, name in _NAMES.items()]
     known, grid = known_part(config, readings.grid)
-    mine = _as_it_ran(known, state, paced, mean, sums, states)
+    mine = as_it_ran(known, state, paced, mean, sums, states)
     ways = _Ways(mine, grid, state, paced, mean, state.started_run, state.run_hours * 3600.0)
     plain = known.policy.model_copy(
         update={
@@ -203,53 +207,6 @@ def _others(
         _ruled(ways, "paper", known),
         _oracle(ways),
     ]
-
-
-def _as_it_ran(
-    config: Config, state: RunState, paced: Mapping[str, MeasuredPace], mean: MeasuredPace, sums: Sequence[EnergySums],
-    states: Sequence[StateRow],
-) -> Config:  # fmt: skip
-    """The configuration with the pace, power and starts that its sites really had, and what they have trained as the budget.
-
-    A site that has trained nothing has the mean of those that did.
-    """
-    starts = _starts(states)
-    sites = []
-    for s in config.site:
-        pace = paced.get(s.name, mean)
-        own = {x.phase: x for x in sums if x.site == s.name}
-        spin = starts.get(s.name, s.spin_up_s)
-        sites.append(
-            s.model_copy(
-                update={
-                    "tokens_per_s": pace.tokens_per_s, "train_power_w": pace.watts, "spin_up_s": spin,
-                    "load_s": min(s.load_s, spin), "idle_power_w": _watts(own, ("idle", "stall", "draining"), s.idle_power_w),
-                    "provisioning_power_w": _watts(own, ("provisioning",), s.provisioning_power_w),
-                }
-            )
-        )  # fmt: skip
-    run = config.run.model_copy(update={"budget_tokens": state.tokens_committed})
-    backtest = config.backtest.model_copy(update={"site_hours": None, "target": "budget", "tick_s": None})
-    return config.model_copy(update={"site": sites, "run": run, "backtest": backtest})
-
-
-def _watts(own: Mapping[str, EnergySums], phases: Sequence[str], configured: float) -> float:
-    found = [own[p] for p in phases if p in own]
-    seconds = math.fsum(x.seconds for x in found)
-    return math.fsum(x.joules for x in found) / seconds if seconds > 0 else configured
-
-
-def _starts(states: Sequence[StateRow]) -> dict[str, float]:
-    """By site, the mean time from the decision to start to being ready, of starts that came to that."""
-    since: dict[str, float] = {}
-    took: dict[str, list[float]] = {}
-    for row in states:
-        begun = since.pop(row.site, None)
-        if row.state == "provisioning":
-            since[row.site] = row.t_run
-        elif begun is not None and row.state in ("ready", "training"):
-            took.setdefault(row.site, []).append(row.t_run - begun)
-    return {name: math.fsum(found) / len(found) for name, found in took.items()}
 
 
 def _all_on(ways: _Ways) -> Counterfactual:
@@ -287,6 +244,9 @@ def _at_random(ways: _Ways, rows: Sequence[EnergyRow]) -> Counterfactual:
     found: list[Shuffled] = []
     money: dict[str, float] = {}
     said = MIXED if method_of(ways.config) == "mixed" else ""
+    behind = [s.name for s in ways.config.site if s.microgrid is not None]
+    if behind:
+        said = said or f"{', '.join(behind)}: its own plants and battery would have given something else at other times"
     gone = sorted({r.site for r in rows} - {s.name for s in ways.config.site})
     if gone:
         said = said or f"{', '.join(gone)}: no part of the run any more, so nothing says what other times would have cost there"
@@ -354,6 +314,8 @@ def _oracle(ways: _Ways) -> Counterfactual:
         return Counterfactual(name, kind, why="no schedule has these tokens in the run's time at its sites' mean pace and starts")
     result = simulation.scheduled({n: [(p.start, p.stop) for p in periods] for n, periods in made.on_periods.items()})
     row = _row(ways, kind, result, end, whole=1 - 1e-5)
+    if any(s.microgrid is not None for s in config.site):
+        return replace(row, note="planned as if all energy came from the grid: with its own plants less may be possible")
     return replace(row, note=f"no schedule is cheaper by more than {gap(made) * 100:.2f} %")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from windfall.store.ledger import Ledger
 from windfall.store.telemetry import Telemetry
-from windfall.store.telemetry_metrics import LOSS, VAL_BPB
+from windfall.store.telemetry_metrics import LOSS, NETWORK_BYTES, VAL_BPB
 from windfall.store.telemetry_thinned import EnergyBin
 from windfall.view.lanes import now_of
 from windfall.view.moment import Moment
@@ -56,7 +56,7 @@ class Loss:
 class SiteRates:
     """One site in equal parts of a time. ``stall_share``: of the time in which it trained, what passed without a step.
 
-    ``tokens_per_s`` in run time; ``bytes``: what it handed in, None where that has not been counted.
+    ``tokens_per_s`` in run time; ``bytes``: what moved to and from it, None where nothing was counted in all that time.
     """
 
     site: str
@@ -118,7 +118,7 @@ class LossCurve:
 
     def within(self, t: Telemetry, a: int, b: int, points: int) -> list[LossPoint]:
         """Those of tokens in ``[a, b)``, closer than ``points`` would show them where they are kept so."""
-        rows = [self._rows[i] for i in range(int(a / self.width), int(b / self.width) + 1) if i in self._rows]
+        rows = [r for i, r in self._rows.items() if int(a / self.width) <= i <= int(b / self.width)]
         if not rows or b <= a:
             return []
         width = max(1.0, (b - a) / points)
@@ -150,20 +150,23 @@ def emitted(
 ) -> tuple[list[float], list[float]]:  # fmt: skip
     """Run times, and kg of all sites since the run's begin, at borders of the account over ``[t0, t1]``, of which ``bins`` are."""
     slopes: dict[float, float] = {}
+    jumps: dict[float, float] = {}
     for b in bins:
         if b.t1 > b.t0:
             slopes[b.t0] = slopes.get(b.t0, 0.0) + b.grams / (b.t1 - b.t0)
             slopes[b.t1] = slopes.get(b.t1, 0.0) - b.grams / (b.t1 - b.t0)
+        else:
+            jumps[b.t0] = jumps.get(b.t0, 0.0) + b.grams
     total, rate, last = t.grams_before(t0), 0.0, t0
     times, kg = [t0], [total / 1000.0]
     least = (t1 - t0) / max(1, points)
-    for at in sorted(slopes):
-        total += rate * (at - last)
-        rate, last = rate + slopes[at], at
+    for at in sorted({*slopes, *jumps}):
+        total += rate * (at - last) + jumps.get(at, 0.0)
+        rate, last = rate + slopes.get(at, 0.0), at
         if at - times[-1] >= least:
             times.append(at)
             kg.append(total / 1000.0)
-    if last > times[-1]:
+    if last > times[-1] or total / 1000.0 > kg[-1]:
         times.append(last)
         kg.append(total / 1000.0)
     return [round(x, 1) for x in times], [float(f"{x:.6g}") for x in kg]
@@ -188,6 +191,10 @@ def rates(
             _spread(waited[b.site], t0, width, b.t0, b.t1, b.seconds)
     tokens = {s: [0.0] * parts for s in sites}
     moved: dict[str, list[int | None]] = {s: [None] * parts for s in sites}
+    for site, i, n in t.metric_bins(NETWORK_BYTES, t0, t1, parts):
+        if site in moved:
+            moved[site] = [v or 0 for v in moved[site]]
+            moved[site][i] = round(n)
     last = t.last_cuts(t0)
     for c in t.cut_bins(t0, t1, 2 * parts):
         if c.site not in tokens:
@@ -200,12 +207,11 @@ def rates(
         if before < t0 and own[0][0] <= t0:  # it had begun before this time did
             own.insert(0, (before, t0))
         whole = math.fsum(b - a for a, b in own)
-        for x, y in own:
-            _spread(tokens[c.site], t0, width, x, y, c.tokens * (y - x) / whole if whole > 0 else 0.0)
+        for x, y in own if whole > 0 else ():
+            _spread(tokens[c.site], t0, width, x, y, c.tokens * (y - x) / whole)
+        if whole <= 0:  # several at one instant
+            tokens[c.site][min(parts - 1, int((c.t1 - t0) / width))] += c.tokens
         last[c.site] = c.t1
-        i = min(parts - 1, int((c.t1 - t0) / width))
-        if c.bytes is not None:
-            moved[c.site][i] = (moved[c.site][i] or 0) + c.bytes
     return Rates(
         [round(t0 + i * width, 1) for i in range(parts)], width,
         [

@@ -13,6 +13,8 @@ import numpy as np
 
 from windfall.config.load import stored
 from windfall.config.schema import Config, SiteTable
+from windfall.config.signals import SignalTable
+from windfall.config.trigger import parse_trigger
 from windfall.errors import ConfigError, SignalError
 from windfall.grid.build import Grid, build_grid
 from windfall.grid.signal import Signal, StepSignal
@@ -62,7 +64,7 @@ def load_grid(config: Config, run: RunDir | None = None, at: Moment | None = Non
         grid = build_grid(config)
     except SignalError as e:
         why = str(e)
-    if run is None or (grid is not None and not any(t.live for s in config.site for t in s.all_signals)):
+    if run is None or (grid is not None and not any(_live(s, t) for s in config.site for t in s.all_signals)):
         return Readings(grid, why, grid is not None)
     heard = _heard(run, at)
     traced = grid is not None
@@ -72,7 +74,7 @@ def load_grid(config: Config, run: RunDir | None = None, at: Moment | None = Non
         grid = Grid()
         why = f"{why}; the readings that the run recorded are used"
     for site in config.site:
-        if traced and not site.signal.live:
+        if traced and not _live(site, site.signal):
             continue
         signal = _as_recorded(site, heard.get(site.name, []))
         grid.by_site[site.name] = signal
@@ -85,14 +87,29 @@ def load_grid(config: Config, run: RunDir | None = None, at: Moment | None = Non
 def known_part(config: Config, grid: Grid) -> tuple[Config, Grid]:
     """Configuration and grid with the signals alone that are known from end to end.
 
-    Of a live signal that is not a site's first one nothing is recorded.
+    Of a live signal that is not a site's first one nothing is recorded. A microgrid is simulated again where what its plants
+    delivered is known from traces. A trigger that names a signal of which nothing is known is left out.
     """
     signals: dict[str, dict[str, Signal]] = {
         s.name: {t.label: x for t in s.all_signals if isinstance(x := grid.signals[s.name].get(t.label), StepSignal)}
         for s in config.site
     }
-    sites = [s.model_copy(update={"signals": [t for t in s.signals if t.label in signals[s.name]]}) for s in config.site]
-    return config.model_copy(update={"site": sites}), Grid(dict(grid.by_site), dict(grid.by_region), signals)
+    supplies = {n: x for n, x in grid.supplies.items() if isinstance(x, StepSignal)}
+    sites = []
+    for s in config.site:
+        there = [t for t in s.signals if t.label in signals[s.name] or (t.simulated and s.name in supplies)]
+        changed: dict[str, object] = {"signals": there, "microgrid": s.microgrid if s.name in supplies else None}
+        if len(there) < len(s.signals) and s.trigger is not None:
+            named = parse_trigger(s.trigger).names()
+            if not named <= {s.signal.label, *(t.label for t in there), "moer"}:
+                changed["trigger"] = None
+        sites.append(s.model_copy(update=changed))
+    return config.model_copy(update={"site": sites}), Grid(dict(grid.by_site), dict(grid.by_region), signals, dict(supplies))
+
+
+def _live(site: SiteTable, table: SignalTable) -> bool:
+    """Whether a signal of a site is asked for while the run goes on, by itself or as the power of plants that are asked."""
+    return table.live or (table.kind == "microgrid" and site.microgrid is not None and any(x.live for x in site.microgrid.source))
 
 
 def _as_recorded(site: SiteTable, rows: Sequence[ReadingRow]) -> StepSignal:

@@ -64,7 +64,9 @@ class RunFolders:
             for root in self._roots:
                 for path in _runs_in(root, _DEPTH):
                     name = _slug(path.relative_to(root).as_posix() if path != root else root.name)
-                    free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(found) + 3))) if n not in found)
+                    free, number = name, 2
+                    while free in found:
+                        free, number = f"{name}-{number}", number + 1
                     found[free] = FoundRun(free, RunDir(path), _changed(path))
             self._found, self._looked_at = found, now
         return self._found

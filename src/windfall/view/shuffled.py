@@ -85,7 +85,10 @@ def shuffled(
 
 
 def _stretches(rows: Sequence[EnergyRow]) -> list[_Stretch]:
-    """A site's account as stretches of one phase, each with what it used; a correction belongs to the time that it corrects."""
+    """A site's account as stretches of one phase, each with what it used.
+
+    A correction belongs to the time that it corrects, and what was used beside what the site did to what it did then.
+    """
     found: list[_Stretch] = []
     for r in sorted((r for r in rows if not r.cause and r.t1 > r.t0), key=lambda r: r.t0):
         last = found[-1] if found else None
@@ -95,7 +98,7 @@ def _stretches(rows: Sequence[EnergyRow]) -> list[_Stretch]:
             found.append(_Stretch(r.t0, r.t1, r.phase, r.joules))
     starts = [s.t0 for s in found]
     for r in rows:
-        if r.cause and found:
+        if (r.cause or r.t1 == r.t0) and found:
             found[max(0, int(np.searchsorted(starts, 0.5 * (r.t0 + r.t1), side="right")) - 1)].joules += r.joules
     return found
 

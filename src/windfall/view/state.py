@@ -22,7 +22,7 @@ from windfall.store.telemetry import Event, Telemetry
 from windfall.store.telemetry_decisions import DecisionRow
 from windfall.store.telemetry_energy import EnergySums
 from windfall.store.telemetry_metrics import LOSS
-from windfall.units import J_PER_KWH
+from windfall.units import J_PER_KWH, from_grid
 from windfall.view.moment import Moment, coordinator_alive, one_moment
 
 #: Event kinds that begin or end one life of a coordinator, and the run's state after each if nobody is alive.
@@ -347,8 +347,8 @@ def _total(sums: Iterable[EnergySums]) -> EnergySums:
 
 def _kg(of: EnergySums) -> float | None:
     """kgCO2; None where the intensity of all the energy is unknown, as of a site that has prices alone."""
-    grid = of.joules - of.own_joules - of.stored_joules
-    return None if of.unpriced_joules > 0 and of.unpriced_joules >= grid * (1 - 1e-9) else of.grams / 1000.0
+    grid = from_grid(of.joules, of.own_joules, of.stored_joules)
+    return None if of.unpriced_joules > 1e-9 * of.joules and of.unpriced_joules >= grid * (1 - 1e-9) else of.grams / 1000.0
 
 
 def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], lost: dict[str, LostWork]) -> dict[str, SiteState]:

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FormatStrFormatter, NullFormatter, NullLocator
 
 from windfall.view.baselines import Counterfactual
-from windfall.view.counterfactuals import Counterfactuals
 from windfall.view.series import RunSeries, thin
-from windfall.view.state import SiteState
 
 INK, MUTED, GRID, PAPER = "#1b2733", "#667380", "#dde3e8", "#ffffff"
 #: Okabe and Ito's colours, which stay apart for colour-blind readers.
@@ -37,14 +32,6 @@ COLOURS = {
     "draining": "#d55e00",
     "failed": "#3b0a0a",
 }
-_NAMES = {
-    "local": "training alone",
-    "federated": "training together",
-    "provisioning": "provisioning",
-    "idle": "on and idle",
-    "draining": "draining",
-    "failed": "failed",
-}
 _VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
@@ -54,8 +41,6 @@ _VARIABLES = {
 }
 _BASELINE_COLOURS = ("#56606b", "#8a6d3b", "#7b5ea7", "#a3473f", "#4f7a5b", "#2f6f8f")
 _VARIABLES |= {c: f"--b-{i}" for i, c in enumerate(_BASELINE_COLOURS)}
-_BAR_COLOURS = {"oracle": COLOURS["idle"], "threshold": COLOURS["local"], "paper": COLOURS["local"]}
-_SHORT = {"all_on": "all always on", "random": "random times", "threshold": "plain threshold", "paper": "study's rule"}
 _RC = {
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -133,37 +118,6 @@ def inline(document: str, name: str, kind: str, label: str) -> str:
     return body.replace("<svg", f'<svg class="{kind}" role="img" aria-label="{label}"', 1)
 
 
-def lanes(s: RunSeries, sites: Mapping[str, SiteState], criterion: float) -> Draw:
-    """A strip of the run's mode, then a lane per site: its signal, the criterion, and what the site did."""
-
-    def draw(inches: float) -> Figure:
-        count = max(1, len(sites))
-        figure = Figure(figsize=(inches, 0.95 + 1.25 * count + (0.25 if inches < 7 else 0)), layout="constrained")
-        axes = figure.subplots(1 + count, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [0.22] + [1.0] * count})[
-            :, 0
-        ]
-        _mode_strip(axes[0], s)
-        for ax, (name, site) in zip(axes[1:], sites.items(), strict=False):
-            _lane(ax, s, name, site, criterion)
-        _time_axis(axes[-1], s, inches)
-        seen = {b.what for lane in s.lanes.values() for b in lane}
-        handles = [Patch(color=COLOURS[k], label=_NAMES[k]) for k in _NAMES if k in seen or k in ("local", "federated")]
-        figure.legend(
-            handles=handles,
-            loc="outside lower left",
-            ncols=len(handles) if inches >= 7 else 2,
-            frameon=False,
-            fontsize=8.5,
-            handlelength=1.0,
-            handleheight=1.0,
-            borderaxespad=0.1,
-            labelcolor=MUTED,
-        )
-        return figure
-
-    return draw
-
-
 def loss(s: RunSeries) -> Draw:
     """Validation bits per byte over tokens and over run time; training loss faint behind."""
 
@@ -213,102 +167,14 @@ def emissions(s: RunSeries, baselines: Sequence[Counterfactual]) -> Draw:
         _label_ends(ax, ends)
         ax.set_ylabel("kg CO2 since the start")
         ax.set_xlabel("hours of run time")
-        ax.set_ylim(bottom=0)
+        drawn = [k for b in baselines for _, k in b.curve] + [k for _, k in s.emissions]
+        least = min(drawn, default=0.0)
+        ax.set_ylim(bottom=least * 1.05 if least < 0 else 0)  # under a negative intensity using power takes emissions away
         right = max((e[0] for e in ends), default=1.0) or 1.0
         ax.set_xlim(0, right * (1.22 if inches >= 7 else 1.5))
         return figure
 
     return draw
-
-
-def counterfactuals(found: Counterfactuals) -> Draw:
-    """kg of the run and of every alternative, as bars; of what is drawn at random the 10th to the 90th percentile."""
-    rows = sorted((r for r in found.rows if r.kg is not None), key=lambda r: r.kg or 0.0)
-
-    def draw(inches: float) -> Figure:
-        wide = inches >= 7
-        bars = [(_bar_name(r, wide), r.kg or 0.0, r.kg_low, r.kg_high, _BAR_COLOURS.get(r.kind, MUTED)) for r in rows]
-        if found.kg is not None:
-            bars.append(("this run", found.kg, None, None, COLOURS["federated"]))
-        bars.sort(key=lambda b: -b[1])
-        figure = Figure(figsize=(inches, 0.75 + 0.33 * max(2, len(bars))), layout="constrained")
-        ax = figure.subplots()
-        top = max([abs(v) for _, kg, low, high, _ in bars for v in (kg, low or 0.0, high or 0.0)], default=1.0) or 1.0
-        for i, (_, kg, low, high, colour) in enumerate(bars):
-            ax.barh(i, kg, height=0.62, color=colour, linewidth=0)
-            if low is not None and high is not None:
-                ax.plot([low, high], [i, i], color=INK, linewidth=1.1, solid_capstyle="butt")
-            at = max(kg, high or kg, 0.0)
-            ax.annotate(_kg(kg), (at, i), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK)
-        ax.set_yticks(range(len(bars)), [b[0] for b in bars])
-        ax.tick_params(axis="y", length=0, labelsize=8.5)
-        for label, bar in zip(ax.get_yticklabels(), bars, strict=True):
-            label.set_color(INK if bar[0] == "this run" else MUTED)
-        ax.grid(axis="y", visible=False)
-        ax.xaxis.set_major_locator(MaxNLocator(6 if wide else 4))
-        ax.set_xlim(min([0.0, *(b[1] for b in bars)]) * 1.1, top * (1.1 if wide else 1.25))
-        ax.set_xlabel("kg CO2")
-        if not rows:
-            ax.set_yticks([])
-            ax.text(0.5, 0.5, "nothing to compare yet", ha="center", va="center", transform=ax.transAxes, color=MUTED)
-        return figure
-
-    return draw
-
-
-def _bar_name(r: Counterfactual, wide: bool) -> str:
-    if r.kind == "region":
-        return f"{r.region}, always on" if wide else f"{r.region}, always"
-    return r.name if wide else _SHORT.get(r.kind, r.name)
-
-
-def _kg(kg: float) -> str:
-    return f"{kg:.3f}" if abs(kg) < 1 else f"{kg:.2f}" if abs(kg) < 100 else f"{kg:,.0f}"
-
-
-def _mode_strip(ax: Any, s: RunSeries) -> None:
-    for t0, t1, mode in s.modes:
-        ax.axvspan(_when(t0), _when(t1), color=COLOURS[mode], linewidth=0)
-    ax.set_yticks([])
-    ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.tick_params(length=0)
-    ax.set_title("run: paused (grey), local (blue), federated (green)", loc="left", fontsize=9, color=MUTED, pad=3)
-
-
-def _lane(ax: Any, s: RunSeries, name: str, site: SiteState, criterion: float) -> None:
-    points = [p for p in s.readings.get(name, []) if p[0] < s.end]
-    times = [_when(max(t, s.start)) for t, _ in points] + ([_when(s.end)] if points else [])
-    values = [v for _, v in points] + ([points[-1][1]] if points else [])
-    top = max([*values, criterion * 1.3, 1.0]) * 1.12
-    base = min([*values, 0.0])
-    # Under the signal a gap, then the strip of states: a signal at zero stays visible.
-    low = base - 0.06 * (top - base)
-    floor = low - 0.16 * (top - base)
-    for b in s.lanes.get(name, []):
-        x, w = _when(b.t0), _when(b.t1) - _when(b.t0)
-        colour = COLOURS.get(b.what, MUTED)
-        if b.what in ("local", "federated"):
-            ax.broken_barh([(x, w)], (low, top - low), facecolors=colour, alpha=0.16, linewidth=0)
-        ax.broken_barh([(x, w)], (floor, low - floor), facecolors=colour, linewidth=0, zorder=2.5 if b.what != "idle" else 2.6)
-    ax.axhline(criterion, color=COLOURS["draining"], linewidth=0.9, linestyle=(0, (4, 3)))
-    if points:
-        ax.plot(times, values, drawstyle="steps-post", color=INK, linewidth=1.1)
-    ax.set_ylim(floor, top)
-    ticks = [criterion] if criterion < 0.25 * top else [0.0, criterion]
-    ax.set_yticks(ticks + ([round(max(values), -1)] if values and max(values) > 2.5 * criterion else []))
-    ax.tick_params(axis="y", labelsize=8)
-    ax.grid(False)
-    ax.set_title(name + (f" · {site.region}" if site.region else ""), loc="left", fontsize=9.5, pad=4)
-    kg = site.kg_co2
-    ax.set_title(
-        f"{site.training_hours:.1f} h, {site.energy_kwh:.1f} kWh" + ("" if kg is None else f", {kg:.2f} kg"),
-        loc="right",
-        fontsize=8.5,
-        color=MUTED,
-        pad=4,
-    )
 
 
 def _loss_panel(ax: Any, s: RunSeries, xs: list[float], ys: list[float], modes: list[str], faint: list[float]) -> None:
@@ -368,7 +234,8 @@ def _label_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
     """Names at the ends of lines, moved apart where they would cover each other."""
     if not ends:
         return
-    gap = max(y for _, y, _, _ in ends) * 0.065
+    values = [y for _, y, _, _ in ends]
+    gap = (max(*values, 0.0) - min(*values, 0.0)) * 0.075
     last = float("-inf")
     for x, y, text, colour in sorted(ends, key=lambda e: e[1]):
         at = max(y, last + gap)
@@ -383,20 +250,3 @@ def _label_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
             va="center",
             annotation_clip=False,
         )
-
-
-def _time_axis(ax: Any, s: RunSeries, inches: float) -> None:
-    if s.end <= s.start:
-        ax.set_xticks([])
-        ax.set_xlabel("the run has not begun")
-        return
-    # Seven is the least for which the locator finds an interval for every span (12 h x 6 for just under three days).
-    locator = AutoDateLocator(minticks=3, maxticks=10 if inches >= 7 else 7)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    ax.set_xlim(_when(s.start), _when(s.end))
-    ax.set_xlabel("run time, UTC")
-
-
-def _when(t: float) -> float:
-    return float(date2num(datetime.fromtimestamp(t, UTC)))

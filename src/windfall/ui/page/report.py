@@ -5,19 +5,23 @@ The page loads nothing: style and figures are in it. It can be written at any ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from windfall.config.schema import Config
 from windfall.errors import StoreError
+from windfall.policy.criterion import intensity
 from windfall.simulate.provenance import Provenance, provenance
 from windfall.store.files import to_json, write_atomic
 from windfall.store.rundir import RunDir
-from windfall.ui.page import figures, pieces
+from windfall.ui.page import bars, costs, figures, headline, pieces
 from windfall.ui.page.computed_with import computed_with
-from windfall.units import clock_text, kwh
+from windfall.ui.page.lanes import LaneCriterion, lanes
+from windfall.units import UNITS, clock_text, kwh
+from windfall.view.account import RunAccount, run_account
 from windfall.view.counterfactuals import Counterfactuals, counterfactuals, own_counts
 from windfall.view.frames import without_secrets
 from windfall.view.moment import one_moment
@@ -25,41 +29,46 @@ from windfall.view.recorded import configuration, load_grid
 from windfall.view.series import RunSeries, run_series
 from windfall.view.state import RunState, run_state
 from windfall.view.text import printable
+from windfall.view.windows import HeldSpan, SiteWindows, held_spans, site_windows
 
 _WIDE, _NARROW = 1040.0, 440.0
 
 
-def write_report(run: RunDir) -> Path:
-    """Write ``report/`` of a run; the path of the page.
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """Everything that a report is made of, of one moment of the run."""
+
+    config: Config
+    summary: RunState
+    series: RunSeries
+    account: RunAccount
+    found: Counterfactuals
+    windows: list[SiteWindows]
+    holds: list[HeldSpan]
+    made: Provenance
+
+
+def write_report(run: RunDir, command: Sequence[str] = ()) -> Path:
+    """Write ``report/`` of a run; the path of the page. ``command``: the arguments by which it was asked for.
 
     Raises:
         StoreError: there is no run here, or its report folder cannot be written.
         ConfigError: the run's stored configuration cannot be read.
     """
-    with one_moment(run) as at:
-        summary = run_state(run, at)
-        config = configuration(run)
-        s = run_series(run, at)
-        readings = load_grid(config, run, at)
-        tables = at.telemetry
-        rows, states = (tables.energy(), tables.states()) if tables else ([], [])
-    found = counterfactuals(config, summary, readings, rows, s.costs, states, own_counts(run, summary))
-    criterion = config.run.threshold_g_per_kwh
+    r = _read(run, command)
     draws = {
-        "lanes": figures.lanes(s, summary.sites, criterion),
-        "loss": figures.loss(s),
-        "emissions": figures.emissions(s, found.regions),
-        "counterfactuals": figures.counterfactuals(found),
+        "lanes": lanes(r.series, r.summary.sites, _criteria(r.config), r.windows, r.holds),
+        "loss": figures.loss(r.series),
+        "counterfactuals": bars.counterfactuals(r.found),
+        "emissions": figures.emissions(r.series, r.found.regions),
     }
     documents = {name: figures.svg(draw, _WIDE) for name, draw in draws.items()}
     narrow = {name: figures.svg(draw, _NARROW) for name, draw in draws.items()}
-    made = provenance(config, readings.grid if readings.traced else None)
-    page = _page(run, config, summary, s, found, documents, narrow, made)
     files = {f"{name}.svg": document.encode() for name, document in documents.items()}
     files |= {f"{name}.pdf": figures.pdf(draw, _WIDE) for name, draw in draws.items()}
     files["lanes.png"] = figures.png(draws["lanes"], _WIDE)
-    files["summary.json"] = (to_json(_as_json(summary, found, s, made), indent=2) + "\n").encode()
-    files["index.html"] = page.encode()
+    files["summary.json"] = (to_json(_as_json(r), indent=2) + "\n").encode()
+    files["index.html"] = _page(r, documents, narrow).encode()
     try:
         run.report.mkdir(exist_ok=True)
         for name, data in files.items():
@@ -69,55 +78,97 @@ def write_report(run: RunDir) -> Path:
     return run.report / "index.html"
 
 
-def _as_json(summary: RunState, found: Counterfactuals, s: RunSeries, made: Provenance) -> dict[str, Any]:
-    """The summary with the comparison that the page leads with, and what it was computed with."""
-    training = [c for c in s.costs if c.phase == "training"]
+def _read(run: RunDir, command: Sequence[str]) -> _Material:
+    with one_moment(run) as at:
+        config = configuration(run)
+        summary = run_state(run, at)
+        s = run_series(run, at)
+        readings = load_grid(config, run, at)
+        account = run_account(run, at)
+        t = at.telemetry
+        end = summary.finished_run or summary.t_run or s.end
+        start = summary.started_run or s.start
+        holds = held_spans([e for _, e in t.events_of("held", "drain_asked", "released")], end) if t else []
+        windows = site_windows(config, readings.grid, t, holds, start, end)
+        states = t.states() if t else []
+    found = counterfactuals(config, summary, readings, account.rows, s.costs, states, own_counts(run, summary))
+    made = provenance(config, readings.grid if readings.traced else None, command)
+    return _Material(config, summary, s, account, found, windows, holds, made)
+
+
+def _criteria(config: Config) -> dict[str, LaneCriterion]:
+    """By site, what its first signal is judged by, as windows are."""
+    found = {}
+    for s in config.site:
+        unit = UNITS[s.signal.type].replace("currency", s.signal.currency)
+        level = config.run.threshold_g_per_kwh
+        if s.signal.type == "price":
+            level = config.run.threshold_price_per_mwh
+        elif not intensity(s.signal.type):
+            level = s.train_power_w / (1e6 if s.signal.type == "curtailed_power" else 1.0)
+        found[s.name] = LaneCriterion(level, unit)
+    return found
+
+
+def _as_json(r: _Material) -> dict[str, Any]:
+    """The summary with the comparison that the page leads with, every alternative, and what it was computed with."""
+    training = [c for c in r.series.costs if c.phase == "training"]
     priced = sum(c.joules - c.unpriced_joules for c in training)
-    intensity = sum(c.grams for c in training) / kwh(priced) if priced > 0 else None
-    best = found.headline
+    per_kwh = sum(c.grams for c in training) / kwh(priced) if priced > 0 else None
+    best = r.found.headline
     lead = None if best is None else {"region": best.region, "kg_co2": best.kg, "run_share": best.share}
+    ranged = r.account.range
+    windows = [
+        {
+            "site": w.site, "windows": w.windows, "inside_h": w.inside_s / 3600, "trained_h": w.trained_s / 3600,
+            "missed_h": w.missed_s / 3600, "missed": [{"t0": m.t0, "t1": m.t1, "by": m.by, "why": m.why} for m in w.missed],
+        }
+        for w in r.windows
+    ]  # fmt: skip
     return {
-        **summary.as_json(), "g_per_kwh_training": intensity, "headline": lead,
-        "counterfactuals": without_secrets(found.as_json()), "provenance": without_secrets(made.as_json()),
+        **r.summary.as_json(), "g_per_kwh_training": per_kwh, "money": r.account.total.money, "headline": lead,
+        "kg_range": None if ranged is None else [ranged.low / 1000, ranged.value / 1000, ranged.high / 1000],
+        "counterfactuals": without_secrets(r.found.as_json()), "windows": without_secrets(windows),
+        "provenance": without_secrets(r.made.as_json()),
     }  # fmt: skip
 
 
-def _page(
-    run: RunDir, config: Config, summary: RunState, s: RunSeries, found: Counterfactuals,
-    wide: Mapping[str, str], narrow: Mapping[str, str], made: Provenance,
-) -> str:  # fmt: skip
+def _page(r: _Material, wide: Mapping[str, str], narrow: Mapping[str, str]) -> str:
     css = resources.files("windfall.ui").joinpath("assets/report.css").read_text(encoding="utf-8")
+    summary, config, s = r.summary, r.config, r.series
     title = pieces.text(summary.run_id or config.run.name)
     state = pieces.text(summary.state)
     said = f'<p class="sub">{pieces.text(summary.message)}</p>' if summary.message else ""
 
-    def figure(name: str, label: str, caption: str) -> str:
+    def figure(name: str, label: str, caption: str, kind: str = "") -> str:
         both = figures.inline(wide[name], f"{name}-w", "wide", label)
         both += figures.inline(narrow[name], f"{name}-n", "narrow", label)
-        return f"<figure>{both}<figcaption>{caption}</figcaption></figure>"
+        return f'<figure class="{kind}">{both}<figcaption>{caption}</figcaption></figure>'
 
     body = [
         f'<header class="top"><h1>{title}</h1><span class="badge {state}">{state}</span></header>',
-        f'<p class="sub">{pieces.subtitle(summary, config)}</p>{said}',
-        f'<div class="hero">{pieces.lead(summary, found)}{pieces.facts(summary)}</div>',
-        pieces.banner(config, summary),
-        _section("What the sites did, and why", "", figure("lanes", _LANES, _lanes_caption(config, s))),
-        _section("What was learned", "", figure("loss", "Validation bits per byte over tokens and over run time", _LOSS)),
+        f'<p class="sub">{headline.subtitle(summary, config)}</p>{said}',
+        f'<div class="hero">{headline.lead(summary, r.account, r.found)}{headline.facts(summary, r.account, r.found)}</div>',
+        headline.banner(config, summary),
+        _section("What the sites did, and why", "", figure("lanes", _LANES, _lanes_caption(r)) + costs.windows(r.windows, r.holds)),
+        _section("What was learned", "", figure("loss", "Validation bits per byte over tokens and over run time", _LOSS, "loss")),
         _section(
-            "Emissions against one site that is always on",
-            _equal_tokens(summary),
-            figure("emissions", "Cumulative kg CO2 of the run and of each region always on", _EMISSIONS)
-            + figure("counterfactuals", "kg CO2 of the run and of each alternative at the same tokens", _COUNTER)
-            + pieces.comparison(summary, found),
+            "The same tokens in any other way",
+            _equal_tokens(r),
+            figure("counterfactuals", "kg CO2 of the run and of each alternative at the same tokens", _COUNTER, "half")
+            + figure("emissions", "Cumulative kg CO2 of the run and of each region always on", _EMISSIONS, "half")
+            + costs.comparison(summary, r.found),
         ),
-        _section("Energy account", _ACCOUNT, pieces.accounts(summary, s)),
-        _section("Versions", f"Each commit made one. {_by_mode(summary)}", pieces.versions(s)),
-        _section("Decisions that changed something", "", pieces.decisions(s)),
+        _section("Account", _ACCOUNT, costs.accounts(summary, s) + costs.in_all(r.account)),
+        _section("Decisions that changed something", "", pieces.decisions(s), "long" if len(s.changes) > _PRINTED else ""),
         _section("Changes of configuration", _CHANGES, pieces.changes(summary)) if summary.changes else "",
-        _section("Events of note", "", pieces.notable(s)),
+        _section("Events of note", "", pieces.notable(s), "" if 0 < len(s.notable) <= _PRINTED else "long"),
+        _section("Versions", f"Each commit made one. {_by_mode(summary)}", pieces.versions(s), "long"),
         _samples(config, s),
-        _section("What this report was computed with", _trained_by(summary), computed_with(made)),
-        f"<footer>Read from ledger and telemetry{_moment(summary.t_run)}. Figures and summary.json lie beside this page.</footer>",
+        _section("What this report was computed with", _trained_by(r), computed_with(r.made)),
+        _section("What it does not say", "", _limits(r)),
+        f"<footer>Read from ledger and telemetry{_moment(summary.t_run)}. Figures (SVG, PDF) and summary.json lie beside this "
+        "page.</footer>",
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -130,27 +181,31 @@ def _moment(t_run: float | None) -> str:
     return "" if t_run is None else f" at run time {clock_text(t_run)} UTC"
 
 
-def _section(title: str, about: str, inner: str) -> str:
-    return f"<section><h2>{title}</h2>{f'<p>{about}</p>' if about else ''}{inner}</section>"
+def _section(title: str, about: str, inner: str, kind: str = "") -> str:
+    """``kind`` long: on paper it is left out, as the databases have it."""
+    css = f' class="{kind}"' if kind else ""
+    return f"<section{css}><h2>{title}</h2>{f'<p>{about}</p>' if about else ''}{inner}</section>"
 
 
 #: Versions whose text is shown.
 _SAMPLES = 4
+#: Rows of a table that fit on a printed page beside the rest.
+_PRINTED = 14
 _LANES = "One lane per site: signal, criterion and states over run time"
 _LOSS = (
     "Each point is one evaluated version on the same held-out text; its colour, and that of the line leading to it, is "
-    "the mode that made it: blue alone, green together. The faint line behind is the training loss of single steps, "
+    "the mode that made it: blue local, green federated. The faint line behind is the training loss of single steps, "
     "on a scale of its own: look at its shape, not its height. Axes are logarithmic where the values need it. On the "
     "right, hours without a step are hours in which the run was paused."
 )
 _EMISSIONS = (
     "The thick line is this run, all sites and phases together; it climbs only while a site draws power. Each thin "
-    "line is the same training in one region that never stops; dashed regions have no site in this run. Numbers at "
+    "line is the same tokens in one region that never stops; dashed regions have no site in this run. Numbers at "
     "the ends are kg CO2."
 )
 _COUNTER = (
-    "The same tokens, in every other way: thin lines span the 10th to the 90th percentile of random times. Rules and oracle train "
-    "at this run’s own measured pace and power, with its own starts."
+    "A line across a bar spans the 10th to the 90th percentile of the run’s own on-periods at random times. Rules begin when the "
+    "run began; the oracle knew every reading to come, and had the run’s own time."
 )
 _ACCOUNT = (
     "Power of each phase times the region’s reading, interval by interval. Hours count what drew power: provisioning "
@@ -163,22 +218,36 @@ _CHANGES = (
 )
 
 
-def _lanes_caption(config: Config, s: RunSeries) -> str:
+def _lanes_caption(r: _Material) -> str:
+    criteria = _criteria(r.config)
+    levels = {(c.level, c.unit) for c in criteria.values()}
+    if len(levels) == 1:
+        ((level, unit),) = levels
+        said = f"{level:g} {pieces.text(unit)}"
+    else:
+        said = ", ".join(f"{pieces.text(n)} {c.level:g} {pieces.text(c.unit)}" for n, c in criteria.items())
     return (
-        f"The stepped line is each region’s signal ({pieces.text(s.unit)}) as it became known; the dashed line is the "
-        f"criterion of {config.run.threshold_g_per_kwh:g}. The solid strip under a lane says what the site was doing, "
-        "the tint above it when it trained. A good schedule trains where the line is low, and is not there where it is "
-        "high."
+        f"The stepped line is each region’s signal as it became known; the dashed line is the criterion of {said}. The solid strip "
+        "under a lane says what the site was doing, the tint above it when it trained. Hatched are the parts of windows in which a "
+        "site was off; the table says why."
     )
 
 
-def _equal_tokens(summary: RunState) -> str:
-    hours, watts = summary.training_hours, summary.mean_training_watts
+def _equal_tokens(r: _Material) -> str:
+    hours, watts = r.summary.training_hours, r.summary.mean_training_watts
     own = f"{hours:,.2f} site-hours at {watts:,.0f} W" if watts else "site-hours, of which there are none yet"
     return (
-        f"Equal tokens are taken as equal training hours: the run’s own {own}, without interruption from the run’s "
-        "start, under each region’s own readings."
+        f"The {r.found.tokens:,} committed tokens, at the pace and power that the run’s own sites had ({own}) and with their own "
+        "starts, under each region’s own readings. Always on is without a start and without an interruption."
     )
+
+
+def _limits(r: _Material) -> str:
+    """What the figures rest on and leave out."""
+    notes = [*r.account.notes, *r.found.notes]
+    notes.append("energy of the coordinator and of storage is in no figure")
+    notes.append("alternatives are computed, not run; the quality of what they would have trained is not known")
+    return f"<ul>{''.join(f'<li>{pieces.text(n[:1].upper() + n[1:])}.</li>' for n in dict.fromkeys(notes))}</ul>"
 
 
 def _by_mode(summary: RunState) -> str:
@@ -204,8 +273,11 @@ def _samples(config: Config, s: RunSeries) -> str:
     heads = [f"version {x.version}, {pieces.number(bpb.get(x.version), 3)} bits per byte" for x in shown]
     texts = [pieces.text(printable(prompt + x.text)) for x in shown]
     inner = "".join(f"<h3>{head}</h3><pre>{wrote}</pre>" for head, wrote in zip(heads, texts, strict=True))
-    return _section("Sample text", about, inner)
+    return _section("Sample text", about, inner, "long")
 
 
-def _trained_by(summary: RunState) -> str:
-    return f"The run itself was Windfall {', then '.join(map(pieces.text, summary.windfall))}." if summary.windfall else ""
+def _trained_by(r: _Material) -> str:
+    by = f"The run itself was Windfall {', then '.join(map(pieces.text, r.summary.windfall))}." if r.summary.windfall else ""
+    head = r.account.versions[-1] if r.account.versions else None
+    weights = f" Weights of version {head.version}: SHA-256 {pieces.text(head.sha256[:16])}." if head is not None else ""
+    return by + weights

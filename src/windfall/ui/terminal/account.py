@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from windfall.units import J_PER_KWH
-from windfall.view.account import AccountLine, RunAccount
+from windfall.view.account import AccountLine, MicrogridAccount, RunAccount
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,9 @@ def print_account(a: RunAccount, by: str | None, console: Console) -> None:
             console,
             f"           {a.lost_kwh:,.3f} kWh of training went into lost work, {a.repeated_kwh:,.3f} kWh into repeated work",
         )
+    for name, behind in a.microgrids.items():
+        for line in _microgrid(behind):
+            _say(console, f"microgrid  {name}: {line}")
     for name, m in a.embodied.items():
         if m is not None:
             _say(
@@ -48,6 +52,19 @@ def print_account(a: RunAccount, by: str | None, console: Console) -> None:
         _say(console, f"note       {note}", quiet=True)
 
 
+def _microgrid(m: MicrogridAccount) -> Iterator[str]:
+    """What became of what the plants delivered, and of what went through the battery; both close."""
+    generated, own, charged, exported, curtailed = (
+        f"{j / J_PER_KWH:,.3f}" for j in (m.generated, m.own, m.charged, m.exported, m.curtailed)
+    )
+    yield f"{generated} kWh generated = {own} taken + {charged} into the battery + {exported} exported + {curtailed} curtailed"
+    if m.soc is not None and m.soc_before is not None:
+        change = f"{(m.stored_after - m.stored_before) / J_PER_KWH:+,.3f}"
+        out, lost = f"{m.discharged / J_PER_KWH:,.3f}", f"{m.lost / J_PER_KWH:,.3f}"
+        state = f"{m.soc_before * 100:.1f} to {m.soc * 100:.1f} % charged"
+        yield f"{charged} kWh into the battery = {out} out of it + {lost} lost in it, and {change} stored ({state})"
+
+
 def _method(a: RunAccount) -> str:
     match a.method:
         case "marginal":
@@ -65,11 +82,13 @@ def _lines(a: RunAccount, by: str, console: Console) -> None:
     lines = a.lines(by)
     average = a.method == "marginal" and any(x.average_grams for x in lines)
     currencies = sorted({c for x in lines for c in x.money})
+    own = bool(a.microgrids) or any(x.own_joules or x.stored_joules for x in lines)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     heads = [
         by,
         "hours",
         "kWh",
+        *(["own", "stored", "grid"] if own else []),
         "measured",
         "corrected",
         "kg CO2",
@@ -82,7 +101,9 @@ def _lines(a: RunAccount, by: str, console: Console) -> None:
     for x in [*lines, a.total]:
         judged = x.joules - x.unjudged_joules
         cells = [
-            x.name, f"{x.seconds / 3600:,.2f}", f"{x.kwh:,.3f}", _share(x.measured_joules, x.joules), _corrected(x),
+            x.name, f"{x.seconds / 3600:,.2f}", f"{x.kwh:,.3f}",
+            *((f"{j / J_PER_KWH:,.3f}" for j in (x.own_joules, x.stored_joules, x.grid_joules)) if own else ()),
+            _share(x.measured_joules, x.joules), _corrected(x),
             "-" if x.kg is None else f"{x.kg:,.3f}", *([f"{x.average_grams / 1000:,.3f}"] if average else []),
             _share(x.inside_joules, judged), *(f"{x.money[c]:,.2f}" if c in x.money else "-" for c in currencies),
         ]  # fmt: skip

@@ -24,6 +24,7 @@ from windfall.ui.web.api import Api, check, number, refusal, sent, span, told, w
 from windfall.ui.web.guard import Bad, Gate
 from windfall.ui.web.hands import Hands
 from windfall.ui.web.looks import Looks
+from windfall.ui.web.metrics import CONTENT_TYPE, Exposition
 from windfall.ui.web.said import said
 from windfall.ui.web.stream import Streams
 from windfall.view.run_folders import RunFolders
@@ -36,6 +37,8 @@ _HEADERS = (
     (b"content-security-policy", _POLICY.encode()), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"), (b"cross-origin-resource-policy", b"same-origin"),
 )  # fmt: skip
+#: Runs in `/metrics`, the ones last written to: a folder may hold ten thousand.
+_MEASURED = 50
 #: Open files that a thousand clients need.
 _FILES = 8192
 
@@ -48,6 +51,7 @@ class Dashboard:
         self.looks = Looks(folders, compares=compares)
         self.streams = Streams(self.looks)
         self.guard = guard
+        self._exposition, self._rendering = Exposition(), asyncio.Lock()
         self._folders = folders
 
     def app(self, more: Sequence[BaseRoute] = ()) -> ASGIApp:
@@ -57,7 +61,8 @@ class Dashboard:
             Route("/runs/{run}/words", self._words, methods=["GET"]),
             Route("/login", self._login, methods=["GET", "POST"]), Route("/assets/{name}", assets.answer, methods=["GET"]),
             Route("/runs/{run}/moment", self._moment, methods=["GET"]), *Api(self.looks).routes(),
-            *Hands(self.looks, self.guard).routes(), Route("/api/v1/runs/{run}/stream", self._stream, methods=["GET"]), *more,
+            *Hands(self.looks, self.guard).routes(), Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/api/v1/runs/{run}/stream", self._stream, methods=["GET"]), *more,
         ]  # fmt: skip
 
         @asynccontextmanager
@@ -110,6 +115,14 @@ class Dashboard:
     async def _words(self, request: Request) -> Response:
         check(request)
         return sent(request, await said(self.looks, self.looks.get(request.path_params["run"])))
+
+    async def _metrics(self, request: Request) -> Response:
+        check(request)
+        runs = [f.run for f in self._folders.all()[:_MEASURED]]
+
+        async with self._rendering:
+            body = await run_in_threadpool(self._exposition.render, runs)
+        return Response(body, media_type=CONTENT_TYPE)
 
     async def _moment(self, request: Request) -> Response:
         check(request, "t")

@@ -47,6 +47,12 @@ def may_serve(host: str, certificates: str | None, insecure: str) -> None:
         )
 
 
+def long_enough(token: str) -> None:
+    """Raises ConfigError where a token could be guessed."""
+    if len(token) < _LEAST_CHARACTERS:
+        raise ConfigError(f"the dashboard's token has {len(token)} characters and needs {_LEAST_CHARACTERS} or more")
+
+
 @dataclass(frozen=True)
 class Gate:
     """Looks at every request. Reading on the loopback is free; reading from elsewhere, and acting from anywhere, takes the token.
@@ -63,8 +69,7 @@ class Gate:
     @classmethod
     def of(cls, token: str, host: str, port: int, *, tls: bool, more: Iterable[str] = ()) -> Gate:
         """Raises ConfigError where the token is too short."""
-        if len(token) < _LEAST_CHARACTERS:
-            raise ConfigError(f"the dashboard's token has {len(token)} characters and needs {_LEAST_CHARACTERS} or more")
+        long_enough(token)
         own = {"localhost", "127.0.0.1", "::1"} if is_loopback(host) else {host, *more}
         if host in ("0.0.0.0", "::"):
             own = set()  # by whatever name this machine has; the token is asked for anyway

@@ -27,7 +27,17 @@ def _schemas(*kinds: type) -> dict[str, Any]:
         made = TypeAdapter(kind).json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
         found |= made.pop("$defs", {})
         found[kind.__name__] = made
-    return found
+    return {name: _without_places(s) for name, s in found.items()}
+
+
+def _without_places(schema: Any) -> Any:
+    """Lists of numbers at fixed places as lists of numbers: not every reader of 3.1 knows `prefixItems`."""
+    if isinstance(schema, list):
+        return [_without_places(x) for x in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {k: _without_places(v) for k, v in schema.items() if k != "prefixItems"}
+    return {**made, "items": {"type": "number"}} if "prefixItems" in schema else made
 
 
 def _parameter(name: str, about: str, schema: dict[str, Any], *, of: str = "query", required: bool = False) -> dict[str, Any]:
@@ -130,7 +140,7 @@ def document() -> dict[str, Any]:
     """The document."""
     seconds, span = {"type": "number"}, [_instant("from", "from when"), _instant("to", "until when")]
     points = _whole("points", "at most about so many points; least and greatest are kept", 10, 2000)
-    block = {"type": "array", "prefixItems": [seconds, seconds, {"type": "integer"}], "minItems": 3, "maxItems": 3}
+    block = {"type": "array", "items": seconds, "minItems": 3, "maxItems": 3}
     of = "/api/v1/runs/{run}"
     schemas = _schemas(Whole, ListedRun, Other, Loss, Rates, EventPage, Instant, Lane)
     loss = {**schemas["Loss"]["properties"], "budget": {"type": "integer"}}

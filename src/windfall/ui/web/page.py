@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 
+from windfall.run.requests import LIVE_KEYS, OF_SITES
 from windfall.ui.page.pieces import text
 from windfall.ui.web import page_tables
 from windfall.ui.web.assets import address
@@ -102,9 +103,20 @@ _TOOLS = (
     '<span id="shown" role="status"></span></div>'
     '<section id="moment" hidden aria-label="One moment" tabindex="-1"></section>'
 )
+#: What will come of each, said before it is asked. Of a site its name comes first.
+_SAID = {
+    "hold": "hands in its work and stays off, whatever its policy says, until it is released.",
+    "release": "goes back to its policy, which decides whether it is on.",
+    "drain": "hands in its work and stops; its policy decides again after this on-period.",
+    "set": "The coordinator takes it up at its next tick; what has been trained and booked stays as it is.",
+    "stop": "All sites hand in their work; then the run stops. The same command resumes it.",
+}
 _ASK = (
     '<dialog id="ask" aria-labelledby="ask-title"><form method="dialog"><h2 id="ask-title">Ask</h2><p></p>'
     '<label>For how much run time, as 30m or 2h (empty: no limit)<input type="text" name="for" pattern="[0-9.]+[smhd]"></label>'
+    '<label>What <select name="key">'
+    + "".join(f"<option>{k}</option>" for k in LIVE_KEYS)
+    + '</select></label><label>Its new value (none: no limit)<input type="text" name="value" maxlength="80"></label>'
     '<label>Why<input type="text" name="why" maxlength="400"></label>'
     '<label>Who asks<input type="text" name="who" maxlength="80"></label>'
     '<p role="alert" class="stale"></p><div class="row"><button value="no" formnovalidate>Cancel</button>'
@@ -113,11 +125,11 @@ _ASK = (
 _LOG = '<label class="tool"><input type="checkbox" id="log"> logarithmic</label>'
 _LOSS = (
     "Training loss of single steps (band: least to greatest) and validation bits per byte of versions, over tokens. Blue, "
-    "and dots: trained alone; green, and squares: together."
+    "and dots: local; green, and squares: federated."
 )
 _EMISSIONS = (
     "The thick line is this run, all sites and phases. Each thin line is the same training in one region that never stops; dashed "
-    "ones have no site in this run. The dotted line is the least that was possible: the oracle."
+    "ones have no site in this run. The dotted level is the least that the whole could have been: the oracle."
 )
 _LANES = (
     "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion "
@@ -125,7 +137,7 @@ _LANES = (
     "zoom, and Enter says what was going on."
 )
 _RATES = (
-    "Tokens per second of run time, time within training that passed without a step, and bytes handed in, by site. What a cut "
+    "Tokens per second of run time, time within training that passed without a step, and bytes that moved, by site. What a cut "
     "holds is spread over the training since the one before."
 )
 
@@ -156,7 +168,10 @@ def _sites(w: Whole, v: dict[str, str], instead: dict[str, str], *, acts: bool) 
         title = text(name) + (f" <small>{text(site.region)}</small>" if site.region else "")
         hands = (
             f'<div class="hands" role="group" aria-label="{text(name)}">'
-            + "".join(f'<button data-ask="{k}" data-site="{text(name)}">{k}</button>' for k in ("hold", "release", "drain"))
+            + "".join(
+                f'<button data-ask="{k}" data-site="{text(name)}" data-said="{text(name)} {_SAID[k]}">{k}</button>'
+                for k in OF_SITES
+            )
             + "</div>"
             if acts and not instead
             else ""
@@ -170,7 +185,11 @@ def _sites(w: Whole, v: dict[str, str], instead: dict[str, str], *, acts: bool) 
             f'<figure aria-labelledby="h-site-{i}">{plot}</figure></article>'
         )
     strip = instead.get("modes") or ('<div class="strip" id="strip" aria-hidden="true"></div>' + _legend())
-    stop = '<div class="hands whole"><button data-ask="stop">Stop the run</button></div>' if acts and not instead else ""
+    stop = ""
+    if acts and not instead:
+        names = {"set": "Change budget or limits", "stop": "Stop the run"}
+        inner = "".join(f'<button data-ask="{k}" data-said="{_SAID[k]}">{name}</button>' for k, name in names.items())
+        stop = f'<div class="hands whole">{inner}</div>'
     sign = "" if acts or instead else '<p class="fine"><a href="/login">Sign in</a> to hold, release or drain a site.</p>'
     about = "" if instead else f"<p>{_LANES}</p>"
     return (
@@ -181,15 +200,14 @@ def _sites(w: Whole, v: dict[str, str], instead: dict[str, str], *, acts: bool) 
 
 
 def _legend() -> str:
-    names = (
-        ("local", "training alone"), ("federated", "training together"), ("provisioning", "provisioning"), ("idle", "on and idle"),
-        ("draining", "draining"), ("held", "held"), ("missed", "window missed"), ("failed", "failed"), ("off", "off"),
-    )  # fmt: skip
-    return '<ul class="legend">' + "".join(f'<li><i class="swatch {k}"></i>{n}</li>' for k, n in names) + "</ul>"
+    order = ("local", "federated", "provisioning", "idle", "draining", "held", "missed", "failed", "off")
+    return (
+        '<ul class="legend">' + "".join(f'<li><i class="swatch {k}"></i>{page_tables.BLOCK_WORDS[k]}</li>' for k in order) + "</ul>"
+    )
 
 
 def _rates(instead: dict[str, str]) -> str:
-    charts = (("tokens", "Tokens per second"), ("stall", "Stalls, share of training time"), ("bytes", "Bytes handed in"))
+    charts = (("tokens", "Tokens per second"), ("stall", "Stalls, share of training time"), ("bytes", "Bytes moved to and from it"))
     inner = instead.get("rates") or "".join(
         f'<figure aria-labelledby="h-{c}"><h3 id="h-{c}">{label}</h3>{_plot(c, label, "low")}</figure>' for c, label in charts
     )

@@ -28,7 +28,7 @@ async def made(looks: Looks, search: str, offset: int) -> str:
         '<form class="find" method="get" action="/" role="search"><label>Find a run '
         f'<input type="search" name="search" value="{text(search)}" maxlength="200"></label> <button>Find</button></form>'
     )
-    inner = table(_COLUMNS, rows).replace('class="scroll"', 'class="scroll" tabindex="0" role="region" aria-label="runs"', 1)
+    inner = table(_COLUMNS, rows, "runs")
     if not rows:
         inner = f"<p>{'No run has that in its name.' if search else 'No run is here yet; one appears as soon as it begins.'}</p>"
     body = (

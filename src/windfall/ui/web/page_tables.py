@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from windfall.ui.page.pieces import carbon, dot, number, percent, table, text
+from windfall.ui.page.pieces import carbon, number, percent, table, text
 from windfall.ui.web.look import RunLook, plain
 from windfall.units import clock_text
 from windfall.view.event_pages import EventPage
 from windfall.view.instant import Instant
 
+#: What the blocks of a lane are called.
+BLOCK_WORDS = {
+    "off": "off", "missed": "window missed", "held": "held", "provisioning": "provisioning", "idle": "on and idle",
+    "local": "local", "federated": "federated", "draining": "draining", "failed": "failed",
+}  # fmt: skip
 #: Rows of each.
 _ROWS = 24
 
@@ -18,8 +23,7 @@ _ROWS = 24
 def _scrolled(label: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     if not rows:
         return "<p>Nothing yet.</p>"
-    named = f'class="scroll" tabindex="0" role="region" aria-label="{text(label)}"'
-    return table(columns, rows).replace('class="scroll"', named, 1)
+    return table(columns, rows, label)
 
 
 def events(found: EventPage) -> str:
@@ -28,8 +32,12 @@ def events(found: EventPage) -> str:
         ("" if e.notable else "quiet", (clock_text(e.t_run), text(e.site or "run"), text(e.kind.replace("_", " ")), text(e.what)))
         for e in found.events
     ]
-    named = 'class="scroll" tabindex="0" role="region" aria-label="events" id="event-rows"'
-    return table(("@run time, UTC", "site", "kind", "what"), rows).replace('class="scroll"', named, 1)
+    return table(("@run time, UTC", "site", "kind", "what"), rows, "events", "event-rows")
+
+
+def _dot(mode: str) -> str:
+    """A mark in a mode's colour, by its class: the page's policy refuses inline styles."""
+    return f'<span class="dot {mode if mode in ("local", "federated") else "paused"}" aria-hidden="true"></span>'
 
 
 def moment(m: Instant) -> str:
@@ -56,13 +64,27 @@ def made(look: RunLook, t0: float | None, t1: float | None) -> dict[str, str]:
     found = {f"lane {x['site']}": _lane(x, lanes["blocks"]) for x in lanes["lanes"]}
     found["modes"] = _scrolled(
         "modes", ("@from, UTC", "@to", "mode of the run"),
-        [("", (clock_text(a), clock_text(b), dot(lanes["modes"][w]) + lanes["modes"][w])) for a, b, w in lanes["mode"]],
+        [("", (clock_text(a), clock_text(b), _dot(lanes["modes"][w]) + lanes["modes"][w])) for a, b, w in lanes["mode"]],
     )  # fmt: skip
     found["loss"] = _loss(loss)
     found["emissions"] = _emissions(look.emissions(t0, t1, _ROWS))
     found["rates"] = _rates(look.rates(t0, t1, 12))
-    found["samples"] = ""
+    found["samples"] = _samples(look)
     return found
+
+
+def _samples(look: RunLook) -> str:
+    """What the first and the last version wrote."""
+    kept = look.whole().head.samples
+    texts = [s for n in dict.fromkeys((*kept[:1], *kept[-1:])) if (s := look.sample(n)) is not None]
+    inner = ""
+    for s in texts:
+        wrote = text(s["prompt"] + s["text"])
+        inner += f'<div><h3>Version {s["version"]}</h3><pre tabindex="0" aria-label="sample text">{wrote}</pre></div>'
+    if not inner:
+        return ""
+    head = '<section id="samples" aria-labelledby="h-samples"><h2 id="h-samples">What versions write</h2>'
+    return f'{head}<div class="two">{inner}</div></section>'
 
 
 def _lane(lane: dict[str, Any], names: Sequence[str]) -> str:
@@ -72,7 +94,7 @@ def _lane(lane: dict[str, Any], names: Sequence[str]) -> str:
         ("", (clock_text(t), number(a, 1), number(b, 1) if b != a else ""))
         for t, a, b in _some(list(zip(signal["t"], signal["low"], high, strict=True)))
     ]
-    did = [("", (clock_text(a), clock_text(b), names[w])) for a, b, w in lane["blocks"][-_ROWS:]]
+    did = [("", (clock_text(a), clock_text(b), BLOCK_WORDS[names[w]])) for a, b, w in lane["blocks"][-_ROWS:]]
     said = f"{lane['unit']}; criterion {'under' if lane['under'] else 'at least'} {lane['level']:g}"
     return (
         f"<figcaption>Signal, {text(said)}</figcaption>{_scrolled('signal', ('@from, UTC', '>value', '>up to'), rows)}"
@@ -92,7 +114,7 @@ def _loss(loss: dict[str, Any]) -> str:
             (
                 str(v["version"]),
                 clock_text(v["t_run"]),
-                dot(v["mode"]) + text(v["mode"]),
+                _dot(v["mode"]) + text(v["mode"]),
                 f"{v['tokens']:,}",
                 number(v["val_bpb"], 4),
             ),
@@ -143,4 +165,4 @@ def _rates(found: dict[str, Any]) -> str:
                         ),
                     )
                 )
-    return _scrolled("rates", ("@from, UTC", "site", ">tokens/s", ">stalled", ">bytes handed in"), rows)
+    return _scrolled("rates", ("@from, UTC", "site", ">tokens/s", ">stalled", ">bytes moved"), rows)

@@ -13,7 +13,7 @@ import uvicorn
 
 from windfall.errors import ConfigError
 from windfall.ui.web.app import Dashboard
-from windfall.ui.web.guard import Gate, is_loopback, may_serve
+from windfall.ui.web.guard import Gate, is_loopback, long_enough, may_serve
 from windfall.view.run_folders import RunFolders
 from windfall.wire.certificates import Certificates
 
@@ -51,6 +51,7 @@ def serve(
     found = Certificates.open(certificates) if certificates is not None else None
     folders = RunFolders(roots)
     made = token or secrets.token_urlsafe(24)
+    long_enough(made)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     more = [*names, *(found.names() if found is not None else [])]
@@ -72,8 +73,12 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, kind, protocol)
+    except OSError as e:
+        raise ConfigError(f"--host {host}: is no address of this machine ({e.strerror or e})") from None
+    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as e:
+        listening.close()
         raise ConfigError(f"--host {host} --port {port}: cannot be listened at ({e.strerror or e}); name another") from None
     return listening

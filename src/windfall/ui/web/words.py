@@ -138,9 +138,9 @@ def _against(s: RunState, against: Sequence[dict[str, Any]] | None, why: str) ->
     return said
 
 
-def site_chip(site: SiteState) -> str:
-    """A site's state with its mark."""
-    kind = "held" if site.held and site.state == "off" else site.state
+def site_chip(site: SiteState, held: bool) -> str:
+    """A site's state with its mark; ``held``: an operator keeps it off, and a coordinator has noted so."""
+    kind = "held" if held and site.state == "off" else site.state
     return f'<span class="chip {text(kind)}"><span aria-hidden="true">{MARKS.get(kind, "?")}</span> {text(kind)}</span>'
 
 
@@ -153,7 +153,7 @@ def _site(i: int, name: str, site: SiteState, s: RunState) -> dict[str, str]:
     figures += [] if site.kg_co2 is None else [f"{carbon(site.kg_co2)} kg"]
     figures += [counted(site.starts, "start")]
     return {
-        f"w-{i}-chip": site_chip(site),
+        f"w-{i}-chip": site_chip(site, any(h["site"] == name for h in s.holds)),
         f"w-{i}-value": value,
         f"w-{i}-since": text(" · ".join(x for x in (since, until) if x)),
         f"w-{i}-why": text(why) or "nothing has been decided yet",

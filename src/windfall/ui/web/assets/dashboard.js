@@ -33,6 +33,7 @@ class Page {
     this.controls();
     this.refresh();
     this.follow();
+    document.addEventListener("visibilitychange", () => !document.hidden && this.again && this.refresh());
     this.rows = document.querySelector("#event-rows tbody");
     this.sampled();
     if (at("at")) this.pick(at("at"));
@@ -81,13 +82,12 @@ class Page {
   }
 
   async refresh() {
-    if (this.loading) { this.again = true; return; }
+    if (this.loading || (document.hidden && this.drawn)) { this.again = true; return; }
     this.loading = true;
     const jobs = [this.loadLanes(), this.loadEmissions(), this.loadRates(), this.loadLoss()];
     const failed = (await Promise.allSettled(jobs)).find((j) => j.status === "rejected");
     if (failed) this.trouble(failed.reason.message);
-    this.loading = false;
-    this.drawn = Date.now();
+    [this.loading, this.drawn] = [false, Date.now()];
     document.documentElement.dataset.ready = "drawn";
     if (this.again) { this.again = false; this.refresh(); }
   }
@@ -167,8 +167,7 @@ class Page {
       if (e && id !== "w-shape") e.innerHTML = html;
       this.words[id] = html;
     }
-    this.heard = Date.now();
-    this.connected(true);
+    [this.heard] = [Date.now(), this.connected(true)];
     for (const n of found.samples.filter((v) => !this.samples.includes(v))) for (const k of ["a", "b"]) $(`sample-${k}`)?.prepend(new Option(n));
     this.samples = found.samples;
     const moved = this.mark !== undefined && found.mark !== this.mark;
@@ -212,16 +211,15 @@ class Page {
   async follow() {
     setInterval(() => Date.now() - this.heard > 15000 && this.connected(false), 2000);
     for (;;) {
-      if (document.hidden) { await new Promise((go) => document.addEventListener("visibilitychange", go, { once: true })); continue; }
       let streamed = false;
-      for (const i of navigator.locks ? [0, 1, 2] : []) {
+      for (const i of navigator.locks && !document.hidden ? [0, 1, 2] : []) {
         await navigator.locks.request(`windfall-stream-${i}`, { ifAvailable: true }, async (lock) => {
           if (lock && !streamed) { streamed = true; await this.stream(); }
         });
         if (streamed) break;
       }
       if (!streamed || !this.told) await this.poll();
-      await wait(streamed && this.told ? 300 : 1500);
+      await wait(streamed && this.told ? 300 : document.hidden ? 3000 : 1500);
     }
   }
 
@@ -313,23 +311,20 @@ class Page {
     $("log").onchange = (e) => { this.log = e.target.checked; this.address(); this.loadLoss(); };
     $("find").onsubmit = (e) => { e.preventDefault(); this.events(null, true); };
     $("older").onclick = () => this.events($("older").dataset.before, false);
-    document.addEventListener("click", (e) => e.target.dataset?.ask && this.confirm(e.target.dataset.ask, e.target.dataset.site));
+    document.addEventListener("click", (e) => e.target.dataset?.ask && this.confirm(e.target.dataset));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(() => Object.values(this.charts).forEach((c) => { c.plot?.redraw(); c.legend?.(); }), 50));
   }
 
   /* What is to be asked is said first, and asked under an id of this page: asked again, it is done once. */
-  confirm(kind, site) {
+  confirm({ ask: kind, site, said }) {
     const box = $("ask"), id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
-    const said = {
-      hold: `${site} hands in its work and stays off, whatever its policy says, until it is released.`, stop: "All sites hand in their work; then the run stops. The same command resumes it.",
-      release: `${site} goes back to its policy, which decides whether it is on.`, drain: `${site} hands in its work and stops; its policy decides again after this on-period.`,
-    }[kind];
     const form = box.querySelector("form"), answer = box.querySelector("[role=alert]"), [no, go] = box.querySelectorAll("button");
-    const name = `${kind[0].toUpperCase()}${kind.slice(1)} ${site || "the run"}`;
+    const name = kind === "set" ? "Change it" : `${kind[0].toUpperCase()}${kind.slice(1)} ${site || "the run"}`;
     form.reset();
     box.querySelector("h2").textContent = `${name}?`;
     box.querySelector("p").textContent = said;
     form.elements.for.closest("label").hidden = kind !== "hold" && kind !== "drain";
+    for (const k of ["key", "value"]) form.elements[k].closest("label").hidden = kind !== "set";
     form.elements.who.value = localStorage.getItem("windfall-who") || "";
     [go.textContent, go.hidden, no.textContent, answer.textContent] = [name, false, "Cancel", ""];
     form.onsubmit = async (e) => {
@@ -338,7 +333,10 @@ class Page {
       const given = new FormData(form), body = { kind, id, why: given.get("why"), who: given.get("who") };
       localStorage.setItem("windfall-who", body.who);
       if (site) body.site = site;
+      if (kind === "drain") body.expect = $(`w-${this.sites.indexOf(site)}-chip`).firstElementChild.classList[1]; // what the asker sees
       if (given.get("for")) body.for = given.get("for");
+      const value = given.get("value").trim();
+      if (kind === "set") Object.assign(body, { key: given.get("key"), value: value === "none" ? null : value === "" || isNaN(value) ? value : Number(value) });
       try {
         const left = await ask(`${this.base}/requests`, { method: "POST", headers: { "Content-Type": "application/json", "X-Windfall-Proof": this.proof }, body: JSON.stringify(body) });
         answer.textContent = `Asked: ${left.request.what}; ${left.waits_for}.`;
