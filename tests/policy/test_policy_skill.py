@@ -49,9 +49,10 @@ def test_nothing_counts_before_it_has_come_true_and_little_after_a_few_times() -
     assert (second > first).all()
 
 
-def test_leads_that_no_forecast_has_reached_count_less_the_further_they_are() -> None:
-    found = weights(followed(0.0, 48), np.array([3 * HOUR, 5 * HOUR, 8 * HOUR, 100 * HOUR]))
-    assert found[0] > found[1] > found[2] == found[3] == 0.0
+def test_between_leads_that_were_compared_a_forecast_counts_as_at_the_longer_one_and_beyond_them_not() -> None:
+    memory = followed(0.0, 96)
+    found = weights(memory, np.array([HOUR, 2 * HOUR, 3 * HOUR, 3.5 * HOUR, 100 * HOUR]))
+    assert found[0] > found[1] == found[2] > found[3] == found[4] == 0.0
 
 
 def test_an_old_forecast_is_judged_by_its_age() -> None:

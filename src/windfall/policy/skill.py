@@ -19,7 +19,7 @@ from windfall.policy.base import Memory
 Array = npt.NDArray[np.float64]
 
 #: The leads at which forecasts are compared (s).
-_LEADS_S = (300.0, 3600.0, 3 * 3600.0, 8 * 3600.0, 24 * 3600.0, 60 * 3600.0)
+_LEADS_S = tuple(3600.0 * h for h in (1 / 12, 1, 3, 6, 12, 24, 48, 72))
 #: What a comparison still counts when the next has been made, and so many comparisons without any saving stand before the first.
 _KEPT, _DOUBT = 0.97, 6.0
 #: What has not become known so long after its time is not waited for (s).
@@ -71,12 +71,12 @@ def noted(memory: Memory, forecast: Forecast, likely: Array, step_s: float, t: f
 
 
 def weights(memory: Mapping[str, float], leads_s: Array) -> Array:
-    """How much a forecast counts at each lead [n], 0 to 1."""
+    """How much a forecast counts at each lead [n], 0 to 1: as at the next longer lead at which it was compared, and no further."""
     found = []
     for i in range(len(_LEADS_S)):
         n, error, without = (memory.get(_key(i, x), 0.0) for x in ("n", "error", "without"))
         found.append(max(0.0, 1.0 - error / without) * n / (n + _DOUBT) if without > 0 else 0.0)
-    return np.asarray(np.interp(leads_s, _LEADS_S, found))
+    return np.append(found, 0.0)[np.searchsorted(_LEADS_S, leads_s)]
 
 
 def _key(i: int, name: str) -> str:
