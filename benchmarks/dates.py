@@ -173,7 +173,7 @@ def bounds(days: Sequence[int], shares: Sequence[int], seen: Sequence[int]) -> N
     joint = np.mean(values, axis=0)
     levels = np.unique(np.quantile(np.concatenate(values), np.linspace(0.0, 1.0, _TRIED) ** 1.5)) + 1e-6
     sources = [SiteSupply(v, 340.0, 25.0 / 340.0, 1.0, 2.0) for v in values]
-    made = [supplied(s, np.append(levels, levels[-1] + 1.0)) for s in sources]
+    made = [supplied(s.values, s, np.append(levels, levels[-1] + 1.0)) for s in sources]
     # [steps + 1, levels]: site-hours under each level, and grams.
     hours, grams = (np.concatenate([np.zeros((1, len(levels) + 1)), np.cumsum(sum(x).T, axis=0)]) for x in
                     ([m[0] / HOUR_S for m in made], [m[1] * 2.0 / HOUR_S for m in made]))  # fmt: skip

@@ -65,11 +65,15 @@ def test_a_mistaken_forecast_sees_what_holds_and_moves_or_misses_what_comes() ->
     assert len(edges) > 10
 
 
-def test_perplexity_is_of_a_moving_mean_without_bias_at_its_beginning() -> None:
-    assert perplexity([2.0] * 5) == pytest.approx((math.exp(2), math.exp(2)))
-    least, last = perplexity([1.0] * 300 + [3.0] * 300)
+def test_perplexity_is_of_a_moving_mean_over_steps_without_bias_at_its_beginning() -> None:
+    assert perplexity([(i * 10, 2.0) for i in range(5)], 10) == pytest.approx((math.exp(2), math.exp(2)))
+    steps = [(i * 10, 1.0 if i < 300 else 3.0) for i in range(600)]
+    least, last = perplexity(steps, 10)
     assert least == pytest.approx(math.e)
     assert last > 15
+    # Two sites that share each step have two losses at its place, which are one step.
+    shared = [(t, x + d) for t, x in steps for d in (0.5, -0.5)]
+    assert perplexity(shared, 10) == pytest.approx((least, last))
 
 
 def outcome(scenario: str, seed: int, loss: float, kwh: dict[str, float]) -> dict[str, object]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +115,7 @@ def uninterrupted(config: Config) -> Outcome:
                 curve.append(((step + 1) * trainer.tokens_per_step, trainer.evaluate().nats_per_byte))
     tokens = steps * config.tokens_per_step
     hours = tokens / config.site[0].tokens_per_s / 3600
-    least, last = perplexity(losses)
+    least, last = perplexity(((i * config.tokens_per_step, x) for i, x in enumerate(losses)), config.tokens_per_step)
     values = [v for _, v in curve]
     return Outcome(
         "single", config.run.seed, "trainer alone", tokens, values[-1], min(values), last, least, None, hours, len(curve) - 1, 0.0,
@@ -130,7 +132,7 @@ def outcome(config: Config, name: str, run: RunDir, how: str) -> Outcome:
     telemetry.close()
     totals = {v.version: v.tokens_total for v in series.versions}
     curve = sorted((float(totals[v]), x) for v, x in found.items() if v in totals)
-    least, last = perplexity([s.loss for s in series.steps])
+    least, last = perplexity(((s.tokens, s.loss) for s in series.steps), config.tokens_per_step)
     phases = account.lines("phase")
     judged = sum(p.joules - p.unjudged_joules for p in phases if p.name in STUDY_PHASES)
     inside = sum(p.inside_joules for p in phases if p.name in STUDY_PHASES)
@@ -147,11 +149,20 @@ def _federated(series: RunSeries) -> float:
     return sum(v.tokens for v in series.versions if v.mode == "federated") / series.versions[-1].tokens_total
 
 
-def perplexity(losses: Sequence[float]) -> tuple[float, float]:
-    """The least and the last of exp(moving mean of the training loss), without bias at the beginning."""
+def perplexity(steps: Iterable[tuple[float, float]], tokens_per_step: int) -> tuple[float, float]:
+    """The least and the last of exp(moving mean of the training loss), without bias at the beginning.
+
+    ``steps``: (tokens before it, loss). Where sites share a step's batch, each has a loss at the same place: these are one step.
+    """
+    places: dict[float, list[float]] = {}
+    for tokens, loss in steps:
+        places.setdefault(tokens, []).append(loss)
+    order = sorted(places)
     mean, weight, least = 0.0, 0.0, math.inf
-    for x in losses:
-        mean, weight = _EMA * mean + (1 - _EMA) * x, _EMA * weight + (1 - _EMA)
+    for tokens, following in itertools.pairwise([*order, math.inf]):
+        kept = _EMA ** min(1.0, (following - tokens) / tokens_per_step)
+        mean = kept * mean + (1 - kept) * statistics.mean(places[tokens])
+        weight = kept * weight + (1 - kept)
         least = min(least, mean / weight)
     return math.exp(least), math.exp(mean / weight) if weight else math.inf
 

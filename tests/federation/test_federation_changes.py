@@ -63,7 +63,7 @@ def test_whoever_leaves_has_its_work_taken_and_its_leases_trained_by_others(
         assert {s for v in second.ledger.versions() for s in v.sites} == {"a", "b", "c"}
         assert second.ledger.generations()["b"] == generation
         account = second.loop.account
-        assert account.total("b").joules == booked
+        assert account.total("b").joules == pytest.approx(booked, rel=1e-12), "only the order of the sum is another"
         assert account.total("c").joules > 0
     finally:
         second.close()

@@ -150,6 +150,21 @@ def test_with_a_perfect_forecast_it_is_in_time_and_within_five_percent_of_the_bo
     assert not any(d.alarm for decisions in told.decisions for d in decisions.values())
 
 
+@pytest.mark.parametrize("share", [0.4, 0.8, 0.95])
+def test_without_a_forecast_a_date_that_can_be_kept_is_kept_also_if_the_price_would_stop_a_site_near_it(
+    tmp_path: Path, share: float
+) -> None:
+    rng = np.random.default_rng(round(100 * share))
+    columns: dict[str, list[float | None]] = {n: np.repeat(rng.uniform(0, 500, 72), 4).round(1).tolist() for n in "ab"}
+    c = config(
+        tmp_path, columns, spin_up_s=900, signal='forecast = "none"', policy="deadline_h = 20\nclimatology_days = 7",
+        backtest=f"tick_s = 300\nsite_hours = {share * 2 * 20}",
+    )  # fmt: skip
+    _, hours, _, told = simulated(c, 20.0)
+    assert hours <= 20.0
+    assert not any(d.alarm for decisions in told.decisions for d in decisions.values())
+
+
 def test_without_a_forecast_it_goes_by_climatology_says_so_and_is_in_time(tmp_path: Path) -> None:
     days: list[float | None] = [20.0 if 120 <= i % 288 < 200 else 300.0 + i % 7 for i in range(288 * 5)]
     c = config(

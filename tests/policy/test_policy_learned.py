@@ -79,11 +79,12 @@ def flicker(days: int) -> list[float | None]:
     return [0.0 if i % 96 < 12 else 20.0 if i % 7 == 0 else 400.0 for i in range(DAY * days)]
 
 
-def test_break_even_decides_until_a_day_is_known_and_says_so() -> None:
-    told = play(flicker(3))
+def test_break_even_decides_until_the_levels_have_shown_that_they_are_better_and_says_so() -> None:
+    windows: list[float | None] = [5.0 if i % 97 < 12 else 400.0 for i in range(4 * DAY)]
+    told = play(windows, spin_up_s=1200.0)  # break-even waits for the third reading of each
     assert told[0].reason.endswith("(too little of the past is known to learn from)")
-    assert not told[2 * DAY].reason.endswith(")")
-    assert "by what has paid" in told[2 * DAY].reason
+    assert told[DAY + 72].reason.endswith("(nothing better has been shown yet)")
+    assert "by what has paid" in told[-1].reason
 
 
 def test_with_a_past_it_decides_by_it_from_the_first_instant_on() -> None:

@@ -65,7 +65,24 @@ def test_a_counter_never_falls_while_a_model_is_corrected(small: RunDir) -> None
     """The model has stood in for an hour; it is counted once the meter has told, or will tell no more."""
     (small.root / "lock").write_text(str(os.getpid()))
     stood_in = EnergyRow("adelaide", "training", START + 2 * H, START + 3 * H, 2000.0, 50.0, 7.2e6, 100.0, 1, None, None)
-    as_entry = [stood_in.t0, stood_in.t1, "adelaide", "training", 2000.0, 50.0, 7.2e6, 100.0, True, None, None, 0.0, "", None]
+    as_entry = [
+        stood_in.t0,
+        stood_in.t1,
+        "adelaide",
+        "training",
+        2000.0,
+        50.0,
+        7.2e6,
+        100.0,
+        True,
+        None,
+        None,
+        0.0,
+        "",
+        None,
+        0.0,
+        0.0,
+    ]
     waits = ["adelaide", "training", START + 3 * H, START + 3 * H + 60]
 
     def now(t: Telemetry, open_: list[object], waiting: list[object]) -> None:

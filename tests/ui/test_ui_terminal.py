@@ -200,6 +200,8 @@ TOLD: list[tuple[str, int | None, dict[str, object], str]] = [
     ("meter_lost", "lab", {"reason": "no answer"}, "no answer"),
     ("meter_silent", "lab", {"reason": "its model stands in"}, "its model stands in"),
     ("meter_back", "lab", {"reason": "it tells again"}, "it tells again"),
+    ("microgrid_trouble", "lab", {"reason": "its microgrid: it cannot balance"}, "its microgrid: it cannot balance"),
+    ("microgrid_back", "lab", {"reason": "its microgrid balances again"}, "its microgrid balances again"),
     ("meter_closed", "lab", {"reason": "the rest is modelled"}, "the rest is modelled"),
     ("out_of_reach", None, {"reason": "nobody has seen it for 130 s"}, "nobody has seen it for 130 s"),
     ("site_note", None, {"note": "own inner state refused, reset"}, "own inner state refused, reset"),

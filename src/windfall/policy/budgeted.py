@@ -183,7 +183,9 @@ class Budgeted:
         able = self._able(view)
         days = {n: self._days(s, t) for n, s in able.items()}
         most = int(max(_LEAST_DAYS, *(d.known for d in days.values())))
-        sources, skills, told = [], {}, {}
+        sources: list[SiteSupply] = []
+        skills: dict[str, dict[str, float]] = {}
+        told: dict[str, dict[str, float]] = {}
         for name, past in days.items():
             site, skills[name] = able[name], skill.learned(able[name].memory, past.columns, t)
             ahead, weight = _told(forecasts[name], skills[name], t, sure=name in self._sure)

@@ -6,9 +6,9 @@ So it learns what readings are good for there: how long windows last, how soon t
 now if readings are late. Where windows begin and end by the clock, late readings are so made up for: it starts before it hears that
 one is open, and stops before it hears that it is not.
 
-Break-even is its gate. It decides while less than a day of the past is known. Then both rules are carried out on what is known, and
-later, each time the levels are learned anew, on what has come since the last time. Their lead is counted no further than `_MARGIN`
-starts either way, and the rule that reaches it decides. So twice that, and what comes within a week, is the most that is lost to
+Break-even is its gate, and decides first. Once a day of the past is known, both rules are carried out on what is known, and later,
+each time the levels are learned anew, on what has come since the last time. Their lead is counted no further than `_MARGIN` starts
+either way, and the rule that reaches it decides. So twice that, and what comes within a week, is the most that is lost to
 break-even before it takes over, however well the levels did before (a cumulative sum test; Page 1954). Where no level says what a
 reading is worth (a trigger of several signals), break-even decides.
 """
@@ -71,7 +71,9 @@ class Learned:
             own = replace(site, memory={k: v for k, v in site.memory.items() if k in _OWN})
             d = self._breakeven.decide_site(t, own, judged)
             until = m["due"] if d.until is None else min(d.until, m["due"])
-            why = "break-even has done better" if m["leads"] else "too little of the past is known to learn from"
+            why = "too little of the past is known to learn from"
+            if m["leads"]:
+                why = "break-even has done better" if m["lead"] < 0.0 else "nothing better has been shown yet"
             return replace(d, reason=f"{d.reason} ({why})", until=until, memory={**d.memory, **m})
         distance = 1.0 - judged.gain / judged.scale
         hour = int((t - delay_s) // 3600) % HOURS
@@ -113,12 +115,12 @@ class Learned:
         now |= dict(zip((*_STARTS, *_STOPS), (*starts.tolist(), *stops.tolist()), strict=True))
         lead, leads = was.get("lead", 0.0), was.get("leads", 0.0)
         if leads == 0.0 and span >= _DAY_S:
-            lead = self._ahead(times, d, now)
-            leads = math.copysign(1.0, lead)
+            lead, leads = self._ahead(times, d, now), -1.0
         elif leads != 0.0 and was["step"] == step_s:
             new = times >= was["learned_at"] - was["late"] * step_s
             lead += self._ahead(times[new], d[new], was)
-            leads = math.copysign(1.0, lead) if abs(lead) >= _MARGIN else leads
+        if leads != 0.0 and abs(lead) >= _MARGIN:
+            leads = math.copysign(1.0, lead)
         due = t + min(max(0.5 * span, _SOONEST_S), _LATEST_S)
         return {**now, "due": due, "lead": min(max(lead, -_MARGIN), _MARGIN), "leads": leads}
 

@@ -76,7 +76,7 @@ def weights(memory: Mapping[str, float], leads_s: Array) -> Array:
     for i in range(len(_LEADS_S)):
         n, error, without = (memory.get(_key(i, x), 0.0) for x in ("n", "error", "without"))
         found.append(max(0.0, 1.0 - error / without) * n / (n + _DOUBT) if without > 0 else 0.0)
-    return np.interp(leads_s, _LEADS_S, found)
+    return np.asarray(np.interp(leads_s, _LEADS_S, found))
 
 
 def _key(i: int, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from windfall import clock
+from windfall.energy.account import Interval
 from windfall.energy.books import Books
 from windfall.federation.reports import Metered
 from windfall.run.recorder import TelemetryRecorder
@@ -36,8 +37,8 @@ class RunMeters:
             self._known[site] = said.what
             self._events.event(now, "meter", site=site, what=said.what)
 
-    def settle(self) -> None:
-        """Book what is due by now."""
+    def settle(self) -> list[Interval]:
+        """Book what is due by now; returns it."""
         t = self._now()
         found = self._books.settle(t)
         self._recorder.booked(found)
@@ -47,17 +48,19 @@ class RunMeters:
                 self._silent.add(e.site)
                 why = f"its meter has told nothing for {duration_text(t - e.t0)}; the model of its power stands in"
                 self._events.event(t, "meter_silent", site=e.site, reason=why)
+        return found
 
     def close(self, poll: Callable[[], None]) -> None:
         """At the end of a run: wait for the meters' last words, at most as long as a meter is waited for, and book the rest."""
         until = clock.monotonic() + self._lag_s
-        self.settle()
+        left = self.settle()
         while self._books.waits and clock.monotonic() < until:
             clock.pause(_LOOK_S)
             poll()
-            self.settle()
-        left = self._books.settle(self._now(), closing=True)
-        self._recorder.booked(left)
+            left += self.settle()
+        rest = self._books.settle(self._now(), closing=True)
+        self._recorder.booked(rest)
+        left += rest
         seconds: dict[str, float] = {}
         for e in left:
             if not e.measured_joules:

@@ -41,8 +41,8 @@ POLICY_COLOURS = {
 }  # fmt: skip
 _STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 _DOING = {
-    "local": "training alone",
-    "federated": "training together",
+    "local": "local",
+    "federated": "federated",
     "provisioning": "provisioning",
     "idle": "on and idle",
     "draining": "draining",

@@ -33,14 +33,14 @@ _DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Exposed:
     """A run at one moment."""
 
     state: RunState
     counters: RunCounters
 
 
-def seen(run: RunDir) -> Seen:
+def seen(run: RunDir) -> Exposed:
     """Look at a run.
 
     Raises:
@@ -48,7 +48,7 @@ def seen(run: RunDir) -> Seen:
         ConfigError: its configuration cannot be read.
     """
     with one_moment(run) as now:
-        return Seen(run_state(run, now), run_counters(run, now))
+        return Exposed(run_state(run, now), run_counters(run, now))
 
 
 class Exposition:
@@ -70,7 +70,7 @@ class Exposition:
                 troubled.append(Path(run.root).name)
         return self.text(found, troubled)
 
-    def text(self, found: Sequence[Seen], troubled: Sequence[str] = ()) -> bytes:
+    def text(self, found: Sequence[Exposed], troubled: Sequence[str] = ()) -> bytes:
         """The text of runs that have been looked at, and the names of those that cannot be read."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Families(self, found, troubled))
@@ -91,7 +91,7 @@ def render(runs: Sequence[RunDir]) -> bytes:
 class _Families(Collector):
     """All families, each with the samples of all runs: a family may stand in an exposition once."""
 
-    def __init__(self, exposition: Exposition, found: Sequence[Seen], troubled: Sequence[str]) -> None:
+    def __init__(self, exposition: Exposition, found: Sequence[Exposed], troubled: Sequence[str]) -> None:
         self._exposition, self._found, self._troubled = exposition, found, troubled
 
     def _gauge(self, name: str, text: str, labels: str, samples: Iterable[tuple[Sequence[str], float | None]]) -> Metric:

@@ -125,7 +125,7 @@ _ASK = (
 _LOG = '<label class="tool"><input type="checkbox" id="log"> logarithmic</label>'
 _LOSS = (
     "Training loss of single steps (band: least to greatest) and validation bits per byte of versions, over tokens. Blue, "
-    "and dots: trained alone; green, and squares: together."
+    "and dots: local; green, and squares: federated."
 )
 _EMISSIONS = (
     "The thick line is this run, all sites and phases. Each thin line is the same training in one region that never stops; dashed "

@@ -14,7 +14,7 @@ from windfall.view.instant import Instant
 #: What the blocks of a lane are called.
 BLOCK_WORDS = {
     "off": "off", "missed": "window missed", "held": "held", "provisioning": "provisioning", "idle": "on and idle",
-    "local": "training alone", "federated": "training together", "draining": "draining", "failed": "failed",
+    "local": "local", "federated": "federated", "draining": "draining", "failed": "failed",
 }  # fmt: skip
 #: Rows of each.
 _ROWS = 24

@@ -9,8 +9,8 @@ const style = getComputedStyle(document.documentElement);
 const colour = (name) => style.getPropertyValue(`--${name}`).trim() || "#888";
 const BASELINES = ["b-0", "b-1", "b-2", "b-3", "b-4", "b-5"];
 const WORDS = {
-  off: "off", missed: "window missed", held: "held", provisioning: "provisioning", idle: "on and idle", local: "training alone",
-  federated: "training together", draining: "draining", failed: "failed", paused: "paused",
+  off: "off", missed: "window missed", held: "held", provisioning: "provisioning", idle: "on and idle", local: "local",
+  federated: "federated", draining: "draining", failed: "failed", paused: "paused",
 };
 const phone = () => innerWidth < 640;
 
@@ -53,7 +53,7 @@ function strip(u, blocks, names, top, height, tint) {
       g.fillRect(x0, u.bbox.top, width, top - u.bbox.top);
       g.globalAlpha = 1;
     }
-    const label = { local: "alone", federated: "together" }[names[w]];
+    const label = names[w] === "local" || names[w] === "federated" ? names[w] : "";
     if (label && g.measureText(label).width + 8 * devicePixelRatio < width) {
       g.fillStyle = colour("on-mode");
       g.fillText(label, x0 + 4 * devicePixelRatio, top + height / 2 + devicePixelRatio / 2);
@@ -325,7 +325,7 @@ class Loss extends Chart {
   columns() { return ["training loss", "mode", "validation bits per byte"]; }
   cells(x, i) {
     const d = this.plot.data, mean = d[3][i] ?? d[4][i];
-    return [mean == null ? "" : short(mean), d[4][i] != null ? "together" : d[3][i] != null ? "alone" : "", d[5][i] == null ? "" : short(d[5][i], 5)];
+    return [mean == null ? "" : short(mean), d[4][i] != null ? "federated" : d[3][i] != null ? "local" : "", d[5][i] == null ? "" : short(d[5][i], 5)];
   }
 
   say(x, i) {
