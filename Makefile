@@ -97,6 +97,7 @@ bench-dashboard: setup setup-tests
 verify-dashboard: setup setup-tests
 	$(BIN)/python -m benchmarks.dashboard --all
 	WINDFALL_LONG=1 $(BIN)/python -m pytest -m slow tests/ui/test_ui_web_browser.py tests/ui/test_ui_web_contract.py
+	WINDFALL_LONG=1 $(BIN)/python -m pytest tests/ui/test_ui_web.py -k thousands
 
 bench-long-run: setup
 	$(BIN)/python benchmarks/long_run.py
