@@ -13,8 +13,8 @@ stand for it, each a share of the oracle's value:
   alone standing for what is rare. It has half a year to learn from, past and to come. It may be too low.
 
 A state is the newest reading (12 classes), the one before (12) and the time of day (3 h); for prices, which may hold for an hour,
-the newest reading, the place within the hour (12) and the time of day. A mark over the figure in hindsight is out of reach of all
-such policies; one between the two is likely to be.
+the newest reading, the place within the hour (12) and the time of day. A mark over all three is called out of reach of such
+policies; one that is only under the figure in hindsight is likely to be.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def bounds(case: Case, mark: float | None) -> str:
     across = worth(on_by_worth(v))
     if mark is None:
         verdict = ""
-    elif mark > hindsight:
+    elif mark > max(hindsight, levels, across):
         verdict = f"; mark {mark:.3f}: out of reach"
     else:
         verdict = f"; mark {mark:.3f}: {'within' if mark <= max(across, levels) else 'over what was found across weeks'}"
