@@ -201,6 +201,7 @@ def _forecasts(kind: str, values: np.ndarray, steps: int) -> np.ndarray:
     ].round(1)
 
 
+@pytest.mark.slow  # a dozen simulations: some CPU seconds
 def test_a_bad_forecast_costs_next_to_nothing_and_a_good_one_less_than_none(tmp_path: Path) -> None:
     kg: dict[str, float] = {}
     leads = {"f1": 3600, "f3": 10800, "f8": 28800}
