@@ -41,14 +41,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
     parser.add_argument("--every", type=int, default=1, help="take every so manieth week of start dates")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="where the three-region data are")
+    parser.add_argument("--data", type=Path, default=None, help="folder of the three-region data, for prices")
     asked = parser.parse_args()
     if "california" in asked.only:
         california()
     if "day" in asked.only:
         study()
     if "prices" in asked.only:
-        prices(asked.data / PRICES)
+        prices(asked.data / PRICES if asked.data else None)
     if "speed" in asked.only:
         speed()
     if "dates" in asked.only:
@@ -113,10 +113,10 @@ def _months(ahead: npt.NDArray[np.float64], best: npt.NDArray[np.float64]) -> st
     return f"months with over .003 of the month's oracle lost to breakeven: {some} (steps); most of a mean month's {worst:.3f}"
 
 
-def prices(file: Path) -> None:
+def prices(file: Path | None) -> None:
     """The same on prices of South Australia and Texas, worth 0 and 20 a MWh."""
-    if not file.exists():
-        print(f"prices: {file} is not here")
+    if file is None or not file.exists():
+        print(f"prices: {file or 'the three-region data'} not here; name their folder with --data")
         return
     for region, column, currency in (("SA", "nem_sa1_price_aud_mwh", "AUD"), ("Texas W", "ercot_hb_west_dam_usd_mwh", "USD"),
                                      ("Texas Pan", "ercot_hb_pan_dam_usd_mwh", "USD")):  # fmt: skip
