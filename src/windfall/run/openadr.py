@@ -120,7 +120,8 @@ class GridDesk:
     """Makes events into requests, and reports. Only the coordinator's thread calls it."""
 
     def __init__(
-        self, config: Callable[[], Config], run: RunDir, telemetry: Telemetry, operator: Operator, thread: VtnThread, *, begun: float
+        self, config: Callable[[], Config], run: RunDir, telemetry: Telemetry, operator: Operator, thread: VtnThread, *,
+        begun: float,
     ) -> None:  # fmt: skip
         """``config``: the configuration in force, with `[openadr]`. ``begun``: run time at which the run began."""
         self._config, self._telemetry, self._operator, self._thread = config, telemetry, operator, thread

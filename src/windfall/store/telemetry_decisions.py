@@ -96,7 +96,8 @@ class DecisionTable(TelemetryFile):
     def wanted_s(self, site: str, t0: float, t1: float) -> float:
         """Seconds of ``[t0, t1)`` in which a site's policy wanted it on, those in which only a limit of power kept it off too."""
         found = self.rows(
-            "SELECT t_run, wanted OR (reason LIKE 'off: % W are allowed (the policy: %') FROM decisions WHERE site = ?1 AND t_run < ?3"
+            "SELECT t_run, wanted OR (reason LIKE 'off: % W are allowed (the policy: %') FROM decisions"
+            " WHERE site = ?1 AND t_run < ?3"
             " AND t_run >= COALESCE((SELECT MAX(t_run) FROM decisions WHERE site = ?1 AND t_run <= ?2), ?2) ORDER BY t_run",
             site, t0, t1,
         )  # fmt: skip
