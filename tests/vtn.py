@@ -1,4 +1,4 @@
-"""A VTN on this machine: a real HTTP server with programmes, events, reports and tokens, as the OpenADR 3.0 specification has them."""
+"""A VTN on this machine: a real HTTP server with programmes, events, reports and tokens, as OpenADR 3.0 specifies them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ class Fault:
 
 
 def event(
-    id: str, start: float, lasts_s: float = 3600.0, *, kind: str = "SIMPLE", value: Any = 1, changed: int = 0, count: int = 1, **more: Any
+    id: str,
+    start: float,
+    lasts_s: float = 3600.0,
+    *,
+    kind: str = "SIMPLE",
+    value: Any = 1,
+    changed: int = 0,
+    count: int = 1,
+    **more: Any,
 ) -> dict[str, Any]:
     """An event of ``count`` intervals that follow on one another."""
     return {

@@ -84,7 +84,7 @@ def test_a_wrong_secret_is_told_without_it(vtn: TestVtn, monkeypatch: pytest.Mon
         Vtn(table(vtn)).events()
     assert "wr0ng" not in str(e.value)
     monkeypatch.delenv("VTN_SECRET")
-    with pytest.raises(Unauthorized, match="VTN_SECRET, which openadr.client_secret names, is not set"):
+    with pytest.raises(Unauthorized, match=r"VTN_SECRET, which openadr\.client_secret names, is not set"):
         Vtn(table(vtn)).events()
 
 
@@ -92,7 +92,8 @@ def test_a_wrong_secret_is_told_without_it(vtn: TestVtn, monkeypatch: pytest.Mon
     ("fault", "raised"),
     [
         (Fault(429, {"Retry-After": "7"}), TryLater), (Fault(503), TryLater), (Fault(403), AccessDenied), (Fault(404), SignalError),
-        (Fault(200, body="<html>"), SignalError), (Fault(200, body='{"a": 1}'), SignalError), (Fault(302, {"Location": "/x"}), SignalError),
+        (Fault(200, body="<html>"), SignalError), (Fault(200, body='{"a": 1}'), SignalError),
+        (Fault(302, {"Location": "/x"}), SignalError),
     ],
 )  # fmt: skip
 def test_each_wrong_answer_has_its_error(vtn: TestVtn, fault: Fault, raised: type[Exception]) -> None:
@@ -130,7 +131,8 @@ def test_intervals_follow_on_one_another_and_may_have_their_own_time(config: Con
     ("targets", "sites"),
     [
         (None, {"california", "adelaide"}), ([], {"california", "adelaide"}),
-        ([{"type": "RESOURCE_NAME", "values": ["adelaide"]}], {"adelaide"}), ([{"type": "GROUP", "values": ["west"]}], {"california"}),
+        ([{"type": "RESOURCE_NAME", "values": ["adelaide"]}], {"adelaide"}),
+        ([{"type": "GROUP", "values": ["west"]}], {"california"}),
         (["NEM_SA"], {"adelaide"}), ([{"type": "VEN_NAME", "values": ["windfall"]}], {"california", "adelaide"}),
         ([{"type": "VEN_NAME", "values": ["other"]}], set()),
     ],
@@ -207,7 +209,10 @@ def test_of_events_that_overlap_the_stricter_counts(config: Config) -> None:
         )
     )  # fmt: skip
     assert {k: v[0] - T for k, v in held_until([*one, *two], T, config).items()} == {"california": 1.5 * H}
-    assert {k: v[0] - T for k, v in held_until([*one, *two], T + H / 2, config).items()} == {"california": 1.5 * H, "adelaide": 1.5 * H}
+    assert {k: v[0] - T for k, v in held_until([*one, *two], T + H / 2, config).items()} == {
+        "california": 1.5 * H,
+        "adelaide": 1.5 * H,
+    }
     assert held_until([*one, *two], T + 1.5 * H, config) == {}
     assert limit_at([*low, *high], T, config) == (2500.0, T + 2 * H)
 
@@ -222,6 +227,14 @@ def test_a_limit_that_no_site_fits_in_holds_and_one_of_some_sites_holds_those_wi
 
 
 # -- the configuration ---------------------------------------------------------------------------------------
+
+
+def check(file: Path, patch: pytest.MonkeyPatch) -> object:
+    """Its exit code."""
+    patch.setattr("sys.argv", ["windfall", "check", str(file)])
+    with pytest.raises(SystemExit) as e:
+        main()
+    return e.value.code or 0
 
 
 @pytest.mark.parametrize(
@@ -240,10 +253,10 @@ def test_a_limit_that_no_site_fits_in_holds_and_one_of_some_sites_holds_those_wi
     ],
 )
 def test_check_has_one_message_for_each_mistake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, old: str, new: str, told: str
 ) -> None:
     (tmp_path / "c.toml").write_text(REAL + TABLE.replace(old, new))
-    code = main(["check", str(tmp_path / "c.toml")])
+    code = check(tmp_path / "c.toml", monkeypatch)
     said = "".join(capsys.readouterr())
     ours = [line for line in said.splitlines() if "openadr" in line and "VTN_TOKEN" not in line]
     if told:
@@ -255,7 +268,9 @@ def test_check_has_one_message_for_each_mistake(
         assert "the variable VTN_TOKEN, which openadr.token names, is not set; the VTN is not heard" in said
 
 
-def test_a_replay_of_the_past_has_no_vtn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replay_of_the_past_has_no_vtn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "c.toml").write_text(_CONFIG + TABLE)
-    assert main(["check", str(tmp_path / "c.toml")]) == 2
+    assert check(tmp_path / "c.toml", monkeypatch) == 2
     assert "events of a VTN are of the calendar" in "".join(capsys.readouterr())

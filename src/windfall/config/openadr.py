@@ -73,6 +73,6 @@ class OpenAdrTable(Table):
 
     @property
     def references(self) -> dict[str, str]:
-        """By key, the secrets that it names."""
-        named = {"token": self.token, "client_id": self.client_id, "client_secret": self.client_secret}
+        """By key, the secrets that it names; of a table that is wrong, those that are right."""
+        named = {key: getattr(self, key, None) for key in ("token", "client_id", "client_secret")}
         return {f"openadr.{key}": where for key, where in named.items() if where is not None}
