@@ -171,7 +171,8 @@ def test_what_is_not_acted_on_is_said(config: Config) -> None:
     [
         {"id": None}, {"intervals": None}, {"intervals": [3]}, {"intervals": [{"id": 0}]}, {"targets": 3}, {"targets": [3]},
         {"intervalPeriod": None}, {"intervalPeriod": {"start": "soon", "duration": "PT1H"}}, {"intervalPeriod": "x"},
-        {"intervalPeriod": {"start": "2026-01-01T00:00:00Z", "duration": "1h"}}, {"intervalPeriod": {"start": 3, "duration": "PT1H"}},
+        {"intervalPeriod": {"start": "2026-01-01T00:00:00Z", "duration": "1h"}},
+        {"intervalPeriod": {"start": 3, "duration": "PT1H"}},
         {"intervals": [{"payloads": [{"type": "SIMPLE", "values": ["1"]}]}]}, {"intervals": [{"payloads": [{"type": "SIMPLE"}]}]},
         {"intervals": [{"payloads": [{"type": "SIMPLE", "values": [True]}]}]}, {"payloadDescriptors": 3},
         {"intervals": [{"payloads": [{"type": "DISPATCH_SETPOINT", "values": [3]}]}],
