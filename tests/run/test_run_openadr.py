@@ -8,28 +8,37 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from federation.harness import BATCH, BLOCK, configured
+from run.test_run_compose import changed
 from run.test_run_operator import NAMES, H, loop_over
 from ui_runs import _CONFIG, START, empty_run
 from vtn import CLIENT, SECRET, Fault, TestVtn, event
+from windfall import clock
 from windfall.clock import pause
 from windfall.config.load import load
 from windfall.config.openadr import OpenAdrTable
+from windfall.errors import HandOver
 from windfall.fleet.machine import State
 from windfall.grid.openadr import Vtn, spans_of
 from windfall.policy.base import Decision
 from windfall.policy.limits import _kept_off
+from windfall.run.coordinator import Coordinator
 from windfall.run.openadr import GridDesk, VtnThread
 from windfall.run.operator import Operator
+from windfall.run.prepare import begin_run
 from windfall.run.recorder import TelemetryRecorder
 from windfall.run.requests import Request
 from windfall.run.settings import LiveSettings
 from windfall.store.ledger import Ledger
+from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.store.telemetry_energy import EnergyRow
+from windfall.wire.transport import MemoryTransport
 
 TABLE = '\n[openadr]\nurl = "http://127.0.0.1:9"\nprogramme = "curtail"\nven_name = "windfall"\ntoken = "env:T"\n'
 REAL = _CONFIG.replace('clock = "scaled"\nspeed = 600\nstart = "2026-01-11T17:00Z"', 'clock = "real"')
@@ -317,7 +326,7 @@ MINUTES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(minutes=MINUTES)
 def test_nothing_that_a_vtn_says_turns_a_site_on_or_ends_another_s_hold(minutes: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -383,3 +392,32 @@ def test_over_a_real_server_with_trouble_events_come_reports_go_and_its_absence_
         assert (report["programID"], report["eventID"]) == ("p-0", "f")
         assert "event e is not taken" in room.told("grid_note")[0]
         room.close()
+
+
+def test_a_coordinator_with_a_vtn_holds_for_it_and_ends_its_thread(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(tmp_path / "run")
+    run.make()
+    monkeypatch.setenv("VTN_TOKEN", "t0")
+    with TestVtn() as vtn:
+        vtn.valid = "t0"
+        vtn.events = [event("e", clock.wall() - 60, H)]
+        table = {"url": vtn.url, "programme": "curtail", "ven_name": "windfall", "token": "env:VTN_TOKEN", "poll_s": 0.1}
+        config = changed(configured(run, data, {"a": []}, calendar=True, steps=60), run={"tick_s": 0.05})
+        config = type(config).model_validate({**config.model_dump(exclude_none=True), "openadr": table})
+        begin_run(config, run, {"count": np.zeros(60 * BATCH // BLOCK, np.float32)}, manifest="m", folder=data, start=clock.wall())
+        one = Coordinator(config, run, 1, connect=lambda _: MemoryTransport(), agent=("sh", "-c", "exec sleep 1000"))
+        idle = one.idle
+
+        def leave() -> None:
+            one.leaving = bool(one.ledger.holds())
+            idle()
+
+        monkeypatch.setattr(one, "idle", leave)
+        with pytest.raises(HandOver, match="asked to end"):
+            one.serve()
+        assert one.ledger.holds()["a"].who == "openadr:curtail"
+        one.close(end_sites=True)
+        assert one._vtn is not None
+        one._vtn._thread.join()
