@@ -246,3 +246,10 @@ def test_what_is_wrong_with_the_table_is_said(tmp_path: Path, capsys: pytest.Cap
     assert said in err
     assert "xyz" not in err
     assert "Bearer" not in err
+
+
+@pytest.mark.parametrize("wrong", ["webhook = 5", "headers = { A = 5 }"])
+def test_check_tells_of_a_table_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    code, out, err = windfall(capsys, "check", config(tmp_path, f"\n[alerts]\n{wrong}\n"))
+    assert code == 2
+    assert f"alerts.{wrong.split(' ')[0]}" in out + err

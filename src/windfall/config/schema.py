@@ -31,6 +31,7 @@ from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
 from windfall.config.meter import MeterTable
 from windfall.config.microgrid import MicrogridTable
+from windfall.config.openadr import OpenAdrTable
 from windfall.config.policy import BACKTEST_ONLY, PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.signals import LIVE, SignalTable
@@ -263,6 +264,7 @@ class Config(Table):
     network: NetworkTable = Field(default_factory=NetworkTable)  # type: ignore[arg-type]
     account: AccountTable = Field(default_factory=AccountTable)  # type: ignore[arg-type]
     alerts: AlertsTable = Field(default_factory=AlertsTable)  # type: ignore[arg-type]
+    openadr: OpenAdrTable | None = Field(None, description="the grid operator whose events hold or limit sites")
     backtest: BacktestTable = Field(default_factory=BacktestTable)  # type: ignore[arg-type]
     economics: EconomicsTable | None = Field(None, description="what sites cost, for `windfall economics`")
     site: list[SiteTable] = Field(min_length=1)
@@ -321,6 +323,23 @@ class Config(Table):
     def _replayed(self) -> Config:
         if self.run.clock == "scaled" and any(kind in LIVE for kind in _kinds(self)):
             raise ValueError('run.clock = "scaled" replays the past, and a live signal has none; use clock = "real", or traces')
+        return self
+
+    @model_validator(mode="after")
+    def _grid(self) -> Config:
+        table, names = self.openadr, [s.name for s in self.site]
+        if table is None:
+            return self
+        if self.run.clock == "scaled":
+            raise Wrong(
+                (("openadr",), 'events of a VTN are of the calendar, and run.clock = "scaled" replays the past; leave one out')
+            )
+        wrong = [
+            (("openadr", "groups", group), f"there is no site {site}; there are {', '.join(names)}")
+            for group, sites in table.groups.items() for site in sites if site not in names
+        ]  # fmt: skip
+        if wrong:
+            raise Wrong(*wrong)
         return self
 
     @model_validator(mode="after")

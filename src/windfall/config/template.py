@@ -14,6 +14,7 @@ from windfall.config.alerts import AlertsTable
 from windfall.config.backtest import BacktestTable, ReferenceTable, TrainerTable
 from windfall.config.economics import BatteryTable, EconomicsTable, TariffTable
 from windfall.config.federation import FederationTable
+from windfall.config.openadr import OpenAdrTable
 from windfall.config.policy import PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
 from windfall.config.schema import FleetTable, LimitsTable, RunTable, SiteTable
@@ -108,6 +109,7 @@ def template() -> str:
     lines += [
         "", f"# {(EconomicsTable.__doc__ or '').split('`: ', 1)[-1]}", *_optional("economics", EconomicsTable),
         *_optional("[economics.tariff]", TariffTable), *_optional("economics.battery", BatteryTable),
+        "", f"# {(OpenAdrTable.__doc__ or '').split('`: ', 1)[-1]}", *_optional("openadr", OpenAdrTable),
         "", "# A region without a site, for comparison only.", "# [[counterfactual]]", '# region = "DE"',
         "# [counterfactual.signal]", *(f"# {k} = {json.dumps(v)}" for k, v in _SIGNAL.items()),
     ]  # fmt: skip

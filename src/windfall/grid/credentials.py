@@ -33,6 +33,8 @@ def variables(config: Config) -> frozenset[str]:
     found = {name for t in config.tracker for name in SECRETS[t.kind]}
     found |= {s.exalsius.token_from.removeprefix("env:") for s in config.site if s.exalsius is not None}
     found |= config.alerts.variables
+    grid = config.openadr.references.values() if config.openadr is not None else ()
+    found |= {where.removeprefix("env:") for where in grid if where.startswith("env:")}
     for _, table in signals(config):
         names = (*NEEDED.get(table.kind, ()), *table.headers_from_env.values())
         found.update(names, (_ALSO[n] for n in names if n in _ALSO))

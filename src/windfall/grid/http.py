@@ -33,6 +33,7 @@ MAX_RETRY_AFTER_S = 3600.0
 _MAX_BYTES = 32 * 1024 * 1024
 #: How many tries one ``get`` makes at most, if it may retry.
 _TRIES = 4
+_FORM = "application/x-www-form-urlencoded"
 #: If the name of a query parameter contains one of these, its value is a secret.
 _SECRET_WORDS = ("key", "token", "secret", "passw", "auth", "sig", "credential")
 
@@ -223,6 +224,11 @@ class Http:
         """Send ``value`` as JSON, once; whatever is answered with success will do. Raises as ``get``."""
         self._answer(url, None, headers or {}, None, limit, json.dumps(value).encode())
 
+    def post_form(self, url: str, form: Mapping[str, str], *, limit: tuple[str, int, float] = ("posts", 60, 60.0)) -> Any:
+        """The JSON that is answered to a form, sent once. Raises as ``get``."""
+        body, kind, status = self._answer(url, None, {"Content-Type": _FORM}, None, limit, urlencode(form).encode())
+        return self._json(url, body, kind, status)
+
     def _once(
         self,
         url: str,
@@ -231,7 +237,9 @@ class Http:
         auth: tuple[str, str] | None,
         limit: tuple[str, int, float],
     ) -> Any:
-        body, kind, status = self._answer(url, params, headers, auth, limit, None)
+        return self._json(url, *self._answer(url, params, headers, auth, limit, None))
+
+    def _json(self, url: str, body: bytes, kind: str, status: int) -> Any:
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
@@ -310,7 +318,7 @@ class Http:
         begun = self._now()
         # The URL may have a query of its own, which httpx's `params` would replace.
         target = httpx.URL(url).copy_merge_params(dict(params or {}))
-        method, more = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json"})
+        method, more = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/json", **headers})
         with self._client.stream(
             method, target, content=content, headers={**headers, **more}, auth=auth or httpx.USE_CLIENT_DEFAULT
         ) as answer:

@@ -96,6 +96,8 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "tracker.*": ("free", "where figures are sent, not what is trained"),
     "account.*": ("free", "how entries are shown; what is booked stays"),
     "alerts.*": ("free", "what people are told"),
+    "openadr": ("free", "whose events hold or limit sites from now on"),
+    "openadr.*": ("free", "whose events hold or limit sites from now on"),
     "backtest.*": ("free", "no part of a run"),
     "economics": ("free", "no part of a run"),
     "economics.*": ("free", "no part of a run"),

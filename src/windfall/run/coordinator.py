@@ -30,6 +30,7 @@ from windfall.run.life import BEAT_S, begin, signs_of_life
 from windfall.run.links import Links
 from windfall.run.merge_watch import MergeWatch
 from windfall.run.network import CertificateWatch
+from windfall.run.openadr import desk_of
 from windfall.run.operator import Operator
 from windfall.run.present import Present, microgrids_of
 from windfall.run.recorder import TelemetryRecorder, position
@@ -153,6 +154,7 @@ class Coordinator:
             lambda: settings.config, self.telemetry, self.loop, self.grid, run_id=self.run_id, sender=self._sender
         )
         self._alerted_at = float("-inf")
+        self._vtn = desk_of(lambda: settings.config, run, self.telemetry, self.operator, begun=self.loop.begun)
         self._links = Links(config, self.telemetry)
         self._present = Present(self.telemetry, self.bus, self.loop, self.work, files=self._files)
         self._adopt(now, booked_to)
@@ -378,6 +380,8 @@ class Coordinator:
         self.ledger.close()
         if self._sender is not None:
             self._sender.close()
+        if self._vtn is not None:
+            self._vtn.close()
 
 
 def main(argv: list[str] | None = None, *, connect: Connect = over_flower, agent: Sequence[str] = AGENT) -> int:

@@ -54,6 +54,7 @@ class Operator:
         self.pausing = ""
         #: The request for that, and its file.
         self._budget: tuple[Path, Request] | None = None
+        self._grid: Callable[[float, bool], None] | None = None
         self._go_on()
 
     def _go_on(self) -> None:
@@ -76,10 +77,45 @@ class Operator:
     def begin(self, t: float) -> None:
         """A tick begins: what changes decisions is taken up too."""
         self._look(t, tick=True)
+        if self._grid is not None:
+            self._grid(t, True)
 
     def look(self, t: float) -> None:
         """Take up what has been asked since the last look, except what waits for a tick."""
         self._look(t, tick=False)
+        if self._grid is not None:
+            self._grid(t, False)
+
+    # -- what this process asks itself, for the grid ---------------------------------------------------------
+
+    def hears(self, grid: Callable[[float, bool], None]) -> None:
+        """Have ``grid`` look, with whether a tick begins, each time that what people ask has been taken up."""
+        self._grid = grid
+
+    @property
+    def holds(self) -> Mapping[str, Hold]:
+        """By site, what keeps it off."""
+        return self._holds
+
+    def ask(self, t: float, asked: Request) -> bool:
+        """Take up at once what this process asks: a hold, a release or, as a tick begins, a `set`. False if it is refused.
+
+        What was taken up before under its id is not done again.
+        """
+        if self._ledger.request(asked.id) is not None:
+            return True
+        try:
+            if wrong := asked.wrong():
+                raise ConfigError(wrong)
+            if asked.kind == "set":
+                self._make(t, asked)
+            else:
+                self._expect(asked)
+                self._site(t, asked)
+        except ConfigError as e:
+            self._refuse(t, asked, str(e))
+            return False
+        return True
 
     def _look(self, t: float, *, tick: bool) -> None:
         if not self._folder.is_dir():

@@ -19,10 +19,12 @@ from windfall.config.alerts import AlertsTable
 from windfall.config.drivers import ELSEWHERE
 from windfall.config.load import dotted, signals
 from windfall.config.microgrid import SourceTable
+from windfall.config.openadr import OpenAdrTable
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError, DataError, SignalError
 from windfall.grid.build import make_signal
+from windfall.grid.openadr import missing as unheard
 from windfall.grid.signal import Signal, StepSignal
 from windfall.grid.supply import make_source
 from windfall.policy.build import build_policy
@@ -91,6 +93,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
                 raise
             continue  # this part needs a value that is wrong in itself
     heard.warnings += missing(partial.alerts) if isinstance(getattr(partial, "alerts", None), AlertsTable) else []
+    heard.warnings += unheard(partial) if isinstance(getattr(partial, "openadr", None), OpenAdrTable) else []
     return list(dict.fromkeys(found)), heard.warnings
 
 

@@ -14,6 +14,7 @@ from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, StoreError
 from windfall.fleet.drivers.build import driver_of_what_lives
 from windfall.grid.credentials import variables
+from windfall.grid.openadr import missing as unheard
 from windfall.processes import mark, spawn
 from windfall.run.endpoint import EndpointProcess, needs_endpoint
 from windfall.run.network import require_network
@@ -109,7 +110,7 @@ class Supervisor:
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
         require_network(self._config, self._say)
-        for untold in missing(self._config.alerts):
+        for untold in [*missing(self._config.alerts), *unheard(self._config)]:
             self._say(untold)
         if needs_endpoint(self._config, self._run):
             self._bulk = EndpointProcess(self._run, self._run_id, self._config, self._superlink.port)

@@ -59,8 +59,9 @@ class Webhook:
 
 
 def missing(table: AlertsTable) -> list[str]:
-    """What `[alerts]` names and is not there, a sentence each."""
-    named = {"alerts.webhook": table.webhook or "", **{f"alerts.headers.{name}": where for name, where in table.headers.items()}}
+    """What `[alerts]` names and is not there, a sentence each; of a table that is wrong, of what is right in it."""
+    headers = getattr(table, "headers", {})
+    named = {"alerts.webhook": getattr(table, "webhook", None) or "", **{f"alerts.headers.{k}": v for k, v in headers.items()}}
     found = []
     for key, where in named.items():
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -91,6 +92,17 @@ class DecisionTable(TelemetryFile):
         """A site's last decision. Read by the table's key, because a long run has a decision per site and tick."""
         found = self.rows(f"SELECT {_COLUMNS} FROM decisions WHERE site = ? ORDER BY t_run DESC LIMIT 1", site)
         return _decision(found[0]) if found else None
+
+    def wanted_s(self, site: str, t0: float, t1: float) -> float:
+        """Seconds of ``[t0, t1)`` in which a site's policy wanted it on, those in which only a limit of power kept it off too."""
+        found = self.rows(
+            "SELECT t_run, wanted OR (reason LIKE 'off: % W are allowed (the policy: %') FROM decisions"
+            " WHERE site = ?1 AND t_run < ?3"
+            " AND t_run >= COALESCE((SELECT MAX(t_run) FROM decisions WHERE site = ?1 AND t_run <= ?2), ?2) ORDER BY t_run",
+            site, t0, t1,
+        )  # fmt: skip
+        ends = [*(float(t) for t, _ in found[1:]), t1]
+        return math.fsum(end - max(float(t), t0) for (t, wanted), end in zip(found, ends, strict=True) if wanted) if found else 0.0
 
     def reading(
         self, t_run: float, site: str, value: float, unit: str, *, valid_from: float, known_at: float, source: str,

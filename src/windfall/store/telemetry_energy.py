@@ -132,6 +132,16 @@ class EnergyTable(TelemetryFile):
         )[0]
         return float(joules), float(grams), None if cost is None else float(cost)
 
+    def grid_joules_between(self, t0: float, t1: float) -> dict[str, float]:
+        """By site, what was taken from the grid in ``[t0, t1)``, corrections in it; an entry across a border by its share."""
+        share = "(CASE WHEN t1 > t0 THEN (MIN(t1, ?2) - MAX(t0, ?1)) / (t1 - t0) ELSE 1.0 END)"
+        found = self.rows(
+            f"SELECT site, TOTAL((joules - own_joules - stored_joules) * {share}) FROM energy"
+            " WHERE t0 < ?2 AND (t1 > ?1 OR t0 = t1 AND t0 >= ?1) GROUP BY site",
+            t0, t1,
+        )  # fmt: skip
+        return {str(site): float(joules) for site, joules in found}
+
     def energy_counts(self) -> list[EnergyCounts]:
         """The same sums as counters."""
         there = {str(c[1]) for c in self.rows("PRAGMA table_info(energy)")}

@@ -45,6 +45,10 @@ TRANSITIONS = frozenset(
         "alert_over",
         "alerts_unsent",
         "alerts_sent_again",
+        "grid_note",
+        "grid_lost",
+        "grid_back",
+        "grid_reported",
         "signal_lost",
         "signal_back",
         "meter",
@@ -210,6 +214,14 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return f"alerts cannot be sent{_because(d)}"
         case "alerts_sent_again":
             return "alerts are sent again"
+        case "grid_note":
+            return f"the grid: {d.get('reason', '')}"
+        case "grid_lost":
+            return f"the grid operator's server is not heard, and its last word counts{_because(d)}"
+        case "grid_back":
+            return "the grid operator's server is heard again"
+        case "grid_reported":
+            return f"reported to the grid: {d.get('reason', '')}"
         case "signal_lost":
             return f"a live signal is not heard{_because(d)}"
         case "signal_back":

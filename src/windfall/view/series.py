@@ -29,6 +29,7 @@ NOTABLE = (
     "checkpoint_repaired", "checkpoint_damaged", "tidied", "node_gone", "leaving", "configuration_changed", "site_left",
     "given_up", "driver_trouble", "driver_back", "out_of_reach", "stop_asked", "request_refused",
     "alert", "alert_over", "alerts_unsent", "alerts_sent_again",
+    "grid_note", "grid_lost", "grid_back", "grid_reported",
 )  # fmt: skip
 
 
