@@ -228,6 +228,7 @@ def test_killed_between_note_and_removal_it_is_noted_again_to_the_same_end(desk:
         '{"kind": "hold", "site": "california", "for_s": NaN, "who": "x", "why": ""}',
         '{"kind": "hold", "site": "california", "for_s": -1, "who": "x", "why": ""}',
         '{"kind": "hold", "site": "california", "for_s": 1e18, "who": "x", "why": ""}',
+        '{"kind": "set", "key": "limits.max_sites", "who": "x", "why": ""}',
     ],
 )
 def test_what_is_malformed_is_refused_and_removed_and_the_rest_goes_on(desk: Desk, text: str) -> None:

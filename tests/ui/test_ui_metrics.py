@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from ui_runs import START, finished_run
 from windfall.cli.main import app
+from windfall.cli.metrics import metrics
+from windfall.errors import StoreError
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.store.telemetry_energy import EnergyRow
@@ -151,3 +154,19 @@ def test_the_page_on_monitoring_names_every_metric_and_each_has_bounded_labels(s
         assert family.documentation
         for s in family.samples:
             assert set(s.labels) <= allowed, s
+
+
+def test_one_run_that_cannot_be_read_silences_no_other_and_a_copy_stands_in_it_once(
+    small: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(small.root, copy)
+    metrics([small.root, tmp_path / "nosuch", copy])
+    out, err = capsys.readouterr()
+    readable = [line for line in out.splitlines() if line.startswith("windfall_run_readable{")]
+    assert readable == [
+        f'windfall_run_readable{{run="{run}"}} {x}' for run, x in (("small-1", 1.0), ("nosuch", 0.0), ("copy", 0.0))
+    ]
+    assert "nosuch: no run here" in err
+    with pytest.raises(StoreError, match="no run here"):
+        metrics([tmp_path / "nosuch"])

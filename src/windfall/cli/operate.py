@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from windfall import clock
-from windfall.cli.output import print_json
+from windfall.cli.output import print_json, say
 from windfall.run.asking import ask
 from windfall.run.requests import (
     BUDGET,
@@ -66,7 +66,10 @@ def change(
 
 def requests(root: Path, as_json: bool) -> None:
     """Print what was asked of a run and what became of it, oldest first."""
-    for one in outcomes(RunDir(root).open_existing()):
+    found = outcomes(RunDir(root).open_existing())
+    if not found:
+        say("nothing has been asked of this run")
+    for one in found:
         if as_json:
             print_json(one.as_json(), line=True)
             continue

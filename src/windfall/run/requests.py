@@ -80,6 +80,8 @@ class Request:
         """The request that a file holds. Raises ValueError if it is none."""
         if not isinstance(asked, dict) or not isinstance(asked.get("kind"), str):
             raise ValueError("it is no request")
+        if asked["kind"] == "set" and "value" not in asked:
+            raise ValueError("set needs a value; null takes the key's value away")
         for name in ("site", "who", "why", "key", "extend", "expect", "id"):
             if not isinstance(asked.get(name), str | None):
                 raise ValueError(f"its {name} is no text")

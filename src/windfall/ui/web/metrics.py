@@ -61,16 +61,25 @@ class Exposition:
         self._highest: dict[tuple[str, ...], float] = {}
 
     def render(self, runs: Sequence[RunDir]) -> bytes:
-        """The text. A run that cannot be read has ``windfall_run_readable`` 0, and nothing else; its name is its folder's."""
-        found, troubled = [], []
+        """The text. A run that cannot be read has ``windfall_run_readable`` 0, and nothing else; its name is its folder's.
+
+        So has a copy of a run that is there already: a series may stand in it once.
+        """
+        found: dict[str, Exposed] = {}
+        troubled: dict[str, None] = {}
         for run in runs:
             try:
-                found.append(seen(run))
+                look = seen(run)
             except WindfallError:
-                troubled.append(Path(run.root).name)
-        return self.text(found, troubled)
+                troubled[Path(run.root).name] = None
+                continue
+            if look.state.run_id in found:
+                troubled[Path(run.root).name] = None
+            else:
+                found[look.state.run_id] = look
+        return self._text([*found.values()], [*troubled])
 
-    def text(self, found: Sequence[Exposed], troubled: Sequence[str] = ()) -> bytes:
+    def _text(self, found: Sequence[Exposed], troubled: Sequence[str] = ()) -> bytes:
         """The text of runs that have been looked at, and the names of those that cannot be read."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Families(self, found, troubled))

@@ -135,7 +135,7 @@ def _loss(loss: dict[str, Any]) -> str:
 def _emissions(found: dict[str, Any]) -> str:
     rows = [("", (clock_text(t), carbon(kg))) for t, kg in _some(list(zip(found["t"], found["kg"], strict=True)))]
     others = [
-        ("", (text(x["name"]), "oracle" if x["kind"] == "oracle" else "always on", carbon(x["total_kg"]), text(x["why"])))
+        ("", (text(x["name"]), "always on" if x["kind"] == "region" else "", carbon(x["total_kg"]), text(x["why"])))
         for x in found["against"]
     ]
     said = (
