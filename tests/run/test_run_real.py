@@ -197,7 +197,7 @@ def test_a_run_directory_of_another_configuration_or_a_newer_schema_is_refused(t
     assert "run.budget_tokens: 7680 -> 1280 (it may grow, not shrink" in refused.stderr
     assert "train.lr_scale: 0.3 -> 0.5 (the recipe)" in refused.stderr
     db = sqlite3.connect(run / "ledger.db")
-    db.execute("UPDATE meta SET value = '7' WHERE key = 'schema'")
+    db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     db.commit()
     db.close()
     newer = windfall("run", config, "--run-dir", run, "--quiet")

@@ -62,6 +62,8 @@ def begin(config: Config, ledger: Ledger, telemetry: Telemetry, fence: int) -> f
         now, "resumed" if resumed else "started", version=head.version, fence=fence, tokens_total=head.tokens_total,
         run_id=ledger.meta("run_id") or "", pid=os.getpid(), windfall=str(revision()),
     )  # fmt: skip
+    # What is done from here on is known to be of this life, also if this process is killed at once.
+    telemetry.flush()
     for c in ledger.configurations():
         if c.t_run is None:
             for x in c.changes:
