@@ -28,6 +28,14 @@ def test_a_resume_says_that_it_is_one_and_where_it_goes_on(tmp_path: Path) -> No
     assert "from its beginning" in _first_word(config, empty_run(tmp_path / "empty"))
 
 
+def test_a_run_with_damaged_telemetry_begins_with_a_word_that_says_so(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "small")
+    run.telemetry.write_bytes(b"no database at all, and longer than a header of one" * 40)
+    text = _first_word(load(run.config), run)
+    assert text.startswith(f"resuming small in {run.root}; it cannot say where it stands")
+    assert "let `windfall run` set it aside and begin anew" in text
+
+
 def test_a_run_that_goes_on_keeps_the_start_that_it_took_from_its_traces(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "small")
     without = loads(GOOD, "x.toml", tmp_path)

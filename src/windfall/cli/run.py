@@ -10,7 +10,7 @@ from windfall.cli import streams
 from windfall.cli.output import print_json, print_line, say, typed
 from windfall.config.load import load
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, WindfallError
+from windfall.errors import ConfigError, StoreError, WindfallError
 from windfall.store.rundir import RunDir
 from windfall.ui.terminal.lines import JsonLines
 from windfall.ui.terminal.progress import Progress
@@ -133,7 +133,10 @@ def _first_word(config: Config, run: RunDir) -> str:
     """What is begun, or gone on with: from which version, how much of it is done, and when it stopped."""
     if not run.exists():
         return f"starting {config.run.name} in {run.root}"
-    s = run_state(run)
+    try:
+        s = run_state(run)
+    except StoreError as e:  # what it can mend is mended when it begins, the rest is said there
+        return f"resuming {config.run.name} in {run.root}; it cannot say where it stands: {e}"
     share = s.tokens_committed / max(1, s.tokens_budget) * 100
     stopped = [f"{clock_text(s.t_run)} UTC of run time"] if s.t_run is not None else []
     stopped += [iso_utc(s.t_wall)] if s.t_wall is not None and config.run.clock == "scaled" else []

@@ -54,7 +54,8 @@ class TelemetryFile:
                 upgrade(db)
             row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         except sqlite3.Error as e:
-            raise StoreError(f"{path}: cannot be opened: {e}") from None
+            told = "put the run's own file back, or let `windfall run` set it aside and begin anew (no work is in it)"
+            raise StoreError(f"{path}: cannot be opened: {e}; {told}") from None
         if row and int(row[0]) > SCHEMA_VERSION:
             raise StoreError(f"{path}: written by a newer Windfall (schema {row[0]}); upgrade Windfall")
         return cls(db)
