@@ -200,7 +200,7 @@ def test_a_key_is_changed_with_or_without_its_table(
     ("words", "said"),
     [
         (("speed", "3"), "speed: cannot be changed while the run goes on; there are run.budget_tokens, policy.deadline"),
-        (("max_sites", "many"), "limits.max_sites: Input should be a valid integer"),
+        (("max_sites", "many"), "it takes a whole number, at least 1"),
         (("budget_tokens", "99999999", "--extend", "hold", "--expect", "5"), "run.budget_tokens is 8192, and not 5"),
         (("max_sites", "none"), "limits.max_sites is none already"),
     ],

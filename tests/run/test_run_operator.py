@@ -341,7 +341,7 @@ def test_what_is_too_large_or_has_no_proper_id_is_refused(desk: Desk, text: str)
         (Request("release", "california", for_s=3.0), "takes no time"),
         (Request("set", key="run.seed", value=3), "run.seed cannot be changed while the run goes on"),
         (Request("set", key="limits.max_sites", value=True), "one value"),
-        (Request("set", key="limits.max_sites", value=0), "greater than or equal to 1"),
+        (Request("set", key="limits.max_sites", value=0), "it takes a whole number, at least 1"),
         (Request("set", key="limits.max_sites"), "limits.max_sites is none already"),
         (Request("set", key="limits.max_spend", value=3), "needs a price at every site"),
         (Request("set", key="limits.max_sites", value=1, expect="2"), "is none, and not 2 as its asker saw it"),

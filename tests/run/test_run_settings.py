@@ -11,12 +11,15 @@ import pytest
 from federation.fake import counting
 from federation.fixtures import no_waiting_for_the_disk as no_waiting_for_the_disk
 from federation.harness import BATCH, BLOCK, T0, Run
-from windfall.config.load import load, stored
+from windfall.config.load import load, loads, stored
+from windfall.config.template import TEMPLATE
+from windfall.errors import ConfigError
 from windfall.policy.base import Decision
 from windfall.run.asking import ask
+from windfall.run.changes import RunSoFar
 from windfall.run.operator import Operator
 from windfall.run.requests import Request, outcome
-from windfall.run.settings import LiveSettings, in_force
+from windfall.run.settings import LiveSettings, changed, in_force
 from windfall.simulate.replay import replay
 from windfall.store.files import write_atomic
 
@@ -182,3 +185,19 @@ def test_a_deadline_is_changed_for_who_has_one_and_not_to_the_past(tmp_path: Pat
         changed(config, Request("set", key="policy.deadline_h"), T0, stage)
     with pytest.raises(ConfigError, match=r"policy\.deadline"):
         changed(config, Request("set", key="policy.deadline", value="soon"), T0, stage)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("limits.max_sites", "abc", "limits.max_sites = abc: it takes a whole number, at least 1"),
+        ("limits.max_sites", 0, "limits.max_sites = 0: it takes a whole number, at least 1"),
+        ("run.budget_tokens", "1e30", "run.budget_tokens = 1e30: it takes tokens, whole, above 0 and at most 1e+16"),
+        ("limits.max_power_w", 1, "limits.max_power_w = 1 is less than any site's train_power_w"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_words_of_the_configuration(key: str, value: object, said: str, tmp_path: Path) -> None:
+    config = loads(TEMPLATE, "x.toml", tmp_path)
+    with pytest.raises(ConfigError) as told:
+        changed(config, Request("set", key=key, value=value, id="x"), 0.0, RunSoFar(0, "m", [], own_data=True))
+    assert str(told.value).startswith(said)

@@ -11,6 +11,7 @@ from contextlib import closing
 from pydantic import ValidationError
 
 from windfall import clock
+from windfall.config.accepted import accepted, table_of
 from windfall.config.load import dotted, fingerprint, stored, to_toml
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, StoreError
@@ -62,9 +63,7 @@ def changed(config: Config, r: Request, t: float, stage: RunSoFar) -> tuple[Conf
         new = Config.model_validate(raw)
         build_policy(new)
     except ValidationError as e:
-        raise ConfigError(
-            "; ".join(f"{dotted(tuple(d['loc'])) or r.key}: {d['msg']}" for d in e.errors(include_url=False))
-        ) from None
+        raise ConfigError("; ".join(_wrong(r, tuple(d["loc"]), d["msg"]) for d in e.errors(include_url=False))) from None
     if r.key == "policy.deadline" and new.policy.deadline is not None and parse_utc(new.policy.deadline) <= t:
         raise ConfigError(f"{r.key} = {new.policy.deadline}: has passed; it is {clock_text(t)} UTC of run time")
     found = compare(config, new, stage)
@@ -131,6 +130,17 @@ class LiveSettings:
         except StoreError as e:
             return f"{e}; the ledger has the change, and the next start writes it"
         return ""
+
+
+def _wrong(r: Request, where: tuple[int | str, ...], said: str) -> str:
+    """What is wrong with a value, in the words that `windfall check` has for it."""
+    table, _, name = r.key.rpartition(".")
+    if where == (table, name):
+        of = table_of(Config.model_fields[table].annotation)
+        assert of is not None
+        return f"{r.key} = {_shown(r.value)}: it takes {accepted(of.model_fields[name], name)}"
+    said = said.removeprefix("Value error, ")
+    return f"{dotted(where)}: {said}" if where else said
 
 
 def _shown(value: object) -> str:

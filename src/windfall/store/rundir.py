@@ -124,6 +124,8 @@ class RunDir:
         Raises:
             StoreError: there is none.
         """
+        if not self.exists() and (self.root / SUPERVISOR_LOCK).is_file():
+            raise StoreError(f"{self.root}: its run is being prepared, or was ended while it was; look again in a moment")
         if not self.exists():
             raise StoreError(f"{self.root}: no run here (no ledger.db); `windfall run FILE --run-dir {self.root}` starts one")
         if not self.config.is_file():
