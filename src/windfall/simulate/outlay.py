@@ -38,15 +38,6 @@ class Outlay:
         """What a unit emits."""
         return self.kg / self.units if self.kg is not None and self.units > 0 else None
 
-    def cost_over(self, other: Outlay) -> float | None:
-        """A unit's cost over that of ``other``; None where that is not positive."""
-        return self.per_unit / other.per_unit if other.per_unit > 0 and math.isfinite(other.per_unit) else None
-
-    def carbon_over(self, other: Outlay) -> float | None:
-        """A unit's emissions over those of ``other``; None where one of them is unknown, or the other's not positive."""
-        mine, theirs = self.kg_per_unit, other.kg_per_unit
-        return mine / theirs if mine is not None and theirs is not None and theirs > 0 else None
-
 
 def capital_per_h(capex: float, life_years: float, interest_share_per_year: float = 0.0) -> float:
     """What an hour of owning costs: equal payments over the life, with interest on what is not yet paid (an annuity)."""
