@@ -55,9 +55,12 @@ def test_a_folder_of_one_run_leads_to_it_and_others_are_listed(tmp_path: Path) -
     first = finished_run(tmp_path / "one")
     with client(first.root) as c:
         assert c.get("/").headers["location"] == "/runs/one"
+        assert c.get("/?tables=1").headers["location"] == "/runs/one?tables=1"
     finished_run(tmp_path / "deeper" / "two")
     with client(tmp_path) as c:
-        page = c.get("/").text
+        plain, page = c.get("/?tables=1").text, c.get("/").text
+        assert 'href="/runs/one?tables=1"' in plain
+        assert 'name="tables" value="1"' in plain
         assert 'href="/runs/one"' in page
         assert 'href="/runs/deeper-two"' in page
         assert "2 runs" in page

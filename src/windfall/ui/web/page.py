@@ -105,9 +105,9 @@ _TOOLS = (
 )
 #: What will come of each, said before it is asked. Of a site its name comes first.
 _SAID = {
-    "hold": "hands in its work and stays off, whatever its policy says, until it is released.",
+    "hold": "stays off, whatever its policy says, until it is released. If it is on, it hands in its work first.",
     "release": "goes back to its policy, which decides whether it is on.",
-    "drain": "hands in its work and stops; its policy decides again after this on-period.",
+    "drain": "stays off for the rest of this on-period; then its policy decides again. If it is on, it hands in its work first.",
     "set": "The coordinator takes it up at its next tick; what has been trained and booked stays as it is.",
     "stop": "All sites hand in their work; then the run stops. The same command resumes it.",
 }

@@ -339,7 +339,7 @@ class Page {
       if (kind === "set") Object.assign(body, { key: given.get("key"), value: value === "none" ? null : value === "" || isNaN(value) ? value : Number(value) });
       try {
         const left = await ask(`${this.base}/requests`, { method: "POST", headers: { "Content-Type": "application/json", "X-Windfall-Proof": this.proof }, body: JSON.stringify(body) });
-        answer.textContent = `Asked: ${left.request.what}; ${left.waits_for}.`;
+        answer.textContent = `Asked: ${left.request.what}; ${left.waits_for || left.request.state}.`;
         [go.hidden, no.textContent] = [true, "Close"];
         this.sync();
       } catch (failed) {
