@@ -53,6 +53,8 @@ class TestVtn:
     def __init__(self) -> None:
         self.programs: list[dict[str, Any]] = [{"id": "p-0", "programName": "curtail"}]
         self.events: list[Any] = []
+        #: As a VTN of 3.1: what has targets is given to who names one of them.
+        self.hides_targeted = False
         self.reports: list[dict[str, Any]] = []
         self.faults: deque[Fault] = deque()
         self.asked: list[str] = []
@@ -139,6 +141,9 @@ class TestVtn:
         found = self.programs if path == "/programs" else self.events if path == "/events" else None
         if found is None or (path == "/events" and query.get("programID") not in {p.get("id") for p in self.programs}):
             return problem(404, "not found")
+        if self.hides_targeted:
+            target = query.get("targets")
+            found = [o for o in found if target in (o.get("targets") or [None])]
         limit, skip = int(query.get("limit", 50)), int(query.get("skip", 0))
         if limit > 50:
             return problem(400, "limit is 50 at most")

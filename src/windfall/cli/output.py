@@ -49,7 +49,9 @@ def require_writable(*, files: Sequence[Path | None] = (), folders: Sequence[Pat
     for path, wanted in [*((p, "a file") for p in files if p is not None), *((p, "a folder") for p in folders if p is not None)]:
         try:
             if path.exists() and path.is_dir() != (wanted == "a folder"):
-                raise StoreError(f"{path}: is {'a folder' if path.is_dir() else 'a file'}, and {wanted} is to be written there")
+                raise StoreError(
+                    f"{path}: cannot be written: it is {'a folder' if path.is_dir() else 'a file'}, and {wanted} is wanted"
+                )
             there = path if wanted == "a folder" else path.parent
             while not there.exists():
                 there = there.parent
