@@ -92,7 +92,7 @@ def _figure(name: str, value: float, mark: float | None, **more: Any) -> dict[st
 
 
 def _kwh(outcome: dict[str, Any], all_phases: bool) -> float:
-    return sum(v for k, v in outcome["kwh"].items() if all_phases or k in STUDY_PHASES)
+    return sum(float(v) for k, v in outcome["kwh"].items() if all_phases or k in STUDY_PHASES)
 
 
 def write(folder: Path, result: Result) -> Path:
@@ -246,4 +246,4 @@ def _regions(result: Result) -> str:
 
 
 def _mean(outcomes: Sequence[dict[str, Any]], key: str) -> float:
-    return statistics.mean(o[key] for o in outcomes)
+    return statistics.mean(float(o[key]) for o in outcomes)
