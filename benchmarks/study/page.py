@@ -44,12 +44,12 @@ class Result:
         return [o["val_last"] / plain[o["seed"]] for o in self.of(scenario) if o["seed"] in plain]
 
     def energy(self, *, all_phases: bool) -> list[float]:
-        """The curtailment-aware run's energy over the centralised one's, seed by seed."""
+        """The curtailment-aware run's energy over the centralised one's, by seed; all phases only where both have all of them."""
         found = []
         plain = {o["seed"]: o for o in self.of("single")}
         for o in self.of("aware"):
-            if o["seed"] in plain:
-                # A trainer alone has no phases but training.
+            # A trainer alone has no phase but training.
+            if o["seed"] in plain and not (all_phases and set(plain[o["seed"]]["kwh"]) == {"training"}):
                 found.append(_kwh(o, all_phases) / _kwh(plain[o["seed"]], all_phases))
         return found
 
