@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class TestVtn:
         self.events: list[Any] = []
         #: As a VTN of 3.1: what has targets is given to who names one of them.
         self.hides_targeted = False
+        #: Nobody is there: connections are ended without an answer.
+        self.away = False
         self.reports: list[dict[str, Any]] = []
         self.faults: deque[Fault] = deque()
         self.asked: list[str] = []
@@ -97,6 +100,10 @@ class TestVtn:
             self.came.wait_for(lambda: sum(p.startswith(path) for p in self.asked) >= already + n)
 
     def answer(self, handler: BaseHTTPRequestHandler, body: bytes | None) -> None:
+        if self.away:
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
         parts = urlsplit(handler.path)
         path = parts.path.removeprefix("/openadr3/3.0.1")
         query = {k: v[-1] for k, v in parse_qs(parts.query).items()}

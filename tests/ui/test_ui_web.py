@@ -169,6 +169,22 @@ def test_emissions_add_up_to_the_runs_own_figure(here: Asked) -> None:
     assert zoomed["kg"][-1] < whole
 
 
+def test_what_the_run_is_measured_against_is_thinned_to_what_is_looked_at(small: RunDir) -> None:
+    found = Dashboard(RunFolders([small.root]), Gate.of(TOKEN, "127.0.0.1", 8731, tls=False), compares=False)
+    t = [START + 60.0 * i for i in range(2000)]
+    look = found.looks.get("small")
+    look.against = [{"name": "oracle", "t": t, "kg": [0.001 * i for i in range(2000)]}, {"name": "none", "t": [], "kg": []}]
+    whole, none = look.emissions(None, None, 600)["against"]
+    assert len(whole["t"]) == 250
+    assert (whole["t"][0], whole["t"][-1], whole["kg"][-1]) == (t[0], t[-1], 1.999)
+    assert none["t"] == []
+    part, _ = look.emissions(t[100] + 30, t[110], 600)["against"]
+    assert part["t"] == [t[100] + 30, *t[101:111]]
+    assert part["kg"][0] == pytest.approx(0.1005)
+    later, _ = look.emissions(t[-1] + 100, t[-1] + 200, 600)["against"]
+    assert (later["t"], later["kg"]) == ([t[-1]], [1.999])
+
+
 def test_a_moment_says_how_things_stood_and_what_had_just_happened(here: Asked) -> None:
     found = here.get("/api/v1/runs/small/moment?t=2026-01-11T17:30Z").json()
     assert (found["mode"], found["version"]) == ("local", 0)

@@ -128,8 +128,9 @@ _LOSS = (
     "and dots: local; green, and squares: federated."
 )
 _EMISSIONS = (
-    "The thick line is this run, all sites and phases. Each thin line is the same training in one region that never stops; dashed "
-    "ones have no site in this run. The dotted level is the least that the whole could have been: the oracle."
+    "The thick line is this run, all sites and phases. The dotted one is the oracle: the same training by who knew all readings "
+    "to come, in the run's own time. Dashes and dots are other ways to train at these sites: rules, or the same duty at random "
+    "times. Other thin lines are one region that never stops; dashed ones have no site in this run."
 )
 _LANES = (
     "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion "

@@ -7,7 +7,7 @@ const short = (v, digits = 4) => (v == null ? "unknown" : Number(v.toPrecision(d
 const millions = (n) => (n >= 1e9 ? `${short(n / 1e9)} billion` : n >= 1e6 ? `${short(n / 1e6)} million` : n.toLocaleString("en"));
 const style = getComputedStyle(document.documentElement);
 const colour = (name) => style.getPropertyValue(`--${name}`).trim() || "#888";
-const BASELINES = ["b-0", "b-1", "b-2", "b-3", "b-4", "b-5"];
+const BASELINES = ["b-0", "b-1", "b-2", "b-3", "b-4", "b-5"], DASHES = { dotted: [2, 3], dashed: [6, 3], dashdot: [9, 3, 2, 3] };
 const WORDS = {
   off: "off", missed: "window missed", held: "held", provisioning: "provisioning", idle: "on and idle", local: "local",
   federated: "federated", draining: "draining", failed: "failed", paused: "paused",
@@ -338,9 +338,9 @@ class Loss extends Chart {
 class Emissions extends Chart {
   show(found) {
     this.found = found;
-    // More lines than these nobody tells apart: what the run is compared with first, the oracle, regions without a site, the rest as there is room.
-    const drawn = found.against.filter((o) => o.t.length).sort((a, b) => (b.headline || b.kind === "oracle") - (a.headline || a.kind === "oracle") || a.own - b.own);
-    this.others = drawn.slice(0, 7);
+    // More lines than these nobody tells apart: what the run is compared with first, the oracle, other ways to train, then regions as there is room.
+    const rank = (o) => (o.headline || o.kind === "oracle" ? 0 : o.kind !== "region" ? 1 : o.own ? 3 : 2);
+    this.others = found.against.filter((o) => o.t.length).sort((a, b) => rank(a) - rank(b)).slice(0, 8);
     const tables = [[found.t, found.kg], ...this.others.map((o) => [o.t, o.kg])].filter((t) => t[0].length);
     const data = tables.length > 1 ? uPlot.join(tables) : tables[0] || [[], []];
     const line = { points: { show: false }, spanGaps: true };
@@ -348,10 +348,11 @@ class Emissions extends Chart {
       shape: this.others.map((o) => o.name), padding: [10, 10, 0, 0], axes: axes("kg CO2", "time"),
       scales: { x: { time: true, auto: false }, y: { range: (u, lo, hi) => [0, (hi || 1) * 1.06] } },
       series: [{}, { ...line, stroke: () => colour("c-federated"), width: 2.6 },
-        ...this.others.map((o, i) => ({ ...line, width: 1.4, stroke: () => colour(this.ink(o, i)), dash: o.kind === "oracle" ? [2, 3] : o.own ? undefined : [6, 3] }))].slice(0, data.length),
+        ...this.others.map((o, i) => ({ ...line, width: 1.4, stroke: () => colour(this.ink(o, i)), dash: DASHES[this.dash(o)] }))].slice(0, data.length),
     }), data);
     this.legend();
   }
+  dash(o) { return o.kind === "oracle" ? "dotted" : o.kind !== "region" ? "dashdot" : o.own ? "solid" : "dashed"; }
   ink(o, i) { return o.kind === "oracle" ? "accent" : BASELINES[i % BASELINES.length]; }
   legend() {
     let list = this.host.parentNode.querySelector("ul.legend");
@@ -359,18 +360,18 @@ class Emissions extends Chart {
     const item = (ink, css, text) => { const li = document.createElement("li"), s = document.createElement("i"); s.className = `line ${css}`; s.dataset.ink = ink; li.append(s, text); return li; };
     const last = this.found.kg[this.found.kg.length - 1], rest = this.found.against.filter((o) => !this.others.includes(o));
     list.replaceChildren(item("c-federated", "thick", last == null ? "this run" : `this run ${short(last)} kg`),
-      ...this.others.map((o, i) => item(this.ink(o, i), o.kind === "oracle" ? "dotted" : o.own ? "" : "dashed", `${o.name} ${short(o.total_kg)} kg`)));
+      ...this.others.map((o, i) => item(this.ink(o, i), this.dash(o), `${o.name} ${short(o.total_kg)} kg`)));
     const whys = new Map();
     for (const o of rest) { const why = o.why ? `not computable: ${o.why}` : "not drawn"; whys.set(why, [...(whys.get(why) || []), o.total_kg == null ? o.name : `${o.name} ${short(o.total_kg)} kg`]); }
     for (const [why, names] of whys) list.append(Object.assign(document.createElement("li"), { textContent: `${names.length > 4 ? `${names.length} more` : names.join(", ")}: ${why}` }));
     if (this.found.against_state !== "there") list.append(item("muted", "dashed", this.found.against_state === "loading" ? "baselines and oracle: still working them out" : `no baselines: ${this.found.against_why}`));
-    for (const s of list.querySelectorAll("i")) s.style.borderColor = colour(s.dataset.ink);
+    for (const s of list.querySelectorAll("i")) s.style.color = colour(s.dataset.ink);
   }
 
   range() {
     const r = this.page.range("t");
     if (this.page.view) return r;
-    return [r[0], Math.max(r[1], ...this.others.map((o) => o.t[o.t.length - 1]))];
+    return [r[0], Math.min(3 * r[1] - 2 * r[0], Math.max(r[1], ...this.others.map((o) => o.t[o.t.length - 1])))];
   }
 
   /* The value of a curve between two of its points. */
