@@ -2,6 +2,7 @@
 "use strict";
 
 const utc = (t) => new Date(t * 1000).toISOString();
+const inWords = (t) => new Date(t * 1000).toUTCString().replace(/^.*?(\d\d) (...) \d+ (\d\d:\d\d).*$/, "$2 $1 $3"); // as the server says it
 const clock = (t) => `${utc(t).slice(0, 10)} ${utc(t).slice(11, 16)}`;
 const short = (v, digits = 4) => (v == null ? "unknown" : Number(v.toPrecision(digits)).toLocaleString("en"));
 const millions = (n) => (n >= 1e9 ? `${short(n / 1e9)} billion` : n >= 1e6 ? `${short(n / 1e6)} million` : n.toLocaleString("en"));
@@ -287,7 +288,7 @@ class Loss extends Chart {
     const data = uPlot.join([training, [v.map((q) => q.tokens), v.map((q) => q.val_bpb)]]);
     const log = this.page.log;
     const loss = { width: 0.9, alpha: 0.75, paths: line, points: { show: false }, spanGaps: true };
-    const ranged = (u, lo, hi) => (lo == null ? [0.5, 10] : log ? [lo * 0.93, hi * 1.07] : [Math.max(0, lo - (hi - lo) * 0.06), hi + (hi - lo) * 0.06]);
+    const ranged = (u, lo, hi) => (lo == null ? [0.5, 10] : log ? [lo * 0.93, hi * 1.07] : [Math.max(0, lo - (hi - lo || 1) * 0.06), hi + (hi - lo || 1) * 0.06]);
     const ax = axes("nats per token", "tokens"), right = axes("bits per byte", "tokens")[1];
     this.draw(this.options({
       shape: [log, phone()], padding: [10, 8, 0, 0], axes: [ax[0], ax[1], { ...right, side: 1, scale: "b", grid: { show: false }, show: !phone() }],
@@ -346,7 +347,7 @@ class Emissions extends Chart {
     const line = { points: { show: false }, spanGaps: true };
     this.draw(this.options({
       shape: this.others.map((o) => o.name), padding: [10, 10, 0, 0], axes: axes("kg CO2", "time"),
-      scales: { x: { time: true, auto: false }, y: { range: (u, lo, hi) => [0, (hi || 1) * 1.06] } },
+      scales: { x: { time: true, auto: false }, y: { range: (u, lo, hi) => [Math.min(0, lo) * 1.06, (Math.max(0, hi) || 1) * 1.06] } },
       series: [{}, { ...line, stroke: () => colour("c-federated"), width: 2.6 },
         ...this.others.map((o, i) => ({ ...line, width: 1.4, stroke: () => colour(this.ink(o, i)), dash: DASHES[this.dash(o)] }))].slice(0, data.length),
     }), data);
