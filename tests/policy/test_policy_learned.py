@@ -177,6 +177,14 @@ def test_a_good_past_covers_no_bad_week() -> None:
     assert told[-1].memory["lead"] == -2.0
 
 
+def test_where_a_start_costs_nothing_one_window_is_proof_enough() -> None:
+    """Prices against zero: a start pays for no energy, so the levels are right at once, where break-even waits in each window."""
+    windows: list[float | None] = [-5.0 if i % (2 * DAY) in range(100, 112) else 30.0 for i in range(9 * DAY)]
+    told = play(windows, spin_up_s=1200.0, asked=policy(price(0.0)))
+    began = [i % (2 * DAY) for i, (a, b) in enumerate(itertools.pairwise(told), 1) if b.on and not a.on]
+    assert began == [107, 100, 100, 100, 100]
+
+
 def test_break_even_takes_over_where_it_does_better_and_says_so() -> None:
     """First an hour is worth a start at 95 g never, then always: the levels come a week late, the gate does not wait."""
     slow: list[float | None] = ([95.0] * 60 + [105.0] * 3) * 60

@@ -36,6 +36,8 @@ _PAST_S = 56 * _DAY_S
 _SOONEST_S, _LATEST_S = 6 * 3600.0, 2 * _DAY_S
 #: One rule takes over when it is ahead by so many starts, and no more are counted.
 _MARGIN = 2.0
+#: A start costs at least this, in steps of full gain.
+_LEAST_COST = 1e-9
 #: A reading that holds until the next one is taken in this often (s).
 _STEP_S = 300.0
 #: What it remembers of its levels, besides what break-even remembers; the levels have an hour each.
@@ -109,7 +111,7 @@ class Learned:
         late = float(max(0, math.floor((site.reading.known_at - site.reading.valid_from) / step_s + 0.5)))
         restart = max(site.spin_up_s, 1e-9) / step_s
         share = start_share(level)
-        starts, stops = Belief(times, d, step_s).levels(max(restart * share, 1e-9), int(late))
+        starts, stops = Belief(times, d, step_s).levels(max(restart * share, _LEAST_COST), int(late))
         span = t - float(times[0]) if len(times) else 0.0
         now = {"late": late, "restart": restart, "share": share, "step": step_s, "learned_at": t}
         now |= dict(zip((*_STARTS, *_STOPS), (*starts.tolist(), *stops.tolist()), strict=True))
@@ -134,7 +136,8 @@ class Learned:
         start, stop = (np.array([was[k] for k in keys])[hours] for keys in (_STARTS, _STOPS))
         rules = (on_by_levels(told, start, stop), on_by_breakeven(told, restart, self._breakeven))
         one, two = (value_of(on, real, restart, was["share"]) for on in rules)
-        return (one - two) / restart
+        # Counted in what a start costs: where it costs next to nothing (prices judged against zero), any lead is one of many starts.
+        return (one - two) / max(restart * was["share"], _LEAST_COST)
 
 
 def on_by_levels(d: Array, start: Array | float, stop: Array | float) -> npt.NDArray[np.bool_]:
