@@ -339,9 +339,10 @@ class Loss extends Chart {
 class Emissions extends Chart {
   show(found) {
     this.found = found;
-    // More lines than these nobody tells apart: what the run is compared with first, the oracle, other ways to train, then regions as there is room.
-    const rank = (o) => (o.headline || o.kind === "oracle" ? 0 : o.kind !== "region" ? 1 : o.own ? 3 : 2);
-    this.others = found.against.filter((o) => o.t.length).sort((a, b) => rank(a) - rank(b)).slice(0, 8);
+    // More lines than these nobody tells apart: what the run is compared with first, other ways to train, then regions; and the oracle.
+    const rank = (o) => (o.headline ? 0 : o.kind !== "region" ? 1 : o.own ? 3 : 2);
+    const plain = found.against.filter((o) => o.t.length && o.kind !== "oracle").sort((a, b) => rank(a) - rank(b)).slice(0, BASELINES.length);
+    this.others = [...plain, ...found.against.filter((o) => o.t.length && o.kind === "oracle")];
     const tables = [[found.t, found.kg], ...this.others.map((o) => [o.t, o.kg])].filter((t) => t[0].length);
     const data = tables.length > 1 ? uPlot.join(tables) : tables[0] || [[], []];
     const line = { points: { show: false }, spanGaps: true };
