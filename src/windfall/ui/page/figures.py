@@ -159,7 +159,7 @@ def emissions(s: RunSeries, baselines: Sequence[Counterfactual]) -> Draw:
             xs = [(t - s.start) / 3600 for t, _ in curve]
             oracle = b.kind == "oracle"
             colour, style = (INK, (0, (1, 1.5))) if oracle else (colour, "-" if b.own else (0, (4, 2)))
-            ax.plot(xs, [k for _, k in curve], color=colour, linewidth=1.3, linestyle=style)
+            ax.plot(xs, [k for _, k in curve], color=colour, linewidth=1.3, linestyle=style, zorder=3 if oracle else 2)
             ends.append((xs[-1], curve[-1][1], f"{b.region or b.name}  {curve[-1][1]:{'.2f' if oracle else '.1f'}}", colour))
         if len(s.emissions) > 1:
             xs = [(t - s.start) / 3600 for t, _ in s.emissions]
