@@ -183,7 +183,8 @@ class Run:
 
     def granted(self, t: float) -> None:
         for name in self.loop.controller.sites:
-            self.bus.set(name, "clock", {"granted": t, "beat": self.idles, "fence": self.fence})
+            told = self.loop.levels.told(name)
+            self.bus.set(name, "clock", {"granted": t, "beat": self.idles, "fence": self.fence, **told})
 
     def idle(self) -> None:
         self.idles += 1
