@@ -15,9 +15,9 @@ from federation.harness import BATCH, BLOCK, SEQ, T0, TOKENS_PER_STEP, Run, conf
 from store.redis_server import RedisServer
 from windfall import clock
 from windfall.config.schema import Config
+from windfall.energy.levels import PowerLevels
 from windfall.energy.phases import PHASES
 from windfall.federation.members import Settings
-from windfall.energy.levels import PowerLevels
 from windfall.fleet.loop import SiteProfile
 from windfall.fleet.machine import Patience
 from windfall.run.compose import patience, profiles, settings, take_lease, work_kwh

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from energy.capped import Gpus
 from federation.fake import counting
 from federation.fixtures import data as data
 from federation.fixtures import no_waiting_for_the_disk as no_waiting_for_the_disk
@@ -16,8 +17,8 @@ from federation.test_federation_replay import assert_replays
 from windfall.energy.account import Account
 from windfall.run.present import Present
 from windfall.simulate.replay import replay
+from windfall.site.power_cap import PowerCap
 from windfall.units import iso_utc
-from windfall.view.account import run_account
 from windfall.view.events import what_happened
 
 #: Steps a minute at full power, and (W, share of full pace).
@@ -50,7 +51,9 @@ def runs() -> Iterator[list[Run]]:
         run.crash()
 
 
-def lived(root: Path, data: Path, watts: list[float], *, sites: tuple[str, ...] = ("a", "b"), steps: int = STEPS, **keys: Any) -> Run:
+def lived(
+    root: Path, data: Path, watts: list[float], *, sites: tuple[str, ...] = ("a", "b"), steps: int = STEPS, **keys: Any
+) -> Run:
     more = farm(root.parent / "sun", watts, more=keys.pop("site", None))
     given = {"round_min": 10, "solo_min": 10, "spin_up_s": 60.0, "steps_per_min": PACE} | keys
     return Run(root, data, dict.fromkeys(sites, ALWAYS), steps=steps, more=more, **given)
@@ -58,7 +61,9 @@ def lived(root: Path, data: Path, watts: list[float], *, sites: tuple[str, ...] 
 
 def paced(run: Run) -> list[tuple[float, float, float]]:
     """(minute, W, steps a minute) of each change of a's level."""
-    return [(at, d["power_w"], d["tokens_per_s"] * 60 / TOKENS_PER_STEP) for at, _, site, d in run.events("power_level") if site == "a"]
+    return [
+        (at, d["power_w"], d["tokens_per_s"] * 60 / TOKENS_PER_STEP) for at, _, site, d in run.events("power_level") if site == "a"
+    ]
 
 
 #: 20 minutes of weak surplus, 20 of full, 15 of middling, and weak from then on.
@@ -103,9 +108,99 @@ def test_rounds_are_trained_at_the_level_of_their_begin_committed_by_work_and_do
     assert min(shares) < 0.65
     assert max(shares) > 0.9
     assert_replays(run)
-    Present(run.telemetry, run.bus, run.loop, run.federation, files=False).write(run.clock.now())
-    run.telemetry.flush()
     assert replay(run.dir).differences == []
     assert what_happened(next(e for _, e in run.telemetry.events() if e.kind == "power_level")) == (
         "trains at 800 W, 0.5 tokens/s: its surplus is 900 W"
     )
+
+
+def noted(run: Run) -> None:
+    """As the coordinator does from time to time."""
+    Present(run.telemetry, run.bus, run.loop, run.federation, files=False).write(run.clock.now())
+    run.telemetry.flush()
+
+
+def test_the_next_coordinator_goes_on_at_the_level_of_the_last(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    sun, trainer = [900.0] * 200, counting(STEPS * BATCH // BLOCK)
+    first = lived(tmp_path / "r", data, sun, trainer=trainer)
+    first.serve(until_min=15)
+    noted(first)
+    first.crash()
+    second = lived(tmp_path / "r", data, sun, trainer=trainer, earlier=first)
+    runs.append(second)
+    assert second.loop.levels.watts("a", "training") == 800.0, "what it books before the first round of its own"
+    assert second.serve() == "done"
+    assert len(second.events("power_level")) == 1
+    second.telemetry.flush()
+    assert {r.watts for r in second.telemetry.energy() if (r.site, r.phase) == ("a", "training")} == {800.0}
+
+
+def test_a_round_of_fixed_tokens_is_gone_on_with_at_its_own_level(tmp_path: Path, data: Path, runs: list[Run]) -> None:
+    """It is in the ledger with the round, so it does not depend on what else was written in time."""
+    sun, trainer = [900.0] * 3 + [2500.0] * 200, counting(STEPS * BATCH // BLOCK)
+    first = lived(tmp_path / "r", data, sun, trainer=trainer, round_steps=10, batch="global")
+    first.serve(until_min=16)
+    (begun,) = first.events("power_level")
+    assert begun[3]["power_w"] == 800.0, "its round goes on past the change of the surplus"
+    first.crash()
+    second = lived(tmp_path / "r", data, sun, trainer=trainer, round_steps=10, batch="global", earlier=first)
+    runs.append(second)
+    assert second.loop.levels.watts("a", "training") == 800.0
+    assert second.serve() == "done"
+    assert [d["power_w"] for _, _, _, d in second.events("power_level")] == [800.0, 2000.0]
+    assert set(second.weights()["count"].tolist()) == {0.5}, "every block once, at one of two sites that did as much"
+
+
+def on_the_calendar(root: Path, data: Path, watts: list[float], gpus: Gpus) -> Run:
+    """Site `a` alone; of its lowest level no pace is configured."""
+    middling = {"power_w": 1400.0, "gpu_power_w": 250.0, "tokens_per_s": 0.8}
+    levels = [{"power_w": 800.0, "gpu_power_w": 150.0}, middling, {"power_w": 2000.0}]
+    run = lived(
+        root, data, watts, sites=("a",), steps=400, calendar=True, trainer=counting(400 * BATCH // BLOCK),
+        site={"power_levels": levels, "signal": {"type": "surplus_power", "path": f"{root.parent}/sun/sun.csv", "column": "w"}},
+    )  # fmt: skip
+    run.world.power["a"] = PowerCap(root, library=gpus)
+    return run
+
+
+def test_on_the_calendar_the_site_holds_its_gpus_to_the_level_at_each_tick_and_paces_are_measured(
+    tmp_path: Path, data: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windfall.site.worker.BEAT_S", 0.0)
+    gpus = Gpus()
+    run = on_the_calendar(tmp_path / "r", data, [900.0] * 6 + [1500.0] * 3 + [2500.0] * 6, gpus)
+    runs.append(run)
+    run.serve(until_min=60)
+    changes = run.events("power_level")
+    assert [d["power_w"] for _, _, _, d in changes] == [800.0, 1400.0, 2000.0]
+    assert [at for at, _, _, _ in changes[1:]] == pytest.approx([30.0, 45.0], abs=1.0)
+    assert changes[0][3]["tokens_per_s"] == pytest.approx(0.4 * PACE * TOKENS_PER_STEP / 60), "in proportion, until it is measured"
+    assert [limit for i, limit in gpus.asked if i == 0] == [150_000, 250_000, 350_000], "and given back at full power"
+    (measured,) = run.events("power_level_measured")
+    assert measured[3]["power_w"] == 800.0
+    assert measured[0] < 30.0
+    run.telemetry.flush()
+    kept = {r.watts for r in run.telemetry.energy() if r.phase == "training"}
+    assert kept == {800.0, 1400.0, 2000.0}
+    noted(run)
+    assert run.telemetry.now()["levels"]["powers_w"] == {"a": 2000.0}
+
+
+def test_a_site_whose_gpus_cannot_be_held_trains_only_where_its_surplus_covers_full_power(
+    tmp_path: Path, data: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windfall.site.worker.BEAT_S", 0.0)
+    gpus = Gpus(refuses=(0,))
+    run = on_the_calendar(tmp_path / "r", data, [900.0] * 6 + [2500.0] * 3 + [1500.0] * 6, gpus)
+    runs.append(run)
+    run.serve(until_min=70)
+    (failed,) = run.events("power_level_failed")
+    assert "Insufficient Permissions" in failed[3]["reason"]
+    states = [(at, d["now"]) for at, _, _, d in run.events("state")]
+    (late,) = (at for at, now in states if now == "training" and at > 10)
+    assert late == pytest.approx(31.0, abs=1.5), "off from the first refusal on, until the surplus covers all of it"
+    off = [at for at, now in states if now == "off"]
+    assert off[0] < 10
+    assert off[-1] == pytest.approx(46.0, abs=2.5)
+    assert any("cannot be held to less" in d["reason"] for _, _, _, d in run.events("state"))
+    assert replay(run.dir).differences == [], "its policy decided as it would anywhere"

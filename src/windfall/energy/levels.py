@@ -113,19 +113,22 @@ class PowerLevels:
         return found if math.isfinite(found) else None
 
     def told(self, site: str) -> dict[str, Any]:
-        """What the site's own machine is told on the calendar: what to hold each GPU to (None: to nothing)."""
+        """What the site's own machine is told on the calendar, before it trains too: what to hold each GPU to (None: to nothing)."""
         if site not in self._at or not self._measured:
             return {}
-        return {"gpu_power_w": self._tables[site].power_levels[self._at[site]].gpu_power_w}
+        return {"gpu_power_w": self._tables[site].power_levels[self._wanted[site]].gpu_power_w}
 
     def learn(self, site: str, tokens_per_s: float, since: float) -> bool:
-        """A site has trained at this pace from ``since`` until now. Whether that is the first that is known of its level."""
+        """A site has trained at this pace from ``since`` until now. Whether that is the first that is known of its level.
+
+        No level counts as faster than full power.
+        """
         if site not in self._at or not self._measured or not tokens_per_s > 0 or since < self._since[site]:
             return False
         level = self._at[site]
         if level == len(self._watts[site]) - 1 or self._tables[site].power_levels[level].tokens_per_s is not None:
             return False
-        was = self._seen[site].get(self._watts[site][level])
+        was, tokens_per_s = self._seen[site].get(self._watts[site][level]), min(tokens_per_s, self.full_tokens_per_s[site])
         self._measure(site, level, tokens_per_s if was is None else (1 - _ALPHA) * was + _ALPHA * tokens_per_s)
         self._set(site, level)
         return was is None
