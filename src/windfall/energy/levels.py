@@ -113,7 +113,7 @@ class PowerLevels:
         return found if math.isfinite(found) else None
 
     def told(self, site: str) -> dict[str, Any]:
-        """What the site's own machine is told on the calendar, before it trains too: what to hold each GPU to (None: to nothing)."""
+        """What a site's machine is told on the calendar, before it trains too: what to hold each GPU to (None: to nothing)."""
         if site not in self._at or not self._measured:
             return {}
         return {"gpu_power_w": self._tables[site].power_levels[self._wanted[site]].gpu_power_w}
