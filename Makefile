@@ -43,7 +43,7 @@ bench-meters: setup
 
 # Policies beside the oracle, on the bundled year and on prices where the data are: some twenty minutes.
 bench-policies: setup
-	$(BIN)/python benchmarks/policies.py
+	$(BIN)/python -m benchmarks.policies $(if $(DATA),--data $(DATA))
 
 bench-parity: setup
 	$(BIN)/python benchmarks/parity.py

@@ -175,7 +175,7 @@ def bounds(days: Sequence[int], shares: Sequence[int], seen: Sequence[int]) -> N
     sources = [SiteSupply(v, 340.0, 25.0 / 340.0, 1.0, 2.0) for v in values]
     made = [supplied(s.values, s, np.append(levels, levels[-1] + 1.0)) for s in sources]
     # [steps + 1, levels]: site-hours under each level, and grams.
-    hours, grams = (np.concatenate([np.zeros((1, len(levels) + 1)), np.cumsum(sum(x).T, axis=0)]) for x in
+    hours, grams = (np.concatenate([np.zeros((1, len(levels) + 1)), np.cumsum(np.sum(x, axis=0).T, axis=0)]) for x in
                     ([m[0] / HOUR_S for m in made], [m[1] * 2.0 / HOUR_S for m in made]))  # fmt: skip
     for block_h in seen:
         block = round(block_h * HOUR_S / STEP_S)

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+import numpy.typing as npt
 
 from windfall import clock
 from windfall.clock import ManualClock
@@ -48,6 +49,7 @@ from windfall.run.compose import compose
 from windfall.run.prepare import prepare_run
 from windfall.run.recorder import TelemetryRecorder
 from windfall.site.worker import SiteWorker
+from windfall.store.blobs import Blob
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
@@ -129,9 +131,11 @@ class NoTrainer:
 
     tokens_per_step = STEP_TOKENS
     blocks_per_step = 2
+    skipped = ""
 
     def __init__(self, manifest: str) -> None:
         self.manifest = manifest
+        self.alive: Callable[[str], None] = lambda part: None
         self._weights: Tensors = {}
 
     def step(self, first_blocks: list[int], progress_tokens: float) -> float:
@@ -143,8 +147,8 @@ class NoTrainer:
     def rebase(self, old: Any, new: Any, moves: Any = ()) -> None:
         return None
 
-    def load(self, weights: Tensors) -> None:
-        self._weights = weights
+    def load(self, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        self._weights = dict(weights)
 
     def evaluate(self) -> EvalResult:
         return EvalResult(1.0, 1.0, 1, 1)
@@ -159,10 +163,16 @@ class NoTrainer:
         now = self.weights(), self.inner(exact=True)
         return lambda: now
 
-    def load_inner(self, data: bytes) -> None:
+    def load_inner(self, data: bytes | Blob) -> None:
+        return None
+
+    def shift_inner(self, mean: bytes | Blob, mine: bytes | Blob, steps: int) -> None:
         return None
 
     def reset_inner(self) -> None:
+        return None
+
+    def close(self) -> None:
         return None
 
 

@@ -384,16 +384,16 @@ def beside(bench: Bench, nodes: list[str], for_s: float) -> float:
         (folder / "busy").touch()
     wait_for("work", lambda: all((f / "work.json").exists() for f in folders))
 
-    def rate(meanwhile: Callable[[], None]) -> float:
+    def rate(meanwhile: Callable[[], object]) -> float:
         first = [read_json(f / "work.json") for f in folders]
         until = clock.monotonic() + for_s
         while clock.monotonic() < until:
             meanwhile()
         last = [read_json(f / "work.json") for f in folders]
-        return sum((b["done"] - a["done"]) / (b["at"] - a["at"]) for a, b in zip(first, last, strict=True) if a and b)
+        return sum(float((b["done"] - a["done"]) / (b["at"] - a["at"])) for a, b in zip(first, last, strict=True) if a and b)
 
     alone = rate(lambda: clock.pause(0.2))
-    asked = rate(lambda: bench.ask(nodes, {"kind": "nothing"}) and None)
+    asked = rate(lambda: bench.ask(nodes, {"kind": "nothing"}))
     for folder in folders:
         (folder / "busy").unlink()
     return asked / alone

@@ -1,7 +1,7 @@
 """Policies on the bundled year, and on prices where the three-region data are: nearness to the oracle, and what readings allow.
 
 make bench-policies
-python benchmarks/policies.py [--only PART ...] [--every WEEKS] [--data DIR]
+python -m benchmarks.policies [--only PART ...] [--every WEEKS] [--data DIR]
 
 What readings allow is told by `policy_bounds`. The gate's losses are told by month: as shares of the oracle's value in that month
 where they are over .003, and the largest as a share of its value in a mean month. The rows of budgets with a date are those of
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from backtest import study, timed, year
-from dates import no_history, rows
-from policy_bounds import STEP_S, Case, bounds, by_month, oracle
+from benchmarks.backtest import study, timed, year
+from benchmarks.dates import no_history, rows
+from benchmarks.policy_bounds import STEP_S, Case, bounds, by_month, oracle
 
 from windfall.config.load import loads
 from windfall.config.schema import Config

@@ -1,7 +1,7 @@
 """What readings allow: how near the oracle any policy of the newest readings and the time of day can come, beside the marks.
 
 make bench-policies
-python benchmarks/policies.py --only california prices
+python -m benchmarks.policies --only california prices
 
 What will come is not known as a law, only as the one year that came, so a bound in the strict sense does not exist. Three figures
 stand for it, each a share of the oracle's value:
@@ -77,7 +77,7 @@ def bounds(case: Case, mark: float | None) -> str:
 def oracle(case: Case) -> float:
     """The oracle's value in steps of full gain."""
     d = case.distances
-    edges = np.arange(len(d) + 1) * STEP_S
+    edges = np.arange(len(d) + 1).astype(np.float64) * STEP_S
     # Distances are such that 1 is the worth; what a start pays is its energy at the price, d − 1 + share of full gain a step.
     signal = StepFunction(edges, d - 1.0 + case.share)
     value, _ = Programme(signal, SpinUp(((case.restart * STEP_S, 1.0),)), gives_up=True).solve(case.share)
@@ -133,7 +133,7 @@ def on_by_worth(v: Array) -> npt.NDArray[np.bool_]:
 
 def by_month(on: npt.NDArray[np.bool_], d: Array, begin: float, restart: float, share: float = 1.0) -> Array:
     """The value of a schedule in each month from ``begin`` (Unix seconds) on, in steps of full gain; [months]."""
-    return np.bincount(months(len(d), begin), np.nan_to_num(gains_of(on, d, restart, share)))
+    return np.asarray(np.bincount(months(len(d), begin), np.nan_to_num(gains_of(on, d, restart, share))), np.float64)
 
 
 def months(n: int, begin: float) -> Cells:

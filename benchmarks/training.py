@@ -188,7 +188,7 @@ def snapshot_beside_the_training(folder: Path, device: str, rounds: int) -> None
     def at_once() -> None:
         weights, inner = trainer.snapshot()()
         delta = {n: w - before[n] for n, w in weights.items()}
-        Envelope({}, {"delta": encode(delta, "fp32"), "inner": inner}).save(folder / "snapshot.env")
+        Envelope.of({}, {"delta": encode(delta, "fp32"), "inner": inner}).save(folder / "snapshot.env")
 
     found = turns(trainer.snapshot, at_once, rounds, device)
     print(f"snapshot of {count:,} parameters: {found.ours:.3f} s hold training up, all at once {found.baseline:.3f} s: {found}")

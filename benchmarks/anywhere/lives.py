@@ -17,8 +17,9 @@ from benchmarks.anywhere.platforms import ROOT, Platform, platforms
 
 from windfall import clock
 from windfall.errors import StoreError
+from windfall.run.asking import ask
 from windfall.run.endpoint import endpoint_port
-from windfall.run.operator import request
+from windfall.run.requests import Request
 from windfall.store.residents import Resident
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
@@ -236,7 +237,7 @@ class Lives:
             clock.pause(pause_s)
 
     def _ask(self, kind: str, name: str) -> None:
-        request(self.run, kind, name, for_s=None, who="benchmark", why="it is measured")
+        ask(self.run, Request(kind, name, who="benchmark", why="it is measured"))
 
     def _windfall(self, *words: object) -> None:
         subprocess.run([sys.executable, "-m", "windfall", *map(str, words)], check=True, capture_output=True)

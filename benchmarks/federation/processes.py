@@ -34,6 +34,7 @@ from windfall.store.files import read_json, write_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Event, Telemetry
+from windfall.wire.bulk_server import serving
 
 #: Where this package can be imported from.
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,8 +294,7 @@ def main(role: str, *args: str) -> int:
             coordinator.Coordinator = _Coordinator  # type: ignore[misc]
             return coordinator.main(list(args), agent=command("agent"))
         case "files":
-            serving = endpoint_process.serving
-            endpoint_process.serving = lambda app, _, port: serving(app, "0.0.0.0", port)
+            endpoint_process.serving = lambda app, _, port: serving(app, "0.0.0.0", port)  # type: ignore[assignment,attr-defined,misc]
             return endpoint_process.main(list(args))
         case "agent":
             return an_agent(Path(args[0]).resolve())

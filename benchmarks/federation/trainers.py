@@ -17,6 +17,7 @@ import numpy as np
 
 from windfall import clock
 from windfall.errors import DataError
+from windfall.store.blobs import Blob
 from windfall.store.tensors import Tensors, to_bytes
 from windfall.train.evaluate import EvalResult
 from windfall.train.trainer import Read, rebased
@@ -126,7 +127,10 @@ class StandIn:
         now = self.weights(), self.inner(exact=True)
         return lambda: now
 
-    def load_inner(self, data: bytes) -> None:
+    def load_inner(self, data: bytes | Blob) -> None:
+        return None
+
+    def shift_inner(self, mean: bytes | Blob, mine: bytes | Blob, steps: int) -> None:
         return None
 
     def reset_inner(self) -> None:

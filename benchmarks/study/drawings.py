@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from windfall.config.load import load
 from windfall.store.rundir import RunDir
-from windfall.ui.page import figures
 from windfall.ui.page.figures import COLOURS, INK, MUTED, Draw
+from windfall.ui.page.lanes import lanes
+from windfall.ui.page.report import lane_criteria
 from windfall.view.series import run_series
 from windfall.view.state import run_state
 
@@ -34,7 +35,7 @@ def drawings(result: Result) -> dict[str, tuple[Draw, str, str]]:
     roots = [o["root"] for o in result.of("aware") if o["root"] and Path(o["root"]).exists()]
     if roots:
         run = RunDir(Path(roots[0]))
-        draw = figures.lanes(run_series(run), run_state(run).sites, load(run.config).run.threshold_g_per_kwh)
+        draw = lanes(run_series(run), run_state(run).sites, lane_criteria(load(run.config)), [], [])
         found["day"] = (draw, "The curtailment-aware run", "Real training with all processes; the study’s Figure of the same day.")
     if result.outcomes:
         found["loss"] = (

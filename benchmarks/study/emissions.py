@@ -54,7 +54,7 @@ class Mistaken(StepSignal):
         for i in range(1, len(starts)):
             if inside[i] != inside[i - 1]:
                 starts[i] += rng.normal(0.0, TIMING_S)
-        for i in np.flatnonzero(inside & ~np.concatenate(([False], inside[:-1]))):
+        for i in np.flatnonzero(inside & ~np.concatenate(([False], inside[:-1]))).tolist():
             if rng.random() < MISSED:
                 stop = i
                 while stop < len(values) and inside[stop]:

@@ -44,12 +44,12 @@ class Result:
         return [o["val_last"] / plain[o["seed"]] for o in self.of(scenario) if o["seed"] in plain]
 
     def energy(self, *, all_phases: bool) -> list[float]:
-        """The curtailment-aware run's energy over the centralised one's, seed by seed."""
+        """The curtailment-aware run's energy over the centralised one's, by seed; all phases only where both have all of them."""
         found = []
         plain = {o["seed"]: o for o in self.of("single")}
         for o in self.of("aware"):
-            if o["seed"] in plain:
-                # A trainer alone has no phases but training.
+            # A trainer alone has no phase but training.
+            if o["seed"] in plain and not (all_phases and set(plain[o["seed"]]["kwh"]) == {"training"}):
                 found.append(_kwh(o, all_phases) / _kwh(plain[o["seed"]], all_phases))
         return found
 
@@ -92,7 +92,7 @@ def _figure(name: str, value: float, mark: float | None, **more: Any) -> dict[st
 
 
 def _kwh(outcome: dict[str, Any], all_phases: bool) -> float:
-    return sum(v for k, v in outcome["kwh"].items() if all_phases or k in STUDY_PHASES)
+    return sum(float(v) for k, v in outcome["kwh"].items() if all_phases or k in STUDY_PHASES)
 
 
 def write(folder: Path, result: Result) -> Path:
@@ -246,4 +246,4 @@ def _regions(result: Result) -> str:
 
 
 def _mean(outcomes: Sequence[dict[str, Any]], key: str) -> float:
-    return statistics.mean(o[key] for o in outcomes)
+    return statistics.mean(float(o[key]) for o in outcomes)

@@ -106,8 +106,10 @@ def uninterrupted(config: Config) -> Outcome:
         run = RunDir(Path(folder) / "run")
         prepare_run(config, run, lambda _: None)
         trainer = LocalTrainer(trainer_spec(config, data_dir(config, run)))
+        every_tokens = config.data.eval_every_tokens
+        assert every_tokens is not None, "the scenarios of the study are evaluated"
         size, steps = trainer.blocks_per_step, config.budget_blocks // trainer.blocks_per_step
-        every = max(1, config.data.eval_every_tokens // trainer.tokens_per_step)
+        every = max(1, every_tokens // trainer.tokens_per_step)
         curve, losses = [(0.0, trainer.evaluate().nats_per_byte)], []
         for step in range(steps):
             losses.append(float(trainer.step(list(range(step * size, (step + 1) * size)), step * trainer.tokens_per_step)))

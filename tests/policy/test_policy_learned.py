@@ -165,15 +165,24 @@ def test_no_belief_starts_a_site_without_a_fresh_reading_or_keeps_it_on_past_the
 
 
 def test_a_good_past_covers_no_bad_week() -> None:
-    """Windows that lasted an hour last one reading from now on: a start lost every day, where break-even starts nothing."""
+    """Windows that lasted an hour last one reading from now on: two starts lost every day, where break-even starts nothing."""
     good = [5.0 if i % 97 < 12 else 400.0 for i in range(28 * DAY)]
-    bad = [5.0 if i % DAY == 40 else 120.0 if 40 < i % DAY < 44 else 400.0 for i in range(8 * DAY)]
+    bad = [5.0 if i % 144 == 40 else 120.0 if 40 < i % 144 < 44 else 400.0 for i in range(8 * DAY)]
     told = play([*good, *bad], begin=28 * DAY, spin_up_s=1200.0)
     assert told[0].memory["lead"] == 2.0  # of some forty starts that it has been ahead by
-    assert sum(b.on and not a.on for a, b in itertools.pairwise(told)) == 7
-    assert "by what has paid" in told[6 * DAY].reason
+    began = [i // DAY for i, (a, b) in enumerate(itertools.pairwise(told)) if b.on and not a.on]
+    assert began == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert "by what has paid" in told[3 * DAY].reason
     assert told[-1].reason.endswith("(break-even has done better)")
     assert told[-1].memory["lead"] == -2.0
+
+
+def test_where_a_start_costs_nothing_one_window_is_proof_enough() -> None:
+    """Prices against zero: a start pays for no energy, so the levels are right at once, where break-even waits in each window."""
+    windows: list[float | None] = [-5.0 if i % (2 * DAY) in range(100, 112) else 30.0 for i in range(9 * DAY)]
+    told = play(windows, spin_up_s=1200.0, asked=policy(price(0.0)))
+    began = [i % (2 * DAY) for i, (a, b) in enumerate(itertools.pairwise(told), 1) if b.on and not a.on]
+    assert began == [107, 100, 100, 100, 100]
 
 
 def test_break_even_takes_over_where_it_does_better_and_says_so() -> None:

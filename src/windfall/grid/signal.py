@@ -9,6 +9,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+#: Bounds that a signal was asked about so often are looked for in all of it at once; before, only as far as need be.
+_ASKED_OFTEN = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -144,6 +147,7 @@ class StepSignal:
         self._leads = leads
         self._perfect = self.perfect = perfect
         self._leaving: dict[tuple[float, float], npt.NDArray[np.float64]] = {}
+        self._asked: dict[tuple[float, float], int] = {}
         # A row without a period holds until the next row, so it has no end of its own.
         each = np.full(len(times), float(period_s)) if periods is None or period_s == 0 else periods
         self._periods = np.where(each > 0, each, np.inf)
@@ -224,19 +228,41 @@ class StepSignal:
 
     def leaves(self, t: float, low: float, high: float) -> float:
         """The first instant after ``t`` at which the newest reading known is not in [low, high), or is not fresh."""
-        found = self._leaving.get((low, high))
+        bounds = (low, high)
+        found = self._leaving.get(bounds)
         if found is None:
-            outside = ~((self._values >= low) & (self._values < high))
-            known = self._times + self._delay
-            if self._period > 0:
-                fresh_until = np.minimum(known + self._periods, self._end + self._delay)
-                following = np.append(known[1:], np.inf)
-                instants = np.where(outside, known, fresh_until)[outside | (following > fresh_until)]
-            else:
-                instants = np.append(known[outside], self._end + self._delay)
-            found = self._leaving[(low, high)] = instants
+            self._asked[bounds] = asked = self._asked.get(bounds, 0) + 1
+            if asked < _ASKED_OFTEN:
+                return self._leaves_soon(t, low, high)
+            found = self._leaving[bounds] = self._leaving_from(0, len(self._times), low, high)
         i = int(np.searchsorted(found, t, side="right"))
-        return float(found[i]) if i < len(found) else math.inf
+        return float(found[i]) if i < len(found) else self._leaves_at_last(t)
+
+    def _leaves_soon(self, t: float, low: float, high: float) -> float:
+        """The same, looked for from ``t`` on."""
+        first, rows, length = max(0, self._known(t)), len(self._times), 64
+        while first < rows:
+            found = self._leaving_from(first, min(rows, first + length), low, high)
+            i = int(np.searchsorted(found, t, side="right"))
+            if i < len(found):
+                return float(found[i])
+            first, length = first + length, 8 * length
+        return self._leaves_at_last(t)
+
+    def _leaving_from(self, a: int, b: int, low: float, high: float) -> npt.NDArray[np.float64]:
+        """When rows ``a`` to ``b`` (left out) are known that are not in [low, high), and when the others cease to be fresh."""
+        outside = ~((self._values[a:b] >= low) & (self._values[a:b] < high))
+        known = self._times[a:b] + self._delay
+        if self._period <= 0:
+            return np.asarray(known[outside])
+        fresh_until = np.minimum(known + self._periods[a:b], self._end + self._delay)
+        following = np.append(known[1:], self._times[b] + self._delay if b < len(self._times) else np.inf)
+        return np.asarray(np.where(outside, known, fresh_until)[outside | (following > fresh_until)])
+
+    def _leaves_at_last(self, t: float) -> float:
+        """What no row leads to: a reading without a period is fresh until the signal ends."""
+        end = self._end + self._delay
+        return end if self._period <= 0 and end > t else math.inf
 
     def between(self, t0: float, t1: float) -> Columns:
         first = int(np.searchsorted(self._edges, t0, side="right")) - 1

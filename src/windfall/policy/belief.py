@@ -3,7 +3,8 @@
 Values are told by their distance, 1 − gain: 0 is worth a whole second of training, 1 is the worth, more is over it. Distances fall
 into `_EDGES`' classes, and the past says how often each class follows each. A matrix of a year of California stands for what the
 past has not shown yet, with the weight of `_WEIGHT` readings a class. What follows depends on the time of day, as sun and load do,
-so each hour has a chain of its own; the chain of the whole day stands for what the hour has not shown, with the same weight.
+so each hour has a chain of its own; the chain of the whole day stands for what the hour has not shown, with the weight of
+`_HOUR_WEIGHT` readings. It depends on the season and the weather too, so a reading counts the less the older it is.
 
 `Chain.later` is what a reading says of the time now if it is known late, and `Belief.advantage` what being on is worth.
 """
@@ -41,26 +42,31 @@ _PRIOR = np.array([
 _PRIOR /= _PRIOR.sum(axis=1, keepdims=True)
 _PRIOR_MEANS = np.array([0.0, 0.05, 0.18, 0.36, 0.64, 0.89, 1.14, 1.39, 1.76, 2.29, 2.89, 4.46])
 _PRIOR_STEP_S = 300.0
-_WEIGHT = 30.0
+_WEIGHT, _HOUR_WEIGHT = 30.0, 5.0
+#: After so long a reading counts half (s).
+_HALF_LIFE_S = 16 * 86400.0
 #: If so much of a signal's changes come on the half hour or the hour, its values hold for that long, whatever its rows say.
 _CADENCES_S, _CADENCE_SHARE, _LEAST_CHANGES = (3600.0, 1800.0), 0.95, 6
 HOURS = 24
+_NEXT_HOURS = np.roll(np.arange(HOURS), -1)
 
 
 class Chain:
     """A chain with the moves of ``distances`` [n], a value every step; NaN where nothing is known."""
 
     def __init__(self, distances: Array, step_s: float = _PRIOR_STEP_S) -> None:
-        """``step_s``: how long a step is, for the prior's moves."""
-        known = np.isfinite(distances)
-        classes = np.digitize(np.where(known, distances, 0.0), _EDGES)
-        pairs = known[:-1] & known[1:]
-        moves = np.bincount((classes[:-1] * _CLASSES + classes[1:])[pairs], minlength=_CLASSES**2)
+        """``step_s``: how long a step is, for the prior's moves and for how much each reading counts."""
+        #: [n]: whether anything is known, the class, and how much it counts.
+        self.known = np.isfinite(distances)
+        self.classes = classes = np.searchsorted(_EDGES, np.where(self.known, distances, 0.0), side="right")
+        self.weights = weights = _ages(len(distances), step_s)
+        known, pairs = _chosen(self.known), _chosen(self.known[:-1] & self.known[1:])
+        moves = np.bincount((classes[:-1] * _CLASSES + classes[1:])[pairs], weights[:-1][pairs], _CLASSES**2)
         counts = moves.reshape(_CLASSES, _CLASSES) + _WEIGHT * _moves(max(1, round(step_s / _PRIOR_STEP_S)))
         #: [classes, classes]: how likely each class (column) follows each (row).
         self.moves = counts / counts.sum(axis=1, keepdims=True)
-        sums = np.bincount(classes[known], distances[known], minlength=_CLASSES)
-        often = np.bincount(classes[known], minlength=_CLASSES)
+        sums = np.bincount(classes[known], (distances * weights)[known], _CLASSES)
+        often = np.bincount(classes[known], weights[known], _CLASSES)
         #: [classes]: the mean distance of each.
         self.means = (sums + _WEIGHT * _PRIOR_MEANS) / (often + _WEIGHT)
 
@@ -75,15 +81,16 @@ class Belief:
     def __init__(self, times: Array, distances: Array, step_s: float = _PRIOR_STEP_S) -> None:
         self.day = Chain(distances, step_s)
         self.means = self.day.means
-        known = np.isfinite(distances)
-        self._distances = distances
+        self._distances, self._weights = distances, self.day.weights
         #: [n]: hour and class of each, as one number; −1 where nothing is known.
-        self._cells = np.where(known, hours_of(times) * _CLASSES + np.digitize(np.where(known, distances, 0.0), _EDGES), -1)
-        pairs = known[:-1] & known[1:]
+        self._cells = np.where(self.day.known, hours_of(times) * _CLASSES + self.day.classes, -1)
+        known, pairs = _chosen(self.day.known), _chosen(self.day.known[:-1] & self.day.known[1:])
         flat = self._cells[:-1][pairs] * _CLASSES + self._cells[1:][pairs] % _CLASSES
-        counts = np.bincount(flat, minlength=HOURS * _CLASSES**2).reshape(HOURS, _CLASSES, _CLASSES) + _WEIGHT * self.day.moves
+        moves = np.bincount(flat, self._weights[:-1][pairs], HOURS * _CLASSES**2).reshape(HOURS, _CLASSES, _CLASSES)
+        counts = moves + _HOUR_WEIGHT * self.day.moves
         #: [hours, classes]: how often each was seen.
-        self._often = np.bincount(self._cells[known], minlength=HOURS * _CLASSES).reshape(HOURS, _CLASSES).astype(float)
+        often = np.bincount(self._cells[known], self._weights[known], HOURS * _CLASSES)
+        self._often: Array = often.reshape(HOURS, _CLASSES).astype(np.float64)
         #: [hours, classes, classes]: how likely each class (column) follows each (row).
         self.moves = counts / counts.sum(axis=2, keepdims=True)
         #: How much of an hour a step is: so often the next reading is one of the next hour.
@@ -95,11 +102,11 @@ class Belief:
         if late == 0 or len(self._distances) <= late:
             return found
         then = self._distances[late:]
-        both = (self._cells[:-late] >= 0) & np.isfinite(then)
-        cells = self._cells[:-late][both]
-        sums = np.bincount(cells, 1.0 - then[both], HOURS * _CLASSES).reshape(HOURS, _CLASSES)
-        often = np.bincount(cells, minlength=HOURS * _CLASSES).reshape(HOURS, _CLASSES)
-        return (sums + _WEIGHT * found) / (often + _WEIGHT)
+        both = _chosen((self._cells[:-late] >= 0) & np.isfinite(then))
+        cells, weights = self._cells[:-late][both], self._weights[:-late][both]
+        sums = np.bincount(cells, weights * (1.0 - then[both]), HOURS * _CLASSES).reshape(HOURS, _CLASSES)
+        often = np.bincount(cells, weights, HOURS * _CLASSES).reshape(HOURS, _CLASSES)
+        return (sums + _HOUR_WEIGHT * found) / (often + _HOUR_WEIGHT)
 
     def advantage(self, restart: float, late: int) -> tuple[Array, Array]:
         """Of what being on rather than off is worth, in starts: what this step brings, and what the next ones do; [hours, classes].
@@ -113,7 +120,7 @@ class Belief:
         v, ahead = gain, np.zeros_like(gain)
         for _ in range(400):
             next_ = np.clip(v, 0.0, 1.0)
-            next_ = (1.0 - self._crosses) * next_ + self._crosses * np.roll(next_, -1, axis=0)
+            next_ = (1.0 - self._crosses) * next_ + self._crosses * next_[_NEXT_HOURS]
             ahead = np.matmul(self.moves, next_[:, :, None])[:, :, 0]
             if np.abs(gain + ahead - v).max() < 1e-3:
                 break
@@ -150,7 +157,18 @@ def falling(v: Array, weights: Array) -> Array:
 
 def hours_of(times: Array) -> npt.NDArray[np.int64]:
     """The hour of the day (UTC) of each of ``times`` (Unix seconds)."""
-    return np.asarray(times // 3600 % HOURS).astype(np.int64)
+    return np.asarray(times.astype(np.int64) // 3600 % HOURS)
+
+
+def _chosen(which: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
+    """What takes those of an array that are true in ``which``, without copying it if they all are."""
+    return slice(None) if which.all() else which
+
+
+@functools.lru_cache(maxsize=8)
+def _ages(n: int, step_s: float) -> Array:
+    """How much each of ``n`` readings counts, the newest last and wholly; [n]."""
+    return np.asarray(0.5 ** (np.arange(n - 1, -1, -1) * (step_s / _HALF_LIFE_S)))
 
 
 def _falls_below(knots: Array, v: Array, level: float) -> Array:
@@ -174,10 +192,10 @@ def _moves(steps: int) -> Array:
 
 def cadence_s(past: Columns, step_s: float) -> float:
     """How long values hold: ``step_s``, or longer if the past changes only on the half hour or the hour."""
-    changes = past.starts[1:][np.diff(past.values) != 0]
+    changes = past.starts[1:][np.diff(past.values) != 0].astype(np.int64)
     if len(changes) < _LEAST_CHANGES:
         return step_s
-    found = (c for c in _CADENCES_S if c > step_s and np.mean(changes % c < 1.0) >= _CADENCE_SHARE)
+    found = (c for c in _CADENCES_S if c > step_s and np.mean(changes % int(c) == 0) >= _CADENCE_SHARE)
     return next(found, step_s)
 
 
@@ -189,5 +207,8 @@ def stepped(past: Columns, step_s: float) -> tuple[Array, Array]:
     times = np.arange(np.ceil(past.starts[0] / step_s), np.ceil(past.ends[-1] / step_s)) * step_s
     if not len(times):
         return none, none
-    at = np.maximum(np.searchsorted(past.starts, times, side="right") - 1, 0)
+    if len(times) == len(past.starts) and np.array_equal(times, past.starts):
+        at = np.arange(len(times))
+    else:
+        at = np.maximum(np.searchsorted(past.starts, times, side="right") - 1, 0)
     return times, np.where(times < past.ends[at], past.values[at], np.nan)

@@ -8,7 +8,7 @@ one is open, and stops before it hears that it is not.
 
 Break-even is its gate, and decides first. Once a day of the past is known, both rules are carried out on what is known, and later,
 each time the levels are learned anew, on what has come since the last time. Their lead is counted no further than `_MARGIN` starts
-either way, and the rule that reaches it decides. So twice that, and what comes within a week, is the most that is lost to
+either way, and the rule that reaches it decides. So twice that, and what comes within two days, is the most that is lost to
 break-even before it takes over, however well the levels did before (a cumulative sum test; Page 1954). Where no level says what a
 reading is worth (a trigger of several signals), break-even decides.
 """
@@ -33,9 +33,11 @@ _DAY_S = 86400.0
 #: The past that is learned from.
 _PAST_S = 56 * _DAY_S
 #: Levels are learned anew when the past has grown by half, but no sooner and no later than this.
-_SOONEST_S, _LATEST_S = 6 * 3600.0, 7 * _DAY_S
+_SOONEST_S, _LATEST_S = 6 * 3600.0, 2 * _DAY_S
 #: One rule takes over when it is ahead by so many starts, and no more are counted.
 _MARGIN = 2.0
+#: A start costs at least this, in steps of full gain.
+_LEAST_COST = 1e-9
 #: A reading that holds until the next one is taken in this often (s).
 _STEP_S = 300.0
 #: What it remembers of its levels, besides what break-even remembers; the levels have an hour each.
@@ -109,7 +111,7 @@ class Learned:
         late = float(max(0, math.floor((site.reading.known_at - site.reading.valid_from) / step_s + 0.5)))
         restart = max(site.spin_up_s, 1e-9) / step_s
         share = start_share(level)
-        starts, stops = Belief(times, d, step_s).levels(max(restart * share, 1e-9), int(late))
+        starts, stops = Belief(times, d, step_s).levels(max(restart * share, _LEAST_COST), int(late))
         span = t - float(times[0]) if len(times) else 0.0
         now = {"late": late, "restart": restart, "share": share, "step": step_s, "learned_at": t}
         now |= dict(zip((*_STARTS, *_STOPS), (*starts.tolist(), *stops.tolist()), strict=True))
@@ -134,7 +136,8 @@ class Learned:
         start, stop = (np.array([was[k] for k in keys])[hours] for keys in (_STARTS, _STOPS))
         rules = (on_by_levels(told, start, stop), on_by_breakeven(told, restart, self._breakeven))
         one, two = (value_of(on, real, restart, was["share"]) for on in rules)
-        return (one - two) / restart
+        # Counted in what a start costs: where it costs next to nothing (prices judged against zero), any lead is one of many starts.
+        return (one - two) / max(restart * was["share"], _LEAST_COST)
 
 
 def on_by_levels(d: Array, start: Array | float, stop: Array | float) -> npt.NDArray[np.bool_]:
@@ -150,21 +153,25 @@ def on_by_levels(d: Array, start: Array | float, stop: Array | float) -> npt.NDA
 
 def on_by_breakeven(d: Array, restart: float, breakeven: Breakeven) -> npt.NDArray[np.bool_]:
     """The same by break-even; its accumulator is in steps of full gain."""
-    found = np.zeros(len(d), bool)
+    found: list[bool] = []
     on, acc, starts, stops = False, 0.0, breakeven.a_on * restart, breakeven.a_off * restart
-    for i, distance in enumerate(d.tolist()):
+    for distance in d.tolist():
         if distance != distance:
             on, acc = False, 0.0
         elif on:
-            acc = max(0.0, acc + distance - 1.0)
-            on = distance < 1.0 or acc < stops
+            acc += distance - 1.0
+            if acc < 0.0:
+                acc = 0.0
+            if distance >= 1.0 and acc >= stops:
+                on, acc = False, 0.0
         else:
-            acc = max(0.0, acc + 1.0 - distance)
-            on = distance < 1.0 and acc >= starts
-        if on != bool(i and found[i - 1]):
-            acc = 0.0
-        found[i] = on
-    return found
+            acc += 1.0 - distance
+            if acc < 0.0:
+                acc = 0.0
+            if distance < 1.0 and acc >= starts:
+                on, acc = True, 0.0
+        found.append(on)
+    return np.array(found, bool)
 
 
 def start_share(level: Level) -> float:

@@ -57,7 +57,7 @@ def write_report(run: RunDir, command: Sequence[str] = ()) -> Path:
     """
     r = _read(run, command)
     draws = {
-        "lanes": lanes(r.series, r.summary.sites, _criteria(r.config), r.windows, r.holds),
+        "lanes": lanes(r.series, r.summary.sites, lane_criteria(r.config), r.windows, r.holds),
         "loss": figures.loss(r.series),
         "counterfactuals": bars.counterfactuals(r.found),
         "emissions": figures.emissions(r.series, r.found.regions),
@@ -96,7 +96,7 @@ def _read(run: RunDir, command: Sequence[str]) -> _Material:
     return _Material(config, summary, s, account, found, windows, holds, made)
 
 
-def _criteria(config: Config) -> dict[str, LaneCriterion]:
+def lane_criteria(config: Config) -> dict[str, LaneCriterion]:
     """By site, what its first signal is judged by, as windows are."""
     found = {}
     for s in config.site:
@@ -219,7 +219,7 @@ _CHANGES = (
 
 
 def _lanes_caption(r: _Material) -> str:
-    criteria = _criteria(r.config)
+    criteria = lane_criteria(r.config)
     levels = {(c.level, c.unit) for c in criteria.values()}
     if len(levels) == 1:
         ((level, unit),) = levels
