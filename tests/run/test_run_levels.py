@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from windfall.run.present import Present
 from windfall.simulate.replay import replay
 from windfall.site.power_cap import PowerCap
 from windfall.units import iso_utc
+from windfall.view.account import run_account
 from windfall.view.events import what_happened
 
 #: Steps a minute at full power, and (W, share of full pace).
@@ -109,6 +111,12 @@ def test_rounds_are_trained_at_the_level_of_their_begin_committed_by_work_and_do
     assert max(shares) > 0.9
     assert_replays(run)
     assert replay(run.dir).differences == []
+    # Of a site whose disk is gone the tokens are estimated from its energy, at the levels that it was at.
+    real = run_account(run.dir).tokens
+    shutil.rmtree(run.dir.sites / "a")
+    estimated = run_account(run.dir).tokens
+    assert (real.estimated, estimated.estimated) == ((), ("a",))
+    assert estimated.paid == pytest.approx(real.paid, rel=0.03)
     assert what_happened(next(e for _, e in run.telemetry.events() if e.kind == "power_level")) == (
         "trains at 800 W, 0.5 tokens/s: its surplus is 900 W"
     )
