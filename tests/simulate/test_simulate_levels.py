@@ -101,6 +101,10 @@ def test_a_budget_is_done_when_the_integral_of_the_pace_reaches_it(tmp_path: Pat
     watts = [450.0] * 6 + [1200.0] * 60
     tokens = simulated(farm(tmp_path, watts, spin_up_s=0.0, backtest=""), "threshold")
     assert tokens.done_at == pytest.approx(START + 1800 + (7_200_000 - 500 * 1800) / 1000)
+    told = backtest(farm(tmp_path, watts, spin_up_s=0.0, backtest=""), ["threshold", "oracle"])
+    assert [r.policy for r in told.rows] == ["threshold"]
+    assert any("a power is no cost" in w for w in told.warnings)
+    assert told.rows[0].share_of_oracle == pytest.approx(1.0), "its value has one beside it all the same"
     hours = simulated(farm(tmp_path, watts, spin_up_s=0.0, backtest="site_hours = 2"), "threshold")
     assert hours.done_at == pytest.approx(START + 1800 + (7200 - 0.5 * 1800)), "site-hours of a budget are those at full power"
     assert hours.site_hours == pytest.approx((hours.done_at - START) / 3600)

@@ -190,6 +190,8 @@ def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None
         return ["no row of the oracle: no site has a worth, or nothing is known of their signals in this time"]
     if not deadlines_of(config, TimeSpan(0.0, 0.0)) and all(r.finish_h is None for r in rows):
         return ["no row of the oracle: no policy has trained the budget, and no deadline is set that it could be judged by"]
+    if any(s.signal.type in ("curtailed_power", "surplus_power") for s in config.site):
+        return ['no row of the oracle: a power is no cost that a budget could have least of; [backtest] target = "none" has one']
     return ["no row of the oracle: signals of several kinds cannot be summed, or nothing is known of them in this time"]
 
 
