@@ -113,12 +113,19 @@ def _common(config: Config, run: RunDir, name: str) -> dict[str, Any]:
         "own_signal": own_signal(config, name) if site.own_signal else None,
         # On replayed time a second is none: there energy is modelled.
         "meter": site.meter.model_dump(mode="json") if site.meter is not None and config.run.clock == "real" else None,
+        # What its level holds its GPUs to, it is told by the coordinator's signs of life.
+        "power": {"gpus": site.meter.gpus if site.meter is not None else None} if _held(config, name) else None,
         "trainer": asdict(spec),
         "environment": {
             "OMP_NUM_THREADS": str(site.threads),
             "MKL_NUM_THREADS": str(site.threads),
         },
     }
+
+
+def _held(config: Config, name: str) -> bool:
+    """Whether a site's GPUs are held to the power of its level: on replayed time levels are modelled."""
+    return config.run.clock == "real" and any(x.gpu_power_w is not None for x in config.site_named(name).power_levels)
 
 
 def _bulk(config: Config, run: RunDir, name: str) -> dict[str, Any] | None:

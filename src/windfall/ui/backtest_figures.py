@@ -303,7 +303,7 @@ def _criterion(site: SiteTable, config: Config) -> float:
         case "price":
             return config.run.threshold_price_per_mwh
         case "curtailed_power" | "surplus_power":
-            return site.train_power_w / (1e6 if site.signal.type == "curtailed_power" else 1.0)
+            return site.demand_w / (1e6 if site.signal.type == "curtailed_power" else 1.0)
         case _:
             return config.run.threshold_g_per_kwh
 

@@ -105,7 +105,7 @@ def lane_criteria(config: Config) -> dict[str, LaneCriterion]:
         if s.signal.type == "price":
             level = config.run.threshold_price_per_mwh
         elif not intensity(s.signal.type):
-            level = s.train_power_w / (1e6 if s.signal.type == "curtailed_power" else 1.0)
+            level = s.demand_w / (1e6 if s.signal.type == "curtailed_power" else 1.0)
         found[s.name] = LaneCriterion(level, unit)
     return found
 
