@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 from windfall import faults
 from windfall.config.schema import Config
+from windfall.energy.tariff import level_of
 from windfall.errors import Permanent
 from windfall.grid.credentials import variables
 from windfall.processes import mark
@@ -170,7 +171,8 @@ def _extents(run: RunDir) -> list[tuple[int, int, str]]:
 def own_signal(config: Config, name: str) -> dict[str, Any]:
     """What a site needs to watch its region's signal itself."""
     site = config.site_named(name)
+    level, under = level_of(site, config.run)
     return {
-        "table": site.signal.model_dump(mode="json"), "region": site.region, "start": config.run.start,
-        "threshold_g_per_kwh": config.run.threshold_g_per_kwh,
+        "table": site.signal.model_dump(mode="json"), "region": site.region, "start": config.run.start, "level": level,
+        "under": under,
     }  # fmt: skip

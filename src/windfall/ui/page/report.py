@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from windfall.config.schema import Config
+from windfall.energy.tariff import level_of
 from windfall.errors import StoreError
-from windfall.policy.criterion import intensity
 from windfall.simulate.provenance import Provenance, provenance
 from windfall.store.files import to_json, write_atomic
 from windfall.store.rundir import RunDir
@@ -101,12 +101,7 @@ def lane_criteria(config: Config) -> dict[str, LaneCriterion]:
     found = {}
     for s in config.site:
         unit = UNITS[s.signal.type].replace("currency", s.signal.currency)
-        level = config.run.threshold_g_per_kwh
-        if s.signal.type == "price":
-            level = config.run.threshold_price_per_mwh
-        elif not intensity(s.signal.type):
-            level = s.demand_w / (1e6 if s.signal.type == "curtailed_power" else 1.0)
-        found[s.name] = LaneCriterion(level, unit)
+        found[s.name] = LaneCriterion(level_of(s, config.run)[0], unit)
     return found
 
 
