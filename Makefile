@@ -96,6 +96,8 @@ bench-dashboard: setup setup-tests
 # The same at length, a thousand clients and slow ones among them, and schemathesis with many cases.
 verify-dashboard: setup setup-tests
 	$(BIN)/python -m benchmarks.dashboard --all
+	$(BIN)/python -m benchmarks.dashboard_live
+	$(BIN)/python -m benchmarks.grid_events
 	WINDFALL_LONG=1 $(BIN)/python -m pytest -m slow tests/ui/test_ui_web_browser.py tests/ui/test_ui_web_contract.py
 	WINDFALL_LONG=1 $(BIN)/python -m pytest tests/ui/test_ui_web.py -k thousands
 

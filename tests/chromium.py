@@ -129,7 +129,9 @@ def browser(folder: Path) -> Iterator[Browser]:
         note = folder / "DevToolsActivePort"
         wait_for("Chromium to listen", lambda: note.is_file() and len(note.read_text().split()) == 2, PATIENCE_S)
         port, path = note.read_text().split()
-        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None, open_timeout=PATIENCE_S) as socket:
+        # No pings: while nobody asks anything, nobody takes what the browser tells by itself, and answers wait behind that.
+        address = f"ws://127.0.0.1:{port}{path}"
+        with connect(address, max_size=None, proxy=None, open_timeout=PATIENCE_S, ping_interval=None) as socket:
             yield Browser(socket)
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -138,7 +138,10 @@ def test_check_says_which_way_each_address_goes(
     urls = {"a": "https://grid.example/v?key=k3y", "b": "http://127.0.0.1:8123/v", "c": "https://x.inside.example/v"}
     (tmp_path / "c.toml").write_text(
         '[run]\nname = "w"\nbudget_tokens = 100000\nclock = "real"\nbus = "rediss://10.0.0.9:6379"\n[policy]\nname = "threshold"\n'
-        '[data]\nsource = "hf:some/thing"\n' + "".join(site.format(*x) for x in urls.items())
+        '[data]\nsource = "hf:some/thing"\n[alerts]\nwebhook = "https://hook.inside.example/x"\n'
+        '[[tracker]]\nkind = "mlflow"\nurl = "http://127.0.0.1:5000"\n'
+        '[openadr]\nurl = "https://vtn.example/3"\nprogramme = "p"\nven_name = "v"\ntoken = "env:T"\n'
+        + "".join(site.format(*x) for x in urls.items())
     )
     config = load(tmp_path / "c.toml")
     said = [f"{a.where}: {a.way}" for a in addresses(config)]
@@ -146,4 +149,6 @@ def test_check_says_which_way_each_address_goes(
         "https://grid.example/v?key=***: through the proxy http://p:3128 (HTTPS_PROXY)", "http://127.0.0.1:8123/v: straight",
         "https://x.inside.example/v: straight", "rediss://10.0.0.9:6379: straight (no proxy speaks Redis)",
         "https://huggingface.co: through the proxy http://p:3128 (HTTPS_PROXY)",
+        "https://vtn.example/3: through the proxy http://p:3128 (HTTPS_PROXY)", "https://hook.inside.example/x: straight",
+        "http://127.0.0.1:5000: straight",
     ]  # fmt: skip

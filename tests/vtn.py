@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -53,6 +54,10 @@ class TestVtn:
     def __init__(self) -> None:
         self.programs: list[dict[str, Any]] = [{"id": "p-0", "programName": "curtail"}]
         self.events: list[Any] = []
+        #: As a VTN of 3.1: what has targets is given to who names one of them.
+        self.hides_targeted = False
+        #: Nobody is there: connections are ended without an answer.
+        self.away = False
         self.reports: list[dict[str, Any]] = []
         self.faults: deque[Fault] = deque()
         self.asked: list[str] = []
@@ -95,6 +100,10 @@ class TestVtn:
             self.came.wait_for(lambda: sum(p.startswith(path) for p in self.asked) >= already + n)
 
     def answer(self, handler: BaseHTTPRequestHandler, body: bytes | None) -> None:
+        if self.away:
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
         parts = urlsplit(handler.path)
         path = parts.path.removeprefix("/openadr3/3.0.1")
         query = {k: v[-1] for k, v in parse_qs(parts.query).items()}
@@ -139,6 +148,9 @@ class TestVtn:
         found = self.programs if path == "/programs" else self.events if path == "/events" else None
         if found is None or (path == "/events" and query.get("programID") not in {p.get("id") for p in self.programs}):
             return problem(404, "not found")
+        if self.hides_targeted:
+            target = query.get("targets")
+            found = [o for o in found if target in (o.get("targets") or [None])]
         limit, skip = int(query.get("limit", 50)), int(query.get("skip", 0))
         if limit > 50:
             return problem(400, "limit is 50 at most")

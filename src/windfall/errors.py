@@ -23,6 +23,12 @@ class DataError(WindfallError):
     """A corpus, shard, trace or weights file is missing, malformed or changed."""
 
 
+class NoData(DataError):
+    """There is no corpus or weights file where one is named."""
+
+    exit_code = 2
+
+
 class SignalError(WindfallError):
     """A signal cannot be read as it is configured (a single bad reading is never an error, see invariant 5)."""
 
@@ -31,6 +37,12 @@ class SignalError(WindfallError):
 
 class StoreError(WindfallError):
     """The run directory cannot be opened, read or written."""
+
+
+class NoRun(StoreError):
+    """There is no run where one is named."""
+
+    exit_code = 2
 
 
 class FederationError(WindfallError):

@@ -53,6 +53,41 @@ def test_what_init_writes_passes_check_and_is_not_overwritten(tmp_path: Path, ca
     assert json.loads(out)["ok"] is True
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_init_is_told_a_file_and_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], force: list[str]) -> None:
+    code, _, err = windfall(capsys, "init", *force, tmp_path)
+    assert (code, err) == (2, f"windfall: {tmp_path}: is a folder; name a file in it, as in {tmp_path / 'windfall.toml'}\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "work"),
+    [
+        ("backtest", ("--html", "file/x.html"), "cli.backtest.backtest"),
+        ("backtest", ("--csv", "file"), "cli.backtest.backtest"),
+        ("backtest", ("--starts", "2", "--figures", "file/x"), "cli.backtest.prepare"),
+        ("economics", ("--csv", "file"), "cli.economics.economics_of"),
+        ("economics", ("--rank-regions", "--csv", "file/deep/x"), "cli.economics.site_regions"),
+        ("data prepare", ("--out", "file"), "train.prepare.prepare"),
+        ("import-weights", ("--out", "file/x"), "train.nanochat.read_nanochat"),
+    ],
+)
+def test_where_nothing_can_be_written_is_found_before_the_work(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    options: tuple[str, ...],
+    work: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("here")
+    monkeypatch.setattr(f"windfall.{work}", lambda *_, **__: pytest.fail("it has begun to work"))
+    code, _, err = windfall(capsys, *verb.split(), EXAMPLES / "demo.toml", *options)
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "windfall: file" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_check_tells_every_problem_as_text_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "my.toml"
     windfall(capsys, "init", file)
@@ -213,27 +248,27 @@ def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) 
         (("backtest", EXAMPLES / "paper_day.toml", "--sweep", "spin_up_s"), 2, "write KEY=VALUE"),
         (("backtest", EXAMPLES / "paper_day.toml", "--starts", "0"), 2, "at least 1"),
         (("backtest", EXAMPLES / "demo.toml", "--policy", "budgeted"), 2, "needs a deadline"),
-        (("backtest", "--replay", "nowhere"), 1, "no run here"),
+        (("backtest", "--replay", "nowhere"), 2, "no run here"),
         (("backtest",), 2, "give a configuration, or --replay RUN"),
         (("plan", "nowhere.toml"), 2, "windfall init"),
         (("plan", EXAMPLES / "california_year.toml", "--at", "soon"), 2, "not an instant"),
-        (("export", "nowhere", "--out", "out"), 1, "no run here"),
-        (("eval", "nowhere"), 1, "no run here"),
-        (("export-weights", "nowhere", "--out", "out"), 1, "no run here"),
-        (("import-weights", "nowhere.pt", "--out", "out"), 1, "nowhere"),
+        (("export", "nowhere", "--out", "out"), 2, "no run here"),
+        (("eval", "nowhere"), 2, "no run here"),
+        (("export-weights", "nowhere", "--out", "out"), 2, "no run here"),
+        (("import-weights", "nowhere.pt", "--out", "out"), 2, "nowhere"),
         (("run", EXAMPLES / "demo.toml", "--speed", "-1"), 2, "above 0"),
         (("check", "nowhere.toml"), 2, "windfall init"),
-        (("status", "nowhere"), 1, "no run here"),
-        (("events", "nowhere"), 1, "no run here"),
-        (("report", "nowhere"), 1, "no run here"),
-        (("generate", "nowhere", "--prompt", "x"), 1, "no run here"),
-        (("hold", "nowhere", "a"), 1, "no run here"),
-        (("release", "nowhere", "a"), 1, "no run here"),
-        (("drain", "nowhere", "a"), 1, "no run here"),
-        (("gc", "nowhere"), 1, "no run here"),
+        (("status", "nowhere"), 2, "no run here"),
+        (("events", "nowhere"), 2, "no run here"),
+        (("report", "nowhere"), 2, "no run here"),
+        (("generate", "nowhere", "--prompt", "x"), 2, "no run here"),
+        (("hold", "nowhere", "a"), 2, "no run here"),
+        (("release", "nowhere", "a"), 2, "no run here"),
+        (("drain", "nowhere", "a"), 2, "no run here"),
+        (("gc", "nowhere"), 2, "no run here"),
         (("hold", "nowhere"), 2, "Missing argument"),
         (("release", "nowhere", "a", "--for", "2h"), 2, "No such option"),
-        (("data", "prepare", "nowhere", "--out", "out"), 1, "no such file or folder"),
+        (("data", "prepare", "nowhere", "--out", "out"), 2, "no such file or folder"),
         (("data", "prepare", "", "--out", "out"), 2, "no source is named"),
         (("model", "--depth", "100000"), 2, "depth is 100,000; give at most 512"),
         (("model", "--depth", "9" * 30), 2, "give at most 512"),

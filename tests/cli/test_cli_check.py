@@ -241,3 +241,14 @@ def test_a_trigger_that_names_no_signal_is_told_beside_other_mistakes(tmp_path: 
     file = write(tmp_path, text.replace("tick_s = 60", 'tick_s = "60"') if "tick_s = 60" in text else text)
     problems = told(capsys, file)
     assert any("trigger names prce" in str(p["message"]) and "marginal_co2" in str(p["message"]) for p in problems)
+
+
+def test_a_tracker_whose_server_nobody_names_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, GOOD + '\n[[tracker]]\nkind = "mlflow"\n')
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, out, _ = windfall(capsys, "check", file)
+    assert (code, "warning: mlflow: no server is named, so nothing is sent; give url" in out) == (0, True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert "no server is named" not in windfall(capsys, "check", file)[1]

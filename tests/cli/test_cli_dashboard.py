@@ -1,12 +1,17 @@
-"""`windfall dashboard` as it is typed: what is refused before anything is served."""
+"""`windfall dashboard` as it is typed: what is refused before anything is served, and its end."""
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from patience import PATIENCE_S
 from ui_runs import finished_run
 from windfall.cli.dashboard import dashboard
 from windfall.errors import ConfigError, StoreError
@@ -56,3 +61,22 @@ def test_off_the_loopback_certificates_are_asked_for_by_name(tmp_path: Path) -> 
         _typed(run.root, host="0.0.0.0")
     with pytest.raises(ConfigError, match="missing"):
         _typed(run.root, host="0.0.0.0", certificates=str(tmp_path / "certs"))
+
+
+@pytest.mark.slow
+def test_it_ends_in_order_and_without_a_word_while_a_page_listens(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    command = [sys.executable, "-m", "windfall", "dashboard", str(run.root), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            with httpx.stream("GET", f"{url}api/v1/runs/run/stream", timeout=PATIENCE_S, trust_env=False) as heard:
+                lines = heard.iter_lines()
+                assert any(line.startswith("event: words") for line in lines)
+                process.terminate()
+                list(lines)  # to the end of the answer, which is a whole one
+            _, said = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert said == ""

@@ -11,7 +11,9 @@ import pytest
 
 from cli.test_cli import windfall
 from simulate.days import config
-from windfall.config.load import to_toml
+from windfall.config.load import load, to_toml
+from windfall.simulate.economics import economics_of
+from windfall.ui.terminal.tables_economics import PARTS, bills_table, parts_of
 from windfall.view.economics_frames import ECONOMICS_COLUMNS, SITING_COLUMNS
 
 DOCS = Path(__file__).parents[2] / "docs" / "economics.md"
@@ -105,6 +107,18 @@ def test_a_configuration_without_economics_is_told_what_to_add(
     assert code == 2
     assert "the configuration has no [economics]" in err
     assert "capex_per_gpu = " in err
+
+
+def test_parts_of_a_bill_have_one_name_in_table_json_csv_and_figure(file: Path) -> None:
+    found = economics_of(load(file))
+    titles, _ = bills_table(found)
+    shown = [t.replace(" ", "_") for t in titles]
+    parts = [p for p in PARTS if any(getattr(b, p) for b in found.bills)]
+    assert [t for t in shown if t in PARTS] == [p for p in PARTS if p in {*parts, "people"}]
+    assert set(PARTS) <= set(ECONOMICS_COLUMNS["bills"])
+    for bill in found.bills:
+        assert {name.replace(" ", "_") for name, _ in parts_of(bill)} <= set(bill.as_json()) & set(parts)
+        assert bill.total == pytest.approx(sum(value for _, value in parts_of(bill)))
 
 
 def test_the_page_explains_every_column() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from cli.test_cli import windfall
 from patience import PATIENCE_S
-from ui_runs import START, empty_run, finished_run
+from ui_runs import START, empty_run, finished_run, now_row
 from windfall import clock
 from windfall.processes import mark
 from windfall.run.operator import Operator
@@ -72,6 +72,31 @@ def test_while_a_coordinator_runs_it_says_so(run: RunDir, capsys: pytest.Capture
         lock.release()
     _, out, _ = windfall(capsys, "drain", run.root, "california")
     assert "until the run is started again" in out
+
+
+@pytest.mark.parametrize(
+    ("state", "hold", "drain"),
+    [
+        ("training", "hands in its work and stops, until it is released", "until the on-period is over that this cuts short"),
+        ("provisioning", "is started no further, until it is released", "is started no further, until the on-period is over"),
+        ("off", "stays off, until it is released", "stays off, through an on-period that has begun"),
+        (None, "hands in its work if it is on, and is off, until it is released", "hands in its work if it is on"),
+    ],
+)
+def test_what_comes_of_it_is_said_of_the_site_as_it_is(
+    run: RunDir, capsys: pytest.CaptureFixture[str], state: str | None, hold: str, drain: str
+) -> None:
+    if state is not None:
+        telemetry = Telemetry.open(run.telemetry)
+        now_row(telemetry, START, {"california": [state, 1, "x"]})
+        telemetry.close()
+    lock = RunLock(run)
+    lock.acquire()
+    try:
+        assert f"california {hold}" in windfall(capsys, "hold", run.root, "california")[1]
+        assert drain in windfall(capsys, "drain", run.root, "california")[1]
+    finally:
+        lock.release()
 
 
 def test_release_of_a_site_that_is_not_held_says_so(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +226,7 @@ def test_a_key_is_changed_with_or_without_its_table(
     [
         (("speed", "3"), "speed: cannot be changed while the run goes on; there are run.budget_tokens, policy.deadline"),
         (("max_sites", "many"), "it takes a whole number, at least 1"),
+        (("max_sites", "-1"), "limits.max_sites = -1: it takes a whole number, at least 1"),
         (("budget_tokens", "99999999", "--extend", "hold", "--expect", "5"), "run.budget_tokens is 8192, and not 5"),
         (("max_sites", "none"), "limits.max_sites is none already"),
     ],

@@ -10,7 +10,7 @@ from cli.test_cli_check import GOOD, windfall, write
 from ui_runs import START, empty_run, finished_run, now_row
 from windfall.cli.run import _first_word, _started
 from windfall.config.load import load, loads
-from windfall.store.rundir import RunDir
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 from windfall.store.telemetry import Telemetry
 
 
@@ -26,6 +26,15 @@ def test_a_resume_says_that_it_is_one_and_where_it_goes_on(tmp_path: Path) -> No
     )
     assert _first_word(config, RunDir(tmp_path / "none")) == f"starting small in {tmp_path / 'none'}"
     assert "from its beginning" in _first_word(config, empty_run(tmp_path / "empty"))
+
+
+def test_of_a_run_that_another_is_running_it_is_not_said_that_it_stopped(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "small")
+    lock = RunLock(run, SUPERVISOR_LOCK)
+    lock.acquire()
+    text = _first_word(load(run.config), run)
+    lock.release()
+    assert text == f"small-1 in {run.root} is being run now, and is at 100.0 % of its tokens"
 
 
 def test_a_run_with_damaged_telemetry_begins_with_a_word_that_says_so(tmp_path: Path) -> None:

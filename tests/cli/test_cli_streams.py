@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
+from typing import IO, cast
 
 import click
 import pytest
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from cli.verbs import asked
 from run.real import write_config
-from windfall.cli.main import app
+from windfall.cli.main import app, main
+from windfall.cli.output import print_json
 from windfall.cli.streams import GuardedStream, Unwritable
 from windfall.config.load import load
 from windfall.run.prepare import prepare_run
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.ui.terminal.console import SafeConsole, drawing
 
 Heard = list[tuple[list[str], str, int, str, str]]
 FULL = "windfall: standard output cannot be written: No space left on device\n"
@@ -116,3 +122,48 @@ def test_a_patient_stream_lets_go_and_a_strict_one_says_why_each_time() -> None:
         with pytest.raises(Unwritable) as told:
             print("lost", file=strict)
         assert told.value.nobody_reads
+
+
+ORDERS = "a\x1b[2Jb\x1b]0;t\x07c\x9b31md\re\u202ef\r\n\tg"
+HARMLESS = "a\ufffd[2Jb\ufffd]0;t\ufffdc\ufffd31md\ufffde\ufffdf\r\n\tg"
+
+
+def test_no_text_gives_a_terminal_orders_and_what_draws_there_may() -> None:
+    under = io.StringIO()
+    stream = GuardedStream(under, patient=False)
+    print(ORDERS, file=stream)
+    assert under.getvalue() == f"{HARMLESS}\n"
+    print("\r\x1b[K", end="", file=drawing(cast(IO[str], stream)))
+    assert under.getvalue() == f"{HARMLESS}\n\r\x1b[K"
+
+
+def test_a_picture_has_its_own_colours_and_no_orders_of_what_it_shows() -> None:
+    under = io.StringIO()
+    table = Table("head\x1b[2J")
+    table.add_row(Text(ORDERS, style="red"))
+    SafeConsole(under, force_terminal=True, color_system="standard", width=80).print(table)
+    assert "\x1b[31m" in under.getvalue()
+    assert "\x1b" not in re.sub(r"\x1b\[[0-9;]*m", "", under.getvalue())
+    assert not set("\x07\x9b\u202e") & set(under.getvalue())
+
+
+def test_json_keeps_what_a_terminal_would_obey_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": ORDERS})
+    out = capsys.readouterr().out
+    assert not set("\x1b\x07\x9b\u202e\r") & set(out)
+    assert json.loads(out) == {"a": ORDERS}
+
+
+def test_a_file_that_is_looked_at_gives_no_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong, trace = tmp_path / "x.toml", tmp_path / "t.csv"
+    wrong.write_text("na\x1b[31mme = 1\n", encoding="utf-8")
+    trace.write_text("time\x1b[31m,val\x1b]0;t\x07\n2026-01-01T00:00Z,1\n2026-01-01T01:00Z,2\n", encoding="utf-8")
+    for verb, name in ((["check", str(wrong)], "na\ufffd[31mme"), (["trace", "show", str(trace)], "val\ufffd]0;t\ufffd")):
+        monkeypatch.setattr("sys.argv", ["windfall", *verb])
+        with pytest.raises(SystemExit):
+            main()
+        said = "".join(capsys.readouterr())
+        assert name in said
+        assert "\x1b" not in said

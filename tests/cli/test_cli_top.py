@@ -121,7 +121,7 @@ def test_on_a_terminal_a_run_that_does_not_run_says_how_it_stands(tmp_path: Path
 
 def test_what_cannot_be_watched_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = windfall(capsys, "top", tmp_path / "none")
-    assert (code, len(err.splitlines())) == (1, 1)
+    assert (code, len(err.splitlines())) == (2, 1)
     assert "no run here" in err
     run = finished_run(tmp_path / "run")
     run.ledger.write_bytes(b"no ledger" * 1000)

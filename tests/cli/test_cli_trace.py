@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -93,3 +94,24 @@ def test_a_resolution_is_shown_as_it_is(
     assert f"resolution  {said} from 2024-01-01T00:00:00Z, 20 rows" in out
     assert f"period_s = {seconds}.0" in out
     assert "warning" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("h.csv", b"time,value\n", "there is no row below the header"),
+        ("h.csv.gz", gzip.compress(b"time,value\n"), "there is no row below the header"),
+        ("x.parquet", b"not a parquet file\nat all\n", "is no Parquet file, whatever its name says"),
+        ("y.parquet", b"PAR1 and nothing else", "not a readable parquet file"),
+        ("x.csv.gz", bytes(range(128, 256)) * 40, "it is no text"),
+        ("y.csv.gz", gzip.compress(b"t,v\n1,2\n" * 500)[:-9], "cannot be read"),
+        ("z.csv", b"some words\nand more of them\n", "has one column, 'some words', of text"),
+    ],
+)
+def test_what_is_no_table_is_one_message_and_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    code, out, err = shown(tmp_path, capsys, monkeypatch, name)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert said in err

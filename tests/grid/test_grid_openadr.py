@@ -18,6 +18,7 @@ from windfall.config.schema import Config
 from windfall.errors import SignalError, Unauthorized
 from windfall.grid.http import AccessDenied, TryLater
 from windfall.grid.openadr import Vtn, duration_s, held_until, limit_at, spans_of
+from windfall.units import parse_utc
 
 T = 1_800_000_000.0
 H = 3600.0
@@ -72,7 +73,10 @@ def test_a_token_that_is_refused_is_asked_for_anew_once(vtn: TestVtn) -> None:
     vtn.revoke()
     assert client.events() == []
     assert vtn.tokens == 2
-    vtn.faults += [Fault(401, path="/events"), Fault(401, path="/events")]
+    vtn.faults.append(Fault(403, path="/events"))  # the specification's own answer
+    assert client.events() == []
+    assert vtn.tokens == 3
+    vtn.faults += [Fault(401, path="/events"), Fault(403, path="/events")]
     with pytest.raises(AccessDenied):
         client.events()
     client.close()
@@ -91,7 +95,7 @@ def test_a_wrong_secret_is_told_without_it(vtn: TestVtn, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("fault", "raised"),
     [
-        (Fault(429, {"Retry-After": "7"}), TryLater), (Fault(503), TryLater), (Fault(403), AccessDenied), (Fault(404), SignalError),
+        (Fault(429, {"Retry-After": "7"}), TryLater), (Fault(503), TryLater), (Fault(404), SignalError),
         (Fault(200, body="<html>"), SignalError), (Fault(200, body='{"a": 1}'), SignalError),
         (Fault(302, {"Location": "/x"}), SignalError),
     ],
@@ -106,6 +110,23 @@ def test_each_wrong_answer_has_its_error(vtn: TestVtn, fault: Fault, raised: typ
     assert not isinstance(e.value, TryLater) or fault.status != 429 or e.value.retry_after_s == 7
     assert client.events() == []
     client.close()
+
+
+def test_what_is_targeted_is_given_to_who_names_its_target(vtn: TestVtn) -> None:
+    vtn.events = [event("open", T), event("west-only", T, targets=["west"]), event("east-only", T, targets=["east"])]
+    vtn.hides_targeted = True
+    assert [e["id"] for e in Vtn(table(vtn)).events()] == ["open"]
+    assert [e["id"] for e in Vtn(table(vtn, targets=["west", "north"])).events()] == ["open", "west-only"]
+
+
+def test_what_the_programme_says_of_its_payloads_counts_for_events_that_do_not(vtn: TestVtn, config: Config) -> None:
+    kind = "IMPORT_CAPACITY_LIMIT"
+    vtn.programs[0]["payloadDescriptors"] = [{"payloadType": kind, "units": "W"}]
+    own = {"payloadDescriptors": [{"payloadType": kind, "units": "KW"}]}
+    vtn.events = [event("w", T, kind=kind, value=2500), event("kw", T, kind=kind, value=2500, **own), 3]
+    *events, odd = Vtn(table(vtn)).events()
+    assert [spans_of(e, config)[0][0].limit_w for e in events] == [2500.0, 2_500_000.0]
+    assert odd == 3
 
 
 def test_a_programme_that_is_not_there_is_told_with_those_that_are(vtn: TestVtn) -> None:
@@ -125,6 +146,31 @@ def test_intervals_follow_on_one_another_and_may_have_their_own_time(config: Con
     assert [(s.begin - T, s.end - s.begin) for s in spans[:2]] == [(0, 600), (600, 600)]
     assert spans[2].end - spans[2].begin == 3600
     assert len({s.key for s in spans}) == 3
+
+
+@pytest.mark.parametrize("beginning", ["0000-00-00", "0000-00-00T00:00:00Z", "0001-01-01", "0001-01-01T00:00:00Z", "0000-01-01"])
+def test_the_beginning_of_time_is_at_once_and_then_after_the_interval_before(config: Config, beginning: str) -> None:
+    at = {"intervalPeriod": {"start": beginning, "duration": "P9999Y"}}
+    ((span,), _) = spans_of({**event("e", T), **at}, config)
+    assert (span.begin, span.end) == (parse_utc("2026-01-01T00:00:00Z"), math.inf)
+    e = event("e", T, 600, count=3)
+    e["intervals"][0]["intervalPeriod"] = {"start": beginning, "duration": "PT5M"}
+    e["intervals"][2]["intervalPeriod"] = {"start": beginning, "duration": "PT1H"}
+    assert [(s.begin - T, s.end - T) for s in spans_of(e, config)[0]] == [(0, 300), (300, 900), (900, 4500)]
+    cancelled = {"intervalPeriod": {"start": beginning, "duration": "PT0S"}}
+    assert spans_of({**event("e", T), **cancelled}, config) == ([], [])
+
+
+def test_an_interval_may_say_its_duration_alone(config: Config) -> None:
+    e = event("e", T, 600, count=2)
+    e["intervals"][1]["intervalPeriod"] = {"duration": "PT2H"}
+    assert [(s.begin - T, s.end - T) for s in spans_of(e, config)[0]] == [(0, 600), (600, 7800)]
+
+
+def test_intervals_are_not_repeated_and_that_is_said(config: Config) -> None:
+    spans, (said,) = spans_of(event("e", T, duration="P9999Y"), config)
+    assert len(spans) == 1
+    assert "its duration is not acted on" in said
 
 
 @pytest.mark.parametrize(
@@ -147,6 +193,7 @@ def test_targets_name_sites_regions_groups_or_the_ven(config: Config, targets: A
     ("kind", "value", "more", "hold", "limit_w"),
     [
         ("SIMPLE", 1, {}, True, None), ("SIMPLE", 3, {}, True, None), ("ALERT_GRID_EMERGENCY", 1, {}, True, None),
+        ("ALERT_GRID_EMERGENCY", "the grid is short of power", {}, True, None),
         ("IMPORT_CAPACITY_LIMIT", 2.5, {}, False, 2500.0), ("DISPATCH_SETPOINT", -1, {}, False, 0.0),
         ("DISPATCH_SETPOINT", 900, {"payloadDescriptors": [{"payloadType": "DISPATCH_SETPOINT", "units": "W"}]}, False, 900.0),
     ],
@@ -156,6 +203,13 @@ def test_payloads_hold_or_limit(
 ) -> None:
     ((span,), words) = spans_of(event("e", T, kind=kind, value=value, **more), config)
     assert (span.hold, span.limit_w, words) == (hold, limit_w, [])
+
+
+def test_of_several_values_for_parts_of_an_interval_the_strictest_counts(config: Config) -> None:
+    e = event("e", T)
+    e["intervals"][0]["payloads"] = [{"type": "SIMPLE", "values": [0, 2]}, {"type": "DISPATCH_SETPOINT", "values": [3, 2.5]}]
+    ((span,), _) = spans_of(e, config)
+    assert (span.hold, span.limit_w) == (True, 2500.0)
 
 
 def test_what_is_not_acted_on_is_said(config: Config) -> None:
@@ -173,7 +227,9 @@ def test_what_is_not_acted_on_is_said(config: Config) -> None:
         {"intervalPeriod": None}, {"intervalPeriod": {"start": "soon", "duration": "PT1H"}}, {"intervalPeriod": "x"},
         {"intervalPeriod": {"start": "2026-01-01T00:00:00Z", "duration": "1h"}},
         {"intervalPeriod": {"start": 3, "duration": "PT1H"}},
-        {"intervals": [{"payloads": [{"type": "SIMPLE", "values": ["1"]}]}]}, {"intervals": [{"payloads": [{"type": "SIMPLE"}]}]},
+        {"intervals": [{"payloads": [{"type": "SIMPLE", "values": ["1"]}]}]},
+        {"intervals": [{"payloads": [{"type": "DISPATCH_SETPOINT", "values": ["1"]}]}]},
+        {"intervals": [{"payloads": [{"type": "SIMPLE", "values": []}]}]}, {"intervals": [{"payloads": [{"type": "SIMPLE"}]}]},
         {"intervals": [{"payloads": [{"type": "SIMPLE", "values": [True]}]}]}, {"payloadDescriptors": 3},
         {"intervals": [{"payloads": [{"type": "DISPATCH_SETPOINT", "values": [3]}]}],
          "payloadDescriptors": [{"payloadType": "DISPATCH_SETPOINT", "units": "GAL"}]},
@@ -196,7 +252,8 @@ def test_what_is_no_event_asks_for_nothing(config: Config, odd: Any) -> None:
 def test_durations() -> None:
     assert [duration_s(t) for t in ("PT15M", "P1DT2H", "P2W", "PT1.5S", "PT0S")] == [900, 93600, 1209600, 1.5, 0]
     assert duration_s("P9999Y") == math.inf
-    for wrong in ("", "P", "PT", "1h", "P1M", "PT-1S"):
+    assert (duration_s("P1Y"), duration_s("P1MT1M")) == (366 * 86400, 31 * 86400 + 60)
+    for wrong in ("", "P", "PT", "1h", "-PT1H", "PT-1S"):
         with pytest.raises(ValueError, match="no duration"):
             duration_s(wrong)
 

@@ -350,6 +350,9 @@ def test_what_is_too_large_or_has_no_proper_id_is_refused(desk: Desk, text: str)
         (Request("set", key="run.budget_tokens"), "give a number of tokens"),
         (Request("set", key="policy.deadline_h", value=3), "policy learned knows no deadline"),
         (Request("stop"), "the run is not running; there is nothing to stop"),
+        (Request("hold", "california", expect="traning"), "'traning' is nothing that can be so; there are off, provisioning"),
+        (Request("drain", "california", expect="training,,held"), "expect: 'nothing' is nothing that can be so"),
+        (Request("stop", expect="training"), "there are paused, local, federated"),
     ],
 )  # fmt: skip
 def test_what_can_be_seen_at_once_to_be_wrong_is_not_even_left(desk: Desk, bad: Request, said: str) -> None:

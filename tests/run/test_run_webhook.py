@@ -209,6 +209,20 @@ def test_a_test_is_sent_and_what_is_told_of_is_listed(
     assert "T0PSECRET" not in err
 
 
+def test_a_webhook_that_is_not_there_is_one_plain_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lacks = config(tmp_path, '\n[alerts]\nwebhook = "env:NOT_THERE"\n')
+    code, out, _ = windfall(capsys, "alerts", lacks)
+    assert (code, out.splitlines()[-1]) == (
+        0, "the variable NOT_THERE, which alerts.webhook names, is not set; alerts are kept as events, and not sent"
+    )  # fmt: skip
+    assert "alerts are sent" not in out
+    dead = config(tmp_path / "dead", '\n[alerts]\nwebhook = "http://127.0.0.1:9/x"\n')
+    code, out, err = windfall(capsys, "alerts", dead, "--test")
+    assert (code, out) == (1, "")
+    assert "the test was not sent: alerts: no connection to 127.0.0.1:9" in err
+    assert "again" not in err
+
+
 def test_without_a_webhook_alerts_are_events_and_no_test_can_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = config(tmp_path, "")
     assert "alerts are kept as events; alerts.webhook is not set" in windfall(capsys, "alerts", file)[1]

@@ -133,15 +133,15 @@ def test_bills_add_up_and_are_of_the_budget(tmp_path: Path) -> None:
     assert [b.name for b in e.bills] == ["own, in windows", "own, always on", "rented, in windows", "rented, always on"]
     for b in e.bills:
         assert b.tokens == pytest.approx(7_200_000)
-        assert b.total == pytest.approx(b.hardware + b.power + b.network + b.staff)
+        assert b.total == pytest.approx(b.hardware + b.energy + b.network + b.people)
         assert b.outlay.per_unit * 7.2 == pytest.approx(b.total)
     # 2 hours of training at 1,000 tokens/s; open 6 of 24 hours, of which starts take 10 minutes.
     assert own.useful_h == pytest.approx(2.0)
     assert own.duty == pytest.approx((6 - 1 / 6) / 24, rel=0.02)
     assert own.hardware == pytest.approx(own.owned_h * 30_000 / (4 * YEAR_H))
-    assert own.power == pytest.approx(own.kwh * 0.08)
-    assert always.power == pytest.approx(always.kwh * 0.08)
-    assert own.staff == pytest.approx(own.owned_h, rel=1e-3)  # 8,766 a year are 1 an hour
+    assert own.energy == pytest.approx(own.kwh * 0.08)
+    assert always.energy == pytest.approx(always.kwh * 0.08)
+    assert own.people == pytest.approx(own.owned_h, rel=1e-3)  # 8,766 a year are 1 an hour
     assert rented.hardware == pytest.approx(2.0 * own.on_gpu_h)
     assert rented_always.days == always.days < own.days
     assert always.kg is not None
@@ -156,7 +156,7 @@ def test_from_several_start_dates_bills_are_sums_and_the_spread_stands_beside_th
     assert 1 < e.finished <= 4
     low, _, high = e.per_million_tokens_over_dates
     assert low < e.own.outlay.per_unit < high
-    assert e.own.total == pytest.approx(e.own.hardware + e.own.power)
+    assert e.own.total == pytest.approx(e.own.hardware + e.own.energy)
 
 
 def test_at_the_rent_that_breaks_even_both_bills_are_equal(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ui_runs import START
 from windfall.cli.track import track
 from windfall.config.trackers import TrackerTable
 from windfall.errors import ConfigError, TrackerError
+from windfall.run.tracking import unnamed
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.ui.trackers.follow import Follower, follow_all
@@ -180,6 +181,14 @@ def test_bad_input_is_one_message(small: RunDir, tmp_path: Path, monkeypatch: py
         track(small.root, "mlflow", "x", None, None, follow=False, as_json=False)
     with pytest.raises(ValueError, match="may hold no user or password"):
         TrackerTable(kind="mlflow", url="https://me:hunter2@host")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="mlflow: no server is named"):
+        track(small.root, "mlflow", None, None, None, follow=False, as_json=False)
+    with pytest.raises(TrackerError, match="mlflow: no server is named"):  # as beside a run
+        Follower(small, "r", TrackerTable(kind="mlflow"), CONFIG, pytest.fail).look()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert unnamed([TrackerTable(kind="mlflow", url="http://x"), TrackerTable(kind="wandb")]) == []
     (tmp_path / "file").write_text("")
     blocked = Follower(small, "r", TrackerTable(kind="tensorboard", folder=str(tmp_path / "file")), CONFIG, pytest.fail)
     with pytest.raises(TrackerError, match="name another folder for tensorboard"):

@@ -55,9 +55,12 @@ def test_a_folder_of_one_run_leads_to_it_and_others_are_listed(tmp_path: Path) -
     first = finished_run(tmp_path / "one")
     with client(first.root) as c:
         assert c.get("/").headers["location"] == "/runs/one"
+        assert c.get("/?tables=1").headers["location"] == "/runs/one?tables=1"
     finished_run(tmp_path / "deeper" / "two")
     with client(tmp_path) as c:
-        page = c.get("/").text
+        plain, page = c.get("/?tables=1").text, c.get("/").text
+        assert 'href="/runs/one?tables=1"' in plain
+        assert 'name="tables" value="1"' in plain
         assert 'href="/runs/one"' in page
         assert 'href="/runs/deeper-two"' in page
         assert "2 runs" in page
@@ -164,6 +167,22 @@ def test_emissions_add_up_to_the_runs_own_figure(here: Asked) -> None:
     zoomed = here.get(f"/api/v1/runs/small/emissions?from={half}&to={START + 3600}").json()
     assert zoomed["kg"][0] == pytest.approx(2.0 * (1800 - 600) / 3600 * 0.0654 + 400 * 100 / 3.6e6 * 0.0654, rel=1e-3)
     assert zoomed["kg"][-1] < whole
+
+
+def test_what_the_run_is_measured_against_is_thinned_to_what_is_looked_at(small: RunDir) -> None:
+    found = Dashboard(RunFolders([small.root]), Gate.of(TOKEN, "127.0.0.1", 8731, tls=False), compares=False)
+    t = [START + 60.0 * i for i in range(2000)]
+    look = found.looks.get("small")
+    look.against = [{"name": "oracle", "t": t, "kg": [0.001 * i for i in range(2000)]}, {"name": "none", "t": [], "kg": []}]
+    whole, none = look.emissions(None, None, 600)["against"]
+    assert len(whole["t"]) == 250
+    assert (whole["t"][0], whole["t"][-1], whole["kg"][-1]) == (t[0], t[-1], 1.999)
+    assert none["t"] == []
+    part, _ = look.emissions(t[100] + 30, t[110], 600)["against"]
+    assert part["t"] == [t[100] + 30, *t[101:111]]
+    assert part["kg"][0] == pytest.approx(0.1005)
+    later, _ = look.emissions(t[-1] + 100, t[-1] + 200, 600)["against"]
+    assert (later["t"], later["kg"]) == ([t[-1]], [1.999])
 
 
 def test_a_moment_says_how_things_stood_and_what_had_just_happened(here: Asked) -> None:

@@ -19,6 +19,7 @@ from windfall.run.requests import pending
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.units import clock_text
 
 pytestmark = [
     pytest.mark.slow,
@@ -162,8 +163,27 @@ def test_what_happens_comes_to_every_open_page_also_to_the_twelfth(site: Site) -
     t.close()
     for page in pages:
         page.until("document.querySelector('#event-rows tbody').innerText.includes('a word to all of them')")
+        assert page.run("document.querySelector('#event-rows td.t').textContent") == clock_text(START + 7201)  # as of older ones
     for page in pages:
         assert page.run("fetch('/api/v1/runs/live').then(r => r.status)") == 200
+        page.close()
+
+
+def test_a_run_with_one_evaluated_version_has_its_figures_too(site: Site, tmp_path: Path) -> None:
+    run = empty_run(tmp_path / "young")
+    ledger, telemetry = Ledger.open(run.ledger), Telemetry.open(run.telemetry)
+    ledger.commit(t_run=START, t_wall=START, file="v0", sha256="0", mode="initial", contributions=[])
+    telemetry.metric(START, "california", "val_bpb", 8.0, tokens=0, version=0)
+    telemetry.event(START, "started")
+    telemetry.close()
+    ledger.close()
+    with dashboard(run.root) as url:
+        page = site.browser.page(f"{url}runs/young")
+        # A plot is drawn a moment after it is made; what fails then is an error of the page.
+        page.until("document.documentElement.dataset.ready === 'drawn' && window.page.charts.loss.host.querySelector('canvas')")
+        page.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+        assert page.run("window.page.charts.loss.plot.data[0].length") == 1
+        assert page.errors() == []
         page.close()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 
 from asgi import Asked
 from ui_runs import START, empty_run, finished_run
+from windfall.run.operator import Operator
 from windfall.run.requests import pending
+from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
-from windfall.ui.web import stream
+from windfall.ui.web import openapi, stream
 from windfall.ui.web.app import Dashboard
 from windfall.ui.web.guard import PROOF, Gate
 from windfall.view.run_folders import RunFolders
@@ -65,13 +69,53 @@ def test_what_is_asked_is_left_for_the_coordinator_once_under_its_id(here: Asked
      ({"kind": "hold", "site": "california", "for": "soon"}, 422), ({"kind": "hold", "site": "california", "for_s": "1"}, 400),
      ({"kind": "hold", "site": "california", "for_s": True}, 400), ({"kind": "hold", "site": ["california"]}, 400),
      ({"kind": "hold", "site": "california", "turn": "on"}, 400), ({"kind": "release", "site": "california", "for": "2h"}, 422),
-     ({"kind": "stop"}, 422), ({"kind": "hold", "site": "california", "id": "no spaces"}, 422), ([], 400)],
+     ({"kind": "stop"}, 422), ({"kind": "hold", "site": "california", "expect": "asleep"}, 422), ({"kind": "set", "value": 2}, 422),
+     ({"kind": "hold", "site": "california", "id": "no spaces"}, 422), ([], 400)],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_refused_at_once_and_leaves_nothing(here: Asked, going: RunDir, body: Any, status: int) -> None:
     answer = here.post(AT, json=body, headers=BEARER)
     assert answer.status_code == status, answer.text
     assert len(answer.json()["error"].splitlines()) == 1
     assert pending(going) == []
+
+
+def test_a_key_is_set_with_or_without_its_table_and_others_are_named(here: Asked, going: RunDir) -> None:
+    ledger = Ledger.open(going.ledger)
+    ledger.commit(t_run=START, t_wall=0.0, file="v0", sha256="0", mode="initial", contributions=[])
+    ledger.close()
+    answer = here.post(AT, json={"kind": "set", "key": "max_sites", "value": 2}, headers=BEARER)
+    assert (answer.status_code, answer.json()["request"]["what"]) == (202, "limits.max_sites = 2")
+    other = here.post(AT, json={"kind": "set", "key": "seed", "value": 2}, headers=BEARER)
+    assert other.status_code == 422
+    assert other.json()["error"].startswith("seed: cannot be changed while the run goes on; there are run.budget_tokens")
+
+
+def test_only_what_waits_is_said_to_wait_for_something(here: Asked, going: RunDir) -> None:
+    here.post(AT, json={"kind": "hold", "site": "california", "id": "a"}, headers=BEARER)
+    ledger, telemetry = Ledger.open(going.ledger), Telemetry.open(going.telemetry)
+    Operator(going, ledger, telemetry, sites={"california", "adelaide"}).look(START)
+    ledger.close()
+    telemetry.close()
+    for answer in (
+        here.get(f"{AT}/a"),
+        here.get(AT),
+        here.post(AT, json={"kind": "hold", "site": "california", "id": "a"}, headers=BEARER),
+    ):
+        assert answer.json()["waits_for"] == "", answer.text
+    here.post(AT, json={"kind": "hold", "site": "adelaide", "id": "b"}, headers=BEARER)
+    assert here.get(f"{AT}/a").json()["waits_for"] == ""
+    assert "no coordinator runs" in here.get(AT).json()["waits_for"]
+
+
+def test_the_streams_events_have_one_name_everywhere() -> None:
+    sent = set(re.findall(r'frame\("(\w+)"', inspect.getsource(stream)))
+    script = (Path(stream.__file__).parent / "assets" / "dashboard.js").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text(encoding="utf-8")
+    told = next(line for line in page.splitlines() if line.startswith("| `/api/v1/runs/RUN/stream`"))
+    of_document = re.search(r"server-sent events \((.*?)\)", openapi.document()["info"]["description"])
+    assert of_document is not None
+    assert sent == set(re.findall(r'source.addEventListener\("(\w+)"', script))
+    assert sent == set(re.findall(r"`(\w+)`", told)) == set(re.findall(r"`(\w+)`", of_document[1]))
 
 
 def test_only_json_of_a_few_kilobytes_is_read(here: Asked) -> None:

@@ -98,6 +98,23 @@ def test_random_times_spread_over_seeds_and_are_the_same_again(done: RunDir, fou
     assert drawn.kg == pytest.approx(mean, rel=0.2)
 
 
+def test_every_alternative_is_a_curve_over_run_time_that_ends_at_its_sum(found: Counterfactuals) -> None:
+    for r in found.rows:
+        times, kg = np.array(r.curve).T
+        assert (times[0], kg[0]) == (START, 0.0), r.name
+        assert (np.diff(times) > 0).all(), r.name
+        assert (np.diff(kg) >= -1e-12).all(), r.name
+        # One of the draws stands for all that are drawn.
+        assert kg[-1] == pytest.approx(r.kg, rel=0.02 if r.kind == "random" else 1e-6), r.name
+        if r.finish_h is not None and r.kind != "random":
+            assert times[-1] == pytest.approx(START + r.finish_h * H, abs=1.0), r.name
+    # The east trains alone for the first hour, after a start of six minutes at 400 W.
+    plain = np.array(found.of("threshold").curve).T
+    assert np.interp(START + np.array([0.1, 0.5, 1.0]) * H, *plain) == pytest.approx(
+        [0.04 * EAST[0] / 1000, (0.04 + 0.8) * EAST[0] / 1000, (0.04 + 1.8) * EAST[0] / 1000]
+    )
+
+
 def test_under_a_constant_intensity_all_ways_of_the_same_energy_emit_the_same(tmp_path: Path) -> None:
     trace(tmp_path, (70.0,) * 10, (70.0,) * 10)
     run = trained_run(tmp_path, config(tmp_path))

@@ -9,9 +9,9 @@ from windfall.cli.output import print_json
 from windfall.config.load import load, stored
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError, SignalError, Transient, Unauthorized
-from windfall.grid.http import host_of, public_url
+from windfall.grid.http import AGAIN, host_of, public_url
 from windfall.run.alerts import KINDS, thresholds, trial
-from windfall.run.webhook import Webhook
+from windfall.run.webhook import Webhook, missing
 from windfall.store.rundir import RunDir
 
 
@@ -28,13 +28,15 @@ def alerts(file: Path, test: bool, as_json: bool) -> None:
     if test and where is None:
         raise ConfigError(f"{file}: alerts.webhook is not set, so nothing is sent; name where it goes")
     sent = _send(config) if test else None
+    lacks = missing(table)
     if as_json:
-        print_json({"webhook": _shown(where), "format": table.format, "alerts": said, "sent": sent})
+        print_json({"webhook": _shown(where), "format": table.format, "alerts": said, "missing": lacks, "sent": sent})
         return
     for kind, threshold in said.items():
         print(f"{kind:<14}  {KINDS[kind]}: {threshold or 'left out'}")
     to = "kept as events; alerts.webhook is not set" if where is None else f"sent to {_shown(where)} ({table.format})"
-    print(f"alerts are {to}")
+    for line in lacks or [f"alerts are {to}"]:
+        print(line)
     if sent:
         print(f"a test was sent to {sent}, and taken")
 
@@ -49,7 +51,7 @@ def _send(config: Config) -> str:
         webhook.send(trial(config, clock.wall()))
         return host_of(webhook.address())
     except (Transient, SignalError, Unauthorized) as e:
-        raise RunError(f"the test was not sent: {e}") from None
+        raise RunError(f"the test was not sent: {str(e).removesuffix(AGAIN)}") from None
     finally:
         webhook.close()
 

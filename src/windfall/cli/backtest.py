@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from windfall import clock
-from windfall.cli.output import print_json, say
+from windfall.cli.output import print_json, require_writable, say
 from windfall.config.load import load
 from windfall.config.policy import PolicyName
 from windfall.config.schema import Config
@@ -113,6 +113,7 @@ def _prepare(file: Path, asked: BacktestRequest) -> tuple[Config, float | None, 
         raise ConfigError(f"--starts {asked.starts}: at most {_MOST_STARTS}")
     if asked.span_days is not None and not 0 < asked.span_days < float("inf"):
         raise ConfigError(f"--span-days {asked.span_days:g}: give a number of days above 0")
+    require_writable(files=[asked.html], folders=[asked.csv, asked.figures])
     return load(file), start, until
 
 

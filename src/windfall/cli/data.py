@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windfall.cli.output import Line, print_json, say
+from windfall.cli.output import Line, print_json, require_writable, say
 from windfall.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def prepare(
     way = next((each for each in PACKINGS if each == packing), None)
     if way is None:
         raise ConfigError(f"--packing {packing}: choose from {', '.join(PACKINGS)}")
+    require_writable(folders=[out])
     line = Line()
     told: list[str] = []
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windfall.cli.output import print_json, say
+from windfall.cli.output import print_json, require_writable, say
 from windfall.config.load import load
 from windfall.errors import ConfigError, StoreError
 from windfall.simulate.economics import economics_of, required
@@ -91,6 +91,7 @@ def _check(asked: EconomicsRequest) -> None:
         raise ConfigError(f"--starts {asked.starts}: give 1 to {_MOST_STARTS}")
     if asked.span_days is not None and not 0 < asked.span_days < float("inf"):
         raise ConfigError(f"--span-days {asked.span_days:g}: give a number of days above 0")
+    require_writable(folders=[asked.csv, asked.figures])
 
 
 def _write_tables(folder: Path, tables: Mapping[str, Frame], more: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from windfall.cli.output import print_json
+from windfall.cli.output import print_json, require_writable
 from windfall.errors import ConfigError, StoreError
 from windfall.store.files import write_json
 from windfall.view.dictionary import dictionary
@@ -17,6 +17,7 @@ def export(run: Path, out: Path, format: str, as_json: bool) -> None:
     """Write every series of ``run`` into the folder ``out``, a file each, what their columns mean, and its summary as JSON."""
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
+    require_writable(folders=[out])
     found, summary = RunFrames(run).everything()
     found["columns"] = dictionary(found)
     try:

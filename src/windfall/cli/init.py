@@ -10,6 +10,8 @@ from windfall.errors import ConfigError
 
 def init(file: Path, force: bool) -> None:
     """Write the template to ``file``."""
+    if file.is_dir():
+        raise ConfigError(f"{file}: is a folder; name a file in it, as in {file / 'windfall.toml'}")
     if file.exists() and not force:
         raise ConfigError(f"{file}: exists already; --force overwrites it")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from windfall.cli.output import print_json
+from windfall.cli.output import print_json, require_writable
 from windfall.config.load import load
 from windfall.errors import ConfigError
 from windfall.store.rundir import RunDir
@@ -16,6 +16,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
     """Write a version of a run's model as a folder that plain PyTorch, or nanochat, reads."""
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format; there are {', '.join(FORMATS)}")
+    require_writable(folders=[out])
     from windfall.run.training_inputs import data_dir, trainer_spec
     from windfall.run.versions import held_version, held_weights
     from windfall.train.interchange import tokenizer_document, write_folder
@@ -39,6 +40,7 @@ def export_weights(root: Path, out: Path, version: int | None, format: str, as_j
 
 def import_weights(checkpoint: Path, out: Path, meta: Path | None, as_json: bool) -> None:
     """Turn a nanochat checkpoint into a folder of ours."""
+    require_writable(folders=[out])
     from windfall.train.interchange import write_folder
     from windfall.train.model import parameter_count
     from windfall.train.nanochat import read_nanochat

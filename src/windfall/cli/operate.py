@@ -10,6 +10,7 @@ from pathlib import Path
 
 from windfall import clock
 from windfall.cli.output import print_json, say
+from windfall.errors import StoreError
 from windfall.run.asking import ask
 from windfall.run.requests import (
     BUDGET,
@@ -27,6 +28,7 @@ from windfall.run.requests import (
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.units import clock_text, duration_text, iso_utc
+from windfall.view.moment import open_telemetry
 from windfall.view.text import safe
 
 _LOOK_S = 0.2
@@ -88,7 +90,7 @@ def _became(one: RequestOutcome) -> str:
 def _ask(run: RunDir, asked: Request, wait: str | None, as_json: bool, note: str = "") -> int:
     wait_s = None if wait is None else seconds(wait, "--wait")
     id = ask(run, asked)
-    led = running(run)
+    led, stands = running(run), _stands(run, asked.site)
     found = _wait(run, id, wait_s) if wait_s is not None else outcome(run, id)
     state, reason = (found.state, found.reason) if found else ("waiting", "")
     if as_json:
@@ -104,7 +106,7 @@ def _ask(run: RunDir, asked: Request, wait: str | None, as_json: bool, note: str
         print(f"refused: {asked.what()}: {reason}")
         return 1
     said = {"applied": "done", "waiting": "asked; " + waits_for(run)}[state]
-    print(f"{said}: {_comes(asked, led)}" + (f" ({note})" if note else ""))
+    print(f"{said}: {_comes(asked, led, stands)}" + (f" ({note})" if note else ""))
     return 0
 
 
@@ -125,8 +127,8 @@ def whoever() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _comes(asked: Request, led: bool) -> str:
-    """What comes of a request."""
+def _comes(asked: Request, led: bool, stands: str) -> str:
+    """What comes of a request; ``stands``: the state of its site."""
     site = asked.site
     match asked.kind:
         case "release":
@@ -138,12 +140,40 @@ def _comes(asked: Request, led: bool) -> str:
             return f"{asked.what()}; {goes}. Write it into the configuration, too, or resume with the run directory"
         case "set":
             return f"{asked.what()} from then on. Write it into the configuration, too, or resume with the run directory"
-    goes = f"{site} hands in its work and stops" if led else f"{site} stays off"
+    goes = f"{site} {_goes(stands)}"
     if asked.for_s is not None:
         return f"{goes}, for {duration_text(asked.for_s)} of run time from {'now' if led else 'then'} on, unless released before"
     if asked.kind == "hold":
         return f"{goes}, until it is released"
+    if stands in ("off", "failed"):
+        return f"{goes}, through an on-period that has begun; its policy decides on the next one"
     return f"{goes}, until the on-period is over that this cuts short; then its policy decides again"
+
+
+def _goes(stands: str) -> str:
+    """What a site does that is to be off."""
+    match stands:
+        case "off" | "failed":
+            return "stays off"
+        case "provisioning":
+            return "is started no further"
+        case "":
+            return "hands in its work if it is on, and is off"
+    return "hands in its work and stops"
+
+
+def _stands(run: RunDir, site: str | None) -> str:
+    """The site's state as its coordinator last said; "off" while none runs, "" where nothing says."""
+    if site is None or not running(run):
+        return "off"
+    try:
+        telemetry = open_telemetry(run)
+        if telemetry is None:
+            return ""
+        with closing(telemetry):
+            return str(telemetry.now().get("sites", {}).get(site, [""])[0])
+    except StoreError:
+        return ""
 
 
 def _held(run: RunDir, site: str) -> bool:

@@ -53,8 +53,8 @@ def command_line() -> str:
 
     lines = [
         "# Command line", "",
-        f"{_MADE} Every verb that prints results has `--json`. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, "
-        "130 interrupted (drained cleanly).",
+        f"{_MADE} Every verb that prints results has `--json`. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration "
+        "(also where a file, run or version that is named is not there), 130 interrupted (drained cleanly).",
     ]  # fmt: skip
     for path, command in _verbs(typer.main.get_command(app), ("windfall",)):
         context = click.Context(command, info_name=" ".join(path))

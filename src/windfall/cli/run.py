@@ -11,7 +11,8 @@ from windfall.cli.output import print_json, print_line, say, typed
 from windfall.config.load import load
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, StoreError, WindfallError
-from windfall.store.rundir import RunDir
+from windfall.run.requests import running
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir
 from windfall.ui.terminal.lines import JsonLines
 from windfall.ui.terminal.progress import Progress
 from windfall.units import clock_text, iso_utc
@@ -74,11 +75,10 @@ def serve(
     if say_to_user:
         say(_first_word(config, run))
     with Progress("starting", silent=not say_to_user) as progress:
-        from rich.console import Console
-
         from windfall.grid.build import build_grid, run_start, with_start
         from windfall.policy.build import build_policy
         from windfall.run.supervisor import NoView, Supervisor, View
+        from windfall.ui.terminal.console import SafeConsole
         from windfall.ui.terminal.live import LiveView
 
         progress.done(-1.0, "reading the signals")
@@ -91,7 +91,7 @@ def serve(
         config = with_start(config, grid)
         if not run.exists():
             grid.require_from(run_start(config))
-        live = None if quiet or lines is not None else LiveView(run, config, Console())
+        live = None if quiet or lines is not None else LiveView(run, config, SafeConsole())
         view: View = live or lines or NoView()
 
         def tell(text: str) -> None:
@@ -138,6 +138,8 @@ def _first_word(config: Config, run: RunDir) -> str:
     except StoreError as e:  # what it can mend is mended when it begins, the rest is said there
         return f"resuming {config.run.name} in {run.root}; it cannot say where it stands: {e}"
     share = s.tokens_committed / max(1, s.tokens_budget) * 100
+    if running(run) or running(run, SUPERVISOR_LOCK):  # another `windfall run` does that; this one will be refused
+        return f"{s.run_id} in {run.root} is being run now, and is at {share:.1f} % of its tokens"
     stopped = [f"{clock_text(s.t_run)} UTC of run time"] if s.t_run is not None else []
     stopped += [iso_utc(s.t_wall)] if s.t_wall is not None and config.run.clock == "scaled" else []
     where = f"from version {s.version}, at {share:.1f} % of its tokens" if s.version is not None else "from its beginning"

@@ -17,6 +17,7 @@ from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError
 from windfall.grid.build import Grid, build_grid, with_start
 from windfall.grid.credentials import NEEDED, WHERE, Credentials
+from windfall.grid.http import AGAIN
 from windfall.grid.live import LiveSignal, live_signal
 from windfall.grid.signal import Reading, Signal
 from windfall.ui.terminal.progress import Progress
@@ -230,7 +231,7 @@ def _print(result: dict[str, Any]) -> None:
         for text in s.get("warnings", ()):
             print(f"    warning: {text}")
         if s.get("last_error"):
-            print(f"    last error: {s['last_error']}")
+            print(f"    last error: {s['last_error'].removesuffix(AGAIN)}")
     if result["policies"]:
         print("policies, from a standing start")
     for p in result["policies"]:

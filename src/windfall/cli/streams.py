@@ -1,4 +1,8 @@
-"""Standard output and error for a verb, made safe for any encoding, a full disk, a reader that has gone and a closed terminal."""
+"""Standard output and error for a verb, made safe for any encoding, a full disk, a reader that has gone and a closed terminal.
+
+Whatever is printed may come from a file that somebody else wrote: no control character of a text reaches the terminal. What draws
+there (`ui.terminal`) writes to ``drawn``, and makes the texts in its pictures harmless itself.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from windfall.view.text import printable
 
 #: Replacements for characters that an encoding lacks. Others are written as an escape (`\\u2581`).
 _PLAIN = {
@@ -48,8 +54,17 @@ class GuardedStream:
             stream.reconfigure(errors=_HANDLER)
 
     def write(self, text: str) -> int:
-        self._try(lambda: self._stream.write(text))
+        self._try(lambda: self._stream.write(printable(text)))
         return len(text)
+
+    @property
+    def drawn(self) -> DrawnStream:
+        """The same stream, which lets control characters through."""
+        return DrawnStream(self)
+
+    def draw(self, text: str) -> None:
+        """Write what a terminal is to obey."""
+        self._try(lambda: self._stream.write(text))
 
     def flush(self) -> None:
         self._try(self._stream.flush)
@@ -80,6 +95,20 @@ class GuardedStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class DrawnStream:
+    """A guarded stream for what moves the cursor and has colours."""
+
+    def __init__(self, guarded: GuardedStream) -> None:
+        self._guarded = guarded
+
+    def write(self, text: str) -> int:
+        self._guarded.draw(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guarded, name)
 
 
 def take_over() -> tuple[GuardedStream, GuardedStream]:

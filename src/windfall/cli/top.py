@@ -31,14 +31,12 @@ def top(root: Path, jsonl: bool) -> None:
         _follow(run, lines)
         lines.end(None)
         return
-    from rich.console import Console
-
-    from windfall.ui.terminal.console import output
+    from windfall.ui.terminal.console import SafeConsole, output
     from windfall.ui.terminal.live import LiveView
     from windfall.ui.terminal.tables import print_status
     from windfall.view.state import run_state
 
-    console = Console()
+    console = SafeConsole()
     if console.is_terminal:
         _follow(run, LiveView(run, _config(run), console, joined=True))
         return

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from windfall.cli.output import print_json, say
 from windfall.config.trackers import TrackerTable
 from windfall.errors import ConfigError
+from windfall.run.tracking import unnamed
 from windfall.store.rundir import RunDir
 from windfall.view.state import run_state
 
@@ -24,6 +25,8 @@ def track(
     run = RunDir(root).open_existing()
     config = _config(run)
     tables = _tables(config, kind, folder, project, url)
+    if not follow and (lacks := unnamed(tables)):
+        raise ConfigError(lacks[0])
     from windfall.ui.trackers.follow import Follower, follow_all
 
     run_id = run_state(run).run_id

@@ -252,7 +252,7 @@ def stop(
     raise typer.Exit(verb.stop(run, why, author, expect, wait, as_json))
 
 
-@app.command("set")
+@app.command("set", context_settings={"ignore_unknown_options": True})  # so that -1 is a value, and is told what is wrong with it
 def set_(
     run: RunArgument,
     key: Annotated[str, typer.Argument(metavar="KEY", help="as in the configuration; its table may be left out: max_sites")],

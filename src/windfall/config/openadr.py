@@ -38,6 +38,10 @@ class OpenAdrTable(Table):
     groups: dict[str, list[str]] = Field(
         default_factory=dict, description="sites that a target's name means, besides names of sites and regions"
     )
+    targets: list[str] = Field(
+        default_factory=list,
+        description="targets that are named in questions: a VTN of 3.1 gives what is targeted only to who names its target",
+    )
     reports: bool = Field(True, description="whether what was delivered is reported after each interval")
 
     @model_validator(mode="after")

@@ -76,6 +76,8 @@ def describe(path: str, asked: dict[str, Any]) -> Description:
         named = [asked[k] for k in ("time_column", "column", "hour_column") if k in asked]
         likely = likely_columns(table) if table.layout else ()
         sheet = read_sheet(file, path, names=[*named, *asked.get("where", {})], decimal=asked.get("decimal"), likely=likely)
+    if not sheet.rows:
+        raise SignalError(f"{path}: {sheet.form}: there is no row below the header; fetch the file again")
     columns = [_column(name, cells, sheet.decimal_comma) for name, cells in zip(sheet.header, sheet.cells, strict=True)]
     if table.layout is not None:
         known = {"type": table.type, **({"currency": table.currency} if table.type == "price" else {})}
@@ -85,6 +87,8 @@ def describe(path: str, asked: dict[str, Any]) -> Description:
         except SignalError as e:
             found.problem = str(e)
         return found
+    if len(columns) == 1 and columns[0].kind == "text":
+        raise SignalError(f"{path}: has one column, {columns[0].name[:60]!r}, of text: a trace has instants and values")
     guessed = _guess(sheet, columns, asked)
     found = Description(sheet, columns, {"path": path, **guessed, **asked}, layout=recognised(sheet.header))
     if "time_column" not in found.table or "column" not in found.table:

@@ -33,6 +33,8 @@ MAX_RETRY_AFTER_S = 3600.0
 _MAX_BYTES = 32 * 1024 * 1024
 #: How many tries one ``get`` makes at most, if it may retry.
 _TRIES = 4
+#: How a message ends that a poller tells.
+AGAIN = "; it is asked again"
 _FORM = "application/x-www-form-urlencoded"
 #: If the name of a query parameter contains one of these, its value is a secret.
 _SECRET_WORDS = ("key", "token", "secret", "passw", "auth", "sig", "credential")

@@ -1,7 +1,8 @@
 """A client (VEN) of an OpenADR 3 server (VTN): reads a programme's events and sends reports.
 
-Of the OpenADR 3.0 specification (openadr.org) it uses `GET /programs`, `GET /events` and `POST /reports`, with OAuth 2 client
-credentials (RFC 6749 4.4) or a bearer token. Targets are read as 3.0 has them (type and values) and as 3.1 has them (texts).
+Of the OpenADR 3.0.1 specification (openadr.org) it uses `GET /programs`, `GET /events` and `POST /reports`, with OAuth 2 client
+credentials (RFC 6749 4.4) or a bearer token. Of 3.1 it reads targets that are texts, asks for objects that only who names a target
+may see, and knows its way of saying "now".
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ _PAGE, _PAGES = 50, 100
 _BEFORE_END_S, _TOKEN_S = 30.0, 300.0
 #: Intervals of one event, at most.
 _MOST_INTERVALS = 10_000
-_DURATION = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+_DURATION = re.compile(r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+#: Seconds of its parts. Years and months are the longest that there are, so that nothing ends too early.
+_PARTS_S = (366 * 86400, 31 * 86400, 604800, 86400, 3600, 60, 1)
+#: "The beginning of time", as 3.0 and 3.1 write it: at once, or of a later interval: after the one before.
+_BEGINNING = re.compile(r"000[01]-0[01]-0[01](T00:00(:00(\.0+)?)?(Z|[+-]00:00)?)?")
 _WATTS = {"KW": 1e3, "W": 1.0, "MW": 1e6}
 
 
@@ -56,36 +61,44 @@ class Vtn:
         self._table = table
         self._http = Http("openadr", timeout_s=table.timeout_s)
         self._token, self._token_until = "", -math.inf
-        self._programme = ""
+        self._programme: dict[str, Any] = {}
 
-    def programme_id(self) -> str:
-        """The id of the programme. Raises SignalError if the VTN has none of that name or id, else as `events`."""
+    def programme(self) -> dict[str, Any]:
+        """The programme. Raises SignalError if the VTN has none of that name or id, else as `events`."""
         if not self._programme:
-            found = self._pages("programs")
+            found = [p for p in self._all("programs") if isinstance(p, dict)]
             for key in ("id", "programName"):
-                mine = [str(p["id"]) for p in found if isinstance(p, dict) and p.get(key) == self._table.programme and p.get("id")]
+                mine = [p for p in found if p.get(key) == self._table.programme and p.get("id")]
                 if mine:
                     self._programme = mine[0]
                     break
             else:
-                names = sorted(str(p.get("programName")) for p in found if isinstance(p, dict))[:10]
+                names = sorted(str(p.get("programName")) for p in found)[:10]
                 there = f"there are {', '.join(names)}" if names else "there is none"
                 raise SignalError(f"openadr: the VTN has no programme {self._table.programme}; {self._http.public(there)}")
         return self._programme
 
     def events(self) -> list[Any]:
-        """The programme's events as the VTN has them now.
+        """The programme's events as the VTN has them now, each with the programme's payload descriptors before its own.
 
         Raises:
             TryLater: it may answer later.
             Unauthorized: a credential is not there, or access is refused.
             SignalError: it answers something else, or has no such programme.
         """
-        return self._pages("events", programID=self.programme_id())
+        programme = self.programme()
+        found, common = self._all("events", programID=str(programme["id"])), programme.get("payloadDescriptors")
+        if not isinstance(common, list):
+            return found
+        key = "payloadDescriptors"
+        return [
+            {**e, key: [*common, *(e.get(key) or [])]} if isinstance(e, dict) and isinstance(e.get(key), list | None) else e
+            for e in found
+        ]
 
     def report(self, body: Mapping[str, Any]) -> None:
         """Send a report, whose programID is filled in. Raises as `events`."""
-        whole = {"programID": self.programme_id(), **body}
+        whole = {"programID": self.programme()["id"], **body}
         self._authorised(lambda headers: self._http.post(self._at("reports"), whole, headers=headers))
 
     def close(self) -> None:
@@ -94,6 +107,14 @@ class Vtn:
 
     def _at(self, what: str) -> str:
         return f"{self._table.url.rstrip('/')}/{what}"
+
+    def _all(self, what: str, **params: str) -> list[Any]:
+        """Every object; and those that only who names a target of theirs is given (3.1)."""
+        found = self._pages(what, **params)
+        for target in self._table.targets:
+            known = {o.get("id") for o in found if isinstance(o, dict)}
+            found += [o for o in self._pages(what, targets=target, **params) if not isinstance(o, dict) or o.get("id") not in known]
+        return found
 
     def _pages(self, what: str, **params: str) -> list[Any]:
         found: list[Any] = []
@@ -113,11 +134,15 @@ class Vtn:
         raise SignalError(f"openadr: /{what} has more than {_PAGES * _PAGE} objects; ask for a programme of its own")
 
     def _authorised(self, ask: Any) -> Any:
-        """What ``ask`` returns, with a token; where the VTN refuses the one that is kept, with a new one."""
+        """What ``ask`` returns, with a token; where the VTN refuses the one that is kept, with a new one.
+
+        It does so with 401, or with 403, as the specification has no other answer for it.
+        """
+        kept, token = clock.monotonic() < self._token_until, self._bearer()
         try:
-            return ask({"Authorization": f"Bearer {self._bearer()}"})
-        except AccessDenied as e:
-            if self._table.token_url is None or e.status != 401:
+            return ask({"Authorization": f"Bearer {token}"})
+        except AccessDenied:
+            if self._table.token_url is None or not kept:
                 raise
         self._token_until = -math.inf
         return ask({"Authorization": f"Bearer {self._bearer()}"})
@@ -177,14 +202,20 @@ def _spans(id: str, event: Any, table: OpenAdrTable, config: Config) -> tuple[li
     if not sites:
         return [], []  # it is for others
     changed = str(event.get("modificationDateTime") or event.get("createdDateTime") or "")
-    units = {d.get("payloadType"): d.get("units") for d in event.get("payloadDescriptors") or [] if isinstance(d, dict)}
-    whole_begin, whole_s = _period(event.get("intervalPeriod"), changed)
+    described = [d for d in event.get("payloadDescriptors") or [] if isinstance(d, dict)]
+    units = {d.get("payloadType"): d["units"] for d in described if d.get("units")}
+    whole_begin, whole_s = _period(event.get("intervalPeriod"))
+    whole_begin = parse_utc(changed) if whole_begin == -math.inf else whole_begin
     intervals = event["intervals"]
     if not isinstance(intervals, list) or len(intervals) > _MOST_INTERVALS:
         raise ValueError(f"intervals are a list of at most {_MOST_INTERVALS}")
     spans, words, begin = [], dict[str, None](), whole_begin
+    if event.get("duration") is not None:
+        words[f"event {id}: its intervals are taken as they are, once; its duration is not acted on"] = None
     for i, interval in enumerate(intervals):
-        own_begin, own_s = _period(interval.get("intervalPeriod"), changed)
+        own_begin, own_s = _period(interval.get("intervalPeriod"))
+        if own_begin == -math.inf:  # with the event, after the interval before, or at once
+            own_begin = parse_utc(changed) if begin is None else begin
         begin = begin if own_begin is None else own_begin
         lasts_s = whole_s if own_s is None else own_s
         if begin is None or lasts_s is None:
@@ -195,17 +226,21 @@ def _spans(id: str, event: Any, table: OpenAdrTable, config: Config) -> tuple[li
             if does == "ignore":
                 words[f"event {id}: payloads of type {kind} are not acted on"] = None
                 continue
-            (value,) = payload["values"]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            values = payload["values"]
+            if does == "hold" and kind != "SIMPLE" and values and all(isinstance(v, str) for v in values):
+                hold = True  # an alert: its value is for people
+                continue
+            if not values or any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in values):
                 raise ValueError(f"the value of {kind} is no number")
+            # Several are for parts of the interval (3.1): the strictest is taken for the whole.
             if does == "hold":
-                hold = hold or value >= table.hold_level
+                hold = hold or max(values) >= table.hold_level
                 continue
             unit = str(units.get(kind) or "KW").upper()
             if unit not in _WATTS:
                 raise ValueError(f"{kind} is in {unit[:20]}, and not in KW, W or MW")
             # Less than nothing would be to feed in, which no site can.
-            limit_w = min(max(0.0, value * _WATTS[unit]), math.inf if limit_w is None else limit_w)
+            limit_w = min(max(0.0, min(values) * _WATTS[unit]), math.inf if limit_w is None else limit_w)
         if lasts_s > 0 and (hold or limit_w is not None):
             key = f"{id}/{changed}/{i}"
             number = interval.get("id", i)
@@ -231,18 +266,20 @@ def _meant(targets: list[Any] | None, table: OpenAdrTable, config: Config) -> fr
     return frozenset(found.union(*(table.groups.get(n, []) for n in names)))
 
 
-def _period(period: Any, changed: str) -> tuple[float | None, float | None]:
-    """Start and duration (s) of an intervalPeriod, None for what it does not say."""
+def _period(period: Any) -> tuple[float | None, float | None]:
+    """Start and duration (s) of an intervalPeriod, None for what it does not say; minus infinity for the beginning of time."""
     if period is None:
         return None, None
     start, duration = period.get("start"), period.get("duration")
-    if isinstance(start, str) and start.startswith("0000-00-00"):
-        start = changed  # at once, says the specification: when it was made so
-    return None if start is None else parse_utc(start), None if duration is None else duration_s(duration)
+    if isinstance(start, str) and _BEGINNING.fullmatch(start.strip()):
+        start_s: float | None = -math.inf
+    else:
+        start_s = None if start is None else parse_utc(start)
+    return start_s, None if duration is None else duration_s(duration)
 
 
 def duration_s(text: str) -> float:
-    """Seconds of an ISO 8601 duration of weeks, days, hours, minutes and seconds; infinity for P9999Y, which is without end.
+    """Seconds of an ISO 8601 duration; infinity for P9999Y, which is without end. A year has 366 days and a month 31.
 
     Raises:
         ValueError: it is none.
@@ -251,8 +288,8 @@ def duration_s(text: str) -> float:
         return math.inf
     found = _DURATION.fullmatch(text)
     if not found or not any(found.groups()):
-        raise ValueError(f"{text[:40]!r} is no duration of weeks, days, hours, minutes and seconds")
-    return math.fsum(float(n or 0) * s for n, s in zip(found.groups(), (604800, 86400, 3600, 60, 1), strict=True))
+        raise ValueError(f"{text[:40]!r} is no duration, as PT15M or P1D is one")
+    return math.fsum(float(n or 0) * s for n, s in zip(found.groups(), _PARTS_S, strict=True))
 
 
 # -- what is wanted ------------------------------------------------------------------------------------------

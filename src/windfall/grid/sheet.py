@@ -32,6 +32,8 @@ _SEARCHED = 200
 _SAMPLED = 2000
 #: So many different values of a column that chooses rows are remembered.
 _REMEMBERED = 1000
+#: So large a share of a text can be printed; of other bytes less can.
+_TEXT_SHARE = 0.95
 #: Known formats that are not read, and what to do instead.
 _OTHERS = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx); unpack it, or save it as CSV",
@@ -110,6 +112,8 @@ def read_sheet(
             data = gzip.decompress(data)
         if data[:4] == b"PAR1":
             sheet = _parquet(data, label, wanted, where or {})
+        elif file.suffix == ".parquet":
+            raise SignalError(f"{label}: is no Parquet file, whatever its name says; fetch it again")
         elif data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
             sheet = _json(data, label, wanted, where or {})
         else:
@@ -141,7 +145,8 @@ def _decoded(data: bytes, label: str) -> str:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if "\0" not in text[:10_000]:
+        head_of_it = text[:10_000]
+        if "\0" not in head_of_it and sum(c.isprintable() or c in "\r\n\t" for c in head_of_it) >= _TEXT_SHARE * len(head_of_it):
             return text
     raise SignalError(f"{label}: cannot be read as CSV: it is no text; .csv, .csv.gz, .parquet and .json can be read")
 

@@ -21,7 +21,7 @@ class Address:
 
 
 def addresses(config: Config) -> list[Address]:
-    """Every address that a run of ``config`` talks to, each once."""
+    """Every address that a run of ``config`` talks to, each once, but for those that are secrets."""
     found = []
     for (kind, i, *_), table in signals(config):
         if table.live:
@@ -39,6 +39,12 @@ def addresses(config: Config) -> list[Address]:
         from windfall.train.hub import address
 
         found.append(_asked("data", address()))
+    if config.openadr is not None:
+        found += [_asked("openadr", url) for url in (config.openadr.url, config.openadr.token_url) if url]
+    webhook = config.alerts.webhook
+    if webhook is not None and not webhook.startswith(("env:", "file:")):  # from there it may be a secret
+        found.append(_asked("alerts", webhook))
+    found += [_asked(t.kind, t.url) for t in config.tracker if t.url and t.url.startswith(("http:", "https:"))]
     return list(dict.fromkeys(found))
 
 

@@ -272,9 +272,9 @@ class GridDesk:
         used = self._telemetry.grid_joules_between(begin, span.end)
         period = {"start": iso_utc(begin), "duration": f"PT{span.end - begin:.0f}S"}
         resources, sums = [], [0.0, 0.0]
-        for s in self._config().site:
-            if s.name not in span.sites:
-                continue
+        sites = [s for s in self._config().site if s.name in span.sites]
+        reading = "DIRECT_READ" if all(s.meter is not None for s in sites) else "ESTIMATED"
+        for s in sites:
             kwh = used.get(s.name, 0.0) / 3.6e6
             baseline = self._telemetry.wanted_s(s.name, begin, span.end) * s.train_power_w / 3.6e6
             sums = [sums[0] + kwh, sums[1] + baseline]
@@ -284,8 +284,8 @@ class GridDesk:
         body = {
             "eventID": span.event, "clientName": self._table.ven_name, "reportName": f"windfall-{_id(span.key)[5:21]}",
             "payloadDescriptors": [
-                {"objectType": "REPORT_PAYLOAD_DESCRIPTOR", "payloadType": kind, "readingType": reading, "units": "KWH"}
-                for kind, reading in (("USAGE", "DIRECT_READ"), ("BASELINE", "ESTIMATED"))
+                {"objectType": "REPORT_PAYLOAD_DESCRIPTOR", "payloadType": kind, "readingType": how, "units": "KWH"}
+                for kind, how in (("USAGE", reading), ("BASELINE", "ESTIMATED"))
             ],
             "resources": resources,
         }  # fmt: skip

@@ -167,7 +167,7 @@ class Operator:
             return
         state = self._stands().get(asked.site or "", "")
         now = {state} if asked.site is None else {state, "held" if asked.site in self._holds else "free"}
-        seen = [word.strip() for word in asked.expect.split(",")]
+        seen = asked.expected()
         if not now & set(seen):
             so = ", ".join(sorted(now - {""})) or "unknown"
             raise ConfigError(f"{asked.site or 'the run'} is {so}, and not {' or '.join(seen)} as its asker saw it")

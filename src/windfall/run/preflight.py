@@ -22,6 +22,7 @@ from windfall.config.microgrid import SourceTable
 from windfall.config.openadr import OpenAdrTable
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
+from windfall.config.trackers import TrackerTable
 from windfall.errors import ConfigError, DataError, SignalError
 from windfall.grid.build import make_signal
 from windfall.grid.openadr import missing as unheard
@@ -31,6 +32,7 @@ from windfall.policy.build import build_policy
 from windfall.run.disk_need import too_little
 from windfall.run.network import network_faults
 from windfall.run.sharing import averaged_states, shared_steps, short_notices, slow_leaves
+from windfall.run.tracking import unnamed
 from windfall.run.training_inputs import prepared_source, trainer_spec
 from windfall.run.webhook import missing
 from windfall.train.corpus import HUB, open_corpus
@@ -95,6 +97,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
             continue  # this part needs a value that is wrong in itself
     heard.warnings += missing(partial.alerts) if isinstance(getattr(partial, "alerts", None), AlertsTable) else []
     heard.warnings += unheard(partial) if isinstance(getattr(partial, "openadr", None), OpenAdrTable) else []
+    heard.warnings += unnamed([t for t in getattr(partial, "tracker", ()) if isinstance(t, TrackerTable)])
     return list(dict.fromkeys(found)), heard.warnings
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from windfall.errors import ConfigError
+from windfall.fleet.machine import State
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold, TakenRequest
 from windfall.store.rundir import SUPERVISOR_LOCK, RunDir
@@ -35,6 +36,9 @@ LIVE_KEYS = (
     "limits.max_spend_per_h", "limits.max_spend",
 )  # fmt: skip
 BUDGET = "run.budget_tokens"
+#: What can be expected of a site, and of the run.
+SITE_STANDS = (*(s.value for s in State), "held", "free")
+RUN_STANDS = ("paused", "local", "federated")
 #: Ten years (s). A longer time is a mistake, and much longer ones are beyond what calendars can express.
 _MOST_S = 3650 * 86400.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -70,6 +74,10 @@ class Request:
         if self.kind == "set":
             return f"{self.key} = {'none' if self.value is None else json.dumps(self.value)}"
         return f"{self.kind} of {self.site}" if self.site is not None else self.kind
+
+    def expected(self) -> list[str]:
+        """What a site or the run may be, a word each."""
+        return [word.strip() for word in (self.expect or "").split(",")]
 
     def as_json(self) -> dict[str, Any]:
         """What its file and the ledger keep."""
@@ -108,6 +116,10 @@ class Request:
             return f"{self.key} is one value"
         if self.extend is not None and (self.key != BUDGET or self.extend not in ("warmdown", "hold")):
             return "extend goes with a larger budget, and is warmdown or hold"
+        if self.expect and self.kind != "set":
+            known = SITE_STANDS if self.kind in OF_SITES else RUN_STANDS
+            if strange := [word for word in self.expected() if word not in known]:
+                return f"expect: {strange[0] or 'nothing'!r} is nothing that can be so; there are {', '.join(known)}"
         if not _ID.fullmatch(self.id):
             return "an id has 1 to 64 letters, digits, - and _"
         long = [k for k in ("site", "who", "why", "expect", "value") if len(str(getattr(self, k) or "")) > _LONGEST]
@@ -150,6 +162,8 @@ def seconds(text: str, option: str = "--for") -> float:
 def live_key(text: str) -> str:
     """The key that `set` means by ``text``, which may leave out the table: `max_sites`. Raises ConfigError."""
     found = [k for k in LIVE_KEYS if text in (k, k.rpartition(".")[2])]
+    if not text:
+        raise ConfigError(f"set names a key; there are {', '.join(LIVE_KEYS)}")
     if not found:
         raise ConfigError(
             f"{text}: cannot be changed while the run goes on; there are {', '.join(LIVE_KEYS)}. For others stop the run, change "

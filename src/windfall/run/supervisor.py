@@ -21,7 +21,7 @@ from windfall.run.network import require_network
 from windfall.run.prepare import Say, prepare_run
 from windfall.run.resume import differing
 from windfall.run.superlink import SuperLink
-from windfall.run.tracking import TrackingProcess
+from windfall.run.tracking import TrackingProcess, unnamed
 from windfall.run.training_inputs import data_dir
 from windfall.run.version0 import mend_version0
 from windfall.run.webhook import missing
@@ -110,7 +110,7 @@ class Supervisor:
         ledger.close()
         self._superlink = self.make_superlink(self._run_id)
         require_network(self._config, self._say)
-        for untold in [*missing(self._config.alerts), *unheard(self._config)]:
+        for untold in [*missing(self._config.alerts), *unheard(self._config), *unnamed(self._config.tracker)]:
             self._say(untold)
         if needs_endpoint(self._config, self._run):
             self._bulk = EndpointProcess(self._run, self._run_id, self._config, self._superlink.port)

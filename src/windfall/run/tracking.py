@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from windfall import clock
 from windfall.config.schema import Config
-from windfall.config.trackers import SECRETS
+from windfall.config.trackers import SECRETS, TrackerTable
 from windfall.grid.credentials import variables
 from windfall.processes import mark, spawn
 from windfall.store.rundir import RunDir
@@ -17,6 +18,13 @@ from windfall.store.rundir import RunDir
 _BACKOFF_S, _BACKOFF_MAX_S = 10.0, 600.0
 #: How long it may take for the last figures when the run ends (s).
 _LAST_S = 20.0
+
+
+def unnamed(tables: Sequence[TrackerTable]) -> list[str]:
+    """What trackers need and nobody has named, a sentence each."""
+    lacks = any(t.kind == "mlflow" and t.url is None for t in tables) and not os.environ.get("MLFLOW_TRACKING_URI")
+    what = "mlflow: no server is named, so nothing is sent; give url, as http://HOST:5000 or sqlite:///mlflow.db, or set "
+    return [f"{what}MLFLOW_TRACKING_URI"] if lacks else []
 
 
 class TrackingProcess:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windfall.config.schema import Config
-from windfall.errors import DataError
+from windfall.errors import DataError, NoData
 from windfall.run.training_inputs import data_dir, trainer_spec
 from windfall.store.ledger import Ledger
 from windfall.store.records import Version
@@ -24,7 +24,7 @@ _BATCH_TOKENS = 4096
 
 
 def held_version(run: RunDir, version: int | None) -> Version:
-    """A version whose weights are kept; None: the newest. Raises DataError if there is no such one."""
+    """A version whose weights are kept; None: the newest. Raises NoData if there is no such one."""
     ledger = Ledger.open(run.ledger, read_only=True)
     try:
         held = {v.version: v for v in ledger.versions() if v.retained}
@@ -32,7 +32,7 @@ def held_version(run: RunDir, version: int | None) -> Version:
         ledger.close()
     wanted = max(held) if version is None else version
     if wanted not in held:
-        raise DataError(f"{run.root}: version {wanted} is not kept; there are {', '.join(map(str, held))}")
+        raise NoData(f"{run.root}: version {wanted} is not kept; there are {', '.join(map(str, held))}")
     return held[wanted]
 
 

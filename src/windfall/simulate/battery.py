@@ -62,7 +62,7 @@ def battery_sizes(own: Bill, lanes: Sequence[Mapping[str, Lane]], config: Config
     seconds = sum(one[s.name][-1][1] - one[s.name][0][0] for one in lanes for s in config.site)
     # The bill is of the run's budget, and the lanes are of what was simulated.
     scale = own.owned_h / (seconds / 3600)
-    power_per_kwh, kg_per_kwh = own.power / own.kwh, None if own.kg is None else own.kg / own.kwh
+    power_per_kwh, kg_per_kwh = own.energy / own.kwh, None if own.kg is None else own.kg / own.kwh
     mean_kw = sum(s.train_power_w for s in config.site) / len(config.site) / 1000
     found = []
     for hours in [0.0, *sorted(set(battery.hours))]:
@@ -80,7 +80,7 @@ def battery_sizes(own: Bill, lanes: Sequence[Mapping[str, Lane]], config: Config
         hardware = own.hardware
         if table.used_share is not None:
             hardware *= min(longer, max(1.0, table.used_share / own.duty))
-        opex = own.power + own.link + own.traffic * longer + own.staff + own.waiting + kwh * power_per_kwh
+        opex = own.energy + own.link + own.traffic * longer + own.people + own.later_model + kwh * power_per_kwh
         outlay = Outlay((own.tokens + tokens) / 1e6, hardware + capital, opex, kg)
         duty, share = (own.useful_h + extra) / own.owned_h, extra / own.owned_h
         found.append(BatterySize(hours, hours * mean_kw, duty, share, outlay.per_unit, outlay.kg_per_unit))

@@ -7,8 +7,9 @@ The last value of ``emissions`` is the row's ``kg_co2``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,19 @@ from windfall.units import J_PER_KWH
 Array = npt.NDArray[np.float64]
 #: States in which a site takes optimizer steps, except in stalls.
 _WORKING = ("ready", "training")
+
+
+class Laned(Protocol):
+    """What went through a simulation: the preset of the trainer's model, and by site the time in each state and at each level."""
+
+    @property
+    def preset(self) -> str: ...
+
+    @property
+    def lanes(self) -> Mapping[str, Sequence[tuple[float, float, str]]]: ...
+
+    @property
+    def levels(self) -> Mapping[str, Sequence[tuple[float, float, float]]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,7 @@ class Curve:
         return np.interp(t, self.times, self.values)
 
 
-def activities(row: Row, config: Config) -> dict[str, list[Activity]]:
+def activities(row: Laned, config: Config) -> dict[str, list[Activity]]:
     """By site, what it was doing over a row's time, in order. Time off is left out."""
     model = TrainerModel.of(config, row.preset)
     joint = _joint(row)
@@ -72,7 +86,11 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
     """kgCO2 of all sites since the start of a row; None where it has no emissions."""
     if row.kg_co2 is None:
         return None
-    method = "marginal" if "marginal" in row.kg_by_method else "average"
+    return emitted(row, "marginal" if "marginal" in row.kg_by_method else "average", config, grid)
+
+
+def emitted(row: Laned, method: str, config: Config, grid: Grid) -> Curve | None:
+    """The same by one kind of intensity; None where no site has it."""
     doing = activities(row, config)
     parts = []
     for site in config.site:
@@ -88,6 +106,11 @@ def emissions(row: Row, config: Config, grid: Grid) -> Curve | None:
         parts.append(Curve(edges, np.concatenate(([0.0], np.cumsum(grams))) / 1000.0))
     if not parts:
         return None
+    return added(parts)
+
+
+def added(parts: Sequence[Curve]) -> Curve:
+    """The sum of curves."""
     times = np.unique(np.concatenate([c.times for c in parts]))
     return Curve(times, np.sum([c.at(times) for c in parts], axis=0))
 
@@ -138,7 +161,7 @@ def seconds_training(doing: Sequence[Activity]) -> Curve:
     return Curve(times, values[first])
 
 
-def _joint(row: Row) -> list[tuple[float, float]]:
+def _joint(row: Laned) -> list[tuple[float, float]]:
     """The times in which two or more sites of a row worked, in order. The stall's cycle begins anew with each."""
     changes: dict[float, list[tuple[str, bool]]] = {}
     for site, lane in row.lanes.items():  # in the order of sites, in which the loop places them

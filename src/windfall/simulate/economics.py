@@ -34,7 +34,7 @@ _MINIMAL = "[economics]\ncapex_per_gpu = 40_000\nrented_per_gpu_h = 2.5\n[[econo
 class Bill:
     """What some training costs, by part, in the currency of `[economics]`. Hours are site-hours.
 
-    ``hardware`` of rented sites is the rent, power included. ``waiting`` is what the owner asks for a later model.
+    ``hardware`` of rented sites is the rent, power included. ``later_model`` is what the owner asks for that.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Bill:
     #: GPU-hours in which sites were on, starts included: what a rented one bills.
     on_gpu_h: float
     hardware: float
-    power: float
+    energy: float
     #: Rent of the links, and what is paid by the GB.
     link: float
     traffic: float
-    staff: float
-    waiting: float
+    people: float
+    later_model: float
     kwh: float
     unknown_kwh: float
     kg: float | None
@@ -60,7 +60,7 @@ class Bill:
     @property
     def outlay(self) -> Outlay:
         """Per million tokens."""
-        opex = self.power + self.network + self.staff + self.waiting
+        opex = self.energy + self.network + self.people + self.later_model
         return Outlay(self.tokens / 1e6, self.hardware, opex, self.kg)
 
     @property
@@ -169,7 +169,7 @@ class Economics:
 
     def at_duty(self, duty: float) -> float:
         """What a million tokens would cost on own sites at another duty, without people and what a later model costs."""
-        return _at_duty(replace(self.own, staff=0.0, waiting=0.0), self.used_share, duty)
+        return _at_duty(replace(self.own, people=0.0, later_model=0.0), self.used_share, duty)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `windfall economics --json` prints."""
@@ -217,13 +217,13 @@ def economics_of(
     owns, alls = [o.bill for _, o, _ in used], [a.bill for _, _, a in used]
     own, always = settled(owns, config, "own, in windows"), settled(alls, config, "own, always on")
     later = max(0.0, own.days - always.days)
-    own = replace(own, waiting=table.waiting_per_day * later)
+    own = replace(own, later_model=table.waiting_per_day * later)
     bills = [own, always] if chosen != "always" else [replace(own, name=always.name)]
     if table.rented_per_gpu_h is not None:
         bills += [_rented(b, table.rented_per_gpu_h, b.name.replace("own", "rented")) for b in bills]
     dates = [b.times(config.run.budget_tokens / b.tokens) for b in owns]
     others = [b.times(config.run.budget_tokens / b.tokens) for b in alls]
-    asked = [replace(d, waiting=table.waiting_per_day * max(0.0, d.days - a.days)) for d, a in zip(dates, others, strict=True)]
+    asked = [replace(d, later_model=table.waiting_per_day * max(0.0, d.days - a.days)) for d, a in zip(dates, others, strict=True)]
     over = quantiles([d.outlay.per_unit for d in asked])
     dark = sum(b.unknown_kwh for b in owns)
     if dark > 0:
@@ -309,8 +309,8 @@ def _costed(row: Row, config: Config, grid: Grid) -> CostedRow:
     traffic = table.network_per_gb * table.gb_per_site_hour * useful
     bill = Bill(
         name=row.policy, tokens=tokens, days=row.span_h / 24, owned_h=row.span_h * sites, useful_h=useful, on_gpu_h=gpu_h,
-        hardware=hardware, power=energy.money, link=link, traffic=traffic, staff=table.staff_per_year / YEAR_H * row.span_h,
-        waiting=0.0, kwh=energy.kwh, unknown_kwh=energy.unknown_kwh, kg=row.kg_co2,
+        hardware=hardware, energy=energy.money, link=link, traffic=traffic, people=table.staff_per_year / YEAR_H * row.span_h,
+        later_model=0.0, kwh=energy.kwh, unknown_kwh=energy.unknown_kwh, kg=row.kg_co2,
         embodied_kg=made if all(s.embodied is not None for s in config.site) else None,
     )  # fmt: skip
     done = row.finish_h is not None if config.backtest.target == "budget" else tokens > 0
@@ -343,12 +343,12 @@ def settled(bills: Sequence[Bill], config: Config, name: str) -> Bill:
 
 def _rented(own: Bill, per_gpu_h: float, name: str) -> Bill:
     """The same training on rented sites, which bill the hours in which they are on. People are needed too; a link is included."""
-    return replace(own, name=name, hardware=per_gpu_h * own.on_gpu_h, power=0.0, link=0.0, traffic=0.0, embodied_kg=None)
+    return replace(own, name=name, hardware=per_gpu_h * own.on_gpu_h, energy=0.0, link=0.0, traffic=0.0, embodied_kg=None)
 
 
 def _break_even(own: Bill, config: Config, table: EconomicsTable) -> BreakEven:
     per_h, link_h = capital_per_site_h(config, table), own.link / own.owned_h
-    running, gpu_h = (own.power + own.traffic) / own.useful_h, own.on_gpu_h / own.useful_h
+    running, gpu_h = (own.energy + own.traffic) / own.useful_h, own.on_gpu_h / own.useful_h
     used = own.duty if table.used_share is None else max(table.used_share, own.duty)
     price = break_even_price(per_h, running + link_h / own.duty, used)
     # Hardware that is used otherwise too is not paid for while it waits, and its link is.
@@ -361,9 +361,9 @@ def _waiting(own: Bill, always: Bill) -> WaitingPrice:
     later, extra = own.days - always.days, own.total - always.total
     avoided = None if own.kg is None or always.kg is None else always.kg - own.kg
     return WaitingPrice(
-        days_later=later, extra=extra, owning=extra - own.waiting - (own.power - always.power),
-        energy=own.power - always.power, later_model=own.waiting, per_day=extra / later if later > 0 else None, kg_avoided=avoided,
-        per_tonne_avoided=extra / avoided * 1000 if avoided is not None and avoided > 0 else None,
+        days_later=later, extra=extra, owning=extra - own.later_model - (own.energy - always.energy),
+        energy=own.energy - always.energy, later_model=own.later_model, per_day=extra / later if later > 0 else None,
+        kg_avoided=avoided, per_tonne_avoided=extra / avoided * 1000 if avoided is not None and avoided > 0 else None,
     )  # fmt: skip
 
 
@@ -372,8 +372,8 @@ def _at_duty(own: Bill, used_share: float | None, duty: float) -> float:
     shares = [1 / d if used_share is None else min(1 / d, 1 / used_share) for d in (own.duty, duty)]
     hardware = own.hardware * shares[1] / shares[0]
     # People and links are there all the time.
-    owning = (own.link + own.staff) * own.duty / duty
-    return (hardware + owning + own.traffic + own.power + own.waiting) / (own.tokens / 1e6)
+    owning = (own.link + own.people) * own.duty / duty
+    return (hardware + owning + own.traffic + own.energy + own.later_model) / (own.tokens / 1e6)
 
 
 def _sensitivity(own: Bill, table: EconomicsTable) -> list[Sensitivity]:
@@ -391,13 +391,13 @@ def _sensitivity(own: Bill, table: EconomicsTable) -> list[Sensitivity]:
     found = [
         ("price of the hardware", with_parts("hardware", (low, high))),
         ("life of the hardware", with_parts("hardware", (life_low, life_high))),
-        ("price of energy", with_parts("power", (low, high))),
+        ("price of energy", with_parts("energy", (low, high))),
         ("duty", tuple(_at_duty(own, table.used_share, min(1.0, own.duty * f)) for f in (low, high))),
         ("tokens a second", (own.total / units / low, own.total / units / high)),
         ("rent of links", with_parts("link", (low, high))),
         ("price of traffic", with_parts("traffic", (low, high))),
-        ("people", with_parts("staff", (low, high))),
-        ("price of a later model", with_parts("waiting", (low, high))),
+        ("people", with_parts("people", (low, high))),
+        ("price of a later model", with_parts("later_model", (low, high))),
     ]
     made = [Sensitivity(name, values[0], values[1]) for name, values in found]
     return sorted((s for s in made if s.width > 0), key=lambda s: -s.width)

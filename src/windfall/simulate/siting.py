@@ -65,7 +65,7 @@ def site_regions(
         o = bill.outlay
         found.append(SitedRegion(
             site.region, len(rows), len(bills), o.per_unit, o.kg_per_unit, bill.days / _DAYS, bill.duty,
-            bill.power / bill.kwh * 1000 if bill.kwh > 0 else None, bill.total, bill.kg,
+            bill.energy / bill.kwh * 1000 if bill.kwh > 0 else None, bill.total, bill.kg,
         ))  # fmt: skip
     first = {"money": "per_million_tokens", "kg": "kg_per_million_tokens", "years": "years"}[by]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from windfall.errors import StoreError
+from windfall.errors import NoRun, StoreError
 
 SUPERVISOR_LOCK = "supervisor.lock"
 
@@ -122,12 +122,13 @@ class RunDir:
         """Self, if there is a run here.
 
         Raises:
-            StoreError: there is none.
+            NoRun: there is none.
+            StoreError: it is not whole.
         """
         if not self.exists() and (self.root / SUPERVISOR_LOCK).is_file():
             raise StoreError(f"{self.root}: its run is being prepared, or was ended while it was; look again in a moment")
         if not self.exists():
-            raise StoreError(f"{self.root}: no run here (no ledger.db); `windfall run FILE --run-dir {self.root}` starts one")
+            raise NoRun(f"{self.root}: no run here (no ledger.db); `windfall run FILE --run-dir {self.root}` starts one")
         if not self.config.is_file():
             raise StoreError(f"{self.config}: the run's own configuration is gone; copy the file that it was started with there")
         return self

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from windfall.errors import DataError
+from windfall.errors import DataError, NoData
 from windfall.train import parquet
 from windfall.train.formats import Look, look
 from windfall.train.rows import Tally, line_documents, look_at_first_line, value_documents
@@ -118,7 +118,7 @@ def open_corpus(
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no name of a file or folder ({error}); name a text file or a folder") from error
     if missing:
-        raise DataError(f"{path}: no such file or folder; name a text, .jsonl or .parquet file, a folder, hf:… or {STDLIB!r}")
+        raise NoData(f"{path}: no such file or folder; name a text, .jsonl or .parquet file, a folder, hf:… or {STDLIB!r}")
     if is_folder:
         found = find(path, text_column, leave_out)
         return _corpus(str(source), found.files, text_column, found.left_out, skip_bad_rows, single=len(found.files) == 1)

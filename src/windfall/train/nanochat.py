@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
-from windfall.errors import ConfigError, DataError, StoreError
+from windfall.errors import ConfigError, DataError, NoData, StoreError
 from windfall.store.files import write_atomic
 from windfall.store.tensors import Tensors, save_file
 from windfall.train.interchange import (
@@ -94,7 +94,7 @@ def read_nanochat(checkpoint: Path, meta: Path | None = None) -> Checkpoint:
     if checkpoint.is_dir():
         checkpoint = _last_step(checkpoint)
     elif not checkpoint.is_file():
-        raise DataError(f"{checkpoint}: there is no such checkpoint")
+        raise NoData(f"{checkpoint}: there is no such checkpoint")
     meta = meta or checkpoint.with_name(re.sub(r"^model", "meta", checkpoint.stem) + ".json")
     document = read_document(meta)
     config = _config(meta, document.get("model_config"))
@@ -150,7 +150,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_safetensors(path))
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such checkpoint") from None
+        raise NoData(f"{path}: there is no such checkpoint") from None
     except (SafetensorError, OSError, ValueError, KeyError) as e:
         raise DataError(f"{path}: not readable as safetensors: {e}") from None
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from windfall.errors import DataError
+from windfall.errors import DataError, NoData
 
 #: A description of ten thousand tensors is about two megabytes.
 _MAX_DESCRIPTION = 64 * 1024 * 1024
@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             return _ArchiveReader(path, archive).tensors()
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such checkpoint") from None
+        raise NoData(f"{path}: there is no such checkpoint") from None
     except zipfile.BadZipFile as e:
         raise DataError(
             f"{path}: cut short, or of the format before PyTorch 1.6, or no checkpoint at all ({e}); fetch it again, or {_CONVERT}"

@@ -12,8 +12,8 @@ from windfall.ui.page.figures import COLOURS, INK, MUTED, Draw
 from windfall.ui.terminal.tables_economics import long_time, money, parts_of
 
 _PARTS = {
-    "hardware": COLOURS["local"], "energy": COLOURS["idle"], "network": COLOURS["federated"], "people": COLOURS["provisioning"],
-    "later model": COLOURS["draining"],
+    "hardware": COLOURS["local"], "energy": COLOURS["idle"], "link": COLOURS["federated"], "traffic": COLOURS["paused"],
+    "people": COLOURS["provisioning"], "later model": COLOURS["draining"],
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _duty(ax: Any, e: Economics) -> None:
     ax.set_xticks([], minor=True)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("duty: % of the owned hours in training")
-    people = ", people apart" if e.own.staff or e.own.waiting else ""
+    people = ", people apart" if e.own.people or e.own.later_model else ""
     ax.set_title(f"Own or rent: {e.currency} a million tokens{people}", loc="left", fontsize=9.5, pad=6)
 
 

@@ -1,4 +1,4 @@
-"""What a run's emissions are measured against, as lines over run time: each region always on, and the oracle's level.
+"""What a run's emissions are measured against, as lines over run time: each region always on, other ways to train, the oracle.
 
 It reads whole signals and solves a schedule, which takes seconds for a long run. So faces that have to stay quick ask a process
 of its own: ``python -m windfall.view.against RUN`` prints it as JSON.
@@ -20,16 +20,14 @@ from windfall.view.curves import span_of
 from windfall.view.moment import one_moment
 from windfall.view.text import safe
 
-#: Points of a curve.
-_POINTS = 300
-
 
 @dataclass(frozen=True, slots=True)
 class Other:
     """What the same tokens would have emitted otherwise: ``kg`` at run times ``t``. ``total_kg`` is None where ``why`` says why.
 
-    ``kind``: region (one site there, always on), oracle (``kg`` is its whole, at any time) or another of `view.counterfactuals`,
-    without a line. ``own``: whether the run has a site there. ``headline``: whether the run is compared with this one first.
+    ``kind``: region (one site there, always on), oracle or another of `view.counterfactuals`. With a microgrid only the sum of a
+    simulated one is known: the oracle is then a level, and others have no line. ``own``: whether the run has a site there.
+    ``headline``: whether the run is compared with this one first.
     """
 
     name: str
@@ -58,12 +56,10 @@ def against(run: RunDir) -> list[Other]:
 
 def _other(r: Counterfactual, best: bool, t0: float, t1: float) -> Other:
     curve: Sequence[tuple[float, float]] = r.curve
-    if r.kind == "oracle" and r.kg is not None:
+    if r.kind == "oracle" and r.kg is not None and not curve:
         curve = ((t0, r.kg), (t1, r.kg))
-    step = max(1, -(-len(curve) // _POINTS))
-    kept = [*curve[:-1:step], *curve[-1:]]
     return Other(
-        r.region or r.name, r.kind, r.own, best, r.kg, [round(t, 1) for t, _ in kept], [float(f"{kg:.6g}") for _, kg in kept],
+        r.region or r.name, r.kind, r.own, best, r.kg, [round(t, 1) for t, _ in curve], [float(f"{kg:.6g}") for _, kg in curve],
         safe(r.why),
     )  # fmt: skip
 

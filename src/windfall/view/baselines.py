@@ -17,10 +17,13 @@ from windfall.energy.always_on import always_on
 from windfall.energy.tariff import Tariff
 from windfall.grid.build import Grid
 from windfall.grid.signal import Signal
+from windfall.simulate.curves import Curve
 from windfall.units import J_PER_KWH, clock_text
 from windfall.view.recorded import known_part
 from windfall.view.state import RunState
 
+#: Points of a curve.
+MOST = 3000
 NOTHING = "nothing has been trained yet"
 UNCOMMITTED = "no training has been committed yet"
 
@@ -61,7 +64,7 @@ class Counterfactual:
     #: Of a region: its name, and whether the run has a site there.
     region: str | None = None
     own: bool = False
-    #: Of a region: (run time, kg so far) at every change of the reading.
+    #: (Run time, kg so far), linear between these; empty where it has no kg, or (with a microgrid) only its sum is known.
     curve: tuple[tuple[float, float], ...] = ()
 
 
@@ -154,7 +157,7 @@ def _region(
         )
     return Counterfactual(
         region, "region", kg, share(state, kg), kwh, money, hours, hours, region=region, own=bool(own),
-        curve=_curve(signal, pace.watts, start, hours),
+        curve=points_of(cumulative(signal, pace.watts, start, hours)),
     )  # fmt: skip
 
 
@@ -198,7 +201,14 @@ def why_not(signal: Signal, start: float, hours: float) -> str:
     return f"{known.unknown_h:.1f} of these {hours:.1f} h have no reading"
 
 
-def _curve(signal: Signal, watts: float, start: float, hours: float) -> tuple[tuple[float, float], ...]:
+def cumulative(signal: Signal, watts: float, start: float, hours: float) -> Curve:
+    """kg of a site that is always on, over run time."""
     columns = signal.between(start, start + hours * 3600)
     kg = np.cumsum(np.nan_to_num(columns.values) * (columns.ends - columns.starts)) * watts / J_PER_KWH / 1000.0
-    return ((start, 0.0), *zip(columns.ends.tolist(), kg.tolist(), strict=True))
+    return Curve(np.append(start, columns.ends), np.append(0.0, kg))
+
+
+def points_of(curve: Curve) -> tuple[tuple[float, float], ...]:
+    """A curve as (run time, kg), at so many instants at most as anybody can see apart."""
+    times = curve.times if len(curve.times) <= MOST else np.linspace(curve.times[0], curve.times[-1], MOST)
+    return tuple(zip(times.tolist(), curve.at(times).tolist(), strict=True))

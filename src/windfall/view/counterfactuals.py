@@ -23,6 +23,7 @@ from windfall.grid.signal import Signal
 from windfall.policy.base import Policy
 from windfall.policy.build import build_policy
 from windfall.policy.planner import plan_budget
+from windfall.simulate.curves import Curve, added, emitted
 from windfall.simulate.oracle import gap, planned_sites, same_unit
 from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.store.rundir import RunDir
@@ -36,11 +37,13 @@ from windfall.view.baselines import (
     Counterfactual,
     MeasuredPace,
     baselines,
+    cumulative,
     headline,
     mean_pace,
     method_of,
     nothing_to_compare,
     paces,
+    points_of,
     share,
     why_not,
 )
@@ -52,6 +55,8 @@ from windfall.view.text import safe
 
 #: Seeds of those that are drawn.
 SEEDS = 200
+#: Instants at which one that is drawn is looked at.
+_DRAWN_AT = 1000
 #: With a larger share of its energy in hours without a reading an alternative cannot be compared.
 _UNKNOWN = 1e-3
 #: How much longer than the run an alternative may take: so many times its length, and at least so many seconds.
@@ -216,6 +221,7 @@ def _all_on(ways: _Ways) -> Counterfactual:
     hours = ways.state.tokens_committed / sum(s.tokens_per_s for s in sites) / 3600.0
     tariffs = {s.name: Tariff.of(s, ways.grid.signals[s.name], ways.config.run) for s in sites}
     kg, unknown, said = 0.0, 0.0, MIXED if method_of(ways.config) == "mixed" else ""
+    curves: list[Curve] = []
     money: dict[str, float] = {}
     for s in sites:
         t = tariffs[s.name]
@@ -226,14 +232,16 @@ def _all_on(ways: _Ways) -> Counterfactual:
             said = said or "its sites have no intensity of emissions"
             continue
         made = always_on(t.emissions, s.train_power_w, ways.start, hours)
+        curves.append(cumulative(t.emissions, s.train_power_w, ways.start, hours))
         unknown += made.unknown_h
         kg += made.kg or 0.0
         if made.whole_kg is None:
             said = said or f"{s.name}: {why_not(t.emissions, ways.start, hours)}"
-    emitted = None if said else kg
+    whole = None if said else kg
     return Counterfactual(
-        name, kind, emitted, share(ways.state, emitted), hours * sum(s.train_power_w for s in sites) / 1000.0,
+        name, kind, whole, share(ways.state, whole), hours * sum(s.train_power_w for s in sites) / 1000.0,
         {c: m for c, m in money.items() if not math.isnan(m)}, hours * len(sites), hours, None, unknown, why=said,
+        curve=() if whole is None else points_of(added(curves)),
     )  # fmt: skip
 
 
@@ -267,11 +275,15 @@ def _at_random(ways: _Ways, rows: Sequence[EnergyRow]) -> Counterfactual:
             money[t.currency] = money.get(t.currency, 0.0) + float(np.median(made.money))
     if said or not found:
         return Counterfactual(name, kind, why=said or NOTHING)
-    low, middle, high = np.percentile(np.sum([f.kg for f in found], axis=0), (10, 50, 90)).tolist()
-    state = ways.state
+    drawn = np.sum([f.kg for f in found], axis=0)
+    low, middle, high = np.percentile(drawn, (10, 50, 90)).tolist()
+    state, times = ways.state, np.linspace(ways.start, end, _DRAWN_AT)
+    # One of the draws stands for all: that which comes nearest to the median.
+    typical = int(np.argmin(np.abs(drawn - middle)))
+    along = np.sum([f.kg_by(typical, times) for f in found], axis=0)
     return Counterfactual(
         name, kind, middle, share(state, middle), sum(f.kwh for f in found), money, state.training_hours, state.run_hours,
-        sum(x.starts for x in state.sites.values()), 0.0, low, high, SEEDS,
+        sum(x.starts for x in state.sites.values()), 0.0, low, high, SEEDS, curve=points_of(Curve(times, along)),
     )  # fmt: skip
 
 
@@ -339,7 +351,19 @@ def _row(ways: _Ways, kind: str, o: SimulationResult, end: float, whole: float =
     return Counterfactual(
         name, kind, kg, share(state, kg), o.kwh if done else None, o.money_by_currency if done else {}, o.site_hours,
         finish / 3600.0 if done else None, o.starts, unknown, why=said,
+        curve=() if kg is None else _curve(ways, o, ways.start + finish),
     )  # fmt: skip
+
+
+def _curve(ways: _Ways, o: SimulationResult, until: float) -> tuple[tuple[float, float], ...]:
+    """A simulation's kg over run time; nothing where plants and a battery of its own make them, of which only the sum is known."""
+    if any(s.microgrid is not None for s in ways.config.site):
+        return ()
+    made = emitted(o, "marginal" if "marginal" in o.kg_by_method else "average", ways.config, ways.grid)
+    if made is None:
+        return ()
+    times = np.append(made.times[made.times < until], until)
+    return points_of(Curve(times, made.at(times)))
 
 
 def _dark_hours(ways: _Ways, o: SimulationResult) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windfall import clock
-from windfall.errors import StoreError
+from windfall.errors import NoRun
 from windfall.store.rundir import RunDir
 
 #: A folder is looked through again when so much time (s) has passed.
@@ -34,11 +34,11 @@ class RunFolders:
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        """Raises StoreError if one of them is no folder."""
+        """Raises NoRun if one of them is no folder."""
         for root in roots:
             if not root.is_dir():
                 what = "is no folder" if root.exists() else "is not there"
-                raise StoreError(f"{root}: {what}; name run directories, or a folder that has some")
+                raise NoRun(f"{root}: {what}; name run directories, or a folder that has some")
         self._roots = [root.absolute() for root in roots]
         self._looked_at = float("-inf")
         self._found: dict[str, FoundRun] = {}

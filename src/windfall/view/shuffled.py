@@ -6,7 +6,7 @@ Energy, tokens and starts stay what they were, so whatever differs from the run 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +23,15 @@ _APART_S = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """kgCO2 and cost of each draw [n]; ``money`` is None where the site has no price, or not for all of the time."""
+    """kgCO2 and cost of each draw [n]; ``money`` is None where the site has no price, or not for all of the time.
+
+    ``kg_by``: of a draw, by its number, the kg up to given instants.
+    """
 
     kg: Array
     money: Array | None
     kwh: float
+    kg_by: Callable[[int, Array], Array]
 
 
 @dataclass(slots=True)
@@ -81,7 +85,17 @@ def shuffled(
         found.append((held @ watts + idle) / J_PER_KWH / 1000.0)
     money, kg = found
     assert kg is not None
-    return Shuffled(kg, money, joules / J_PER_KWH)
+    borders = np.column_stack([c.starts[keep], c.ends[keep]]).ravel()
+    known = np.column_stack([edges[:-1], edges[1:]]).ravel()
+    grams = np.append(0.0, np.cumsum(c.values[keep] * length))
+
+    def kg_by(draw: int, t: Array) -> Array:
+        at = np.interp(t, borders, known)[:, None]
+        upto = np.interp(np.minimum(at, begins[draw] + b), edges, grams) - np.interp(np.minimum(at, begins[draw] + a), edges, grams)
+        idle = off_w * np.interp(at[:, 0], edges, grams) if off_s > 0 else 0.0
+        return np.asarray((upto @ watts + idle) / J_PER_KWH / 1000.0)
+
+    return Shuffled(kg, money, joules / J_PER_KWH, kg_by)
 
 
 def _stretches(rows: Sequence[EnergyRow]) -> list[_Stretch]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 _SECRET = re.compile(
     r"(?i)\b(password|passwd|secret|api[_-]?key|authorization|bearer|access[_-]?token|auth[_-]?token)\b[\"']?\s*[=:]?\s*\S{4,}"
 )
 _USERINFO = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
+#: What a terminal would obey, and what turns the direction of writing round. Ends of lines and tabs are text.
+CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
 
 
 def printable(text: str) -> str:
-    """``text`` that a model wrote, with U+FFFD for control characters: a terminal would obey them."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
+    """``text`` from a file, a network or a model, with U+FFFD for what a terminal would obey."""
+    return CONTROLS.sub("\ufffd", text)
 
 
 def safe(text: str) -> str:

@@ -148,7 +148,7 @@ def loss(s: RunSeries) -> Draw:
 
 
 def emissions(s: RunSeries, baselines: Sequence[Counterfactual]) -> Draw:
-    """kg of the run, against each region always on, over run time."""
+    """kg of the run, against each region always on and the oracle, over run time."""
 
     def draw(inches: float) -> Figure:
         figure = Figure(figsize=(inches, 3.4), layout="constrained")
@@ -157,8 +157,10 @@ def emissions(s: RunSeries, baselines: Sequence[Counterfactual]) -> Draw:
         for b, colour in zip((b for b in baselines if b.curve), _BASELINE_COLOURS * 9, strict=False):
             curve = thin(list(b.curve))
             xs = [(t - s.start) / 3600 for t, _ in curve]
-            ax.plot(xs, [k for _, k in curve], color=colour, linewidth=1.3, linestyle="-" if b.own else (0, (4, 2)))
-            ends.append((xs[-1], curve[-1][1], f"{b.region}  {curve[-1][1]:.1f}", colour))
+            oracle = b.kind == "oracle"
+            colour, style = (INK, (0, (1, 1.5))) if oracle else (colour, "-" if b.own else (0, (4, 2)))
+            ax.plot(xs, [k for _, k in curve], color=colour, linewidth=1.3, linestyle=style)
+            ends.append((xs[-1], curve[-1][1], f"{b.region or b.name}  {curve[-1][1]:{'.2f' if oracle else '.1f'}}", colour))
         if len(s.emissions) > 1:
             xs = [(t - s.start) / 3600 for t, _ in s.emissions]
             ys = [k for _, k in s.emissions]

@@ -60,7 +60,7 @@ def write_report(run: RunDir, command: Sequence[str] = ()) -> Path:
         "lanes": lanes(r.series, r.summary.sites, lane_criteria(r.config), r.windows, r.holds),
         "loss": figures.loss(r.series),
         "counterfactuals": bars.counterfactuals(r.found),
-        "emissions": figures.emissions(r.series, r.found.regions),
+        "emissions": figures.emissions(r.series, [*r.found.regions, r.found.of("oracle")]),
     }
     documents = {name: figures.svg(draw, _WIDE) for name, draw in draws.items()}
     narrow = {name: figures.svg(draw, _NARROW) for name, draw in draws.items()}
@@ -151,7 +151,7 @@ def _page(r: _Material, wide: Mapping[str, str], narrow: Mapping[str, str]) -> s
             "The same tokens in any other way",
             _equal_tokens(r),
             figure("counterfactuals", "kg CO2 of the run and of each alternative at the same tokens", _COUNTER, "half")
-            + figure("emissions", "Cumulative kg CO2 of the run and of each region always on", _EMISSIONS, "half")
+            + figure("emissions", "Cumulative kg CO2 of the run, of each region always on and of the oracle", _EMISSIONS, "half")
             + costs.comparison(summary, r.found),
         ),
         _section("Account", _ACCOUNT, costs.accounts(summary, s) + costs.in_all(r.account)),
@@ -195,8 +195,8 @@ _LOSS = (
 )
 _EMISSIONS = (
     "The thick line is this run, all sites and phases together; it climbs only while a site draws power. Each thin "
-    "line is the same tokens in one region that never stops; dashed regions have no site in this run. Numbers at "
-    "the ends are kg CO2."
+    "line is the same tokens in one region that never stops; dashed regions have no site in this run. The dotted line is "
+    "the oracle, which knew all readings to come and had the run's own time. Numbers at the ends are kg CO2."
 )
 _COUNTER = (
     "A line across a bar spans the 10th to the 90th percentile of the run’s own on-periods at random times. Rules begin when the "

@@ -115,12 +115,13 @@ class Progress:
         return ", ".join(parts)
 
     def _draw(self, now: float) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bar
 
+        from windfall.ui.terminal.console import SafeConsole
+
         if self._bar is None:
-            console = Console(file=self._stream, force_terminal=True)
+            console = SafeConsole(self._stream, force_terminal=True)
             columns = (
                 SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TextColumn("{task.fields[said]}"),
             )  # fmt: skip

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 #: How many figures of the sensitivity are told; `--figures` and `--json` have all.
 _MOST_MOVING = 3
 _YEAR_DAYS = 365.2425
+#: A bill's parts, named as everywhere: here, in figures, in `--json` and in `--csv`.
+PARTS = ("hardware", "energy", "link", "traffic", "people", "later_model")
+_ALWAYS_SHOWN = ("hardware", "energy", "people")
+_IN_RENT = ("energy", "link", "traffic")
 
 
 def money(value: float) -> str:
@@ -36,24 +40,18 @@ def long_time(days: float) -> str:
 
 def bills_table(e: Economics) -> tuple[list[str], list[list[str]]]:
     """Column titles, and a row for each way to train the budget."""
-    waiting = any(b.waiting for b in e.bills)
+    names = [n for n in PARTS if n in _ALWAYS_SHOWN or any(getattr(b, n) for b in e.bills)]
     titles = [
-        f"{e.currency} a million tokens", f"{e.currency} in all", "hardware", "energy", "network", "people",
-        *(["later model"] if waiting else []), "duty %", "takes", "kg CO2",
+        f"{e.currency} a million tokens", f"{e.currency} in all", *(n.replace("_", " ") for n in names), "duty %", "takes",
+        "kg CO2",
     ]  # fmt: skip
     rows = []
     for b in e.bills:
         rented = b.name.startswith("rented")
-        parts = [
-            money(b.hardware),
-            "in rent" if rented else money(b.power),
-            "in rent" if rented else money(b.network) if b.network else "-",
-            money(b.staff),
-        ]
+        parts = ["in rent" if rented and n in _IN_RENT else money(getattr(b, n)) for n in names]
         kg = "-" if b.kg is None else f"{b.kg:,.3g}"
-        late = [money(b.waiting)] if waiting else []
         duty = "-" if rented else f"{b.duty * 100:.1f}"
-        rows.append([b.name, money(b.outlay.per_unit), money(b.total), *parts, *late, duty, long_time(b.days), kg])
+        rows.append([b.name, money(b.outlay.per_unit), money(b.total), *parts, duty, long_time(b.days), kg])
     return ["", *titles], rows
 
 
@@ -205,9 +203,5 @@ def _or_dash(value: float | None, form: Callable[[float], str]) -> str:
 
 
 def parts_of(bill: Bill) -> list[tuple[str, float]]:
-    """A bill's parts by name, for figures and tables."""
-    named = (
-        ("hardware", bill.hardware), ("energy", bill.power), ("network", bill.network), ("people", bill.staff),
-        ("later model", bill.waiting),
-    )  # fmt: skip
-    return [(name, value) for name, value in named if value]
+    """A bill's parts by name, without those that are nothing."""
+    return [(name.replace("_", " "), value) for name in PARTS if (value := getattr(bill, name))]

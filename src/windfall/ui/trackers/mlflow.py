@@ -12,6 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from windfall.config.trackers import TrackerTable
+from windfall.errors import TrackerError
+from windfall.run.tracking import unnamed
 from windfall.ui.trackers.base import failed, flat
 from windfall.view.tracked import TrackedPoint
 
@@ -25,6 +27,8 @@ class MLflow:
 
     def __init__(self, table: TrackerTable, run_id: str, root: Path, config: Mapping[str, Any]) -> None:
         self._table = table
+        if lacks := unnamed([table]):  # its client would begin a database in the working directory
+            raise TrackerError(lacks[0])
         # Its own attempts would go on for minutes, in silence; the follower tries again and says why.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

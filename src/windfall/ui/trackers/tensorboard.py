@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorboard  # type: ignore[import-untyped]  # noqa: F401 - so that its absence is told before torch's own words
+import tensorboard  # noqa: F401 - so that its absence is told before torch's own words
 from torch.utils.tensorboard import SummaryWriter
 
 from windfall.config.trackers import TrackerTable

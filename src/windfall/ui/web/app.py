@@ -91,11 +91,12 @@ class Dashboard:
             await said(self.looks, look)
 
     async def _runs(self, request: Request) -> Response:
-        if self._folders.single and not request.query_params:
-            return RedirectResponse(f"/runs/{self._folders.all()[0].name}", status_code=307)
-        check(request, "search", "offset")
+        tables = bool(request.query_params.get("tables"))
+        if self._folders.single and not set(request.query_params) - {"tables"}:
+            return RedirectResponse(f"/runs/{self._folders.all()[0].name}{'?tables=1' if tables else ''}", status_code=307)
+        check(request, "search", "offset", "tables")
         search, offset = request.query_params.get("search", "")[:200], whole(request, "offset", 0, 10**9, 0) or 0
-        return HTMLResponse(await page_list.made(self.looks, search, offset))
+        return HTMLResponse(await page_list.made(self.looks, search, offset, tables))
 
     async def _run(self, request: Request) -> Response:
         check(request, "tables", "from", "to", "at", "before", "search", "site", "a", "b", "log")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,8 +14,9 @@ from starlette.routing import Route
 
 from windfall.errors import ConfigError
 from windfall.run.asking import ask
-from windfall.run.requests import Request, RequestOutcome, outcome, outcomes, seconds, waits_for
+from windfall.run.requests import Request, RequestOutcome, live_key, outcome, outcomes, seconds, waits_for
 from windfall.store.files import to_json
+from windfall.store.rundir import RunDir
 from windfall.ui.web.api import check, whole
 from windfall.ui.web.guard import Bad, Gate
 from windfall.ui.web.look import unreadable
@@ -51,7 +52,7 @@ class Hands:
         def leave() -> dict[str, Any]:
             number = ask(look.run, asked)
             found = outcome(look.run, number)
-            return {"request": _shown(found), "waits_for": waits_for(look.run)}
+            return {"request": _shown(found), "waits_for": _waits_for(look.run, [found])}
 
         try:
             return Response(to_json(await run_in_threadpool(leave)), status_code=202, media_type="application/json")
@@ -61,9 +62,12 @@ class Hands:
     async def _all(self, request: HttpRequest) -> Response:
         check(request, "limit")
         look, most = self._looks.get(request.path_params["run"]), whole(request, "limit", 1, 500, 100) or 100
-        return await self._answer(
-            lambda: {"requests": [_shown(x) for x in outcomes(look.run, most)], "waits_for": waits_for(look.run)}
-        )
+
+        def made() -> dict[str, Any]:
+            found = outcomes(look.run, most)
+            return {"requests": [_shown(x) for x in found], "waits_for": _waits_for(look.run, found)}
+
+        return await self._answer(made)
 
     async def _one(self, request: HttpRequest) -> Response:
         check(request)
@@ -73,7 +77,7 @@ class Hands:
             found = outcome(look.run, number)
             if found is None:
                 raise Bad(404, "nobody has heard of a request with that id")
-            return {"request": _shown(found), "waits_for": waits_for(look.run)}
+            return {"request": _shown(found), "waits_for": _waits_for(look.run, [found])}
 
         return await self._answer(made)
 
@@ -81,6 +85,11 @@ class Hands:
         return Response(
             to_json(await run_in_threadpool(made)), media_type="application/json", headers={"Cache-Control": "no-store"}
         )
+
+
+def _waits_for(run: RunDir, found: Sequence[RequestOutcome | None]) -> str:
+    """What those of them wait for that still wait; empty where none does."""
+    return waits_for(run) if any(x is not None and x.state == "waiting" for x in found) else ""
 
 
 def _shown(found: RequestOutcome | None) -> dict[str, Any]:
@@ -125,6 +134,8 @@ def _request(body: dict[str, Any]) -> Request:
         given = {f.name: body[f.name] for f in fields(Request) if f.name in body and f.name not in ("for_s", "at")}
         who = " ".join(str(body.get("who") or "").split())
         texts = {k: v or "" for k, v in given.items() if k in ("why", "key", "id")}
+        if given.get("kind") == "set":
+            texts["key"] = live_key(texts.get("key", ""))
         asked = Request.of(
             {**given, **texts, "for_s": for_s, "who": f"{who} (dashboard)" if who else "dashboard", "id": given.get("id") or "new"}
         )

@@ -13,6 +13,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+import numpy as np
+
 from windfall import clock
 from windfall.config.load import stored
 from windfall.config.schema import Config
@@ -32,6 +34,8 @@ from windfall.view.text import printable, safe
 STALE_S = 20.0
 #: Training losses are read for so long (s) at one go; then what has been read is shown.
 _READ_S = 0.25
+#: Points of a line that the run is measured against.
+_AGAINST_POINTS = 250
 #: Parts that the account of a time is read in.
 _PARTS = 600
 #: A state that was read holds for so long (s) while no file changes: a coordinator that is killed changes none.
@@ -197,8 +201,9 @@ class RunLook:
         with one_moment(self.run) as at:
             a, b = self._span(at, t0, t1)
             times, kg = curves.emitted(at.telemetry, self._account(at, a, b), a, b, points) if at.telemetry and b > a else ([], [])
+        whole = (t0, t1) if t0 is not None and t1 is not None else (-math.inf, math.inf)
         return {
-            "from": a, "to": b, "t": times, "kg": kg, "against": self.against or [],
+            "from": a, "to": b, "t": times, "kg": kg, "against": [_thinned(x, *whole, points) for x in self.against or []],
             "against_state": "there" if self.against is not None else "not computable" if self.against_why else "loading",
             "against_why": self.against_why,
         }  # fmt: skip
@@ -287,6 +292,18 @@ class RunLook:
             self._against_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._against_task
+
+
+def _thinned(other: dict[str, Any], a: float, b: float, points: int) -> dict[str, Any]:
+    """A line within ``[a, b]``, at so many instants at most; of one that lies elsewhere the end that is nearer."""
+    if not other["t"]:
+        return other
+    t, kg = np.array(other["t"], dtype=float), np.array(other["kg"], dtype=float)
+    most = max(2, min(points, _AGAINST_POINTS))
+    first, last = np.clip((a, b), t[0], t[-1])
+    times = np.unique(np.concatenate([[first, last], t[(t > first) & (t < last)]]))
+    times = times if len(times) <= most else np.linspace(first, last, most)
+    return {**other, "t": np.round(times, 1).tolist(), "kg": [float(f"{x:.6g}") for x in np.interp(times, t, kg)]}
 
 
 def _modestly() -> None:

@@ -64,6 +64,8 @@ _REFUSALS = {
     "421": "asked for by another host's name", "503": "it cannot be read now",
 }  # fmt: skip
 
+_WAITS_FOR = {"type": "string", "description": "what a request that waits waits for; empty where none does"}
+
 
 def _get(about: str, parameters: list[dict[str, Any]], schema: dict[str, Any], *, of_run: bool = True) -> dict[str, Any]:
     run = [_parameter("run", "the run's name in the list of runs", {"type": "string", "minLength": 1}, of="path")] if of_run else []
@@ -88,7 +90,7 @@ def _ask() -> dict[str, Any]:
     """A request as it is sent."""
     texts = {
         "site": "of hold, release and drain", "who": "who asks", "why": "the reason, kept with the run",
-        "for": "for how much run time: 90s, 30m, 2h, 1.5d", "key": "of set: " + ", ".join(LIVE_KEYS),
+        "for": "for how much run time: 90s, 30m, 2h, 1.5d", "key": "of set, with or without its table: " + ", ".join(LIVE_KEYS),
         "expect": "what the asker saw; refused if that is not so any more",
     }  # fmt: skip
     more = {k: {"type": ["string", "null"], "maxLength": 500, "description": about} for k, about in texts.items()}
@@ -111,7 +113,7 @@ def _post() -> dict[str, Any]:
             "422": "it can be seen that it will be refused",
         }.items()
     }  # fmt: skip
-    taken = _object(request=_ref("Asked"), waits_for={"type": "string"})
+    taken = _object(request=_ref("Asked"), waits_for=_WAITS_FOR)
     return {
         "post": {
             "summary": "Ask something of the run: durable, done once, at a tick. Takes the token",
@@ -199,14 +201,14 @@ def document() -> dict[str, Any]:
             **_get(
                 "What was asked of the run, and what has become of it",
                 [_whole("limit", "the last so many that were taken up", 1, 500)],
-                _object(requests=_array(_ref("Asked")), waits_for={"type": "string"}),
+                _object(requests=_array(_ref("Asked")), waits_for=_WAITS_FOR),
             ),
             **_post(),
         },
         f"{of}/requests/{{id}}": _get(
             "What has become of a request",
             [_parameter("id", "the request's id", {"type": "string", "minLength": 1}, of="path")],
-            _object(request=_ref("Asked"), waits_for={"type": "string"}),
+            _object(request=_ref("Asked"), waits_for=_WAITS_FOR),
         ),
         "/api/v1/openapi.json": _get("This document", [], {"type": "object"}, of_run=False),
     }  # fmt: skip
@@ -215,7 +217,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Windfall dashboard", "version": __version__,
             "description": "What a run's page is made of. Instants are run time in Unix seconds unless they say wall. "
-            "`/api/v1/runs/{run}/stream` is a stream of server-sent events (`state`, `happened`, `missed`) and not described here.",
+            "`/api/v1/runs/{run}/stream` is a stream of server-sent events (`words`, `happened`, `missed`) and not described here.",
         },
         "paths": paths,
         "components": {

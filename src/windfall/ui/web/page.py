@@ -105,9 +105,9 @@ _TOOLS = (
 )
 #: What will come of each, said before it is asked. Of a site its name comes first.
 _SAID = {
-    "hold": "hands in its work and stays off, whatever its policy says, until it is released.",
+    "hold": "stays off, whatever its policy says, until it is released. If it is on, it hands in its work first.",
     "release": "goes back to its policy, which decides whether it is on.",
-    "drain": "hands in its work and stops; its policy decides again after this on-period.",
+    "drain": "stays off for the rest of this on-period; then its policy decides again. If it is on, it hands in its work first.",
     "set": "The coordinator takes it up at its next tick; what has been trained and booked stays as it is.",
     "stop": "All sites hand in their work; then the run stops. The same command resumes it.",
 }
@@ -128,8 +128,9 @@ _LOSS = (
     "and dots: local; green, and squares: federated."
 )
 _EMISSIONS = (
-    "The thick line is this run, all sites and phases. Each thin line is the same training in one region that never stops; dashed "
-    "ones have no site in this run. The dotted level is the least that the whole could have been: the oracle."
+    "The thick line is this run, all sites and phases. The dotted one is the oracle: the same training by who knew all readings "
+    "to come, in the run's own time. Dashes and dots are other ways to train at these sites: rules, or the same duty at random "
+    "times. Other thin lines are one region that never stops; dashed ones have no site in this run."
 )
 _LANES = (
     "Each lane: the region's signal as it became known (line; a band where several readings share a pixel), the criterion "

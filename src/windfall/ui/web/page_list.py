@@ -17,16 +17,17 @@ _AT_ONCE = 25
 _COLUMNS = ("run", "state", "mode", ">tokens", ">of the budget", ">bits per byte", ">kWh", ">kg CO2", "@last written, UTC")
 
 
-async def made(looks: Looks, search: str, offset: int) -> str:
-    """The list of runs whose name holds ``search``, from place ``offset`` on."""
+async def made(looks: Looks, search: str, offset: int, tables: bool) -> str:
+    """The list of runs whose name holds ``search``, from place ``offset`` on. With ``tables`` it leads to pages of tables."""
     key = ("runs", search, offset, _AT_ONCE)
     answer = await looks.answers.get(key, None, as_json(lambda: looks.listed(search, offset, _AT_ONCE)), least_s=1.0, most_s=1.0)
     found: dict[str, Any] = json.loads(answer.body)
-    rows = [("", _row(r)) for r in found["runs"]]
+    rows = [("", _row(r, tables)) for r in found["runs"]]
     total = int(found["total"])
     form = (
         '<form class="find" method="get" action="/" role="search"><label>Find a run '
-        f'<input type="search" name="search" value="{text(search)}" maxlength="200"></label> <button>Find</button></form>'
+        f'<input type="search" name="search" value="{text(search)}" maxlength="200"></label> <button>Find</button>'
+        + ('<input type="hidden" name="tables" value="1"></form>' if tables else "</form>")
     )
     inner = table(_COLUMNS, rows, "runs")
     if not rows:
@@ -34,14 +35,14 @@ async def made(looks: Looks, search: str, offset: int) -> str:
     body = (
         f'<main id="main"><header class="top"><h1>Runs</h1></header><p class="sub">{counted(total, "run")} here, the '
         f'one last written to first.</p>{form}<section aria-label="runs" id="runs">{inner}'
-        f"{_pages(search, offset, total)}</section>{footer()}</main>"
+        f"{_pages(search, offset, total, tables)}</section>{footer()}</main>"
     )
     script = f'<script defer src="{address("dashboard.js")}"></script>'
     return document("Runs", body, head=script, attributes=' data-page="runs"')
 
 
-def _row(r: dict[str, Any]) -> tuple[str, ...]:
-    name = f'<a href="/runs/{quote(r["name"])}">{text(r["name"])}</a>'
+def _row(r: dict[str, Any], tables: bool) -> tuple[str, ...]:
+    name = f'<a href="/runs/{quote(r["name"])}{"?tables=1" if tables else ""}">{text(r["name"])}</a>'
     changed = clock_text(r["changed"]) if r["changed"] else "–"
     if r["error"]:
         return (name, f'<span class="badge failed">✕ unreadable</span> {text(r["error"])}', "", "", "", "", "", "", changed)
@@ -53,9 +54,9 @@ def _row(r: dict[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _pages(search: str, offset: int, total: int) -> str:
+def _pages(search: str, offset: int, total: int, tables: bool) -> str:
     parts = []
-    more = f"search={quote(search)}&amp;" if search else ""
+    more = ("tables=1&amp;" if tables else "") + (f"search={quote(search)}&amp;" if search else "")
     if offset > 0:
         parts.append(f'<a href="/?{more}offset={max(0, offset - _AT_ONCE)}">newer</a>')
     if offset + _AT_ONCE < total:

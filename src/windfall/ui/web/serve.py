@@ -65,7 +65,19 @@ def serve(
     named = next((n for n in found.names() if not is_loopback(n)), host) if found is not None and not is_loopback(host) else host
     shown = f"[{named}]" if ":" in named else named
     began(Served(f"{'https' if found is not None else 'http'}://{shown}:{port}/", made, found is not None))
-    uvicorn.Server(config).run(sockets=[listening])
+    _Server(config, dashboard).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams before it waits for connections to end, which those of open pages would never do."""
+
+    def __init__(self, config: uvicorn.Config, dashboard: Dashboard) -> None:
+        super().__init__(config)
+        self._dashboard = dashboard
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._dashboard.streams.close()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -32,6 +32,8 @@ _LOOK_S, _BEAT_S = 0.2, 10.0
 _KEPT = 400
 #: A listener has so long to take what it is sent (s).
 _SLOW_S = 20.0
+#: As the dashboard ends, who still listens has so long to take the last word.
+_LAST_S = 1.0
 #: At most so many listeners; others ask again and again instead.
 MOST_LISTENERS = 400
 
@@ -173,9 +175,14 @@ class Listener(Response):
             telling = asyncio.create_task(self._tell(watcher, send))
             ending = asyncio.create_task(self._streams.closing.wait())
             await asyncio.wait({gone, telling, ending}, return_when=asyncio.FIRST_COMPLETED)
+            over = ending.done() and not gone.done() and not telling.done()
             for task in (gone, telling, ending):
                 task.cancel()
             await asyncio.gather(gone, telling, ending, return_exceptions=True)
+            if over:  # the dashboard ends, and so does the answer, in order
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_S):
+                        await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             watcher.listeners -= 1
             self._streams.listeners -= 1

@@ -2,12 +2,13 @@
 "use strict";
 
 const utc = (t) => new Date(t * 1000).toISOString();
+const inWords = (t) => new Date(t * 1000).toUTCString().replace(/^.*?(\d\d) (...) \d+ (\d\d:\d\d).*$/, "$2 $1 $3"); // as the server says it
 const clock = (t) => `${utc(t).slice(0, 10)} ${utc(t).slice(11, 16)}`;
 const short = (v, digits = 4) => (v == null ? "unknown" : Number(v.toPrecision(digits)).toLocaleString("en"));
 const millions = (n) => (n >= 1e9 ? `${short(n / 1e9)} billion` : n >= 1e6 ? `${short(n / 1e6)} million` : n.toLocaleString("en"));
 const style = getComputedStyle(document.documentElement);
 const colour = (name) => style.getPropertyValue(`--${name}`).trim() || "#888";
-const BASELINES = ["b-0", "b-1", "b-2", "b-3", "b-4", "b-5"];
+const BASELINES = ["b-0", "b-1", "b-2", "b-3", "b-4", "b-5"], DASHES = { dotted: [2, 3], dashed: [6, 3], dashdot: [9, 3, 2, 3] };
 const WORDS = {
   off: "off", missed: "window missed", held: "held", provisioning: "provisioning", idle: "on and idle", local: "local",
   federated: "federated", draining: "draining", failed: "failed", paused: "paused",
@@ -287,7 +288,7 @@ class Loss extends Chart {
     const data = uPlot.join([training, [v.map((q) => q.tokens), v.map((q) => q.val_bpb)]]);
     const log = this.page.log;
     const loss = { width: 0.9, alpha: 0.75, paths: line, points: { show: false }, spanGaps: true };
-    const ranged = (u, lo, hi) => (lo == null ? [0.5, 10] : log ? [lo * 0.93, hi * 1.07] : [Math.max(0, lo - (hi - lo) * 0.06), hi + (hi - lo) * 0.06]);
+    const ranged = (u, lo, hi) => (lo == null ? [0.5, 10] : log ? [lo * 0.93, hi * 1.07] : [Math.max(0, lo - (hi - lo || 1) * 0.06), hi + (hi - lo || 1) * 0.06]);
     const ax = axes("nats per token", "tokens"), right = axes("bits per byte", "tokens")[1];
     this.draw(this.options({
       shape: [log, phone()], padding: [10, 8, 0, 0], axes: [ax[0], ax[1], { ...right, side: 1, scale: "b", grid: { show: false }, show: !phone() }],
@@ -338,20 +339,22 @@ class Loss extends Chart {
 class Emissions extends Chart {
   show(found) {
     this.found = found;
-    // More lines than these nobody tells apart: what the run is compared with first, the oracle, regions without a site, the rest as there is room.
-    const drawn = found.against.filter((o) => o.t.length).sort((a, b) => (b.headline || b.kind === "oracle") - (a.headline || a.kind === "oracle") || a.own - b.own);
-    this.others = drawn.slice(0, 7);
+    // More lines than these nobody tells apart: what the run is compared with first, other ways to train, then regions; and the oracle.
+    const rank = (o) => (o.headline ? 0 : o.kind !== "region" ? 1 : o.own ? 3 : 2);
+    const plain = found.against.filter((o) => o.t.length && o.kind !== "oracle").sort((a, b) => rank(a) - rank(b)).slice(0, BASELINES.length);
+    this.others = [...plain, ...found.against.filter((o) => o.t.length && o.kind === "oracle")];
     const tables = [[found.t, found.kg], ...this.others.map((o) => [o.t, o.kg])].filter((t) => t[0].length);
     const data = tables.length > 1 ? uPlot.join(tables) : tables[0] || [[], []];
     const line = { points: { show: false }, spanGaps: true };
     this.draw(this.options({
       shape: this.others.map((o) => o.name), padding: [10, 10, 0, 0], axes: axes("kg CO2", "time"),
-      scales: { x: { time: true, auto: false }, y: { range: (u, lo, hi) => [0, (hi || 1) * 1.06] } },
+      scales: { x: { time: true, auto: false }, y: { range: (u, lo, hi) => [Math.min(0, lo) * 1.06, (Math.max(0, hi) || 1) * 1.06] } },
       series: [{}, { ...line, stroke: () => colour("c-federated"), width: 2.6 },
-        ...this.others.map((o, i) => ({ ...line, width: 1.4, stroke: () => colour(this.ink(o, i)), dash: o.kind === "oracle" ? [2, 3] : o.own ? undefined : [6, 3] }))].slice(0, data.length),
+        ...this.others.map((o, i) => ({ ...line, width: 1.4, stroke: () => colour(this.ink(o, i)), dash: DASHES[this.dash(o)] }))].slice(0, data.length),
     }), data);
     this.legend();
   }
+  dash(o) { return o.kind === "oracle" ? "dotted" : o.kind !== "region" ? "dashdot" : o.own ? "solid" : "dashed"; }
   ink(o, i) { return o.kind === "oracle" ? "accent" : BASELINES[i % BASELINES.length]; }
   legend() {
     let list = this.host.parentNode.querySelector("ul.legend");
@@ -359,18 +362,18 @@ class Emissions extends Chart {
     const item = (ink, css, text) => { const li = document.createElement("li"), s = document.createElement("i"); s.className = `line ${css}`; s.dataset.ink = ink; li.append(s, text); return li; };
     const last = this.found.kg[this.found.kg.length - 1], rest = this.found.against.filter((o) => !this.others.includes(o));
     list.replaceChildren(item("c-federated", "thick", last == null ? "this run" : `this run ${short(last)} kg`),
-      ...this.others.map((o, i) => item(this.ink(o, i), o.kind === "oracle" ? "dotted" : o.own ? "" : "dashed", `${o.name} ${short(o.total_kg)} kg`)));
+      ...this.others.map((o, i) => item(this.ink(o, i), this.dash(o), `${o.name} ${short(o.total_kg)} kg`)));
     const whys = new Map();
     for (const o of rest) { const why = o.why ? `not computable: ${o.why}` : "not drawn"; whys.set(why, [...(whys.get(why) || []), o.total_kg == null ? o.name : `${o.name} ${short(o.total_kg)} kg`]); }
     for (const [why, names] of whys) list.append(Object.assign(document.createElement("li"), { textContent: `${names.length > 4 ? `${names.length} more` : names.join(", ")}: ${why}` }));
     if (this.found.against_state !== "there") list.append(item("muted", "dashed", this.found.against_state === "loading" ? "baselines and oracle: still working them out" : `no baselines: ${this.found.against_why}`));
-    for (const s of list.querySelectorAll("i")) s.style.borderColor = colour(s.dataset.ink);
+    for (const s of list.querySelectorAll("i")) s.style.color = colour(s.dataset.ink);
   }
 
   range() {
     const r = this.page.range("t");
     if (this.page.view) return r;
-    return [r[0], Math.max(r[1], ...this.others.map((o) => o.t[o.t.length - 1]))];
+    return [r[0], Math.min(3 * r[1] - 2 * r[0], Math.max(r[1], ...this.others.map((o) => o.t[o.t.length - 1])))];
   }
 
   /* The value of a curve between two of its points. */

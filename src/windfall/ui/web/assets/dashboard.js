@@ -50,10 +50,7 @@ class Page {
   }
   zoomOut(over) { this.show(over, (over === "t" && this.before.pop()) || null); }
   show(over, part) {
-    if (over === "t") this.view = part;
-    else this.tokens = part;
-    if (over === "t") this.looked();
-    else this.loadLoss();
+    if (over === "t") { this.view = part; this.looked(); } else { this.tokens = part; this.loadLoss(); }
   }
 
   /* Another time is looked at: at once with what is here, then with what the server has of it. */
@@ -190,7 +187,7 @@ class Page {
   row(e, fresh) {
     const r = document.createElement("tr");
     r.className = `${e.notable ? "" : "quiet"}${fresh ? " fresh" : ""}`;
-    [[clock(e.t_run).slice(5), "t"], [e.site || "run"], [e.kind.replaceAll("_", " ")], [e.what]].forEach(([text, css]) => {
+    [[inWords(e.t_run), "t"], [e.site || "run"], [e.kind.replaceAll("_", " ")], [e.what]].forEach(([text, css]) => {
       const d = r.insertCell();
       if (css) d.className = css;
       d.textContent = text;
@@ -339,7 +336,7 @@ class Page {
       if (kind === "set") Object.assign(body, { key: given.get("key"), value: value === "none" ? null : value === "" || isNaN(value) ? value : Number(value) });
       try {
         const left = await ask(`${this.base}/requests`, { method: "POST", headers: { "Content-Type": "application/json", "X-Windfall-Proof": this.proof }, body: JSON.stringify(body) });
-        answer.textContent = `Asked: ${left.request.what}; ${left.waits_for}.`;
+        answer.textContent = `Asked: ${left.request.what}; ${left.waits_for || left.request.state}.`;
         [go.hidden, no.textContent] = [true, "Close"];
         this.sync();
       } catch (failed) {
