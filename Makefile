@@ -26,9 +26,10 @@ WORKERS ?= auto
 test-fast: setup setup-tests
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --maxprocesses 4
 
-# Properties with ten times as many examples.
+# Properties with ten times as many examples, and every fault at every point: an hour.
 test-long: setup setup-tests
 	WINDFALL_LONG=1 $(BIN)/python -m pytest -m "not slow" -n auto
+	WINDFALL_LONG=1 $(BIN)/python -m pytest -m slow tests/faults
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)
