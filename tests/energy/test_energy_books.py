@@ -8,9 +8,10 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import examples
 from windfall.energy.account import Account, Interval
 from windfall.energy.books import LATE, Books
 from windfall.energy.measured import SiteMeter
@@ -114,6 +115,7 @@ def test_the_next_coordinator_goes_on_with_what_waited() -> None:
     assert sums(without.restore(said))[0] == 200000.0, "a site that has no meter any more is booked by its model"
 
 
+@settings(max_examples=examples(20))
 @given(seed=st.integers(0, 10_000))
 def test_the_account_is_the_counter_to_a_thousandth_however_samples_come(seed: int) -> None:
     """Samples late, twice, in the wrong order, with holes, over two boots; phases of any length; the site's uptime drifts."""

@@ -62,11 +62,12 @@ def write_report(run: RunDir, command: Sequence[str] = ()) -> Path:
         "counterfactuals": bars.counterfactuals(r.found),
         "emissions": figures.emissions(r.series, [*r.found.regions, r.found.of("oracle")]),
     }
-    documents = {name: figures.svg(draw, _WIDE) for name, draw in draws.items()}
     narrow = {name: figures.svg(draw, _NARROW) for name, draw in draws.items()}
-    files = {f"{name}.svg": document.encode() for name, document in documents.items()}
-    files |= {f"{name}.pdf": figures.pdf(draw, _WIDE) for name, draw in draws.items()}
-    files["lanes.png"] = figures.png(draws["lanes"], _WIDE)
+    files: dict[str, bytes] = {}
+    for name, draw in draws.items():
+        formats = ("svg", "pdf", "png") if name == "lanes" else ("svg", "pdf")
+        files |= {f"{name}.{f}": made for f, made in zip(formats, figures.drawn(draw, _WIDE, *formats), strict=True)}
+    documents = {name: files[f"{name}.svg"].decode() for name in draws}
     files["summary.json"] = (to_json(_as_json(r), indent=2) + "\n").encode()
     files["index.html"] = _page(r, documents, narrow).encode()
     try:
