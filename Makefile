@@ -7,7 +7,7 @@ SOURCES := src tests benchmarks
 # Tests start many processes: each would compile all of Windfall again where the environment says to keep nothing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check bench bench-backtest bench-microgrid bench-meters bench-policies bench-parity bench-training \
+.PHONY: demo test test-fast test-long check bench bench-backtest bench-microgrid bench-meters bench-policies bench-parity bench-training \
   bench-data bench-differences bench-messages bench-federation verify-federation bench-anywhere verify-anywhere bench-gpu \
   verify-d20 study bench-dashboard verify-dashboard bench-long-run chaos chaos-short docs reference setup setup-tests \
   clean
@@ -16,12 +16,20 @@ demo: setup
 	$(BIN)/windfall demo
 
 # The slow suite starts real processes, which mostly wait for each other: two files at a time, in their order, which ends with short
-# ones. A suite that fails does not keep the others from being run.
+# ones, so that there is room beside it for the rest, in one process. What fails does not keep the others from being run.
 test: setup setup-tests
-	@scripts/all "$(MAKE) check" "$(MAKE) test-fast" "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder"
+	@scripts/all "& $(MAKE) -k check test-fast WORKERS=0" \
+	  "$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder tests/test_docs_run.py tests"
 
+# Each worker imports and collects everything again: some ten seconds of a processor.
+WORKERS ?= auto
 test-fast: setup setup-tests
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --maxprocesses 4
+
+# Properties with ten times as many examples, and every fault at every point: an hour.
+test-long: setup setup-tests
+	WINDFALL_LONG=1 $(BIN)/python -m pytest -m "not slow" -n auto
+	WINDFALL_LONG=1 $(BIN)/python -m pytest -m slow tests/faults
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)

@@ -7,12 +7,14 @@ import os
 
 from hypothesis import settings
 
+from patience import examples
+
 # Models here are so small that a second thread costs more than it brings, and several tests run side by side. Before torch is
 # imported; what tests start has it too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# How long an example takes says more about the machine than about the code. WINDFALL_LONG=1: many more of them.
-settings.register_profile("windfall", deadline=None, max_examples=400 if os.environ.get("WINDFALL_LONG") == "1" else 50)
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("windfall", deadline=None, max_examples=examples(30))
 settings.load_profile("windfall")
 
 

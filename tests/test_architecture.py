@@ -56,10 +56,16 @@ def parsed(path: Path) -> ast.Module:
 
 
 @cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a file's syntax."""
+    return tuple(ast.walk(parsed(path)))
+
+
+@cache
 def imports(path: Path) -> frozenset[str]:
     """Absolute module names that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -180,9 +186,9 @@ STATEMENT = re.compile(
 def test_statements_of_databases_stand_in_the_store_alone() -> None:
     wrong = []
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if package(path) != "store" and isinstance(node, ast.Constant) and isinstance(node.value, str):
-                wrong += [f"{path.relative_to(SRC)}:{node.lineno}"] if STATEMENT.search(node.value) else []
+        for node in nodes(path) if package(path) != "store" else ():
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.search(node.value):
+                wrong.append(f"{path.relative_to(SRC)}:{node.lineno}")
     assert wrong == []
 
 

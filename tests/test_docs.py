@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import click
@@ -67,11 +68,17 @@ COMMANDS = [
 ]
 
 
+@cache
+def product() -> click.Command:
+    """The command line, made once for all of them."""
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page}: {line}"[:90] for page, line in COMMANDS])
 def test_every_command_on_a_page_is_one_of_the_product(page: str, line: str) -> None:
     """Its verb and options exist; a word in capitals stands for something, and `…` for more of the same."""
     words = [w for w in shlex.split(re.split(r" #|  +| > ", line.strip())[0]) if w not in {"…", "&"}]
-    command: click.Command = typer.main.get_command(app)
+    command = product()
     args = words[1:]
     while isinstance(command, click.Group):
         assert args, f"{page}: {line}"

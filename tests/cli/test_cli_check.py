@@ -61,6 +61,32 @@ def told(capsys: pytest.CaptureFixture[str], file: Path) -> list[dict[str, objec
     return found
 
 
+SURPLUS = 'path = "sun.csv"\ncolumn = "w"\ntype = "surplus_power"\n'
+
+
+@pytest.mark.parametrize(
+    ("clock", "levels", "said"),
+    [
+        ("scaled", "{ power_w = 800 }, { power_w = 2024 }",
+         [("power_levels[0].tokens_per_s", "the level of 800 W has no tokens_per_s, and nothing measures it in replayed time")]),
+        ("real", "{ power_w = 800 }, { power_w = 2024 }",
+         [("device", "levels are held by its GPUs (NVML)"),
+          ("power_levels[0].gpu_power_w", "nothing holds the site to its level of 800 W")]),
+    ],
+)  # fmt: skip
+def test_what_levels_lack_on_the_runs_clock_is_told_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], clock: str, levels: str, said: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "sun.csv").write_text("time_utc,w\n2026-01-01T00:00Z,1000\n2026-01-01T00:05Z,900\n")
+    text = site("farm", "F", SURPLUS).replace("[site.signal]", f"power_levels = [{levels}]\n[site.signal]")
+    run = f"[run]\nclock = {clock!r}\nbudget_tokens = 200_000\n[model]\ndepth = 2\nwidth = 64\nsequence_length = 128\n"
+    file = write(tmp_path, run + text)
+    found = told(capsys, file)
+    assert [(p["key"], str(p["message"])[: len(words)]) for p, (_, words) in zip(found, said, strict=True)] == [
+        (f"site[0].{key}", words) for key, words in said
+    ]
+
+
 def test_five_planted_mistakes_are_told_with_line_site_and_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (
         RUN + 'start = "2030-01-01T00:00Z"\n[data]\nsource = "corpus"\n[federation]\nround_s = "600"\n'

@@ -21,12 +21,13 @@ MODULES = ("cli.main", "cli.backtest", "cli.signals", "ui.page.report", "ui.page
            "run.preflight", "train.trainer", "train.generate")  # fmt: skip
 
 
-def asked(cases: list[tuple[list[str], str]]) -> list[tuple[int, str, str]]:
-    """What verbs do. Where output goes: `keep`, `full` (/dev/full), `gone` (a pipe without a reader), `closed`,
-    `ascii` (kept, by a terminal that knows no more)."""
+def asked(cases: list[tuple[list[str], str]], folder: Path | None = None) -> list[tuple[int, str, str]]:
+    """What verbs do, one after another, in a folder. Where output goes: `keep`, `full` (/dev/full), `gone` (a pipe without a
+    reader), `closed`, `ascii` (kept, by a terminal that knows no more)."""
     done = subprocess.run(
         [sys.executable, "-m", "cli.verbs"], input=json.dumps(cases), capture_output=True, text=True, check=True,
-        timeout=PATIENCE_S, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+        timeout=4 * PATIENCE_S, cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 

@@ -8,9 +8,10 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import examples
 from windfall.energy.account import Account, Interval
 from windfall.energy.books import LATE, Books
 from windfall.energy.measured import SiteMeter
@@ -57,6 +58,20 @@ def test_a_meter_is_waited_for_and_what_it_says_is_booked() -> None:
     assert [(e.t0, e.t1, e.watts, e.measured_joules) for e in late][-1] == (290.5, 300.0, 2000.0, 0.0), "then the model stands in"
 
 
+def test_the_model_stands_in_at_the_level_that_the_site_was_at_also_after_a_restart() -> None:
+    b = books()
+    assert [e.joules for e in b.book("b", "training", 0.0, 10.0, watts=800.0)] == [8000.0]
+    assert b.book("a", "training", 0.0, 10.0, watts=800.0) == []
+    assert b.book("a", "training", 10.0, 20.0) == []
+    again = books()
+    assert again.restore(json.loads(json.dumps(b.as_json()))) == []
+    assert [(e.t0, e.watts) for e in again.settle(100.0)] == [(0.0, 800.0), (10.0, 2000.0)]
+    unmetered = Books(Account({"a": POWER}, {"a": Tariff.plain(SIGNAL, 100.0)}))
+    assert [e.watts for e in unmetered.restore(b.as_json())] == [800.0, 2000.0]
+    older = {"waiting": [["a", "training", 0.0, 10.0]]}
+    assert [e.watts for e in unmetered.restore(older)] == [2000.0], "an earlier Windfall wrote no watts"
+
+
 def test_what_is_measured_late_corrects_by_a_signed_entry_and_changes_none() -> None:
     b = books(lag_s=60.0)
     b.heard("a", "boot/1", 100.0, 0.0, 0.0, now=0.0)
@@ -100,6 +115,7 @@ def test_the_next_coordinator_goes_on_with_what_waited() -> None:
     assert sums(without.restore(said))[0] == 200000.0, "a site that has no meter any more is booked by its model"
 
 
+@settings(max_examples=examples(20))
 @given(seed=st.integers(0, 10_000))
 def test_the_account_is_the_counter_to_a_thousandth_however_samples_come(seed: int) -> None:
     """Samples late, twice, in the wrong order, with holes, over two boots; phases of any length; the site's uptime drifts."""

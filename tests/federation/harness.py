@@ -27,6 +27,7 @@ from windfall.run.prepare import begin_run
 from windfall.run.recorder import TelemetryRecorder
 from windfall.run.resume import keep_config
 from windfall.run.training_inputs import trainer_spec
+from windfall.site.power_cap import PowerCap
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import MemoryBus
 from windfall.store.ledger import Ledger
@@ -90,6 +91,8 @@ class World(MemoryDriver):
         self.workers: dict[str, SiteWorker] = {}
         self.nodes: dict[str, str] = {}
         self.clock: Calendar | ManualClock = ManualClock(T0)
+        #: By site: what holds its GPUs to the power of its level.
+        self.power: dict[str, PowerCap] = {}
 
     def calendar(self) -> float:
         return self.clock.wall if isinstance(self.clock, Calendar) else self.clock.now()
@@ -104,6 +107,7 @@ class World(MemoryDriver):
             site=site, generation=generation, trainer=self.make_trainer(self.spec, site),
             mailbox=self.transport.connect(self.nodes[site]), bus=self.bus.site(site, generation),
             folder=self.root / "sites" / site, snapshot_s=self.snapshot_s, dead_man_s=1e9, calendar=self.calendar,
+            power=self.power.get(site),
         )  # fmt: skip
 
     def ensure_down(self, site: str, grace_s: float, reason: str) -> None:
@@ -183,7 +187,8 @@ class Run:
 
     def granted(self, t: float) -> None:
         for name in self.loop.controller.sites:
-            self.bus.set(name, "clock", {"granted": t, "beat": self.idles, "fence": self.fence})
+            told = self.loop.levels.told(name)
+            self.bus.set(name, "clock", {"granted": t, "beat": self.idles, "fence": self.fence, **told})
 
     def idle(self) -> None:
         self.idles += 1

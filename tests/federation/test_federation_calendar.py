@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from federation.fake import CountingTrainer
+from federation.fake import CountingTrainer, counting
 from federation.harness import BATCH, BLOCK, SEQ, TOKENS_PER_STEP, Run
 from windfall.store.files import Envelope
+
+#: Of 120 steps, which is what a run here has where it does not say otherwise.
+COUNTING = counting(120 * BATCH // BLOCK)
 
 
 def anchored(run: Run, site: str) -> bool:
@@ -19,7 +22,10 @@ def anchored(run: Run, site: str) -> bool:
 
 
 def test_a_run_on_the_calendar_joins_leaves_and_commits_every_block_once(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(2, 40)], "b": [(15, 900)]}, steps_per_min=3, solo_min=5, round_min=8, calendar=True)
+    run = Run(
+        tmp_path / "r", data, {"a": [(2, 40)], "b": [(15, 900)]}, steps_per_min=3, solo_min=5, round_min=8, calendar=True,
+        trainer=COUNTING,
+    )  # fmt: skip
     runs.append(run)
     assert run.serve() == "done"
     assert run.ledger.counts().committed == run.ledger.budget_blocks
@@ -29,7 +35,10 @@ def test_a_run_on_the_calendar_joins_leaves_and_commits_every_block_once(tmp_pat
 
 
 def test_a_site_alone_goes_on_training_while_its_cut_travels(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, steps=60, calendar=True)
+    run = Run(
+        tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, steps=60, calendar=True,
+        trainer=counting(60 * BATCH // BLOCK),
+    )  # fmt: skip
     runs.append(run)
     held: list[list[Envelope]] = [[], []]
 
@@ -83,7 +92,10 @@ def test_work_that_was_refused_leaves_the_parameters_again(tmp_path: Path, data:
 
 def test_a_site_stops_training_when_its_order_is_no_longer_valid(tmp_path: Path, data: Path, runs: list[Run]) -> None:
     """Invariant 4: without an answer a site trains no longer than its message allows."""
-    run = Run(tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, round_min=4, steps=600, calendar=True)
+    run = Run(
+        tmp_path / "r", data, {"a": [(0, 900)]}, steps_per_min=3, solo_min=4, round_min=4, steps=600, calendar=True,
+        trainer=counting(600 * BATCH // BLOCK),
+    )  # fmt: skip
     runs.append(run)
     run.serve(until_min=3)
     run.transport.tamper = lambda e: []  # from now on nothing that the site says arrives
@@ -99,7 +111,7 @@ def test_a_site_stops_training_when_its_order_is_no_longer_valid(tmp_path: Path,
 def test_a_site_found_running_keeps_its_leases_however_long_the_coordinator_was_away(
     tmp_path: Path, data: Path, runs: list[Run]
 ) -> None:
-    given = {"steps_per_min": 3, "solo_min": 4, "round_min": 4, "calendar": True}
+    given = {"steps_per_min": 3, "solo_min": 4, "round_min": 4, "calendar": True, "trainer": COUNTING}
     first = Run(tmp_path / "r", data, {"a": [(0, 900)]}, **given)  # type: ignore[arg-type]
     first.serve(until_min=9)
     for _ in range(6):

@@ -16,6 +16,7 @@ from federation.fake import counting
 from federation.harness import Run
 from federation.storm import Storm
 from federation.test_federation_storm import BLOW, SITES, strike
+from patience import examples
 from windfall.fleet.machine import Observed
 
 #: Steps of one site in a round; at one step a minute so many minutes, and ten times that is a round's longest.
@@ -137,7 +138,7 @@ COMINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=5, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(4), suppress_health_check=list(HealthCheck))
 @given(blows=st.lists(st.tuples(st.integers(1, 220), BLOW), max_size=10), comings=COMINGS, broken=st.booleans())
 def test_joins_deaths_and_restarts_in_any_order_end_in_a_run_that_is_done(
     data: Path, blows: list[tuple[int, tuple[str, str, int]]], comings: dict[str, list[tuple[float, float]]], broken: bool

@@ -191,11 +191,9 @@ def test_a_site_that_has_trained_on_is_put_on_what_is_left_of_the_difference(tmp
 
 @pytest.mark.parametrize(
     "how",
-    [
-        {"average_inner_every": 1}, {"average_inner_every": 1, "overlap": True, "codec": "int8", "batch": "global"},
-        {"average_inner_every": 2, "overlap": True, "transfer_s": 150.0, "codec": "int4"},
-    ],
-)  # fmt: skip
+    # What overlaps with int8 is the stormy one's, below.
+    [{"average_inner_every": 1}, {"average_inner_every": 2, "overlap": True, "transfer_s": 150.0, "codec": "int4"}],
+)
 def test_the_record_of_averaged_states_gives_the_weights_again(
     tmp_path: Path, data: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
@@ -224,7 +222,7 @@ def test_averaging_changes_what_is_trained_and_nothing_of_what_happens(
 ) -> None:
     found = []
     for every in (0, 1):
-        run = Run(tmp_path / str(every), data, PAIR, steps=60, batch="global", overlap=overlap, average_inner_every=every)
+        run = Run(tmp_path / str(every), data, PAIR, steps=45, batch="global", overlap=overlap, average_inner_every=every)
         runs.append(run)
         assert run.serve() == "done"
         found.append((run.events("state", "mode", "round", "commit", "decision"), run.weights()))
@@ -247,7 +245,7 @@ def outcome(folder: Path, data: Path, blows: dict[int, Callable[[Storm], None]])
     """Of a run that was struck so: its last weights, which of its versions have a mean, and what was told of the blows."""
     storm = Storm(
         folder, data, {"a": [(0.0, 1e5)], "b": [(0.0, 1e5)]}, trainer=lambda spec, _: LocalTrainer(spec), steps=120, round_steps=6,
-        inner_max_age=1.0, spin_up_s=0.0, steps_per_min=1.0, average_inner_every=1, optimizer="normuon",
+        inner_max_age=1.0, spin_up_s=0.0, steps_per_min=1.0, average_inner_every=2, optimizer="normuon",
     )  # fmt: skip
     with storm.weather():
         for when, blow in blows.items():

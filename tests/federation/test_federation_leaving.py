@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from federation.harness import Run
+from federation.fake import counting
+from federation.harness import BATCH, BLOCK, Run
 from windfall.fleet.machine import State
 
 
@@ -14,7 +15,10 @@ from windfall.fleet.machine import State
 def test_a_site_that_is_told_to_end_is_drained_and_started_again_at_once(
     tmp_path: Path, data: Path, runs: list[Run], calendar: bool
 ) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 500)], "b": [(0, 500)]}, steps=120, calendar=calendar, round_min=6, solo_min=6)
+    run = Run(
+        tmp_path / "r", data, {"a": [(0, 500)], "b": [(0, 500)]}, steps=120, calendar=calendar, round_min=6, solo_min=6,
+        trainer=counting(120 * BATCH // BLOCK),
+    )  # fmt: skip
     runs.append(run)
     run.serve(until_min=12)
     site = run.loop.controller.sites["a"]
@@ -36,7 +40,7 @@ def test_a_site_that_is_told_to_end_is_drained_and_started_again_at_once(
 def test_an_earlier_life_says_nothing_of_this_one_and_malformed_words_are_refused(
     tmp_path: Path, data: Path, runs: list[Run]
 ) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 500)]}, steps=60)
+    run = Run(tmp_path / "r", data, {"a": [(0, 500)]}, steps=60, trainer=counting(60 * BATCH // BLOCK))
     runs.append(run)
     run.serve(until_min=10)
     run.bus.site("a", 0).emit({"kind": "leaving", "reason": "it", "within_s": 1.0})
@@ -47,7 +51,10 @@ def test_an_earlier_life_says_nothing_of_this_one_and_malformed_words_are_refuse
 
 
 def test_what_a_sites_own_starts_have_taken_is_what_policies_are_told(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {"a": [(0, 20), (40, 500)]}, steps=400, calendar=True, spin_up_s=300.0)
+    run = Run(
+        tmp_path / "r", data, {"a": [(0, 20), (40, 500)]}, steps=400, calendar=True, spin_up_s=300.0,
+        trainer=counting(400 * BATCH // BLOCK),
+    )  # fmt: skip
     runs.append(run)
     assert run.loop.view(run.clock.now()).sites["a"].spin_up_s == 300.0
     run.serve(until_min=60)

@@ -15,7 +15,15 @@ from windfall.store.tensors import Tensors, load_file
 from windfall.wire.codec import DifferenceReader
 
 PAIR = {"a": [(0.0, 1e5)], "b": [(0.0, 1e5)]}
-JOIN_AND_LEAVE = {"a": [(2, 60)], "b": [(20, 200)]}
+JOIN = {"a": [(2, 200)], "b": [(20, 200)]}
+JOIN_AND_LEAVE = {"a": [(2, 34)], "b": [(20, 200)]}
+#: Steps of a run in which one joins the other, and goes on when that leaves.
+STEPS = 54
+
+
+def counted(steps: int) -> Any:
+    """Trainers that count: for tests of when things happen and what is sent."""
+    return counting(steps * BATCH // BLOCK)
 
 
 def hand_to(tensors: Tensors, move: DifferenceReader) -> Tensors:
@@ -66,7 +74,7 @@ def test_parameters_less_open_work_and_the_rest_of_rounding_are_the_version_held
     tmp_path: Path, data: Path, runs: list[Run], codec: str
 ) -> None:
     run = Checked(
-        tmp_path / "r", data, JOIN_AND_LEAVE, steps=80, codec=codec, overlap=True, batch="global", round_min=4, solo_min=5
+        tmp_path / "r", data, JOIN_AND_LEAVE, steps=STEPS, codec=codec, overlap=True, batch="global", round_min=4, solo_min=5
     )
     runs.append(run)
     assert run.serve() == "done"
@@ -84,6 +92,7 @@ def test_a_merge_is_taken_in_at_the_first_step_boundary_after_its_transfer_and_n
     """A step takes half a minute, a round ten, the transfer 75 s: five steps are owed at the boundary, no more and no fewer."""
     run = Run(
         tmp_path / "r", data, PAIR, steps=120, steps_per_min=1.0, round_min=10, overlap=True, transfer_s=75.0, spin_up_s=0.0,
+        trainer=counted(120),
     )  # fmt: skip
     runs.append(run)
     assert run.serve() == "done"
@@ -106,7 +115,7 @@ def test_who_joins_right_after_a_cut_waits_until_the_others_have_taken_its_merge
     """Cuts at 10, 18 and 26 minutes and a transfer of four: the newcomer's cut may not come before a merge that is on its way."""
     run = Run(
         tmp_path / "r", data, {"a": [(0.0, 1e5)], "b": [(join - 2.0, 1e5)]}, steps=60, overlap=True, batch="global", solo_min=8,
-        transfer_s=240.0, trainer=counting(60 * BATCH // BLOCK),
+        transfer_s=240.0, trainer=counted(60),
     )  # fmt: skip
     runs.append(run)
     assert run.serve() == "done"
@@ -119,7 +128,7 @@ def test_who_joins_right_after_a_cut_waits_until_the_others_have_taken_its_merge
 def test_overlap_takes_no_longer_and_commits_at_the_cuts_own_time(tmp_path: Path, data: Path, runs: list[Run]) -> None:
     ends = {}
     for overlap in (False, True):
-        run = Run(tmp_path / str(overlap), data, PAIR, steps=80, overlap=overlap, batch="global", round_min=5)
+        run = Run(tmp_path / str(overlap), data, PAIR, steps=80, overlap=overlap, batch="global", round_min=5, trainer=counted(80))
         runs.append(run)
         assert run.serve() == "done"
         assert run.ledger.head().tokens_total == 80 * TOKENS_PER_STEP
@@ -139,7 +148,7 @@ def test_the_same_happens_on_a_machine_that_gives_one_site_less(tmp_path: Path, 
     found = []
     for kind in (Run, Uneven):
         run = kind(
-            tmp_path / kind.__name__, data, JOIN_AND_LEAVE, steps=80, codec="int8", overlap=True, batch="global", round_min=4,
+            tmp_path / kind.__name__, data, JOIN, steps=STEPS, codec="int8", overlap=True, batch="global", round_min=4,
             transfer_s=40.0,
         )  # fmt: skip
         runs.append(run)
@@ -153,7 +162,7 @@ def test_the_same_happens_on_a_machine_that_gives_one_site_less(tmp_path: Path, 
 
 def test_sites_are_sent_what_made_a_version_and_not_the_model(tmp_path: Path, data: Path, runs: list[Run]) -> None:
     """One and the same file for all; a whole model only for who holds none, and nothing for whose own cut it is."""
-    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE, steps=80, codec="int8", overlap=True, round_min=4, solo_min=5)
+    run = Run(tmp_path / "r", data, JOIN_AND_LEAVE, steps=STEPS, codec="int8", overlap=True, round_min=4, solo_min=5)
     runs.append(run)
     push, sent = run.transport.push, []
 
@@ -176,7 +185,7 @@ def test_sites_are_sent_what_made_a_version_and_not_the_model(tmp_path: Path, da
 
 
 def test_a_new_life_of_a_site_is_sent_what_its_disk_lacks_and_not_the_model(tmp_path: Path, data: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path / "r", data, {**PAIR, "c": PAIR["a"]}, steps=120, codec="int8", overlap=True, round_min=4, solo_min=5)
+    run = Run(tmp_path / "r", data, {**PAIR, "c": PAIR["a"]}, steps=80, codec="int8", overlap=True, round_min=4, solo_min=5)
     runs.append(run)
     push, sent = run.transport.push, []
 

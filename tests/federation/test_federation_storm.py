@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from federation.storm import BLOCKS, Storm
+from patience import examples
 
 SITES = ("a", "b", "c")
 ALWAYS = {"a": [(0.0, 100_000.0)], "b": [(3.0, 100_000.0)], "c": [(8.0, 60.0), (75.0, 100_000.0)]}
@@ -59,7 +60,7 @@ def weather(
 
 
 @pytest.mark.parametrize("calendar", [False, True])
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(6), suppress_health_check=list(HealthCheck))
 @given(
     blows=st.lists(st.tuples(st.integers(1, 220), BLOW), max_size=12), snapshot_s=st.sampled_from([3.0, 1e9]), speeds=SPEEDS,
     how=st.sampled_from([

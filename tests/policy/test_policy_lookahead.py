@@ -1,4 +1,4 @@
-"""Lookahead: what it remembers, and that nothing it is told makes it worse than break-even."""
+"""Lookahead: what it remembers, and that nothing it is told makes it worse than the rules beside it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from windfall.grid.trace import load_trace
 from windfall.policy.base import Decision, FleetView, PerSite, SiteView
 from windfall.policy.breakeven import Breakeven
 from windfall.policy.criterion import under
+from windfall.policy.learned import Learned
 from windfall.policy.lookahead import Lookahead
 from windfall.units import parse_utc
 
@@ -46,8 +47,10 @@ def policy(name: str) -> PerSite:
     match name:
         case "breakeven":
             return PerSite(Breakeven(), criteria)
+        case "learned":
+            return PerSite(Learned(Breakeven(), criteria), criteria)
         case _:
-            return PerSite(Lookahead(Breakeven(), HORIZON), criteria)
+            return PerSite(Lookahead(Learned(Breakeven(), criteria), HORIZON), criteria)
 
 
 def nothing(t: float) -> Forecast | None:
@@ -56,12 +59,13 @@ def nothing(t: float) -> Forecast | None:
 
 def play(
     name: str, values: Sequence[float | None], *, foresight: Foresight = nothing, t0: float = T, quiet: bool = False,
-    looks: int = 1, unbounded: int = 0, spin_up_s: float = SPIN_UP,
+    looks: int = 1, unbounded: int = 0, spin_up_s: float = SPIN_UP, late: int = 0,
 ) -> list[Decision]:  # fmt: skip
     """Decisions over readings that come every five minutes; None is one that does not come (the last is then late, later stale).
 
     ``looks``: how often each reading is looked at. ``quiet``: asked only when the last promise ends; what is told holds until then.
-    ``unbounded``: of so many readings one holds until the next, whenever that comes (0: none).
+    ``unbounded``: of so many readings one holds until the next, whenever that comes (0: none). ``late``: how many steps after its
+    begin each is known.
     """
     asked = policy(name)
     on, since, memory = False, t0, {}
@@ -71,9 +75,10 @@ def play(
         start = t0 + i * DT
         if value is not None:
             end = math.inf if unbounded and i % unbounded == 0 else start + DT
-            held = Reading(value, "gCO2/kWh", start, start, start + DT, start + 3 * DT, "test", end)
+            known = start + late * DT
+            held = Reading(value, "gCO2/kWh", start, known, known + DT, known + 3 * DT, "test", end)
         for k in range(looks):
-            t = start + k * DT / looks
+            t = start + late * DT + k * DT / looks
             if quiet and told and held is not None and held.is_fresh(t):
                 d = told[-1]
                 kept = d.quiet is not None and d.quiet[0] <= held.value < d.quiet[1]
@@ -124,8 +129,8 @@ NAMES = ["lookahead"]
 @given(values=READINGS)
 def test_what_it_remembers_is_numbers_and_does_not_grow(name: str, values: list[float | None]) -> None:
     for d in play(name, values, foresight=SOME):
-        assert len(d.memory) <= 45
-        assert all(type(v) is float and math.isfinite(v) for v in d.memory.values())
+        assert len(d.memory) <= 110
+        assert all(type(v) is float and (math.isfinite(v) or k.startswith(("b_start", "b_stop"))) for k, v in d.memory.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,7 +192,7 @@ def old(t: float) -> Forecast:
 @pytest.mark.parametrize("foresight", [nothing, old])
 @FEW
 @given(values=READINGS, unbounded=st.integers(0, 3))
-def test_lookahead_without_a_forecast_that_is_at_most_an_hour_old_is_break_even(
+def test_lookahead_without_a_forecast_that_is_at_most_an_hour_old_is_learned(
     foresight: Foresight, values: list[float | None], unbounded: int
 ) -> None:
     """Whatever was learned before, while there was one."""
@@ -196,18 +201,20 @@ def test_lookahead_without_a_forecast_that_is_at_most_an_hour_old_is_break_even(
     def gone(t: float) -> Forecast | None:
         return SOME(t) if t < T + len(before) * DT else foresight(t)
 
-    plain = play("breakeven", before + values, unbounded=unbounded)[len(before) :]
+    plain = play("learned", before + values, unbounded=unbounded)[len(before) :]
     found = play("lookahead", before + values, foresight=gone, unbounded=unbounded)[len(before) :]
     assert [d.on for d in found] == [d.on for d in plain]
     for d, p in zip(found, plain, strict=True):
-        assert d.reason in (p.reason, f"{p.reason} (no forecast)")
+        assert d.reason in (p.reason, f"{p.reason}; no forecast")
 
 
 def test_an_hour_old_forecast_is_still_looked_at() -> None:
     def hour(t: float) -> Forecast:
         return replace(told_by(lambda _, i: 0.0)(t), made_at=t - 3600.0)  # type: ignore[type-var]
 
-    assert "to be on is expected to be worth" in play("lookahead", [80.0, 80.0], foresight=hour)[-1].reason
+    told = play("lookahead", [80.0, 80.0], foresight=hour)[-1]
+    assert told.memory["informed"] == 1.0
+    assert told.reason.endswith("; going by the forecast has not done better")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -295,6 +302,14 @@ def test_a_true_forecast_brings_more_than_none() -> None:
     assert found > value_of(values, [d.on for d in play("breakeven", values)])
 
 
+@pytest.mark.parametrize(("late", "starts"), [(0, True), (1, False), (2, False), (3, False), (4, True)])
+def test_late_readings_are_taken_for_what_has_followed_them(late: int, starts: bool) -> None:
+    """Every twenty minutes one clean reading, which pays for a start of as long: heard of late it is over, or the next is there."""
+    told = play("lookahead", [0.0, 400.0, 400.0, 400.0] * 200, foresight=unsaying, spin_up_s=DT, late=late)
+    clean = [d.memory["l_on"] == 1.0 for d in told[400::4]]
+    assert clean == [starts] * len(clean)
+
+
 def unsaying(t: float) -> Forecast:
     """A forecast that says the same of every hour."""
     return Forecast(t, t + DT * STEPS, np.full(len(STEPS), 900.0), t + HORIZON)
@@ -305,7 +320,7 @@ def test_break_even_takes_over_where_the_learned_rule_would_never_start() -> Non
     values = ([95.0] * 30 + [105.0] * 3) * 60
     told = play("lookahead", values, foresight=unsaying)
     assert told[-1].memory["leads"] == 0.0
-    assert told[-1].reason.endswith("(break-even has done better)")
+    assert told[-1].reason.endswith("; going by the forecast has not done better")
     plain = value_of(values, [d.on for d in play("breakeven", values)])
     assert plain > 0
     # Four starts' worth and one change of mind is what it costs to find out.

@@ -15,6 +15,7 @@ from federation.harness import BATCH, BLOCK, SEQ, T0, TOKENS_PER_STEP, Run, conf
 from store.redis_server import RedisServer
 from windfall import clock
 from windfall.config.schema import Config
+from windfall.energy.levels import PowerLevels
 from windfall.energy.phases import PHASES
 from windfall.federation.members import Settings
 from windfall.fleet.loop import SiteProfile
@@ -72,7 +73,7 @@ def test_the_federation_is_told_every_setting_of_its_configuration(run: RunDir, 
         site={"ranks": 2, "transfer_s": 23.0}, train={"micro_batch_sequences": 2},
     )  # fmt: skip
     evaluated_s = config.data.eval_sequences * SEQ / 3 / (TOKENS_PER_STEP / 60)  # a third of a step's work, at a step a minute
-    assert settings(config, ledger, gated=gated) == Settings(
+    assert settings(config, ledger, PowerLevels(config.site), gated=gated) == Settings(
         round_s=420.0, round_min_s=70.0, solo_cut_s=540.0, quorum=0.75, grace_s=11.0, heartbeat_timeout_s=13.0, tick_s=17.0,
         gated=gated, codec="int4", blocks_per_step=BATCH // BLOCK, tokens_per_block=SEQ * BLOCK, overlap=True, batch="global",
         transfer_s={"a": 23.0}, eval_every_tokens=19, inline_bytes=3_500_000, blocks_at_once={"a": 2, "b": 1},
@@ -86,7 +87,8 @@ def test_the_federation_is_told_every_setting_of_its_configuration(run: RunDir, 
 def test_a_25th_of_the_budget_lies_between_evaluations_where_nothing_else_is_configured(run: RunDir, ledger: Ledger) -> None:
     raw = plain(run).model_dump(mode="json", exclude_none=True)
     del raw["data"]["eval_every_tokens"]
-    assert settings(Config.model_validate(raw), ledger, gated=True).eval_every_tokens == STEPS * TOKENS_PER_STEP // 25
+    c = Config.model_validate(raw)
+    assert settings(c, ledger, PowerLevels(c.site), gated=True).eval_every_tokens == STEPS * TOKENS_PER_STEP // 25
 
 
 def test_a_site_has_the_patience_and_the_profile_that_are_configured(run: RunDir) -> None:
@@ -100,9 +102,10 @@ def test_a_site_has_the_patience_and_the_profile_that_are_configured(run: RunDir
 def test_work_takes_what_the_model_says_on_a_gated_clock_and_its_time_on_the_calendar(run: RunDir) -> None:
     config = plain(run, steps_per_min=1.0)
     hour = 60 * TOKENS_PER_STEP  # tokens of it, at a step a minute
-    assert work_kwh(config, gated=True)("a", hour, 1.0) == pytest.approx(2.0)
-    assert work_kwh(config, gated=False)("a", hour, 1800.0) == pytest.approx(1.0)
-    assert work_kwh(config, gated=True)("removed", hour, 1.0) == 0.0
+    levels = PowerLevels(config.site)
+    assert work_kwh(config, levels, gated=True)("a", hour, 1.0) == pytest.approx(2.0)
+    assert work_kwh(config, levels, gated=False)("a", hour, 1800.0) == pytest.approx(1.0)
+    assert work_kwh(config, levels, gated=True)("removed", hour, 1.0) == 0.0
 
 
 # -- what is gone on with ------------------------------------------------------------------------------------

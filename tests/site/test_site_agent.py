@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from energy.capped import Gpus
 from windfall.site.agent import Agent
+from windfall.site.power_cap import PowerCap
 from windfall.site.spawning import BROKEN_STATUS, SPAWN
 
 
@@ -98,3 +101,20 @@ def test_one_that_cannot_answer_does_so_at_once(tmp_path: Path, monkeypatch: pyt
 
 def test_a_site_may_be_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Machine(tmp_path, monkeypatch, messages="spawn").spawns == [True]
+
+
+def test_gpus_are_given_back_what_they_were_held_to_before_a_life_and_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpus = Gpus()
+    monkeypatch.setitem(sys.modules, "pynvml", gpus)
+    assert PowerCap(tmp_path).hold(200.0) == "", "a life that then died with its agent"
+    machine = Machine(tmp_path, monkeypatch)
+    assert set(gpus.limits.values()) == {350_000}
+    assert PowerCap(tmp_path).hold(200.0) == ""
+    machine.agent.end()
+    assert set(gpus.limits.values()) == {350_000}
+    assert PowerCap(tmp_path).hold(200.0) == ""
+    gpus.refuses = {0, 1}
+    machine.agent.end()
+    assert "a: GPU GPU-1 cannot be held to its 350 W of before" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -262,3 +264,23 @@ def _randomise(model: GPT) -> None:
             if name.endswith("weight"):
                 parameter.normal_(0.0, 0.1, generator=generator)
         model.x0_scalars.fill_(0.3)
+
+
+@pytest.mark.slow
+def test_a_trainer_begins_to_train_without_importing_torchs_compiler() -> None:
+    """With its algebra (sympy) that is half of what the start of a trainer costs: torch needs it wherever shapes have no values."""
+    code = """
+import sys, torch
+from windfall.train.model import GPTConfig, build_model
+from windfall.train.optim import InnerOptimizer, OptimConfig
+from windfall.train.schedule import schedule
+model = build_model(GPTConfig(depth=1, width=32, sequence_length=32), seed=1)
+optimizer = InnerOptimizer(model, OptimConfig())
+optimizer.reset()
+tokens = torch.zeros((2, 32), dtype=torch.int64)
+model(tokens, tokens.clone()).backward()
+optimizer.step(schedule(0.0, 1e6))
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch._dynamo", "sympy"} & set(done.stdout.split())

@@ -29,6 +29,7 @@ from windfall.config.economics import EconomicsTable
 from windfall.config.exalsius import ExalsiusTable
 from windfall.config.federation import FederationTable
 from windfall.config.kubernetes import KubernetesTable
+from windfall.config.levels import PowerLevelTable, level_faults
 from windfall.config.meter import MeterTable
 from windfall.config.microgrid import MicrogridTable
 from windfall.config.openadr import OpenAdrTable
@@ -157,6 +158,10 @@ class SiteTable(Table):
     meter: MeterTable | None = Field(None, description="what measures its power (default: modelled from its phases)")
     embodied: EmbodiedTable | None = Field(None, description="emissions of making it (default: not known, and said so)")
     microgrid: MicrogridTable | None = Field(None, description="sun, wind and a battery behind its meter (default: the grid alone)")
+    power_levels: list[PowerLevelTable] = Field(
+        default_factory=list,
+        description="signal surplus_power: powers to train at, the highest that the surplus covers (default: train_power_w alone)",
+    )
     signal: SignalTable
     signals: list[SignalTable] = Field(default_factory=list, description="more signals of the region, for triggers and accounts")
 
@@ -222,6 +227,27 @@ class SiteTable(Table):
         return self
 
     @model_validator(mode="after")
+    def _levels(self) -> SiteTable:
+        if not self.power_levels:
+            return self
+        if self.signal.type != "surplus_power":
+            told = (
+                f"levels follow a surplus, and the site's first signal is {self.signal.type}; put surplus_power there, or drop them"
+            )
+            raise Wrong((("power_levels",), told))
+        wrong: list[tuple[tuple[str | int, ...], str]] = []
+        if self.trigger is not None and self.signal.label not in parse_trigger(self.trigger).names():
+            told = f"the trigger does not name {self.signal.label}, which the levels follow; name it there, or drop power_levels"
+            wrong.append((("trigger",), told))
+        faults = level_faults(
+            self.power_levels, train_power_w=self.train_power_w, idle_power_w=self.idle_power_w, tokens_per_s=self.tokens_per_s
+        )
+        wrong += [(("power_levels", *path), told) for path, told in faults]
+        if wrong:
+            raise Wrong(*wrong)
+        return self
+
+    @model_validator(mode="after")
     def _balances(self) -> SiteTable:
         if self.microgrid is not None:
             load = max(self.train_power_w, self.idle_power_w, self.provisioning_power_w)
@@ -236,6 +262,11 @@ class SiteTable(Table):
                 told += ", or capacity_wh of the battery" if battery is not None else ", or add [site.microgrid.battery]"
                 raise Wrong((("microgrid", "max_import_w"), told))
         return self
+
+    @property
+    def demand_w(self) -> float:
+        """The least power at which it trains: what a surplus has to cover for a window to be open."""
+        return self.power_levels[0].power_w if self.power_levels else self.train_power_w
 
     @property
     def all_signals(self) -> list[SignalTable]:

@@ -14,6 +14,7 @@ from windfall.config.alerts import AlertsTable
 from windfall.config.backtest import BacktestTable, ReferenceTable, TrainerTable
 from windfall.config.economics import BatteryTable, EconomicsTable, TariffTable
 from windfall.config.federation import FederationTable
+from windfall.config.levels import PowerLevelTable
 from windfall.config.openadr import OpenAdrTable
 from windfall.config.policy import PolicyTable
 from windfall.config.recipe import DataTable, ModelTable, TrainTable
@@ -69,10 +70,10 @@ def _table(name: str, cls: type[BaseModel], chosen: dict[str, Any]) -> list[str]
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             continue
-        if field.default_factory is list and getattr(inner, "__args__", [None])[0] in (ReferenceTable, SignalTable):
-            item = getattr(inner, "__args__", [None])[0]
+        item = getattr(inner, "__args__", [None])[0]
+        if field.default_factory is list and item in (ReferenceTable, PowerLevelTable, SignalTable):
             lines.append(f"# [[{name.strip('[]')}.{key}]]".ljust(34) + f"# {field.description}")
-            if item is ReferenceTable:
+            if item is not SignalTable:
                 lines += [_line(k, f, {}) for k, f in item.model_fields.items()]
             continue
         lines.append(_line(key, field, chosen))

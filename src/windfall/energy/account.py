@@ -122,8 +122,8 @@ class Account:
     ) -> list[Interval]:  # fmt: skip
         """Book ``[t0, t1)`` (run time) of ``site`` in ``phase``; one entry per reading that held in it.
 
-        ``watts``: what a meter says that it took (default: the model's); with a ``cause``, by how much that differs from what was
-        booked. ``measured``: how many of the joules over ``[t0, t1)`` the meter has measured.
+        ``watts``: what it took, by a meter or at its power level (default: the model's); with a ``cause``, by how much that differs
+        from what was booked. ``measured``: how many of the joules over ``[t0, t1)`` the meter has measured.
         """
         power = self._power[site].watts(phase) if watts is None else watts
         found = self._price(site, phase, power, t0, t1, measured=measured, corrects=bool(cause))
@@ -137,10 +137,10 @@ class Account:
             for a, b, j, c, g, i, av, m, own, stored in zip(*(x.tolist() for x in found), strict=True)
         ]  # fmt: skip
 
-    def foresee(self, site: str, phase: str, t0: float, t1: float) -> None:
+    def foresee(self, site: str, phase: str, t0: float, t1: float, *, watts: float | None = None) -> None:
         """``[t0, t1)`` has passed in that phase and will be booked later: a microgrid goes on, so that its signals are of now."""
         if site in self.microgrids:
-            self.microgrids[site].advance(self._power[site].watts(phase), t0, t1)
+            self.microgrids[site].advance(self._power[site].watts(phase) if watts is None else watts, t0, t1)
 
     def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
         """Book ``joules`` of ``site`` at run time ``t``, under the readings of that instant; the entry takes no time."""
@@ -187,9 +187,9 @@ class Account:
             )
         )  # fmt: skip
 
-    def add(self, site: str, phase: str, t0: float, t1: float) -> None:
+    def add(self, site: str, phase: str, t0: float, t1: float, *, watts: float | None = None) -> None:
         """Book as ``book`` does, without making the entries."""
-        self._price(site, phase, self._power[site].watts(phase), t0, t1)
+        self._price(site, phase, self._power[site].watts(phase) if watts is None else watts, t0, t1)
 
     def _price(
         self, site: str, phase: str, watts: float, t0: float, t1: float, *, measured: float = 0.0, corrects: bool = False

@@ -30,6 +30,8 @@ class _Waiting:
     phase: str
     t0: float
     t1: float
+    #: What the model says that it took, where that is not what it always says of the phase.
+    watts: float | None = None
 
 
 class Books:
@@ -48,16 +50,19 @@ class Books:
         """The cost of what is booked."""
         return self.account.spent()
 
-    def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
-        """Book ``[t0, t1)`` of a site in a phase, now or, where it has a meter, when that has told."""
+    def book(self, site: str, phase: str, t0: float, t1: float, *, watts: float | None = None) -> list[Interval]:
+        """Book ``[t0, t1)`` of a site in a phase, now or, where it has a meter, when that has told.
+
+        ``watts``: at its power level (default: what its model always takes in that phase).
+        """
         nothing = phase == "off" and self.account.watts(site, phase) == 0.0
         # A microgrid has to be told of everything in order.
         if site in self.account.microgrids and any(w.site == site for w in self._waiting):
             nothing = False
         if site not in self.meters or nothing:
-            return self.account.book(site, phase, t0, t1)
+            return self.account.book(site, phase, t0, t1, watts=watts)
         if t1 > t0:
-            self._waiting.append(_Waiting(site, phase, t0, t1))
+            self._waiting.append(_Waiting(site, phase, t0, t1, watts))
         return []
 
     def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
@@ -85,9 +90,9 @@ class Books:
             at = w.t0
             for used in meter.between(w.t0, w.t1):
                 found += self._model(w, at, used.t0, now)
-                watts = used.joules / (used.t1 - used.t0)
+                took = used.joules / (used.t1 - used.t0)
                 found += self.account.book(
-                    w.site, w.phase, used.t0, used.t1, watts=watts, measured=used.measured_joules, booked_at=now
+                    w.site, w.phase, used.t0, used.t1, watts=took, measured=used.measured_joules, booked_at=now
                 )
                 at = used.t1
             found += self._model(w, at, w.t1, now)
@@ -100,7 +105,7 @@ class Books:
         """Book a part by the model."""
         if t1 <= t0:
             return []
-        entries = self.account.book(w.site, w.phase, t0, t1, booked_at=now)
+        entries = self.account.book(w.site, w.phase, t0, t1, watts=w.watts, booked_at=now)
         # A phase without power has no entry, and yet a meter may tell of some.
         for e in entries or [Interval(t0, t1, w.site, w.phase, 0.0, None, 0.0, 0.0, None)]:
             last = next((i for i in range(len(self._stood_in) - 1, -1, -1) if self._stood_in[i].site == w.site), None)
@@ -151,7 +156,7 @@ class Books:
         """What the next coordinator needs to go on: what waits, what was stood in for, and the meters' last words."""
         meters = {name: said for name, m in self.meters.items() if (said := m.as_json()) is not None}
         return {
-            "waiting": [[w.site, w.phase, w.t0, w.t1] for w in self._waiting],
+            "waiting": [list(astuple(w)) for w in self._waiting],
             "stood_in": [list(astuple(s)) for s in self._stood_in],
             "meters": meters,
         }  # fmt: skip
@@ -159,11 +164,11 @@ class Books:
     def restore(self, said: Mapping[str, Any]) -> list[Interval]:
         """Go on from what ``as_json`` gave; returns what can be booked at once: time of sites that have no meter any more."""
         booked: list[Interval] = []
-        for site, phase, t0, t1 in said.get("waiting", ()):
-            if site in self.meters:
-                self._waiting.append(_Waiting(site, phase, t0, t1))
-            elif site in self.account.tariffs:
-                booked += self.account.book(site, phase, t0, t1)
+        for w in (_Waiting(*row) for row in said.get("waiting", ())):
+            if w.site in self.meters:
+                self._waiting.append(w)
+            elif w.site in self.account.tariffs:
+                booked += self.account.book(w.site, w.phase, w.t0, w.t1, watts=w.watts)
         self._stood_in = [s for s in stood_in(said) if s.site in self.meters]
         for site, last in said.get("meters", {}).items():
             if site in self.meters:

@@ -61,6 +61,6 @@ def level_of(site: SiteTable, run: RunTable) -> tuple[float, bool]:
         case "price":
             return run.threshold_price_per_mwh, True
         case "curtailed_power" | "surplus_power":
-            return site.train_power_w / (1e6 if site.signal.type == "curtailed_power" else 1.0), False
+            return site.demand_w / (1e6 if site.signal.type == "curtailed_power" else 1.0), False
         case _:
             return run.threshold_g_per_kwh, True

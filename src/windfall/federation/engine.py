@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from windfall import clock
+from windfall.energy.levels import PowerLevels
 from windfall.energy.phases import Span
 from windfall.federation.beside import Beside
 from windfall.federation.checkpoints import Checkpoints
@@ -41,10 +42,10 @@ class Federation:
     def __init__(
         self, *, ledger: Ledger, checkpoints: Checkpoints, intake: Intake, bus: Bus, transport: Transport,
         events: Events, settings: Settings, fence: int, now: float, sites: list[str], generations: Mapping[str, int],
-        calendar: Callable[[], float] = clock.wall, registered: Registered | None = None,
+        calendar: Callable[[], float] = clock.wall, registered: Registered | None = None, levels: PowerLevels | None = None,
     ) -> None:  # fmt: skip
         """``calendar`` says what time it is between two ticks, on a clock that does not wait (run time). ``registered``: as
-        ``Membership`` has it."""
+        ``Membership`` has it. ``levels``: which power levels sites are at, whose paces are those of ``settings``."""
         self._ledger = ledger
         self._intake = intake
         self._bus = bus
@@ -55,9 +56,12 @@ class Federation:
         self._calendar = calendar
         self._transfers = Transfers()
         self._together: Together | None = None
+        self._levels = levels or PowerLevels(())
         self._orders = Orders(ledger, checkpoints, events, settings, fence)
         self._kept = KeptRound(ledger) if settings.round_blocks is not None else None
         left = self._kept.under_way(sites) if self._kept else None
+        if self._kept and left:
+            self._levels.put(self._kept.powers_w())
         self._rounds = Rounds(
             settings, RoundLengths(settings, self._transfers), current=left,
             number=max(ledger.head().version, left.number if left else 0),
@@ -71,7 +75,7 @@ class Federation:
         self.members = Membership(
             ledger=ledger, intake=intake, bus=bus, nodes=nodes, events=events, settings=settings, fence=fence, sites=sites,
             generations=generations, orders=self._orders, dispatch=self._dispatch, beside=self._beside, rounds=self._rounds,
-            reports=self._reports, kept=self._kept, registered=registered,
+            reports=self._reports, kept=self._kept, registered=registered, levels=self._levels,
         )  # fmt: skip
 
     @staticmethod
@@ -185,6 +189,8 @@ class Federation:
         for site, version in self._reports.taken_in:
             self._transfers.taken_in(site, version, now)
         self._reports.taken_in.clear()
+        for site, why in self._reports.unheld.items():
+            self._levels.unheld.setdefault(site, why)
         for took_s in self.members.fetched:
             self._transfers.fetched(took_s)
         self.members.fetched.clear()
@@ -209,8 +215,14 @@ class Federation:
         self._orders.expire(t, sites)
         if not self._s.gated:
             self._bring_versions(t, sites)
+            self._take_levels(t, sites)
         late_work = self._rounds.current is None and bool(self._ledger.pending())
-        while commands := self._rounds.due(self._situation(t, wall, sites, late_work=late_work)):
+        while True:
+            if self._rounds.current is None and self._ledger.counts().free:
+                self._take_levels(t, sites)  # before the next round is made: it is trained at them
+            commands = self._rounds.due(self._situation(t, wall, sites, late_work=late_work))
+            if not commands:
+                break
             for command in commands:
                 self._carry_out(t, command)
             if isinstance(commands[-1], Begin | EvaluateLast):
@@ -236,6 +248,21 @@ class Federation:
         """Sites that are there and not leaving."""
         states = (State.READY, State.TRAINING)
         return {n for n, s in sites.items() if s.state in states and self.members.ready(n, s.generation)}
+
+    def _take_levels(self, t: float, sites: Mapping[str, Site]) -> None:
+        """What the adapters of the sites that are there have chosen counts from now on."""
+        for site in sorted(self._here(sites)):
+            was = self._s.tokens_per_s[site]
+            if not self._levels.take(t, site):
+                continue
+            m, now = self.members[site], self._s.tokens_per_s[site]
+            if m.began_at is not None:
+                # What it owes by now stays what it is: from here on it grows at another pace.
+                m.began_at = t - was / now * (t - m.began_at)
+            self._events.event(
+                t, "power_level", site=site, power_w=self._levels.watts(site, "training"), tokens_per_s=now,
+                surplus_w=self._levels.surplus_w(site),
+            )  # fmt: skip
 
     def _bring_versions(self, t: float, sites: Mapping[str, Site]) -> None:
         """Send those who join what is large before they count, so that nobody waits for its way."""
@@ -307,7 +334,7 @@ class Federation:
         r = Round(command.number, head.version, t, command.cut_at, set(lent), set(lent), mode, beside=set(command.beside))
         self._rounds.begun(r)
         if self._kept:
-            self._kept.keep(r)
+            self._kept.keep(r, self._levels.powers_w(sorted(lent)))
         self._events.event(
             t, "round", version=head.version, round=r.number, mode=mode, sites=sorted(lent), cut_at=command.cut_at
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from windfall.federation.rounds import Round
 from windfall.store.ledger import Ledger
@@ -18,10 +18,14 @@ class KeptRound:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def keep(self, r: Round) -> None:
-        """Keep a round, durably."""
+    def keep(self, r: Round, powers_w: Mapping[str, float]) -> None:
+        """Keep a round, durably; ``powers_w``: of its sites with power levels, what they train it at."""
         kept = {"number": r.number, "base": r.base, "begins_at": r.begins_at, "cut_at": r.cut_at, "mode": r.mode}
-        self._ledger.set_meta(**{_KEY: json.dumps({**kept, "participants": sorted(r.participants)})})
+        self._ledger.set_meta(**{_KEY: json.dumps({**kept, "participants": sorted(r.participants), "powers_w": dict(powers_w)})})
+
+    def powers_w(self) -> dict[str, float]:
+        """At what power its sites train it, of those that have levels."""
+        return dict(json.loads(self._ledger.meta(_KEY) or "{}").get("powers_w", {}))
 
     def participants(self) -> set[str]:
         """Who did it, or does."""
@@ -31,6 +35,7 @@ class KeptRound:
         """The round that an earlier coordinator left, if ``sites`` of this run are in it; it waits for those whose work
         has not come."""
         stored = json.loads(self._ledger.meta(_KEY) or "{}")
+        stored.pop("powers_w", None)
         participants = self.participants() & set(sites)
         if stored.get("base") != self._ledger.head().version or not participants:
             return None

@@ -25,6 +25,7 @@ class Settings:
     tokens_per_block: int
     budget_tokens: int
     manifest: str
+    #: At the power level that each site is at: it changes with that.
     tokens_per_s: Mapping[str, float]
     #: On a clock that does not wait: the shortest joint round (run time).
     round_min_s: float = 60.0
@@ -52,6 +53,8 @@ class Settings:
     network_j_per_byte: float = 0.0
     #: By site: what an evaluation takes (J), where it takes no run time of its own.
     evaluation_j: Mapping[str, float] = field(default_factory=dict)
+    #: Of sites with several power levels: at full power. On a clock that does not wait a round may begin below and go on at that.
+    full_tokens_per_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

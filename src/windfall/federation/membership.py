@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from windfall.energy.levels import PowerLevels
 from windfall.errors import DataError, Refused
 from windfall.federation.beside import Beside
 from windfall.federation.dispatch import Dispatch
@@ -47,9 +48,10 @@ class Membership:
     def __init__(
         self, *, ledger: Ledger, intake: Intake, bus: Bus, nodes: Nodes, events: Events, settings: Settings, fence: int,
         sites: list[str], generations: Mapping[str, int], orders: Orders, dispatch: Dispatch, beside: Beside, rounds: Rounds,
-        reports: SiteReports, kept: KeptRound | None, registered: Registered | None = None,
+        reports: SiteReports, kept: KeptRound | None, levels: PowerLevels, registered: Registered | None = None,
     ) -> None:  # fmt: skip
         """``registered``: whether a node may be that of the site that it says it is; without it every one may."""
+        self._levels = levels
         self._registered = registered
         self._ledger = ledger
         self._intake = intake
@@ -315,6 +317,10 @@ class Membership:
         m.blocks += sum(c.end - c.start for c in header.consumed)
         since = self._rounds.current.begins_at if self._rounds.current else t
         m.measured_rate = min(header.tokens / max(self._s.tick_s, t - since), _FASTEST * self._s.tokens_per_s[m.site])
+        pace = header.metrics.get("tokens_per_s", 0.0)
+        if header.tokens and self._levels.learn(m.site, pace, since):
+            watts = self._levels.watts(m.site, "training")
+            self._events.event(t, "power_level_measured", site=m.site, power_w=watts, tokens_per_s=pace)
 
     def acknowledge(self, outcome: Committed | None) -> None:
         """Note what became of cuts, for their sites' next orders."""

@@ -58,8 +58,9 @@ class Orders:
                 owed = math.floor(rate * (until - m.began_at) / self._s.tokens_per_block + 1e-9)
                 blocks = owed - m.blocks + sizes[site]
             else:
-                # A site faster than its configuration says must not run dry either.
-                blocks = math.ceil(max(rate, m.measured_rate) * (cut_at - t) / self._s.tokens_per_block * self._s.lease_margin * 2)
+                # A site faster than its configuration says, or at a higher power before the cut, must not run dry either.
+                most = max(rate, m.measured_rate, self._s.full_tokens_per_s.get(site, 0.0))
+                blocks = math.ceil(most * (cut_at - t) / self._s.tokens_per_block * self._s.lease_margin * 2)
             mine = [x for x in self._ledger.live_leases(site) if x.generation == m.generation]
             held = sum(b - a for x in mine for a, b in self._ledger.remaining(x.epoch))
             have[site] = mine

@@ -69,6 +69,8 @@ class SiteReports:
         self.fatal: dict[str, str] = {}
         #: By site: why its platform ends it, by its own word.
         self.leaving: dict[str, str] = {}
+        #: By site: why its power cannot be held to a level, by its own word. Another life of it has the same machine.
+        self.unheld: dict[str, str] = {}
 
     def begin(self, site: str, wall: float) -> None:
         """From now on (monotonic wall time) this site's heartbeats count."""
@@ -157,6 +159,11 @@ class SiteReports:
         elif kind == "meter_trouble":
             why = text(e.get("reason", ""))
             self._events.event(t, "meter_lost", site=site, reason=f"{why}; its model stands in until it can be read")
+        elif kind == "power_trouble":
+            if site not in self.unheld:
+                self.unheld[site] = text(e.get("reason", ""))
+                why = f"{self.unheld[site]}; until the coordinator starts anew it trains only where its surplus covers full power"
+                self._events.event(t, "power_level_failed", site=site, reason=why)
         elif kind == "leaving":
             within = f" within {f.number('within_s'):.0f} s" if e.get("within_s") else ""
             self.leaving[site] = f"{text(e.get('reason', 'it has been told to end'))}{within}: it hands in what it has"

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from windfall.clock import Clock
 from windfall.energy.account import Interval
+from windfall.energy.levels import PowerLevels
 from windfall.energy.phases import Span, of_state
 from windfall.fleet.controller import Controller
 from windfall.fleet.machine import Site, State
@@ -44,8 +45,11 @@ class NullRecorder:
 class Booking(Protocol):
     """Where energy is booked: the account itself, or books that wait for meters."""
 
-    def book(self, site: str, phase: str, t0: float, t1: float) -> list[Interval]:
-        """Book ``[t0, t1)`` (run time) of a site in a phase; returns the entries that this makes."""
+    def book(self, site: str, phase: str, t0: float, t1: float, *, watts: float | None = None) -> list[Interval]:
+        """Book ``[t0, t1)`` (run time) of a site in a phase; returns the entries that this makes.
+
+        ``watts``: at its power level (default: what its model always takes in that phase).
+        """
         ...
 
     def book_at(self, site: str, phase: str, t: float, joules: float) -> list[Interval]:
@@ -173,10 +177,12 @@ class Loop:
         begun: float | None = None,
         tick_s: float = 0.0,
         holds: OperatorHolds | None = None,
+        levels: PowerLevels | None = None,
     ) -> None:
         """``signals`` are by site and label; of each site the one that policies see as its reading comes first.
 
         ``begun``: run time at which the run began (default: now). ``tick_s``: what policies are told of the time between ticks.
+        ``levels``: which power levels sites are at, where some have several; the workload has the same ones.
         """
         self.clock = clock
         self.controller = controller
@@ -193,6 +199,7 @@ class Loop:
         self._policy = policy
         self._recorder = recorder
         self._holds: OperatorHolds = holds or NoHolds()
+        self.levels = levels or PowerLevels(())
         #: The policy's own decisions. A hold, a stop or the end of the budget overrides them in ``decisions``.
         self._chosen: dict[str, Decision] = {}
         #: Why the run is to stop, or empty. While it is set every site is decided off, with this reason.
@@ -249,7 +256,7 @@ class Loop:
                 self._recorder.booked(self.account.book_at(name, phase, t0, joules))
         for name, site in self.controller.sites.items():
             for phase, start, end in self.phases(site, site.state, t0, t1):
-                self._recorder.booked(self.account.book(name, phase, start, end))
+                self._recorder.booked(self.account.book(name, phase, start, end, watts=self.levels.watts(name, phase)))
 
     def phases(self, site: Site, state: State, t0: float, t1: float) -> list[Span]:
         """The energy phases of one site that was in ``state`` over ``[t0, t1)``."""
@@ -284,6 +291,9 @@ class Loop:
     def _decide(self, t: float, names: Collection[str] | None) -> None:
         self._holds.begin(t)
         view = self.view(t, None if self._policy.whole else names)
+        for name, site in view.sites.items():
+            if name in self.levels:
+                self.levels.look(t, name, site.reading)
         fresh = self._policy.decide(view)
         self._recorder.decided(view, fresh)
         self._chosen.update(fresh)
@@ -296,7 +306,8 @@ class Loop:
         for name in names:
             d = self._chosen[name]
             self.controller.sites[name].held = held.get(name, "")
-            over = self.stopping or held.get(name, "") or ("nothing is left to train on" if self.work.finished(name) else "")
+            over = self.stopping or held.get(name, "") or self.levels.keeps_off(name)
+            over = over or ("nothing is left to train on" if self.work.finished(name) else "")
             self.decisions[name] = Decision(False, over, d.numbers, None, d.memory) if over else d
 
     def obey(self, t: float) -> bool:

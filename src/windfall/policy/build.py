@@ -64,7 +64,7 @@ def _bare(config: Config, name: str, deadline_h: float | None) -> Policy:
             return PerSite(Learned(Breakeven(table.a_on, table.a_off), found), found)
         case "lookahead":
             _need_one_falling_signal(config, name)
-            return PerSite(Lookahead(Breakeven(table.a_on, table.a_off), table.lookahead_h * 3600.0), found)
+            return PerSite(Lookahead(Learned(Breakeven(table.a_on, table.a_off), found), table.lookahead_h * 3600.0), found)
         case "budgeted":
             _need_one_falling_signal(config, name)
             return _budgeted(config, deadline_h)

@@ -169,7 +169,7 @@ def plain(table: SignalTable, site: SiteTable, policy: PolicyTable) -> Level:
     if table.type == "price":
         worth = policy.worth_per_mwh
         return Level(table.label, table.type, table.currency, worth, 1.0, policy.value_scale_per_mwh, lambda v: v < worth)
-    demand = site.train_power_w / (1e6 if table.type == "curtailed_power" else 1.0)
+    demand = site.demand_w / (1e6 if table.type == "curtailed_power" else 1.0)
     return Level(table.label, table.type, "", demand, -1.0, None, lambda v: v >= demand)
 
 

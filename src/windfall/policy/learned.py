@@ -136,7 +136,7 @@ class Learned:
         start, stop = (np.array([was[k] for k in keys])[hours] for keys in (_STARTS, _STOPS))
         rules = (on_by_levels(told, start, stop), on_by_breakeven(told, restart, self._breakeven))
         one, two = (value_of(on, real, restart, was["share"]) for on in rules)
-        # Counted in what a start costs: where it costs next to nothing (prices judged against zero), any lead is one of many starts.
+        # Counted in what a start costs: where that is next to nothing (prices judged against zero), any lead is one of many starts.
         return (one - two) / max(restart * was["share"], _LEAST_COST)
 
 

@@ -11,20 +11,23 @@ interval one Newton step moves it towards the v that came of the interval before
 Reinforcement Learning, chapter 6), with slow forgetting and a prior. A second feature is the same recursion run backwards over the
 provider's forecast. Its weight is learned too, and begins at zero.
 
-Break-even runs beside it as a shadow. The values of both schedules are added up, with forgetting, and whichever leads decides. So
-break-even decides where the estimate, or the forecast behind it, has been poor. It suits signals that are either near zero or far
-over the worth; on others the comparison with break-even keeps it from losing.
+A reading that is known late says what the gain is now only by what has followed readings like it; so its interval's gain is told by
+that (means by class, learned too), and what came of an interval is learned as what followed the reading that was the newest then.
+
+`learned` runs beside it as a shadow. The values of both schedules are added up, with forgetting, and whichever leads decides, at
+first `learned`. So `learned` decides where the estimate, or the forecast behind it, has been poor.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from windfall.grid.signal import Forecast
 from windfall.policy.base import Decision, Judged, Memory, SiteView
-from windfall.policy.breakeven import Breakeven
+from windfall.policy.belief import class_of, usual_gain
+from windfall.policy.learned import Learned
 
 _HALF_LIFE_S = 28 * 86400.0
 _RIDGE = 3.0
@@ -41,6 +44,13 @@ _MARGIN = 2.0
 _STEP_S = 300.0
 #: An older forecast (s) is not used.
 _FORECAST_STALE_S = 3600.0
+#: Readings that are late by more steps than this are taken for so late.
+_MOST_LATE = 12
+#: Of how many readings what is usual stands for, in each class.
+_WEIGHT = 30.0
+#: What is remembered of the shadow, beside what it remembers itself; and of each reading whose interval's gain is not known yet.
+_SHADOWS = ("b_on", "b_was", "b_spin")
+_QUEUED = ("x1", "x2", "l", "b")
 
 
 class Lookahead:
@@ -48,8 +58,8 @@ class Lookahead:
 
     name = "lookahead"
 
-    def __init__(self, breakeven: Breakeven, horizon_s: float) -> None:
-        self._breakeven = breakeven
+    def __init__(self, learned: Learned, horizon_s: float) -> None:
+        self._learned = learned
         self._horizon_s = horizon_s
 
     def decide_site(self, t: float, site: SiteView, judged: Judged) -> Decision:
@@ -61,8 +71,10 @@ class Lookahead:
         ahead: float | None = None
         if new:
             dt = judged.valid_until - judged.valid_from if bounded else _STEP_S
-            ahead = self._ahead(t, site, judged)
-            self._learn(t, m, site, judged, dt, shadow, ahead)
+            delay_s = 0.0 if site.reading is None else max(0.0, site.reading.known_at - judged.valid_from)
+            late = min(round(delay_s / dt), _MOST_LATE)
+            ahead = self._ahead(t, site, judged, late * dt)
+            self._learn(t, m, site, judged, dt, late, shadow, ahead)
             m["from"], m["seen"] = judged.valid_from, judged.valid_from if bounded else t
         m |= {f"b_{k}": v for k, v in shadow.memory.items()}
         m["b_on"] = float(shadow.on)
@@ -73,47 +85,57 @@ class Lookahead:
 
     def hold_site(self, t: float, site: SiteView, stale: bool) -> Memory:
         # What was learned stays. What was under way is forgotten, because nothing is known of the interval.
-        gone = {"x1", "x2", "seen", "b_gain"} | ({"l_on", "b_on", "b_acc", "b_to", "l_spin", "b_spin", "v"} if stale else set())
+        gone = {"seen", "b_gain"} | ({"b_acc", "b_to", "l_spin", "b_spin"} if stale else set())
         kept = {k: v for k, v in site.memory.items() if k not in gone}
-        return {**kept, "l_on": 0.0, "b_on": 0.0, "v": 0.0} if stale and kept else kept
+        _forget(kept)
+        return kept | dict.fromkeys(("l_on", "l_was", "b_on", "b_was", "v"), 0.0) if stale and kept else kept
 
     def _shadow(self, t: float, site: SiteView, judged: Judged, m: dict[str, float]) -> Decision:
-        """What break-even decides, had it alone decided all along."""
-        own = {k: m[f"b_{k}"] for k in ("acc", "to", "gain") if f"b_{k}" in m}
-        m.pop("b_gain", None)
-        return self._breakeven.decide_site(t, replace(site, on=bool(m.get("b_on", 0.0)), memory=own), judged)
+        """What `learned` decides, had it alone decided all along."""
+        own = {k[2:]: m.pop(k) for k in list(m) if k.startswith("b_") and k not in _SHADOWS}
+        return self._learned.decide_site(t, replace(site, on=bool(m.get("b_on", 0.0)), memory=own), judged)
 
     def _learn(
-        self, t: float, m: dict[str, float], site: SiteView, judged: Judged, dt: float, shadow: Decision, ahead: float | None
-    ) -> None:
+        self, t: float, m: dict[str, float], site: SiteView, judged: Judged, dt: float, late: int, shadow: Decision,
+        ahead: float | None,
+    ) -> None:  # fmt: skip
         """Take in one interval: fit the estimate, let the learned rule start or stop, and add to both schedules' values."""
         restart = max(site.spin_up_s, 1e-9)
         gain = judged.gain / judged.scale
-        x = [1.0, min(max(1.0 - gain, -_FAR), _FAR), ahead or 0.0]
         if "c2" not in m:
-            m.pop("x1", None)
-            m |= {f"c{i}": _PRIOR[i] for i in range(_SIZE)} | {"lead": 0.0, "leads": 1.0, "l_on": 0.0, "seen": t}
+            m |= {f"c{i}": _PRIOR[i] for i in range(_SIZE)} | {"lead": 0.0, "leads": 0.0, "l_on": 0.0, "seen": t}
             m |= {f"h{i}{j}": _RIDGE * (i == j) for i in range(_SIZE) for j in range(i, _SIZE)}
-        guess = _sigmoid(sum(m[f"c{i}"] * x[i] for i in range(_SIZE)))
-        v = gain * dt / restart + guess
-        if "x1" in m and min(x[1], m["x1"]) < _TEACHES and ahead is not None:
-            self._fit(m, min(1.0, max(0.0, v)), dt)
-        m["informed"] = float(ahead is not None)
-        was = {"l": bool(m["l_on"]), "b": bool(m.get("b_on", 0.0))}
-        m["l_on"] = float(v >= 0.0 if was["l"] else v >= 1.0)
-        now = {"l": bool(m["l_on"]), "b": shadow.on}
-        # `lead` counts up to the interval before: who decides depends on the past alone. Where both schedules agree, changing from
-        # one to the other costs nothing. Where they differ it may cost a start, so the lead must be twice as large; they may never
-        # agree again, so it must be possible.
-        if abs(m["lead"]) > (_MARGIN if now["l"] == now["b"] else 2.0 * _MARGIN) * restart:
-            m["leads"] = float(m["lead"] > 0)
-        m["lead"] *= 0.5 ** (max(0.0, t - m.get("lead_at", t)) / _HALF_LIFE_S)
-        m["lead_at"] = t
-        for who, sign in (("l", 1.0), ("b", -1.0)):
-            m["lead"] += sign * _net(m, who, now[who], was[who], gain, dt, site.spin_up_s)
-        for i in range(1, _SIZE):
-            m[f"x{i}"] = x[i]
+        if m.get("late") != late:
+            _forget(m)
+            m["late"] = float(late)
+        x = [1.0, min(max(1.0 - gain, -_FAR), _FAR), ahead or 0.0]
+        v = _expected(m, x[1], gain, late) * dt / restart + self._guess(m, x)
+        m["l_on"] = float(v >= 0.0 if m["l_on"] else v >= 1.0)
         m["v"] = v
+        # `lead` counts up to the interval before: who decides depends on the past alone.
+        if abs(m["lead"]) >= _MARGIN * restart:
+            m["leads"] = float(m["lead"] > 0)
+            m["lead"] = math.copysign(_MARGIN * restart, m["lead"])
+        then = _queued(m, (x[1], x[2], m["l_on"], float(shadow.on)), late)
+        if then is not None:
+            self._came(m, then, gain, dt, site.spin_up_s, learns=ahead is not None)
+        m["informed"] = float(ahead is not None)
+
+    def _guess(self, m: Mapping[str, float], x: Sequence[float]) -> float:
+        return _sigmoid(sum(m[f"c{i}"] * x[i] for i in range(_SIZE)))
+
+    def _came(self, m: dict[str, float], then: Sequence[float], gain: float, dt: float, spin_up_s: float, *, learns: bool) -> None:
+        """An interval brought ``gain``; ``then`` is what `_QUEUED` was when it was decided about."""
+        x1, x2, l_on, b_on = then
+        if m["late"]:
+            _note(m, x1, gain, dt)
+        if "x1" in m and min(x1, m["x1"]) < _TEACHES and learns:
+            v = gain * dt / max(spin_up_s, 1e-9) + self._guess(m, (1.0, x1, x2))
+            self._fit(m, min(1.0, max(0.0, v)), dt)
+        m["x1"], m["x2"] = x1, x2
+        for who, on, sign in (("l", l_on, 1.0), ("b", b_on, -1.0)):
+            m["lead"] += sign * _net(m, who, bool(on), bool(m.get(f"{who}_was", 0.0)), gain, dt, spin_up_s)
+            m[f"{who}_was"] = on
 
     def _fit(self, m: dict[str, float], target: float, dt: float) -> None:
         """One Newton step of the logistic fit (ridge, forgetting) towards ``target``, the value that followed the last interval."""
@@ -131,18 +153,18 @@ class Lookahead:
         for i, step in enumerate(_solve(rows, right)):
             m[f"c{i}"] += step
 
-    def _ahead(self, t: float, site: SiteView, judged: Judged) -> float | None:
-        """The D of the next interval (0 to 1) if the forecast comes true; None without a forecast."""
+    def _ahead(self, t: float, site: SiteView, judged: Judged, late_s: float) -> float | None:
+        """The D of the next interval (0 to 1) if the forecast comes true; None without a forecast. Readings are ``late_s`` late."""
         forecast = site.outlook.forecast(self._horizon_s) if site.outlook else None
         if forecast is None or t - forecast.made_at > _FORECAST_STALE_S:
             return None
-        begin = judged.valid_until if math.isfinite(judged.valid_until) else t
+        begin = judged.valid_until + late_s if math.isfinite(judged.valid_until) else t
         return programme(forecast, begin, judged, max(site.spin_up_s, 1e-9))
 
     def _reason(self, site: SiteView, on: bool, judged: Judged, m: Mapping[str, float], shadow: Decision, trusts: bool) -> str:
         if not trusts:
-            why = "no forecast" if not m["informed"] else "break-even has done better"
-            return f"{shadow.reason} ({why})"
+            why = "no forecast" if not m["informed"] else "going by the forecast has not done better"
+            return f"{shadow.reason}; {why}"
         verb = ("start" if on else "stop") if on != site.on else ("on" if on else "off")
         return f"{verb}: {judged.text}; to be on is expected to be worth {m['v']:.2f} of a start (starts at 1, stops under 0)"
 
@@ -160,6 +182,40 @@ def programme(forecast: Forecast, begin: float, judged: Judged, restart_s: float
             continue
         d = min(1.0, max(0.0, d + (judged.level - float(forecast.values[i])) / judged.scale * (b - a) / restart_s))
     return d
+
+
+def _forget(m: dict[str, float]) -> None:
+    """Leave out what is under way: the next reading does not follow the last one."""
+    for key in [k for k in m if k.startswith("q") or k in ("x1", "x2")]:
+        del m[key]
+
+
+def _queued(m: dict[str, float], now: tuple[float, ...], late: int) -> tuple[float, ...] | None:
+    """Take in what is ``now`` (`_QUEUED`); what was so ``late`` steps ago, when the newest interval was decided about, if known."""
+    if late == 0:
+        return now
+    waiting = [tuple(m[f"q{i}{k}"] for k in _QUEUED) for i in range(late) if f"q{i}b" in m] + [now]
+    then = waiting.pop(0) if len(waiting) > late else None
+    m |= {f"q{i}{k}": x for i, each in enumerate(waiting) for k, x in zip(_QUEUED, each, strict=True)}
+    return then
+
+
+def _expected(m: Mapping[str, float], distance: float, gain: float, late: int) -> float:
+    """The gain of now, if the newest reading is so many steps ``late``."""
+    if late == 0:
+        return gain
+    i = class_of(distance)
+    n = m.get(f"n{i}", 0.0)
+    return (m.get(f"g{i}", 0.0) + _WEIGHT * usual_gain(late)[i]) / (n + _WEIGHT)
+
+
+def _note(m: dict[str, float], distance: float, gain: float, dt: float) -> None:
+    """Remember the ``gain`` that followed a reading."""
+    i, keep = class_of(distance), 0.5 ** (dt / _HALF_LIFE_S)
+    for key in [k for k in m if k[0] in "ng" and k[1:].isdigit()]:
+        m[key] *= keep
+    m[f"n{i}"] = m.get(f"n{i}", 0.0) + 1.0
+    m[f"g{i}"] = m.get(f"g{i}", 0.0) + gain
 
 
 def _net(m: dict[str, float], who: str, on: bool, was: bool, gain: float, dt: float, spin_up_s: float) -> float:

@@ -130,6 +130,8 @@ RULES: dict[str, tuple[Literal["free", "guarded", "fixed"], str]] = {
     "site.microgrid.source": ("free", "simulated so from now on; what is booked stays"),
     "site.microgrid.source.*": ("free", "simulated so from now on; what is booked stays"),
     "site.tokens_per_s": ("free", "what it is taken to train from now on"),
+    "site.power_levels": ("free", "what it may take and train from now on"),
+    "site.power_levels.*": ("free", "what it may take and train from now on"),
     "site.threads": ("free", "how its steps are computed"),
     "site.ranks": ("free", "how its steps are computed"),
     "site.device": ("free", "how its steps are computed"),

@@ -15,6 +15,7 @@ from windfall.config.load import stored
 from windfall.config.schema import Config
 from windfall.energy.account import Account
 from windfall.energy.books import Books
+from windfall.energy.levels import PowerLevels
 from windfall.energy.microgrid import microgrids
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
@@ -62,19 +63,22 @@ def compose(
     names = [s.name for s in config.site]
     gone = departed(ledger, run.sites, names)
     f = config.federation
+    levels = PowerLevels(config.site, measured=not clock.gated)
+    levels.restore(telemetry.now().get("levels", {}))
     checkpoints = Checkpoints(run, ledger, keep=f.keep_versions, keep_every=f.keep_every)
     intake = Intake(
         ledger, checkpoints, Outer(f.outer, f.outer_lr, f.outer_momentum), telemetry,
         sites={*names, *gone}, base_max_age_tokens=f.base_max_age * config.budget_blocks * config.tokens_per_block,
-        work_kwh=work_kwh(config, gated=clock.gated), codec=f.codec,
+        work_kwh=work_kwh(config, levels, gated=clock.gated), codec=f.codec,
         average_inner_every=f.average_inner_every, clip_delta_norm=f.clip_delta_norm, executor=executor,
     )  # fmt: skip
     recover(clock.now(), ledger, checkpoints, intake, telemetry)
     take_leave(clock.now(), gone, ledger, intake, telemetry, run.sites)
     work = Federation(
         ledger=ledger, checkpoints=checkpoints, intake=intake, bus=bus, transport=transport, events=telemetry,
-        settings=settings(config, ledger, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
+        settings=settings(config, ledger, levels, gated=clock.gated), fence=fence, now=clock.now(), sites=names,
         generations=ledger.generations(), registered=registered_by(config, registrations), calendar=calendar,
+        levels=levels,
     )  # fmt: skip
     work.evaluated_before({version for version, _ in telemetry.evaluations()})
     controller = Controller(
@@ -103,7 +107,7 @@ def compose(
     loop = Loop(
         clock=clock, signals={**grid.signals, **seen}, profiles=profiles(config), policy=build_policy(config),
         controller=controller, work=work, account=books if metered else account, recorder=recorder,
-        begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, holds=holds,
+        begun=begun(telemetry, clock.now()), tick_s=config.run.tick_s, holds=holds, levels=levels,
     )  # fmt: skip
     restore(telemetry, account, loop, carries_of(config, ledger))
     recorder.booked(books.restore(telemetry.now().get("books", {})))
@@ -141,8 +145,8 @@ def profiles(config: Config) -> dict[str, SiteProfile]:
     return {s.name: SiteProfile(s.spin_up_s, s.load_s, s.tokens_per_s, s.train_power_w) for s in config.site}
 
 
-def work_kwh(config: Config, *, gated: bool) -> WorkKwh:
-    """A function that estimates what a site has used for its work, by its power model."""
+def work_kwh(config: Config, levels: PowerLevels, *, gated: bool) -> WorkKwh:
+    """A function that estimates what a site has used for its work, by its power model and the level that it is at."""
     sites = {s.name: s for s in config.site}
 
     def estimate(site: str, tokens: int, train_s: float) -> float:
@@ -150,13 +154,14 @@ def work_kwh(config: Config, *, gated: bool) -> WorkKwh:
         if s is None:  # no part of the run any more
             return 0.0
         # On a gated clock a site takes what its model says, whatever this machine does.
-        return s.train_power_w * (tokens / s.tokens_per_s if gated else train_s) / J_PER_KWH
+        watts = levels.watts(site, "training") or s.train_power_w
+        return watts * (tokens / levels.tokens_per_s[site] if gated else train_s) / J_PER_KWH
 
     return estimate
 
 
-def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
-    """What is configured that the federation needs."""
+def settings(config: Config, ledger: Ledger, levels: PowerLevels, *, gated: bool) -> Settings:
+    """What is configured that the federation needs. ``levels``: whose paces are the sites'."""
     f, t = config.federation, config.train
     # Forward alone, which is a third of a step's work.
     evaluated = config.data.eval_sequences * config.model.sequence_length / 3.0
@@ -170,7 +175,7 @@ def settings(config: Config, ledger: Ledger, *, gated: bool) -> Settings:
         eval_every_tokens=every if (every := config.data.eval_every_tokens) is not None else config.run.budget_tokens // 25,
         blocks_at_once={s.name: s.ranks * (t.micro_batch_sequences or 1) // t.block_sequences for s in config.site},
         budget_tokens=config.budget_blocks * config.tokens_per_block, manifest=ledger.meta("manifest") or "",
-        tokens_per_s={s.name: s.tokens_per_s for s in config.site},
+        tokens_per_s=levels.tokens_per_s, full_tokens_per_s=levels.full_tokens_per_s,
         round_blocks=f.round_tokens // config.tokens_per_block if f.round_tokens else None,
         average_inner_every=f.average_inner_every, inner_max_age=f.inner_max_age,
         network_j_per_byte=config.account.network_kwh_per_gb * J_PER_KWH / 1e9,

@@ -302,7 +302,8 @@ class Coordinator:
     def _publish(self) -> None:
         for name, site in self.loop.controller.sites.items():
             if site.state is not State.OFF:
-                self.bus.set(name, "clock", {"granted": self._granted, "beat": self._beat, "fence": self.fence})
+                said = {"granted": self._granted, "beat": self._beat, "fence": self.fence, **self.loop.levels.told(name)}
+                self.bus.set(name, "clock", said)
 
     def _flush(self, t: float) -> None:
         self._flushed_at = clock.monotonic()

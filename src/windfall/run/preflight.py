@@ -68,7 +68,7 @@ class HeardSignals:
 
 def preflight(config: Config) -> list[Finding]:
     """Everything that is wrong with data, model and machine, in the order of the file's tables."""
-    return [*_data(config, lambda _: None), *_model(config)]
+    return [*_levels(config), *_data(config, lambda _: None), *_model(config)]
 
 
 def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[str]]:
@@ -81,6 +81,7 @@ def look_around(partial: Config, *, whole: bool) -> tuple[list[Finding], list[st
     parts: tuple[Callable[[Config], Iterator[Finding]], ...] = (
         lambda c: _start(c, heard),
         _policy,
+        _levels,
         lambda c: _data(c, heard.warnings.append),
         _model,
         _disk,
@@ -187,6 +188,21 @@ def _policy(config: Config) -> Iterator[Finding]:
         build_policy(config)
     except ConfigError as e:
         yield Finding(("policy", "name"), str(e))
+
+
+def _levels(config: Config) -> Iterator[Finding]:
+    """What power levels lack: their pace on replayed time, and on the calendar what holds a site to them."""
+    for i, site in enumerate(config.site):
+        for k, level in enumerate(site.power_levels[:-1]):
+            key = ("site", i, "power_levels", k)
+            if config.run.clock == "scaled" and level.tokens_per_s is None:
+                what = f"the level of {level.power_w:g} W has no tokens_per_s, and nothing measures it in replayed time; give it"
+                yield Finding((*key, "tokens_per_s"), what)
+            if config.run.clock == "real" and level.gpu_power_w is None:
+                what = f"nothing holds the site to its level of {level.power_w:g} W; say what each of its GPUs is held to"
+                yield Finding((*key, "gpu_power_w"), what)
+        if config.run.clock == "real" and len(site.power_levels) > 1 and site.device != "cuda":
+            yield Finding(("site", i, "device"), 'levels are held by its GPUs (NVML), and it trains on cpu; set device = "cuda"')
 
 
 def _data(config: Config, tell: Callable[[str], None]) -> Iterator[Finding]:

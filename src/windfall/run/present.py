@@ -57,6 +57,8 @@ class Present:
             said["books"] = self._loop.account.as_json()
         if behind := microgrids_of(self._loop):
             said["microgrids"] = {name: m.as_json() for name, m in behind.items()}
+        if levels := self._loop.levels.as_json():
+            said["levels"] = levels
         if self._loop.waiting and self._waits:
             said["waiting"] = {"for": self._waits, "since_wall": self._waits_since}
         self._telemetry.present(said)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 from windfall import faults
 from windfall.config.schema import Config
+from windfall.energy.tariff import level_of
 from windfall.errors import Permanent
 from windfall.grid.credentials import variables
 from windfall.processes import mark
@@ -113,12 +114,19 @@ def _common(config: Config, run: RunDir, name: str) -> dict[str, Any]:
         "own_signal": own_signal(config, name) if site.own_signal else None,
         # On replayed time a second is none: there energy is modelled.
         "meter": site.meter.model_dump(mode="json") if site.meter is not None and config.run.clock == "real" else None,
+        # What its level holds its GPUs to, it is told by the coordinator's signs of life.
+        "power": {"gpus": site.meter.gpus if site.meter is not None else None} if _held(config, name) else None,
         "trainer": asdict(spec),
         "environment": {
             "OMP_NUM_THREADS": str(site.threads),
             "MKL_NUM_THREADS": str(site.threads),
         },
     }
+
+
+def _held(config: Config, name: str) -> bool:
+    """Whether a site's GPUs are held to the power of its level: on replayed time levels are modelled."""
+    return config.run.clock == "real" and any(x.gpu_power_w is not None for x in config.site_named(name).power_levels)
 
 
 def _bulk(config: Config, run: RunDir, name: str) -> dict[str, Any] | None:
@@ -163,7 +171,8 @@ def _extents(run: RunDir) -> list[tuple[int, int, str]]:
 def own_signal(config: Config, name: str) -> dict[str, Any]:
     """What a site needs to watch its region's signal itself."""
     site = config.site_named(name)
+    level, under = level_of(site, config.run)
     return {
-        "table": site.signal.model_dump(mode="json"), "region": site.region, "start": config.run.start,
-        "threshold_g_per_kwh": config.run.threshold_g_per_kwh,
+        "table": site.signal.model_dump(mode="json"), "region": site.region, "start": config.run.start, "level": level,
+        "under": under,
     }  # fmt: skip

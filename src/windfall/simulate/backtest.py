@@ -70,13 +70,17 @@ class Row:
     seeds: int = 1
     over_seeds: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    #: Mean power of sites with power levels while they trained.
+    training_power_w: float | None = None
     #: By site, (start, end, state) each, for figures. It is not in the JSON.
     lanes: Lanes = field(default_factory=dict)
+    #: By site with power levels, (start, end, W) of its training, likewise.
+    levels: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The row without its lanes."""
-        row = asdict(replace(self, lanes={}))
-        row.pop("lanes")
+        """The row without its lanes and levels."""
+        row = asdict(replace(self, lanes={}, levels={}))
+        del row["lanes"], row["levels"]
         row["over_seeds"] = {k: dict(zip(("p10", "p50", "p90"), v, strict=True)) for k, v in self.over_seeds.items()}
         return row
 
@@ -186,6 +190,8 @@ def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None
         return ["no row of the oracle: no site has a worth, or nothing is known of their signals in this time"]
     if not deadlines_of(config, TimeSpan(0.0, 0.0)) and all(r.finish_h is None for r in rows):
         return ["no row of the oracle: no policy has trained the budget, and no deadline is set that it could be judged by"]
+    if any(s.signal.type in ("curtailed_power", "surplus_power") for s in config.site):
+        return ['no row of the oracle: a power is no cost that a budget could have least of; [backtest] target = "none" has one']
     return ["no row of the oracle: signals of several kinds cannot be summed, or nothing is known of them in this time"]
 
 
@@ -297,6 +303,13 @@ def _over_seeds(config: Config, grid: Grid, span: TimeSpan, row: Row, judge: _Ju
     return replace(row, seeds=len(rows), over_seeds={k: quantiles(v) for k, v in values.items() if v})
 
 
+def _mean_power(levels: Iterable[Sequence[tuple[float, float, float]]]) -> float | None:
+    """The mean of powers, each weighed by its time."""
+    spans = [span for own in levels for span in own]
+    seconds = sum(b - a for a, b, _ in spans)
+    return sum((b - a) * watts for a, b, watts in spans) / seconds if seconds > 0 else None
+
+
 def _common_deadline(results: Iterable[SimulationResult], start: float) -> list[float]:
     """The finish (h) of the slowest policy that looks at the grid. All rows are judged by it if no deadline is configured."""
     done = [(o.done_at - start) / 3600 for o in results if o.done_at is not None and o.policy not in ("always", "random_duty")]
@@ -355,7 +368,8 @@ class _Judge:
             money_by_currency=o.money_by_currency, starts=o.starts, idle_h=o.idle_h, share_inside=o.share_inside,
             share_of_oracle=share, kg_over_oracle=kg_over, value=o.value, site_hours_by_site=o.hours_by_site,
             span_h=((o.done_at or self._span.end) - self._span.start) / 3600, unknown_kwh=o.unknown_kwh, notes=o.notes,
-            lanes=o.lanes, g_per_kwh_training=o.g_per_kwh_training, kwh_by_origin=o.kwh_by_origin,
+            lanes=o.lanes, g_per_kwh_training=o.g_per_kwh_training, kwh_by_origin=o.kwh_by_origin, levels=o.levels,
+            training_power_w=_mean_power(o.levels.values()),
         )  # fmt: skip
 
     def oracles(self, delay: float | None) -> list[Row]:
@@ -389,7 +403,7 @@ class _Judge:
             found.append("the oracle keeps no limits: with [limits], or limits of a site, less can be reached than it says")
         unvalued = [s.name for s in c.site if worth_of(s, c) is None]
         if unvalued:
-            found.append(f"not valued, and left out by the oracle: {', '.join(unvalued)} (a trigger or power has no worth)")
+            found.append(f"not valued, and left out by the oracle: {', '.join(unvalued)} (a trigger has no worth)")
         return found
 
     def _again(self) -> Simulation:

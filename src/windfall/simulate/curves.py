@@ -6,6 +6,7 @@ The last value of ``emissions`` is the row's ``kg_co2``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +14,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from windfall.config.schema import Config
+from windfall.config.schema import Config, SiteTable
+from windfall.energy.levels import tokens_per_s_at
 from windfall.energy.phases import of_state, with_stalls
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
@@ -28,13 +30,16 @@ _WORKING = ("ready", "training")
 
 
 class Laned(Protocol):
-    """What went through a simulation: by site, the time in each state, and the preset of the trainer's model."""
+    """What went through a simulation: the preset of the trainer's model, and by site the time in each state and at each level."""
 
     @property
     def preset(self) -> str: ...
 
     @property
     def lanes(self) -> Mapping[str, Sequence[tuple[float, float, str]]]: ...
+
+    @property
+    def levels(self) -> Mapping[str, Sequence[tuple[float, float, float]]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def emitted(row: Laned, method: str, config: Config, grid: Grid) -> Curve | None
             continue
         lane, power = row.lanes[site.name], PowerModel.of(site)
         columns = tariff.emissions.between(lane[0][0], lane[-1][1])
-        edges, watts = power_steps(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts)
+        edges, watts = power_steps(doing[site.name], power, lane[0][0], lane[-1][1], columns.starts, row.levels.get(site.name, ()))
         values = columns.values[np.searchsorted(columns.starts, edges[:-1], side="right") - 1]
         grams = np.nan_to_num(watts * np.diff(edges) / J_PER_KWH * values, nan=0.0)
         parts.append(Curve(edges, np.concatenate(([0.0], np.cumsum(grams))) / 1000.0))
@@ -110,10 +115,16 @@ def added(parts: Sequence[Curve]) -> Curve:
     return Curve(times, np.sum([c.at(times) for c in parts], axis=0))
 
 
-def power_steps(doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array) -> tuple[Array, Array]:
-    """Instants in ``[start, end]`` [n + 1] between which neither phase nor reading changes, and the watts between them [n]."""
+def power_steps(
+    doing: Sequence[Activity], power: PowerModel, start: float, end: float, more: Array,
+    levels: Sequence[tuple[float, float, float]] = (),
+) -> tuple[Array, Array]:  # fmt: skip
+    """Instants in ``[start, end]`` [n + 1] between which neither phase nor reading changes, and the watts between them [n].
+
+    ``levels``: (from, to, W) of training at power levels, in order.
+    """
     phase = {"local": "training", "federated": "training"}
-    borders = np.array([b for s in doing for b in (s.t0, s.t1)])
+    borders = np.array([b for s in doing for b in (s.t0, s.t1)] + [b for a in levels for b in a[:2]])
     edges = np.unique(np.concatenate(([start, end], borders, more)))
     edges = edges[(edges >= start) & (edges <= end)]
     if not doing:
@@ -121,7 +132,20 @@ def power_steps(doing: Sequence[Activity], power: PowerModel, start: float, end:
     starts, ends = (np.array(x) for x in zip(*((s.t0, s.t1) for s in doing), strict=True))
     watts = np.array([power.watts(phase.get(s.what, s.what)) for s in doing])
     i = np.searchsorted(starts, edges[:-1], side="right") - 1
-    return edges, np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], power.off_w)
+    found = np.where((i >= 0) & (edges[:-1] < ends[i]), watts[i], power.off_w)
+    if levels:
+        since, until, at_level = (np.array(x) for x in zip(*levels, strict=True))
+        k = np.searchsorted(since, edges[:-1], side="right") - 1
+        found = np.where((k >= 0) & (edges[:-1] < until[k]), at_level[k], found)
+    return edges, found
+
+
+def trained(row: Row, site: SiteTable, t0: float = -math.inf, t1: float = math.inf) -> float:
+    """Tokens that a row's site trained over ``[t0, t1)``: the integral of its pace. At power levels without stalls."""
+    if site.name in row.levels:
+        return sum(max(0.0, min(b, t1) - max(a, t0)) * tokens_per_s_at(site, watts) for a, b, watts in row.levels[site.name])
+    spans = [(a, b) for a, b, state in row.lanes.get(site.name, ()) if state == "training"]
+    return site.tokens_per_s * sum(max(0.0, min(b, t1) - max(a, t0)) for a, b in spans)
 
 
 def seconds_training(doing: Sequence[Activity]) -> Curve:

@@ -93,7 +93,7 @@ class Drive:
 
     def _next(self, name: str, t: float) -> float:
         """The run time at which a site must be asked again."""
-        d = self._loop.decisions[name]
+        d, levels = self._loop.decisions[name], self._loop.levels
         if self._whole or d.quiet is None or not self._skip:
             due = t + self._tick_s * 0.5
             return self._grid(due)
@@ -101,6 +101,8 @@ class Drive:
         blind = low == -math.inf and high == math.inf
         due = math.inf if blind else self._signals[name].leaves(t, low, high)
         due = min(due, math.inf if d.until is None else d.until)
+        if name in levels:
+            due = min(due, levels.next_look(t, name, self._signals[name]))
         if due == math.inf:
             return math.inf
         return max(due, math.nextafter(t, math.inf)) if self._exact else self._grid(max(due, t + self._tick_s * 0.5))

@@ -16,6 +16,7 @@ from windfall.errors import ConfigError, RunError
 from windfall.grid.build import Grid, build_grid
 from windfall.simulate.backtest import Row, compare, span_of
 from windfall.simulate.battery import BatterySize, battery_sizes
+from windfall.simulate.curves import trained
 from windfall.simulate.fleet_size import FleetSize, fleet_sizes
 from windfall.simulate.outlay import YEAR_H, Outlay, break_even_duty, break_even_price, capital_per_h
 from windfall.simulate.power_cost import power_cost
@@ -300,7 +301,7 @@ def _costed(row: Row, config: Config, grid: Grid) -> CostedRow:
         hardware += per_h * (row.span_h if table.used_share is None else min(row.span_h, useful / table.used_share))
         on_s = sum(b - a for a, b, state in row.lanes.get(s.name, []) if state != "off")
         gpu_h += gpus(s.ranks, table) * on_s / 3600
-        tokens += useful * 3600 * s.tokens_per_s
+        tokens += trained(row, s) if s.power_levels else useful * 3600 * s.tokens_per_s
         if s.embodied is not None:
             made += s.embodied.kg_co2 * row.span_h / (s.embodied.life_years * YEAR_H)
     sites, useful = len(config.site), row.site_hours

@@ -5,6 +5,9 @@ least cost of a budget by a deadline, over all sites (``policy.planner.plan_budg
 costs.
 
 The oracle does not know what nobody could know: in the holes of a signal it neither trains nor starts.
+
+Where a power decides, a second of training is worth its gain, +1 or -1, times the share of the site's full pace that it has at its
+power level. As ``worth - value`` with a worth of 1 that is a value of 1 - gain x share: 0 where the surplus covers full power.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from windfall.config.schema import Config, SiteTable
 from windfall.config.signals import SignalTable
+from windfall.energy.levels import tokens_per_s_at
+from windfall.energy.tariff import level_of
 from windfall.grid.signal import Signal, StepSignal
 from windfall.policy.criterion import intensity
 from windfall.policy.exact import exact
@@ -34,13 +40,44 @@ class Worth:
 
 
 def worth_of(site: SiteTable, config: Config) -> Worth | None:
-    """A site's worth; None where its signal has none (power, triggers)."""
+    """A site's worth; None where it has none (a trigger)."""
     p = config.policy
     if site.trigger is not None:
         return None
     if intensity(site.signal.type):
         return Worth(p.worth_g_per_kwh, p.worth_g_per_kwh)
-    return Worth(p.worth_per_mwh, p.value_scale_per_mwh) if site.signal.type == "price" else None
+    return Worth(p.worth_per_mwh, p.value_scale_per_mwh) if site.signal.type == "price" else Worth(1.0, 1.0)
+
+
+def share_of(site: SiteTable, watts: float) -> float:
+    """The share of its full pace with which a site trains at so many watts."""
+    return tokens_per_s_at(site, watts) / site.tokens_per_s
+
+
+def valued(site: SiteTable, config: Config, signal: StepSignal) -> StepSignal:
+    """A site's first signal as its worth is compared with it: as it is, or where it is a power, 1 - gain x share of full pace."""
+    if site.signal.type not in ("curtailed_power", "surplus_power"):
+        return signal
+    _, values = signal.rows()
+    if not site.power_levels:
+        level, _ = level_of(site, config.run)
+        return signal.with_values(np.where(values >= level, 0.0, 2.0))
+    return signal.with_values(1.0 - _best(site, values))
+
+
+def short_of(site: SiteTable, signal: StepSignal, t0: float, t1: float, watts: float) -> float:
+    """By how much less (s) training over ``[t0, t1)`` at the level of ``watts`` was worth than at the best one for the surplus."""
+    c = signal.between(t0, t1).known()
+    had = np.where(c.values >= watts, 1.0, -1.0) * share_of(site, watts)
+    return float(((_best(site, c.values) - had) * (c.ends - c.starts)).sum())
+
+
+def _best(site: SiteTable, surplus_w: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What a second of training is worth [n] at the highest level that each surplus covers, or at the lowest if it covers none."""
+    watts = np.array([x.power_w for x in site.power_levels])
+    shares = np.array([share_of(site, w) for w in watts.tolist()])
+    i = np.searchsorted(watts, surplus_w, side="right") - 1
+    return np.where(i >= 0, shares[np.maximum(i, 0)], -shares[0])
 
 
 def same_unit(config: Config) -> bool:
@@ -68,7 +105,7 @@ def best_value(
     found: dict[str, list[tuple[float, float]]] = {}
     for site in config.site:
         worth = worth_of(site, config)
-        signal = step_function_of(signals[site.name], start, end)
+        signal = None if worth is None else step_function_of(valued(site, config, signals[site.name]), start, end)
         found[site.name] = []
         if worth is None or signal is None:
             continue

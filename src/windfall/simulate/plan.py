@@ -204,9 +204,9 @@ def _summed(
     config: Config, grid: Grid, at: float, days: int, rows: Sequence[Row], drawn: Sequence[Mapping[str, StepSignal]], known: int
 ) -> Plan:
     from windfall.energy.tariff import inside_of
+    from windfall.simulate.curves import trained as tokens_trained
 
     inside = {s.name: inside_of(s, config.run) for s in config.site}
-    rates = {s.name: s.tokens_per_s for s in config.site}
     planned = []
     likely: dict[str, list[float]] = {}
     for s in config.site:
@@ -223,13 +223,13 @@ def _summed(
         a, b = at + d * _DAY_S, at + (d + 1) * _DAY_S
         trained = {
             n: [sum(max(0.0, min(t1, b) - max(t0, a)) for t0, t1, state in r.lanes[n] if state == "training") / 3600 for r in rows]
-            for n in rates
+            for n in inside
         }
         open_hours = {}
-        for n in rates:
+        for n in inside:
             columns = [signals[n].between(a, b) for signals in drawn]
             open_hours[n] = quantiles([float((c.ends - c.starts)[inside[n](c.values)].sum()) / 3600 for c in columns])
-        tokens = [sum(trained[n][i] * 3600 * rates[n] for n in rates) for i in range(len(rows))]
+        tokens = [sum(tokens_trained(r, s, a, b) for s in config.site) for r in rows]
         planned.append(DayPlan(a, open_hours, {n: quantiles(x) for n, x in trained.items()}, quantiles(tokens)))
     done = [r for r in rows if r.finish_h is not None]
 

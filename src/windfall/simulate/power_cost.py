@@ -39,7 +39,9 @@ def power_cost(row: Row, config: Config, table: EconomicsTable, grid: Grid) -> P
         if not lane:
             continue
         prices = _prices(site, table, grid, lane[0][0], lane[-1][1])
-        edges, watts = power_steps(doing[site.name], PowerModel.of(site), lane[0][0], lane[-1][1], prices.starts)
+        edges, watts = power_steps(
+            doing[site.name], PowerModel.of(site), lane[0][0], lane[-1][1], prices.starts, row.levels.get(site.name, ())
+        )
         at = np.clip(np.searchsorted(prices.starts, edges[:-1], side="right") - 1, 0, None)
         per_mwh = np.where(edges[:-1] < prices.ends[at], prices.values[at], np.nan)
         kwh = watts * np.diff(edges) / J_PER_KWH

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from windfall.clock import ManualClock
-from windfall.config.schema import Config
+from windfall.config.schema import Config, SiteTable
 from windfall.energy.account import Account
+from windfall.energy.levels import PowerLevels
 from windfall.energy.microgrid import Microgrid, microgrids
 from windfall.energy.power import PowerModel
 from windfall.energy.tariff import Tariff
@@ -24,7 +25,7 @@ from windfall.policy.base import Policy
 from windfall.policy.build import build_policy
 from windfall.policy.fixed import Scheduled
 from windfall.simulate.drive import Drive
-from windfall.simulate.oracle import worth_of
+from windfall.simulate.oracle import share_of, short_of, valued, worth_of
 from windfall.simulate.work import SimulatedWork, TrainerModel
 from windfall.units import kwh
 
@@ -65,6 +66,8 @@ class SimulationResult:
     g_per_kwh_training: float | None = None
     #: Where the energy of sites with a microgrid came from (kWh): own, stored, grid; empty without such a site.
     kwh_by_origin: dict[str, float] = field(default_factory=dict)
+    #: Of sites with power levels: (from, to, W) of each stretch of training at one level, in order.
+    levels: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
 
 
 def _intensity(account: Account, sites: Sequence[str]) -> float | None:
@@ -72,6 +75,13 @@ def _intensity(account: Account, sites: Sequence[str]) -> float | None:
     found = [account.total(n, "training") for n in sites]
     joules = sum(t.joules - t.unpriced_joules for t in found)
     return sum(t.grams for t in found) / kwh(joules) if joules > 0 else None
+
+
+def _lengthen(spans: list[tuple[float, float, float]], t0: float, t1: float, watts: float) -> None:
+    """Add a stretch at a level to those before it; one that goes on is one."""
+    if spans and spans[-1][1:] == (t0, watts):
+        t0 = spans.pop()[0]
+    spans.append((t0, t1, watts))
 
 
 def _origins(account: Account) -> dict[str, float]:
@@ -141,7 +151,12 @@ class Simulation:
 
     def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> SimulationResult:
         config, span, model = self._config, self._span, self.model
-        work = SimulatedWork(model, self.rates, self.budget)
+        at_levels: dict[str, list[tuple[float, float, float]]] = {s.name: [] for s in config.site if s.power_levels}
+        levels = PowerLevels(
+            config.site, tokens_per_s=self.rates,
+            changing=lambda t, name: book(controller.sites[name], controller.sites[name].state, t),
+        )  # fmt: skip
+        work = SimulatedWork(model, levels.tokens_per_s, self.budget, levels)
         own = microgrids(config.site, self._grid.supplies, span.start)
         seen: dict[str, Mapping[str, Signal]] = {
             **self._all,
@@ -161,7 +176,10 @@ class Simulation:
             # A machine that stays on takes power when its site is off, and a microgrid goes on without it.
             if t > booked[site.name] and (state is not State.OFF or power[site.name].off_w > 0 or site.name in own):
                 for phase, a, b in loop.phases(site, state, booked[site.name], t):
-                    account.add(site.name, phase, a, b)
+                    watts = levels.watts(site.name, phase)
+                    account.add(site.name, phase, a, b, watts=watts)
+                    if watts is not None:
+                        _lengthen(at_levels[site.name], a, b, watts)
             booked[site.name] = t
 
         def moved(t: float, site: Site, old: State, new: State) -> None:
@@ -183,7 +201,7 @@ class Simulation:
                 s.name: SiteProfile(s.spin_up_s, model.starts[s.name].load_s, self.rates[s.name], s.train_power_w)
                 for s in config.site
             },
-            recorder=recorder or NullRecorder(), tick_s=config.backtest.tick_s or config.run.tick_s,
+            recorder=recorder or NullRecorder(), tick_s=config.backtest.tick_s or config.run.tick_s, levels=levels,
         )  # fmt: skip
 
         # Stalls depend on which sites train together, and some policies look at what has been spent: then everything is booked at
@@ -198,7 +216,7 @@ class Simulation:
             for name, m in own.items():
                 site = controller.sites[name]
                 for phase, a, b in loop.phases(site, site.state, max(m.t, booked[name]), t):
-                    account.foresee(name, phase, a, b)
+                    account.foresee(name, phase, a, b, watts=levels.watts(name, phase))
 
         drive = Drive(
             loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
@@ -208,11 +226,11 @@ class Simulation:
         for name, site in controller.sites.items():
             moved(end, site, site.state, State.OFF)
             assert booked[name] == end
-        return self._result(policy.name, work, account, controller, lanes)
+        return self._result(policy.name, work, account, controller, lanes, at_levels)
 
     def _result(
         self, name: str, work: SimulatedWork, account: Account, controller: Controller,
-        lanes: dict[str, list[tuple[float, float, str]]],
+        lanes: dict[str, list[tuple[float, float, str]]], levels: dict[str, list[tuple[float, float, float]]],
     ) -> SimulationResult:  # fmt: skip
         total = account.total()
         hours = {n: account.total(n, "training").seconds / 3600 for n in lanes}
@@ -230,18 +248,26 @@ class Simulation:
                 kg["average"] = kg.get("average", 0.0) + own.average_grams / 1000
             if tariff.price is not None:
                 money[tariff.currency] = money.get(tariff.currency, 0.0) + own.money
-        trained = self.budget - work.left() if np.isfinite(self.budget) else sum(hours[n] * 3600 * self.rates[n] for n in hours)
+        if np.isfinite(self.budget):
+            trained = self.budget - work.left()
+        else:
+            trained = sum(self._trained(s, hours[s.name], levels.get(s.name)) for s in self._config.site)
         shown = "marginal" if "marginal" in kg else "average"
         return SimulationResult(
             policy=name, preset=self.model.preset, done_at=work.done_at, site_hours=sum(hours.values()), kwh=kwh(total.joules),
             unknown_kwh=kwh(unknown), kg=kg.get("marginal", kg.get("average")), kg_by_method=kg, money_by_currency=money,
             starts=sum(s.starts for s in controller.sites.values()),
             idle_h=sum(account.total(phase=p).seconds for p in ("idle", "stall", "draining", "terminating")) / 3600,
-            share_inside=account.share_inside(), value=self._value(lanes), tokens=trained, hours_by_site=hours, lanes=lanes,
+            share_inside=account.share_inside(), value=self._value(lanes, levels), tokens=trained, hours_by_site=hours, lanes=lanes,
             notes=self._notes(account),
             g_per_kwh_training=_intensity(account, [n for n in lanes if account.tariffs[n].method == shown]),
-            kwh_by_origin=_origins(account),
+            kwh_by_origin=_origins(account), levels=levels,
         )  # fmt: skip
+
+    def _trained(self, site: SiteTable, hours: float, levels: Sequence[tuple[float, float, float]] | None) -> float:
+        """What a site has trained in so many hours: the integral of its pace."""
+        full = self.rates[site.name]
+        return full * (hours * 3600 if levels is None else sum((b - a) * share_of(site, watts) for a, b, watts in levels))
 
     def _notes(self, account: Account) -> list[str]:
         """What the figures leave out, in words."""
@@ -257,12 +283,15 @@ class Simulation:
         found += [f"used in hours without a reading, and in no {what}: {', '.join(x)}" for what, x in unknown.items() if x]
         return [n for n in found if n]
 
-    def _value(self, lanes: Mapping[str, Sequence[tuple[float, float, str]]]) -> float | None:
+    def _value(
+        self, lanes: Mapping[str, Sequence[tuple[float, float, str]]], levels: Mapping[str, Sequence[tuple[float, float, float]]]
+    ) -> float | None:
         """The value of the simulated schedule (kW·s, divided by the worth's scale), of known time only.
 
         A site that went on through unknown time is valued as if it had stopped when the readings ended and started again when they
         came back, because no policy that looks at readings could have done better. A second of starting counts minus the signal,
-        and never more than a second of training (which matters at a negative worth).
+        and never more than a second of training (which matters at a negative worth). A second at another power level than the best
+        one (by a late reading) counts as much less as it was worth less.
         """
         total, any_site = 0.0, False
         for site in self._config.site:
@@ -270,6 +299,7 @@ class Simulation:
             if worth is None:
                 continue
             any_site = True
+            signal = valued(site, self._config, self.signals[site.name])
             spin_up_s = self.model.starts[site.name].seconds
             #: Until when training earns nothing, because the site would be starting.
             again = -math.inf
@@ -277,7 +307,7 @@ class Simulation:
             for t0, t1, state in lanes[site.name]:
                 if state not in ("provisioning", "ready", "training"):
                     continue
-                c = self.signals[site.name].between(t0, t1)
+                c = signal.between(t0, t1)
                 known = np.isfinite(c.values)
                 paid = float((c.values * (c.ends - c.starts))[known].sum())
                 if before != t0:
@@ -294,4 +324,6 @@ class Simulation:
                             earned += max(0.0, b - max(a, again))
                 idle = float((c.ends - c.starts)[known].sum()) - earned
                 total += (worth.level * earned + min(0.0, worth.level) * idle - paid) / worth.scale * site.train_power_w / 1000.0
+            for a, b, watts in levels.get(site.name, ()):
+                total -= short_of(site, self.signals[site.name], a, b, watts) * site.train_power_w / 1000.0
         return total if any_site else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windfall.config.schema import Config
+from windfall.energy.levels import PowerLevels
 from windfall.energy.phases import Span, with_stalls
 from windfall.fleet.machine import Site, State
 
@@ -65,12 +66,18 @@ class TrainerModel:
 
 
 class SimulatedWork:
-    """Sites that train at ``tokens_per_s`` while they work and are not stalled. Its time moves with ``tick``."""
+    """Sites that train at the pace of their power level while they work and are not stalled. Its time moves with ``tick``."""
 
-    def __init__(self, model: TrainerModel, tokens_per_s: Mapping[str, float], budget: float) -> None:
-        """``budget`` in tokens, or in site-seconds where every ``tokens_per_s`` is 1."""
+    def __init__(
+        self, model: TrainerModel, tokens_per_s: Mapping[str, float], budget: float, levels: PowerLevels | None = None
+    ) -> None:
+        """``budget`` in tokens, or in site-seconds at full power where every ``tokens_per_s`` is 1.
+
+        ``levels``: which power levels sites are at, where some have several; ``tokens_per_s`` is then theirs.
+        """
         self._model = model
         self._rate = tokens_per_s
+        self._levels = levels or PowerLevels(())
         self._left = budget
         self.done_at: float | None = None
         self._working: dict[str, float] = {}
@@ -81,6 +88,8 @@ class SimulatedWork:
         self.advance(t)
         for name, site in sites.items():
             self.place(t, name, site.state)
+            if name in self._working and self._levels.take(t, name):
+                self._working[name] = self._rate[name]
 
     def place(self, t: float, name: str, state: State) -> None:
         """Put a site into ``state`` from ``t`` on; ``advance`` must have been called for the time until then."""

@@ -23,6 +23,7 @@ from windfall.processes import Process
 from windfall.site.metering import Metering
 from windfall.site.node_log import NodeLog
 from windfall.site.nursery import begin
+from windfall.site.power_cap import PowerCap
 from windfall.site.spawning import BROKEN_STATUS, CLOCK_OFFSET, SPAWN
 from windfall.site.watchdog import Watchdog
 from windfall.store.files import write_atomic, write_json
@@ -97,6 +98,7 @@ class Agent:
         self._metering = Metering(folder, site["meter"]) if site.get("meter") else None
         if self._metering is not None:
             self._metering.start()
+        self._give_power_back()  # what an earlier life that died held its GPUs to
         # Both at once, and the one that takes longer first.
         self.trainer = begin(self.trainer_command(), log=self._logs / "trainer.log", env=self._env)
         self._start_node()
@@ -184,8 +186,13 @@ class Agent:
             except subprocess.TimeoutExpired:
                 c.kill()
                 c.wait()
+        self._give_power_back()
         if self._tunnel is not None:
             self._tunnel.close()
+
+    def _give_power_back(self) -> None:
+        if why := PowerCap(self._folder).restore():
+            print(f"{self._site['site']}: {why}", file=sys.stderr, flush=True)
 
 
 def notice_s(site: Mapping[str, Any]) -> float:

@@ -21,10 +21,12 @@ def own_window(given: dict[str, Any]) -> Callable[[float], bool]:
 
         assert isinstance(signal, LiveSignal)
         Poller([signal]).start()  # for as long as the trainer lives
-    threshold = float(given["threshold_g_per_kwh"])
+    level, under = float(given["level"]), bool(given["under"])
 
     def open_at(t: float) -> bool:
         reading = signal.at(t)
-        return reading is not None and t < reading.stale_at and reading.value < threshold
+        if reading is None or t >= reading.stale_at:
+            return False
+        return reading.value < level if under else reading.value >= level
 
     return open_at

@@ -22,6 +22,7 @@ from windfall.site.metering import MeterRelay
 from windfall.site.node_log import NodeNotes
 from windfall.site.notice import Notice
 from windfall.site.own_window import own_window
+from windfall.site.power_cap import PowerCap
 from windfall.site.worker import SiteWorker
 from windfall.store.bus import SiteBus
 from windfall.store.bus_factory import open_site_bus
@@ -161,6 +162,7 @@ def main(argv: list[str] | None = None, *, make: MakeTrainer = local_trainer) ->
             snapshot_s=float(site["snapshot_s"]), dead_man_s=float(site["dead_man_s"]), calendar=calendar(site),
             link=Link(folder).reached, own_window=own_window(site["own_signal"]) if site.get("own_signal") else None,
             executor=ThreadPoolExecutor(1, "snapshot"), liveness=liveness,
+            power=PowerCap(folder, site["power"]["gpus"]) if site.get("power") else None,
         )  # fmt: skip
         notes = NodeNotes(folder)
         look = files.telling(lambda under_way: bus.set("transfers", under_way)) if files else lambda: None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,11 @@ from windfall.site.liveness import BEAT_S, Liveness
 from windfall.site.outbox import InnerState, Outbox, TrainedTokens
 from windfall.site.pace import Pace
 from windfall.site.parameters import OpenCut, Parameters
+from windfall.site.power_cap import PowerCap
 from windfall.store.background import Background
 from windfall.store.bus import SiteBus
 from windfall.store.files import Envelope
-from windfall.wire.fields import Fields, is_count
+from windfall.wire.fields import Fields, finite, is_count
 from windfall.wire.messages import PROTOCOL, ContributionHeader, Greeting, RoundOrder, inner_goes_along, refusal
 from windfall.wire.transport import Mailbox
 
@@ -61,11 +62,12 @@ class SiteWorker:
         self, *, site: str, generation: int, trainer: Trainer, mailbox: Mailbox, bus: SiteBus, folder: Path,
         snapshot_s: float, dead_man_s: float, calendar: Callable[[], float] = clock.wall,
         link: Callable[[], float] = lambda: -math.inf, own_window: Callable[[float], bool] | None = None,
-        executor: Executor | None = None, liveness: Liveness | None = None,
+        executor: Executor | None = None, liveness: Liveness | None = None, power: PowerCap | None = None,
     ) -> None:  # fmt: skip
         """``link`` says when (monotonic) the SuperLink was last reached; ``own_window`` whether the site's own signal
         says that its region is in a window at a run time. ``executor`` works cuts, snapshots and versions out and writes them
-        while training goes on. ``liveness`` gives its signs of life; without one they come from ``pump`` itself."""
+        while training goes on. ``liveness`` gives its signs of life; without one they come from ``pump`` itself.
+        ``power`` holds its GPUs to the power of its level."""
         self.site = site
         self.generation = generation
         self._trainer = trainer
@@ -85,6 +87,8 @@ class SiteWorker:
         self._snapshot_s = snapshot_s
         self.contact = Contact(clock.monotonic(), dead_man_s, link=link, own_window=own_window)
         self._calendar = calendar
+        self._power = power
+        self._power_trouble = ""
         self._fence = 0
         self._cut = 0
         self._arrived: _Arrived | None = None
@@ -198,6 +202,7 @@ class SiteWorker:
     def _mind_the_coordinator(self, now: float) -> None:
         said = self._bus.get("clock") or {}
         self.contact.beat(now, said.get("beat"))
+        self._hold_power(said)
         fence = said.get("fence")
         if is_count(fence) and fence > self._fence and self._message:
             # A new coordinator: whoever sent this message is gone, and the SuperNode can carry no other one before it
@@ -205,6 +210,17 @@ class SiteWorker:
             self._answer(Envelope({"kind": "void"}))
         if not self.parked and (why := self.contact.lost(now, self._calendar)):
             self.park(why)
+
+    def _hold_power(self, said: Mapping[str, Any]) -> None:
+        """Take at most what the site's level is, as the coordinator last said."""
+        if self._power is None or "gpu_power_w" not in said:
+            return
+        watts = finite(said["gpu_power_w"])
+        why = self._power.hold(watts if watts is not None and watts > 0 else None)
+        if why != self._power_trouble:
+            self._power_trouble = why
+            if why:
+                self._bus.emit({"kind": "power_trouble", "reason": why})
 
     def park(self, why: str) -> None:
         """Cut, keep the work in the outbox, and take no further step."""

@@ -102,6 +102,23 @@ def _mask(window: int, start: int, length: int, device: torch.device) -> Tensor 
     return (distance >= 0) & (distance <= window)
 
 
+class Matrix(nn.Linear):
+    """A linear map without bias, its weights unset: torch's own initialisation costs seconds at d20 and is thrown away."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        return None
+
+
+class Embedding(nn.Embedding):
+    """An embedding, its weights unset."""
+
+    def reset_parameters(self) -> None:
+        return None
+
+
 class Attention(nn.Module):
     """Causal self-attention with rotary positions and normed queries and keys."""
 
@@ -113,10 +130,10 @@ class Attention(nn.Module):
         # sqrt(head_dim), too little for a head of 32 to pick one token among hundreds; so every size has the
         # bound of the recipe's heads of 128, for which this is the usual scale.
         self.scale = config.attention_scale
-        self.query = nn.Linear(config.width, config.width, bias=False)
-        self.key = nn.Linear(config.width, config.width, bias=False)
-        self.value = nn.Linear(config.width, config.width, bias=False)
-        self.output = nn.Linear(config.width, config.width, bias=False)
+        self.query = Matrix(config.width, config.width)
+        self.key = Matrix(config.width, config.width)
+        self.value = Matrix(config.width, config.width)
+        self.output = Matrix(config.width, config.width)
 
     def forward(self, x: Tensor, context: _Context) -> Tensor:
         """x [B, T, width] to [B, T, width]."""
@@ -141,8 +158,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, 4 * config.width, bias=False)
-        self.down = nn.Linear(4 * config.width, config.width, bias=False)
+        self.up = Matrix(config.width, 4 * config.width)
+        self.down = Matrix(4 * config.width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, width] to [B, T, width]."""
@@ -182,10 +199,10 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint_activations = checkpoint_activations
-        self.embedding = nn.Embedding(config.padded_vocab_size, config.width)
+        self.embedding = Embedding(config.padded_vocab_size, config.width)
         #: The layers. Stored weights have this name in theirs (`blocks.3.mlp.up.weight`); a block of data is something else.
         self.blocks = nn.ModuleList(TransformerLayer(config, layer) for layer in range(config.depth))
-        self.head = nn.Linear(config.width, config.padded_vocab_size, bias=False)
+        self.head = Matrix(config.width, config.padded_vocab_size)
         self.residual_scalars = nn.Parameter(torch.ones(config.depth))
         self.x0_scalars = nn.Parameter(torch.zeros(config.depth))
         table = (config.sequence_length, config.head_dim // 2)
@@ -290,22 +307,16 @@ class GPT(nn.Module):
 
 
 def build_model(config: GPTConfig, seed: int, device: torch.device | str = "cpu", *, checkpoint_activations: bool = False) -> GPT:
-    """A model with initial weights that depend on (config, seed) alone, whatever the device.
-
-    Built on the meta device first, so that torch's own default initialisation, which costs seconds at d20
-    and is thrown away, is never computed.
-    """
-    with torch.device("meta"):
+    """A model with initial weights that depend on (config, seed) alone, whatever the device."""
+    with torch.device("cpu"):
         model = GPT(config, checkpoint_activations)
-    model.to_empty(device="cpu")
     model.init_weights(torch.Generator().manual_seed(seed))
     return model.to(device)
 
 
 def empty_model(config: GPTConfig, device: torch.device | str = "cpu") -> GPT:
     """A model with rotary tables and unset parameters: for loading a state dict into."""
-    with torch.device("meta"):
+    with torch.device(device):
         model = GPT(config)
-    model.to_empty(device=device)
     model.init_buffers()
     return model

@@ -148,7 +148,9 @@ class NorMuonGroup(_MatrixGroup):
         super().__init__(named, lr, weight_decay, ranks)
         self.beta2 = beta2
         self._axis = mean_axis(self.parameters[0].shape)
-        self.second_moment = torch.zeros_like(self.momentum.narrow(self._axis, 0, 1))
+        shape = list(self.momentum.shape)
+        shape[self._axis] = 1
+        self.second_moment = torch.zeros(shape, dtype=self.momentum.dtype, device=self.momentum.device)
 
     def _stacks(self) -> dict[str, Tensor]:
         return {"momentum": self.momentum, "second_moment": self.second_moment}

@@ -139,8 +139,8 @@ class AdamWGroup:
         #: For each parameter the rows that this rank updates, and how many rows each rank reserves. Small parameters are updated by
         #: all.
         self._rows = [slice_of(p.size(0), self._ranks) if p.numel() >= WORTH_SHARING else None for p in self.parameters]
-        self.first = [torch.zeros_like(w) for w in self._own()]
-        self.second = [torch.zeros_like(w) for w in self._own()]
+        self.first = [torch.zeros(w.shape, dtype=w.dtype, device=w.device) for w in self._own()]
+        self.second = [torch.zeros(w.shape, dtype=w.dtype, device=w.device) for w in self._own()]
         # The count is float32 like all state, which is exact up to 2^24 steps.
         self.steps = torch.zeros((), dtype=torch.float32)
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from windfall.config.schema import Config, SiteTable
-from windfall.energy.tariff import inside_of
+from windfall.energy.tariff import inside_of, level_of
 from windfall.grid.build import Grid
 from windfall.simulate.backtest import Backtest
 from windfall.simulate.curves import Activity, Array, Curve, activities, emissions, seconds_training
@@ -149,7 +149,7 @@ def _panel(ax: Any, result: Backtest, config: Config, grid: Grid, drawn: DrawnRo
     low, high = rows + 0.55, rows + 3.4
     inside = inside_of(site, config.run)(columns.values)
     ax.broken_barh(_bars(columns.starts[inside], columns.ends[inside]), (-0.1, high + 0.2), facecolors=GRID, linewidth=0)
-    level = _criterion(site, config)
+    level = level_of(site, config.run)[0]
     known = columns.values[np.isfinite(columns.values)]
     if len(known):
         base = min(0.0, float(known.min()))
@@ -296,16 +296,6 @@ def _sampled(curve: Curve) -> tuple[Array, Array]:
 
 def _unit(result: Backtest, drawn: DrawnRows) -> tuple[float, str]:
     return (_DAY_S, "days") if drawn.end - result.start > 4 * _DAY_S else (3600.0, "hours")
-
-
-def _criterion(site: SiteTable, config: Config) -> float:
-    match site.signal.type:
-        case "price":
-            return config.run.threshold_price_per_mwh
-        case "curtailed_power" | "surplus_power":
-            return site.train_power_w / (1e6 if site.signal.type == "curtailed_power" else 1.0)
-        case _:
-            return config.run.threshold_g_per_kwh
 
 
 def _quantity(site: SiteTable, value: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
+from windfall.energy.levels import powers_text
 from windfall.errors import StoreError
 from windfall.grid.build import Grid, build_grid
 from windfall.simulate.backtest import Backtest, Row
@@ -200,7 +201,7 @@ def _banner(result: Backtest, config: Config) -> str:
     stall = ""
     if any(r.preset == "prototype" for r in result.rows):
         stall = f"; preset prototype stands still for {t.stall_s:g} s of every {t.stall_cycle_s:g} s when two or more sites train"
-    each = ", ".join(dict.fromkeys(f"{s.train_power_w:,.0f} W" for s in config.site))
+    each = ", ".join(dict.fromkeys(powers_text(s) for s in config.site))
     sources = dict.fromkeys(_source(s.signal) for s in config.site)
     lines = [
         "<b>Nothing was trained</b>: policies, controller and account are those of a real run, the trainer is a model; "

@@ -92,6 +92,7 @@ def columns(result: Backtest, *, details: bool = False) -> list[ShownColumn]:
         ShownColumn("hours" if budget else "span h", span, 2),
         ShownColumn("site-h", [f"{r.site_hours:,.2f}" for r in rows], 5 if budget else 1),
         ShownColumn("kWh", [f"{r.energy_kwh:,.2f}" for r in rows], 4),
+        *_powers(rows),
         ShownColumn("kg CO2", [figure(r.kg_co2, 3) for r in rows], 0),
     ]
     if currencies:
@@ -114,6 +115,13 @@ def columns(result: Backtest, *, details: bool = False) -> list[ShownColumn]:
         for column in found:
             column.cells.append(_of_reference(reference, column.title))
     return found
+
+
+def _powers(rows: Sequence[Row]) -> list[ShownColumn]:
+    """At what power sites with power levels trained, in the mean."""
+    if all(r.training_power_w is None for r in rows):
+        return []
+    return [ShownColumn("W in\ntraining", [figure(r.training_power_w, 0) for r in rows], 9)]
 
 
 def fitting(found: Sequence[ShownColumn], width: int) -> tuple[list[ShownColumn], list[str], int]:

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from windfall.config.microgrid import MicrogridTable
-from windfall.config.schema import Config
+from windfall.config.schema import Config, SiteTable
 from windfall.energy.embodied import Embodied, embodied
+from windfall.energy.levels import tokens_per_s_at
 from windfall.energy.phases import PHASES
 from windfall.energy.ranges import Range, emissions_range
 from windfall.errors import WindfallError
@@ -344,14 +345,22 @@ def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyR
         if count is None:
             estimated.append(name)
             site = next((s for s in config.site if s.name == name), None)
-            joules = math.fsum(r.joules for r in rows if r.site == name and r.phase == "training")
-            count = max(state.sites[name].tokens, round(joules / site.train_power_w * site.tokens_per_s) if site else 0)
+            own = [r for r in rows if r.site == name and r.phase == "training"]
+            count = max(state.sites[name].tokens, round(math.fsum(_trained_by(site, r) for r in own)) if site else 0)
         paid += count
     committed, lost = state.tokens_committed, state.work_lost.tokens
     # A step under way is counted when it is done, and handed in later: what is open is neither lost nor repeated.
     uncounted = max(0, committed + lost - paid)
     paid += uncounted
     return TokensPaid(committed, lost, paid - committed - lost, paid, tuple(estimated), uncounted)
+
+
+def _trained_by(site: SiteTable, r: EnergyRow) -> float:
+    """Tokens that a site trains with the energy of an entry, at the power level that the entry is of, or corrects."""
+    if not site.power_levels:
+        return r.joules / site.train_power_w * site.tokens_per_s
+    # Of a correction the power is a difference: the seconds are in the entry that it corrects.
+    return 0.0 if r.cause else (r.t1 - r.t0) * tokens_per_s_at(site, r.watts)
 
 
 def own_count(run: RunDir, site: str) -> int | None:

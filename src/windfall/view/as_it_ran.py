@@ -29,7 +29,7 @@ def as_it_ran(
         sites.append(
             s.model_copy(
                 update={
-                    "tokens_per_s": pace.tokens_per_s, "train_power_w": pace.watts, "spin_up_s": spin,
+                    "tokens_per_s": pace.tokens_per_s, "train_power_w": pace.watts, "power_levels": [], "spin_up_s": spin,
                     "load_s": min(s.load_s, spin), "idle_power_w": _watts(own, ("idle", "stall", "draining"), s.idle_power_w),
                     "provisioning_power_w": _watts(own, ("provisioning",), s.provisioning_power_w),
                 }

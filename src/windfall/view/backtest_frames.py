@@ -22,7 +22,7 @@ def _figures() -> dict[str, Kind]:
     return {
         f.name: "text" if f.name in _TEXTS else "int" if f.name in _COUNTS else "float"
         for f in fields(Row)
-        if f.name not in (*_MAPS, "notes", "lanes", "over_seeds")
+        if f.name not in (*_MAPS, "notes", "lanes", "levels", "over_seeds")
     }
 
 

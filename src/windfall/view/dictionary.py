@@ -52,6 +52,7 @@ _FIGURES: dict[str, tuple[str, str]] = {
     "span_h": ("h", "from the start to the finish, or to where the simulation ended"),
     "unknown_kwh": ("kWh", "energy used in hours without a reading: part of energy_kwh, of no kg, neither inside nor outside"),
     "g_per_kwh_training": ("g/kWh", "mean intensity of the energy of training alone, without starts and stalls"),
+    "training_power_w": ("W", "mean power, while they trained, of sites with power levels; empty: no site has any"),
     "seeds": ("", "seeds over which `seeds` has this policy's figures; the row itself is of the configured one"),
 }
 

@@ -51,6 +51,9 @@ TRANSITIONS = frozenset(
         "grid_reported",
         "signal_lost",
         "signal_back",
+        "power_level",
+        "power_level_measured",
+        "power_level_failed",
         "meter",
         "meter_lost",
         "meter_silent",
@@ -140,6 +143,12 @@ def _work(event: Event, d: Mapping[str, Any]) -> str:
             return f"round {d.get('round')} ({d.get('mode')}) on version {event.version}: {_names(d.get('sites'))}{cut}"
         case "round_length":
             return f"round {d.get('round')} takes {float(d.get('length_s', 0)):,.0f} s{_because(d)}"
+        case "power_level":
+            surplus = d.get("surplus_w")
+            by = "nothing is known of its surplus" if surplus is None else f"its surplus is {float(surplus):,.0f} W"
+            return f"trains at {float(d.get('power_w', 0)):,.0f} W, {float(d.get('tokens_per_s', 0)):,.1f} tokens/s: {by}"
+        case "power_level_measured":
+            return f"at {float(d.get('power_w', 0)):,.0f} W it trains {float(d.get('tokens_per_s', 0)):,.1f} tokens/s, as measured"
         case "version_sent":
             return f"is sent version {event.version} before it counts as one of the round's"
         case "together":
@@ -198,6 +207,8 @@ def _trouble(event: Event, d: Mapping[str, Any]) -> str:
             return str(d.get("reason", ""))
         case "meter_lost" | "meter_silent" | "meter_back" | "meter_closed" | "microgrid_trouble" | "microgrid_back":
             return str(d.get("reason", ""))
+        case "power_level_failed":
+            return f"its power cannot be held to its level{_because(d)}"
         case "meter":
             return f"its power is measured: {d.get('what', '')}"
         case "link_measured":

@@ -69,34 +69,37 @@ _STEPS = (0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
 Draw = Callable[[float], Figure]
 
 
+#: By format: what draws it, and how it is saved: for papers, and on white where colours cannot be the page's.
+_FORMATS: dict[str, tuple[Callable[[Figure], object], dict[str, Any]]] = {
+    "svg": (FigureCanvasSVG, {"metadata": {"Date": None, "Creator": None}}),
+    "pdf": (FigureCanvasPdf, {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}),
+    "png": (FigureCanvasAgg, {"dpi": 192, "facecolor": "white", "metadata": {"Software": None}}),
+}
+
+
+def drawn(draw: Draw, width: float, *formats: str) -> list[bytes]:
+    """A figure, ``width`` in pixels, in several formats: made and laid out once, which is most of what it costs."""
+    found = []
+    with matplotlib.rc_context(_RC):
+        figure = draw(width / 96.0)
+        for name in formats:
+            canvas, how = _FORMATS[name]
+            canvas(figure)
+            out = io.BytesIO()
+            figure.savefig(out, format=name, **how)
+            figure.set_layout_engine("none")  # it stays where the first one has put it
+            found.append(out.getvalue())
+    return found
+
+
 def svg(draw: Draw, width: float) -> str:
     """A figure as an SVG document, ``width`` in pixels."""
-    with matplotlib.rc_context(_RC):
-        figure = draw(width / 96.0)
-        FigureCanvasSVG(figure)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
-
-
-def png(draw: Draw, width: float) -> bytes:
-    """The same as a PNG on white."""
-    with matplotlib.rc_context(_RC):
-        figure = draw(width / 96.0)
-        FigureCanvasAgg(figure)
-        out = io.BytesIO()
-        figure.savefig(out, format="png", dpi=192, facecolor="white", metadata={"Software": None})
-    return out.getvalue()
+    return drawn(draw, width, "svg")[0].decode()
 
 
 def pdf(draw: Draw, width: float) -> bytes:
     """The same as a PDF, for papers."""
-    with matplotlib.rc_context(_RC):
-        figure = draw(width / 96.0)
-        FigureCanvasPdf(figure)
-        out = io.BytesIO()
-        figure.savefig(out, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return out.getvalue()
+    return drawn(draw, width, "pdf")[0]
 
 
 def inline(document: str, name: str, kind: str, label: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from windfall.config.schema import Config
 from windfall.config.signals import SignalTable
+from windfall.energy.levels import powers_text
 from windfall.ui.page.pieces import carbon, number, percent, text
 from windfall.units import duration_text, iso_utc
 from windfall.view.account import RunAccount
@@ -67,10 +68,10 @@ def facts(summary: RunState, account: RunAccount, found: Counterfactuals) -> str
 
 def banner(config: Config, summary: RunState) -> str:
     """What is real and what is modelled, from the configuration."""
-    watts = {s.train_power_w for s in config.site}
-    each = f"{max(watts):,.0f} W per site"
-    if len(watts) > 1:
-        each = ", ".join(f"{s.name} {s.train_power_w:,.0f} W" for s in config.site)
+    powers = {powers_text(s) for s in config.site}
+    each = f"{max(powers)} per site"
+    if len(powers) > 1:
+        each = ", ".join(f"{s.name} {powers_text(s)}" for s in config.site)
     sources = dict.fromkeys(_source(s.signal) for s in config.site)
     scaled = config.run.clock == "scaled"
     where = "processes on one machine" if all(s.driver == "local" for s in config.site) else "clusters"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from windfall.config.schema import Config
+from windfall.energy.tariff import level_of
 from windfall.errors import StoreError
-from windfall.policy.criterion import intensity
 from windfall.simulate.provenance import Provenance, provenance
 from windfall.store.files import to_json, write_atomic
 from windfall.store.rundir import RunDir
@@ -62,11 +62,12 @@ def write_report(run: RunDir, command: Sequence[str] = ()) -> Path:
         "counterfactuals": bars.counterfactuals(r.found),
         "emissions": figures.emissions(r.series, [*r.found.regions, r.found.of("oracle")]),
     }
-    documents = {name: figures.svg(draw, _WIDE) for name, draw in draws.items()}
     narrow = {name: figures.svg(draw, _NARROW) for name, draw in draws.items()}
-    files = {f"{name}.svg": document.encode() for name, document in documents.items()}
-    files |= {f"{name}.pdf": figures.pdf(draw, _WIDE) for name, draw in draws.items()}
-    files["lanes.png"] = figures.png(draws["lanes"], _WIDE)
+    files: dict[str, bytes] = {}
+    for name, draw in draws.items():
+        formats = ("svg", "pdf", "png") if name == "lanes" else ("svg", "pdf")
+        files |= {f"{name}.{f}": made for f, made in zip(formats, figures.drawn(draw, _WIDE, *formats), strict=True)}
+    documents = {name: files[f"{name}.svg"].decode() for name in draws}
     files["summary.json"] = (to_json(_as_json(r), indent=2) + "\n").encode()
     files["index.html"] = _page(r, documents, narrow).encode()
     try:
@@ -101,12 +102,7 @@ def lane_criteria(config: Config) -> dict[str, LaneCriterion]:
     found = {}
     for s in config.site:
         unit = UNITS[s.signal.type].replace("currency", s.signal.currency)
-        level = config.run.threshold_g_per_kwh
-        if s.signal.type == "price":
-            level = config.run.threshold_price_per_mwh
-        elif not intensity(s.signal.type):
-            level = s.train_power_w / (1e6 if s.signal.type == "curtailed_power" else 1.0)
-        found[s.name] = LaneCriterion(level, unit)
+        found[s.name] = LaneCriterion(level_of(s, config.run)[0], unit)
     return found
 
 
