@@ -67,7 +67,7 @@ def test_a_joiner_is_sent_a_large_model_first_and_the_running_sites_take_steps_a
     tmp_path: Path, data: Path, runs: list[Run]
 ) -> None:
     run = paced(
-        tmp_path / "r", data, {**PAIR, "c": [(12.0, 1e5)]}, inline_limit_mb=1e-4, steps=600, trainer=None, codec="int8",
+        tmp_path / "r", data, {**PAIR, "c": [(12.0, 1e5)]}, inline_limit_mb=1e-4, steps=450, trainer=None, codec="int8",
         round_min=10, round_min_s=600.0, grace_s=0.0,
     )  # fmt: skip
     runs.append(run)
@@ -134,7 +134,7 @@ def test_a_site_ten_times_slower_costs_the_other_nothing_and_its_late_work_is_in
 def test_a_link_that_is_gone_for_ten_rounds_repeats_nothing_and_says_what_was_lost(
     tmp_path: Path, data: Path, runs: list[Run]
 ) -> None:
-    run = paced(tmp_path / "r", data, PAIR, steps=900, grace_s=0.0, round_min=2, round_min_s=120.0, solo_min=2)
+    run = paced(tmp_path / "r", data, PAIR, steps=400, grace_s=0.0, round_min=2, round_min_s=120.0, solo_min=2)
     runs.append(run)
     run.serve(until_min=5)
     box, said = run.workers["b"]._mailbox, []

@@ -27,7 +27,7 @@ from windfall.wire.codec import decode, encode
 from windfall.wire.messages import name_of
 from windfall.wire.transport import Reply
 
-STEPS = 40
+STEPS = 30
 BLOCKS = STEPS * BATCH // BLOCK
 ALONE = {"a": [(0.0, 100_000.0)]}
 PAIR = {"a": [(0.0, 100_000.0)], "b": [(0.0, 100_000.0)]}
@@ -173,7 +173,7 @@ ATTACKS: dict[str, tuple[Callable[[Envelope], Envelope], str]] = {
 def test_what_is_wrong_with_a_contribution_is_said_and_the_site_sheds_it(
     tmp_path: Path, data: Path, runs: list[Run], attack: str
 ) -> None:
-    run = Watched(tmp_path / "r", data, ALONE, solo_min=3)
+    run = Watched(tmp_path / "r", data, ALONE, solo_min=2)
     runs.append(run)
     change, words = ATTACKS[attack]
     struck: list[Envelope] = []

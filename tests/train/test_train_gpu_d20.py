@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -57,6 +58,9 @@ def benchmark() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
+    # Each row collects garbage, which would look through what all tests before have left, every time.
+    gc.collect()
+    gc.freeze()
     return benchmark()
 
 
