@@ -45,7 +45,7 @@ AT_LENGTH = {
     *(("agent", point, action) for point in ("before-snapshot", "before-send") for action in ("kill-parent", "stop-parent")),
 }
 #: Runs at a time: most of them wait for a time-out.
-_AT_ONCE = 5
+_AT_ONCE = 4
 _LIMIT_S = PATIENCE_S
 
 
