@@ -65,10 +65,10 @@ def serve(
     named = next((n for n in found.names() if not is_loopback(n)), host) if found is not None and not is_loopback(host) else host
     shown = f"[{named}]" if ":" in named else named
     began(Served(f"{'https' if found is not None else 'http'}://{shown}:{port}/", made, found is not None))
-    _Server(config, dashboard).run(sockets=[listening])
+    _WebServer(config, dashboard).run(sockets=[listening])
 
 
-class _Server(uvicorn.Server):
+class _WebServer(uvicorn.Server):
     """Ends the streams before it waits for connections to end, which those of open pages would never do."""
 
     def __init__(self, config: uvicorn.Config, dashboard: Dashboard) -> None:
