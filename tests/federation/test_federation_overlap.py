@@ -148,7 +148,7 @@ def test_the_same_happens_on_a_machine_that_gives_one_site_less(tmp_path: Path, 
     found = []
     for kind in (Run, Uneven):
         run = kind(
-            tmp_path / kind.__name__, data, JOIN, steps=STEPS, codec="int8", overlap=True, batch="global", round_min=4,
+            tmp_path / kind.__name__, data, JOIN_AND_LEAVE, steps=STEPS, codec="int8", overlap=True, batch="global", round_min=4,
             transfer_s=40.0,
         )  # fmt: skip
         runs.append(run)

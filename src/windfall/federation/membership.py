@@ -153,8 +153,11 @@ class Membership:
             return
         self._rounds.gone(site, failed=failed)
         if not failed and m.drained:  # else its next life may still have work of these leases to offer
-            for lease in self._ledger.live_leases(site):
-                self._ledger.release(lease.epoch)
+            self._release(site)
+
+    def _release(self, site: str) -> None:
+        for lease in self._ledger.live_leases(site):
+            self._ledger.release(lease.epoch)
 
     def _on_reply(self, t: float, wall: float, node: str, site: str, reply: Reply) -> None:
         site = site or next((m.site for m in self._by_site.values() if m.message == reply.message_id), "")
@@ -194,6 +197,8 @@ class Membership:
         if header.get("drained") is True and header.get("generation") == m.generation:
             m.drained = True
         self._take(t, site, reply.envelope)
+        if m.drained:  # what it has not trained can be lent with the commit that its work is in
+            self._release(site)
 
     def _ask_again(self, m: Member, wall: float) -> None:
         """Its message is lost; its work is still there, in its hands or its outbox: asked, it says how things stand."""
