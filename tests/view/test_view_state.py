@@ -190,6 +190,16 @@ def test_running_only_while_its_process_lives(small: RunDir) -> None:
     assert summarise(small)["state"] == "done"
 
 
+def test_a_site_of_a_done_run_is_off_because_nothing_is_left_whatever_its_signal_says(small: RunDir) -> None:
+    t = Telemetry.open(small.telemetry)
+    given = {"numbers": {"value": 20.0, "worth": 100.0}, "until": None, "given": {}, "memory": {}}
+    t.decision(START + 7200, "california", True, "on: 20 g is under worth 100 g", **given)
+    t.close()
+    sites = summarise(small)["sites"]
+    assert sites["california"]["reason"] == "off: nothing is left to train on (before: on: 20 g is under worth 100 g)"
+    assert sites["adelaide"]["reason"] == "off: 875 g"
+
+
 def test_ends_are_told_apart(small: RunDir) -> None:
     t = Telemetry.open(small.telemetry)
     t.event(START + 7200, "resumed", version=2, pid=1)

@@ -360,6 +360,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], l
     starts = ledger.starts()
     held = {name: words(hold) for name, hold in ledger.holds().items()}
     asked = {a.site: f"{a.kind} asked by {a.who}, not yet noted" for a in pending(run) if a.site is not None}
+    complete = ledger.complete()
     sites: dict[str, SiteState] = {}
     for name in names:
         own = [x for x in story.sums if x.site == name]
@@ -367,9 +368,13 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], l
         trained = _total([x for x in own if x.phase == "training"])
         last = story.newest_decision(name)
         numbers = last.numbers if last else {}
+        state = str(reported[name][0]) if name in reported and name not in gone else "off"
+        reason = "no part of the run any more" if name in gone else last.reason if last else ""
+        if complete and state == "off" and last is not None and last.wanted and name not in gone:
+            reason = f"off: nothing is left to train on (before: {last.reason})"
         sites[name] = SiteState(
             region=configured.get(name, gone.get(name)),
-            state=str(reported[name][0]) if name in reported and name not in gone else "off",
+            state=state,
             since=since.get(name),
             tokens=tokens.get(name, 0),
             work_lost=lost.get(name, LostWork()),
@@ -379,7 +384,7 @@ def _sites(run: RunDir, ledger: Ledger, story: _Story, tokens: dict[str, int], l
             mean_training_watts=trained.joules / trained.seconds if trained.seconds > 0 else None,
             starts=starts.get(name, 0),
             wanted=last is not None and last.wanted,
-            reason="no part of the run any more" if name in gone else last.reason if last else "",
+            reason=reason,
             held="; ".join(w for w in (held.get(name), asked.get(name)) if w),
             until=last.until if last else None,
             value=numbers.get("value"),
