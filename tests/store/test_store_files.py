@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import struct
 from collections.abc import Callable
@@ -163,3 +164,24 @@ def test_one_coordinator_at_a_time(tmp_path: Path) -> None:
     second = RunLock(run)
     second.acquire()
     second.release()
+
+
+def test_a_link_stays_one_and_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    """A page written to /dev/stdout or a pipe replaced it by a file."""
+    (tmp_path / "page").write_text("old")
+    (tmp_path / "link").symlink_to("page")
+    write_atomic(tmp_path / "link", [b"new"], durable=False)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "page").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomic(tmp_path / "pipe", [b"a", b"b"])
+        assert os.read(reader, 10) == b"ab"
+        assert (tmp_path / "pipe").is_fifo()
+    finally:
+        os.close(reader)
+    (tmp_path / "null").symlink_to("/dev/null")
+    write_atomic(tmp_path / "null", [b"gone"])
+    assert (tmp_path / "null").is_symlink()
+    assert not Path("/dev/null").is_file()

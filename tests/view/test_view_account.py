@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import sqlite3
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui_runs import START, energy
+from ui_runs import START, commit_all, energy, now_row
 from windfall.cli.account import account
 from windfall.errors import ConfigError
 from windfall.store.ledger import Ledger
@@ -53,7 +54,31 @@ def closes(a: RunAccount) -> None:
             size = math.fsum(abs(getattr(x, figure)) for x in lines)
             assert parts == pytest.approx(whole, rel=1e-12, abs=1e-12 * (1 + size)), (by, figure)
     t = a.tokens
-    assert t.paid == t.committed + t.lost + t.repeated
+    assert t.paid == t.committed + t.in_hand + t.lost + t.repeated
+
+
+def test_what_sites_have_in_hand_while_a_run_goes_on_is_not_repeated_yet(empty: RunDir) -> None:
+    ledger = Ledger.open(empty.ledger)
+    commit_all(ledger, "california", 2, "local", START + H)
+    lease = ledger.lease("california", 1, 4, START + H, START + 2 * H)
+    ledger.close()
+    assert lease is not None
+    t = Telemetry.open(empty.telemetry)
+    t.event(START, "started", version=0, fence=1, tokens_total=0, run_id="small-1", pid=os.getpid())
+    now_row(t, START + H, {"california": ["training", 1, "x"]}, pid=os.getpid())
+    t.close()
+    trained = empty.sites / "california" / "trained"
+    trained.mkdir(parents=True)
+    for tokens, in_hand, repeated in ((3 * 1024, 1024, 0), (7 * 1024, 4 * 1024, 1024)):  # it holds four blocks
+        (trained / "1").write_text(str(tokens))
+        a = run_account(empty)
+        closes(a)
+        assert (a.tokens.committed, a.tokens.in_hand, a.tokens.repeated) == (2 * 1024, in_hand, repeated)
+    t = Telemetry.open(empty.telemetry)
+    t.event(START + H, "interrupted", version=1)
+    now_row(t, START + H, {"california": ["off", 1, "x"]})
+    t.close()
+    assert (run_account(empty).tokens.in_hand, run_account(empty).tokens.repeated) == (0, 5 * 1024)
 
 
 def test_it_closes_by_site_phase_version_and_hour_and_is_what_status_says(small: RunDir) -> None:

@@ -63,10 +63,8 @@ class Breakeven:
             wait = (need - acc) / abs(gain) if gain else math.inf
             pays = t + wait if math.isfinite(wait) else None
             what = "start" if judged.open else "stop"
-            reason = (
-                f"{state}: {judged.text}; {what} pays in {duration_text(wait) if pays else 'never'} "
-                f"({acc:.0f} of {need:.0f} {unit})"
-            )
+            when = f"pays in {duration_text(wait)}" if pays else "does not pay at this value"
+            reason = f"{state}: {judged.text}; {what} {when} ({acc:.0f} of {need:.0f} {unit})"
             until = pays
         if judged.open == on and acc == 0.0 and judged.single:
             quiet = (-math.inf, judged.level) if on else (judged.level, math.inf)

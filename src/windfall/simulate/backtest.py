@@ -187,7 +187,7 @@ def _missing(config: Config, rows: Sequence[Row], policies: Sequence[str] | None
     if "oracle" not in (policies or config.backtest.policies) or any(r.policy == "oracle" for r in rows):
         return []
     if config.backtest.target == "none":
-        return ["no row of the oracle: no site has a worth, or nothing is known of their signals in this time"]
+        return ["no row of the oracle: no site has a worth (with a trigger there is none), or nothing is known of their signals"]
     if not deadlines_of(config, TimeSpan(0.0, 0.0)) and all(r.finish_h is None for r in rows):
         return ["no row of the oracle: no policy has trained the budget, and no deadline is set that it could be judged by"]
     if any(s.signal.type in ("curtailed_power", "surplus_power") for s in config.site):
@@ -361,6 +361,8 @@ class _Judge:
         if self._judged and o.value is not None:
             most = self._most(o.preset, o.done_at if o.done_at is not None else self._span.end)
             share = o.value / most if most is not None and most > 0 else None
+            if share is not None and 1.0 < share < 1.0 + 1e-9:
+                share = 1.0  # the same schedule, summed in another order
         money = next(iter(o.money_by_currency.values())) if len(o.money_by_currency) == 1 else None
         return Row(
             policy=o.policy, preset=o.preset, publication_delay_s=delay, deadline_h=against, finish_h=finish_h,

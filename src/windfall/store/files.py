@@ -50,8 +50,15 @@ def telling_of_the_disk(root: Path) -> Iterator[None]:
 def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, durable: bool = True, point: str = "") -> None:
     """Write ``parts`` to ``path``: a reader sees the old file or the whole new one, after any crash if ``durable``.
 
+    A link stays one: what it leads to is written. What is no file (a pipe, a device) is written to as it is.
     ``point`` names the fault point (``windfall.faults``) between writing and renaming.
     """
+    if path.exists() and (not path.is_file() or path.is_relative_to("/dev") or path.is_relative_to("/proc")):
+        with open(path, "wb") as f:
+            f.writelines(parts)
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:

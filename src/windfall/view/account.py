@@ -31,6 +31,8 @@ from windfall.view.state import RunState, run_state
 
 BY = ("site", "phase", "version", "hour")
 _USEFUL = ("training", "evaluation")
+#: States of a run whose sites hold nothing any more.
+_ENDED = ("done", "interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class AccountLine:
 class TokensPaid:
     """What the sites trained, and what became of it: ``paid`` is what they took steps on, by their own count.
 
-    ``repeated`` was trained and never handed in (a crash), so that others trained it again. paid = committed + lost + repeated.
+    ``repeated`` was trained and never handed in (a crash), so that others trained it again. ``in_hand``, of a run that has not
+    ended, may still be handed in and committed. paid = committed + in_hand + lost + repeated.
     ``estimated``: sites whose own count is not here; theirs is estimated from their energy. ``uncounted``: tokens that were handed
     in and are in no site's count, as where a disk was lost; they are part of ``paid``.
     """
@@ -89,6 +92,7 @@ class TokensPaid:
     paid: int
     estimated: tuple[str, ...]
     uncounted: int = 0
+    in_hand: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,7 @@ def run_account(run: RunDir, at: Moment | None = None) -> RunAccount:
     modelled = _stayed_modelled(config, rows)
     notes = [*_notes(config, state, total, made, tokens, modelled), *_microgrid_notes(behind)]
     return RunAccount(
-        run_id=state.run_id, state=state.state, open=state.state not in ("done", "interrupted"), start=state.started_run,
+        run_id=state.run_id, state=state.state, open=state.state not in _ENDED, start=state.started_run,
         end=state.t_run, method=_method(config), total=total, rows=rows, versions=versions, currencies=currencies, tokens=tokens,
         embodied=made, sci=_sci(run, config, total, made, tokens), range=_range(config, rows, total, made), notes=tuple(notes),
         lost_kwh=wasted[0], repeated_kwh=wasted[1], stayed_modelled_s=modelled,
@@ -352,7 +356,11 @@ def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyR
     # A step under way is counted when it is done, and handed in later: what is open is neither lost nor repeated.
     uncounted = max(0, committed + lost - paid)
     paid += uncounted
-    return TokensPaid(committed, lost, paid - committed - lost, paid, tuple(estimated), uncounted)
+    rest = paid - committed - lost
+    # As long as a run goes on, what sites have trained of the blocks that they hold is in their hands, and counts when it has come.
+    open_ = (state.blocks["leased"] + state.blocks["received"]) * config.tokens_per_block if state.state not in _ENDED else 0
+    in_hand = min(rest, open_)
+    return TokensPaid(committed, lost, rest - in_hand, paid, tuple(estimated), uncounted, in_hand)
 
 
 def _trained_by(site: SiteTable, r: EnergyRow) -> float:
@@ -434,7 +442,7 @@ def _notes(
     yield f"energy of the network is assumed: {config.account.network_kwh_per_gb:g} kWh a GB of weights and work that moved"
     if total.corrected_joules:
         yield f"late measurements have corrected {total.corrected_joules / J_PER_KWH:+.3g} kWh"
-    if total.unpriced_joules > 1.0:
+    if total.unpriced_joules > 1.0 and _method(config) != "none":
         yield f"{total.unpriced_joules / J_PER_KWH:,.3g} kWh were used in hours without a reading, and are in no grams"
     without = [name for name, m in made.items() if m is None]
     if without:

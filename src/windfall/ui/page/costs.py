@@ -118,9 +118,8 @@ def in_all(a: RunAccount) -> str:
     if t.paid == t.committed:
         lines.append(("tokens trained, all of them committed", f"{t.paid:,}"))
     else:
-        lines.append(
-            ("tokens trained = committed + lost + repeated", f"{t.paid:,} = {t.committed:,} + {t.lost:,} + {t.repeated:,}")
-        )
+        each = {"committed": t.committed, **({"in hand": t.in_hand} if t.in_hand else {}), "lost": t.lost, "repeated": t.repeated}
+        lines.append((f"tokens trained = {' + '.join(each)}", f"{t.paid:,} = {' + '.join(f'{n:,}' for n in each.values())}"))
     lines.append(("share of joules measured", percent(a.measured_share)))
     if a.total.corrected_joules:
         lines.append(("kWh by which late measurements have corrected it", f"{a.total.corrected_joules / J_PER_KWH:+,.3f}"))

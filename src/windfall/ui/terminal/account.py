@@ -22,7 +22,8 @@ def print_account(a: RunAccount, by: str | None, console: Console) -> None:
         _lines(a, kind, console)
     console.print()
     t = a.tokens
-    _say(console, f"tokens     {t.paid:,} trained = {t.committed:,} committed + {t.lost:,} lost + {t.repeated:,} repeated")
+    hand = f" + {t.in_hand:,} in hand" if t.in_hand else ""
+    _say(console, f"tokens     {t.paid:,} trained = {t.committed:,} committed{hand} + {t.lost:,} lost + {t.repeated:,} repeated")
     if t.lost or t.repeated:
         _say(
             console,

@@ -163,7 +163,7 @@ def print_status(s: RunState, console: Console) -> None:
     # Where there is little room the reasons stand below the figures, whole, and not in a column of a few letters.
     wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False)
-    for column in ("site", "state", "tokens", "kWh", "kg CO2", "starts", "g/kWh", *(["last decision"] if wide else [])):
+    for column in ("site", "state", "tokens", "kWh", "kg CO2", "starts", "signal", *(["last decision"] if wide else [])):
         table.add_column(
             column,
             justify="left" if column in ("site", "state", "last decision") else "right",
