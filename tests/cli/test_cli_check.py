@@ -192,6 +192,15 @@ def test_how_long_it_takes_is_unknown_until_this_machine_has_shown_it(tmp_path: 
     assert "unknown for this model" in out
 
 
+def test_a_budget_that_the_traces_are_too_short_for_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, GOOD.replace("budget_tokens = 200_000", "budget_tokens = 20_000_000_000"))
+    code, out, _ = windfall(capsys, "check", file)
+    assert code == 0
+    assert "warning: the traces end before the budget is trained: by then learned has trained some " in out
+    assert "how long it takes: for ever, as its signals are" in out
+    assert "the traces end" not in windfall(capsys, "check", write(tmp_path, GOOD))[1]
+
+
 def test_check_takes_a_few_steps_where_asked_to_and_keeps_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = GOOD.replace("depth = 2", "depth = 1").replace("width = 64", "width = 32").replace("128", "16")
     file = write(tmp_path, small)

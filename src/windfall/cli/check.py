@@ -39,6 +39,7 @@ def check(file: Path, as_json: bool, measure: bool = False) -> int:
     if measure:
         _measure(config)
     expected = expect(config, vocabulary(config), cache_file())
+    warnings += [expected.short] if expected.short else []
     rate = sum(s.tokens_per_s for s in config.site) / len(config.site)
     hours = config.run.budget_tokens / rate / 3600
     if as_json:

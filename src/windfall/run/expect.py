@@ -33,19 +33,20 @@ _START_S, _VERSION_S = 12.0, 6.0
 class Expectation:
     """How long a run will take (``wall_s``; None: unknown).
 
-    ``text`` says it with its source. ``done_at``: run time, on gated clocks.
+    ``text`` says it with its source. ``done_at``: run time, on gated clocks. ``short``: why the run will not end, if it will not.
     """
 
     text: str
     wall_s: float | None = None
     tokens_per_s: float | None = None
     done_at: float | None = None
+    short: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "text": self.text, "wall_s": self.wall_s, "tokens_per_s": self.tokens_per_s,
-            "done_at": None if self.done_at is None else iso_utc(self.done_at),
+            "done_at": None if self.done_at is None else iso_utc(self.done_at), "short": self.short,
         }  # fmt: skip
 
 
@@ -60,6 +61,14 @@ def expect(
     again = known_run(config, file)
     if again is not None and not now:
         return Expectation(f"about {duration_text(again[0])} here: so long it took on {iso_utc(again[1])[:10]}", again[0])
+    simulated = _replayed(config) if config.run.clock == "scaled" else None
+    if simulated is not None and simulated.done_at is None:
+        share = simulated.tokens / config.run.budget_tokens
+        short = (
+            f"the traces end before the budget is trained: by then {config.policy.name} has trained some {share:.0%} of it; "
+            "name longer traces, or lower run.budget_tokens"
+        )
+        return Expectation("for ever, as its signals are", short=short)
     speeds = {s.name: known_speed(config, s, vocab_size, file) for s in config.site}
     known = {n: s for n, s in speeds.items() if s is not None}
     if len(known) < len(speeds):
@@ -70,7 +79,6 @@ def expect(
     if config.run.clock != "scaled":
         wall = config.run.budget_tokens / slowest
         return Expectation(f"about {duration_text(wall)} of one site's training here, in windows ({measured})", wall, slowest)
-    simulated = _replayed(config)
     if simulated is None or simulated.done_at is None:
         # How long the pauses are is unknown, so this is the training alone, at no more than the clock's speed.
         wall = config.run.budget_tokens / min(slowest, *(s.tokens_per_s * config.run.speed for s in config.site))
