@@ -15,8 +15,9 @@ from ui_runs import START, commit_all, energy, now_row
 from windfall import clock
 from windfall.config.load import load
 from windfall.errors import StoreError
+from windfall.store.files import write_json
 from windfall.store.ledger import Ledger
-from windfall.store.rundir import RunDir
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir, RunLock
 from windfall.store.telemetry import Telemetry
 from windfall.ui.page.report import write_report
 from windfall.ui.terminal.screen import Picture, draw
@@ -198,6 +199,16 @@ def test_a_site_of_a_done_run_is_off_because_nothing_is_left_whatever_its_signal
     sites = summarise(small)["sites"]
     assert sites["california"]["reason"] == "off: nothing is left to train on (before: on: 20 g is under worth 100 g)"
     assert sites["adelaide"]["reason"] == "off: 875 g"
+
+
+def test_between_two_coordinators_of_a_living_run_it_is_running(empty: RunDir) -> None:
+    empty.logs.mkdir(exist_ok=True)
+    write_json(empty.logs / "outcome.json", {"outcome": "failed", "message": "another budget", "exit_code": 1, "again": True})
+    lock = RunLock(empty, SUPERVISOR_LOCK)
+    lock.acquire()
+    assert summarise(empty)["state"] == "running"
+    lock.release()
+    assert (summarise(empty)["state"], summarise(empty)["message"]) == ("failed", "another budget")
 
 
 def test_ends_are_told_apart(small: RunDir) -> None:

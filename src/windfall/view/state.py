@@ -14,10 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 from windfall import clock
-from windfall.run.requests import pending, words
+from windfall.run.requests import pending, running, words
 from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
-from windfall.store.rundir import RunDir
+from windfall.store.rundir import SUPERVISOR_LOCK, RunDir
 from windfall.store.telemetry import Event, Telemetry
 from windfall.store.telemetry_decisions import DecisionRow
 from windfall.store.telemetry_energy import EnergySums
@@ -291,6 +291,8 @@ def _state(run: RunDir, story: _Story) -> tuple[str, str]:
         # A coordinator that failed while it was being built has left no event, only this file.
         latest = story.lives[-1][1].t_wall if story.lives else 0.0
         if outcome.stat().st_mtime >= latest:
+            if said.get("again") and running(run, SUPERVISOR_LOCK):
+                return "running", ""  # between two of its coordinators, for another budget perhaps
             return str(said["outcome"]), str(said.get("message") or "")
     if not story.lives:
         return "stopped", ""
