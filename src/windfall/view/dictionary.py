@@ -42,7 +42,7 @@ _FIGURES: dict[str, tuple[str, str]] = {
     "money": ("currency", "cost of the energy, where all sites pay in one currency"),
     "starts": ("", "starts of sites"),
     "idle_h": ("h", "time in which sites were on without training: loading, stalls, draining"),
-    "share_inside": ("share", "energy used while the site's first signal met the run's criterion, over all of known hours; no trigger counts"),
+    "share_inside": ("share", "energy used while a site's first signal met the run's criterion, over all of known hours"),
     "share_of_oracle": ("share", "value of the schedule over the largest possible value in the same time, in hindsight"),
     "kg_over_oracle": ("ratio", "emissions over the least possible ones for the same training by deadline_h, in hindsight"),
     "value": (
