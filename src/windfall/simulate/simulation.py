@@ -143,7 +143,7 @@ class Simulation:
         return self._go(policy, None, exact=False)
 
     def scheduled(self, on_periods: Mapping[str, Sequence[tuple[float, float]]]) -> SimulationResult:
-        """Simulate a given schedule exactly.
+        """Simulate a given schedule exactly. Whoever made it knew the signals, so power levels follow them without delay.
 
         ``on_periods``: by site, (decision to start, decision to stop) in run time, in order.
         """
@@ -151,6 +151,10 @@ class Simulation:
 
     def _go(self, policy: Policy, recorder: Recorder | None, *, exact: bool) -> SimulationResult:
         config, span, model = self._config, self._span, self.model
+        own_signals, all_signals = self.signals, self._all
+        if exact:
+            own_signals = {n: s.delayed(0.0) for n, s in own_signals.items()}
+            all_signals = {n: {label: s.delayed(0.0) for label, s in found.items()} for n, found in all_signals.items()}
         at_levels: dict[str, list[tuple[float, float, float]]] = {s.name: [] for s in config.site if s.power_levels}
         levels = PowerLevels(
             config.site, tokens_per_s=self.rates,
@@ -159,8 +163,8 @@ class Simulation:
         work = SimulatedWork(model, levels.tokens_per_s, self.budget, levels)
         own = microgrids(config.site, self._grid.supplies, span.start)
         seen: dict[str, Mapping[str, Signal]] = {
-            **self._all,
-            **{n: m.signals(config.site_named(n), self._all[n]) for n, m in own.items()},
+            **all_signals,
+            **{n: m.signals(config.site_named(n), all_signals[n]) for n, m in own.items()},
         }
         power = {s.name: PowerModel.of(s) for s in config.site}
         account = Account(
@@ -219,7 +223,7 @@ class Simulation:
                     account.foresee(name, phase, a, b, watts=levels.watts(name, phase))
 
         drive = Drive(
-            loop, work, time, self.signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
+            loop, work, time, own_signals, tick_s=config.backtest.tick_s or config.run.tick_s, whole=policy.whole,
             skip=self._skip, exact=exact, before=book_all if eager else foresee if own else None,
         )  # fmt: skip
         end = drive.run(span.end)
