@@ -68,7 +68,7 @@ def expect(
             f"the traces end before the budget is trained: by then {config.policy.name} has trained some {share:.0%} of it; "
             "name longer traces, or lower run.budget_tokens"
         )
-        return Expectation("for ever, as its signals are", short=short)
+        return Expectation("its traces end before it does", short=short)
     speeds = {s.name: known_speed(config, s, vocab_size, file) for s in config.site}
     known = {n: s for n, s in speeds.items() if s is not None}
     if len(known) < len(speeds):
