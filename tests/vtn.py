@@ -7,10 +7,11 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from listening import Listening, send
 from windfall.units import iso_utc
 
 CLIENT, SECRET = "ven-1", "s3cret/of+ven"
@@ -46,12 +47,13 @@ def event(
     }  # fmt: skip
 
 
-class TestVtn:
+class TestVtn(Listening):
     """The server. Tokens are counted, and `revoke` ends the present one."""
 
     __test__ = False
 
     def __init__(self) -> None:
+        super().__init__("/openadr3/3.0.1")
         self.programs: list[dict[str, Any]] = [{"id": "p-0", "programName": "curtail"}]
         self.events: list[Any] = []
         #: As a VTN of 3.1: what has targets is given to who names one of them.
@@ -64,31 +66,6 @@ class TestVtn:
         self.tokens = 0
         self.valid = ""
         self.came = threading.Condition()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.answer(self, None)
-
-            def do_POST(self) -> None:
-                outer.answer(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/openadr3/3.0.1"
-
-    def __enter__(self) -> TestVtn:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def revoke(self) -> None:
         self.valid = ""
@@ -99,7 +76,7 @@ class TestVtn:
             already = sum(p.startswith(path) for p in self.asked)
             self.came.wait_for(lambda: sum(p.startswith(path) for p in self.asked) >= already + n)
 
-    def answer(self, handler: BaseHTTPRequestHandler, body: bytes | None) -> None:
+    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         if self.away:
             handler.close_connection = True
             handler.connection.shutdown(socket.SHUT_RDWR)
@@ -111,15 +88,10 @@ class TestVtn:
         with self.came:
             self.asked.append(path + (f"?{parts.query}" if parts.query else ""))
             self.came.notify_all()
-        handler.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers}.items():
-            handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(said)))
-        handler.end_headers()
-        handler.wfile.write(said)
+        send(handler, status, {"Content-Type": "application/json", **headers}, said)
 
     def _say(
-        self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str], body: bytes | None
+        self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
         if self.faults and path.startswith(self.faults[0].path):
             fault = self.faults.popleft()
@@ -129,7 +101,7 @@ class TestVtn:
             return status, {}, json.dumps({"type": "about:blank", "title": title, "status": status}).encode()
 
         if path == "/auth/token":
-            form = {k: v[-1] for k, v in parse_qs((body or b"").decode()).items()}
+            form = {k: v[-1] for k, v in parse_qs(body.decode()).items()}
             if handler.headers["Content-Type"] != "application/x-www-form-urlencoded":
                 return problem(400, "invalid_request")
             if (form.get("grant_type"), form.get("client_id"), form.get("client_secret")) != ("client_credentials", CLIENT, SECRET):
@@ -139,7 +111,7 @@ class TestVtn:
             return 200, {}, json.dumps({"access_token": self.valid, "token_type": "bearer", "expires_in": 3600}).encode()
         if not self.valid or handler.headers.get("Authorization") != f"Bearer {self.valid}":
             return problem(401, "no such token")
-        if path == "/reports" and body is not None:
+        if path == "/reports" and handler.command == "POST":
             report = json.loads(body)
             if lacks := [k for k in ("programID", "eventID", "clientName", "resources") if k not in report]:
                 return problem(400, f"{lacks} missing")

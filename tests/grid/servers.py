@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from listening import Listening
 from windfall.units import iso_utc, parse_utc
 
 LB = 0.45359237
@@ -55,36 +56,18 @@ class Asked:
 Answer = tuple[int, Any]
 
 
-class Served:
+class Served(Listening):
     """A server on 127.0.0.1. ``faults`` are used up first; then ``answer`` says what comes back."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[Asked] = []
         self.faults: deque[Fault] = deque()
         self._released = threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.handle(self)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Any:
-        self._thread.start()
-        return self
 
     def __exit__(self, *args: object) -> None:
         self._released.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__exit__(*args)
 
     def encrypt(self, folder: Path) -> None:
         """From now on it speaks TLS, with a certificate that nobody has signed but itself."""
@@ -106,7 +89,7 @@ class Served:
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = self.url.replace("http:", "https:")
 
-    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         parts = urlsplit(handler.path)
         query = {k: v[-1] for k, v in parse_qs(parts.query).items()}
         asked = Asked(parts.path, query, {k.lower(): v for k, v in handler.headers.items()})
@@ -119,8 +102,8 @@ class Served:
                 return
             self._send(handler, fault.status, fault.body, fault.headers, fault.kind)
             return
-        status, body = self.answer(asked)
-        self._send(handler, status, json.dumps(body), {}, "application/json")
+        status, said = self.answer(asked)
+        self._send(handler, status, json.dumps(said), {}, "application/json")
 
     def answer(self, asked: Asked) -> Answer:
         raise NotImplementedError

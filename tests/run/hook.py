@@ -6,8 +6,10 @@ import json
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from listening import Listening, send
 
 
 @dataclass
@@ -20,47 +22,23 @@ class HookAnswer:
     held: threading.Event | None = None
 
 
-class Hook:
+class Hook(Listening):
     """Answers are used up one after the other; then everything is taken."""
 
     def __init__(self, *answers: HookAnswer) -> None:
+        super().__init__("/hook/T0PSECRET")
         self.answers = deque(answers)
         self.got: list[tuple[str, dict[str, str], Any]] = []
         self.came = threading.Condition()
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                with outer.came:
-                    outer.got.append((self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
-                    answer = outer.answers.popleft() if outer.answers else HookAnswer()
-                    outer.came.notify_all()
-                if answer.held is not None:
-                    answer.held.wait()
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer.body)))
-                self.end_headers()
-                self.wfile.write(answer.body.encode())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook/T0PSECRET"
-
-    def __enter__(self) -> Hook:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        with self.came:
+            self.got.append((handler.path, {k.lower(): v for k, v in handler.headers.items()}, json.loads(body)))
+            answer = self.answers.popleft() if self.answers else HookAnswer()
+            self.came.notify_all()
+        if answer.held is not None:
+            answer.held.wait()
+        send(handler, answer.status, answer.headers, answer.body.encode())
 
     def wait(self, n: int) -> list[Any]:
         """The first ``n`` messages, once they are there."""
