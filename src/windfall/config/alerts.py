@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, model_validator
 
+from windfall.config.addresses import in_the_clear, may_hold_a_secret, web_address
 from windfall.config.base import NonNegative, Positive, Table
-from windfall.config.drivers import is_loopback
 
 Reference = Annotated[str, Field(pattern=r"^(env|file):.+$")]
 #: Of these an address is a secret as a whole: who knows it may write.
@@ -44,16 +43,12 @@ class AlertsTable(Table):
         where = self.webhook
         if where is None or where.startswith(("env:", "file:")):
             return self
-        try:
-            parts = urlsplit(where)
-            host = parts.hostname or ""
-        except ValueError:
-            host = ""
-        if not host or parts.scheme not in ("http", "https"):
+        parts = web_address(where)
+        if parts is None:
             raise ValueError("webhook is no address; write https://HOST/PATH, or env:NAME or file:PATH where it stands")
-        if parts.scheme == "http" and not is_loopback(host):
+        if in_the_clear(parts):
             raise ValueError("webhook would send alerts in the clear; begin it with https://")
-        if parts.username or parts.password or parse_qsl(parts.query) or host in _SECRET_HOSTS:
+        if may_hold_a_secret(parts) or parts.hostname in _SECRET_HOSTS:
             raise ValueError("webhook may hold a secret; put the address elsewhere, and write env:NAME or file:PATH")
         return self
 

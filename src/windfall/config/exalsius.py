@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from windfall.config.addresses import in_the_clear, web_address
 from windfall.config.base import Positive, Table
-from windfall.config.drivers import is_loopback
 from windfall.config.kubernetes import KubernetesTable
 
 
@@ -34,14 +33,10 @@ class ExalsiusTable(Table):
     @field_validator("host")
     @classmethod
     def _host(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host = parts.hostname or ""
-        except ValueError:
-            raise ValueError(f"{value} is no address; write it as https://api.exalsius.ai/v1") from None
-        if parts.scheme not in ("http", "https") or not host:
+        parts = web_address(value)
+        if parts is None:
             raise ValueError(f"{value} is no address; write it as https://api.exalsius.ai/v1")
-        if parts.scheme == "http" and not is_loopback(host):
+        if in_the_clear(parts):
             raise ValueError(f"{value} would send the token in the clear; begin it with https://")
         return value.rstrip("/")
 

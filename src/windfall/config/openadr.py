@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, model_validator
 
+from windfall.config.addresses import in_the_clear, may_hold_a_secret, web_address
 from windfall.config.alerts import Reference
 from windfall.config.base import Positive, Table, Wrong
-from windfall.config.drivers import is_loopback
 
 #: What payload types do where `map` does not name them.
 MAPPED: dict[str, Literal["hold", "limit", "ignore"]] = {
@@ -49,16 +48,12 @@ class OpenAdrTable(Table):
         for key, address in (("url", self.url), ("token_url", self.token_url)):
             if address is None:
                 continue
-            try:
-                parts = urlsplit(address)
-                host = parts.hostname or ""
-            except ValueError:
-                host = ""
-            if not host or parts.scheme not in ("http", "https"):
+            parts = web_address(address)
+            if parts is None:
                 raise Wrong(((key,), "is no address; write https://HOST/PATH"))
-            if parts.scheme == "http" and not is_loopback(host):
+            if in_the_clear(parts):
                 raise Wrong(((key,), "would send credentials in the clear; begin it with https://"))
-            if parts.username or parts.password or parse_qsl(parts.query):
+            if may_hold_a_secret(parts):
                 raise Wrong(((key,), "may hold a secret; leave user, password and query out of it"))
         return self
 
