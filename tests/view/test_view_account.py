@@ -123,7 +123,8 @@ def test_whatever_is_booked_is_in_exactly_one_line(
     entries: list[tuple[str, str, float, float, float | None, float, str]], commits: list[float]
 ) -> None:
     from windfall.store.records import Version
-    from windfall.view.account import Sci, TokensPaid, _line
+    from windfall.view.account import Sci, _line
+    from windfall.view.tokens_paid import TokensPaid
 
     rows, at = [], {"a": START, "b": START}
     for site, phase, seconds, watts, g, measured, cause in entries:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pydantic import Field, field_validator, model_validator
 
 from windfall.config.addresses import in_the_clear, web_address

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from windfall.config.microgrid import MicrogridTable
-from windfall.config.schema import Config, SiteTable
+from windfall.config.schema import Config
 from windfall.energy.embodied import Embodied, embodied
-from windfall.energy.levels import tokens_per_s_at
 from windfall.energy.phases import PHASES
 from windfall.energy.ranges import Range, emissions_range
 from windfall.errors import WindfallError
@@ -28,11 +27,10 @@ from windfall.units import J_PER_KWH, duration_text, from_grid, iso_utc
 from windfall.view.moment import Moment, one_moment
 from windfall.view.recorded import configuration
 from windfall.view.state import RunState, run_state
+from windfall.view.tokens_paid import ENDED, TokensPaid, tokens_paid
 
 BY = ("site", "phase", "version", "hour")
 _USEFUL = ("training", "evaluation")
-#: States of a run whose sites hold nothing any more.
-_ENDED = ("done", "interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +72,6 @@ class AccountLine:
         """kgCO2 by the main method; None where no intensity was known."""
         unknown = self.unpriced_joules > 1e-9 * self.joules and self.unpriced_joules >= self.grid_joules * (1 - 1e-9)
         return None if unknown else self.grams / 1000.0
-
-
-@dataclass(frozen=True, slots=True)
-class TokensPaid:
-    """What the sites trained, and what became of it: ``paid`` is what they took steps on, by their own count.
-
-    ``repeated`` was trained and never handed in (a crash), so that others trained it again. ``in_hand``, of a run that has not
-    ended, may still be handed in and committed. paid = committed + in_hand + lost + repeated.
-    ``estimated``: sites whose own count is not here; theirs is estimated from their energy. ``uncounted``: tokens that were handed
-    in and are in no site's count, as where a disk was lost; they are part of ``paid``.
-    """
-
-    committed: int
-    lost: int
-    repeated: int
-    paid: int
-    estimated: tuple[str, ...]
-    uncounted: int = 0
-    in_hand: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +206,13 @@ def run_account(run: RunDir, at: Moment | None = None) -> RunAccount:
     }
     total = _line("all", rows, currencies)
     made = {s.name: _embodied(s.embodied, [r for r in rows if r.site == s.name]) for s in config.site}
-    tokens = _tokens(run, config, state, rows, starts)
+    tokens = tokens_paid(run, config, state, rows, starts)
     trained_kwh = math.fsum(r.joules for r in rows if r.phase == "training") / J_PER_KWH
     wasted = [trained_kwh * n / tokens.paid if tokens.paid else 0.0 for n in (tokens.lost, tokens.repeated)]
     modelled = _stayed_modelled(config, rows)
     notes = [*_notes(config, state, total, made, tokens, modelled), *_microgrid_notes(behind)]
     return RunAccount(
-        run_id=state.run_id, state=state.state, open=state.state not in _ENDED, start=state.started_run,
+        run_id=state.run_id, state=state.state, open=state.state not in ENDED, start=state.started_run,
         end=state.t_run, method=_method(config), total=total, rows=rows, versions=versions, currencies=currencies, tokens=tokens,
         embodied=made, sci=_sci(run, config, total, made, tokens), range=_range(config, rows, total, made), notes=tuple(notes),
         lost_kwh=wasted[0], repeated_kwh=wasted[1], stayed_modelled_s=modelled,
@@ -338,47 +317,6 @@ def _embodied(table: Any, rows: Sequence[EnergyRow]) -> Embodied | None:
     on = math.fsum(r.t1 - r.t0 for r in rows if not r.cause and r.phase != "off")
     useful = math.fsum(r.t1 - r.t0 for r in rows if not r.cause and r.phase in _USEFUL)
     return embodied(table.kg_co2, table.life_years, table.used_share, reserved_s=on, useful_s=useful)
-
-
-def _tokens(run: RunDir, config: Config, state: RunState, rows: Sequence[EnergyRow], lives: dict[str, int]) -> TokensPaid:
-    paid, estimated = 0, []
-    for name in state.sites:
-        count = own_count(run, name)
-        if count is None and name not in lives:
-            continue
-        if count is None:
-            estimated.append(name)
-            site = next((s for s in config.site if s.name == name), None)
-            own = [r for r in rows if r.site == name and r.phase == "training"]
-            count = max(state.sites[name].tokens, round(math.fsum(_trained_by(site, r) for r in own)) if site else 0)
-        paid += count
-    committed, lost = state.tokens_committed, state.work_lost.tokens
-    # A step under way is counted when it is done, and handed in later: what is open is neither lost nor repeated.
-    uncounted = max(0, committed + lost - paid)
-    paid += uncounted
-    rest = paid - committed - lost
-    # As long as a run goes on, what sites have trained of the blocks that they hold is in their hands, and counts when it has come.
-    open_ = (state.blocks["leased"] + state.blocks["received"]) * config.tokens_per_block if state.state not in _ENDED else 0
-    in_hand = min(rest, open_)
-    return TokensPaid(committed, lost, rest - in_hand, paid, tuple(estimated), uncounted, in_hand)
-
-
-def _trained_by(site: SiteTable, r: EnergyRow) -> float:
-    """Tokens that a site trains with the energy of an entry, at the power level that the entry is of, or corrects."""
-    if not site.power_levels:
-        return r.joules / site.train_power_w * site.tokens_per_s
-    # Of a correction the power is a difference: the seconds are in the entry that it corrects.
-    return 0.0 if r.cause else (r.t1 - r.t0) * tokens_per_s_at(site, r.watts)
-
-
-def own_count(run: RunDir, site: str) -> int | None:
-    """How many tokens all lives of a site have trained, by its own files; None where they are not here."""
-    folder = run.sites / site / "trained"
-    try:
-        lives = [f.read_bytes()[:20] for f in folder.iterdir()]
-    except OSError:
-        return None
-    return sum(int(x) for x in lives if x.isdigit())
 
 
 def _sci(run: RunDir, config: Config, total: AccountLine, made: dict[str, Embodied | None], tokens: TokensPaid) -> Sci:

@@ -30,7 +30,6 @@ from windfall.store.rundir import RunDir
 from windfall.store.telemetry_energy import EnergyRow, EnergySums
 from windfall.store.telemetry_states import StateRow
 from windfall.units import clock_text
-from windfall.view.account import own_count
 from windfall.view.as_it_ran import as_it_ran
 from windfall.view.baselines import (
     NOTHING,
@@ -52,6 +51,7 @@ from windfall.view.recorded import Readings, configuration, known_part, load_gri
 from windfall.view.shuffled import Shuffled, shuffled
 from windfall.view.state import RunState, run_state
 from windfall.view.text import safe
+from windfall.view.tokens_paid import own_count
 
 #: Seeds of those that are drawn.
 SEEDS = 200
