@@ -26,7 +26,7 @@ from windfall.simulate.backtest import backtest, span_of
 from windfall.simulate.simulation import Simulation, TimeSpan
 
 PRICES = "aligned_3site_caiso_ercot_sa_5min_2021-01_2021-08.csv"
-PARTS = ("california", "day", "prices", "speed", "dates")
+PARTS = ("california", "forecasts", "day", "prices", "speed", "dates")
 #: The marks: region, minutes of a start, minutes that readings are late.
 MARKS = {
     ("PG&E", 5, 0): 0.975, ("PG&E", 10, 0): 0.955, ("PG&E", 20, 0): 0.915,
@@ -45,6 +45,8 @@ def main() -> None:
     asked = parser.parse_args()
     if "california" in asked.only:
         california()
+    if "forecasts" in asked.only:
+        forecasts()
     if "day" in asked.only:
         study()
     if "prices" in asked.only:
@@ -87,6 +89,30 @@ def california() -> None:
                 print(f"{what}: {shares} of the oracle; {_months(value['learned'] - value['breakeven'], monthly)}")
                 allowed = bounds(Case(d, round(restart), round(late * 60.0 / STEP_S)), MARKS.get((region, minutes, late)))
                 print(f"{'':30} what readings allow: {allowed}", flush=True)
+
+
+def forecasts() -> None:
+    """What forecasts of three hours bring beside `learned`: those of California, and perfect ones (PG&E)."""
+    for minutes in (5, 10, 20):
+        config = year(1, minutes * 60.0, ("pge_moer_g",), forecasts=True)
+        plain = year(1, minutes * 60.0, ("pge_moer_g",))
+        sure = plain.model_copy(update={"site": [
+            s.model_copy(update={"signal": s.signal.model_copy(update={"forecast": "perfect"})}) for s in plain.site
+        ]})  # fmt: skip
+        for what, one, delays in (("California's forecast", config, (0, 5)), ("a perfect forecast", sure, (0,))):
+            grid = build_grid(one)
+            span = span_of(one, grid)
+            d = grid.by_site["s0"].between(span.start, span.end).values / one.policy.worth_g_per_kwh
+            restart = minutes * 60.0 / STEP_S
+            best = oracle(Case(d, round(restart)))
+            for late in delays:
+                shares = []
+                for policy in ("learned", "lookahead"):
+                    result = Simulation(one, grid, span, "windfall", delay_s=late * 60.0).run(policy)
+                    value = by_month(_on(result.lanes["s0"], span, len(d)), d, span.start, restart).sum()
+                    shares.append(f"{policy} {value / best:.3f}")
+                told = f"PG&E start {minutes:2} min, {late:2} min late, {what}: {', '.join(shares)} of the oracle"
+                print(told, flush=True)
 
 
 def _on(lane: list[tuple[float, float, str]], span: TimeSpan, n: int) -> npt.NDArray[np.bool_]:
