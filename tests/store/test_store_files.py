@@ -6,6 +6,9 @@ import hashlib
 import os
 import sqlite3
 import struct
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +188,21 @@ def test_a_link_stays_one_and_what_is_no_file_is_written_to(tmp_path: Path) -> N
     write_atomic(tmp_path / "null", [b"gone"])
     assert (tmp_path / "null").is_symlink()
     assert not Path("/dev/null").is_file()
+
+
+def test_what_standard_output_leads_to_is_written_where_it_is_open(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from windfall.store.files import write_atomic; write_atomic(Path('/dev/stdout'), [b'page'])"
+    with open(tmp_path / "out", "wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_bytes() == b"page"
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this machine has no /dev/shm")
+def test_a_run_directory_in_shared_memory_has_whole_files_as_anywhere() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "state.json"
+        write_atomic(path, [b"old"])
+        before = path.stat().st_ino
+        write_atomic(path, [b"new"])
+        assert path.read_bytes() == b"new"
+        assert path.stat().st_ino != before, "readers have the old file or the new one, whole"

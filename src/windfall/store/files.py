@@ -47,13 +47,18 @@ def telling_of_the_disk(root: Path) -> Iterator[None]:
         ) from e
 
 
+#: Names of what a process has open. Such a file must be written where it is open, or whoever opened it keeps the old one.
+_DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"))
+_STANDARD = (Path("/dev/stdout"), Path("/dev/stderr"))
+
+
 def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, durable: bool = True, point: str = "") -> None:
     """Write ``parts`` to ``path``: a reader sees the old file or the whole new one, after any crash if ``durable``.
 
     A link stays one: what it leads to is written. What is no file (a pipe, a device) is written to as it is.
     ``point`` names the fault point (``windfall.faults``) between writing and renaming.
     """
-    if path.exists() and (not path.is_file() or path.is_relative_to("/dev") or path.is_relative_to("/proc")):
+    if path.exists() and (not path.is_file() or path.parent in _DESCRIPTORS or path in _STANDARD):
         with open(path, "wb") as f:
             f.writelines(parts)
         return
