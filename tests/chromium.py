@@ -83,6 +83,16 @@ class Page:
         tried = f"(() => {{ try {{ return !!({script}) }} catch {{ return false }} }})()"
         wait_for(script, lambda: bool(self.run(tried)), PATIENCE_S)
 
+    def elements(self) -> tuple[str, list[str]]:
+        """The page's address and its elements' names, at one moment, also when scripts may not run in it."""
+        root = self.call("DOM.getDocument", depth=-1)["root"]
+        names, ahead = [], [root]
+        while ahead:
+            node = ahead.pop()
+            names.append(str(node["nodeName"]).lower())
+            ahead += node.get("children", [])
+        return str(root["documentURL"]), names
+
     def key(self, name: str) -> None:
         """Press a key."""
         text = {"text": "\r"} if name == "Enter" else {"text": name} if len(name) == 1 else {}
