@@ -185,7 +185,7 @@ class TestJsonOfPandas:
 
     def test_rows_without_names_are_no_table(self, tmp_path: Path) -> None:
         path = write(tmp_path, self.frame(as_numbers=True).to_json(orient="values"), "f.json")  # type: ignore[attr-defined]
-        with pytest.raises(SignalError, match="there is rows without names"):
+        with pytest.raises(SignalError, match="it holds rows without names"):
             load(path, "aemo")
 
     def test_an_index_that_lost_its_name_holds_the_instants(self, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def json_rows(text: str, label: str) -> JsonRows:
         named = ", ".join(list(value)[:8]) if isinstance(value, dict) else ""
         there = named or ("rows without names" if _are_rows(value) else "values alone")
         raise SignalError(
-            f"{label}: JSON without rows: a list of objects is looked for (or what pandas' to_json writes), and there is {there}; "
+            f"{label}: JSON without rows: a list of objects is looked for (or what pandas' to_json writes), and it holds {there}; "
             "fetch the readings themselves, or write them as CSV"
         )
     if isinstance(value, dict):

@@ -102,7 +102,7 @@ def read_sheet(
     wanted = list(dict.fromkeys([*names, *(where or {})]))
     try:
         data = _unpacked(file.read_bytes(), label)
-        if not data.strip():
+        if not data.removeprefix(b"\xef\xbb\xbf").strip():
             raise SignalError(f"{label}: is empty; fetch the file again")
         if data[:2] in _UTF16:  # what a shell of Windows writes
             data = _decoded(data, label).encode()
@@ -180,7 +180,7 @@ def _text(text: str, label: str, wanted: list[str], where: dict[str, str], likel
     rows: list[list[str]] = []
     n = len(header)
     # AEMO's files hold several tables: the rows of the one that the header begins are marked as it is.
-    table = ["D", *header[1:3]] if header[0] == "I" and n > 4 else []
+    table = ["D", *header[1:3]] if header[:1] == ["I"] and n > 4 else []
     # Every row is wanted, as of most files.
     first = next((row for row in reader if row), [])
     if are_units(first):
