@@ -101,8 +101,13 @@ def _print(found: Description, seen: Windows | None) -> None:
     width = min(40, max((len(c.name) for c in found.columns), default=0))
     for column in found.columns[:60]:
         print(f"  {column.name:<{width}}  {_column_text(column)}")
-    if found.layout and "layout" not in found.table:
-        print(f'its columns are those of layout = "{found.layout}", which reads it without more (--layout {found.layout})')
+    if found.layout:
+        read = (
+            "by which it was read"
+            if "layout" in found.table
+            else f"and it was read otherwise (--layout {found.layout} reads it so)"
+        )
+        print(f'its columns are those of layout = "{found.layout}", {read}')
     for name, values in found.choices.items():
         print(f"rows of one instant differ in {name}: {listed(values)}")
     if trace is not None:

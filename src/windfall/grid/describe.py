@@ -65,7 +65,7 @@ class Description:
 
 
 def describe(path: str, asked: dict[str, Any]) -> Description:
-    """Read ``path``; keys of `[site.signal]` that are not in ``asked`` are guessed.
+    """Read ``path``; keys of `[site.signal]` that are not in ``asked`` are guessed, or what a layout knows that the file has.
 
     Raises:
         SignalError: the file cannot be read, or not as it is asked for.
@@ -90,6 +90,10 @@ def describe(path: str, asked: dict[str, Any]) -> Description:
         return found
     if len(columns) == 1 and columns[0].kind == "text":
         raise SignalError(f"{path}: has one column, {columns[0].name[:60]!r}, of text: a trace has instants and values")
+    return _by_layout(_by_guess(sheet, columns, path, asked), path, asked)
+
+
+def _by_guess(sheet: Sheet, columns: list[SheetColumn], path: str, asked: dict[str, Any]) -> Description:
     guessed = _guess(sheet, columns, asked)
     found = Description(sheet, columns, {"path": path, **guessed, **asked}, layout=recognised(sheet.header))
     if "time_column" not in found.table or "column" not in found.table:
@@ -105,6 +109,22 @@ def describe(path: str, asked: dict[str, Any]) -> Description:
         found.problem = str(e)
         return found
     _settle(found, asked)
+    return found
+
+
+def _by_layout(found: Description, path: str, asked: dict[str, Any]) -> Description:
+    """The file as the layout that it has reads it, where that is so and nothing else was asked for."""
+    if found.layout is None or set(asked) - {"where"}:
+        return found
+    chosen = found.table.get("where", {})
+    known = {"path": path, "layout": found.layout, **({"where": chosen} if chosen else {})}
+    try:
+        found.trace = load_trace(_table(known), "")
+    except SignalError:
+        return found
+    table = _table(known)
+    found.table = {**known, "type": table.type, **({"currency": table.currency} if table.type == "price" else {})}
+    found.problem, found.notes = "", {k: v for k, v in found.notes.items() if k == "where"}
     return found
 
 

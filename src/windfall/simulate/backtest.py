@@ -236,7 +236,7 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
     endless = any(math.isinf(recorded(s).ends_at()) for s in grid.by_site.values())
     end = last if endless else min(last, ends)
     if end <= first:
-        where = "its signals end" if end < last else "it was asked to"
+        where = "it was asked to" if end < ends else "its signals end"
         raise RunError(
             f"nothing to simulate: the backtest would begin at {iso_utc(first)} and end at {iso_utc(end)}, where {where}; choose "
             "another start or end (--from, --to, or [backtest] start, until)"

@@ -42,37 +42,46 @@ def compare(
     _require_count("jobs", jobs, None)
     if span_days is not None and not (_number(span_days) and span_days > 0):
         raise ConfigError(f"span_days={span_days!r}: give a number of days above 0")
-    for name, given in (("settings", settings), ("sweeps", sweeps)):
-        if given is not None and not isinstance(given, Mapping):
-            raise ConfigError(
-                f'{name}={given!r}: give a dictionary, {{"spin_up_s": {"600" if name == "settings" else "[300, 600]"}}}'
-            )
-    for key, value in (settings or {}).items():
-        if not _number(value):
-            raise ConfigError(f"settings: {key}={value!r}: give a number")
-    lists: Mapping[str, Any] = sweeps or {}
-    for key, values in lists.items():
-        if not isinstance(values, Iterable) or isinstance(values, str) or not list(values) or not all(map(_number, values)):
-            raise ConfigError(f"sweeps: {key}={values!r}: give a list of numbers, [80, 100]")
+    set_so, lists = _settings(settings), _sweeps(sweeps)
     asked = {
-        "policies": chosen, "start": _told(start), "until": _told(until), "starts": starts if starts != 1 else None,
-        "span_days": span_days, "settings": settings and dict(settings),
-        "sweeps": sweeps and {k: list(v) for k, v in sweeps.items()},
+        "policies": chosen, "start": _told(start), "until": _told(until), "starts": int(starts) if starts != 1 else None,
+        "span_days": span_days, "settings": set_so, "sweeps": lists,
     }  # fmt: skip
     first = "config" if isinstance(config, Config) else repr(str(config))
     call = f"windfall.backtest({', '.join([first, *(f'{k}={v!r}' for k, v in asked.items() if v)])})"
-    if settings:
-        made = with_settings(made, dict(settings))
-    if starts == 1 and span_days is None and not sweeps:
+    if set_so:
+        made = with_settings(made, set_so)
+    if starts == 1 and span_days is None and not lists:
         return PolicyComparison(made, backtest(made, chosen, start=begin, until=end, command=call))
     ready = prepare(
-        made, chosen or list(made.backtest.policies), start=begin, until=end, starts=starts, span_days=span_days,
-        sweeps=sweeps or {}, command=call,
+        made, chosen or list(made.backtest.policies), start=begin, until=end, starts=starts, span_days=span_days, sweeps=lists,
+        command=call,
     )  # fmt: skip
     return PolicyComparison(made, compare_many(ready, workers=jobs))
 
 
-def _policies(given: Sequence[str] | None) -> list[str] | None:
+def _settings(given: Any) -> dict[str, float]:
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f'settings={given!r}: give a dictionary, {{"spin_up_s": 600}}')
+    for key, value in (given or {}).items():
+        if not _number(value):
+            raise ConfigError(f"settings: {key}={value!r}: give a number")
+    return {str(k): float(v) for k, v in (given or {}).items()}
+
+
+def _sweeps(given: Any) -> dict[str, list[float]]:
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f'sweeps={given!r}: give a dictionary, {{"spin_up_s": [300, 600]}}')
+    found = {}
+    for key, values in (given or {}).items():
+        numbers = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+        if not numbers or not all(map(_number, numbers)):
+            raise ConfigError(f"sweeps: {key}={values!r}: give a list of numbers, [80, 100]")
+        found[str(key)] = [float(v) for v in numbers]
+    return found
+
+
+def _policies(given: Any) -> list[str] | None:
     """The policies by name; None where none are named.
 
     Raises:
@@ -80,15 +89,16 @@ def _policies(given: Sequence[str] | None) -> list[str] | None:
     """
     if isinstance(given, str):
         raise ConfigError(f'policies: give a list, ["{given}"]')
-    if given is None or not isinstance(given, Iterable):
-        if given is None:
-            return None
+    if given is None:
+        return None
+    if not isinstance(given, Iterable):
         raise ConfigError(f"policies={given!r}: give a list of names")
     known = get_args(PolicyName)
-    wrong = [p for p in given if p not in known]
+    names = list(given)
+    wrong = [p for p in names if p not in known]
     if wrong:
         raise ConfigError(f"policies: {wrong[0]!r} is none; there are {', '.join(known)}")
-    return list(given) or None
+    return names or None
 
 
 def _require_count(name: str, given: Any, most: int | None) -> None:
@@ -100,15 +110,17 @@ def _number(given: Any) -> bool:
     return isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool) and math.isfinite(given)
 
 
-def _told(given: str | float | datetime | None) -> str | float | None:
+def _told(given: Any) -> Any:
     return given.isoformat() if isinstance(given, datetime) else given
 
 
-def _instant(name: str, given: str | float | datetime | None) -> float | None:
-    """Unix seconds; of a text or a date and time without an offset as of UTC."""
+def _instant(name: str, given: Any) -> float | None:
+    """Unix seconds; a text or a date and time without an offset is of UTC."""
     try:
-        if given is None or (_number(given) and 0 <= float(given) < _FAR_S):
-            return None if given is None else float(given)
+        if given is None:
+            return None
+        if _number(given) and 0 <= given < _FAR_S:
+            return float(given)
         if isinstance(given, str | datetime):
             return parse_utc(given if isinstance(given, str) else given.isoformat())
     except ValueError:
