@@ -250,3 +250,22 @@ def test_where_a_start_costs_nothing_every_hour_under_the_worth_is_used() -> Non
     values = [hours[i // 12] for i in range(DAY * 4)]
     told = play(values, begin=2 * DAY, asked=policy(price(0.0)), spin_up_s=1200.0)
     assert [d.on for d in told] == [v < 0 for v in values[2 * DAY :]]
+
+
+#: A window of fifteen minutes, and then half over the worth: break-even waits for a loss of half a start, so for four readings.
+WINDOW: list[float | None] = [400.0, 5.0, 5.0, 5.0, *[150.0] * 6]
+BREAK_EVENS = [False, False, False, True, True, True, True, False, False, False]
+
+
+def test_before_a_day_is_known_break_even_starts_and_a_prior_stops() -> None:
+    assert on_by_breakeven(np.array(WINDOW, float) / 100.0, 4.0, Breakeven()).tolist() == BREAK_EVENS
+    told = play(WINDOW, spin_up_s=1200.0)
+    assert [d.on for d in told] == [False, False, False, True, *[False] * 6]
+    assert "by what usually follows (too little of the past is known to learn from)" in told[4].reason
+
+
+def test_of_prices_there_is_no_prior_so_break_even_stops_too() -> None:
+    price = Level("price", "price", "EUR", 100.0, 1.0, 100.0, lambda v: v < 100.0)
+    told = play(WINDOW, spin_up_s=1200.0, asked=policy(price))
+    assert [d.on for d in told] == BREAK_EVENS
+    assert all(d.reason.endswith("(too little of the past is known to learn from)") for d in told)
