@@ -1,6 +1,6 @@
 """Budgets with a date on the bundled year: nearness to the oracle, and what any policy could do that knows no more.
 
-python benchmarks/dates.py [--every WEEKS] [--days 7 14] [--shares 5 10 20] [--forecasts none bundled] [--bound]
+python benchmarks/dates.py [--every WEEKS] [--days 7 14] [--shares 5 10 20] [--forecasts none bundled] [--late MIN]
 
 Budgets are 5, 10 and 20 % of what two sites (PG&E, SCE) could train in 7 and 14 days, from start dates a week apart after the 28th
 day, so that each has 28 days of history; the last row has none. Dates on which the oracle emits under 20 g per site-hour are told
@@ -48,14 +48,16 @@ def main() -> None:
     parser.add_argument("--days", type=int, nargs="+", default=[7, 14])
     parser.add_argument("--shares", type=int, nargs="+", default=[5, 10, 20], help="percent of the sites' hours")
     parser.add_argument("--forecasts", nargs="+", choices=["none", "bundled"], default=["none", "bundled"])
+    parser.add_argument("--late", type=float, default=0.0, help="minutes that readings are late; the oracle's are not")
     parser.add_argument("--bound", action="store_true", help="what is left to a better policy, instead of the rows")
     parser.add_argument("--seen", type=int, nargs="+", default=[24, 8, 4, 2], help="with --bound: hours that are told at once")
     asked = parser.parse_args()
     if asked.bound:
         bounds(asked.days, asked.shares, asked.seen)
         return
-    rows(asked.every, asked.days, asked.shares, asked.forecasts)
-    no_history()
+    rows(asked.every, asked.days, asked.shares, asked.forecasts, asked.late)
+    if not asked.late:
+        no_history()
 
 
 def pair(forecasts: bool) -> Config:
@@ -95,9 +97,10 @@ column = "{column}"
 
 
 class Dates:
-    """Dates on one grid; the oracle of each is solved once."""
+    """Dates on one grid, whose readings are so many minutes late; the oracle of each is solved once."""
 
-    def __init__(self, forecasts: bool) -> None:
+    def __init__(self, forecasts: bool, late: float = 0.0) -> None:
+        self.late_s = 60.0 * late
         self.config = pair(forecasts)
         self.grid = build_grid(self.config)
 
@@ -105,7 +108,9 @@ class Dates:
         """Budgeted's and the oracle's kg, and whether the date was kept; None where the oracle cannot keep it."""
         site_hours = share * hours * len(self.config.site)
         one = self.config.model_copy(update={"backtest": self.config.backtest.model_copy(update={"site_hours": site_hours})})
-        simulation = Simulation(one, grid or self.grid, TimeSpan(start, start + (hours + 24.0) * HOUR_S), "windfall")
+        simulation = Simulation(
+            one, grid or self.grid, TimeSpan(start, start + (hours + 24.0) * HOUR_S), "windfall", delay_s=self.late_s
+        )
         oracle = BudgetOracle(one, simulation.signals, simulation.model, start, simulation.rates, simulation.budget)
         made = oracle.schedule(hours)
         if made is None or not made.reachable:
@@ -120,9 +125,9 @@ def weeks(days: int, every: int) -> list[int]:
     return [w for w in range(HISTORY_WEEKS, 53, every) if w * 7 + days <= YEAR_DAYS]
 
 
-def rows(every: int, days: Sequence[int], shares: Sequence[int], forecasts: Sequence[str]) -> None:
+def rows(every: int, days: Sequence[int], shares: Sequence[int], forecasts: Sequence[str], late: float = 0.0) -> None:
     """Kg over the oracle's, by date and share, without forecasts and with the bundled ones."""
-    dates = {f: Dates(f == "bundled") for f in forecasts}
+    dates = {f: Dates(f == "bundled", late) for f in forecasts}
     for d in days:
         for percent in shares:
             share, without = percent / 100.0, None
@@ -133,7 +138,8 @@ def rows(every: int, days: Sequence[int], shares: Sequence[int], forecasts: Sequ
                 more = f"; {kg / without - 1:+.1%} kg over none" if without else ""
                 without = without or kg
                 name = "3 h of forecast at one site" if what == "bundled" else "no forecast"
-                print(f"budgeted, {d} days, {percent} %, {name}: {told(found, share * d * 48.0)}{more}", flush=True)
+                name += f", {late:g} min late" if late else ""
+                print(f"budgeted, {d} days, {percent} %, {name}: {told(found, share * d * 48.0)}; {kg:.1f} kg{more}", flush=True)
 
 
 def no_history() -> None:

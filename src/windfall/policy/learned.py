@@ -10,11 +10,11 @@ Before a day of the past is known, break-even decides when to start, because a g
 (the chain of a year of California), because break-even then waits for a loss that has usually begun. Of prices and powers there is
 no prior, so break-even decides both.
 
-Then break-even is its gate. Both rules are carried out on what is known, and later, each time the levels are learned anew, on what
-has come since the last time. Their lead is counted no further than `_MARGIN` starts
-either way, and the rule that reaches it decides. So twice that, and what comes within two days, is the most that is lost to
-break-even before it takes over, however well the levels did before (a cumulative sum test; Page 1954). Where no level says what a
-reading is worth (a trigger of several signals), break-even decides.
+Then break-even is its gate. Both rules are carried out on what is known, and the levels decide if they did no worse. Later, each
+time the levels are learned anew, both are carried out on what has come since the last time. Their lead is counted no further than
+`_MARGIN` starts either way, and the rule that reaches it decides. So twice that, and what comes within two days, is the most that
+is lost to break-even before it takes over, however well the levels did before (a cumulative sum test; Page 1954). Where no level
+says what a reading is worth (a trigger of several signals), break-even decides.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Learned:
         until = m["due"] if d.until is None else min(d.until, m["due"])
         why = "too little of the past is known to learn from"
         if m["leads"]:
-            why = "break-even has done better" if m["lead"] < 0.0 else "nothing better has been shown yet"
+            why = "break-even has done better" if m["lead"] < 0.0 else "its levels have not regained their lead"
         return replace(d, reason=f"{d.reason} ({why})", until=until, memory={**d.memory, **m})
 
     def _by_levels(self, site: SiteView, judged: Judged, m: dict[str, float], hour: int, hour_ends: float) -> Decision:
@@ -127,7 +127,8 @@ class Learned:
         now |= dict(zip((*_STARTS, *_STOPS), (*starts.tolist(), *stops.tolist()), strict=True))
         lead, leads = was.get("lead", 0.0), was.get("leads", 0.0)
         if leads == 0.0 and span >= _DAY_S:
-            lead, leads = self._ahead(times, d, now), -1.0
+            lead = self._ahead(times, d, now)
+            leads = 1.0 if lead >= 0.0 else -1.0
         elif leads != 0.0 and was["step"] == step_s:
             new = times >= was["learned_at"] - was["late"] * step_s
             lead += self._ahead(times[new], d[new], was)

@@ -48,7 +48,7 @@ class SiteSupply:
     """One site: the values of its past [n], a step each, whole days to now; what a start takes; tokens per second; kW.
 
     ``start_share``: the power of a start, as a share of the training power. ``ahead`` [m]: what a forecast says of the steps to
-    come, NaN where nothing, and ``weight`` [m] how much it counts, 0 to 1.
+    come, NaN where nothing, and ``weight`` [m] how much it counts, 0 to 1. ``late``: how many steps late readings are.
     """
 
     values: Array
@@ -58,6 +58,7 @@ class SiteSupply:
     kw: float
     ahead: Array = field(default_factory=lambda: np.empty(0))
     weight: Array = field(default_factory=lambda: np.empty(0))
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +262,12 @@ def _summed(steps: Array) -> Array:
 
 
 def supplied(values: Array, source: SiteSupply, worths: Array) -> tuple[Array, Array]:
-    """By worth and step, [worths, n]: seconds trained if the site runs under that worth, and what they cost per kW.
+    """By worth and step, [worths, n]: seconds trained if the site runs while readings are under that worth, and their cost per kW.
 
-    At the highest worth the site runs all the time, and starts never.
+    Late readings are under it when what they are about has changed, and what holds then is what is paid. At the highest worth the
+    site runs all the time, and starts never.
     """
-    under = values[None, :] < worths[:, None]
+    under = np.roll(values, source.late)[None, :] < worths[:, None]
     # A window is a run of steps under the worth. Between two worths a step over it is put, so that no run goes on in the next.
     n = len(values) + 1
     flat = np.zeros((len(worths), n), np.int8)
