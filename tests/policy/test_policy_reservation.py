@@ -57,6 +57,18 @@ def test_a_site_with_twice_the_tokens_per_kwh_pays_twice_the_price() -> None:
     assert two.price(12.0 * HOUR) * 2.0 == pytest.approx(one.price(6.0 * HOUR), rel=1e-3)
 
 
+def test_later_days_count_more_but_not_those_of_a_prior() -> None:
+    """Two weeks of which every other day has clean hours, after or before two weeks without any."""
+    none = np.full(14 * 288, 400.0)
+    spring, autumn = np.concatenate([none, EVERY_OTHER]), np.concatenate([EVERY_OTHER, none])
+
+    def expected(values: np.ndarray, ageless: int = 0) -> float:
+        return reserve([source(values)], 2.0 * HOUR, 96.0 * HOUR, ageless).cost
+
+    assert expected(spring) < 0.8 * expected(autumn)
+    assert expected(spring, 28) == pytest.approx(expected(autumn, 28), rel=0.25)
+
+
 def test_late_readings_are_paid_for_by_what_holds_when_they_are_known() -> None:
     """Every half hour one clean step: on time it is a bargain, five minutes late it is over, half an hour late it is the next."""
     flicker = np.tile(np.where(np.arange(288) % 6 == 0, 20.0, 400.0), 14)

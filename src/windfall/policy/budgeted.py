@@ -195,7 +195,7 @@ class Budgeted:
             ))  # fmt: skip
         most_left = sum(s.rate for s in sources) * (end - t)
         left = min(max(view.left, 1e-3 * most_left), most_left)
-        made = reserve(sources, left, end - t)
+        made = reserve(sources, left, end - t, most - max(d.known for d in days.values()))
         for i, (name, source) in enumerate(zip(days, sources, strict=True)):
             if (forecast := forecasts[name]) is not None:
                 skills[name] = skill.noted(skills[name], forecast, made.likely[i], STEP_S, t)
