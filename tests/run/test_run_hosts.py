@@ -155,7 +155,7 @@ def test_links_proxies_routers_and_clocks_are_normal_conditions(tmp_path: Path) 
     """One link is slow and cut for a while; one site has a proxy and is 4 minutes behind, one a router and is an hour ahead."""
     sites = ("cut", "proxied", "routed")
     with field(tmp_path, sites, mbit_s={"cut": 10}, nat=["routed"], proxied=["proxied"]) as f, contextlib.ExitStack() as stack:
-        living = stack.enter_context(Living(f.config(dead_man_s=60), f.run, within=f.there.hub))
+        living = stack.enter_context(Living(f.config(dead_man_s=300), f.run, within=f.there.hub))
         proxy, proxied = hosts.proxy(tmp_path / "proxy", f.there, "proxied")
         stack.enter_context(hosts.process(tmp_path / "proxy", proxy))
         f.join("cut")
@@ -173,8 +173,13 @@ def test_links_proxies_routers_and_clocks_are_normal_conditions(tmp_path: Path) 
         living.send(signal.SIGINT)
         code = living.end()
         assert code == 130, living.said + f.said()
-    assert "clock is 3600 s ahead of the run's" in f.log("routed")
-    assert "clock is 240 s behind the run's" in f.log("proxied")
+    # As far as the way of the question lets it be known.
+    ahead = re.search(r"clock is (\d+) s ahead of the run's", f.log("routed"))
+    behind = re.search(r"clock is (\d+) s behind the run's", f.log("proxied"))
+    assert ahead is not None
+    assert behind is not None
+    assert int(ahead[1]) == pytest.approx(3600, abs=60)
+    assert int(behind[1]) == pytest.approx(240, abs=60)
     f.whole(to_the_end=False)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from patience import PATIENCE_S
 from run.real import PARTS, wait_for
 from windfall.federation.flower_attach import Attachment
 from windfall.federation.flower_transport import FlowerTransport
@@ -42,7 +43,7 @@ class Place:
         self.run.make()
         self.link = SuperLink(self.run, RUN_ID, 0)
         self.link.start()
-        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.link.port}", wait_s=120.0))
+        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.link.port}", wait_s=PATIENCE_S))
         self.site = self.run.sites / "a"
         self.driver = LocalDriver(
             self.run.sites, RUN_ID, lambda _: {"superlink": f"127.0.0.1:{self.link.port}", "supernode_port": free_port()},
@@ -77,7 +78,7 @@ class Place:
             self.replies += self.transport.poll()  # nothing is sent while nobody wants to know
             return (self.site / "taken").exists()
 
-        wait_for("the trainer to have the message", taken, 60.0)
+        wait_for("the trainer to have the message", taken)
         return message
 
     def answer(self, message: str) -> Envelope:
