@@ -159,6 +159,14 @@ def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed(lambda: cli_events.events(run, as_json=True, kinds=[*kinds])).splitlines()]
 
 
+def command_line(pid: int) -> str:
+    """With NUL between its words; empty if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def processes(folder: Path) -> list[str]:
     """Command lines of living processes that name ``folder``."""
     found = []
@@ -292,10 +300,8 @@ class Living:
         """Process id of a part of the run, or 0."""
         found = []
         for p in marked(self.run_id, self.run):
-            with contextlib.suppress(OSError):
-                line = Path(f"/proc/{p.pid}/cmdline").read_bytes().decode(errors="replace")
-                if p.site == site and PARTS[part] in line:
-                    found.append((start_time(p.pid) or 0, p.pid))
+            if p.site == site and PARTS[part] in command_line(p.pid) and (born := start_time(p.pid)) is not None:
+                found.append((born, p.pid))
         # A process that has just been forked has its parent's command line for a moment: the older one is meant.
         return min(found)[1] if found else 0
 

@@ -18,7 +18,7 @@ import pytest
 
 from faults import tree
 from patience import PATIENCE_S
-from run.real import versions, wait_for
+from run.real import command_line, versions, wait_for
 from windfall import clock
 from windfall.processes import marked
 from windfall.run.asking import ask
@@ -148,9 +148,7 @@ def test_the_next_coordinator_lets_a_cut_happen_where_run_time_stands(tmp_path: 
     r = AtTerminal(tmp_path / "r")
     runs.append(r)
     wait_for("both sites to train", lambda: any(e.detail.get("mode") == "federated" for e in r.events("round")))
-    late = next(
-        p for p in marked(r.run_id, r.run) if p.site == "b" and b"\0faults.trainer\0" in Path(f"/proc/{p.pid}/cmdline").read_bytes()
-    )
+    late = next(p for p in marked(r.run_id, r.run) if p.site == "b" and "\0faults.trainer\0" in command_line(p.pid))
     os.kill(late.pid, signal.SIGSTOP)
     first = int((read_json(RunDir(r.run).beat) or {})["pid"])
     os.kill(first, signal.SIGSTOP)  # so that it lends nothing more

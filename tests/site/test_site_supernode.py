@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from patience import PATIENCE_S
-from run.real import PARTS, wait_for
+from run.real import PARTS, command_line, wait_for
 from windfall.federation.flower_attach import Attachment
 from windfall.federation.flower_transport import FlowerTransport
 from windfall.fleet.drivers.local import LocalDriver
@@ -99,7 +99,7 @@ class Place:
 
         def there() -> list[int]:
             for p in marked(RUN_ID, self.run.root):
-                line = Path(f"/proc/{p.pid}/cmdline").read_bytes().decode(errors="replace")
+                line = command_line(p.pid)
                 if p.site == "a" and PARTS["supernode"] in line and "windfall.site.supernode" in line and p.pid != after:
                     found.append(p.pid)
             return found
@@ -144,7 +144,7 @@ def test_messages_of_any_size_are_answered_without_a_process_and_a_kill_in_the_m
     assert lost not in [r.message_id for r in place.replies if r.envelope is not None]
     # Asked politely in the middle of a message it ends at once, and takes everything with it.
     place.held(again, 12)
-    place.driver.ensure_down("a", 20.0, "enough")
+    place.driver.ensure_down("a", PATIENCE_S, "enough")
     wait_for("the site to end", lambda: place.driver.observe(["a"])["a"].state is Observed.ABSENT)
     assert [p for p in marked(RUN_ID, place.run.root) if p.site] == []
 
