@@ -179,7 +179,7 @@ def processes(folder: Path) -> list[str]:
             home = Path(f"/proc/{entry}/environ").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if state != "Z" and (str(folder) in line or f"FLWR_HOME={folder}" in home):
+        if state not in "ZXx" and (str(folder) in line or f"FLWR_HOME={folder}" in home):
             found.append(f"{entry} {line}")
     return found
 

@@ -57,7 +57,7 @@ class Field:
             text.replace('clock = "scaled"', 'clock = "real"')
             .replace('start = "2026-01-01T00:00Z"\n', "")
             .replace("speed = 100000\n", "")
-            .replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 3\ninline_limit_mb = 0.01\n")
+            .replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 8\ninline_limit_mb = 0.01\n")
             .replace("spin_up_s = 120\n", 'spin_up_s = 20\ndriver = "resident"\n')
             .replace("tokens_per_s = 4.2666666667", "tokens_per_s = 1000")
         )
