@@ -57,6 +57,7 @@ class Field:
             text.replace('clock = "scaled"', 'clock = "real"')
             .replace('start = "2026-01-01T00:00Z"\n', "")
             .replace("speed = 100000\n", "")
+            .replace("drain_timeout_s = 300\n", "drain_timeout_s = 60\n")  # who cannot be reached keeps nobody waiting for long
             .replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 8\ninline_limit_mb = 0.01\n")
             .replace("spin_up_s = 120\n", 'spin_up_s = 20\ndriver = "resident"\n')
             .replace("tokens_per_s = 4.2666666667", "tokens_per_s = 1000")
@@ -155,7 +156,7 @@ def test_links_proxies_routers_and_clocks_are_normal_conditions(tmp_path: Path) 
     """One link is slow and cut for a while; one site has a proxy and is 4 minutes behind, one a router and is an hour ahead."""
     sites = ("cut", "proxied", "routed")
     with field(tmp_path, sites, mbit_s={"cut": 10}, nat=["routed"], proxied=["proxied"]) as f, contextlib.ExitStack() as stack:
-        living = stack.enter_context(Living(f.config(dead_man_s=300), f.run, within=f.there.hub))
+        living = stack.enter_context(Living(f.config(dead_man_s=60), f.run, within=f.there.hub))
         proxy, proxied = hosts.proxy(tmp_path / "proxy", f.there, "proxied")
         stack.enter_context(hosts.process(tmp_path / "proxy", proxy))
         f.join("cut")
