@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from windfall.cli import main as cli
 from windfall.config.load import load
 from windfall.grid.build import build_grid, run_start, with_start
@@ -229,7 +230,7 @@ def test_check_needs_no_torch_and_neither_does_the_first_word_of_run(tmp_path: P
         "heavy = [m for m in ('torch', 'flwr', 'matplotlib') if m in sys.modules]\n"
         "sys.exit(f'imported: {heavy}' if heavy else code)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "w.toml: good. 2 sites" in done.stdout
 
