@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # `typing` takes a while to import, and type checkers know this name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from os import PathLike
 
     from windfall.config.schema import Config
@@ -28,16 +29,17 @@ def open_run(path: str | PathLike[str]) -> RunFrames:
 
 
 def backtest(
-    config: Config | PathLike[str] | str, policies: Sequence[str] | None = None, *, start: str | float | None = None,
-    until: str | float | None = None, starts: int = 1, span_days: float | None = None, settings: Mapping[str, float] | None = None,
-    sweeps: Mapping[str, Sequence[float]] | None = None, jobs: int = 1,
+    config: Config | PathLike[str] | str, policies: Sequence[str] | None = None, *, start: str | float | datetime | None = None,
+    until: str | float | datetime | None = None, starts: int = 1, span_days: float | None = None,
+    settings: Mapping[str, float] | None = None, sweeps: Mapping[str, Sequence[float]] | None = None, jobs: int = 1,
 ) -> PolicyComparison:  # fmt: skip
     """What policies would have brought on the signals of ``config``, as `windfall backtest` simulates it: tables and figures.
 
     ``config``: a file, or what ``load`` gives. ``policies``: default, those of ``[backtest]``. ``start`` and ``until``: ISO 8601,
-    or Unix seconds. ``starts``: from so many start dates spread over the time, each of ``span_days`` where there is no budget; then
-    there are points, summary and paired differences. ``settings``: numbers of ``[policy]`` or ``[backtest.trainer]``, or
-    ``spin_up_s``, set otherwise; ``sweeps``: the same with several values each, in every combination. ``jobs``: processes.
+    Unix seconds, or a datetime (without an offset: UTC). ``starts``: from so many start dates spread over the time, each of
+    ``span_days`` where there is no budget; then there are points, summary and paired differences. ``settings``: numbers of
+    ``[policy]`` or ``[backtest.trainer]``, or ``spin_up_s``, set otherwise; ``sweeps``: the same with several values each, in every
+    combination. ``jobs``: processes.
 
     >>> found = windfall.backtest("examples/paper_day.toml", policies=["breakeven", "oracle"])
     >>> found.rows.to_pandas(); found.figures["emitted"]; found.write_tables("tables/")
@@ -47,7 +49,7 @@ def backtest(
         SignalError: a trace cannot be used.
         RunError: nothing can be simulated, or no start date has its deadline within the signals.
     """
-    from windfall.ui.comparison import compare
+    from windfall.ui.compare import compare
 
     return compare(
         config, policies, start=start, until=until, starts=starts, span_days=span_days, settings=settings, sweeps=sweeps, jobs=jobs

@@ -186,7 +186,7 @@ class TestFramesOfPandas:
          r'is not a WattTime export \(layout = "watttime"\): no column of instants \(point_time or timestamp\); the file '
          r'has REGION, SETTLEMENTDATE, .*; its columns are those of layout = "aemo": set that'),
         ([["a", "b"], ["1", "2"], ["3", "4"]], "aemo", {}, "correct layout, or name time_column and column"),
-        ([["point_time", "moer"], ["2024-01-01T00:00Z", "2"]], "watttime", {}, r"no column of values \(value or MOER\)"),
+        ([["point_time", "moer"], ["2024-01-01T00:00Z", "2"]], "watttime", {}, r"no column of values \(value or MOER or MOER"),
         (exports.AEMO, "aemo", {"column": "RPR"}, "no column RPR; the file has REGION, SETTLEMENTDATE"),
         (exports.NEMOSIS, "aemo", {"where": {"REGIONID": "SA2"}}, "no row has REGIONID = SA2; there are NSW1, SA1"),
         (exports.NEMOSIS, "aemo", {"region_column": "REGIONID", "region": "SA3"}, "no row has REGIONID = SA3; there are NSW1, SA1"),
@@ -241,8 +241,8 @@ def test_an_archive_of_several_tables_is_found_by_its_columns(tmp_path: Path) ->
     ("text", "said"),
     [
         ('{"data": [{"point_time": "2024-06-01T00:00Z", "val', "is no whole JSON"),
-        ('{"error": "no such region"}', "JSON without rows: .*there is error"),
-        ("[1, 2, 3]", "a list of values alone"),
+        ('{"error": "no such region"}', "JSON without rows: .*it holds error"),
+        ("[1, 2, 3]", "it holds values alone"),
         ("[" * 5000, "is no whole JSON|nested too deeply"),
     ],
 )

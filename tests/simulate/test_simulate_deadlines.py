@@ -34,7 +34,7 @@ def test_only_deadlines_within_the_signals_have_rows_and_the_others_are_told(tmp
 def test_a_start_with_no_deadline_within_the_signals_is_no_row(tmp_path: Path) -> None:
     c = config(tmp_path, {"a": DAY * 2}, backtest="site_hours = 6.0\ndeadlines_h = [72]")
     with pytest.raises(
-        RunError, match=r"nothing to compare: no row for the deadline .*choose an earlier --from, a nearer deadline"
+        RunError, match=r"nothing to compare: no row for the deadline .*choose an earlier start \(--from\), a nearer deadline"
     ):
         backtest(c, POLICIES)
     assert compare(c, build_grid(c), TimeSpan(START, START + 48 * 3600), POLICIES) == []

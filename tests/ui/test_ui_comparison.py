@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,9 @@ def test_every_column_of_a_backtest_is_explained(one: PolicyComparison, many: Po
     assert unexplained(many.tables) == []
     said = {(r["table"], r["column"]): (r["unit"], r["meaning"]) for r in many.columns}
     assert said["points", "kg_co2"][0] == "kg"
-    assert said["summary", "kg_co2_p50"][1] == "median over start dates"
+    assert said["summary", "kg_co2_p50"][0] == "kg"
+    assert said["summary", "kg_co2_p50"][1].startswith("median over start dates: emissions of that energy")
+    assert said["summary", "site_hours_p90"][0] == "h"
     assert said["points", "worth_g_per_kwh"][0] == "g/kWh"
     assert all(text for _, text in said.values())
 
@@ -154,12 +157,45 @@ def test_reprs_say_what_is_there(one: PolicyComparison, many: PolicyComparison) 
         ({"start": "yesterday"}, "start='yesterday': not an instant"),
         ({"policies": "breakeven"}, r'policies: give a list, \["breakeven"\]'),
         ({"settings": {"spin_up": 1.0}}, "did you mean spin_up_s"),
-        ({"jobs": 0}, "at least 1"),
+        ({"jobs": 0}, "jobs=0: give a whole number, at least 1"),
+        ({"jobs": 1.5}, "jobs=1.5: give a whole number"),
+        ({"policies": ["brekeven"]}, "policies: 'brekeven' is none; there are breakeven, threshold"),
+        ({"policies": 3}, "policies=3: give a list"),
+        ({"start": float("nan")}, "start=nan: not an instant"),
+        ({"until": 1.7e12}, "until=1700000000000.0: not an instant"),
+        ({"start": True}, "start=True: not an instant"),
+        ({"starts": 2.5}, "starts=2.5: give a whole number"),
+        ({"starts": 10**7}, "at most 10,000"),
+        ({"starts": 2, "span_days": float("nan")}, "span_days=nan: give a number of days above 0"),
+        ({"starts": 2, "span_days": 0}, "span_days=0: give a number"),
+        ({"sweeps": {"worth_g_per_kwh": 100.0}}, r"sweeps: worth_g_per_kwh=100.0: give a list of numbers, \[80, 100\]"),
+        ({"sweeps": {"worth_g_per_kwh": []}}, "give a list of numbers"),
+        ({"sweeps": ["worth_g_per_kwh"]}, "give a dictionary"),
+        ({"settings": {"spin_up_s": "600"}}, "settings: spin_up_s='600': give a number"),
+        ({"settings": {"worth_g_per_kwh": float("inf")}}, "give a number"),
+        ({"config": {"run": {}}}, "config: give a file, or what windfall.load gives, not dict"),
     ],
 )
 def test_a_wrong_argument_is_told(config: Config, arguments: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        windfall.backtest(config, **arguments)  # type: ignore[arg-type]
+        windfall.backtest(**{"config": config, **arguments})  # type: ignore[arg-type]
+
+
+def test_what_was_asked_for_is_in_the_record_so_that_its_configuration_gives_the_same(config: Config, tmp_path: Path) -> None:
+    begin = datetime.fromtimestamp(START + 86400, UTC)
+    found = windfall.backtest(config, ["threshold"], start=begin, until=START + 1.5 * 86400)
+    assert found.provenance.command == (
+        "windfall.backtest(config, policies=['threshold'], start='2026-01-12T17:00:00+00:00', until=1768280400.0)"
+    )
+    found.write_tables(tmp_path)
+    again = windfall.backtest(tmp_path / "config.toml")
+    assert again.rows["policy"] == ["threshold"]
+    for name in ("rows", "lanes", "traces"):
+        assert list(again.tables[name]) == list(found.tables[name])
+    assert again.provenance.config_sha256 == found.provenance.config_sha256
+    many = windfall.backtest(config, ["threshold"], starts=3, span_days=0.25, settings={"spin_up_s": 300.0})
+    assert many.provenance.command.endswith("starts=3, span_days=0.25, settings={'spin_up_s': 300.0})")
+    assert many.provenance.config["backtest"]["policies"] == ["threshold"]
 
 
 def test_the_verb_writes_the_same(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +210,7 @@ def test_the_verb_writes_the_same(config: Config, tmp_path: Path, capsys: pytest
     assert said["provenance"]["command"] == "windfall backtest days.toml"
     assert json.loads((tmp_path / "t" / "summary.json").read_text(encoding="utf-8"))["rows"] == said["rows"]
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
-    for text in ("What this was computed with", "windfall backtest days.toml", said["provenance"]["traces"][0]["sha256"][:16]):
+    for text in ("What this was computed with", "windfall backtest days.toml", said["provenance"]["traces"][0]["sha256"]):
         assert text in page
     assert (tmp_path / "f" / "lanes.pdf").exists()
 

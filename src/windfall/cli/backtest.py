@@ -15,7 +15,7 @@ from windfall.config.policy import PolicyName
 from windfall.config.schema import Config
 from windfall.errors import ConfigError, RunError
 from windfall.simulate.backtest import Backtest, backtest, require_finished
-from windfall.simulate.many import Compared, compare_many, prepare
+from windfall.simulate.many import MOST_STARTS, Compared, compare_many, prepare
 from windfall.simulate.regions import rank_regions
 from windfall.simulate.replay import replay
 from windfall.simulate.sweep import parse_setting
@@ -26,7 +26,6 @@ from windfall.ui.terminal.tables import print_backtest
 from windfall.ui.terminal.tables_sweep import print_paired, print_ranking, print_replay, print_sweep
 from windfall.units import parse_utc
 
-_MOST_STARTS = 10_000
 POLICIES: tuple[str, ...] = get_args(PolicyName)
 
 
@@ -109,8 +108,8 @@ def _prepare(file: Path, asked: BacktestRequest) -> tuple[Config, float | None, 
         raise ConfigError(f"--to {asked.until}: is not after --from {asked.begin}")
     if asked.starts < 1 or (asked.jobs is not None and asked.jobs < 1):
         raise ConfigError("--starts and --jobs must be at least 1")
-    if asked.starts > _MOST_STARTS:
-        raise ConfigError(f"--starts {asked.starts}: at most {_MOST_STARTS}")
+    if asked.starts > MOST_STARTS:
+        raise ConfigError(f"--starts {asked.starts}: at most {MOST_STARTS}")
     if asked.span_days is not None and not 0 < asked.span_days < float("inf"):
         raise ConfigError(f"--span-days {asked.span_days:g}: give a number of days above 0")
     require_writable(files=[asked.html], folders=[asked.csv, asked.figures])

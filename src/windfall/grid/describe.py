@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from windfall.config.signals import SignalTable
 from windfall.errors import ConfigError, SignalError
-from windfall.grid.layouts import likely_columns, recognised
+from windfall.grid.layouts import headers, recognised
 from windfall.grid.magnitude import named_unit
 from windfall.grid.numbers import numbers
 from windfall.grid.repeated import PARTS, Contradicting, only_dates, toml_key, toml_value
@@ -74,8 +74,9 @@ def describe(path: str, asked: dict[str, Any]) -> Description:
     table = _table({"path": path, "column": "?", **asked})
     with trace_file(path) as file:
         named = [asked[k] for k in ("time_column", "column", "hour_column") if k in asked]
-        likely = likely_columns(table) if table.layout else ()
-        sheet = read_sheet(file, path, names=[*named, *asked.get("where", {})], decimal=asked.get("decimal"), likely=likely)
+        sheet = read_sheet(
+            file, path, names=[*named, *asked.get("where", {})], decimal=asked.get("decimal"), likely=headers(table.layout)
+        )
     if not sheet.rows:
         raise SignalError(f"{path}: {sheet.form}: there is no row below the header; fetch the file again")
     columns = [_column(name, cells, sheet.decimal_comma) for name, cells in zip(sheet.header, sheet.cells, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from windfall.errors import SignalError
+from windfall.grid.header import is_data
 from windfall.grid.instant_texts import read_stamps
 
 #: How deep lists of rows are looked for.
@@ -47,9 +48,13 @@ def json_rows(text: str, label: str) -> JsonRows:
         raise SignalError(f"{label}: cannot be read as JSON: it is nested too deeply; write it as CSV") from None
     found = _rows(value, _DEPTH)
     if found is None:
-        there = ", ".join(list(value)[:8]) if isinstance(value, dict) else "a list of values alone"
+        empty = value == [] or (isinstance(value, dict) and any(v == [] for v in value.values()))
+        if empty:
+            raise SignalError(f"{label}: holds an empty list, and no rows; fetch another time")
+        named = ", ".join(list(value)[:8]) if isinstance(value, dict) else ""
+        there = named or ("rows without names" if _are_rows(value) else "values alone")
         raise SignalError(
-            f"{label}: JSON without rows: a list of objects is looked for (or what pandas' to_json writes), and there is {there}; "
+            f"{label}: JSON without rows: a list of objects is looked for (or what pandas' to_json writes), and it holds {there}; "
             "fetch the readings themselves, or write them as CSV"
         )
     if isinstance(value, dict):
@@ -97,9 +102,13 @@ def _of_list(value: list[Any]) -> JsonRows | None:
         header = list(dict.fromkeys(k for row in flat for k in row))
         return JsonRows(header, [[row.get(name, "") for row in flat] for name in header], len(flat))
     # The first row has the names.
-    if len(value) > 1 and all(isinstance(v, list) for v in value) and all(isinstance(c, str) for c in value[0]):
+    if len(value) > 1 and _are_rows(value) and all(isinstance(c, str) for c in value[0]) and not is_data(value[0]):
         return _table([str(c) for c in value[0]], value[1:])
     return None
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, list) for v in value)
 
 
 def _table(header: list[str], rows: Sequence[Sequence[Any]]) -> JsonRows:
@@ -127,16 +136,27 @@ def _of_keys(value: Mapping[str, Any]) -> JsonRows | None:
         return None
     if not value or not all(isinstance(v, dict) for v in value.values()):
         return None
+    if (
+        all(_counts(k) for k in value)
+        and not any(_counts(k) for v in value.values() for k in v)
+        and not _are_instants(list(next(iter(value.values()))))
+    ):  # rows by their number
+        return _of_list(list(value.values()))
     index = list(next(iter(value.values())))
     if len(index) < 2 or any(list(v) != index for v in value.values()):
         return None
     if any(isinstance(x, dict | list) for v in value.values() for x in v.values()):
         return None
-    counted = all(k.isdigit() and len(k) < 9 for k in index)
+    counted = all(map(_counts, index))
     if not counted and not _are_instants(index):
         return None
     cells = [[_text(v[k]) for k in index] for v in value.values()]
     return JsonRows([*([] if counted else [INDEX]), *value], [*([] if counted else [index]), *cells], len(index))
+
+
+def _counts(key: str) -> bool:
+    """Whether a key is the number of a row."""
+    return key.isdigit() and len(key) < 9
 
 
 def _are_instants(texts: list[str]) -> bool:

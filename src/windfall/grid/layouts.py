@@ -1,32 +1,20 @@
 """Layouts of exports that people have: which columns hold instants and values, which choose rows, and what is known of them.
 
-A layout fills in the keys of `[site.signal]` that are not set; what it cannot know (which node, which market) it asks for in one
-sentence. The files are those of the providers' own downloads and interfaces, and the frames of their Python clients (watttime,
-electricitymaps, entsoe-py, nemosis, gridstatus) as pandas saves them.
+The files are those of the providers' own downloads and interfaces, and the frames of their Python clients (watttime,
+electricitymaps, entsoe-py, nemosis, gridstatus) as pandas saves them. ``laid_out`` reads a file by them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
-from windfall.grid.instant_texts import read_stamps
-from windfall.grid.json_rows import INDEX
-from windfall.grid.magnitude import named_unit
-from windfall.grid.numbers import numbers
-from windfall.grid.repeated import toml_key, toml_value
-from windfall.grid.sheet import Sheet, listed
-
-#: What pandas calls an index without a name: in CSV nothing, in Parquet this.
-_INDEX = ("", "__index_level_0__", INDEX, "Unnamed: 0")
-#: What `period_s` is where nobody has set it.
-UNSET_S = SignalTable.model_fields["period_s"].default
+from windfall.grid.repeated import toml_value
+from windfall.grid.sheet import Sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +27,27 @@ class TimesColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class ValuesColumn:
+    """A column of values: a regular expression of its whole name, how to call it, and its unit where that is not the layout's."""
+
+    pattern: str
+    name: str = ""
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Selector:
     """Columns that choose rows, of which the first one there counts.
 
-    ``usual`` is chosen unless `where` says otherwise; ``place``: they say where, so that the site's region may choose, and rows of
-    several are never one series.
+    ``usual`` is chosen unless `where` says otherwise; what becomes of a file that holds one other value alone is ``other``.
+    ``place``: they say where, so that the site's region may choose, and rows of several are never one series.
     """
 
     names: tuple[str, ...]
     what: str
     usual: tuple[str, ...] = ()
     place: bool = False
+    other: Literal["read", "told", "refused"] = "read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +56,25 @@ class Layout:
 
     what: str
     times: tuple[TimesColumn, ...]
-    #: Columns of values, the first one there counts; as regular expressions of the whole name.
-    values: tuple[str, ...]
+    #: Columns of values, the first one there counts.
+    values: tuple[ValuesColumn, ...]
     selectors: tuple[Selector, ...]
     period_s: float
     unit: str | None = None
     day_first: bool | None = None
     #: What one must know who reads a column, by its name.
-    remark: Callable[[Sheet, str], str] = lambda sheet, column: ""
+    remark: Callable[[Sheet, SignalTable, str], str] = lambda sheet, table, column: ""
     #: Raises SignalError where the file holds something else of this provider.
     refuse: Callable[[Sheet, SignalTable], None] = lambda sheet, table: None
-    #: Whether a frame's index and its only column of numbers are read, whatever they are called.
+    #: Whether a frame's index and its only column of numbers are read, whatever they are called; columns of these names are not.
     frame: bool = False
+    not_values: str = "(?!)"
+    #: The provider writes no offsets, so that one is of what saved the file.
+    naive: bool = False
 
 
 def _not_carbon(sheet: Sheet, table: SignalTable) -> None:
-    if "forecast" in sheet.header and "generated_at" in sheet.header:
+    if "generated_at" in sheet.header or "meta.generated_at" in sheet.meta:
         raise SignalError(f"{sheet.label}: holds forecasts, not readings; fetch /v3/historical, not /v3/forecast")
     kind = sheet.meta.get("meta.signal_type", "")
     kinds = {c.strip() for name in ("signal_type",) if name in sheet.header for c in sheet.column(name)} | (
@@ -85,24 +86,41 @@ def _not_carbon(sheet: Sheet, table: SignalTable) -> None:
         raise SignalError(f"{sheet.label}: holds {kinds.pop()}, which is no intensity of CO2; fetch signal_type=co2_moer")
 
 
-def _which_intensity(sheet: Sheet, column: str) -> str:
+def _not_settled(sheet: Sheet, table: SignalTable) -> None:
+    run = next((name for name in ("RUN_DATETIME", "PREDISPATCHSEQNO") if name in sheet.header), None)
+    if run is not None:
+        raise SignalError(
+            f"{sheet.label}: holds forecasts of several runs ({run}), not prices as paid; fetch DISPATCHPRICE or TRADINGPRICE"
+        )
+
+
+def _which_intensity(sheet: Sheet, table: SignalTable, column: str) -> str:
     other = next((h for h in sheet.header if h != column and re.fullmatch(_DIRECT, h)), "")
-    return (
-        f"`{column}` was read, as the provider's interface gives it; set column = {toml_value(other)} for the other"
-        if other
-        else ""
-    )
+    said = []
+    if other and table.column is None:
+        said.append(f"`{column}` was read, as the provider's interface gives it; set column = {toml_value(other)} for the other")
+    if table.type == "marginal_co2":
+        said.append(f'`{column}` is an average intensity and is taken as a marginal one: type = "average_co2" is what it is')
+    return "; ".join(said)
 
 
-_DIRECT = r"[Cc]arbon [Ii]ntensity gCO.?2?eq/kWh \(direct\)"
+# The sign for CO2 comes as ₂, 2, ?, nothing, or as what is left of ₂ where UTF-8 was read as something else.
+_INTENSITY = r"[Cc]arbon [Ii]ntensity gCO.{0,4}eq/kWh "
+_DIRECT = rf"{_INTENSITY}\(direct\)"
 _UTC = {"timezone": "UTC"}
+_BRUSSELS = {"timezone": "Europe/Brussels"}
 _MARKET_TIME = {"timezone": "+10:00", "stamp": "end"}
 
 LAYOUTS: dict[str, Layout] = {
     "watttime": Layout(
         "a WattTime export",
         (TimesColumn("point_time", keys=_UTC), TimesColumn("timestamp", keys=_UTC)),
-        ("value", "MOER"),
+        (
+            ValuesColumn("value"),
+            ValuesColumn("MOER"),
+            # California's signal for its SGIP programme, in kg/kWh. The newest version counts.
+            ValuesColumn(r"MOER version [\d.]+", "MOER version 2.0", "kg/kWh"),
+        ),
         (
             Selector(("region", "ba"), "regions", place=True),
             Selector(("signal_type", "datatype"), "signals", ("co2_moer", "MOER")),
@@ -116,44 +134,52 @@ LAYOUTS: dict[str, Layout] = {
     "electricity_maps": Layout(
         "an Electricity Maps export",
         (
-            TimesColumn("Datetime (UTC)"),
+            TimesColumn("Datetime (UTC)", keys=_UTC),
             TimesColumn("datetime", keys=_UTC),
             TimesColumn("timestamp", keys=_UTC),
         ),
         (
-            r"[Cc]arbon [Ii]ntensity gCO.?2?eq/kWh \((LCA|[Ll]ife [Cc]ycle)\)",
-            _DIRECT,
-            "carbonIntensity",
-            "carbon_intensity(_avg)?",
+            ValuesColumn(rf"{_INTENSITY}\((LCA|[Ll]ife [Cc]ycle)\)", "Carbon intensity gCO₂eq/kWh (Life cycle)"),
+            ValuesColumn(_DIRECT, "Carbon intensity gCO₂eq/kWh (direct)"),
+            ValuesColumn("carbonIntensity"),
+            ValuesColumn("carbon_intensity(_avg)?", "carbon_intensity"),
         ),
         (
             Selector(("Zone id", "Zone Id", "zone", "zone_key"), "zones", place=True),
-            Selector(("emissionFactorType",), "kinds of emission factors", ("lifecycle",)),
+            Selector(("emissionFactorType",), "kinds of emission factors", ("lifecycle",), other="told"),
         ),
         3600.0,
+        "g/kWh",
         remark=_which_intensity,
     ),
     "entsoe": Layout(
         "an ENTSO-E export",
         (
-            TimesColumn("MTU (CET/CEST)", keys={"timezone": "Europe/Brussels"}),
+            TimesColumn("MTU (CET/CEST)", keys=_BRUSSELS),
+            TimesColumn("MTU (CET)", keys=_BRUSSELS),  # until 2021; it follows the clock all the same
             TimesColumn("MTU (EET/EEST)", keys={"timezone": "Europe/Athens"}),
             TimesColumn("MTU (WET/WEST)", keys={"timezone": "Europe/Lisbon"}),
             TimesColumn("MTU (UTC)", keys=_UTC),
             TimesColumn("DateTime(UTC)", keys=_UTC),
             TimesColumn("DateTime", keys=_UTC),
         ),
-        (r"Day-ahead Price [\[(]\w{3}/MWh[\])]", r"Price ?\[Currency/MWh\]", "Price", "price"),
+        (
+            ValuesColumn(r"Day-ahead Price [\[(]\w{3}/MWh[\])]", "Day-ahead Price (EUR/MWh)"),
+            ValuesColumn(r"Price ?\[Currency/MWh\]", "Price[Currency/MWh]"),
+            ValuesColumn("Price"),
+            ValuesColumn("price"),
+        ),
         (
             Selector(("MapCode", "AreaMapCode", "Area", "AreaDisplayName", "AreaName"), "areas", place=True),
             Selector(("AreaTypeCode",), "kinds of areas", ("BZN",)),
-            Selector(("ContractType",), "contracts", ("Day-ahead", "DayAhead")),
+            Selector(("ContractType",), "contracts", ("Day-ahead", "DayAhead"), other="refused"),
             Selector(("ResolutionCode",), "resolutions"),
             Selector(("Sequence",), "auctions"),
         ),
         3600.0,
         day_first=True,
         frame=True,
+        not_values=r"(?i).*(load|generation|aggregated|consumption|solar|wind|forecast|capacity|flow|position|\(MW\)|\[MW\]).*",
     ),
     "caiso_oasis": Layout(
         "a CAISO OASIS report",
@@ -161,10 +187,10 @@ LAYOUTS: dict[str, Layout] = {
             TimesColumn("INTERVALSTARTTIME_GMT", "INTERVALENDTIME_GMT", _UTC),
             TimesColumn("INTERVAL_START_GMT", "INTERVAL_END_GMT", _UTC),
         ),
-        ("MW", "VALUE", "PRC", "LMP_PRC"),
+        (ValuesColumn("MW"), ValuesColumn("VALUE"), ValuesColumn("PRC"), ValuesColumn("LMP_PRC")),
         (
-            Selector(("LMP_TYPE",), "components of the price", ("LMP",)),
-            Selector(("XML_DATA_ITEM", "DATA_ITEM"), "data items", ("LMP_PRC",)),
+            # The item says the same as the type, where both are there.
+            Selector(("LMP_TYPE", "XML_DATA_ITEM", "DATA_ITEM"), "data items", ("LMP", "LMP_PRC"), other="refused"),
             Selector(("NODE", "NODE_ID", "NODE_ID_XML", "RESOURCE_NAME"), "nodes", place=True),
             Selector(("MARKET_RUN_ID",), "markets"),
         ),
@@ -173,13 +199,15 @@ LAYOUTS: dict[str, Layout] = {
     "aemo": Layout(
         "an AEMO table",
         (TimesColumn("SETTLEMENTDATE", keys=_MARKET_TIME), TimesColumn("INTERVAL_DATETIME", keys=_MARKET_TIME)),
-        ("RRP", "PRICE"),
+        (ValuesColumn("RRP"), ValuesColumn("PRICE")),
         (
             Selector(("REGIONID", "REGION"), "regions", place=True),
             Selector(("INTERVENTION",), "runs", ("0", "0.0", "0.00")),
-            Selector(("PERIODTYPE",), "kinds of periods", ("TRADE",)),
+            Selector(("PERIODTYPE",), "kinds of periods", ("TRADE", "ACTUAL"), other="refused"),
         ),
         300.0,
+        refuse=_not_settled,
+        naive=True,
     ),
     "gridstatus": Layout(
         "a frame of gridstatus",
@@ -189,9 +217,19 @@ LAYOUTS: dict[str, Layout] = {
             TimesColumn("interval_start_local", "interval_end_local"),
             TimesColumn("Time"),
         ),
-        ("LMP", "SPP", "Price", "lmp", "spp", "price"),
         (
-            Selector(("Location", "location", "Location Id", "location_id"), "locations", place=True),
+            ValuesColumn("LMP"), ValuesColumn("SPP"), ValuesColumn("Price"), ValuesColumn("lmp"), ValuesColumn("spp"),
+            ValuesColumn("price"),
+        ),
+        (
+            Selector(
+                (
+                    "Location", "location", "Location Name", "location_name", "Location Short Name", "location_short_name",
+                    "Location Id", "location_id",
+                ),
+                "locations",
+                place=True,
+            ),
             Selector(("Market", "market"), "markets"),
             Selector(("Location Type", "location_type"), "kinds of locations"),
         ),
@@ -200,165 +238,24 @@ LAYOUTS: dict[str, Layout] = {
 }  # fmt: skip
 
 
-def likely_columns(table: SignalTable) -> list[str]:
-    """Columns of instants that the header of a file of ``table.layout`` may have."""
-    return [t.name for t in LAYOUTS[table.layout or ""].times]
-
-
 def recognised(header: Iterable[str]) -> str | None:
     """The layout that a file with these columns has; None where none, or more than one, is like it."""
     names = list(header)
-    found = [
-        key for key, layout in LAYOUTS.items()
-        if any(t.name in names for t in layout.times) and any(re.fullmatch(v, n) for v in layout.values for n in names)
-    ]  # fmt: skip
+    found = [key for key, layout in LAYOUTS.items() if _has_times(layout, names) and _has_values(layout, names)]
     return found[0] if len(found) == 1 else None
 
 
-def resolved(sheet: Sheet, table: SignalTable, region: str) -> tuple[SignalTable, list[str]]:
-    """``table`` with the keys that its layout knows, ``sheet`` left with the rows that they choose; and what to know of that.
-
-    Raises:
-        SignalError: the file has another layout, or rows of several places or markets and nothing says which.
-    """
-    layout = LAYOUTS[table.layout or ""]
-    layout.refuse(sheet, table)
-    times = _times(sheet, table, layout)
-    if layout.day_first is not None and table.time_format is None:
-        sheet.day_first = layout.day_first
-    keys: dict[str, Any] = {k: v for k, v in times.keys.items() if getattr(table, k) is None}
-    keys["time_column"] = times.name
-    keys["column"] = column = table.column or _values(sheet, table, layout, times.name)
-    where = dict(table.where)
-    if table.region_column is not None:
-        own = {table.region_column: table.region_value or region}
-        sheet.keep(own)
-        where |= own
-    for selector in layout.selectors:
-        where |= _choice(sheet, selector, where, times.name, table.region_value or region)
-    keys |= {"where": where, "region_column": None, "region_value": None}
-    said = [layout.remark(sheet, column)] if table.column is None else []
-    if layout.unit is not None and table.unit is None and table.scale == 1.0:
-        units = sheet.meta.get("meta.units", "")
-        sheet.units.setdefault(column, units)
-        if named_unit(sheet, column)[0] is None:
-            keys["unit"] = layout.unit
-        elif units:
-            keys["unit"] = units.replace("lbs_co2_per_mwh", "lb/MWh")
-    if table.type == "price":
-        if table.unit is None and "[Currency/" in column:
-            keys["unit"] = "currency/MWh"
-        said.append(_currency(sheet, table))
-    if table.period_s == UNSET_S:
-        keys["period_s"] = _length(sheet, times) or layout.period_s
-    return table.model_copy(update=keys), [f"{sheet.label}: {text}" for text in said if text]
+def headers(layout: str | None) -> list[Callable[[Sequence[str]], bool]]:
+    """What a row of names is if it is the header of a file of ``layout`` (of any layout), the surest sign first."""
+    if layout is None:
+        return [lambda names: recognised(names) is not None]
+    known = LAYOUTS[layout]
+    return [lambda names: _has_times(known, names) and _has_values(known, names), lambda names: _has_times(known, names)]
 
 
-def _times(sheet: Sheet, table: SignalTable, layout: Layout) -> TimesColumn:
-    """The column of instants: the one that is named, else the first that the layout knows."""
-    if table.time_column != SignalTable.model_fields["time_column"].default:
-        known = next((t for t in layout.times if t.name == table.time_column), None)
-        return known or TimesColumn(table.time_column)
-    for times in layout.times:
-        if times.name in sheet.header:
-            return times
-    if layout.frame:
-        for name, cells in zip(sheet.header, sheet.cells, strict=True):
-            dated = np.isfinite(read_stamps([c for c in cells[:200] if c.strip()]).local)
-            if (name in _INDEX or len(sheet.header) == 2) and len(dated) and dated.mean() > 0.9:
-                return TimesColumn(name)
-    raise _other(sheet, table, layout, f"no column of instants ({' or '.join(t.name for t in layout.times)})")
+def _has_times(layout: Layout, names: Sequence[str]) -> bool:
+    return any(t.name in names for t in layout.times)
 
 
-def _values(sheet: Sheet, table: SignalTable, layout: Layout, time_column: str) -> str:
-    for pattern in layout.values:
-        found = [h for h in sheet.header if re.fullmatch(pattern, h)]
-        if found:
-            return found[0]
-    if layout.frame:
-        rest = [
-            name for name, cells in zip(sheet.header, sheet.cells, strict=True)
-            if name != time_column and name not in _INDEX and np.isfinite(numbers(cells[:200], sheet.decimal_comma)).any()
-        ]  # fmt: skip
-        if len(rest) == 1:
-            return rest[0]
-        if rest:
-            raise SignalError(
-                f"{sheet.label}: several columns of numbers ({listed(rest)}): name one, column = {toml_value(rest[0])}"
-            )
-    plain = [re.sub(r"[\\?]|\[\\\[\(\]|\[\\\]\)\]", "", v) for v in layout.values]
-    raise _other(sheet, table, layout, f"no column of values ({' or '.join(plain)})")
-
-
-def _other(sheet: Sheet, table: SignalTable, layout: Layout, lacking: str) -> SignalError:
-    like = recognised(sheet.header)
-    fix = (
-        f'its columns are those of layout = "{like}": set that'
-        if like and like != table.layout
-        else "correct layout, or name time_column and column (`windfall trace show` says what is in it)"
-    )
-    return SignalError(
-        f'{sheet.label}: is not {layout.what} (layout = "{table.layout}"): {lacking}; the file has {listed(sheet.header)}; {fix}'
-    )
-
-
-def _choice(sheet: Sheet, selector: Selector, where: dict[str, str], time_column: str, region: str) -> dict[str, str]:
-    """Leave ``sheet`` with the rows of one value of a selector; the choice, where there was one to make.
-
-    Raises:
-        SignalError: rows of several values cannot be told to be one series, and nothing says which are meant.
-    """
-    there = [name for name in selector.names if name in sheet.header]
-    if not there or any(name in where for name in there):
-        return {}
-    name = there[0]
-    values = sorted({c.strip() for c in sheet.column(name)} - {""})
-    if len(values) < 2:
-        return {}
-    if selector.place:
-        for column in there:
-            alike = [v for v in sorted({c.strip() for c in sheet.column(column)}) if _plain(v) == _plain(region)]
-            if len(alike) == 1:
-                sheet.keep({column: alike[0]})
-                return {column: alike[0]}
-    usual = next((v for v in selector.usual if v in values), None)
-    if usual is not None:
-        sheet.keep({name: usual})
-        return {name: usual}
-    if not selector.place and not _overlap(sheet, name, time_column):
-        return {}
-    raise SignalError(
-        f"{sheet.label}: holds {len(values):,} {selector.what} ({name}: {listed(values, 8)}): choose one with "
-        f"where = {{ {toml_key(name)} = {toml_value(values[0])} }}"
-        + (f", or name the site's region as one of them ({region} is none)" if selector.place and region else "")
-    )
-
-
-def _plain(place: str) -> str:
-    """A place as it may be written: BZN|DE-LU, DE_LU and de_lu are one."""
-    return re.sub(r"[^a-z0-9]", "", place.lower().removeprefix("bzn|"))
-
-
-def _overlap(sheet: Sheet, name: str, time_column: str) -> bool:
-    """Whether rows of different values are of the same instants."""
-    at: dict[str, str] = {}
-    return any(at.setdefault(t, value) != value for t, value in zip(sheet.column(time_column), sheet.column(name), strict=True))
-
-
-def _currency(sheet: Sheet, table: SignalTable) -> str:
-    if "Currency" not in sheet.header:
-        return ""
-    there = {c.strip() for c in sheet.column("Currency")} - {""}
-    if there <= {table.currency}:
-        return ""
-    return f'prices are in {listed(sorted(there))}, and currency is {table.currency}: set currency = "{sorted(there)[0]}"'
-
-
-def _length(sheet: Sheet, times: TimesColumn) -> float | None:
-    """How long the rows' intervals are (s), where the file has their ends."""
-    if times.end not in sheet.header or not times.end:
-        return None
-    begin, end = read_stamps(sheet.column(times.name)[:2000]), read_stamps(sheet.column(times.end)[:2000])
-    lengths = (end.local - np.nan_to_num(end.offset)) - (begin.local - np.nan_to_num(begin.offset))
-    lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
-    return float(np.median(lengths)) if len(lengths) else None
+def _has_values(layout: Layout, names: Sequence[str]) -> bool:
+    return any(re.fullmatch(v.pattern, n) for v in layout.values for n in names)

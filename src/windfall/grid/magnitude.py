@@ -76,7 +76,8 @@ def named_unit(sheet: Sheet, column: str) -> tuple[Quantity | None, str]:
         return found, f"column `{column}`"
     below = sheet.units.get(column, "").strip("[]() ")
     if (one := quantity(below) or quantity_in(below)) is not None:
-        return one, f"column `{column}`, by the row below the header,"
+        beside = "the row below the header" if sheet.header_line else "what the file says of it"
+        return one, f"column `{column}`, by {beside},"
     for name, cells in zip(sheet.header, sheet.cells, strict=True):
         if name.lower() in _UNIT_COLUMNS and len(cells):
             there = {c.strip() for c in cells}

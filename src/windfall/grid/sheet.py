@@ -10,24 +10,18 @@ import gzip
 import io
 import re
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from windfall.errors import SignalError
-from windfall.grid.instant_texts import read_stamps
+from windfall.grid.header import SEPARATORS, IsHeader, are_units, find_header, is_data
 from windfall.grid.json_rows import json_rows
-from windfall.grid.numbers import numbers
-from windfall.units import quantity, unknown_unit
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-#: The header is looked for in so many lines; exports have up to some dozen lines above it.
-_SEARCHED = 200
+#: What UTF-16 begins with.
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 #: Rows that are looked at to see how numbers are written.
 _SAMPLED = 2000
 #: So many different values of a column that chooses rows are remembered.
@@ -96,37 +90,52 @@ class Sheet:
 
 def read_sheet(
     file: Path, label: str, *, names: Iterable[str] = (), where: dict[str, str] | None = None, decimal: str | None = None,
-    likely: Iterable[str] = (),
+    likely: Sequence[IsHeader] = (),
 ) -> Sheet:  # fmt: skip
     """The rows of ``file`` that have the values of ``where``.
 
-    ``names`` are columns that its header has, to find it by, and of ``likely`` it has one at least if it can be found so.
+    ``names`` are columns that its header has, to find it by; ``likely``: what else tells it, the surest sign first.
 
     Raises:
         SignalError: it is not there, no table, or lacks columns that are named.
     """
     wanted = list(dict.fromkeys([*names, *(where or {})]))
     try:
-        data = file.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        data = _unpacked(file.read_bytes(), label)
+        if not data.removeprefix(b"\xef\xbb\xbf").strip():
+            raise SignalError(f"{label}: is empty; fetch the file again")
+        if data[:2] in _UTF16:  # what a shell of Windows writes
+            data = _decoded(data, label).encode()
         if data[:4] == b"PAR1":
             sheet = _parquet(data, label, wanted, where or {})
         elif file.suffix == ".parquet":
             raise SignalError(f"{label}: is no Parquet file, whatever its name says; fetch it again")
-        elif data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+        elif data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") or ".json" in file.suffixes:
             sheet = _json(data, label, wanted, where or {})
         else:
-            sheet = _text(_decoded(data, label), label, wanted, where or {}, list(likely))
+            sheet = _text(_decoded(data, label), label, wanted, where or {}, likely)
     except FileNotFoundError:
         raise SignalError(f"{label}: no such trace file; check `path`") from None
     except IsADirectoryError:
         raise SignalError(f"{label}: is a folder; `path` names one file") from None
-    except (OSError, EOFError, zlib.error, csv.Error) as e:
+    except OSError as e:
+        raise SignalError(f"{label}: cannot be read: {e.strerror or e}") from None
+    except csv.Error as e:
         raise SignalError(f"{label}: cannot be read as CSV: {e}") from None
     if decimal is not None:
         sheet.decimal_comma, sheet.unclear = decimal == ",", False
     return sheet
+
+
+def _unpacked(data: bytes, label: str) -> bytes:
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except EOFError:
+        raise SignalError(f"{label}: is cut off, as its gzip data end too soon; fetch the file again") from None
+    except (gzip.BadGzipFile, zlib.error) as e:
+        raise SignalError(f"{label}: is damaged, its gzip data cannot be unpacked ({e}); fetch the file again") from None
 
 
 def _decoded(data: bytes, label: str) -> str:
@@ -134,9 +143,9 @@ def _decoded(data: bytes, label: str) -> str:
     for mark, what in _OTHERS.items():
         if head.startswith(mark):
             raise SignalError(f"{label}: cannot be read: it is {what} (.csv, .csv.gz, .parquet and .json can be read)")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:2] in _UTF16:
         encodings = ["utf-16"]
-    elif b"\0" in data[:1000]:  # UTF-16 without a mark has a zero in every ASCII character
+    elif data[:1000].count(0) > 0.3 * len(data[:1000]):  # UTF-16 without a mark has a zero in every ASCII character
         encodings = ["utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
     else:
         encodings = ["utf-8-sig", "cp1252", "latin-1"]
@@ -146,37 +155,35 @@ def _decoded(data: bytes, label: str) -> str:
         except UnicodeDecodeError:
             continue
         head_of_it = text[:10_000]
-        if "\0" not in head_of_it and sum(c.isprintable() or c in "\r\n\t" for c in head_of_it) >= _TEXT_SHARE * len(head_of_it):
+        if "\0" not in text and sum(c.isprintable() or c in "\r\n\t" for c in head_of_it) >= _TEXT_SHARE * len(head_of_it):
             return text
     raise SignalError(f"{label}: cannot be read as CSV: it is no text; .csv, .csv.gz, .parquet and .json can be read")
 
 
-def _text(text: str, label: str, wanted: list[str], where: dict[str, str], likely: list[str]) -> Sheet:
-    if not text.strip():
-        raise SignalError(f"{label}: is empty; fetch the file again")
-    sample = text[: 1 << 18].splitlines()[:_SEARCHED]
-    separator, place, header = _header(sample, wanted, likely)
-    if _is_data(header):
+def _text(text: str, label: str, wanted: list[str], where: dict[str, str], likely: Sequence[IsHeader]) -> Sheet:
+    separator, place, header = find_header(text, wanted, likely)
+    if is_data(header):
         raise SignalError(
             f"{label}: the first row looks like data ({listed(header, 3)}): write a row with the columns' names above it, as "
             "time,value"
         )
     _require(label, wanted, header, separator)
+    _require_quotes(text, label, separator)
     stream = io.StringIO(text, newline="")
     for _ in range(place):
         stream.readline()
     reader = csv.reader(stream, delimiter=separator)
     next(reader, None)
-    sheet = Sheet(label, f"CSV separated by {_SEPARATORS[separator]}", header, [], header_line=place + 1)
+    sheet = Sheet(label, f"CSV separated by {SEPARATORS[separator]}", header, [], header_line=place + 1)
     chosen = [(header.index(name), value) for name, value in where.items()]
     seen: list[dict[str, None]] = [{} for _ in chosen]
     rows: list[list[str]] = []
     n = len(header)
     # AEMO's files hold several tables: the rows of the one that the header begins are marked as it is.
-    table = ["D", *header[1:3]] if header[0] == "I" and n > 4 else []
+    table = ["D", *header[1:3]] if header[:1] == ["I"] and n > 4 else []
     # Every row is wanted, as of most files.
     first = next((row for row in reader if row), [])
-    if _are_units(first):
+    if are_units(first):
         sheet.units = {name: cell.strip() for name, cell in zip(header, first, strict=False) if cell.strip()}
         first = []
     body = chain([first], reader)
@@ -209,57 +216,6 @@ def _text(text: str, label: str, wanted: list[str], where: dict[str, str], likel
     return sheet
 
 
-def _cells(line: str, separator: str) -> list[str]:
-    try:
-        return [c.strip().strip("\ufeff") for c in next(csv.reader([line], delimiter=separator), [])]
-    except csv.Error:
-        return []
-
-
-def _header(lines: list[str], wanted: list[str], likely: list[str]) -> tuple[str, int, list[str]]:
-    """The separator, how many lines stand above the header, and its names."""
-    found: list[tuple[int, int, int, str, list[str]]] = []
-    for separator in _SEPARATORS:
-        split = [_cells(line, separator) for line in lines]
-        if wanted:
-            for i, cells in enumerate(split):
-                if all(name in cells for name in wanted):
-                    return separator, i, cells
-        for i, cells in enumerate(split):
-            if len(cells) > 1 and not wanted and any(name in cells for name in likely):
-                return separator, i, cells
-        counts = Counter(len(cells) for cells in split if len(cells) > 1)
-        if not counts:
-            continue
-        width, times = max(counts.items(), key=lambda item: (item[1], item[0]))
-        at = next((i for i, cells in enumerate(split) if len(cells) == width and not _comment(cells)), 0)
-        found.append((times, width, -at, separator, split[at]))
-    if not found:
-        at = next((i for i, line in enumerate(lines) if line.strip() and not _comment([line.strip()])), 0)
-        return ",", at, _cells(lines[at], ",") if lines else []
-    _, _, at, separator, cells = max(found)
-    return separator, -at, cells
-
-
-def _comment(cells: list[str]) -> bool:
-    # sep=; is what Excel reads the separator from.
-    return cells[0].startswith("#") or not any(cells) or re.fullmatch("sep=.?", cells[0]) is not None
-
-
-def _is_data(cells: list[str]) -> bool:
-    """Whether the header is a row of data, because an instant and a number are in it."""
-    dated = np.isfinite(read_stamps(cells).local)
-    return bool(dated.any()) and bool((np.isfinite(numbers(cells)) | np.isfinite(numbers(cells, True)))[~dated].any())
-
-
-def _are_units(row: list[str]) -> bool:
-    """Whether the row below the header gives units: it has a unit, and neither a number nor an instant."""
-    cells = [c.strip().strip("[]()") for c in row]
-    if not any(quantity(c) is not None or unknown_unit(f"[{c}]") for c in cells):
-        return False
-    return not (np.isfinite(read_stamps(cells).local) | np.isfinite(numbers(cells))).any()
-
-
 def _require(label: str, wanted: list[str], header: list[str], separator: str) -> None:
     absent = [name for name in wanted if name not in header]
     if absent:
@@ -270,6 +226,19 @@ def _require(label: str, wanted: list[str], header: list[str], separator: str) -
     twice = [name for name in wanted if header.count(name) > 1]
     if twice:
         raise SignalError(f"{label}: the header has column {twice[0]} twice; rename one of them")
+
+
+def _require_quotes(text: str, label: str, separator: str) -> None:
+    """Refuse a text in which a quotation mark opens a cell that nothing closes: it would swallow the rows that follow."""
+    if text.count('"') % 2 == 0:
+        return
+    row_at, reader = 1, csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    for row in reader:
+        if any("\n" in cell or "\r" in cell for cell in row):
+            raise SignalError(
+                f"{label}: a quotation mark in line {row_at} is not closed and swallows the rows after it; correct it"
+            )
+        row_at = reader.line_num + 1
 
 
 def _plain(name: str) -> str:

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError
 from windfall.grid.instant_texts import read_stamps
-from windfall.grid.layouts import UNSET_S, likely_columns, resolved
+from windfall.grid.laid_out import UNSET_S, resolved
+from windfall.grid.layouts import headers
 from windfall.grid.magnitude import Factor, factor_of, unlikely
 from windfall.grid.moments import Moments, moments, time_columns
 from windfall.grid.numbers import looks_grouped, no_values, numbers
@@ -116,7 +117,7 @@ def _of_layout(table: SignalTable, region: str) -> Trace:
     with trace_file(label) as file:
         sheet = read_sheet(
             file, label, names=[n for n in named if n is not None], where=table.where, decimal=table.decimal,
-            likely=likely_columns(table),
+            likely=headers(table.layout),
         )  # fmt: skip
     if not sheet.rows:
         raise SignalError(f"{label}: the file has a header and no rows; fetch it again")
@@ -223,9 +224,9 @@ class _TraceReader:
         bad_value = int((timed & ~good).sum())
         which = f"column {table.time_column} (time_column)"
         which += f" with {table.hour_column} (hour_column)" if table.hour_column else ""
-        shown_time = f"for example `{when.unreadable[:40]}`" if when.unreadable else "they are empty"
+        shown_time = _example(when.unreadable) if when.unreadable else "they are empty"
         at = np.flatnonzero(timed & ~good)
-        shown_value = f"for example `{self.sheet.column(table.column or '')[int(at[0])].strip()[:40]}`" if len(at) else ""
+        shown_value = _example(self.sheet.column(table.column or "")[int(at[0])]) if len(at) else ""
         if not usable or bad_time > _UNREADABLE * n:
             parts = []
             if bad_time:
@@ -328,6 +329,11 @@ class _TraceReader:
         elif found:
             self.warnings.append(f"{self.label}: {holes_text(found)}")
         return periods
+
+
+def _example(cell: str) -> str:
+    shown = " ".join(cell.split())[:40]
+    return f"for example `{shown}`" if shown else "for example an empty cell"
 
 
 def _leads(table: SignalTable, values: Array) -> Leads | None:

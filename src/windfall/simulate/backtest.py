@@ -17,7 +17,7 @@ from windfall.policy.build import build_policy
 from windfall.policy.criterion import intensity
 from windfall.simulate.deadlines import deadlines_of, fitting_deadlines, past_the_end
 from windfall.simulate.oracle import BudgetOracle, best_value, gap, worth_of
-from windfall.simulate.provenance import Provenance, provenance
+from windfall.simulate.provenance import Provenance, as_asked, provenance
 from windfall.simulate.quantiles import quantiles
 from windfall.simulate.simulation import Simulation, SimulationResult, TimeSpan
 from windfall.simulate.work import TrainerModel
@@ -138,7 +138,7 @@ class Backtest:
 
 def backtest(
     config: Config, policies: list[str] | None = None, *, start: float | None = None, until: float | None = None,
-    tell: Callable[[float, str], None] = lambda _, what: None, command: Sequence[str] = (),
+    tell: Callable[[float, str], None] = lambda _, what: None, command: Sequence[str] | str = (),
 ) -> Backtest:  # fmt: skip
     """Run every policy (default: ``[backtest] policies``) over the configuration's signals, from ``start`` to ``until``.
 
@@ -160,7 +160,7 @@ def backtest(
     before = clock.monotonic()
     late = past_the_end(config, span)
     if late and not fitting_deadlines(config, span):
-        raise RunError(f"nothing to compare: {late}; choose an earlier --from, a nearer deadline, or longer traces")
+        raise RunError(f"nothing to compare: {late}; choose an earlier start (--from), a nearer deadline, or longer traces")
     rows = compare(config, grid, span, policies or list(config.backtest.policies), tell=tell)
     elapsed = clock.monotonic() - before
     tables = {s.region: s.signal for s in reversed(config.site)} | {c.region: c.signal for c in reversed(config.counterfactual)}
@@ -178,7 +178,8 @@ def backtest(
         span.start, span.end, config.backtest.target, site_hours, baseline_hours, baselines, on_time, elapsed,
         [*grid.warnings, *([late] if late else []), *oddities(grid, span, until), *_missing(config, rows, policies)],
         references, [r for r in rows if r not in on_time],
-        {region: a for region, a in always.items() if a.unknown_h > 0}, provenance(config, grid, command),
+        {region: a for region, a in always.items() if a.unknown_h > 0},
+        provenance(as_asked(config, policies, start, until), grid, command),
     )  # fmt: skip
 
 
@@ -227,17 +228,18 @@ def span_of(config: Config, grid: Grid, start: float | None = None, until: float
     begins = min(recorded(s).starts_at() for s in grid.by_site.values())
     if first < begins:
         raise RunError(
-            f"the backtest would begin at {iso_utc(first)}, and its signals begin at {iso_utc(begins)}; choose a later --from or "
-            "[backtest] start"
+            f"the backtest would begin at {iso_utc(first)}, and its signals begin at {iso_utc(begins)}; choose a later start "
+            "(--from, or [backtest] start)"
         )
     last = until if until is not None else parse_utc(table.until) if table.until else ends
     # If a trace's last row holds without end, the time may go further, but only as far as it is told to.
     endless = any(math.isinf(recorded(s).ends_at()) for s in grid.by_site.values())
     end = last if endless else min(last, ends)
     if end <= first:
+        where = "its signals end" if end < last else "it was asked to"
         raise RunError(
-            f"nothing to simulate: the backtest would begin at {iso_utc(first)} and its signals end at {iso_utc(end)}; "
-            "choose another --from, --to or [backtest] start"
+            f"nothing to simulate: the backtest would begin at {iso_utc(first)} and end at {iso_utc(end)}, where {where}; choose "
+            "another start or end (--from, --to, or [backtest] start, until)"
         )
     return TimeSpan(first, end)
 

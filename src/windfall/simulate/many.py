@@ -13,9 +13,12 @@ from windfall.grid.build import build_grid
 from windfall.simulate.backtest import oddities, span_of
 from windfall.simulate.deadlines import deadlines_of
 from windfall.simulate.paired import PairedDifference, paired
-from windfall.simulate.provenance import Provenance, provenance
+from windfall.simulate.provenance import Provenance, as_asked, provenance
 from windfall.simulate.regions import jobs_for, with_deadlines
 from windfall.simulate.sweep import SweepJob, SweepPoint, SweepSummary, combinations, summarise, sweep
+
+#: More start dates than this are a mistake.
+MOST_STARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Compared:
 
 def prepare(
     config: Config, policies: Sequence[str], *, start: float | None, until: float | None, starts: int, span_days: float | None,
-    sweeps: Mapping[str, Sequence[float]], command: Sequence[str] = (),
+    sweeps: Mapping[str, Sequence[float]], command: Sequence[str] | str = (),
 ) -> PlacedJobs:  # fmt: skip
     """Place the start dates.
 
@@ -76,9 +79,10 @@ def prepare(
     span = span_of(config, grid, start, until)
     jobs, late = with_deadlines(config, jobs_for(config, span, policies, starts, span_days, combinations(sweeps)))
     if not jobs:
-        raise RunError(f"nothing to compare: {late[0]}; choose an earlier --from, a nearer deadline, or longer traces")
+        raise RunError(f"nothing to compare: {late[0]}; choose an earlier start (--from), a nearer deadline, or longer traces")
     warnings = [*grid.warnings, *oddities(grid, span, until), *late]
-    return PlacedJobs(config, jobs, warnings, deadlines_of(config, span), provenance(config, grid, command))
+    made = provenance(as_asked(config, policies, start, until), grid, command)
+    return PlacedJobs(config, jobs, warnings, deadlines_of(config, span), made)
 
 
 def compare_many(

@@ -8,6 +8,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Provenance:
     windfall: Revision
     python: str
     numpy: str
-    #: As it was typed; empty where figures were asked for in Python.
+    #: As it was typed, or the call in Python.
     command: str
     #: The resolved configuration, and its hash as TOML.
     config: dict[str, Any]
@@ -73,8 +74,19 @@ class Provenance:
         return f"Provenance(windfall {self.windfall}, config {self.config_sha256[:12]}, {len(self.traces)} traces)"
 
 
-def provenance(config: Config, grid: Grid | None, command: Sequence[str] = ()) -> Provenance:
-    """What figures of ``config`` on ``grid`` are computed with; ``command``: the arguments, the program's name first.
+def as_asked(config: Config, policies: Sequence[str] | None, start: float | None, until: float | None) -> Config:
+    """The configuration with what was asked for beside it, so that it makes the same figures by itself."""
+    asked: dict[str, Any] = {"policies": list(policies)} if policies else {}
+    for key, t in (("start", start), ("until", until)):
+        if t is not None:
+            asked[key] = datetime.fromtimestamp(t, UTC).isoformat().replace("+00:00", "Z")
+    return config.model_copy(update={"backtest": config.backtest.model_copy(update=asked)})
+
+
+def provenance(config: Config, grid: Grid | None, command: Sequence[str] | str = ()) -> Provenance:
+    """What figures of ``config`` on ``grid`` are computed with.
+
+    ``command``: the arguments, the program's name first, or a text as it is.
 
     Without a grid (traces have been moved) there are no traces.
     """
@@ -93,7 +105,7 @@ def provenance(config: Config, grid: Grid | None, command: Sequence[str] = ()) -
         traces += [_used("", c.region, c.signal, grid.by_region[c.region]) for c in config.counterfactual if c.region not in own]
     text = to_toml(config)
     keys, digest = config.model_dump(mode="json", exclude_none=True), hashlib.sha256(text.encode()).hexdigest()
-    by = shlex.join(command)
+    by = command if isinstance(command, str) else shlex.join(command)
     return Provenance(revision(), platform.python_version(), np.__version__, by, keys, text, digest, tuple(traces))
 
 

@@ -58,7 +58,8 @@ class TrainerModel:
         theirs = ", ".join(f"{s.name} {s.spin_up_s:g} s" for s in other)
         if self.preset == "prototype":
             return f"a start takes the study's {study:g} s here, where the sites' spin_up_s says otherwise ({theirs})"
-        if table.model_fields_set & {"provision_s", "load_s"}:
+        own = type(table).model_fields  # a resolved configuration has every key
+        if any(k in table.model_fields_set and getattr(table, k) != own[k].default for k in ("provision_s", "load_s")):
             return (
                 f"[backtest.trainer] provision_s and load_s are of preset prototype; here each site's spin_up_s counts ({theirs})"
             )

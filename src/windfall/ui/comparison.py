@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windfall.config.load import load, with_settings
 from windfall.config.schema import Config
-from windfall.errors import ConfigError, RunError
+from windfall.errors import RunError
 from windfall.grid.build import build_grid
-from windfall.simulate.backtest import Backtest, backtest
-from windfall.simulate.many import Compared, compare_many, prepare
+from windfall.simulate.backtest import Backtest
+from windfall.simulate.many import Compared
 from windfall.store.files import to_json, write_atomic
-from windfall.units import parse_utc
 from windfall.view.backtest_frames import backtest_frames, pairs_frame, summary_frame, sweep_frame, traces_frame
 from windfall.view.dictionary import dictionary
 from windfall.view.frame import Frame
@@ -176,33 +173,3 @@ def draws(found: Backtest | Compared, config: Config) -> dict[str, Draw]:
     spread = backtest_spread.spread([SpreadPoint(named(p), p.start, p.row) for p in found.points])
     pairs = backtest_spread.differences(found.pairs)
     return {**({"spread": spread} if spread else {}), **({"paired": pairs} if pairs else {})}
-
-
-def compare(
-    config: Config | PathLike[str] | str, policies: Sequence[str] | None = None, *, start: str | float | None = None,
-    until: str | float | None = None, starts: int = 1, span_days: float | None = None, settings: Mapping[str, float] | None = None,
-    sweeps: Mapping[str, Sequence[float]] | None = None, jobs: int = 1,
-) -> PolicyComparison:  # fmt: skip
-    """``windfall.backtest``, whose documentation this has."""
-    made = config if isinstance(config, Config) else load(Path(config))
-    if settings:
-        made = with_settings(made, dict(settings))
-    if isinstance(policies, str):
-        raise ConfigError(f'policies: give a list, ["{policies}"]')
-    begin, end = _instant("start", start), _instant("until", until)
-    if starts < 1 or jobs < 1:
-        raise ConfigError("starts and jobs must be at least 1")
-    if starts == 1 and span_days is None and not sweeps:
-        return PolicyComparison(made, backtest(made, list(policies) if policies else None, start=begin, until=end))
-    chosen = list(policies or made.backtest.policies)
-    ready = prepare(made, chosen, start=begin, until=end, starts=starts, span_days=span_days, sweeps=sweeps or {})
-    return PolicyComparison(made, compare_many(ready, workers=jobs))
-
-
-def _instant(name: str, given: str | float | None) -> float | None:
-    if not isinstance(given, str):
-        return given
-    try:
-        return parse_utc(given)
-    except ValueError:
-        raise ConfigError(f"{name}={given!r}: not an instant; write 2021-04-01 or 2021-04-01T12:00Z") from None

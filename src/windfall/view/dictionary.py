@@ -303,7 +303,8 @@ def meaning(table: str, column: str) -> Meaning | None:
         return Meaning("UTC", f"{known[base][1]} (the same as {base}, ISO 8601)")
     for pattern, said in known.items():
         if "*" in pattern and fnmatchcase(column, pattern):
-            return Meaning(*said)
+            of = _FIGURES.get(column[: 1 - len(pattern)]) if table == "summary" else None
+            return Meaning(*said) if of is None else Meaning(of[0], f"{said[1]}: {of[1]}")
     return _setting(column.removeprefix(SET)) if table in ("points", "summary", "pairs") else None
 
 

@@ -11,10 +11,13 @@ def computed_with(made: Provenance) -> str:
     command = f"<pre>{pieces.text(made.command)}</pre>" if made.command else ""
     rows = [("", [pieces.text(c) for c in _cells(t)]) for t in made.traces]
     table = pieces.table(["site", "signal", "source", "unit", "@from, UTC", "@to, UTC", ">holes", "SHA-256"], rows)
+    full = [f"{t.sha256}  {t.source}" for t in made.traces if t.sha256]
+    whole = "\n".join([f"commit {made.windfall.commit or 'unknown'}", f"configuration {made.config_sha256}", *dict.fromkeys(full)])
+    hashes = f"<details><summary>Whole hashes</summary><pre>{pieces.text(whole)}</pre></details>"
     keys = f"<details><summary>Configuration, with every key</summary><pre>{pieces.text(made.config_toml)}</pre></details>"
     return (
         f"<p>Windfall {pieces.text(made.windfall)}, Python {pieces.text(made.python)}, NumPy {pieces.text(made.numpy)}; "
-        f"configuration {pieces.text(made.config_sha256[:16])}.</p>{command}{table}{keys}"
+        f"configuration {pieces.text(made.config_sha256[:16])}.</p>{command}{table}{hashes}{keys}"
     )
 
 
