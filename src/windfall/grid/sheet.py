@@ -23,6 +23,7 @@ from windfall.errors import SignalError
 from windfall.grid.instant_texts import read_stamps
 from windfall.grid.json_rows import json_rows
 from windfall.grid.numbers import numbers
+from windfall.inputs import require_file
 from windfall.units import quantity, unknown_unit
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -107,6 +108,7 @@ def read_sheet(
     """
     wanted = list(dict.fromkeys([*names, *(where or {})]))
     try:
+        require_file(file)
         data = file.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
@@ -122,7 +124,9 @@ def read_sheet(
         raise SignalError(f"{label}: no such trace file; check `path`") from None
     except IsADirectoryError:
         raise SignalError(f"{label}: is a folder; `path` names one file") from None
-    except (OSError, EOFError, zlib.error, csv.Error) as e:
+    except OSError as e:
+        raise SignalError(f"{label}: cannot be read: {e.strerror or e}") from None
+    except (EOFError, zlib.error, csv.Error) as e:
         raise SignalError(f"{label}: cannot be read as CSV: {e}") from None
     if decimal is not None:
         sheet.decimal_comma, sheet.unclear = decimal == ",", False
