@@ -1,14 +1,15 @@
 """Budgets with a date on the bundled year: nearness to the oracle, and what any policy could do that knows no more.
 
-python benchmarks/dates.py [--every WEEKS] [--days 7 14] [--shares 5 10 20] [--forecasts none bundled] [--bound]
+python benchmarks/dates.py [--every WEEKS] [--days 7 14] [--shares 5 10 20] [--forecasts none bundled] [--late MIN]
 
 Budgets are 5, 10 and 20 % of what two sites (PG&E, SCE) could train in 7 and 14 days, from start dates a week apart after the 28th
 day, so that each has 28 days of history; the last row has none. Dates on which the oracle emits under 20 g per site-hour are told
 in kg, not as a ratio. `--every` takes every so manieth week.
 
-`--bound` shows what is left to a better policy: an exact programme that is told, at each block's begin, the block to come (of 2, 4,
-8 or 24 hours) as it will be, and of everything later how all other days of this very year went on from a time like now. No policy
-without forecasts knows so much, and none could have learned it from 28 days; where it misses a mark, the mark is out of reach.
+`--bound` shows what is left to a better policy: an exact programme that is told, at each block's begin, the block to come (of
+`--seen` hours) as it will be, and of everything later how all other days of this very year went on from a time like now. No
+policy without forecasts knows so much, and none could have learned it from 28 days. It is no strict bound: its likeness of days may
+be bettered, and in a long block's last hours it knows less than a policy that looks every five minutes.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ Array = npt.NDArray[np.float64]
 BEGIN, WEEK_S, HOUR_S = "2020-09-01T00:00Z", 7 * 86400.0, 3600.0
 HISTORY_WEEKS, YEAR_DAYS = 4, 364
 SMALL_G_PER_H = 20.0
-#: The bound: levels that are tried, points of tokens, and how alike two times are (as the policy's, and by the season, in days).
-_TRIED, _POINTS, _WIDTH, _SEASON_DAYS = 40, 61, 0.5, 30.0
+#: The bound: levels that are tried, fewest points of tokens, and of those that both sites can train in a block, and how alike two
+#: times are (as the policy's, and by the season, in days).
+_TRIED, _POINTS, _BLOCK_POINTS, _WIDTH, _SEASON_DAYS = 40, 61, 4, 0.5, 30.0
 _PER_DAY = round(DAY_S / STEP_S)
 
 
@@ -46,14 +48,16 @@ def main() -> None:
     parser.add_argument("--days", type=int, nargs="+", default=[7, 14])
     parser.add_argument("--shares", type=int, nargs="+", default=[5, 10, 20], help="percent of the sites' hours")
     parser.add_argument("--forecasts", nargs="+", choices=["none", "bundled"], default=["none", "bundled"])
+    parser.add_argument("--late", type=float, default=0.0, help="minutes that readings are late; the oracle's are not")
     parser.add_argument("--bound", action="store_true", help="what is left to a better policy, instead of the rows")
     parser.add_argument("--seen", type=int, nargs="+", default=[24, 8, 4, 2], help="with --bound: hours that are told at once")
     asked = parser.parse_args()
     if asked.bound:
         bounds(asked.days, asked.shares, asked.seen)
         return
-    rows(asked.every, asked.days, asked.shares, asked.forecasts)
-    no_history()
+    rows(asked.every, asked.days, asked.shares, asked.forecasts, asked.late)
+    if not asked.late:
+        no_history()
 
 
 def pair(forecasts: bool) -> Config:
@@ -93,9 +97,10 @@ column = "{column}"
 
 
 class Dates:
-    """Dates on one grid; the oracle of each is solved once."""
+    """Dates on one grid, whose readings are so many minutes late; the oracle of each is solved once."""
 
-    def __init__(self, forecasts: bool) -> None:
+    def __init__(self, forecasts: bool, late: float = 0.0) -> None:
+        self.late_s = 60.0 * late
         self.config = pair(forecasts)
         self.grid = build_grid(self.config)
 
@@ -103,7 +108,9 @@ class Dates:
         """Budgeted's and the oracle's kg, and whether the date was kept; None where the oracle cannot keep it."""
         site_hours = share * hours * len(self.config.site)
         one = self.config.model_copy(update={"backtest": self.config.backtest.model_copy(update={"site_hours": site_hours})})
-        simulation = Simulation(one, grid or self.grid, TimeSpan(start, start + (hours + 24.0) * HOUR_S), "windfall")
+        simulation = Simulation(
+            one, grid or self.grid, TimeSpan(start, start + (hours + 24.0) * HOUR_S), "windfall", delay_s=self.late_s
+        )
         oracle = BudgetOracle(one, simulation.signals, simulation.model, start, simulation.rates, simulation.budget)
         made = oracle.schedule(hours)
         if made is None or not made.reachable:
@@ -118,9 +125,9 @@ def weeks(days: int, every: int) -> list[int]:
     return [w for w in range(HISTORY_WEEKS, 53, every) if w * 7 + days <= YEAR_DAYS]
 
 
-def rows(every: int, days: Sequence[int], shares: Sequence[int], forecasts: Sequence[str]) -> None:
+def rows(every: int, days: Sequence[int], shares: Sequence[int], forecasts: Sequence[str], late: float = 0.0) -> None:
     """Kg over the oracle's, by date and share, without forecasts and with the bundled ones."""
-    dates = {f: Dates(f == "bundled") for f in forecasts}
+    dates = {f: Dates(f == "bundled", late) for f in forecasts}
     for d in days:
         for percent in shares:
             share, without = percent / 100.0, None
@@ -131,7 +138,8 @@ def rows(every: int, days: Sequence[int], shares: Sequence[int], forecasts: Sequ
                 more = f"; {kg / without - 1:+.1%} kg over none" if without else ""
                 without = without or kg
                 name = "3 h of forecast at one site" if what == "bundled" else "no forecast"
-                print(f"budgeted, {d} days, {percent} %, {name}: {told(found, share * d * 48.0)}{more}", flush=True)
+                name += f", {late:g} min late" if late else ""
+                print(f"budgeted, {d} days, {percent} %, {name}: {told(found, share * d * 48.0)}; {kg:.1f} kg{more}", flush=True)
 
 
 def no_history() -> None:
@@ -207,18 +215,23 @@ def _bounded(
     hours: Array, grams: Array, alike: dict[int, Array], block: int, days: int, target: float
 ) -> list[tuple[float, float, bool]]:
     """Kg of the programme and in hindsight, on every date; both on the same costs of blocks."""
-    points = np.linspace(0.0, target, _POINTS)
+    most = 2.0 * block * STEP_S / HOUR_S
+    count = max(_POINTS, int(np.ceil(_BLOCK_POINTS * target / most)) + 1)
+    points = np.linspace(0.0, target, count)
     each = np.diff(hours[::block], axis=0), np.diff(grams[::block], axis=0)
     # [blocks, points]: what it costs to train so much in a block.
     cost = np.array([np.where(points <= h[-1] + 1e-9, np.interp(points, h, g), np.inf) for h, g in zip(*each, strict=True)])
     cost[:, 0] = 0.0
     per_day, n = _PER_DAY // block, YEAR_DAYS
-    back = np.arange(_POINTS)[:, None] - np.arange(_POINTS)[None]
-    possible, back = back >= 0, np.maximum(back, 0)
+    #: So many points at most are trained in one block.
+    reach = min(count, int(most / (points[1] - points[0]) + 1e-6) + 1)
 
     def best(own: Array, after: Array) -> Array:
         """[..., points]: the cheapest of training some now and the rest after."""
-        return np.asarray(np.where(possible, own[..., None, :] + after[..., back], np.inf).min(axis=-1))
+        found = np.full(np.broadcast_shapes(own.shape, after.shape), np.inf)
+        for some in range(reach):
+            found[..., some:] = np.minimum(found[..., some:], own[..., some : some + 1] + after[..., : count - some])
+        return found
 
     # What is missed costs more than anything.
     missed = 1e4 * points
@@ -232,7 +245,7 @@ def _bounded(
     ahead.reverse()
     found = []
     for w in weeks(days, 1):
-        first, left, spent_g = w * 7 * per_day, _POINTS - 1, 0.0
+        first, left, spent_g = w * 7 * per_day, count - 1, 0.0
         hindsight = np.where(points > 0, np.inf, 0.0)
         for k in range(days * per_day):
             hindsight = best(cost[first + k], hindsight)

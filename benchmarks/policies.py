@@ -22,11 +22,14 @@ from benchmarks.policy_bounds import STEP_S, Case, bounds, by_month, oracle
 from windfall.config.load import loads
 from windfall.config.schema import Config
 from windfall.grid.build import build_grid
+from windfall.policy.belief import Belief
+from windfall.policy.breakeven import Breakeven
+from windfall.policy.learned import on_by_breakeven, value_of
 from windfall.simulate.backtest import backtest, span_of
 from windfall.simulate.simulation import Simulation, TimeSpan
 
 PRICES = "aligned_3site_caiso_ercot_sa_5min_2021-01_2021-08.csv"
-PARTS = ("california", "forecasts", "day", "prices", "speed", "dates")
+PARTS = ("california", "first", "forecasts", "day", "prices", "speed", "dates")
 #: The marks: region, minutes of a start, minutes that readings are late.
 MARKS = {
     ("PG&E", 5, 0): 0.975, ("PG&E", 10, 0): 0.955, ("PG&E", 20, 0): 0.915,
@@ -34,6 +37,7 @@ MARKS = {
     ("PG&E", 5, 5): 0.90, ("PG&E", 10, 5): 0.87, ("PG&E", 20, 5): 0.82,
 }  # fmt: skip
 PRICE_MARK = 0.985
+DAY_STEPS = round(86400.0 / STEP_S)
 
 
 def main() -> None:
@@ -45,6 +49,8 @@ def main() -> None:
     asked = parser.parse_args()
     if "california" in asked.only:
         california()
+    if "first" in asked.only:
+        first_days()
     if "forecasts" in asked.only:
         forecasts()
     if "day" in asked.only:
@@ -89,6 +95,46 @@ def california() -> None:
                 print(f"{what}: {shares} of the oracle; {_months(value['learned'] - value['breakeven'], monthly)}")
                 allowed = bounds(Case(d, round(restart), round(late * 60.0 / STEP_S)), MARKS.get((region, minutes, late)))
                 print(f"{'':30} what readings allow: {allowed}", flush=True)
+
+
+def first_days() -> None:
+    """What the first day brings, of which no past is known: starts by break-even, and stops by break-even or by the prior's level.
+
+    A first day begins every six hours of the year. Levels are those of nothing known, which are the same at all hours.
+    """
+    rule, what = Breakeven(), "stopping by the prior"
+    for region, column in (("PG&E", "pge_moer_g"), ("SCE", "sce_moer_g")):
+        config = year(1, 300.0, (column,))
+        grid = build_grid(config)
+        span = span_of(config, grid)
+        d = grid.by_site["s0"].between(span.start, span.end).values / config.policy.worth_g_per_kwh
+        for minutes in (5, 10, 20):
+            for late in (0, 1, 3):
+                restart = minutes * 60.0 / STEP_S
+                stop = float(Belief(np.empty(0), np.empty(0)).levels(restart, late)[1][0])
+                found = []
+                for a in range(0, len(d) - DAY_STEPS - late, DAY_STEPS // 4):
+                    told, real = d[a : a + DAY_STEPS], d[a + late : a + late + DAY_STEPS]
+                    days = on_by_breakeven(told, restart, rule), _stops_at(told, restart, rule, stop)
+                    found.append([value_of(on, real, restart) for on in days])
+                own, prior = np.array(found).T
+                worst = float((own - prior).max()) / restart
+                more = f"{prior.sum() / own.sum() - 1.0:+.1%} value over breakeven, at worst {worst:.1f} starts lost in a day"
+                print(f"{region:4} start {minutes:2} min, {late * 5:2} min late, first days, {what}: {more}", flush=True)
+
+
+def _stops_at(d: npt.NDArray[np.float64], restart: float, rule: Breakeven, stop: float) -> npt.NDArray[np.bool_]:
+    """Whether a site is on at each of ``d`` [n], if break-even starts it and ``stop`` stops it."""
+    found: list[bool] = []
+    on, gained = False, 0.0
+    for distance in d.tolist():
+        if on:
+            on, gained = distance < stop, 0.0
+        else:
+            gained = max(0.0, gained + 1.0 - distance)
+            on = distance < 1.0 and gained >= rule.a_on * restart
+        found.append(on)
+    return np.array(found, bool)
 
 
 def forecasts() -> None:

@@ -15,10 +15,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from patience import wait_for
-
-#: How long one answer of the browser may take (s): the machine may be busy with ten other things.
-PATIENCE_S = 120.0
+from patience import PATIENCE_S, wait_for
 
 
 def chromium() -> str | None:
@@ -81,7 +78,7 @@ class Page:
         """Wait until an expression is true."""
         # While a page is loading there may be nothing to look at.
         tried = f"(() => {{ try {{ return !!({script}) }} catch {{ return false }} }})()"
-        wait_for(script, lambda: bool(self.run(tried)), PATIENCE_S)
+        wait_for(script, lambda: bool(self.run(tried)))
 
     def elements(self) -> tuple[str, list[str]]:
         """The page's address and its elements' names, at one moment, also when scripts may not run in it."""
@@ -137,7 +134,7 @@ def browser(folder: Path) -> Iterator[Browser]:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         note = folder / "DevToolsActivePort"
-        wait_for("Chromium to listen", lambda: note.is_file() and len(note.read_text().split()) == 2, PATIENCE_S)
+        wait_for("Chromium to listen", lambda: note.is_file() and len(note.read_text().split()) == 2)
         port, path = note.read_text().split()
         # No pings: while nobody asks anything, nobody takes what the browser tells by itself, and answers wait behind that.
         address = f"ws://127.0.0.1:{port}{path}"

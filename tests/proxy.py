@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+
+from windfall.wire.probe import free_port
 
 
 class RefusingProxy:
@@ -55,6 +56,4 @@ def refusing_proxy() -> Iterator[RefusingProxy]:
 
 def dead_proxy() -> str:
     """An address at which nobody listens."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{s.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"

@@ -35,6 +35,7 @@ ORDER = [
     "proxies",
     "revision",
     "faults",
+    "inputs",
     "clock",
     "units",
     "errors",
@@ -154,7 +155,7 @@ def test_every_package_has_its_place_in_the_order() -> None:
         # A site's machine needs nothing else of ours.
         (
             "site",
-            {"wire", "train", "energy", "grid", "store", "config", "processes", "proxies", "faults", "clock", "units", "errors"},
+            {"wire", "train", "energy", "grid", "store", "config", *GROUND} - {"revision"},
         ),
     ],
 )

@@ -95,10 +95,10 @@ def test_a_reader_types_every_command_of_the_documents(place: Path) -> None:
         commands.remove(words)
         windfall(place, *words)
         if words[0] == "init":  # half as long
-            written = (place / "my.toml").read_text(encoding="utf-8")
-            assert "budget_tokens = 200000 " in written
-            (place / "my.toml").write_text(written.replace("= 200000 ", "= 100000 "), encoding="utf-8")
-    # While it trains the operator acts; Ctrl-C lets it hand in its work; the same command goes on.
+            change(place, "budget_tokens = 200000 ", "budget_tokens = 100000 ")
+    # While it trains the operator acts; Ctrl-C lets it hand in its work; the same command goes on. It must not be done before the
+    # operator is, however long a command takes: so it is slow until then.
+    change(place, "speed = 600.0 ", "speed = 60.0 ")
     with subprocess.Popen(
         [sys.executable, "-m", "windfall", *start], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as run:
@@ -111,6 +111,7 @@ def test_a_reader_types_every_command_of_the_documents(place: Path) -> None:
             assert run.returncode == 130, said
         finally:
             run.kill()
+    change(place, "speed = 60.0 ", "speed = 600.0 ")
     windfall(place, *start)
     assert ": done" in windfall(place, "status", "runs/my")
     rest = [words for words in commands if words[0] not in WHILE_IT_RUNS]
@@ -122,6 +123,13 @@ def test_a_reader_types_every_command_of_the_documents(place: Path) -> None:
     done = subprocess.run([sys.executable, "page.py"], cwd=place, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "california" in (place / "tables" / "energy.csv").read_text(encoding="utf-8")
+
+
+def change(place: Path, old: str, new: str) -> None:
+    """One thing in the reader's configuration."""
+    written = (place / "my.toml").read_text(encoding="utf-8")
+    assert written.count(old) == 1
+    (place / "my.toml").write_text(written.replace(old, new), encoding="utf-8")
 
 
 def _trains(place: Path) -> bool:

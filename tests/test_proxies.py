@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from grid.servers import JsonServer
+from patience import PATIENCE_S
 from proxy import dead_proxy, refusing_proxy
 from windfall import proxies
 from windfall.errors import SignalError
@@ -94,7 +95,7 @@ def test_a_proxy_that_cannot_be_used_is_told_only_where_it_is_needed_and_never_w
     with pytest.raises(SignalError, match="cannot be asked"):
         Http("w", timeout_s=1).get(OUTSIDE)
     with JsonServer({"v": 1}) as server:
-        assert Http("w", timeout_s=5).get(server.url) == {"v": 1}
+        assert Http("w", timeout_s=PATIENCE_S).get(server.url) == {"v": 1}
 
 
 def test_libraries_too_ask_this_machine_straight(clean: pytest.MonkeyPatch) -> None:
@@ -103,9 +104,9 @@ def test_libraries_too_ask_this_machine_straight(clean: pytest.MonkeyPatch) -> N
             use(clean, {**proxy.environment(), **user})
             for host in ("127.0.0.1", "localhost"):
                 url = server.url.replace("127.0.0.1", host)
-                assert httpx.get(url).json() == {"v": 1}
-                assert requests.get(url, timeout=5).json() == {"v": 1}
-                assert Http("w", timeout_s=5).get(url) == {"v": 1}
+                assert httpx.get(url, timeout=PATIENCE_S).json() == {"v": 1}
+                assert requests.get(url, timeout=PATIENCE_S).json() == {"v": 1}
+                assert Http("w", timeout_s=PATIENCE_S).get(url) == {"v": 1}
         assert proxy.asked == []
 
 
@@ -115,13 +116,13 @@ def test_a_signal_elsewhere_is_asked_through_the_proxy_and_the_message_says_so_w
     with refusing_proxy() as proxy:
         use(clean, proxy.environment())
         with pytest.raises(TryLater, match=rf"through the proxy http://127.0.0.1:{proxy.port} .*403") as told:
-            Http("w", timeout_s=5).get(OUTSIDE)
+            Http("w", timeout_s=PATIENCE_S).get(OUTSIDE)
         assert proxy.asked == ["CONNECT api.watttime.org:443"]
         assert "s3cret" not in str(told.value)
         assert "s3cret" not in str(proxies.way(OUTSIDE))
     use(clean, {"HTTPS_PROXY": dead_proxy()})
     with pytest.raises(TryLater, match=r"no connection to api\.watttime\.org through the proxy"):
-        Http("w", timeout_s=5).get(OUTSIDE)
+        Http("w", timeout_s=PATIENCE_S).get(OUTSIDE)
 
 
 def test_check_says_which_way_each_address_goes(

@@ -101,6 +101,8 @@ def day() -> tuple[list[DayRow], dict[str, float]]:
         row("the study's rule, simulated with its stall", run("paper", preset="prototype")),
         row("reactive (break-even)", run("breakeven"), 0.087),
         row("reactive, readings 5 min late", run("breakeven", late_s=300.0), 0.098),
+        row("the default (learned), of which no past is known", run("learned")),
+        row("the default, readings 5 min late", run("learned", late_s=300.0)),
         row(f"budgeted by {DEADLINE_H:g} h, perfect forecast", run("budgeted"), 0.061),
     ]
     draws = [run("budgeted", g=mistaken(config, grid, span.start, span.end, seed)) for seed in range(SEEDS)]

@@ -14,6 +14,8 @@ from typing import Protocol
 from windfall import proxies
 
 _PR_SET_PDEATHSIG = 1
+#: States of a process that has ended (proc(5)): nobody has asked how yet, or somebody is being told just now.
+_ENDED = "ZXx"
 #: Environment variable that marks a run's processes: run id, site, generation, run directory.
 MARK = "WINDFALL_PROCESS"
 #: Makes logs UTF-8 whatever the locale, with an error handler that never raises, so that no text can end the process that logs it.
@@ -47,7 +49,7 @@ def start_time(pid: int) -> int | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[19])
+    return None if fields[0] in _ENDED else int(fields[19])
 
 
 def group_members(pgid: int) -> list[int]:
@@ -61,7 +63,7 @@ def group_members(pgid: int) -> list[int]:
         except OSError:
             continue
         fields = stat.rpartition(")")[2].split()
-        if fields[0] != "Z" and int(fields[2]) == pgid:
+        if fields[0] not in _ENDED and int(fields[2]) == pgid:
             found.append(int(entry))
     return found
 
@@ -118,7 +120,7 @@ def marked(run_id: str, root: Path) -> list[Marked]:
         value = next((v for v in environ.split(b"\0") if v.startswith(MARK.encode() + b"=")), b"")
         parts = os.fsdecode(value).partition("=")[2].split(" ", 3)
         fields = stat.rpartition(")")[2].split()
-        if fields[0] == "Z" or len(parts) != 4 or parts[0] != run_id or parts[3] != str(root.resolve()):
+        if fields[0] in _ENDED or len(parts) != 4 or parts[0] != run_id or parts[3] != str(root.resolve()):
             continue
         found.append(Marked(int(entry), int(fields[2]), "" if parts[1] == "-" else parts[1], int(parts[2])))
     return found

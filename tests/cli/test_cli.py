@@ -42,7 +42,7 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_init_writes_passes_check_and_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "my.toml"
+    file = tmp_path / "new" / "folder" / "my.toml"  # which are made, as by every verb that writes
     assert windfall(capsys, "init", file)[0] == 0
     assert windfall(capsys, "check", file)[0] == 0
     code, _, err = windfall(capsys, "init", file)

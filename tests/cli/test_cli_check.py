@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from windfall.cli import main as cli
 from windfall.config.load import load
 from windfall.grid.build import build_grid, run_start, with_start
@@ -229,7 +230,7 @@ def test_check_needs_no_torch_and_neither_does_the_first_word_of_run(tmp_path: P
         "heavy = [m for m in ('torch', 'flwr', 'matplotlib') if m in sys.modules]\n"
         "sys.exit(f'imported: {heavy}' if heavy else code)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "w.toml: good. 2 sites" in done.stdout
 
@@ -261,3 +262,26 @@ def test_a_tracker_whose_server_nobody_names_is_warned_of(
     assert (code, "warning: mlflow: no server is named, so nothing is sent; give url" in out) == (0, True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert "no server is named" not in windfall(capsys, "check", file)[1]
+
+
+@pytest.mark.parametrize("data", [bytes(range(256)) * 40, b"\x1f\x8b\x08" + b"\x00\x01\xfe" * 900])
+def test_a_binary_file_is_one_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
+    (tmp_path / "w.toml").write_bytes(data)
+    [problem] = told(capsys, tmp_path / "w.toml")
+    assert "no text but a binary file" in str(problem["message"])
+
+
+def test_a_file_in_another_encoding_is_not_a_mistake_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "w.toml").write_bytes("# Zürich\n".encode("cp1252") * 300 + GOOD.encode())
+    problems = told(capsys, tmp_path / "w.toml")
+    assert [p["line"] for p in problems] == [1, 2, 3, 4]
+    assert "296 other lines" in str(problems[-1]["message"])
+
+
+def test_a_problem_is_one_line_whatever_a_value_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, GOOD.replace('name = "california"', 'name = "cali\\nfornia\\r"'))
+    code, _, err = windfall(capsys, "check", file)
+    assert code == 2
+    lines = err.splitlines()
+    assert lines[-1] == f"{len(lines) - 1} problem{'s' if len(lines) > 2 else ''}"
+    assert all(line.startswith(f"{file}:") for line in lines[:-1]), err

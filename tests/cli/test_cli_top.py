@@ -96,7 +96,7 @@ def test_ctrl_c_ends_the_watching_and_says_how_it_stood(
     monkeypatch.setattr(clock, "pause", pause)
     code, out, err = windfall(capsys, "top", run.root, "--jsonl")
     lock.release()
-    assert (code, err) == (0, "")
+    assert (code, err) == (130, "")
     assert objects(out)[-1]["type"] == "end"
 
 

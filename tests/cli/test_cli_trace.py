@@ -104,7 +104,7 @@ def test_a_resolution_is_shown_as_it_is(
         ("x.parquet", b"not a parquet file\nat all\n", "is no Parquet file, whatever its name says"),
         ("y.parquet", b"PAR1 and nothing else", "not a readable parquet file"),
         ("x.csv.gz", bytes(range(128, 256)) * 40, "it is no text"),
-        ("y.csv.gz", gzip.compress(b"t,v\n1,2\n" * 500)[:-9], "is cut off"),
+        ("y.csv.gz", gzip.compress(b"t,v\n1,2\n" * 500)[:-9], "is cut off, as its gzip data end too soon"),
         ("z.csv", b"some words\nand more of them\n", "has one column, 'some words', of text"),
     ],
 )
@@ -115,3 +115,16 @@ def test_what_is_no_table_is_one_message_and_no_table(
     code, out, err = shown(tmp_path, capsys, monkeypatch, name)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert said in err
+
+
+def test_how_long_a_single_row_counts_is_said_to_be_a_guess_until_somebody_says_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.csv").write_text("time,value\n2026-01-01T00:00Z,50\n")
+    out = shown(tmp_path, capsys, monkeypatch, "one.csv")[1]
+    assert "5 min (a guess) from" in out
+    assert "period_s = 300.0  # a guess: a single row shows no pace" in out
+    assert "warning: has a single row" in out
+    assert json.loads(shown(tmp_path, capsys, monkeypatch, "one.csv", "--json")[1])["signal"]["resolution_guessed"]
+    assert "guess" not in shown(tmp_path, capsys, monkeypatch, "one.csv", "--period-s", "3600")[1]
+    assert "guess" not in shown(tmp_path, capsys, monkeypatch, "t.csv", "--where", "zone=NO")[1]

@@ -16,6 +16,7 @@ import yaml
 
 from deploy.recorded import STEP_S, STEPS, Recorded, record
 from needs import missing
+from patience import PATIENCE_S
 from ui_runs import finished_run
 from windfall.ui.web.metrics import render
 from windfall.units import J_PER_KWH
@@ -37,7 +38,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 
 def run(promtool: str, *args: object, text: str | None = None) -> str:
-    done = subprocess.run([promtool, *map(str, args)], capture_output=True, text=True, input=text, check=False, timeout=300)
+    done = subprocess.run([promtool, *map(str, args)], capture_output=True, text=True, input=text, check=False, timeout=PATIENCE_S)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said

@@ -6,6 +6,7 @@ none imports what only others need: that is most of what such a run costs.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,10 +80,13 @@ until = "{iso_utc(T0 + 1e6)}"
 """
 
 
-def make(root: Path) -> RunDir:
-    """A run directory with version 0, beside its configuration; no corpus, since nobody reads it."""
+def make(root: Path, **settings: float) -> RunDir:
+    """A run directory with version 0, beside its configuration; no corpus, since nobody reads it. ``settings``: other values."""
     root.mkdir(parents=True)
     text = CONFIG
+    for key, value in settings.items():
+        text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+        assert found == 1, key
     for name, minute in WINDOWS.items():
         text += SITE.format(name=name)
         (root / f"{name}.csv").write_text(f"time_utc,g\n{iso_utc(T0 - 3600)},500\n{iso_utc(T0 + 60 * minute)},10\n")

@@ -14,6 +14,7 @@ import pytest
 
 from needs import missing
 from patience import wait_for
+from windfall.wire.probe import free_port
 
 _CONF = """
 ClusterName=test
@@ -65,7 +66,9 @@ class SlurmCluster:
         self.node = socket.gethostname().split(".")[0]
         self.conf = folder / "slurm.conf"
         self.conf.write_text(
-            _CONF.format(host=self.node, user=getpass.getuser(), folder=folder, cpus=self.cpus, ctld=_free(), slurmd=_free())
+            _CONF.format(
+                host=self.node, user=getpass.getuser(), folder=folder, cpus=self.cpus, ctld=free_port(), slurmd=free_port()
+            )
         )
         self._log = folder / "daemons.log"
         self._children = [self._start("slurmctld", "-D", "-c")]
@@ -105,9 +108,3 @@ class SlurmCluster:
         for child in reversed(self._children):
             child.terminate()
             child.wait()
-
-
-def _free() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])

@@ -89,7 +89,7 @@ def test_a_job_is_told_before_its_time_limit_ends_in_order_and_the_next_one_foll
 
 def test_a_job_that_waits_says_for_what_and_can_be_taken_back(rig: RealRig) -> None:
     rig.cluster.run("sbatch", f"--cpus-per-task={rig.cluster.cpus}", "--job-name=other", "--output=/dev/null", "--wrap=sleep 1000")
-    wait_for("the other job", lambda: rig.cluster.states("other")[-1] == "RUNNING")
+    wait_for("the other job", lambda: rig.cluster.states("other")[-1:] == ["RUNNING"])
     driver = rig.driver()
     driver.ensure_up(rig.site, 1)
     wait_for("the reason", lambda: "what it asks for is in use (Resources)" in look(driver, rig.site).words)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from fleet.test_fleet_machine import ON, Work
-from patience import wait_for
+from patience import PATIENCE_S, wait_for
 from windfall import clock
 from windfall.errors import DriverError, Permanent, Transient, Unauthorized
 from windfall.fleet.controller import Controller
@@ -35,7 +35,7 @@ class Slow(MemoryDriver):
         self.words = ""
 
     def _answer(self, method: str) -> None:
-        self.open.wait(60)
+        self.open.wait(PATIENCE_S)
         if method in self.fails:
             raise self.fails[method]
 

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from listening import Listening
+from patience import PATIENCE_S
 from windfall.units import iso_utc, parse_utc
 
 LB = 0.45359237
@@ -97,7 +98,7 @@ class Served(Listening):
         if self.faults:
             fault = self.faults.popleft()
             if fault.hang:
-                self._released.wait(10)
+                self._released.wait(PATIENCE_S)
             if fault.hang or fault.drop:
                 return
             self._send(handler, fault.status, fault.body, fault.headers, fault.kind)

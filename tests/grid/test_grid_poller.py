@@ -9,6 +9,7 @@ import pytest
 from asking import TABLE, Script, T, live, news, value
 from servers import JsonServer
 
+from patience import PATIENCE_S
 from windfall.config.load import load
 from windfall.config.signals import SignalTable
 from windfall.errors import SignalError, Unauthorized
@@ -30,7 +31,7 @@ class Gate(Script):
 
     def fetch(self, now: float) -> News:
         self.asked.set()
-        assert self.let.wait(10)
+        assert self.let.wait(PATIENCE_S)
         return super().fetch(now)
 
 
@@ -40,8 +41,8 @@ def test_a_slow_source_delays_no_other_and_threads_end_on_close() -> None:
     before = threading.active_count()
     poller = Poller([*signals, signals[0]], now=lambda: T)
     poller.start()
-    assert slow.asked.wait(10)
-    assert quick.asked.wait(10)
+    assert slow.asked.wait(PATIENCE_S)
+    assert quick.asked.wait(PATIENCE_S)
     assert poller.alive() == 2
     slow.let.set()
     poller.close()
@@ -65,7 +66,7 @@ def test_a_poller_asks_for_the_past_once() -> None:
     s = Told(SignalTable.model_validate(TABLE), source, now=lambda: T)
     poller = Poller([s], past_s=3600.0, now=lambda: T)
     poller.start()
-    assert loaded.wait(10)
+    assert loaded.wait(PATIENCE_S)
     poller.close()
     assert s.history(T, 3600).values.tolist() == [1]
     assert source.requests == 1
@@ -77,7 +78,7 @@ def test_an_error_of_ours_is_on_record_and_ends_its_thread_only(monkeypatch: pyt
     bad, good = live(Script(ZeroDivisionError("bug"))), live(Script(news((T, 5.0))))
     poller = Poller([bad, good], now=lambda: T)
     poller.start()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_S)
     assert "its poller has ended" in (bad.status().last_error or "")
     assert bad.at(T) is None
     poller.close()
@@ -127,7 +128,7 @@ def test_a_grid_polls_its_live_signals_each_once(tmp_path: Path) -> None:
         signal._take = lambda *a, _old=signal._take, **k: (_old(*a, **k), heard.set())  # type: ignore[assignment, misc]
         grid.start()
         grid.start()
-        assert heard.wait(10)
+        assert heard.wait(PATIENCE_S)
         grid.close()
         grid.close()
         assert len(server.asked) == 1

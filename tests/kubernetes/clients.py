@@ -18,6 +18,7 @@ from lightkube import Client, KubeConfig
 from kubernetes.double.cluster import Cluster
 from kubernetes.double.routes import Dropped, Request
 from needs import missing
+from patience import PATIENCE_S
 
 Json = dict[str, Any]
 KUBECTL = Path(sys.executable).parent / "kubectl"
@@ -36,7 +37,9 @@ class Http:
     headers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.cluster.start(), trust_env=False, headers={"User-Agent": "test/1", **self.headers})
+        self.client = httpx.Client(
+            base_url=self.cluster.start(), trust_env=False, headers={"User-Agent": "test/1", **self.headers}, timeout=PATIENCE_S
+        )
 
     def __call__(self, method: str, path: str, body: Any = None, *, patch: str = "", **query: Any) -> tuple[int, Any]:
         headers = {"Content-Type": PATCHES.get(patch, "application/json")}

@@ -68,8 +68,9 @@ def test_conflicts_typos_and_invalid_objects_are_refused(kubectl: Kubectl) -> No
     assert (code, err) == (1, 'Error from server (NotFound): statefulsets.apps "none" not found')
 
 
-def test_client_side_apply_diff_patch_and_describe(kubectl: Kubectl) -> None:
+def test_client_side_apply_diff_patch_and_describe(live: Cluster, kubectl: Kubectl) -> None:
     assert kubectl("apply", "-f", "-", says=stateful_set())[:2] == (0, "statefulset.apps/site created")
+    the_pod_is_there(live)
     assert kubectl("apply", "-f", "-", says=stateful_set())[:2] == (0, "statefulset.apps/site unchanged")
     assert kubectl("apply", "-f", "-", says=stateful_set(container={"image": "site:2"}))[:2] == (
         0,
@@ -77,7 +78,8 @@ def test_client_side_apply_diff_patch_and_describe(kubectl: Kubectl) -> None:
     )
     assert kubectl("label", "sts", "site", "team=a")[:2] == (0, "statefulset.apps/site labeled")
     assert kubectl("patch", "sts", "site", "-p", '{"spec":{"replicas":0}}')[:2] == (0, "statefulset.apps/site patched")
-    kubectl("wait", "--for=delete", "pod/site-0", "--timeout=600s")
+    wait_for("its end", lambda: not live.all("Pod"))
+    wait_for("the controller's word of it", lambda: live.all("StatefulSet")[0].get("status", {}).get("replicas", 0) == 0)
     code, shown, _ = kubectl("describe", "sts", "site")
     assert (code, "site:2" in shown, "SuccessfulDelete" in shown, "0 desired | 0 total" in shown) == (0, True, True, True)
 
@@ -85,6 +87,7 @@ def test_client_side_apply_diff_patch_and_describe(kubectl: Kubectl) -> None:
 def test_a_watch_shows_each_change_on_a_line(live: Cluster, kubectl: Kubectl) -> None:
     watch = kubectl.start("get", "sts", "-w", "--no-headers")
     assert watch.stdout is not None
+    wait_for("the watch", lambda: ("watch", "statefulsets") in live.routes.asked)
     kubectl("apply", "--server-side", "-f", "-", says=stateful_set())
     seen = [watch.stdout.readline().split()[:2] for _ in range(2)]
     assert seen[0][0] == "site"

@@ -59,7 +59,7 @@ def test_a_watch_that_asks_for_its_list_is_told_where_that_ends(http: Http) -> N
 
 def test_a_watch_hears_of_what_happens_while_it_waits(http: Http) -> None:
     events = lines(http, resourceVersion=version(http))
-    other = httpx.Client(base_url=http.client.base_url, trust_env=False)
+    other = httpx.Client(base_url=http.client.base_url, trust_env=False, timeout=PATIENCE_S)
     later = threading.Thread(target=lambda: other.post(PODS, json=pod("late", gpus=0)))
     later.start()
     assert seen(events, 1) == [("ADDED", "late")]

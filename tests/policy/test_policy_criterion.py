@@ -64,7 +64,7 @@ def test_an_intensitys_gain_is_what_it_is_under_the_worth_and_a_second_of_nothin
     j = judged(criterion(kind, policy="worth_g_per_kwh = 80"), **{kind: value})
     assert (j.open, j.gain, j.scale) == (open_, pytest.approx(gain), 80.0)
     assert j.single
-    assert j.text == f"{value:.0f} g is {'under' if open_ else 'at or over'} worth 80 g"
+    assert j.text == f"{value:g} g is {'under' if open_ else 'at or over'} worth 80 g"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,24 @@ def test_of_power_only_the_side_of_the_demand_counts(label: str, demand: float) 
         assert (j.gain, j.scale, j.open) == (gain, 1.0, gain > 0)
         assert not j.single  # no range of high values is promised
         assert ("at or over" if j.open else "under") + " the demand" in j.text
+
+
+@pytest.mark.parametrize(
+    ("trigger", "value", "text"),
+    [
+        ("price <= 0", -1.0, "-1.00 AUD/MWh is at or under worth 0.00 AUD/MWh"),
+        ("price <= 0", 0.0, "0.00 AUD/MWh is at or under worth 0.00 AUD/MWh"),
+        ("price <= 0", 0.001, "0.001 AUD/MWh is over worth 0.00 AUD/MWh"),
+        ("price < 0", 0.0, "0.00 AUD/MWh is at or over worth 0.00 AUD/MWh"),
+        ("sun > 2000", 2000.0, "2000 W is at or under the demand 2000 W"),
+        ("sun > 2000", 2001.0, "2001 W is over the demand 2000 W"),
+        ("sun >= 2000", 2000.0, "2000 W is at or over the demand 2000 W"),
+    ],
+)
+def test_a_reason_says_under_and_over_as_the_comparison_does_at_its_level_too(trigger: str, value: float, text: str) -> None:
+    name = trigger.split()[0]
+    j = judged(criterion(name, trigger), **{name: value})
+    assert j.text == text
 
 
 def test_a_comparisons_own_level_is_the_worth_and_the_scale_of_an_intensity() -> None:

@@ -79,12 +79,16 @@ def flicker(days: int) -> list[float | None]:
     return [0.0 if i % 96 < 12 else 20.0 if i % 7 == 0 else 400.0 for i in range(DAY * days)]
 
 
-def test_break_even_decides_until_the_levels_have_shown_that_they_are_better_and_says_so() -> None:
-    windows: list[float | None] = [5.0 if i % 97 < 12 else 400.0 for i in range(4 * DAY)]
+def test_once_a_day_is_known_the_levels_decide_unless_they_did_worse_on_it() -> None:
+    windows: list[float | None] = [5.0 if i % 97 < 12 else 400.0 for i in range(2 * DAY)]
     told = play(windows, spin_up_s=1200.0)  # break-even waits for the third reading of each
     assert told[0].reason.endswith("(too little of the past is known to learn from)")
-    assert told[DAY + 72].reason.endswith("(nothing better has been shown yet)")
-    assert "by what has paid" in told[-1].reason
+    assert "by what has paid" in told[DAY + 72].reason
+    # Little under the worth for hours, and never far over it: no reading is worth a start, and all together are.
+    slow: list[float | None] = ([95.0] * 30 + [105.0] * 3) * 18
+    told = play(slow, spin_up_s=1200.0)
+    assert told[DAY + 72].reason.endswith("(break-even has done better)")
+    assert any(d.on for d in told[DAY:])
 
 
 def test_with_a_past_it_decides_by_it_from_the_first_instant_on() -> None:
@@ -250,3 +254,22 @@ def test_where_a_start_costs_nothing_every_hour_under_the_worth_is_used() -> Non
     values = [hours[i // 12] for i in range(DAY * 4)]
     told = play(values, begin=2 * DAY, asked=policy(price(0.0)), spin_up_s=1200.0)
     assert [d.on for d in told] == [v < 0 for v in values[2 * DAY :]]
+
+
+#: A window of fifteen minutes, and then half over the worth: break-even waits for a loss of half a start, so for four readings.
+WINDOW: list[float | None] = [400.0, 5.0, 5.0, 5.0, *[150.0] * 6]
+BREAK_EVENS = [False, False, False, True, True, True, True, False, False, False]
+
+
+def test_before_a_day_is_known_break_even_starts_and_a_prior_stops() -> None:
+    assert on_by_breakeven(np.array(WINDOW, float) / 100.0, 4.0, Breakeven()).tolist() == BREAK_EVENS
+    told = play(WINDOW, spin_up_s=1200.0)
+    assert [d.on for d in told] == [False, False, False, True, *[False] * 6]
+    assert "by what usually follows (too little of the past is known to learn from)" in told[4].reason
+
+
+def test_of_prices_there_is_no_prior_so_break_even_stops_too() -> None:
+    price = Level("price", "price", "EUR", 100.0, 1.0, 100.0, lambda v: v < 100.0)
+    told = play(WINDOW, spin_up_s=1200.0, asked=policy(price))
+    assert [d.on for d in told] == BREAK_EVENS
+    assert all(d.reason.endswith("(too little of the past is known to learn from)") for d in told)

@@ -329,7 +329,7 @@ def test_break_even_takes_over_where_the_learned_rule_would_never_start() -> Non
 
 def test_the_learned_rule_takes_over_again_when_it_has_done_better() -> None:
     slow: list[float] = ([95.0] * 30 + [105.0] * 3) * 20
-    flicker = ([0.0] + [150.0] * 3) * 150
+    flicker = ([10.0] * 2 + [200.0] * 3) * 200
     told = play("lookahead", slow + flicker, foresight=unsaying)
     assert told[len(slow) - 1].memory["leads"] == 0.0
     assert told[-1].memory["leads"] == 1.0

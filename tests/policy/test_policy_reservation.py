@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from windfall.grid.signal import Columns
-from windfall.policy.reservation import DAY_S, STEP_S, SiteSupply, reserve, steps_of
+from windfall.policy.reservation import DAY_S, STEP_S, SiteSupply, reserve, steps_of, supplied
 
 HOUR = 3600.0
 #: Fourteen days, each clean from 10 to 14 h after now and dirty else; and the same with every other day dirty throughout.
@@ -55,6 +55,31 @@ def test_a_site_with_twice_the_tokens_per_kwh_pays_twice_the_price() -> None:
     one = reserve([source(EVERY_OTHER)], 6.0 * HOUR, 48.0 * HOUR)
     two = reserve([source(EVERY_OTHER, rate=2.0)], 12.0 * HOUR, 48.0 * HOUR)
     assert two.price(12.0 * HOUR) * 2.0 == pytest.approx(one.price(6.0 * HOUR), rel=1e-3)
+
+
+def test_later_days_count_more_but_not_those_of_a_prior() -> None:
+    """Two weeks of which every other day has clean hours, after or before two weeks without any."""
+    none = np.full(14 * 288, 400.0)
+    spring, autumn = np.concatenate([none, EVERY_OTHER]), np.concatenate([EVERY_OTHER, none])
+
+    def expected(values: np.ndarray, ageless: int = 0) -> float:
+        return reserve([source(values)], 2.0 * HOUR, 96.0 * HOUR, ageless).cost
+
+    assert expected(spring) < 0.8 * expected(autumn)
+    assert expected(spring, 28) == pytest.approx(expected(autumn, 28), rel=0.25)
+
+
+def test_late_readings_are_paid_for_by_what_holds_when_they_are_known() -> None:
+    """Every half hour one clean step: on time it is a bargain, five minutes late it is over, half an hour late it is the next."""
+    flicker = np.tile(np.where(np.arange(288) % 6 == 0, 20.0, 400.0), 14)
+    paid = []
+    for late in (0, 1, 6):
+        seconds, cost = supplied(flicker, source(flicker, late=late), np.array([100.0, 401.0]))
+        paid.append(cost[0].sum() / seconds[0].sum())
+    assert paid == [20.0, 400.0, 20.0]
+    # Told of it too late, one may as well train through, and nothing is won by waiting.
+    on_time, late_ = (reserve([source(flicker, late=x)], 3.0 * HOUR, 48.0 * HOUR).cost for x in (0, 1))
+    assert on_time < 0.1 * late_
 
 
 def test_the_past_in_steps_ends_now_and_keeps_its_holes() -> None:

@@ -26,12 +26,11 @@ class Scan:
 
     def look(self) -> None:
         """Once."""
-        for holder in HOLDERS:
-            for path in self._folder.rglob(holder):
-                if text := _read(path).strip():
-                    # What is mounted into a pod is on no disk, and in no other pod.
-                    assert "pods" in path.parts or path.stat().st_mode & 0o077 == 0, f"{path}: others can read it"
-                    self.secrets.add(text)
+        for path in self._files():
+            if any(path.match(h) for h in HOLDERS) and (text := _read(path).strip()):
+                # What is mounted into a pod is on no disk, and in no other pod.
+                assert "pods" in path.parts or not _mode(path) & 0o077, f"{path}: others can read it"
+                self.secrets.add(text)
         for entry in filter(str.isdigit, os.listdir("/proc")):
             line, environ = _read(Path("/proc", entry, "cmdline")), _read(Path("/proc", entry, "environ"))
             if int(entry) != os.getpid() and str(self._folder).encode() in line + environ:
@@ -49,9 +48,13 @@ class Scan:
             assert not [line for line, environ in self._seen if secret in line], "on a command line"
             assert not [line for line, environ in self._seen if secret in environ], "in an environment"
             assert not [sent for sent in self.sent if secret in sent], "in what was sent"
-            for path in self._folder.rglob("*"):
+            for path in self._files():
                 if path.is_file() and path not in holders and not any(path.match(h) for h in HOLDERS):
                     assert secret not in _read(path), path
+
+    def _files(self) -> Iterator[Path]:
+        """Of the folder, while others change it: `Path.rglob` fails where a folder has gone."""
+        return (Path(folder, name) for folder, _, names in os.walk(self._folder) for name in names)
 
 
 def _read(path: Path) -> bytes:
@@ -59,6 +62,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:  # it has gone
         return b""
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:  # likewise
+        return 0
 
 
 @contextmanager

@@ -85,9 +85,16 @@ def test_a_server_that_is_killed_in_mid_transfer_is_started_again_and_both_ways_
     client = BulkClient(f"http://127.0.0.1:{process.port}", TOKEN, bandwidth_mbit_s=100, wait_s=0.01)
     down: list[tuple[int, str]] = []
     up: list[tuple[int, str]] = []
+    killed = threading.Event()
+
+    def tell(told: list[tuple[int, str]], done: int, trouble: str) -> None:
+        told.append((done, trouble))
+        if done > 6_000_000:  # neither is through before the server is killed
+            killed.wait(PATIENCE_S)
+
     threads = [
-        threading.Thread(target=client.fetch, args=(digest(data), len(data), tmp_path / "site", lambda *x: down.append(x))),
-        threading.Thread(target=client.give, args=(FileBlob.of(tmp_path / "mine"), lambda *x: up.append(x))),
+        threading.Thread(target=client.fetch, args=(digest(data), len(data), tmp_path / "site", lambda *x: tell(down, *x))),
+        threading.Thread(target=client.give, args=(FileBlob.of(tmp_path / "mine"), lambda *x: tell(up, *x))),
     ]
     for t in threads:
         t.start()
@@ -96,6 +103,7 @@ def test_a_server_that_is_killed_in_mid_transfer_is_started_again_and_both_ways_
     assert process._child is not None
     process._child.send_signal(signal.SIGKILL)
     process._child.wait()
+    killed.set()
     until(lambda: any(trouble for _, trouble in down) and any(trouble for _, trouble in up))
     assert process.keep() == "the endpoint ended with status -9; started again"
     for t in threads:
@@ -218,7 +226,7 @@ def test_a_run_whose_messages_are_all_large_finishes_and_its_tokens_are_in_none_
 @pytest.mark.slow
 def test_a_coordinator_that_is_killed_while_files_are_on_their_way_cuts_none_and_the_run_finishes(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = write_config(tmp_path, {"a": [(0, 600)]}, dead_man_s=120)
+    config = write_config(tmp_path, {"a": [(0, 600)]})
     text = config.read_text().replace("[federation]", "[federation]\ninline_limit_mb = 0.01")
     config.write_text(text.replace('region = "a"', 'region = "a"\nbandwidth_mbit_s = 0.4'))
     child = start("run", config, "--run-dir", run, "--quiet")

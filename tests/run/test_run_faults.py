@@ -63,7 +63,7 @@ def test_a_site_trains_on_while_coordinator_superlink_and_supernode_are_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=STEP * 120, speed=150, solo_cut_s=1200, dead_man_s=60)
+    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=STEP * 120, speed=150, solo_cut_s=1200)
     with Living(config, run) as r:
         r.trains("a")
         site = {part: r.find(part, "a") for part in ("agent", "trainer", "supernode")}
@@ -112,7 +112,7 @@ def test_a_site_whose_agent_or_trainer_is_killed_or_frozen_comes_back_with_its_w
     run = tmp_path / "run"
     config = write_config(
         tmp_path, {"a": [(0, 600)], "b": [(0, 600)]}, budget=STEP * 240, speed=200, round_s=2400, max_failures=9,
-        heartbeat_timeout_s=8, snapshot_s=0.5, dead_man_s=60,
+        heartbeat_timeout_s=15, snapshot_s=0.5,
     )  # fmt: skip
     with Living(config, run) as r:
         for site in "ab":
@@ -148,9 +148,7 @@ def test_a_site_whose_agent_or_trainer_is_killed_or_frozen_comes_back_with_its_w
 
 def test_a_second_run_is_turned_away_and_a_held_site_stays_off_over_a_restart_until_it_is_released(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = write_config(
-        tmp_path, {"a": [(0, NEVER)]}, budget=STEP * 160, speed=60, until_min=NEVER, solo_cut_s=4800, dead_man_s=60
-    )
+    config = write_config(tmp_path, {"a": [(0, NEVER)]}, budget=STEP * 160, speed=60, until_min=NEVER, solo_cut_s=4800)
     with Living(config, run) as r:
         r.trains("a")
         assert "another coordinator (process" in refused(config, run)
@@ -205,7 +203,7 @@ def test_a_run_over_redis_outlives_a_redis_that_comes_back_empty_and_a_copy_of_i
     try:
         config = write_config(
             tmp_path, {"a": [(0, NEVER)]}, budget=STEP * 90, speed=100, until_min=NEVER, solo_cut_s=1800, bus=server.url,
-            heartbeat_timeout_s=20, dead_man_s=60,
+            heartbeat_timeout_s=60,
         )  # fmt: skip
         with Living(config, run) as r:
             wait_for("its coordinator", lambda: r.events("started") or r.over())

@@ -57,7 +57,8 @@ class Field:
             text.replace('clock = "scaled"', 'clock = "real"')
             .replace('start = "2026-01-01T00:00Z"\n', "")
             .replace("speed = 100000\n", "")
-            .replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 3\ninline_limit_mb = 0.01\n")
+            .replace("drain_timeout_s = 300\n", "drain_timeout_s = 60\n")  # who cannot be reached keeps nobody waiting for long
+            .replace("[federation]\n", "[federation]\nround_min_s = 3\ngrace_s = 8\ninline_limit_mb = 0.01\n")
             .replace("spin_up_s = 120\n", 'spin_up_s = 20\ndriver = "resident"\n')
             .replace("tokens_per_s = 4.2666666667", "tokens_per_s = 1000")
         )
@@ -173,8 +174,13 @@ def test_links_proxies_routers_and_clocks_are_normal_conditions(tmp_path: Path) 
         living.send(signal.SIGINT)
         code = living.end()
         assert code == 130, living.said + f.said()
-    assert "clock is 3600 s ahead of the run's" in f.log("routed")
-    assert "clock is 240 s behind the run's" in f.log("proxied")
+    # As far as the way of the question lets it be known.
+    ahead = re.search(r"clock is (\d+) s ahead of the run's", f.log("routed"))
+    behind = re.search(r"clock is (\d+) s behind the run's", f.log("proxied"))
+    assert ahead is not None
+    assert behind is not None
+    assert int(ahead[1]) == pytest.approx(3600, abs=60)
+    assert int(behind[1]) == pytest.approx(240, abs=60)
     f.whole(to_the_end=False)
 
 

@@ -63,7 +63,7 @@ def serving(source: Source) -> Iterator[str]:
 
 
 def live_config(folder: Path, url: str) -> Path:
-    config = write_config(folder, {"a": [(0, 1)]}, budget=128 * 200_000, tick_s=1, solo_cut_s=5, dead_man_s=30)
+    config = write_config(folder, {"a": [(0, 1)]}, budget=128 * 200_000, tick_s=1, solo_cut_s=5)
     text = config.read_text(encoding="utf-8")
     text = (
         text.replace('clock = "scaled"', 'clock = "real"')
@@ -79,7 +79,7 @@ value_path = "grid.g"
 time_path = "grid.at"
 period_s = 3
 poll_s = 1.5
-timeout_s = 2
+timeout_s = 30
 headers_from_env = {{ X-Key = "WINDFALL_TEST_KEY", X-Other = "WINDFALL_TEST_OTHER" }}
 credentials_file = "credentials"
 """

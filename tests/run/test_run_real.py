@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,15 @@ from run.real import (
     write_config,
 )
 from windfall.config.load import load
+from windfall.processes import start_time
 from windfall.run.prepare import prepare_run
+from windfall.store.files import read_json
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 
 pytestmark = pytest.mark.slow
+#: Run seconds a second, where a run must not come to its end before somebody has acted: some five steps a second.
+PACE = 150
 JOIN_AND_LEAVE = {"a": [(0, 25)], "b": [(15, 600)]}
 
 
@@ -85,11 +90,11 @@ def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes_with_another_poli
 ) -> None:
     run = tmp_path / "run"
     config = write_config(tmp_path, {"a": [(0, 600)], "b": [(5, 600)]}, budget=128 * 90)
-    first = start("run", config, "--run-dir", run, "--quiet")
+    first = start("run", config, "--run-dir", run, "--quiet", "--speed", PACE)
     wait_for("the first commit", lambda: versions(run) >= 1)
     first.send_signal(signal.SIGINT)
     assert first.wait(timeout=PATIENCE_S) == 130
-    wait_for("processes to end", lambda: not processes(run), 15)
+    wait_for("processes to end", lambda: not processes(run))
     ledger = Ledger.open(run / "ledger.db", read_only=True)
     counts, had = ledger.counts(), ledger.spans()
     ledger.close()
@@ -113,7 +118,7 @@ def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes_with_another_poli
     told = {e["detail"]["key"]: (e["detail"]["old"], e["detail"]["new"]) for e in events(run, "configuration_changed")}
     assert told == {
         "site.b": ("there", None), "site.c": (None, "there"), "run.budget_tokens": (128 * 90, 128 * 130),
-        "policy.name": ("threshold", "breakeven"),
+        "policy.name": ("threshold", "breakeven"), "run.speed": (PACE, 100_000),
     }  # fmt: skip
     summary = status(run)
     assert [c["key"] for c in summary["changes"]] == list(told)
@@ -123,16 +128,24 @@ def test_ctrl_c_drains_and_exits_130_and_a_second_run_finishes_with_another_poli
     decided = json.loads(windfall("backtest", "--replay", run, "--json").stdout)
     assert (decided["equal"], decided["policy"]) == (True, "threshold, then breakeven")
     assert windfall("run", run, "--quiet").returncode == 0, "a run directory is resumed as it is"
-    assert len(events(run, "configuration_changed")) == 4
+    assert len(events(run, "configuration_changed")) == len(told)
+
+
+def kill_9(child: subprocess.Popen[str], run: Path) -> None:
+    """Kill `windfall run`, and wait until its coordinator is gone with it: it commits nothing any more."""
+    pid = (read_json(RunDir(run).beat) or {})["pid"]
+    born = start_time(pid)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    wait_for("the coordinator's end", lambda: start_time(pid) != born)
 
 
 def test_kill_9_of_the_process_group_and_a_second_run_goes_on_from_the_last_commit(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 90)
-    first = start("run", config, "--run-dir", run, "--quiet")
+    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 90, solo_cut_s=600)
+    first = start("run", config, "--run-dir", run, "--quiet", "--speed", PACE)
     wait_for("the first commit", lambda: versions(run) >= 1)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    kill_9(first, run)
     at = versions(run)
     second = windfall("run", config, "--run-dir", run, "--quiet")
     assert second.returncode == 0, second.stderr
@@ -143,12 +156,11 @@ def test_kill_9_of_the_process_group_and_a_second_run_goes_on_from_the_last_comm
 
 def test_sites_without_a_coordinator_save_their_work_and_stop_by_themselves(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 2000)
+    config = write_config(tmp_path, {"a": [(0, 600)]}, budget=128 * 2000, dead_man_s=6)
     first = start("run", config, "--run-dir", run, "--quiet")
     wait_for("the first commit", lambda: versions(run) >= 1)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    wait_for("the dead-man timer", lambda: not processes(run), 40)
+    kill_9(first, run)
+    wait_for("the dead-man timer", lambda: not processes(run))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +181,7 @@ def test_a_run_that_cannot_go_on_says_why_exits_1_and_leaves_nothing(tmp_path: P
 
     assert re.search(said, message), message
     assert "Traceback" not in message
-    wait_for("processes to end", lambda: not processes(run), 15)
+    wait_for("processes to end", lambda: not processes(run))
     ledger = Ledger.open(run / "ledger.db", read_only=True)
     assert ledger.head().version >= 0
     ledger.close()

@@ -64,7 +64,27 @@ def test_one_that_ends_by_itself_every_time_gets_a_new_database_and_is_given_up(
     assert (link._folder / "damaged-superlink.db").read_text() == "broken"
 
 
-def test_one_that_accepts_and_says_nothing_is_ended(link: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_ends_without_ever_having_answered_has_not_worked_however_long_that_took(
+    link: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine so busy that it takes half a minute to fail."""
+    (link._folder / "superlink.db").write_text("broken")
+    now = [100.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    link.command = ("false",)
+    link.start()
+    for _ in range(3):
+        assert link._child is not None
+        link._child.wait()
+        now[0] += 30
+        assert link.keep() == "the SuperLink ended with status 1; started again"
+    assert (link._folder / "damaged-superlink.db").read_text() == "broken"
+
+
+@pytest.mark.parametrize(("answered", "after_s"), [(True, 45), (False, 300)])
+def test_one_that_accepts_and_says_nothing_is_ended_and_has_longer_while_it_starts(
+    link: Stand, monkeypatch: pytest.MonkeyPatch, answered: bool, after_s: int
+) -> None:
     """A frozen process: the system still takes its connections."""
     monkeypatch.setattr(kept, "_PROBE_TIMEOUT_S", 0.02)
     now = [100.0]
@@ -73,12 +93,14 @@ def test_one_that_accepts_and_says_nothing_is_ended(link: Stand, monkeypatch: py
         s.bind(("127.0.0.1", link.port))
         s.listen()
         link.start()
-        for _ in range(9):
+        if answered:
+            link._heard = now[0]
+        for _ in range(after_s // 5):
             assert link.keep() == ""
             now[0] += 5
         assert link.keep() == ""
         now[0] += 5
-        assert link.keep() == "the SuperLink has not answered for 45 s; ending it"
+        assert link.keep() == f"the SuperLink has not answered for {after_s} s; ending it"
     assert link._child is not None
     assert link._child.wait() == -signal.SIGKILL
     assert "started again" in link.keep()

@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "paper_day.toml"
 
 @pytest.fixture(scope="module")
 def result() -> Backtest:
-    return backtest(load(EXAMPLE), ["paper", "breakeven", "always"])
+    return backtest(load(EXAMPLE), ["paper", "breakeven", "always", "learned"])
 
 
 def test_the_always_on_baselines_are_the_studys(result: Backtest) -> None:
@@ -40,6 +40,14 @@ def test_breakeven_is_cleaner_and_sooner(result: Backtest) -> None:
     assert row.finish_h <= 14.0
     assert row.share_inside is not None
     assert row.share_inside > 0.99
+
+
+def test_the_default_is_cleaner_still_though_it_knows_no_past(result: Backtest) -> None:
+    row = result.rows[3]
+    assert (row.policy, row.preset) == ("learned", "windfall")
+    assert row.kg_co2 <= 0.98
+    assert row.finish_h is not None
+    assert row.finish_h <= 14.0
 
 
 def test_always_trains_at_once_on_whatever_the_grid_burns(result: Backtest) -> None:

@@ -21,7 +21,7 @@ from windfall.train.spec import TrainerSpec
 
 @pytest.fixture
 def store() -> TCPStore:
-    return TCPStore("127.0.0.1", 0, 3, is_master=True, timeout=timedelta(seconds=900), wait_for_workers=False)
+    return TCPStore("127.0.0.1", 0, 3, is_master=True, timeout=timedelta(seconds=PATIENCE_S), wait_for_workers=False)
 
 
 def says(program: str) -> Command:
@@ -29,7 +29,7 @@ def says(program: str) -> Command:
     before = (
         "from torch.distributed import TCPStore\nfrom datetime import timedelta\nimport sys\n"
         "RANK = int(sys.argv[1])\n"
-        "STORE = TCPStore('127.0.0.1', int(sys.argv[2]), 3, is_master=False, timeout=timedelta(seconds=900))\n"
+        f"STORE = TCPStore('127.0.0.1', int(sys.argv[2]), 3, is_master=False, timeout=timedelta(seconds={PATIENCE_S}))\n"
     )
     return lambda rank, port: [sys.executable, "-c", before + program, str(rank), str(port)]
 
@@ -61,7 +61,7 @@ def test_ranks_that_come_up_are_waited_for_and_none_is_lost(tmp_path: Path, stor
     others.wait_for("up")
     assert others.lost() == ""
     store.set("go", "")
-    assert "has ended with exit code 0" in others.lost(within_s=900)
+    assert "has ended with exit code 0" in others.lost(within_s=PATIENCE_S)
     others.end()
 
 
@@ -75,7 +75,7 @@ def test_of_ranks_that_fail_together_the_one_that_was_first_is_named(tmp_path: P
             "else: STORE.wait(['failed-1']); os.kill(os.getpid(), signal.SIGKILL)"
         ),
     )  # fmt: skip
-    assert others.lost(within_s=900).startswith("rank 2 was ended by SIGKILL; see ")
+    assert others.lost(within_s=PATIENCE_S).startswith("rank 2 was ended by SIGKILL; see ")
     others.end()
 
 
@@ -93,7 +93,7 @@ def test_a_real_follower_says_what_is_wrong_with_its_data(tmp_path: Path) -> Non
         "site": "a", "run_id": "r", "generation": 1, "ranks": 1, "threads": 1, "step_timeout_s": 20,
         "trainer": asdict(spec),
     }))  # fmt: skip
-    store = TCPStore("127.0.0.1", 0, 1, is_master=True, timeout=timedelta(seconds=900), wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, 1, is_master=True, timeout=timedelta(seconds=PATIENCE_S), wait_for_workers=False)
     others = Followers(
         tmp_path, 2, store, lambda rank, port: [sys.executable, "-m", "windfall.site.rank_process", str(tmp_path), "0", str(port)]
     )
@@ -102,4 +102,4 @@ def test_a_real_follower_says_what_is_wrong_with_its_data(tmp_path: Path) -> Non
         assert clock.monotonic() < deadline
         clock.pause(0.02)
     assert "sequences of 64 tokens" in store.get(key("failed", 0)).decode()
-    assert "has ended with exit code 1" in others.lost(within_s=900)
+    assert "has ended with exit code 1" in others.lost(within_s=PATIENCE_S)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from windfall.site.liveness import BEAT_S, Liveness
 from windfall.store.bus import MemoryBus
 
@@ -109,7 +110,7 @@ def test_heartbeats_come_from_a_thread_while_nothing_else_of_the_process_runs(tm
     liveness.start()
     try:
         with liveness.doing("loading"):
-            assert heard.wait(120)
+            assert heard.wait(PATIENCE_S)
         assert (tmp_path / "beat").exists()
     finally:
         liveness.stop()

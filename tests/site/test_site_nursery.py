@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from run.real import PARTS, wait_for, write_config
+from patience import PATIENCE_S
+from run.real import PARTS, command_line, wait_for, write_config
 from windfall.config.load import load
 from windfall.fleet.drivers.local import LocalDriver
 from windfall.fleet.machine import Observed
@@ -56,13 +57,14 @@ class Place:
         """By part, the process id of the site's agent, trainer and SuperNode."""
         found = {}
         for p in self.processes():
-            line = Path(f"/proc/{p.pid}/cmdline").read_bytes().decode()
+            line = command_line(p.pid)
             found |= {part: p.pid for part, words in PARTS.items() if words in line}
         return found
 
     def up(self) -> dict[str, int]:
         self.driver.ensure_up("a", 1)
-        wait_for("the trainer", lambda: (self.run.sites / "a" / BEAT_NAME).exists())
+        # One that has just been forked has its parent's command line for a moment.
+        wait_for("its parts", lambda: (self.run.sites / "a" / BEAT_NAME).exists() and len(self.parts()) == 3)
         return self.parts()
 
 
@@ -95,7 +97,7 @@ def test_a_site_made_in_a_nursery_outlives_it_and_is_adopted_and_ended(place: Pl
     os.kill(parts["supernode"], signal.SIGKILL)
     wait_for("another SuperNode", lambda: place.parts().get("supernode", parts["supernode"]) != parts["supernode"])
     assert not forked(place.parts()["supernode"])
-    later.ensure_down("a", 30.0, "enough")
+    later.ensure_down("a", PATIENCE_S, "enough")
     wait_for("its end", lambda: later.observe(["a"])["a"].state is Observed.ABSENT)
     assert place.processes() == []
     assert "its work is in its outbox" in (place.run.sites / "a" / "logs" / "trainer.log").read_text()

@@ -11,6 +11,7 @@ import pytest
 
 from federation.fake import CountingTrainer, counting
 from federation.harness import BATCH, BLOCK, Run
+from patience import PATIENCE_S
 from windfall.site.outbox import Outbox
 from windfall.store.background import Background
 from windfall.store.files import Envelope
@@ -35,7 +36,7 @@ def test_the_next_work_waits_for_the_last_and_hears_of_its_failure(executor: Thr
     beside, go, done = Background(executor), Event(), []
 
     def slow() -> None:
-        go.wait(60)
+        go.wait(PATIENCE_S)
         done.append("slow")
         raise OSError(28, "No space left on device")
 
@@ -64,7 +65,7 @@ class Slow:
 
         def slowly(outbox: Outbox, *given: object) -> None:
             self.began.set()
-            assert self.go.wait(60)
+            assert self.go.wait(PATIENCE_S)
             snapshot(outbox, *given)  # type: ignore[arg-type]
             self.order.append("snapshot")
 
@@ -79,7 +80,7 @@ class Slow:
         """Begin the snapshot."""
         self.worker._snapshot_s = 0.0
         assert self.worker.pump()
-        assert self.began.wait(60)
+        assert self.began.wait(PATIENCE_S)
         self.worker._snapshot_s = 1e9
 
 

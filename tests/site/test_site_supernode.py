@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from run.real import PARTS, wait_for
+from patience import PATIENCE_S
+from run.real import PARTS, command_line, wait_for
 from windfall.federation.flower_attach import Attachment
 from windfall.federation.flower_transport import FlowerTransport
 from windfall.fleet.drivers.local import LocalDriver
@@ -42,7 +43,7 @@ class Place:
         self.run.make()
         self.link = SuperLink(self.run, RUN_ID, 0)
         self.link.start()
-        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.link.port}", wait_s=120.0))
+        self.transport = FlowerTransport(Attachment(f"127.0.0.1:{self.link.port}", wait_s=PATIENCE_S))
         self.site = self.run.sites / "a"
         self.driver = LocalDriver(
             self.run.sites, RUN_ID, lambda _: {"superlink": f"127.0.0.1:{self.link.port}", "supernode_port": free_port()},
@@ -77,7 +78,7 @@ class Place:
             self.replies += self.transport.poll()  # nothing is sent while nobody wants to know
             return (self.site / "taken").exists()
 
-        wait_for("the trainer to have the message", taken, 60.0)
+        wait_for("the trainer to have the message", taken)
         return message
 
     def answer(self, message: str) -> Envelope:
@@ -98,7 +99,7 @@ class Place:
 
         def there() -> list[int]:
             for p in marked(RUN_ID, self.run.root):
-                line = Path(f"/proc/{p.pid}/cmdline").read_bytes().decode(errors="replace")
+                line = command_line(p.pid)
                 if p.site == "a" and PARTS["supernode"] in line and "windfall.site.supernode" in line and p.pid != after:
                     found.append(p.pid)
             return found
@@ -143,7 +144,7 @@ def test_messages_of_any_size_are_answered_without_a_process_and_a_kill_in_the_m
     assert lost not in [r.message_id for r in place.replies if r.envelope is not None]
     # Asked politely in the middle of a message it ends at once, and takes everything with it.
     place.held(again, 12)
-    place.driver.ensure_down("a", 20.0, "enough")
+    place.driver.ensure_down("a", PATIENCE_S, "enough")
     wait_for("the site to end", lambda: place.driver.observe(["a"])["a"].state is Observed.ABSENT)
     assert [p for p in marked(RUN_ID, place.run.root) if p.site] == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import redis
 
 from needs import missing
 from patience import wait_for
+from windfall.wire.probe import free_port
 
 
 def need_redis() -> None:
@@ -27,9 +27,7 @@ class RedisServer:
     def __init__(self, folder: Path, password: str = "", tls: tuple[Path, Path, Path] | None = None) -> None:
         need_redis()
         self._folder, self._password, self._tls = folder, password, tls
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = int(s.getsockname()[1])
+        self.port = free_port()
         self._child: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self.port}/0"
         if tls:

@@ -159,7 +159,8 @@ def test_rediss_talks_tls(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_lease, "_TTL_S", 0.6)
+    # A lease is renewed in time also where a thread has to wait for its turn.
+    monkeypatch.setattr(redis_lease, "_TTL_S", 3.0)
     monkeypatch.setattr(redis_lease, "_RENEW_S", 0.1)
     monkeypatch.setattr(redis_lease, "_LOOK_S", 0.05)
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from windfall.errors import StoreError
+from windfall.store import telemetry_file
+from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
+from windfall.view.moment import open_telemetry
 
 
 def test_damaged_telemetry_is_set_aside_and_begins_anew(tmp_path: Path) -> None:
@@ -40,6 +43,20 @@ def test_pages_that_do_not_fit_are_damage_too(tmp_path: Path) -> None:
     assert "begins anew" in said
     assert list(second.events()) == []
     second.close()
+
+
+def test_who_looks_while_it_is_made_finds_no_table_or_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir(tmp_path)
+    with monkeypatch.context() as half_way:
+        half_way.setattr(telemetry_file, "SCHEMA", f"{telemetry_file.SCHEMA} CREATE TABLE meta (again);")
+        with pytest.raises(StoreError, match="already exists"):
+            Telemetry.open(run.telemetry)
+    assert open_telemetry(run) is None, "as one that nobody has begun"
+    Telemetry.open(run.telemetry).close()
+    found = open_telemetry(run)
+    assert found is not None
+    assert list(found.events()) == []
+    found.close()
 
 
 def test_a_newer_schema_is_refused_and_kept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from patience import PATIENCE_S
 from windfall.errors import ConfigError, DataError
 from windfall.train.model import GPT, GPTConfig, build_model
 from windfall.train.muon import NorMuonGroup, PlainMuonGroup, polar_express
@@ -159,9 +160,9 @@ class _Together(Alone):
 
     def gather(self, own: torch.Tensor) -> torch.Tensor:
         self._shares[self.rank] = own.clone()
-        self._barrier.wait(30)
+        self._barrier.wait(PATIENCE_S)
         whole = torch.cat(self._shares)
-        self._barrier.wait(30)
+        self._barrier.wait(PATIENCE_S)
         return whole
 
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from patience import PATIENCE_S
 from windfall import clock
 from windfall.ui.terminal.progress import Progress
 
@@ -99,5 +100,5 @@ def test_a_thread_tells_that_time_passes_while_nobody_calls() -> None:
 
     stream = Heard()
     with Progress("backtest", stream=stream):
-        assert spoken.wait(60)
+        assert spoken.wait(PATIENCE_S)
     assert stream.getvalue().startswith("windfall: backtest: ")

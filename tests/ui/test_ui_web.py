@@ -216,6 +216,14 @@ def test_a_wrong_parameter_is_answered_with_400_and_one_sentence(here: Asked, pa
     assert len(answer.json()["error"].splitlines()) == 1
 
 
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/api/v2/runs", "/api/v1/runs/small/nothing"])
+def test_what_leads_nowhere_below_the_api_says_what_there_is(here: Asked, path: str) -> None:
+    answer = here.get(path)
+    assert answer.status_code == 404
+    assert "/api/v1/openapi.json" in answer.json()["error"]
+    assert here.get("/api/v1/openapi.json").status_code == 200
+
+
 def test_a_run_that_is_not_there_is_404_and_says_so(here: Asked) -> None:
     assert here.get("/api/v1/runs/other").json() == {"error": "no run of that name is here (any more)"}
     assert here.get("/runs/..%2f..%2fetc").status_code == 404

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from chromium import Browser, Page, browser, chromium
-from patience import wait_for
+from patience import PATIENCE_S, wait_for
 from ui_runs import START, commit_all, empty_run, finished_run, now_row, tell
 from windfall.run.requests import pending
 from windfall.store.ledger import Ledger
 from windfall.store.rundir import RunDir
 from windfall.store.telemetry import Telemetry
 from windfall.units import clock_text
+from windfall.wire.probe import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -68,7 +69,7 @@ def dashboard(root: Path, port: int = 0) -> Iterator[str]:
             yield json.loads(process.stdout.readline())["url"]
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE_S)
 
 
 def _going_on(root: Path) -> RunDir:
@@ -142,15 +143,15 @@ def test_a_chart_is_read_with_the_keyboard_and_says_what_is_there(site: Site) ->
     page.run("document.querySelector('[data-chart=\"lane 0\"]').focus()")
     page.key("Home")
     said = "document.activeElement.getAttribute('aria-valuetext')"
-    assert page.run(said) == "2026-01-11 17:00 UTC: 65.4 gCO2/kWh, window missed"
+    page.until(f"{said} === '2026-01-11 17:00 UTC: 65.4 gCO2/kWh, window missed'")
     page.key("End")
-    assert page.run(said).startswith("2026-01-11 19:00 UTC")
+    page.until(f"{said}.startsWith('2026-01-11 19:00 UTC')")
     page.key("+")
     page.until("new URLSearchParams(location.search).has('from')")
     page.key("Enter")
     page.until("!document.getElementById('moment').hidden")
     assert "california" in page.run("document.getElementById('moment').innerText")
-    assert page.run("document.activeElement.id") == "moment"
+    page.until("document.activeElement.id === 'moment'")
     page.close()
 
 
@@ -195,17 +196,25 @@ def test_a_run_with_one_evaluated_version_has_its_figures_too(site: Site, tmp_pa
 
 
 def test_a_coordinator_that_falls_silent_is_told_on_the_open_page(site: Site) -> None:
-    _alive(site.live)
     page = site.drawn()
-    page.until("document.getElementById('w-now').textContent.includes('live')")
+    _until_live(site, page)
     t = Telemetry.open(site.live.telemetry)
     said = t.now()
     t.present({**said, "t_wall": said["t_wall"] - 60})
     t.close()
     page.until("document.getElementById('w-now').textContent.includes('stale since')")
-    _alive(site.live)
-    page.until("document.getElementById('w-now').textContent.includes('live')")
+    _until_live(site, page)
     page.close()
+
+
+def _until_live(site: Site, page: Page) -> None:
+    """Signs of life, as a coordinator gives them, until the page has taken one in before it is too old."""
+
+    def told() -> bool:
+        _alive(site.live)
+        return bool(page.run("document.getElementById('w-now').textContent.includes('live')"))
+
+    wait_for("the page to call it live", told)
 
 
 def test_a_site_is_held_from_the_page_once_it_is_signed_in_and_confirmed(site: Site) -> None:
@@ -236,10 +245,11 @@ def test_a_site_is_held_from_the_page_once_it_is_signed_in_and_confirmed(site: S
 
 def test_the_page_goes_on_when_the_dashboard_comes_back(site: Site, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "alone")
-    with dashboard(run.root) as url:
+    port = free_port()
+    with dashboard(run.root, port) as url:
         page = site.browser.page(url + "runs/alone")
         page.until("document.documentElement.dataset.ready === 'drawn'")
     page.until("document.getElementById('connection').classList.contains('lost')")
-    with dashboard(run.root, int(url.rsplit(":", 1)[1].strip("/"))):
+    with dashboard(run.root, port):
         page.until("!document.getElementById('connection').classList.contains('lost')")
     page.close()

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from patience import PATIENCE_S
 from windfall.errors import TransferError
 from windfall.store.blobs import FileBlob, MemoryBlob
 from windfall.wire import bulk
@@ -34,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def ask(server: Server, method: str, path: str, *, token: str | None = TOKENS["a", 2], body: bytes = b"", **headers: str):  # type: ignore[no-untyped-def]
     bearer = {"Authorization": f"Bearer {token}"} if token is not None else {}
     named = {k.replace("_", "-"): v for k, v in headers.items()}
-    with httpx.Client(trust_env=False, verify=False) as client:
+    with httpx.Client(trust_env=False, verify=False, timeout=PATIENCE_S) as client:
         return client.request(method, f"{server.url}{path}", headers={**bearer, **named}, content=body)
 
 
@@ -265,7 +266,7 @@ def test_a_file_that_never_has_the_right_bytes_is_given_up(server: Server, tmp_p
 @pytest.mark.parametrize("length", ["", "-1", "1e3", "٣", "1" * 30, "nan"])
 def test_a_length_that_is_no_number_is_refused(server: Server, length: str) -> None:
     raw = [(b"Authorization", f"Bearer {TOKENS['a', 2]}".encode()), (LENGTH.encode(), length.encode())]
-    with httpx.Client(trust_env=False, verify=False) as client:
+    with httpx.Client(trust_env=False, verify=False, timeout=PATIENCE_S) as client:
         answer = client.put(f"{server.url}/uploads/{NAME}", headers=raw)
     assert (answer.status_code, answer.text) == (400, "the header Upload-Length has to be a number of bytes\n")
 

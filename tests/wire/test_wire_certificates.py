@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from patience import PATIENCE_S
 from windfall import clock
 from windfall.errors import ConfigError
 from windfall.wire.bulk_server import application
@@ -23,11 +24,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def test_who_trusts_the_ca_reaches_the_endpoint_and_who_trusts_another_does_not(made: Certificates, tmp_path: Path) -> None:
     served = Served(application([]), ssl_certfile=str(made.endpoint), ssl_keyfile=str(made.endpoint_key))
     try:
-        assert httpx.get(served.url, verify=_context(made.ca), trust_env=False).text == "windfall endpoint\n"
+        assert httpx.get(served.url, verify=_context(made.ca), trust_env=False, timeout=PATIENCE_S).text == "windfall endpoint\n"
         other = make(tmp_path, ["x"], clock.wall(), days=1)
         for wrong in (_context(other.ca), True):
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-                httpx.get(served.url, verify=wrong, trust_env=False)
+                httpx.get(served.url, verify=wrong, trust_env=False, timeout=PATIENCE_S)
     finally:
         served.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import socket
@@ -15,12 +16,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from patience import PATIENCE_S
 from windfall.site.tunnel import Tunnel
 from windfall.store.records import Token
 from windfall.wire.bulk_server import application
 from windfall.wire.fleet_proxy import FleetProxy, Registrations, node_id, register
 from windfall.wire.probe import answers
 from wire.served import Served
+
+post = functools.partial(httpx.post, trust_env=False, timeout=PATIENCE_S)
 
 
 class Link:
@@ -42,7 +46,7 @@ class Link:
         self.proxy = FleetProxy(self.superlink.url, lambda: self.tokens, self.nodes, largest_bytes=1_000_000)
         self.endpoint = Served(application(self.proxy.routes()))
         self.tunnel = Tunnel(self.endpoint.url, "of a", environ={})
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.tunnel.port}", trust_env=False, timeout=60)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.tunnel.port}", trust_env=False, timeout=PATIENCE_S)
 
     def close(self) -> None:
         self.client.close()
@@ -77,13 +81,13 @@ def test_nothing_else_of_the_superlink_can_be_reached(link: Link, path: str) -> 
         s.sendall(f"POST {path} HTTP/1.1\r\n{headers}\r\n".encode())
         assert s.recv(100).split()[1] in (b"404", b"405")
     assert not link.heard
-    assert httpx.post(f"http://127.0.0.1:{link.tunnel.port}/v1/control/start-run", content=b"", trust_env=False).status_code == 404
+    assert post(f"http://127.0.0.1:{link.tunnel.port}/v1/control/start-run", content=b"").status_code == 404
 
 
 def test_a_token_of_no_site_or_of_an_earlier_life_opens_nothing(link: Link) -> None:
     def status(token: str) -> int:
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.post(f"{link.endpoint.url}/v1/fleet/pull-messages", content=b"", headers=headers, trust_env=False).status_code
+        return post(f"{link.endpoint.url}/v1/fleet/pull-messages", content=b"", headers=headers).status_code
 
     assert [status("of a"), status("of b")] == [200, 401]
     link.tokens[0] = Token("a", 2, link.tokens[0].sha256, False)
@@ -94,8 +98,8 @@ def test_a_token_of_no_site_or_of_an_earlier_life_opens_nothing(link: Link) -> N
 def test_a_request_that_is_too_large_or_does_not_say_how_large_is_refused(link: Link) -> None:
     headers = {"Authorization": "Bearer of a"}
     url = f"{link.endpoint.url}/v1/fleet/push-object"
-    assert httpx.post(url, content=b"x" * 1_000_001, headers=headers, trust_env=False).status_code == 413
-    assert httpx.post(url, content=iter([b"x"]), headers=headers, trust_env=False).status_code == 413
+    assert post(url, content=b"x" * 1_000_001, headers=headers).status_code == 413
+    assert post(url, content=iter([b"x"]), headers=headers).status_code == 413
     assert not link.heard
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from patience import PATIENCE_S
 from windfall import clock
 from windfall.store.files import write_json
 from windfall.store.records import Token
@@ -25,7 +26,7 @@ class Place:
         self.root = root
         self.tokens = [Token("c", 3, hashlib.sha256(b"of c").hexdigest(), True)]
         self.served = Served(application(StartServer(root, lambda: self.tokens, ["a", "b"]).routes()))
-        self.client = httpx.Client(base_url=self.served.url, trust_env=False, timeout=60)
+        self.client = httpx.Client(base_url=self.served.url, trust_env=False, timeout=PATIENCE_S)
         self.a = Resident(root, "a")
 
     def join(self, token: str) -> httpx.Response:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from windfall.cli.output import print_json, say
 from windfall.errors import ConfigError
+from windfall.inputs import read_text
 from windfall.ui.web.serve import Served, serve
 
 TOKEN = "WINDFALL_DASHBOARD_TOKEN"
@@ -42,7 +43,7 @@ def _token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get(TOKEN) or None
     try:
-        found = path.read_text(encoding="utf-8").strip()
+        found = read_text(path).strip()
     except OSError as e:
         raise ConfigError(f"--token-file {path}: cannot be read: {e.strerror}") from None
     except UnicodeError:

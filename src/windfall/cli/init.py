@@ -6,6 +6,7 @@ from pathlib import Path
 
 from windfall.config.template import TEMPLATE
 from windfall.errors import ConfigError
+from windfall.store.files import write_atomic
 
 
 def init(file: Path, force: bool) -> None:
@@ -15,7 +16,8 @@ def init(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise ConfigError(f"{file}: exists already; --force overwrites it")
     try:
-        file.write_text(TEMPLATE, encoding="utf-8")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, [TEMPLATE.encode()])
     except OSError as e:
         raise ConfigError(f"{file}: cannot be written: {e.strerror}") from None
     print(f"wrote {file}; next: windfall check {file}, then windfall run {file}")

@@ -52,6 +52,8 @@ def require_writable(*, files: Sequence[Path | None] = (), folders: Sequence[Pat
                 raise StoreError(
                     f"{path}: cannot be written: it is {'a folder' if path.is_dir() else 'a file'}, and {wanted} is wanted"
                 )
+            if path.is_fifo():  # a try would be the end of it for whoever reads it
+                continue
             there = path if wanted == "a folder" else path.parent
             while not there.exists():
                 there = there.parent

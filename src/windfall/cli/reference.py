@@ -55,6 +55,8 @@ def command_line() -> str:
         "# Command line", "",
         f"{_MADE} Every verb that prints results has `--json`. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration "
         "(also where a file, run or version that is named is not there), 130 interrupted (drained cleanly).",
+        "", "What is read once (a configuration, a token) may be a pipe; a device or a socket is refused. Folders on the way "
+        "to what a verb writes are made.",
     ]  # fmt: skip
     for path, command in _verbs(typer.main.get_command(app), ("windfall",)):
         context = click.Context(command, info_name=" ".join(path))

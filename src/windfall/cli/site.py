@@ -37,6 +37,7 @@ def invite(
         print(token)
     else:
         try:
+            out.parent.mkdir(parents=True, exist_ok=True)
             write_secret(out, f"{token}\n")
         except OSError as e:
             raise ConfigError(f"{out}: cannot be written ({e.strerror})") from None

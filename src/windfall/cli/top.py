@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from windfall import clock
 from windfall.cli.output import print_line
 from windfall.config.load import stored
 from windfall.config.schema import Config
@@ -21,16 +20,17 @@ class _Watching(Protocol):
     def finish(self) -> None: ...
 
 
-def top(root: Path, jsonl: bool) -> None:
-    """Show the run in ``root`` for as long as it runs. Of one that does not run: how it stands, once."""
+def top(root: Path, jsonl: bool) -> int:
+    """Show the run in ``root`` for as long as it runs, or until q or Ctrl-C; the exit code. Of one that does not run: how it
+    stands, once."""
     run = RunDir(root).open_existing()
     if jsonl:
         from windfall.ui.terminal.lines import JsonLines
 
         lines = JsonLines(run, print_line)
-        _follow(run, lines)
+        code = _follow(run, lines)
         lines.end(None)
-        return
+        return code
     from windfall.ui.terminal.console import SafeConsole, output
     from windfall.ui.terminal.live import LiveView
     from windfall.ui.terminal.tables import print_status
@@ -38,13 +38,14 @@ def top(root: Path, jsonl: bool) -> None:
 
     console = SafeConsole()
     if console.is_terminal:
-        _follow(run, LiveView(run, _config(run), console, joined=True))
-        return
+        return _follow(run, LiveView(run, _config(run), console, joined=True))
     # Into a pipe: how it stands, then a line for each thing that happens, then how it stands.
     print_status(run_state(run), output())
+    code = 0
     if _runs(run):
-        _follow(run, LiveView(run, _config(run), console, joined=True))
+        code = _follow(run, LiveView(run, _config(run), console, joined=True))
         print_status(run_state(run), output())
+    return code
 
 
 def _config(run: RunDir) -> Config:
@@ -55,16 +56,21 @@ def _config(run: RunDir) -> Config:
         raise StoreError(f"{run.config}: the run's configuration cannot be read ({e}); restore it from a copy") from None
 
 
-def _follow(run: RunDir, view: _Watching) -> None:
-    """Show it until the run is over, or Ctrl-C: that ends the watching and not the run."""
+def _follow(run: RunDir, view: _Watching) -> int:
+    """Show it until the run is over, or q or Ctrl-C, which end the watching and not the run; the exit code."""
+    from windfall.ui.terminal.keys import Keys
+
     try:
-        while _runs(run):
-            view.update()
-            clock.pause(_LOOK_S)
+        with Keys() as keys:
+            while _runs(run):
+                view.update()
+                if "q" in keys.pressed(_LOOK_S).lower():
+                    break
     except KeyboardInterrupt:
-        pass
+        return 130
     finally:
         view.finish()
+    return 0
 
 
 def _runs(run: RunDir) -> bool:

@@ -74,6 +74,7 @@ def _json(found: Description, seen: Windows | None) -> dict[str, Any]:
             "from": iso_utc(float(trace.times[0])), "to": _end(trace), "rows": len(values), "unit": _unit(found),
             "factor": trace.factor.value, "unit_named": trace.factor.named or None, "min": float(values.min()),
             "median": float(np.median(values)), "max": float(values.max()), "warnings": trace.warnings,
+            "resolution_guessed": trace.guessed,
             "resolution": [
                 {"from": iso_utc(s.begin), "period_s": s.period_s if np.isfinite(s.period_s) else 0.0, "rows": s.rows}
                 for s in trace.resolution_parts()
@@ -129,6 +130,7 @@ def _print_signal(found: Description, trace: Trace, seen: Windows | None) -> Non
     parts = trace.resolution_parts()
     for i, part in enumerate(parts[:_MOST]):
         each = _step_text(part.period_s) if np.isfinite(part.period_s) else "each until the next"
+        each += " (a guess)" if trace.guessed else ""
         print(f"  {'resolution' if not i else '':<11} {each} from {iso_utc(part.begin)}, {counted(part.rows, 'row')}")
     if len(parts) > _MOST:
         print(f"  {'':<11} and {len(parts) - _MOST} more changes")

@@ -74,8 +74,7 @@ def status(
     if watch:
         from windfall.cli import top as watching
 
-        watching.top(run, as_json)
-        return
+        raise typer.Exit(watching.top(run, as_json))
     from windfall.cli import status as verb
 
     verb.status(run, as_json)
@@ -83,13 +82,13 @@ def status(
 
 @app.command()
 def top(run: RunArgument, as_lines: LinesOption = False) -> None:
-    """Show a run as its own terminal does, for as long as it runs. Ctrl-C ends the watching, not the run.
+    """Show a run as its own terminal does, for as long as it runs. q or Ctrl-C ends the watching, not the run.
 
     Into a pipe it prints how the run stands, and a line for each thing that happens.
     """
     from windfall.cli import top as verb
 
-    verb.top(run, as_lines)
+    raise typer.Exit(verb.top(run, as_lines))
 
 
 @app.command()

@@ -21,6 +21,7 @@ from windfall.config.signals import _KEYS as KEYS_OF
 from windfall.config.signals import SignalTable
 from windfall.config.syntax import parse
 from windfall.errors import ConfigError
+from windfall.inputs import read_bytes
 
 #: The file that a URL of Redis names.
 _CA_OF_A_URL = re.compile(r"([?&]ssl_ca_certs=)([^&]+)")
@@ -66,7 +67,7 @@ def look(path: Path) -> Looked:
         ConfigError: the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `windfall init {path}` writes one to start from") from None
     except IsADirectoryError:

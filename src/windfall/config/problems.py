@@ -21,7 +21,7 @@ class Problem:
     def text(self, file: str) -> str:
         """``file:line: site[1].signal.path (site texas): message``."""
         whose = f" (site {self.site})" if self.site else ""
-        return f"{file}:{self.line}: {self.key}{whose}: {self.message}"
+        return _one_line(f"{file}:{self.line}: {self.key}{whose}: {self.message}")
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -35,6 +35,11 @@ class ConfigProblems(ConfigError):
         self.file = file
         self.problems = problems
         super().__init__("\n".join(p.text(file) for p in problems))
+
+
+def _one_line(text: str) -> str:
+    """Values of a file may hold line ends; a problem is one line all the same."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def dotted(path: Path) -> str:

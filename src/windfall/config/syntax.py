@@ -14,10 +14,15 @@ from datetime import date, datetime, time
 from typing import Any
 
 from windfall.config.lines import Path, Statement, statements
+from windfall.units import counted
 
 _MOST = 30
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _OPEN_HEADER = re.compile(r"^\s*\[+\s*([A-Za-z0-9_.-]+)[\s\]]*(#.*)?$")
+#: So many lines that are not UTF-8 are told one by one.
+_FEW = 3
+#: Control characters other than white space are at most so large a share of a text's first bytes, or three.
+_CONTROLS, _SAMPLED, _WHITE = 0.05, 10_000, b"\t\n\r\f\v"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -39,6 +44,10 @@ class Parsed:
 def parse(data: bytes, lists: frozenset[str]) -> Parsed:
     """The tables of a file; ``lists`` are the names of tables of which there may be several."""
     found = Parsed()
+    if _is_binary(data):
+        found.problems.append((1, "it is no text but a binary file; name a configuration (TOML, saved as UTF-8)"))
+        found.broken = True
+        return found
     found.text = _decoded(data, found.problems)
     lines = found.text.split("\n")
     merged: dict[str, str] = {}
@@ -177,6 +186,14 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def _is_binary(data: bytes) -> bool:
+    """Whether a file is no text at all: each of its lines would be a mistake of its own."""
+    if data.startswith(_UTF16):
+        return False
+    controls = sum(byte < 32 and byte not in _WHITE for byte in data[:_SAMPLED])
+    return b"\0" in data or controls > max(3, _CONTROLS * len(data[:_SAMPLED]))
+
+
 def _decoded(data: bytes, problems: list[tuple[int, str]]) -> str:
     """A file as text. A byte-order mark is no part of it, and line ends are those of any system."""
     if data.startswith(_UTF16):
@@ -187,12 +204,17 @@ def _decoded(data: bytes, problems: list[tuple[int, str]]) -> str:
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
+            strange: list[tuple[int, str]] = []
             for number, line in enumerate(data.split(b"\n"), 1):
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError as e:
                     shown = _short(line.decode("latin-1"))
-                    problems.append((number, f"byte 0x{line[e.start]:02x} is not UTF-8 (`{shown}`?); save the file as UTF-8"))
+                    strange.append((number, f"byte 0x{line[e.start]:02x} is not UTF-8 (`{shown}`?); save the file as UTF-8"))
+            problems += strange[:_FEW]
+            if len(strange) > _FEW:  # saved in another encoding: one mistake, not one for each of its lines
+                others = counted(len(strange) - _FEW - 1, "other line")
+                problems.append((strange[_FEW][0], f"here and in {others} it is not UTF-8 either"))
             text = data.decode("utf-8", errors="replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -10,6 +10,7 @@ from windfall.config.load import signals
 from windfall.config.schema import Config
 from windfall.config.trackers import SECRETS
 from windfall.errors import Unauthorized
+from windfall.inputs import read_text, why
 
 #: What each kind of signal needs. Its own package asks for nothing else.
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -54,10 +55,9 @@ def by_reference(reference: str, named_by: str) -> str:
             raise Unauthorized(f"the variable {name}, which {named_by} names, is not set")
     else:
         try:
-            value = Path(name).expanduser().read_text(encoding="utf-8").strip()
+            value = read_text(Path(name).expanduser()).strip()
         except (OSError, UnicodeDecodeError) as e:
-            why = e.strerror if isinstance(e, OSError) else "it is no text"
-            raise Unauthorized(f"{name}, which {named_by} names, cannot be read: {why}") from None
+            raise Unauthorized(f"{name}, which {named_by} names, cannot be read: {why(e)}") from None
         if not value:
             raise Unauthorized(f"{name}, which {named_by} names, is empty")
     if not value.isascii() or not value.isprintable():
@@ -115,16 +115,13 @@ def _first(values: Mapping[str, str], name: str) -> tuple[str, str]:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        with open(file, encoding="utf-8") as f:
-            mode = os.fstat(f.fileno()).st_mode
-            if mode & 0o077:
-                raise Unauthorized(f"{file}: others can read these credentials; run: chmod 600 {file}")
-            lines = f.read().splitlines()
+        if file.stat().st_mode & 0o077:
+            raise Unauthorized(f"{file}: others can read these credentials; run: chmod 600 {file}")
+        lines = read_text(file).splitlines()
     except FileNotFoundError:
         raise Unauthorized(f"{file}: no such credentials_file; make it, with NAME=value lines") from None
     except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "it is not text"
-        raise Unauthorized(f"{file}: these credentials cannot be read ({reason})") from None
+        raise Unauthorized(f"{file}: these credentials cannot be read: {why(e)}") from None
     found = {}
     for line in lines:
         name, sign, value = line.strip().removeprefix("export ").partition("=")

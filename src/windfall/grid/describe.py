@@ -104,7 +104,8 @@ def _by_guess(sheet: Sheet, columns: list[SheetColumn], path: str, asked: dict[s
         found.trace = _load(found)
         if "period_s" not in asked:
             found.table["period_s"] = _period(found.trace)
-            found.trace = _load(found)
+            if not found.trace.guessed:
+                found.trace = _load(found)
     except SignalError as e:
         found.problem = str(e)
         return found
@@ -160,6 +161,8 @@ def _settle(found: Description, asked: dict[str, Any]) -> None:
         table["timezone"] = trace.assumed
     if trace.assumed == "UTC":
         found.notes["timezone"] = "instants have no offset: say what clock they are of"
+    if trace.guessed:
+        found.notes["period_s"] = "a guess: a single row shows no pace"
     if table.get("period_s") == 0 and "period_s" not in asked:
         found.notes["period_s"] = "rows come at no steady pace: each was taken to hold until the next"
     if "where" in table and "where" not in asked:

@@ -19,6 +19,7 @@ from typing import Any
 from windfall.errors import SignalError
 from windfall.grid.header import SEPARATORS, IsHeader, are_units, find_header, is_data
 from windfall.grid.json_rows import json_rows
+from windfall.inputs import require_file
 
 #: What UTF-16 begins with.
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -101,6 +102,7 @@ def read_sheet(
     """
     wanted = list(dict.fromkeys([*names, *(where or {})]))
     try:
+        require_file(file)
         data = _unpacked(file.read_bytes(), label)
         if not data.removeprefix(b"\xef\xbb\xbf").strip():
             raise SignalError(f"{label}: is empty; fetch the file again")

@@ -56,6 +56,8 @@ class Trace:
     ends: bool = False
     #: The column that was read.
     column: str = ""
+    #: Whether nothing shows how long its one row counts.
+    guessed: bool = False
 
     def holes(self) -> list[tuple[float, float]]:
         """From when to when rows are missing (Unix seconds)."""
@@ -214,7 +216,14 @@ class _TraceReader:
             perfect=table.forecast == "perfect",
             periods=None if uniform or not table.period_s else periods,
         )
-        return Trace(signal, self.warnings, times, periods, values[rows], factor, when.assumed, when.ends, table.column or "")
+        # One row is no pace, and nobody has said one.
+        guessed = len(times) == 1 and "period_s" not in table.model_fields_set
+        if guessed:
+            self.warnings.append(
+                f"{self.label}: has a single row, which shows no pace: that it counts for {period_s:g} s is a guess; set period_s"
+            )
+        assumed, ends = when.assumed, when.ends
+        return Trace(signal, self.warnings, times, periods, values[rows], factor, assumed, ends, table.column or "", guessed)
 
     def _left_out(self, when: Moments, timed: npt.NDArray[np.bool_], good: npt.NDArray[np.bool_], raw: Array, usable: int) -> None:
         """Say how many rows cannot be used, and show one of each kind; an error where none can, or most instants cannot."""

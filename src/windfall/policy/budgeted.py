@@ -190,11 +190,12 @@ class Budgeted:
             site, skills[name] = able[name], skill.learned(able[name].memory, past.columns, t)
             ahead, weight = _told(forecasts[name], skills[name], t, sure=name in self._sure)
             sources.append(SiteSupply(
-                past.values[-most * _PER_DAY :], site.spin_up_s, self._start_share(name), site.rate, site.watts / 1e3, ahead, weight
+                past.values[-most * _PER_DAY :], site.spin_up_s, self._start_share(name), site.rate, site.watts / 1e3,
+                ahead, weight, _late(site),
             ))  # fmt: skip
         most_left = sum(s.rate for s in sources) * (end - t)
         left = min(max(view.left, 1e-3 * most_left), most_left)
-        made = reserve(sources, left, end - t)
+        made = reserve(sources, left, end - t, most - max(d.known for d in days.values()))
         for i, (name, source) in enumerate(zip(days, sources, strict=True)):
             if (forecast := forecasts[name]) is not None:
                 skills[name] = skill.noted(skills[name], forecast, made.likely[i], STEP_S, t)
@@ -284,6 +285,8 @@ class Budgeted:
         d = self._breakeven.decide_site(t, replace(site, memory=rest), at_worth)
         days = int(memory["known"])
         how = f"{days} days of its past" if days >= _LEAST_DAYS else f"{days} days of its past and a prior"
+        if late := _late(site):
+            how += f" as told {duration_text(late * STEP_S)} late"
         if memory.get("trusted", 0.0) > 0:
             how += f", and its forecast, trusted by {memory['trusted']:.0%}"
         reason = f"{d.reason} (climatology: {how}; what is left should cost {memory['expected']:.0f} {unit})"
@@ -328,6 +331,11 @@ def _told(forecast: Forecast | None, memory: Mapping[str, float], t: float, *, s
     ahead = np.where(place >= 0, forecast.values[np.maximum(place, 0)], np.nan)
     weight = np.ones(len(times)) if sure else skill.weights(memory, times - forecast.made_at)
     return ahead, weight
+
+
+def _late(site: SiteView) -> int:
+    """How many steps late readings are, told by the newest."""
+    return 0 if site.reading is None else max(0, round((site.reading.known_at - site.reading.valid_from) / STEP_S))
 
 
 def _warm_s(site: SiteView) -> float:

@@ -77,7 +77,13 @@ class Level:
             gain, scale = self.sign * (self.level - value), self.scale
         shown = quantity(value, self.kind, self.currency)
         level = quantity(self.level, self.kind, self.currency)
-        side = ("under" if open_ else "at or over") if self.sign > 0 else ("at or over" if open_ else "under")
+        if shown == level and value != self.level:  # 79.9 g, not "80 g is under worth 80 g"
+            number = value * 100 if self.kind == "state_of_charge" else value
+            shown = f"{number:.6g} {shown.partition(' ')[2]}"
+        # The level itself is on the side on which the criterion puts it: `price <= 0` holds at 0, `moer < 100` does not at 100.
+        low = (self.sign > 0) == open_
+        at = self.holds(self.level) == open_
+        side = ("at or " if at else "") + ("under" if low else "over")
         name = "worth" if self.scale is not None else "the charge" if self.kind == "state_of_charge" else "the demand"
         unit = "s" if self.scale is None else f"{self.currency}·s/MWh" if self.kind == "price" else "g·s/kWh"
         return Judged(

@@ -6,11 +6,15 @@ So it learns what readings are good for there: how long windows last, how soon t
 now if readings are late. Where windows begin and end by the clock, late readings are so made up for: it starts before it hears that
 one is open, and stops before it hears that it is not.
 
-Break-even is its gate, and decides first. Once a day of the past is known, both rules are carried out on what is known, and later,
-each time the levels are learned anew, on what has come since the last time. Their lead is counted no further than `_MARGIN` starts
-either way, and the rule that reaches it decides. So twice that, and what comes within two days, is the most that is lost to
-break-even before it takes over, however well the levels did before (a cumulative sum test; Page 1954). Where no level says what a
-reading is worth (a trigger of several signals), break-even decides.
+Before a day of the past is known, break-even decides when to start, because a gain must have been seen, and a prior when to stop
+(the chain of a year of California), because break-even then waits for a loss that has usually begun. Of prices and powers there is
+no prior, so break-even decides both.
+
+Then break-even is its gate. Both rules are carried out on what is known, and the levels decide if they did no worse. Later, each
+time the levels are learned anew, both are carried out on what has come since the last time. Their lead is counted no further than
+`_MARGIN` starts either way, and the rule that reaches it decides. So twice that, and what comes within two days, is the most that
+is lost to break-even before it takes over, however well the levels did before (a cumulative sum test; Page 1954). Where no level
+says what a reading is worth (a trigger of several signals), break-even decides.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from windfall.grid.signal import Columns
 from windfall.policy.base import Criterion, Decision, Judged, Memory, SiteView
 from windfall.policy.belief import HOURS, Array, Belief, cadence_s, hours_of, stepped
 from windfall.policy.breakeven import Breakeven
-from windfall.policy.criterion import Level, distances
+from windfall.policy.criterion import Level, distances, intensity
 from windfall.units import duration_text
 
 _DAY_S = 86400.0
@@ -69,30 +73,36 @@ class Learned:
         stands = len(m) == len(_KEYS) and t < m["due"] and m["late"] == late and abs(m["restart"] - restart) <= 0.1 * restart
         if not stands:
             m = self._learn(t, site, level, m if len(m) == len(_KEYS) else {}, row_s)
-        if m["leads"] <= 0:
-            own = replace(site, memory={k: v for k, v in site.memory.items() if k in _OWN})
-            d = self._breakeven.decide_site(t, own, judged)
-            until = m["due"] if d.until is None else min(d.until, m["due"])
-            why = "too little of the past is known to learn from"
-            if m["leads"]:
-                why = "break-even has done better" if m["lead"] < 0.0 else "nothing better has been shown yet"
-            return replace(d, reason=f"{d.reason} ({why})", until=until, memory={**d.memory, **m})
-        distance = 1.0 - judged.gain / judged.scale
         hour = int((t - delay_s) // 3600) % HOURS
+        if m["leads"] > 0 or (m["leads"] == 0 and site.on and intensity(level.kind)):
+            return self._by_levels(site, judged, m, hour, (math.floor((t - delay_s) / 3600.0) + 1) * 3600.0 + delay_s)
+        own = replace(site, memory={k: v for k, v in site.memory.items() if k in _OWN})
+        d = self._breakeven.decide_site(t, own, judged)
+        until = m["due"] if d.until is None else min(d.until, m["due"])
+        why = "too little of the past is known to learn from"
+        if m["leads"]:
+            why = "break-even has done better" if m["lead"] < 0.0 else "its levels have not regained their lead"
+        return replace(d, reason=f"{d.reason} ({why})", until=until, memory={**d.memory, **m})
+
+    def _by_levels(self, site: SiteView, judged: Judged, m: dict[str, float], hour: int, hour_ends: float) -> Decision:
+        """What the levels in ``m`` say; readings of ``hour`` are known until ``hour_ends``."""
+        distance = 1.0 - judged.gain / judged.scale
         on = distance < m[(_STOPS if site.on else _STARTS)[hour]]
         levels = {k: judged.level + (m[f"{k}_{hour:02}"] - 1.0) * judged.scale for k in ("start", "stop")}
         verb = ("start" if on else "stop") if on != site.on else ("on" if on else "off")
-        how = "" if not late else f"; readings are {duration_text(m['late'] * m['step'])} late"
-        what = f"stops at {levels['stop']:.0f}" if on else f"starts under {levels['start']:.0f}"
-        reason = f"{verb}: {judged.text}; here it {what} between {hour} and {hour + 1} h UTC, by what has paid{how}"
+        late = "" if not m["late"] else f"; readings are {duration_text(m['late'] * m['step'])} late"
+        what = f"stops at {levels['stop']:.0f}" if on or not m["leads"] else f"starts under {levels['start']:.0f}"
+        how = f"between {hour} and {hour + 1} h UTC, by what has paid"
+        if not m["leads"]:
+            how = "by what usually follows (too little of the past is known to learn from)"
+        reason = f"{verb}: {judged.text}; here it {what} {how}{late}"
         numbers = {"value": judged.value, "worth": judged.level, **{f"{k}_at": v for k, v in levels.items() if math.isfinite(v)}}
         quiet, until = None, m["due"]
-        if judged.single:
+        if judged.single and (on or m["leads"]):
             # What the same reading would bring at any hour is promised until the levels are learned anew, else until the hour ends.
             bound = min(m[k] for k in _STOPS) if on else max(m[k] for k in _STARTS)
             if (distance < bound) != on:
-                bound = m[(_STOPS if on else _STARTS)[hour]]
-                until = min(until, (math.floor((t - delay_s) / 3600.0) + 1) * 3600.0 + delay_s)
+                bound, until = m[(_STOPS if on else _STARTS)[hour]], min(until, hour_ends)
             edge = judged.level + (bound - 1.0) * judged.scale
             quiet = (-math.inf, edge) if on else (edge, math.inf)
         return Decision(on, reason, numbers, until, m, quiet)
@@ -117,7 +127,8 @@ class Learned:
         now |= dict(zip((*_STARTS, *_STOPS), (*starts.tolist(), *stops.tolist()), strict=True))
         lead, leads = was.get("lead", 0.0), was.get("leads", 0.0)
         if leads == 0.0 and span >= _DAY_S:
-            lead, leads = self._ahead(times, d, now), -1.0
+            lead = self._ahead(times, d, now)
+            leads = 1.0 if lead >= 0.0 else -1.0
         elif leads != 0.0 and was["step"] == step_s:
             new = times >= was["learned_at"] - was["late"] * step_s
             lead += self._ahead(times[new], d[new], was)

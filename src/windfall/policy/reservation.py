@@ -2,10 +2,10 @@
 
 A stochastic dynamic programme over the time left and the tokens left. What may come is drawn from the past, days whole and of all
 sites together: from an instant of a past day, the next hours are those of another past day at the same time of day, the likelier
-the more its last 24 hours and its last hour were like this one's (a stochastic mesh; Broadie and Glasserman 2004, with the weights
-of a kernel). In each stretch of time one price per token applies to all sites, whatever comes in it, because nobody knows which
-continuation it will be; it is the price at which the stretch and everything after it are expected to cost least. So the price is
-low while clean hours are likely to come in time, follows what today looks like, and rises as the date nears.
+the more its last 24 hours and its last hour were like this one's, and the later it was (a stochastic mesh; Broadie and Glasserman
+2004, with the weights of a kernel). In each stretch of time one price per token applies to all sites, whatever comes in it, because
+nobody knows which continuation it will be; it is the price at which the stretch and everything after it are expected to cost least.
+So the price is low while clean hours are likely to come in time, follows what today looks like, and rises as the date nears.
 
 A forecast shifts the continuations towards what it says and draws them together, by its weight at each lead (`skill`).
 """
@@ -41,6 +41,8 @@ _FINE_DAYS, _FAR_DAYS = 14, 42
 #: How alike two instants are: by the mean of the cheapest hours of the last 24, and by the last hour, each over its spread in the
 #: past; the kernel's width; and the share of continuations that are drawn without looking.
 _CHEAP_H, _WIDTH, _ANY = 4, 0.5, 0.1
+#: After so many days a day counts half, as seasons and weather change.
+_HALF_LIFE_DAYS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class SiteSupply:
     """One site: the values of its past [n], a step each, whole days to now; what a start takes; tokens per second; kW.
 
     ``start_share``: the power of a start, as a share of the training power. ``ahead`` [m]: what a forecast says of the steps to
-    come, NaN where nothing, and ``weight`` [m] how much it counts, 0 to 1.
+    come, NaN where nothing, and ``weight`` [m] how much it counts, 0 to 1. ``late``: how many steps late readings are.
     """
 
     values: Array
@@ -58,6 +60,7 @@ class SiteSupply:
     kw: float
     ahead: Array = field(default_factory=lambda: np.empty(0))
     weight: Array = field(default_factory=lambda: np.empty(0))
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +94,17 @@ def steps_of(past: Columns, t: float, days: int) -> Array:
     return np.where(known, past.values[at], np.nan)
 
 
-def reserve(sources: list[SiteSupply], left: float, time_s: float) -> Reservation:
-    """The prices now, if ``left`` tokens are due in ``time_s``; all sources have pasts of one length, at least two days."""
+def reserve(sources: list[SiteSupply], left: float, time_s: float, ageless: int = 0) -> Reservation:
+    """The prices now, if ``left`` tokens are due in ``time_s``; all sources have pasts of one length, at least two days.
+
+    The first ``ageless`` days are of no date (a prior's), and all as old as the first of the others.
+    """
     each = np.concatenate([s.values * (s.kw / s.rate) for s in sources])
     top = float(np.abs(each).max()) + 1.0
     # The lowest price is one at which nothing trains, the highest one at which all does.
     tries = np.quantile(each, _QUANTILES) + 1e-6 * (1.0 + top)
     levels = np.unique(np.concatenate(([each.min()], tries, [each.max() + 1.0])))
-    alike = _Likeness(np.mean([s.values * (s.kw / s.rate) for s in sources], axis=0))
+    alike = _Likeness(np.mean([s.values * (s.kw / s.rate) for s in sources], axis=0), ageless)
     supply = _Supplies(sources, levels, alike.weights(0)[-1])
     # A little more than is left is planned for too, so that the last token's price has neighbours on both sides.
     points = np.linspace(0.0, left * _MORE, _POINTS)
@@ -165,9 +171,11 @@ def _choose(expected: Array, after: Array, points: Array, levels: Array, tie: Ar
 class _Likeness:
     """How like each other the past's days are, at each time of day."""
 
-    def __init__(self, joint: Array) -> None:
-        """``joint`` [n]: a value every step, over whole days to now."""
+    def __init__(self, joint: Array, ageless: int) -> None:
+        """``joint`` [n]: a value every step, over whole days to now, the first ``ageless`` of no date."""
         self._days = len(joint) // _PER_DAY
+        #: [days]: how much each counts by its age.
+        self._counts = 0.5 ** (np.minimum(np.arange(self._days)[::-1], self._days - ageless) / _HALF_LIFE_DAYS)
         self._until = np.append(0.0, np.cumsum(joint))
         hours = joint.reshape(-1, _PER_HOUR).mean(axis=1)
         last = np.lib.stride_tricks.sliding_window_view(hours, 24)
@@ -198,13 +206,14 @@ class _Likeness:
         spread = to[known].std(axis=0)
         came = seen[1 : days + 1] if step == 0 else seen[:days]
         far = (((came[:, None] - to[None]) / (_WIDTH * np.where(spread > 0, spread, 1.0))) ** 2).sum(axis=2)
-        near = np.exp(-0.5 * np.where(np.isnan(far), np.inf, far)) * known
+        counts = self._counts * known
+        near = np.exp(-0.5 * np.where(np.isnan(far), np.inf, far)) * counts
         own = np.arange(days - 1)
         near[own, own + 1 if step == 0 else own] = 0.0
         if step:
             near[days - 1, days - 1] = 0.0
         total = near.sum(axis=1, keepdims=True)
-        evenly = known / known.sum()
+        evenly = counts / counts.sum()
         return np.asarray(np.where(total > 1e-12, (1.0 - _ANY) * near / np.maximum(total, 1e-12) + _ANY * evenly, evenly))
 
 
@@ -261,11 +270,12 @@ def _summed(steps: Array) -> Array:
 
 
 def supplied(values: Array, source: SiteSupply, worths: Array) -> tuple[Array, Array]:
-    """By worth and step, [worths, n]: seconds trained if the site runs under that worth, and what they cost per kW.
+    """By worth and step, [worths, n]: seconds trained if the site runs while readings are under that worth, and their cost per kW.
 
-    At the highest worth the site runs all the time, and starts never.
+    Late readings are under it when what they are about has changed, and what holds then is what is paid. At the highest worth the
+    site runs all the time, and starts never.
     """
-    under = values[None, :] < worths[:, None]
+    under = np.roll(values, source.late)[None, :] < worths[:, None]
     # A window is a run of steps under the worth. Between two worths a step over it is put, so that no run goes on in the next.
     n = len(values) + 1
     flat = np.zeros((len(worths), n), np.int8)

@@ -23,6 +23,9 @@ from windfall.wire.probe import answers, free_port, port_is_free
 _YOUNG_S = 5.0
 #: How often it is asked for a sign of life (s), and how long it may take to answer. If it runs and stays silent longer it is ended.
 _PROBE_S, _PROBE_TIMEOUT_S, _SILENT_S = 5.0, 1.0, 45.0
+#: So long (s) it may take to answer for the first time: it loads much, and on a busy machine that takes its time. One that is ended
+#: while it makes its database leaves half of one.
+_STARTING_S = 300.0
 #: After so many failures in a row what it may have damaged is set aside; after twice as many the run gives up.
 _FAILS = 3
 
@@ -108,9 +111,9 @@ class KeptProcess:
         if self._child.poll() is None:
             return self._mind_its_silence(self._child)
         status = self._child.returncode
-        if status < 0:
-            self._started = 0.0  # somebody has killed it: that says nothing about its health
-        self._fails = self._fails + 1 if clock.monotonic() - self._started < _YOUNG_S else 0
+        # That somebody has killed it says nothing about its health.
+        worked = status < 0 or (self._answered() and clock.monotonic() - self._started >= _YOUNG_S)
+        self._fails = 0 if worked else self._fails + 1
         if self._fails >= 2 * _FAILS:
             log = self._run.logs / self.log_name
             raise RunError(f"{self.called} ends as soon as it is started (status {status}); see {log}")
@@ -119,6 +122,10 @@ class KeptProcess:
         self.start()
         return f"{self.called} ended with status {status}; started again"
 
+    def _answered(self) -> bool:
+        """Whether it has given a sign of life since its start."""
+        return self._heard >= self._started
+
     def _mind_its_silence(self, child: subprocess.Popen[bytes]) -> str:
         now = clock.monotonic()
         if now - self._probed < _PROBE_S:
@@ -126,9 +133,9 @@ class KeptProcess:
         self._probed = now
         if answers("127.0.0.1", self.port, _PROBE_TIMEOUT_S, self.tls()):
             self._heard = clock.monotonic()
-        elif now - max(self._heard, self._started) > _SILENT_S:
+        elif now - max(self._heard, self._started) > (allowed_s := _SILENT_S if self._answered() else _STARTING_S):
             child.kill()
-            return f"{self.called} has not answered for {_SILENT_S:.0f} s; ending it"
+            return f"{self.called} has not answered for {allowed_s:.0f} s; ending it"
         return ""
 
     def stop(self) -> None:

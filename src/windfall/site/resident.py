@@ -19,6 +19,7 @@ import httpx
 
 from windfall import clock
 from windfall.errors import ConfigError, TransferError
+from windfall.inputs import read_text, why
 from windfall.processes import SiteProcess, group_members, signal_group, spawn, start_time
 from windfall.site.fetching import Endpoint, why_not
 from windfall.store.files import read_json, write_json, write_secret
@@ -265,9 +266,9 @@ def join(
         TransferError: the endpoint refuses it.
     """
     try:
-        token = token_file.read_text(encoding="utf-8").strip()
+        token = read_text(token_file).strip()
     except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{token_file}: the join token cannot be read ({e})") from None
+        raise ConfigError(f"{token_file}: the join token cannot be read: {why(e)}") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)

@@ -17,6 +17,7 @@ import httpx
 
 from windfall import clock
 from windfall.errors import ConfigError, TransferError, WindfallError
+from windfall.inputs import read_text, why
 from windfall.site import agent
 from windfall.site.fetching import Endpoint
 from windfall.site.liveness import Liveness
@@ -141,9 +142,9 @@ def _there(path: Path, size: int) -> bool:
 
 def _secret(path: Path) -> str:
     try:
-        found = path.read_text(encoding="ascii").strip()
+        found = read_text(path, "ascii").strip()
     except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: the token cannot be read ({e})") from None
+        raise ConfigError(f"{path}: the token cannot be read: {why(e)}") from None
     if not found:
         raise ConfigError(f"{path}: holds no token")
     return found

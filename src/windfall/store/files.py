@@ -59,7 +59,7 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, durable: bo
     ``point`` names the fault point (``windfall.faults``) between writing and renaming.
     """
     if path.exists() and (not path.is_file() or path.parent in _DESCRIPTORS or path in _STANDARD):
-        with open(path, "wb") as f:
+        with open(_opened(path) if path.is_fifo() else path, "wb") as f:
             f.writelines(parts)
         return
     if path.is_symlink():
@@ -80,6 +80,18 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, durable: bo
         raise
     if durable:
         sync_dir(path.parent)
+
+
+def _opened(pipe: Path) -> int:
+    """A pipe, to write. Raises OSError where nobody has it open to read: it would be waited for for ever."""
+    try:
+        fd = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "it is a pipe that nobody reads", str(pipe)) from None
+        raise
+    os.set_blocking(fd, True)
+    return fd
 
 
 def strict(value: Any) -> Any:

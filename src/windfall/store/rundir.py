@@ -106,7 +106,7 @@ class RunDir:
         """
         try:
             if self.root.exists() and not self.root.is_dir():
-                raise StoreError(f"{self.root}: is a file; name a folder for the run")
+                raise NoRun(f"{self.root}: is no folder; name one for the run")
             strangers = [p.name for p in self.root.iterdir()] if self.root.is_dir() and not self.exists() else []
             ours = {p.name for p in (self.config, self.telemetry, self.checkpoints, self.sites, self.logs, self.report, self.data)}
             # A start that was killed may have left a ledger that is not in its place yet.
@@ -118,6 +118,16 @@ class RunDir:
         except OSError as e:
             raise StoreError(f"{self.root}: the run directory cannot be made: {e.strerror}") from None
 
+    def _runs_inside(self) -> str:
+        """Of a folder that is no run and holds some: what to name in its place."""
+        if self.exists():
+            return ""
+        try:
+            found = sorted(str(p.parent) for p in self.root.glob("*/ledger.db"))
+        except OSError:
+            return ""
+        return ", ".join(found[:5]) + (f" or one of {len(found) - 5} more" if len(found) > 5 else "")
+
     def open_existing(self) -> RunDir:
         """Self, if there is a run here.
 
@@ -127,6 +137,10 @@ class RunDir:
         """
         if not self.exists() and (self.root / SUPERVISOR_LOCK).is_file():
             raise StoreError(f"{self.root}: its run is being prepared, or was ended while it was; look again in a moment")
+        if self.root.exists() and not self.root.is_dir():
+            raise NoRun(f"{self.root}: a run is a folder, and this is none; name the run directory (windfall run prints it)")
+        if inside := self._runs_inside():
+            raise NoRun(f"{self.root}: a folder of runs, and one is wanted: name {inside}")
         if not self.exists():
             raise NoRun(f"{self.root}: no run here (no ledger.db); `windfall run FILE --run-dir {self.root}` starts one")
         if not self.config.is_file():

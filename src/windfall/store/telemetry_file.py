@@ -41,6 +41,7 @@ class TelemetryFile:
         Raises:
             StoreError: missing or not a database (read only), or of a newer schema.
         """
+        db: sqlite3.Connection | None = None
         try:
             if read_only:
                 if not path.is_file():
@@ -50,10 +51,13 @@ class TelemetryFile:
                 db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")
-                db.executescript(SCHEMA)
+                # All tables at once: who looks meanwhile finds either none or each of them.
+                db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
                 upgrade(db)
             row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         except sqlite3.Error as e:
+            if db is not None:
+                db.close()
             told = "put the run's own file back, or let `windfall run` set it aside and begin anew (no work is in it)"
             raise StoreError(f"{path}: cannot be opened: {e}; {told}") from None
         if row and int(row[0]) > SCHEMA_VERSION:

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from windfall.errors import ConfigError, DataError, StoreError
+from windfall.inputs import read_bytes
 from windfall.store.files import write_atomic
 from windfall.store.tensors import Tensors, load_file, save_file, shapes_in
 from windfall.train.model import GPT, LOGIT_SOFTCAP, ROTARY_BASE, GPTConfig, empty_model, rotary_tables
+from windfall.train.tokenizer import TOKENIZER_BYTES
 from windfall.train.trainer import load_weights
 
 FORMAT = "windfall-gpt"
@@ -173,7 +175,7 @@ def load_folder(folder: str | Path, device: torch.device | str = "cpu") -> GPT:
 def read_document(path: Path) -> dict[str, Any]:
     """A JSON object. Raises DataError where there is none."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path, TOKENIZER_BYTES))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file, and without it the weights have no meaning; copy it there too") from None
     except OSError as e:

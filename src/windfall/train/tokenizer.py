@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windfall.errors import DataError
+from windfall.inputs import read_bytes
 from windfall.store.files import write_atomic
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ PATTERN = (
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 _FORMAT = "windfall-tokenizer"
+#: No tokenizer, and no JSON beside weights, is larger.
+TOKENIZER_BYTES = 1 << 30
 _VERSION = 1
 #: The pattern's look-ahead overflows the regular expression's stack on white space of some hundred thousand characters. A text
 #: on which it does is encoded in pieces of this many.
@@ -208,7 +211,7 @@ def load_tokenizer(path: str | Path) -> BPETokenizer:
     if path.is_dir():
         path = path / TOKENIZER_NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path, TOKENIZER_BYTES))
     except OSError as error:
         raise DataError(f"{path}: the tokenizer cannot be read ({error.strerror}); name a tokenizer.json") from error
     except (ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def _require_count(name: str, given: Any, most: int | None) -> None:
         raise ConfigError(f"{name}={given!r}: give a whole number, at least 1{'' if most is None else f' and at most {most:,}'}")
 
 
-def _number(given: Any) -> bool:
+def _number(given: Any) -> TypeGuard[float]:
     return isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool) and math.isfinite(given)
 
 

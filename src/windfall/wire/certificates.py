@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windfall.errors import ConfigError
+from windfall.inputs import require_file
 from windfall.store.files import write_atomic, write_secret
 
 if TYPE_CHECKING:  # it takes a while to import
@@ -178,6 +179,7 @@ def trusting(ca_file: Path | str | None) -> bool | ssl.SSLContext:
     if not ca_file:
         return True
     try:
+        require_file(ca_file)
         context = ssl.create_default_context(cafile=str(ca_file))
     except FileNotFoundError:
         raise ConfigError(f"{ca_file}: missing; it is the run's CA certificate") from None

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import secrets
 import socket
 import ssl
+from pathlib import Path
+
+#: From which port on Linux gives ports to whoever asks for any, and to each outgoing connection; and where it does without a word.
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_EPHEMERAL = 32768
+#: Below lie ports of well-known services.
+_LEAST = 10_000
+_TRIES = 100
 
 
 def answers(host: str, port: int, timeout_s: float, tls: ssl.SSLContext | None = None) -> bool:
@@ -24,7 +34,13 @@ def answers(host: str, port: int, timeout_s: float, tls: ssl.SSLContext | None =
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that nobody listens on now, and that the system gives to nobody meanwhile who asks for any."""
+    first = _EPHEMERAL
+    with contextlib.suppress(OSError, ValueError):
+        first = int(_RANGE.read_text(encoding="ascii").split()[0])
+    for _ in range(_TRIES if first > _LEAST else 0):
+        if port_is_free(port := _LEAST + secrets.randbelow(first - _LEAST)):
+            return port
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

@@ -155,6 +155,9 @@ def print_ranking(ranked: Sequence[RankedRegion], config: Config, console: Conso
 
 def print_replay(found: ReplayReport, console: Console) -> None:
     """Whether a recorded run's decisions came out again."""
+    if not found.ticks:
+        console.print("the run has recorded no decision yet: there is none to make again", highlight=False)
+        return
     if not found.differences:
         console.print(
             f"{found.decisions} decisions of {found.policy} in {found.ticks} ticks: every one came out as recorded", highlight=False

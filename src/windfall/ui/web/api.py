@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from windfall.errors import StoreError, WindfallError
+from windfall.errors import NoRun, WindfallError
 from windfall.store.files import to_json
 from windfall.ui.web.answers import KeptAnswer
 from windfall.ui.web.guard import Bad
@@ -157,7 +157,7 @@ def refusal(status: int, why: str) -> Response:
 
 def status_of(e: WindfallError) -> int:
     """404 for what is not there, 503 for what cannot be read (now)."""
-    return 404 if isinstance(e, StoreError) and "no run" in str(e) else 503
+    return 404 if isinstance(e, NoRun) else 503
 
 
 def told(e: WindfallError) -> Response:

@@ -198,7 +198,9 @@ class _Guarded:
 
 async def _refused(request: Request, e: Exception) -> Response:
     assert isinstance(e, HTTPException)
-    if request.url.path.startswith("/api/"):
+    if f"{request.url.path}/".startswith("/api/"):
+        if e.status_code == 404 and not isinstance(e, Bad):  # no route leads there
+            return refusal(404, "nothing is at this address: /api/v1/openapi.json says what there is, /api/v1/runs has the runs")
         return _with(refusal(e.status_code, e.detail), e)
     if e.status_code == 401:
         return RedirectResponse("/login", status_code=303)
