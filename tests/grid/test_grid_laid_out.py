@@ -83,6 +83,15 @@ def test_a_component_of_the_price_is_read_where_it_is_asked_for(tmp_path: Path) 
         assert points(load(path, "caiso_oasis", where=node | chosen))["2024-06-01T07:00"] == 1.25
 
 
+def test_of_what_came_and_what_is_expected_the_first_is_read(tmp_path: Path) -> None:
+    text = "SETTLEMENTDATE,REGIONID,RRP,PERIODTYPE\n" + "".join(
+        f"2024-05-01T10:{5 * i:02}:00,NSW1,{40.5 + i},{'ACTUAL' if i < 4 else 'FORECAST'}\n" for i in range(8)
+    )
+    assert list(points(load(write(tmp_path, text), "aemo")).values()) == [40.5, 41.5, 42.5, 43.5]
+    with pytest.raises(SignalError, match="PERIODTYPE is FORECAST throughout, not TRADE"):
+        load(write(tmp_path, text.replace("ACTUAL", "FORECAST")), "aemo")
+
+
 def test_direct_factors_are_told_and_so_is_an_average_taken_as_a_margin(tmp_path: Path) -> None:
     text = json.dumps(exports.ELECTRICITY_MAPS_HISTORY).replace("lifecycle", "direct")
     (warning,) = load(write(tmp_path, text, "a.json"), "electricity_maps").warnings
