@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import signal
+import sys
+import termios
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from windfall import clock
 from windfall.config.load import load
 from windfall.store.rundir import RunDir, RunLock
 from windfall.store.telemetry import Telemetry
+from windfall.ui.terminal.keys import Keys
 from windfall.ui.terminal.live import LiveView
 
 
@@ -140,3 +146,37 @@ def test_a_run_as_lines_that_fails_says_so_in_its_last_line(tmp_path: Path, caps
     assert "no usable row in column `g_per_kwh`" in said["text"]
     code, _, err = windfall(capsys, "run", file, "--jsonl", "--json")
     assert (code, "give one" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_ctrl_c_ends_what_follows_a_run_for_trackers_with_its_own_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    run = finished_run(tmp_path / "run")
+
+    def follows(followers: object, ended: threading.Event, *, to_the_end: bool) -> None:
+        signal.raise_signal(number)
+        assert ended.is_set()
+
+    monkeypatch.setattr("windfall.ui.trackers.follow.follow_all", follows)
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert windfall(capsys, "track", run.root, "--to", "tensorboard", "--follow")[0] == code
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+def test_q_ends_the_watching_with_0_and_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp())  # a terminal that is not this session's own
+    with open(theirs, encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        before = termios.tcgetattr(terminal)
+        with Keys() as keys:
+            assert termios.tcgetattr(terminal) != before
+            assert keys.pressed(0.0) == ""
+            os.write(ours, b"q")
+            assert keys.pressed(60.0) == "q"
+        assert termios.tcgetattr(terminal) == before
+    os.close(ours)

@@ -20,8 +20,9 @@ from windfall.view.state import run_state
 
 def track(
     root: Path, kind: str | None, folder: str | None, project: str | None, url: str | None, follow: bool, as_json: bool
-) -> None:
-    """Send what a run has to tell, and go on while it goes on; ``follow``: until told to end, whatever becomes of the run."""
+) -> int:
+    """Send what a run has to tell, and go on while it goes on; ``follow``: until told to end, whatever becomes of the run. The
+    exit code."""
     run = RunDir(root).open_existing()
     config = _config(run)
     tables = _tables(config, kind, folder, project, url)
@@ -30,9 +31,9 @@ def track(
     from windfall.ui.trackers.follow import Follower, follow_all
 
     run_id = run_state(run).run_id
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    ended, interrupted = threading.Event(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, lambda *_: (interrupted.set(), ended.set()))
     followers = [Follower(run, run_id, t, config, say) for t in tables]
     if not follow:  # what cannot work is told at once, with an exit code
         for f in followers:
@@ -43,6 +44,7 @@ def track(
         print_json({"run": run_id, "sent": sent})
     else:
         say("; ".join(f"{n:,} points to {kind}" for kind, n in sent.items()))
+    return 130 if interrupted.is_set() else 0
 
 
 def _config(run: RunDir) -> dict[str, Any]:

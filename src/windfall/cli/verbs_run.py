@@ -204,7 +204,7 @@ def track(
     """
     from windfall.cli import track as verb
 
-    verb.track(run, to.value if to else None, folder, project, url, follow, as_json)
+    raise typer.Exit(verb.track(run, to.value if to else None, folder, project, url, follow, as_json))
 
 
 @app.command()

@@ -346,4 +346,4 @@ def serve(folder: Path) -> int:
         file=sys.stderr,
         flush=True,
     )
-    return machine.serve(lambda: bool(numbers))
+    return machine.serve(lambda: bool(numbers)) or (130 if signal.SIGINT in numbers else 0)
