@@ -241,6 +241,8 @@ def test_a_plan_without_a_past_and_one_with(capsys: pytest.CaptureFixture[str]) 
     ("args", "code", "said"),
     [
         (("backtest", EXAMPLES / "paper_day.toml", "--policy", "guess"), 2, "no such policy; there are"),
+        (("demo", "--run-dir", EXAMPLES / "demo.toml"), 2, "is no folder; name another --run-dir"),
+        (("dashboard", EXAMPLES.parent, "--port", "0", "--token-file", EXAMPLES / "demo.toml"), 2, "is one word of ASCII"),
         (("backtest", EXAMPLES / "paper_day.toml", "--from", "soon"), 2, "--from soon: not an instant"),
         (("backtest", EXAMPLES / "paper_day.toml", "--from", "2026-01-12", "--to", "2026-01-11"), 2, "is not after --from"),
         (("backtest", EXAMPLES / "paper_day.toml", "--from", "2030-01-01"), 1, "nothing to simulate"),

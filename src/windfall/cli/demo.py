@@ -56,6 +56,8 @@ def _clear(root: Path) -> None:
     run = RunDir(root)
     if not root.exists():
         return
+    if not root.is_dir():
+        raise ConfigError(f"{root}: is no folder; name another --run-dir")
     if not run.exists() and any(root.iterdir()):
         raise ConfigError(f"{root}: not empty and not a run; name another --run-dir")
     if run.exists():

@@ -19,6 +19,8 @@ COOKIE = "windfall_dashboard"
 PROOF = "X-Windfall-Proof"
 #: A token shorter than this could be guessed.
 _LEAST_CHARACTERS = 16
+#: A form that signs in is not longer, and no header of a request should be.
+_MOST_CHARACTERS = 1000
 
 
 class Bad(HTTPException):
@@ -47,10 +49,14 @@ def may_serve(host: str, certificates: str | None, insecure: str) -> None:
         )
 
 
-def long_enough(token: str) -> None:
-    """Raises ConfigError where a token could be guessed."""
+def usable(token: str) -> None:
+    """Raises ConfigError where a token could be guessed, or sent in no header."""
     if len(token) < _LEAST_CHARACTERS:
         raise ConfigError(f"the dashboard's token has {len(token)} characters and needs {_LEAST_CHARACTERS} or more")
+    if len(token) > _MOST_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(
+            f"the dashboard's token is one word of ASCII, of at most {_MOST_CHARACTERS} characters; what is given is not"
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Gate:
     @classmethod
     def of(cls, token: str, host: str, port: int, *, tls: bool, more: Iterable[str] = ()) -> Gate:
         """Raises ConfigError where the token is too short."""
-        long_enough(token)
+        usable(token)
         own = {"localhost", "127.0.0.1", "::1"} if is_loopback(host) else {host, *more}
         if host in ("0.0.0.0", "::"):
             own = set()  # by whatever name this machine has; the token is asked for anyway

@@ -13,7 +13,7 @@ import uvicorn
 
 from windfall.errors import ConfigError
 from windfall.ui.web.app import Dashboard
-from windfall.ui.web.guard import Gate, is_loopback, long_enough, may_serve
+from windfall.ui.web.guard import Gate, is_loopback, may_serve, usable
 from windfall.view.run_folders import RunFolders
 from windfall.wire.certificates import Certificates
 
@@ -51,7 +51,7 @@ def serve(
     found = Certificates.open(certificates) if certificates is not None else None
     folders = RunFolders(roots)
     made = token or secrets.token_urlsafe(24)
-    long_enough(made)
+    usable(made)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     more = [*names, *(found.names() if found is not None else [])]
