@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ui_runs import empty_run, finished_run
 from windfall.cli import main as cli
+from windfall.store.telemetry import Telemetry
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -334,3 +336,14 @@ def test_data_prepare_tells_what_it_made(tmp_path: Path, capsys: pytest.CaptureF
     )  # fmt: skip
     assert code == 0
     assert re.search(r"the text has no more to merge: \d+ tokens instead of 60,000", err)
+
+
+def test_what_a_run_has_not_is_not_said_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = windfall(capsys, "account", finished_run(tmp_path / "done").root)
+    assert code == 0
+    assert "kg CO2 (" in out, "the range, without embodied emissions that nobody has configured"
+    assert "with embodied" not in out
+    run = empty_run(tmp_path / "new")
+    Telemetry.open(run.telemetry).close()
+    code, out, _ = windfall(capsys, "backtest", "--replay", run.root)
+    assert (code, out) == (0, "the run has recorded no decision yet: there is none to make again\n")
