@@ -31,9 +31,15 @@ def track(
     from windfall.ui.trackers.follow import Follower, follow_all
 
     run_id = run_state(run).run_id
-    ended, interrupted = threading.Event(), threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    signal.signal(signal.SIGINT, lambda *_: (interrupted.set(), ended.set()))
+    ended = threading.Event()
+    told: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        told.append(number)
+        ended.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     followers = [Follower(run, run_id, t, config, say) for t in tables]
     if not follow:  # what cannot work is told at once, with an exit code
         for f in followers:
@@ -44,7 +50,7 @@ def track(
         print_json({"run": run_id, "sent": sent})
     else:
         say("; ".join(f"{n:,} points to {kind}" for kind, n in sent.items()))
-    return 130 if interrupted.is_set() else 0
+    return 130 if signal.SIGINT in told else 0
 
 
 def _config(run: RunDir) -> dict[str, Any]:
