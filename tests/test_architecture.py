@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import gc
 import graphlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -74,6 +76,16 @@ def imports(path: Path) -> frozenset[str]:
             found.add(node.module or "")
             found |= {f"{node.module}.{a.name}" for a in node.names}
     return frozenset(found)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _syntax_is_no_garbage() -> Iterator[None]:
+    """While it is looked at, nobody looks for garbage in it, which would take longer than all else here; then it is let go of."""
+    gc.disable()
+    yield
+    for kept in (parsed, nodes, imports, needed):
+        kept.cache_clear()
+    gc.enable()
 
 
 def test_packages_import_only_from_those_below_them() -> None:

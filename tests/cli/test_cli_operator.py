@@ -20,6 +20,7 @@ from ui_runs import START, empty_run, finished_run, now_row
 from windfall import clock
 from windfall.processes import mark
 from windfall.run.operator import Operator
+from windfall.run.requests import pending
 from windfall.store.ledger import Ledger
 from windfall.store.records import Hold
 from windfall.store.rundir import RunDir, RunLock
@@ -332,3 +333,14 @@ def test_gc_of_a_living_run(run: RunDir, left: subprocess.Popen[bytes], capsys: 
         lock.release()
     assert left.poll() is None
     assert (run.root / ".x.tmp").exists()
+
+
+def test_a_clock_that_is_set_back_lets_no_request_overtake_another(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(clock, "wall", lambda: now[0])
+    for verb in ("hold", "release", "hold"):
+        assert windfall(capsys, verb, run.root, "california")[0] == 0
+        now[0] = 400.0
+    assert [r.kind for r in pending(run)] == ["hold", "release", "hold"]

@@ -55,11 +55,15 @@ def test_a_run_that_goes_on_keeps_the_start_that_it_took_from_its_traces(tmp_pat
     assert _started(without, run) is without
 
 
-def test_the_first_word_comes_before_anything_is_found_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_word_comes_before_anything_is_found_wrong_and_a_quiet_run_says_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windfall.ui.terminal.progress._PATIENCE_S", 0.0)  # that it is still starting would be told at once
+    monkeypatch.setattr("windfall.ui.terminal.progress._LOOK_S", 0.001)
     file = write(tmp_path, GOOD.replace("NEM_SA", "MARS"))
     code, _, err = windfall(capsys, "run", file, "--run-dir", tmp_path / "r", "--quiet")
     assert code == 2
-    first, *_, last = err.splitlines()
+    first, last = err.splitlines()
     assert first == f"windfall: starting windfall in {tmp_path / 'r'}"
     assert "no usable row in column `g_per_kwh`" in last
     assert not (tmp_path / "r").exists()

@@ -38,7 +38,7 @@ class Gate(Script):
 def test_a_slow_source_delays_no_other_and_threads_end_on_close() -> None:
     slow, quick = Gate(TryLater("down"), open_=False), Gate(news((T, 5.0)))
     signals = [live(slow), live(quick)]
-    before = threading.active_count()
+    before = set(threading.enumerate())
     poller = Poller([*signals, signals[0]], now=lambda: T)
     poller.start()
     assert slow.asked.wait(PATIENCE_S)
@@ -47,7 +47,7 @@ def test_a_slow_source_delays_no_other_and_threads_end_on_close() -> None:
     slow.let.set()
     poller.close()
     assert poller.alive() == 0
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
     assert value(signals[1], T) == 5
     assert signals[0].at(T) is None
     assert (slow.closed, quick.closed) == (1, 1)
@@ -117,6 +117,7 @@ signal = {{ kind = "trace", path = "bundled:paper_day", column = "moer_g_per_kwh
 
 
 def test_a_grid_polls_its_live_signals_each_once(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with JsonServer({"v": 42.0}) as server:
         file = tmp_path / "w.toml"
         text = CONFIG.format(url=server.url)
@@ -132,7 +133,7 @@ def test_a_grid_polls_its_live_signals_each_once(tmp_path: Path) -> None:
         grid.close()
         grid.close()
         assert len(server.asked) == 1
-    assert [t.name for t in threading.enumerate() if t.name.startswith("signal ")] == []
+    assert [t.name for t in set(threading.enumerate()) - before if t.name.startswith("signal ")] == []
 
 
 def test_a_grid_without_credentials_warns_when_built_and_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

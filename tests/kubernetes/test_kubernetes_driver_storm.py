@@ -14,7 +14,7 @@ from windfall.fleet.machine import State
 LONG = os.environ.get("WINDFALL_LONG") == "1"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))  # a hundred of them: below
 @pytest.mark.parametrize("queue", [None, "gpus"])
 def test_nothing_runs_twice_or_is_left_and_off_is_off(tmp_path: Path, seed: int, queue: str | None) -> None:
     storm = Storm(tmp_path, seed, queue=queue)
@@ -22,7 +22,7 @@ def test_nothing_runs_twice_or_is_left_and_off_is_off(tmp_path: Path, seed: int,
     assert len(storm.moves) > 4, "it was a storm in which something happened"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))  # a hundred of them: below
 def test_what_goes_wrong_on_the_way_to_a_cluster_moves_no_site_that_trains(tmp_path: Path, seed: int) -> None:
     storm = Storm(tmp_path, 1000 + seed, calm=True, probability=0.6)
     storm.blow(60)

@@ -63,6 +63,7 @@ def noted(run: Run) -> None:
     run.telemetry.flush()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_trains_on_its_own_surplus_and_closes_over_two_coordinators(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,7 @@ def test_one_pair_of_words_is_used_for_the_modes(written: RunDir) -> None:
     assert not re.search(r"training (alone|together)|trained (alone|together)", text)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_crashed_says_so_and_is_compared_by_what_it_has_committed(small: RunDir) -> None:
     t = Telemetry.open(small.telemetry)
     t.event(START + 7200, "resumed", version=2, pid=NOBODY)
@@ -156,6 +157,7 @@ def test_a_run_that_crashed_says_so_and_is_compared_by_what_it_has_committed(sma
     assert "<pre>windfall report RUN</pre>" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_costs_in_several_currencies_stand_beside_each_other(small: RunDir) -> None:
     tariff = """
 [[site.signals]]

@@ -59,6 +59,7 @@ def then_more(run: RunDir, wrapped: Callable[..., Any], *, before: bool) -> Call
     return calls
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_is_of_one_moment(going_on: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Any] = []
     series = report_page.run_series

@@ -42,6 +42,7 @@ def test_sums_agree_with_the_rows(small: RunDir) -> None:
     assert s["tokens_by_mode"] == {"local": 4096, "federated": 4096}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_energy_without_a_reading_is_told_apart_and_nothing_known_is_no_zero(small: RunDir) -> None:
     telemetry = Telemetry.open(small.telemetry)
     telemetry.put("UPDATE energy SET g_per_kwh = NULL, grams = 0, inside = -1 WHERE site = 'adelaide'")
@@ -61,6 +62,7 @@ def test_energy_without_a_reading_is_told_apart_and_nothing_known_is_no_zero(sma
     assert "no signal says what was emitted" in write_report(small).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_work_that_came_too_late_is_told_by_site_and_in_all_where_there_is_any(small: RunDir) -> None:
     assert "too late" not in status_text(run_state(small)) + write_report(small).read_text(encoding="utf-8")
     telemetry = Telemetry.open(small.telemetry)
@@ -123,6 +125,7 @@ def changed_run(run: RunDir) -> RunDir:
     return run
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_changed_is_told_and_a_site_that_left_keeps_what_it_has_used(small: RunDir) -> None:
     before = summarise(small)
     s = summarise(changed_run(small))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from windfall.config.template import TEMPLATE
-from windfall.errors import ConfigError
+from windfall.errors import ConfigError, StoreError
 from windfall.store.files import write_atomic
 
 
@@ -19,5 +19,5 @@ def init(file: Path, force: bool) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, [TEMPLATE.encode()])
     except OSError as e:
-        raise ConfigError(f"{file}: cannot be written: {e.strerror}") from None
+        raise StoreError(f"{file}: cannot be written: {e.strerror}; name another place or give write access") from None
     print(f"wrote {file}; next: windfall check {file}, then windfall run {file}")

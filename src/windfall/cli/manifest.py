@@ -12,7 +12,7 @@ import yaml
 
 from windfall.config.load import load, stored
 from windfall.config.schema import Config
-from windfall.errors import ConfigError
+from windfall.errors import ConfigError, StoreError
 from windfall.fleet.drivers.build import Reached, manifest_of
 from windfall.run.endpoint import endpoint_port
 from windfall.store.files import write_atomic
@@ -116,8 +116,10 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
         for path in there:
             if path.name not in texts:
                 path.unlink()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{folder}: cannot be written ({e})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{folder}: holds what is no text, and so not of this verb; name another folder") from None
+    except OSError as e:
+        raise StoreError(f"{folder}: cannot be written: {e.strerror}; name another place or give write access") from None
     _say(f"{folder}: a base of {len(texts) - 1} files; kubectl apply -k {folder}")
 
 

@@ -74,7 +74,7 @@ def serve(
     as_written = config
     if say_to_user:
         say(_first_word(config, run))
-    with Progress("starting", silent=not say_to_user) as progress:
+    with Progress("starting", silent=quiet or not say_to_user) as progress:
         from windfall.grid.build import build_grid, run_start, with_start
         from windfall.policy.build import build_policy
         from windfall.run.supervisor import NoView, Supervisor, View
@@ -111,12 +111,12 @@ def serve(
         progress.done(-1.0, "checking data and model")
         supervisor.prepare()
     code = supervisor.serve()
-    return _finish(as_written, run, code, say_to_user)
+    return _finish(as_written, run, code, quiet=quiet, say_to_user=say_to_user)
 
 
-def _finish(config: Config, run: RunDir, code: int, say_to_user: bool) -> int:
+def _finish(config: Config, run: RunDir, code: int, *, quiet: bool, say_to_user: bool) -> int:
     """What is left to do when a run has ended well: the report, and what it has shown of this machine."""
-    with Progress("writing the report", silent=not say_to_user):
+    with Progress("writing the report", silent=quiet or not say_to_user):
         from windfall.run.expect import note
         from windfall.run.speeds import cache_file
         from windfall.ui.page.report import write_report

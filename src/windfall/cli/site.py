@@ -27,7 +27,7 @@ def invite(
 ) -> None:
     """Make a token with which one machine can join a run, once."""
     from windfall import clock
-    from windfall.errors import ConfigError
+    from windfall.errors import StoreError
     from windfall.run.residents import resident_of
     from windfall.store.files import write_secret
 
@@ -40,7 +40,7 @@ def invite(
             out.parent.mkdir(parents=True, exist_ok=True)
             write_secret(out, f"{token}\n")
         except OSError as e:
-            raise ConfigError(f"{out}: cannot be written ({e.strerror})") from None
+            raise StoreError(f"{out}: cannot be written: {e.strerror}; name another place or give write access") from None
         print(f"{out}: a token for {name}, good once and for {valid_h:g} h. On its machine: ", file=sys.stderr)
         print(f"  windfall site join {url or 'https://ADDRESS:PORT'} --token-file {out.name} --ca-file ca.pem", file=sys.stderr)
 

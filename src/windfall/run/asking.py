@@ -56,7 +56,9 @@ def ask(run: RunDir, asked: Request) -> str:
         if not run.operator.is_dir():
             run.operator.mkdir(exist_ok=True)
             sync_dir(run.root)
-        write_json(run.operator / f"{clock.wall():020.6f}-{r.id}.json", r.as_json(), durable=True)
+        # They are taken up in the order of their names, and a clock that was set back must not let one overtake another.
+        at = max(clock.wall(), *(before.at + 1e-6 for before in waiting if before.at is not None), 0.0)
+        write_json(run.operator / f"{at:020.6f}-{r.id}.json", r.as_json(), durable=True)
     except OSError as e:
         raise ConfigError(f"{run.operator}: the request cannot be written: {e.strerror}; make room or get write access") from None
     return r.id

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windfall.errors import ConfigError
+from windfall.errors import ConfigError, StoreError
 from windfall.inputs import require_file
 from windfall.store.files import write_atomic, write_secret
 
@@ -85,7 +85,8 @@ def make(folder: Path, addresses: Sequence[str], now: float, *, days: int) -> Ce
     """Make the endpoint's key and certificate for these names and addresses, and a CA if there is none yet.
 
     Raises:
-        ConfigError: the folder cannot be written, or has a CA without its key.
+        ConfigError: it has a CA without its key.
+        StoreError: the folder cannot be written.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -134,7 +135,9 @@ def make(folder: Path, addresses: Sequence[str], now: float, *, days: int) -> Ce
         write_secret(made.endpoint_key, _pem(key))
         write_atomic(made.endpoint, [_pem_of(certificate)])
     except OSError as e:
-        raise ConfigError(f"{e.filename or folder}: cannot be written ({e.strerror})") from None
+        raise StoreError(
+            f"{e.filename or folder}: cannot be written: {e.strerror}; name another place or give write access"
+        ) from None
     return made
 
 

@@ -40,15 +40,16 @@ def print_account(a: RunAccount, by: str | None, console: Console) -> None:
             )
     s = a.sci
     if s.g_per_kwh is not None:
-        made = "not known" if s.embodied_g is None else f"{s.embodied_g:,.0f} g"
-        _say(console, f"SCI        E {s.energy_kwh:,.3f} kWh, I {s.g_per_kwh:,.1f} g/kWh, M {made}")
+        hardware = "not known" if s.embodied_g is None else f"{s.embodied_g:,.0f} g"
+        _say(console, f"SCI        E {s.energy_kwh:,.3f} kWh, I {s.g_per_kwh:,.1f} g/kWh, M {hardware}")
         each = ", ".join(f"{v:,.4g} g per {name}" for name, v in s.per.items() if v is not None)
         if each:
             _say(console, f"           {each}: all energy, that of lost and repeated work too, over what is committed")
     r = a.range
     if r is not None:
         moved = f"; {r.moved_most_by} moves it most" if r.moved_most_by else ""
-        _say(console, f"range      {r.low / 1000:,.3f} to {r.high / 1000:,.3f} kg CO2 with embodied ({r.value / 1000:,.3f}){moved}")
+        made = " with embodied" if any(m is not None for m in a.embodied.values()) else ""
+        _say(console, f"range      {r.low / 1000:,.3f} to {r.high / 1000:,.3f} kg CO2{made} ({r.value / 1000:,.3f}){moved}")
     for note in a.notes:
         _say(console, f"note       {note}", quiet=True)
 
