@@ -124,6 +124,8 @@ def test_tables_and_figures_are_written_with_what_they_were_computed_with(one: P
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/x: cannot be written: Not a directory"):
         one.write_tables(tmp_path / "file" / "x")
+    with pytest.raises(RunError, match=r"file: cannot be written: it is a file, and a folder is wanted"):
+        one.write_figures(tmp_path / "file")
 
 
 def test_differences_are_from_the_default_policy(many: PolicyComparison) -> None:

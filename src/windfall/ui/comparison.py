@@ -152,8 +152,10 @@ def _writing(path: Path) -> Iterator[None]:
     """Errors of the disk as ours."""
     try:
         yield
+    except FileExistsError:
+        raise RunError(f"{path}: cannot be written: it is a file, and a folder is wanted") from None
     except OSError as e:
-        raise RunError(f"{path}: cannot be written: {e.strerror}") from None
+        raise RunError(f"{path}: cannot be written: {e.strerror}; name another place or give write access") from None
 
 
 def draws(found: Backtest | Compared, config: Config) -> dict[str, Draw]:
