@@ -34,7 +34,7 @@ _SPARE_SHARE = 0.002
 _LEAST_DAYS = 7
 _PER_DAY = round(DAY_S / STEP_S)
 #: For how long a price stands: a part of the time left, but no longer than some hours (s), more of them if the date is weeks away.
-_HOLDS_PART, _HOLDS_FAR_PART, _HOLDS_S, _HOLDS_FORECAST_S = 28, 168, (7200.0, 21600.0), 3600.0
+_HOLDS_PART, _HOLDS_FAR_PART, _HOLDS_S = 28, 168, (7200.0, 21600.0)
 #: Tokens left at which prices are remembered: as shares of what can be trained until prices are made anew.
 _TRAINED = (1.0, 0.5, 0.0)
 #: Of a plan, so many of the next switches are remembered.
@@ -202,9 +202,7 @@ class Budgeted:
             told[name] = {
                 "trusted": float(source.weight.max(initial=0.0)), "chance": float(made.chance[i]), "wait": float(made.wait_s[i])
             }  # fmt: skip
-        # A forecast is worth looking at more often than the past.
-        least, most_s = _HOLDS_S if not any(forecasts.values()) else (_HOLDS_FORECAST_S, _HOLDS_S[1])
-        hold_s = max(self._replan_s, min((end - t) / _HOLDS_PART, max(least, min(most_s, (end - t) / _HOLDS_FAR_PART))))
+        hold_s = max(self._replan_s, min((end - t) / _HOLDS_PART, float(np.clip((end - t) / _HOLDS_FAR_PART, *_HOLDS_S))))
         trained = sum(s.rate for s in sources) * hold_s
         tokens = [max(0.0, left - share * trained) for share in _TRAINED]
         plan = {"plan_at": t, "plan_until": t + hold_s, "blind": 1.0, "known": float(min(d.known for d in days.values()))}
