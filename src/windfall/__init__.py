@@ -49,7 +49,7 @@ def backtest(
         SignalError: a trace cannot be used.
         RunError: nothing can be simulated, or no start date has its deadline within the signals.
     """
-    from windfall.ui.compare import compare
+    from windfall.ui.backtest_call import compare
 
     return compare(
         config, policies, start=start, until=until, starts=starts, span_days=span_days, settings=settings, sweeps=sweeps, jobs=jobs

@@ -6,9 +6,9 @@ So it learns what readings are good for there: how long windows last, how soon t
 now if readings are late. Where windows begin and end by the clock, late readings are so made up for: it starts before it hears that
 one is open, and stops before it hears that it is not.
 
-Before a day of the past is known, break-even decides when to start, because a gain must have been seen, and a prior when to stop
-(the chain of a year of California), because break-even then waits for a loss that has usually begun. Of prices and powers there is
-no prior, so break-even decides both.
+Before a day of the past is known, break-even decides when to start, because then a gain has been seen at least, and a prior decides
+when to stop (the chain of a year of California), because break-even would first let a loss add up that the prior foresees. Of
+prices and powers there is no prior, so break-even decides both.
 
 Then break-even is its gate. Both rules are carried out on what is known, and the levels decide if they did no worse. Later, each
 time the levels are learned anew, both are carried out on what has come since the last time. Their lead is counted no further than
@@ -44,7 +44,8 @@ _MARGIN = 2.0
 _LEAST_COST = 1e-9
 #: A reading that holds until the next one is taken in this often (s).
 _STEP_S = 300.0
-#: What it remembers of its levels, besides what break-even remembers; the levels have an hour each.
+#: What it remembers, besides what break-even remembers. The levels have an hour each; `lead` is how far they are ahead, in starts;
+#: `leads` is 1 while the levels decide, −1 while break-even does, and 0 before a day is known.
 _STARTS, _STOPS = (tuple(f"{what}_{h:02}" for h in range(HOURS)) for what in ("start", "stop"))
 _KEYS = frozenset((*_STARTS, *_STOPS, "due", "learned_at", "late", "restart", "share", "step", "lead", "leads"))
 _OWN = ("acc", "to", "gain")

@@ -272,8 +272,8 @@ def _summed(steps: Array) -> Array:
 def supplied(values: Array, source: SiteSupply, worths: Array) -> tuple[Array, Array]:
     """By worth and step, [worths, n]: seconds trained if the site runs while readings are under that worth, and their cost per kW.
 
-    Late readings are under it when what they are about has changed, and what holds then is what is paid. At the highest worth the
-    site runs all the time, and starts never.
+    A site whose readings are late runs by a value that is so old, and pays for the value that holds by then.
+    At the highest worth it runs all the time, and never starts.
     """
     under = np.roll(values, source.late)[None, :] < worths[:, None]
     # A window is a run of steps under the worth. Between two worths a step over it is put, so that no run goes on in the next.
